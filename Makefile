@@ -1,0 +1,44 @@
+# make run | test | test-tf1 | test-slow | lint     Everything they need is installed into .venv (or .venv-tf1).
+PYTHON ?= python3
+PYTHON37 ?= $(shell command -v python3.7 >/dev/null 2>&1 && python3.7 -c '' 2>/dev/null && echo python3.7 || \
+	ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.7.*/bin/python 2>/dev/null | tail -n 1)
+
+run: .venv/ready
+	.venv/bin/python main.py
+
+test: .venv/ready-dev lint
+	.venv/bin/python -m pytest -q -m 'not slow'
+
+test-slow: .venv/ready-dev
+	.venv/bin/python -m pytest -q -m slow
+
+lint: .venv/ready-dev
+	.venv/bin/ruff check .
+
+test-tf1:
+ifeq ($(PYTHON37),)
+	@echo 'test-tf1: no python3.7 on the path or in pyenv; TensorFlow 1.15.5 is not tested here'
+else
+	$(MAKE) .venv-tf1/ready
+	.venv-tf1/bin/python -m pytest -q -m 'not slow' -p no:cacheprovider
+endif
+
+# TensorFlow with CUDA's libraries where there is an NVIDIA GPU.
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	if [ -e /proc/driver/nvidia/version ]; then sed 's/^tensorflow==/tensorflow[and-cuda]==/' requirements.txt; \
+		else cat requirements.txt; fi > .venv/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
+	touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+.venv-tf1/ready: requirements-tf1.txt
+	$(PYTHON37) -m venv .venv-tf1
+	.venv-tf1/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	.venv-tf1/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tf1.txt
+	touch $@
+
+.PHONY: run test test-slow test-tf1 lint

@@ -1,0 +1,146 @@
+"""From examples to batches: resizing, augmentation and the `tf.data` iterators.
+
+What is drawn for an example is a function of (seed, epoch, index): nothing depends on threads or on where a run
+was stopped.
+"""
+import functools
+import os
+
+import cv2
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from data import IGNORE
+
+NO_AUGMENTATION = {'flip': False, 'scale': 1.0, 'crop': None, 'shift': 0, 'jitter': 0.0}
+
+
+def resize(image, height, width):
+    """uint8 [h, w, 3] -> [height, width, 3]: area average when it shrinks, bilinear when it grows."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_label(label, height, width):
+    """uint8 [h, w] -> [height, width] by nearest neighbour, sampled at pixel centres; ids are never mixed."""
+    if label.shape == (height, width):
+        return label
+    rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * label.shape[1] / width).astype(int)
+    return label[rows[:, None], columns]
+
+
+def window(array, top, left, height, width, fill):
+    """Cuts [height, width] out of `array` at (top, left), which may lie outside; `fill` where nothing is known."""
+    cut = np.full((height, width) + array.shape[2:], fill, array.dtype)
+    y, x = max(top, 0), max(left, 0)
+    part = array[y:max(top + height, 0), x:max(left + width, 0)]
+    cut[y - top:y - top + part.shape[0], x - left:x - left + part.shape[1]] = part
+    return cut
+
+
+def augment(image, label, height, width, rng, flip, scale, crop, shift, jitter):
+    """One training example at the size that is trained at.
+
+    Args:
+      image, label: uint8 [h, w, 3] and [h, w], of any size.
+      height, width: the size that the whole image is resized to.
+      rng: np.random.RandomState, of this example in this epoch.
+      flip: mirror left and right, every second time.
+      scale: zoom drawn between 1 / scale and scale, evenly in its logarithm; 1 is off.
+      crop: (height, width) cut out at a random place, or None for the whole.
+      shift: moved by up to this many pixels each way.
+      jitter: contrast and brightness of each channel changed by up to this share.
+    Returns:
+      image uint8 [height, width, 3] and label uint8 [height, width] (the crop's size with `crop`); where nothing
+      is known the image is 0 and the label IGNORE.
+    """
+    mirrored, zoom, tops, lefts = rng.rand() < 0.5, scale ** rng.uniform(-1, 1), rng.rand(), rng.rand()
+    moves, contrast, brightness = rng.randint(-shift, shift + 1, 2), rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
+    zoomed = max(1, int(round(height * zoom))), max(1, int(round(width * zoom)))
+    image, label = resize(image, *zoomed), resize_label(label, *zoomed)
+    if flip and mirrored:
+        image, label = image[:, ::-1], label[:, ::-1]
+    out_height, out_width = crop or (height, width)
+    top = int(round(tops * (zoomed[0] - out_height))) + moves[0]
+    left = int(round(lefts * (zoomed[1] - out_width))) + moves[1]
+    if (top, left) + zoomed != (0, 0, out_height, out_width):
+        image = window(image, top, left, out_height, out_width, 0)
+        label = window(label, top, left, out_height, out_width, IGNORE)
+    if jitter:
+        image = (image - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
+        image = np.clip(image, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_order(size, seed, epoch):
+    """Order int64 [size] in which `epoch` visits the examples, each once."""
+    return np.random.RandomState([seed, epoch]).permutation(size)
+
+
+def position_example(position, size, seed):
+    """Place in the endless training stream -> (epoch, index of the example).
+
+    Batches run on over the end of an epoch, as in Caffe's data layer, so all have the same size.
+    """
+    epoch = position // size
+    return epoch, int(epoch_order(size, seed, epoch)[position % size])
+
+
+def _pipeline(load, first, last, shapes, types):
+    """tf.data.Dataset of `load(position)` for first <= position < last."""
+    def example(position):
+        arrays = tf.numpy_function(load, [position], types)
+        for array, shape in zip(arrays, shapes):
+            array.set_shape(shape)
+        return tuple(arrays)
+    return tf.data.Dataset.range(first, last).map(example, num_parallel_calls=os.cpu_count())
+
+
+def training_batches(dataset, height, width, batch_size, seed, augmentation):
+    """The endless stream of training batches; what a batch holds depends on its number and the seed alone.
+
+    Args:
+      augmentation: dict of `augment`'s last five arguments, as NO_AUGMENTATION.
+    Returns:
+      start: function (first step) -> (initializer op, feed_dict) that starts the stream there.
+      images: [batch_size, height, width, 3] uint8.
+      labels: [batch_size, height, width] uint8, IGNORE where unlabelled.
+    """
+    size = len(dataset.examples['train'])
+    first_ph = tf.placeholder(tf.int64, [], 'first_position')
+
+    def load(position):
+        epoch, i = position_example(int(position), size, seed)
+        rng = np.random.RandomState([seed, epoch, i])
+        return augment(*dataset.load('train', i), height, width, rng, **augmentation)
+
+    out = tuple(augmentation['crop'] or (height, width))
+    pipeline = _pipeline(load, first_ph, np.iinfo(np.int64).max, [out + (3,), out], [tf.uint8, tf.uint8])
+    iterator = tf.data.make_initializable_iterator(pipeline.batch(batch_size, drop_remainder=True).prefetch(2))
+    images, labels = iterator.get_next()
+    return lambda step: (iterator.initializer, {first_ph: step * batch_size}), images, labels
+
+
+def scoring_batches(dataset, split, height, width, batch_size):
+    """One pass over a split, in order, each example once; the last batch may be short.
+
+    Returns:
+      initializer: op that starts a pass.
+      images: [batch, height, width, 3] uint8, resized.
+      labels: [batch, h, w] uint8 at the labels' own sizes, padded with IGNORE to the largest of the batch.
+      sizes: [batch, 2] int32, each label's own height and width.
+    """
+    def load(i):
+        image, label = dataset.load(split, int(i))
+        return resize(image, height, width), label, np.array(label.shape, np.int32)
+
+    shapes = [[height, width, 3], [None, None], [2]]
+    pipeline = _pipeline(load, 0, len(dataset.examples[split]), shapes, [tf.uint8, tf.uint8, tf.int32])
+    padding = tuple(np.array(value, kind) for value, kind in ((0, np.uint8), (IGNORE, np.uint8), (0, np.int32)))
+    pipeline = pipeline.padded_batch(batch_size, tuple(shapes), padding_values=padding).prefetch(2)
+    iterator = tf.data.make_initializable_iterator(pipeline)
+    return (iterator.initializer,) + iterator.get_next()

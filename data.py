@@ -1,0 +1,277 @@
+"""From files to examples: RLE, image and label decoding, the `Dataset` contract, class frequencies and weights.
+
+Holds no fact of any one data set (those are in `datasets.py`), no batches (`batches.py`) and no TensorFlow.
+"""
+import collections
+import concurrent.futures
+import csv
+import os
+import re
+import zlib
+
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2 ** 27))  # a header that claims more is refused unread
+import cv2  # noqa: E402  (reads the limit above when it is imported)
+import numpy as np  # noqa: E402
+
+IGNORE = 255            # the label of void pixels, in every data set, behind its reader
+CACHE_BYTES = 8 << 30   # decoded examples kept in memory; what is beyond is read again when needed
+MAX_FIELD = 1 << 22     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 2 ** 24 / 4
+
+Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel')
+Dataset.__doc__ = """One data set, all splits.
+
+name: str.  class_names: list of str, void never counted.  colors: list of (red, green, blue), one a class.
+size: (height, width) that is trained at unless flags say otherwise.
+examples: {split: list of example names}.
+load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of class ids, IGNORE where unlabelled;
+    sizes may differ from example to example.
+panel: file name of the picture of results: 'predictions.png', or 'cell_types.png' with one row a class.
+"""
+
+
+class UserError(Exception):
+    """What the user can mend: one line that names the file, row or flag, and the mend. Scripts exit with status 2."""
+
+
+# ---------------------------------------------------------------- run-length encoding
+
+def rle_decode(rle, height, width):
+    """Kaggle's run-length encoding -> bool [height, width].
+
+    `rle` is 'start length start length ...': starts count from 1 along the rows and grow; '' is the empty mask.
+    Raises UserError for anything else: an odd count, a token that is no number, runs that overlap, are out of
+    order, empty or outside the image.
+    """
+    mask = np.zeros(height * width, bool)
+    if not rle.strip(' '):
+        return mask.reshape(height, width)
+    if not re.match(r'\A *[0-9]{1,18}( +[0-9]{1,18})* *\Z', rle):
+        bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
+        raise UserError('RLE token %r is not a whole number' % bad[:40])
+    numbers = np.array(rle.split(), np.int64)
+    if len(numbers) % 2:
+        raise UserError('RLE has %d numbers; they come in pairs, start and length' % len(numbers))
+    starts, lengths = numbers[0::2] - 1, numbers[1::2]
+    ends = starts + lengths
+    if starts[0] < 0 or (lengths < 1).any():
+        raise UserError('RLE starts count from 1 and lengths are at least 1')
+    if ends[-1] > mask.size or ends.max() > mask.size:
+        raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
+    if (starts[1:] < ends[:-1]).any():
+        i = int(np.argmax(starts[1:] < ends[:-1]))
+        raise UserError('RLE runs overlap or are out of order: %d %d, then %d %d' % tuple(numbers[2 * i:2 * i + 4]))
+    offsets = np.cumsum(lengths) - lengths  # how many pixels lie in the runs before
+    mask[np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())] = True
+    return mask.reshape(height, width)
+
+
+def rle_encode(mask):
+    """bool [height, width] -> Kaggle's run-length encoding, the exact inverse of `rle_decode`."""
+    padded = np.zeros(mask.size + 2, np.int8)
+    padded[1:-1] = np.asarray(mask, bool).ravel()
+    edges = np.flatnonzero(np.diff(padded))  # run starts (0-based) and ends, by turns
+    runs = np.stack([edges[0::2] + 1, edges[1::2] - edges[0::2]], 1)
+    return ' '.join(map(str, runs.ravel().tolist()))
+
+
+# ---------------------------------------------------------------- files
+
+def read_bytes(path):
+    """The file's content; UserError if it cannot be had."""
+    try:
+        with open(path, 'rb') as f:
+            return f.read()
+    except OSError as error:
+        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+
+
+def png_chunks(content, path):
+    """{chunk type: content of the first one} of a PNG; UserError where a chunk is cut short or its checksum is off."""
+    chunks, at = {}, 8
+    while b'IEND' not in chunks:
+        size, kind = int.from_bytes(content[at:at + 4], 'big'), content[at + 4:at + 8]
+        body, crc = content[at + 8:at + 8 + size], content[at + 8 + size:at + 12 + size]
+        if len(crc) < 4 or zlib.crc32(kind + body) != int.from_bytes(crc, 'big'):
+            raise UserError('%s: the PNG is truncated or damaged; get the file again' % path)
+        chunks.setdefault(kind, body)
+        at += 12 + size
+    return chunks
+
+
+def decode(path, flags):
+    """Image file -> (array as OpenCV decodes it with `flags`, {PNG chunk: content}); UserError if it is not whole."""
+    content, chunks = read_bytes(path), {}
+    if content[:8] == b'\x89PNG\r\n\x1a\n':
+        chunks = png_chunks(content, path)
+    elif content[:2] == b'\xff\xd8' and b'\xff\xd9' not in content[-4096:]:
+        raise UserError('%s: the JPEG is truncated; get the file again' % path)
+    try:
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error as error:
+        raise UserError('%s: refused by the decoder (%s)' % (path, ' '.join(str(error).split())[-120:]))
+    if array is None:
+        raise UserError('%s: not an image that OpenCV can decode' % path)
+    return array, chunks
+
+
+def read_image(path):
+    """Image file -> uint8 [h, w, 3] RGB: grey is repeated, alpha dropped, 16 bits cut to 8, EXIF rotation applied."""
+    return np.ascontiguousarray(decode(path, cv2.IMREAD_COLOR)[0][:, :, ::-1])
+
+
+def read_label(path):
+    """Label file of 8-bit ids (grey or palette PNG) -> uint8 [h, w], as stored."""
+    array, chunks = decode(path, cv2.IMREAD_UNCHANGED)
+    if array.dtype != np.uint8:
+        raise UserError('%s: labels must have 8 bits a pixel, this has %s' % (path, array.dtype))
+    if array.ndim == 2:
+        return array
+    if b'PLTE' not in chunks or chunks[b'IHDR'][9] != 3:
+        raise UserError('%s: labels must be ids (a grey or palette PNG), this has %d channels'
+                        % (path, array.shape[2]))
+    palette = np.frombuffer(chunks[b'PLTE'], np.uint8).reshape(-1, 3)
+    return colors_to_ids(array[:, :, 2::-1], palette, range(len(palette)), path)
+
+
+def colors_to_ids(rgb, colors, ids, path):
+    """Colour-coded label uint8 [h, w, 3] -> uint8 [h, w]: the id beside each colour; UserError for other colours."""
+    table = np.full(1 << 24, -1, np.int16)
+    shifts = np.array([1 << 16, 1 << 8, 1])
+    for color, i in reversed(list(zip(np.asarray(colors, int) @ shifts, ids))):  # the first of equal colours wins
+        table[color] = i
+    label = table[rgb.astype(np.int32) @ shifts.astype(np.int32)]
+    if (label < 0).any():
+        y, x = np.argwhere(label < 0)[0]
+        raise UserError('%s: colour %s at row %d, column %d is no class (%d such pixels); labels must be saved '
+                        'without smoothing' % (path, tuple(rgb[y, x].tolist()), y, x, (label < 0).sum()))
+    return label.astype(np.uint8)
+
+
+def read_csv(path, columns):
+    """Yields (row number in the file, {column: text}) for each row; UserError for a bad file or a missing column."""
+    csv.field_size_limit(MAX_FIELD)
+    try:
+        with open(path, newline='', encoding='utf-8-sig') as f:
+            reader = csv.DictReader(f)
+            missing = [column for column in columns if column not in (reader.fieldnames or [])]
+            if missing:
+                raise UserError('%s: has no column %r; expected %s' % (path, missing[0], ','.join(columns)))
+            for row in reader:
+                if any(row[column] is None or '\0' in row[column] for column in columns):
+                    raise UserError('%s row %d: cut short, or holds NUL bytes' % (path, reader.line_num))
+                yield reader.line_num, row
+    except OSError as error:
+        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError('%s: not a CSV file in UTF-8 (%s)' % (path, error))
+
+
+def read_cells(path, class_names):
+    """Kaggle's cell table -> {image id: (height, width, [(row number, class id, RLE), ...])}, in the file's order."""
+    images = collections.OrderedDict()
+    for number, row in read_csv(path, ('id', 'annotation', 'width', 'height', 'cell_type')):
+        where = '%s row %d: ' % (path, number)
+        if not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', row['id']):
+            raise UserError(where + 'id %r; letters, digits, _ and - only, it becomes a file name' % row['id'][:60])
+        if row['cell_type'] not in class_names[1:]:
+            raise UserError(where + 'cell_type %r; expected one of %s'
+                            % (row['cell_type'][:60], ', '.join(class_names[1:])))
+        if not all(re.match(r'\A[1-9][0-9]{0,4}\Z', row[side]) for side in ('height', 'width')):
+            raise UserError(where + 'height %r and width %r must be whole numbers of pixels, up to 99999'
+                            % (row['height'][:20], row['width'][:20]))
+        size = int(row['height']), int(row['width'])
+        height, width, cells = images.setdefault(row['id'], size + ([],))
+        if (height, width) != size:
+            raise UserError(where + 'size %dx%d, an earlier row of image %s has %dx%d'
+                            % (size + (row['id'], height, width)))
+        cells.append((number, class_names.index(row['cell_type']), row['annotation']))
+    if not images:
+        raise UserError('%s: holds no rows' % path)
+    return images
+
+
+def cell_masks(path, height, width, cells):
+    """Decodes the cells of one image: list of bool [height, width]; errors name the row."""
+    masks = []
+    for number, _, rle in cells:
+        try:
+            masks.append(rle_decode(rle, height, width))
+        except UserError as error:
+            raise UserError('%s row %d: %s' % (path, number, error))
+    return masks
+
+
+def cells_label(masks, cells, height, width):
+    """Cells of one image -> label uint8 [height, width]: 0 is background; a later row wins where cells overlap."""
+    label = np.zeros((height, width), np.uint8)
+    for mask, (_, class_id, _) in zip(masks, cells):
+        label[mask] = class_id
+    return label
+
+
+def check_example(image, label, num_classes, name):
+    """Raises UserError unless image and label keep the `Dataset` contract."""
+    if image.shape[:2] != label.shape:
+        raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
+    bad = (label >= num_classes) & (label != IGNORE)
+    if bad.any():
+        y, x = np.argwhere(bad)[0]
+        raise UserError('%s: class id %d at row %d, column %d; the data set has ids 0 to %d'
+                        % (name, label[y, x], y, x, num_classes - 1))
+
+
+def preload(dataset, splits):
+    """Reads and checks every example of `splits` once -> the same data set, served from memory."""
+    jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
+
+    def load(job):
+        image, label = dataset.load(*job)
+        check_example(image, label, len(dataset.class_names), dataset.examples[job[0]][job[1]])
+        return job, image, label
+
+    cache, size = {}, 0
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV decodes outside Python's lock
+        for job, image, label in pool.map(load, jobs):
+            size += image.nbytes + label.nbytes
+            if size <= CACHE_BYTES:
+                cache[job] = image, label
+    return dataset._replace(load=lambda split, i: cache.get((split, i)) or dataset.load(split, i))
+
+
+# ---------------------------------------------------------------- class weights
+
+def class_counts(dataset, split):
+    """Pixel counts over a split, at the labels' own sizes.
+
+    Returns:
+      pixels: int64 [num_classes + 1], pixels of each class; void last.
+      present: int64 [num_classes + 1], all pixels (void too) of the images that hold the class.
+    """
+    pixels, present = np.zeros((2, len(dataset.class_names) + 1), np.int64)
+    for i in range(len(dataset.examples[split])):
+        label = dataset.load(split, i)[1]
+        counts = np.bincount(label.ravel(), minlength=256)
+        counts = np.append(counts[:len(pixels) - 1], counts[IGNORE])
+        pixels += counts
+        present += (counts > 0) * label.size
+    return pixels, present
+
+
+def median_frequency_weights(pixels, present, void_in_median=False):
+    """Median frequency balancing (Eigen and Fergus 2015; SegNet, section 3.1): median frequency / class frequency.
+
+    A class's frequency is its pixels over all pixels, void included, of the images that hold it.
+
+    Args:
+      pixels, present: as from `class_counts`, void last.
+      void_in_median: void's frequency takes part in the median, as in the weights released with SegNet.
+    Returns:
+      float64 [num_classes]; 0 for a class that the split does not hold.
+    """
+    frequency = pixels / np.maximum(present, 1.0)
+    known = frequency > 0
+    known[-1] &= void_in_median
+    if not known.any():
+        raise UserError('the training split holds no labelled pixel, so there are no class weights; check the labels')
+    weights = np.where(frequency > 0, np.median(frequency[known]) / np.where(frequency > 0, frequency, 1), 0)
+    return weights[:-1]

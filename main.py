@@ -1,0 +1,252 @@
+"""Trains SegNet. `python main.py` alone trains on the bundled cells and writes Output/sample-segnet/.
+
+The same command again goes on where the run stopped.
+"""
+import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+import argparse
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+import tqdm
+
+import batches
+import data
+import datasets
+import evaluate
+import optimize
+import plots
+import runs
+import segnet
+from data import UserError
+
+SAVE_SECONDS = 600  # at most so much work is lost when a run is killed between validations
+
+
+def parse_args(argv=None):
+    """Every setting of a run, with its default."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    group = parser.add_argument_group('data')
+    group.add_argument('--dataset', choices=sorted(datasets.DATASETS), default='sample', help='what to train on')
+    group.add_argument('--data_dir', help='folder of the data set; sample needs none')
+    group.add_argument('--height', type=int, help="size trained at (default: the data set's own)")
+    group.add_argument('--width', type=int, help="size trained at (default: the data set's own)")
+    group.add_argument('--flip', action='store_true', help='mirror left and right, every second time')
+    group.add_argument('--scale', type=float, default=1.0, help='zoom by between 1/SCALE and SCALE')
+    group.add_argument('--crop', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
+    group.add_argument('--shift', type=int, default=0, help='move by up to so many pixels each way')
+    group.add_argument('--jitter', type=float, default=0.0, help='change colours by up to this share')
+    group = parser.add_argument_group('training')
+    group.add_argument('--model', choices=sorted(segnet.NETWORKS), default='segnet', help='the network')
+    group.add_argument('--epochs', type=int, default=25, help='passes over the training split, resumed ones included')
+    group.add_argument('--steps', type=int, help='steps in all, resumed ones included; wins over --epochs')
+    group.add_argument('--batch_size', type=int, default=4, help='images a step')
+    group.add_argument('--learning_rate', type=float, default=0.1, help='0.1: section 3 of the paper')
+    group.add_argument('--schedule', choices=optimize.SCHEDULES, default='poly', help='how the learning rate falls')
+    group.add_argument('--momentum', type=float, default=0.9, help='0.9: the paper')
+    group.add_argument('--weight_decay', type=float, default=5e-4, help='5e-4: the released solvers')
+    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='sgd', help='sgd with momentum: the paper')
+    group.add_argument('--class_weights', default='median',
+                       help='none; median: median frequency balancing over the training split; median-void: with void '
+                            'in the median; released: the list in the authors\' prototxt (camvid only); or a CSV file '
+                            'with columns name,weight')
+    group.add_argument('--seed', type=int, default=1, help='of the weights, the order and the augmentation')
+    group = parser.add_argument_group('run')
+    group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
+    group.add_argument('--precision', choices=runs.PRECISIONS, default='float32', help='of convolutions')
+    group.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to start without one')
+    args = parser.parse_args(argv)
+    runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate')
+    for name, low, high in (('momentum', 0, 1), ('weight_decay', 0, 1), ('scale', 1, 10), ('shift', 0, 10000),
+                            ('jitter', 0, 1), ('seed', 0, 2 ** 32 - 1)):
+        if not low <= getattr(args, name) <= high:
+            raise UserError('--%s %s: must lie between %s and %s' % (name, getattr(args, name), low, high))
+    if args.crop and min(args.crop) < 1:
+        raise UserError('--crop %d %d: must be above 0' % tuple(args.crop))
+    return args
+
+
+def class_weights(choice, dataset):
+    """`--class_weights` -> float64 [num_classes]."""
+    num_classes = len(dataset.class_names)
+    if choice == 'none':
+        return np.ones(num_classes)
+    if choice in ('median', 'median-void'):
+        return data.median_frequency_weights(*data.class_counts(dataset, 'train'), choice == 'median-void')
+    if choice == 'released':
+        if dataset.name != 'camvid':
+            raise UserError('--class_weights released: there are such for camvid only; use median')
+        return np.array(datasets.CAMVID_RELEASED_WEIGHTS)
+    if not os.path.exists(choice):
+        raise UserError('--class_weights %s: no such file, nor one of none, median, median-void, released' % choice)
+    weights = {}
+    for number, row in data.read_csv(choice, ('name', 'weight')):
+        try:
+            weights[row['name']] = float(row['weight'])
+        except ValueError:
+            raise UserError('%s row %d: weight %r is no number' % (choice, number, row['weight']))
+        if not (0 <= weights[row['name']] < np.inf):
+            raise UserError('%s row %d: weight %r must be 0 or more' % (choice, number, row['weight']))
+    if set(weights) != set(dataset.class_names):
+        raise UserError('%s: must name each class once: %s' % (choice, ', '.join(dataset.class_names)))
+    return np.array([weights[name] for name in dataset.class_names])
+
+
+def open_run(args, dataset):
+    """Fills in the defaults that depend on others, makes or checks the run folder; returns (folder, flags)."""
+    args.height, args.width = args.height or dataset.size[0], args.width or dataset.size[1]
+    folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
+    flags = dict(vars(args), data_dir=args.data_dir and os.path.abspath(args.data_dir))
+    if os.path.exists(os.path.join(folder, 'config.json')):
+        runs.check_same_run(runs.read_config(folder), flags, folder)
+    elif os.path.isdir(folder) and os.listdir(folder):
+        raise UserError('--output %s: holds files but no run; name an empty or a new folder' % folder)
+    return folder, flags
+
+
+class Log:
+    """log.jsonl and TensorBoard's event file; `records` are those of log.jsonl."""
+
+    def __init__(self, folder, step):
+        self.records = runs.read_log(folder, step)
+        self.file = open(os.path.join(folder, 'log.jsonl'), 'a', encoding='utf-8')
+        self.events = tf.summary.FileWriter(folder)
+        self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
+
+    def write(self, step, **values):
+        """One record, a line in the file and a scalar each in TensorBoard."""
+        self.records.append(dict(step=step, **values))
+        self.file.write(json.dumps(self.records[-1]) + '\n')
+        self.file.flush()
+        scalars = [tf.Summary.Value(tag=name, simple_value=value) for name, value in values.items()
+                   if isinstance(value, float)]
+        self.events.add_summary(tf.Summary(value=scalars), step)
+
+    def picture(self, step, path):
+        """The file `path` as a picture in TensorBoard."""
+        with open(path, 'rb') as f:
+            image = tf.Summary.Image(encoded_image_string=f.read())
+        self.events.add_summary(tf.Summary(value=[tf.Summary.Value(tag='predictions', image=image)]), step)
+        self.events.flush()
+
+    def best(self):
+        """The highest validation mIoU so far; -1 before the first."""
+        return max([record['mIoU'] or 0.0 for record in self.records if 'mIoU' in record] or [-1.0])
+
+    def close(self):
+        """Ends both files."""
+        self.file.close()
+        self.events.close()
+
+
+def train(args):
+    """Trains to `--steps` or `--epochs`, from the newest checkpoint of the run if there is one; returns the folder."""
+    device = runs.device_name(args.device)
+    dataset = runs.open_dataset(args.dataset, args.data_dir)
+    for split in ('train', 'val'):
+        runs.check_split(dataset, split)
+    folder, flags = open_run(args, dataset)
+    print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
+    dataset = data.preload(dataset, ('train', 'val'))
+    weights, num_classes = class_weights(args.class_weights, dataset), len(dataset.class_names)
+    epoch_steps = len(dataset.examples['train']) / args.batch_size
+    total = args.steps or int(np.ceil(args.epochs * epoch_steps))
+
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(args.seed)
+        augmentation = {name: getattr(args, name) for name in batches.NO_AUGMENTATION}
+        start, images, labels = batches.training_batches(dataset, args.height, args.width, args.batch_size, args.seed,
+                                                         augmentation)
+        logits = segnet.build(args.model, images, num_classes, is_training=True)
+        loss = optimize.loss(logits, labels, weights)
+        rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
+        step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay,
+                                    lambda variable: segnet.multipliers(args.model, variable), args.optimizer)
+        validation = evaluate.scoring_graph(dataset, 'val', args.model, args.height, args.width, args.batch_size,
+                                            reuse=True)
+        fetches = {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
+        saver = tf.train.Saver(max_to_keep=3)
+        best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
+        init = tf.global_variables_initializer()
+        graph.finalize()
+        with tf.Session(config=runs.session_config(args.device, args.precision)) as sess, runs.stop_signals() as stop:
+            sess.run(init)
+            step = first = runs.resume(sess, saver, folder)
+            if step >= total:
+                print('%s: finished, at step %d of %d; more with a larger --steps or --epochs' % (folder, step, total))
+                return folder
+            os.makedirs(os.path.join(folder, 'best'), exist_ok=True)
+            write_config(folder, flags, dataset, weights, runs.circumstances(device), step)
+            log, saved = Log(folder, step), time.time()
+            sess.run(*start(step))
+            bar = tqdm.tqdm(total=total, initial=step, unit='step', disable=None, dynamic_ncols=True)
+            while step < total and not stop:
+                began = time.time()
+                fetched = sess.run(fetches)
+                step += 1
+                if not np.isfinite(fetched['loss']):
+                    last = [round(record['loss'], 4) for record in log.records if 'loss' in record][-5:]
+                    raise FloatingPointError('the loss became %s at step %d, after %s; lower --learning_rate (it is '
+                                             '%g). The checkpoint before it is kept in %s'
+                                             % (fetched['loss'], step, last, fetched['learning_rate'], folder))
+                seconds = time.time() - began
+                log.write(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
+                          images_per_second=args.batch_size / seconds)
+                bar.update()
+                bar.set_postfix_str('loss %.3f, %.1f images/s' % (fetched['loss'], args.batch_size / seconds))
+                if step == total or int(step / epoch_steps) > int((step - 1) / epoch_steps):
+                    validate(sess, dataset, validation, folder, step, step / epoch_steps, log, best_saver, bar)
+                    save(sess, saver, folder, step)
+                    saved = time.time()
+                elif stop or time.time() - saved > SAVE_SECONDS:
+                    save(sess, saver, folder, step)
+                    saved = time.time()
+            bar.close()
+            log.close()
+            if stop:
+                print('%s: stopped at step %d of %d; the same command goes on from there' % (folder, step, total))
+                sys.exit(128 + stop[0])
+    print('%s: done, step %d of %d (%d in this run)' % (folder, step, total, step - first))
+    return folder
+
+
+def write_config(folder, flags, dataset, weights, circumstances, step):
+    """config.json: what the run is; each start of it is one of `starts`."""
+    path = os.path.join(folder, 'config.json')
+    config = runs.read_config(folder) if os.path.exists(path) else {'starts': []}
+    config.update(flags=flags, class_names=dataset.class_names, colors=[list(color) for color in dataset.colors],
+                  class_weights=[float(weight) for weight in weights],
+                  sizes={split: len(names) for split, names in dataset.examples.items()})
+    config['starts'].append(dict(circumstances, step=step))
+    runs.write_json(path, config)
+
+
+def save(sess, saver, folder, step):
+    """A checkpoint to resume from."""
+    saver.save(sess, os.path.join(folder, 'checkpoints', 'model'), global_step=step, write_meta_graph=False)
+
+
+def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, bar):
+    """Scores the validation split, by the moving averages; keeps the best weights; redraws the pictures."""
+    counts, shown = evaluate.confusion_of_split(sess, validation, len(dataset.class_names),
+                                                plots.panel_examples(dataset, 'val'))
+    scores = evaluate.metrics.scores(counts)
+    if (scores['mIoU'] or 0.0) > log.best():
+        best_saver.save(sess, os.path.join(folder, 'best', 'model'), global_step=step, write_meta_graph=False)
+    log.write(step, epoch=round(epoch, 2), **scores)
+    plots.loss_curves(log.records, os.path.join(folder, 'loss.png'))
+    picture = os.path.join(folder, dataset.panel)
+    plots.panel(dataset, 'val', shown, picture)
+    log.picture(step, picture)
+    entry = dict(scores, confusion=counts.tolist(), class_names=dataset.class_names, step=step, bn='moving',
+                 images=len(dataset.examples['val']))
+    runs.update_json(os.path.join(folder, 'metrics.json'), {'val (while training)': entry})
+    bar.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f'
+              % (epoch, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
+
+
+if __name__ == '__main__':
+    runs.main(lambda: train(parse_args()))

@@ -1,0 +1,87 @@
+"""Pictures: loss curves, panels of image, truth and prediction with a legend. NumPy, OpenCV and matplotlib only."""
+import os
+import textwrap
+
+import matplotlib
+import numpy as np
+
+from data import IGNORE
+
+matplotlib.use('Agg')  # no screen needed
+from matplotlib import pyplot as plt  # noqa: E402
+
+PANEL_ROWS = 4  # examples in predictions.png
+
+
+def save(figure, path):
+    """Writes a figure whole or not at all."""
+    figure.savefig(path + '.part', format='png', dpi=100, bbox_inches='tight')
+    plt.close(figure)
+    os.replace(path + '.part', path)
+
+
+def loss_curves(log, path):
+    """Loss of each step and its running mean; below, the validation measures; from the records of log.jsonl."""
+    training = [record for record in log if 'loss' in record]
+    validation = [record for record in log if 'mIoU' in record]
+    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
+    steps, losses = [record['step'] for record in training], np.array([record['loss'] for record in training])
+    above.plot(steps, losses, color='0.75', linewidth=0.8, label='batch')
+    width = max(1, min(50, len(losses) // 10))
+    if len(losses) > width > 1:
+        mean = np.convolve(losses, np.ones(width) / width, 'valid')
+        above.plot(steps[width - 1:], mean, color='tab:red', label='mean of %d batches' % width)
+    above.set(ylabel='training loss', ylim=(0, np.percentile(losses, 99) * 1.1 if len(losses) else 1))
+    above.legend(loc='upper right')
+    for name, color in (('G', 'tab:blue'), ('C', 'tab:orange'), ('mIoU', 'tab:green')):
+        values = [np.nan if record[name] is None else record[name] for record in validation]
+        below.plot([record['step'] for record in validation], values, '.-', color=color, label=name)
+    below.set(xlabel='step', ylabel='validation', ylim=(0, 1))
+    below.legend(loc='lower right')
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def colored(label, colors):
+    """uint8 class ids [h, w] -> uint8 RGB [h, w, 3]; void is white."""
+    table = np.full((256, 3), 255, np.uint8)
+    table[:len(colors)] = colors
+    return table[label]
+
+
+def panel_examples(dataset, split):
+    """Indices of the examples that `panel` shows.
+
+    For cells one a type, the image that holds most of it; else PANEL_ROWS, evenly over the split.
+    """
+    size = len(dataset.examples[split])
+    if dataset.panel != 'cell_types.png':
+        return sorted({size * i // PANEL_ROWS for i in range(PANEL_ROWS)})
+    counts = np.array([np.bincount(dataset.load(split, i)[1].ravel(), minlength=256) for i in range(size)])
+    return list(counts[:, 1:len(dataset.class_names)].argmax(0))
+
+
+def panel(dataset, split, predictions, path):
+    """Rows of image, truth and prediction, with a legend.
+
+    Args:
+      predictions: {i: uint8 class ids [h, w]} of the examples `panel_examples`.
+    """
+    rows = panel_examples(dataset, split)
+    names = [dataset.class_names[i + 1] for i in range(len(rows))] if dataset.panel == 'cell_types.png' else None
+    height, width = dataset.size
+    figure, axes = plt.subplots(len(rows), 3, figsize=(10, 10.0 / 3 * len(rows) * height / width + 0.6),
+                                squeeze=False, constrained_layout=True)
+    for row, i in enumerate(rows):
+        image, label = dataset.load(split, i)
+        pictures = image, colored(label, dataset.colors), colored(predictions[i], dataset.colors)
+        for column, (title, picture) in enumerate(zip(('image', 'truth', 'prediction'), pictures)):
+            axes[row, column].imshow(picture, interpolation='nearest')
+            axes[row, column].set(xticks=[], yticks=[], title=title if row == 0 else '')
+        name = names[row] if names else os.path.splitext(os.path.basename(dataset.examples[split][i]))[0]
+        axes[row, 0].set_ylabel(textwrap.shorten(name, 24))
+    patches = [plt.Rectangle((0, 0), 1, 1, facecolor=np.array(color) / 255.0, edgecolor='0.5')
+               for color in list(dataset.colors) + [(IGNORE,) * 3]]
+    figure.legend(patches, dataset.class_names + ['void'], ncol=6, loc='upper center', bbox_to_anchor=(0.5, 0))
+    save(figure, path)

@@ -1,0 +1,38 @@
+"""Imported first by each script: imports TensorFlow without its start-up chatter; what matters still shows."""
+import contextlib
+import os
+import re
+import sys
+import tempfile
+import warnings
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow 1.15 heeds it; 2.21 writes a dozen lines all the same
+warnings.filterwarnings('ignore', category=FutureWarning)  # 1.15 with NumPy 1.17 and later
+
+
+@contextlib.contextmanager
+def held_back():
+    """Within, standard error is kept; afterwards its warnings and errors are shown if the machine has a GPU driver.
+
+    Without one they tell of CUDA libraries that are not there and not needed.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        terminal = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            kept.seek(0)
+            for line in kept if os.path.exists('/proc/driver/nvidia') else ():
+                if re.match(rb'[WEF][0-9]|.*: [WEF] ', line):
+                    os.write(2, line)
+
+
+with held_back():
+    import tensorflow.compat.v1 as tf
+
+tf.logging.set_verbosity(tf.logging.ERROR)

@@ -1,0 +1,242 @@
+"""What the scripts share about a run: its folder (config.json, log.jsonl, checkpoints), the session, how they end.
+
+Builds no tensors and knows no network.
+"""
+import contextlib
+import datetime
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from tensorflow.python.client import device_lib
+
+import datasets
+import quiet
+from data import UserError
+
+DEVICES = ('auto', 'cpu', 'gpu')
+PRECISIONS = ('float32', 'bfloat16')
+MAY_CHANGE = ('steps', 'epochs', 'output', 'data_dir', 'device')  # flags that a resumed run may have otherwise
+
+
+# ---------------------------------------------------------------- how a script ends
+
+def main(script):
+    """Runs `script()` and exits: 0 done, 1 failed in mid-run, 2 for what the user can mend, 128 + signal."""
+    try:
+        script()
+    except UserError as error:
+        sys.exit(_say(error, 2))
+    except FloatingPointError as error:
+        sys.exit(_say(error, 1))
+    except tf.errors.ResourceExhaustedError as error:
+        sys.exit(_say('out of memory: lower --batch_size, --height and --width, or use --precision bfloat16 (%s)'
+                      % error.message.splitlines()[0][:200], 1))
+    except OSError as error:
+        sys.exit(_say('%s: %s' % (error.filename or 'input or output failed', error.strerror or error), 1))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _say(error, status):
+    """One line on standard error; returns the exit status."""
+    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """Within, SIGINT and SIGTERM are noted in the list that this gives; a second one ends the process at once."""
+    received = []
+
+    def note(number, _):
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------- device and session
+
+def _gpus():
+    """Descriptions of the GPUs that TensorFlow sees."""
+    config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
+    with quiet.held_back():
+        devices = device_lib.list_local_devices(config)
+    return [device.physical_device_desc for device in devices if device.device_type == 'GPU']
+
+
+def device_name(device):
+    """What `--device` leads to, by name: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'."""
+    gpus = _gpus() if device != 'cpu' else []
+    if gpus:
+        return 'GPU ' + gpus[0].split('name: ')[-1].split(',')[0]
+    if device == 'gpu':
+        raise UserError('--device gpu: TensorFlow sees no GPU; look at nvidia-smi, install tensorflow[and-cuda] '
+                        '(make does), or use --device cpu')
+    name = platform.processor() or platform.machine()
+    if os.path.exists('/proc/cpuinfo'):
+        lines = [line for line in open('/proc/cpuinfo') if line.startswith('model name')]
+        name = lines[0].split(':')[1].strip() if lines else name
+    return 'CPU %s, %d cores' % (name, os.cpu_count())
+
+
+def session_config(device, precision):
+    """tf.ConfigProto: GPU memory grows as needed; `precision` 'bfloat16' by TensorFlow's own graph rewrite."""
+    config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True),
+                            device_count={'GPU': 0} if device == 'cpu' else {})
+    rewrites = config.graph_options.rewrite_options
+    if precision == 'bfloat16':
+        if not hasattr(rewrites, 'auto_mixed_precision_onednn_bfloat16'):
+            raise UserError('--precision bfloat16: TensorFlow %s cannot; use 2.x, or --precision float32'
+                            % tf.__version__)
+        rewrites.auto_mixed_precision_onednn_bfloat16 = 1  # RewriterConfig.ON
+    return config
+
+
+# ---------------------------------------------------------------- the run folder
+
+def write_text(path, text):
+    """Writes whole or not at all, so that a killed run leaves no half file."""
+    with open(path + '.part', 'w', encoding='utf-8') as f:
+        f.write(text)
+    os.replace(path + '.part', path)
+
+
+def write_json(path, value):
+    """`value` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')
+
+
+def update_json(path, entries):
+    """Sets top-level `entries` in a JSON file, which need not exist."""
+    value = read_json(path) if os.path.exists(path) else {}
+    value.update(entries)
+    write_json(path, value)
+
+
+def read_json(path):
+    """The object in a JSON file; UserError if there is none."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            value = json.load(f)
+    except OSError as error:
+        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+    except ValueError as error:
+        raise UserError('%s: not JSON (%s); restore the file, or train again into another --output' % (path, error))
+    if not isinstance(value, dict):
+        raise UserError('%s: holds no JSON object; restore the file, or train again into another --output' % path)
+    return value
+
+
+def read_config(run):
+    """config.json of a run folder."""
+    if not os.path.isdir(run):
+        raise UserError('%s: no such run folder; main.py writes them, as Output/<dataset>-<model>' % run)
+    path = os.path.join(run, 'config.json')
+    config = read_json(path)
+    flags = config.get('flags')
+    if not isinstance(flags, dict) or not {'dataset', 'data_dir', 'model', 'height', 'width'} <= set(flags):
+        raise UserError('%s: lacks the flags of a run; restore the file, or train again into another --output' % path)
+    return config
+
+
+def check_same_run(config, flags, folder):
+    """Raises UserError if `flags` shape another run than the one that `config` tells of."""
+    for name in sorted(set(flags) | set(config['flags'])):
+        was, now = config['flags'].get(name), flags.get(name)
+        if name not in MAY_CHANGE and was != now:
+            raise UserError('--%s %s: the run in %s has %s; give that, or another --output' % (name, now, folder, was))
+
+
+def read_log(folder, last_step):
+    """Records of log.jsonl up to `last_step`; what stands behind it, or is cut short, is dropped from the file."""
+    path, records = os.path.join(folder, 'log.jsonl'), []
+    if os.path.exists(path):
+        with open(path, encoding='utf-8') as f:
+            for line in f:
+                with contextlib.suppress(ValueError):
+                    record = json.loads(line)
+                    if record['step'] <= last_step:
+                        records.append(record)
+    write_text(path, ''.join(json.dumps(record) + '\n' for record in records))
+    return records
+
+
+def resume(sess, saver, folder):
+    """Restores the newest checkpoint of a run, if there is one; returns its step, or 0."""
+    checkpoint = tf.train.latest_checkpoint(os.path.join(folder, 'checkpoints'))
+    return restore(sess, saver, folder, 'last') if checkpoint else 0
+
+
+def restore(sess, saver, folder, which):
+    """Restores the `which` ('best' or 'last') checkpoint of a run; returns its step."""
+    path = tf.train.latest_checkpoint(os.path.join(folder, {'best': 'best', 'last': 'checkpoints'}[which]))
+    if path is None:
+        raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
+    saver.restore(sess, path)
+    return int(path.split('-')[-1])
+
+
+# ---------------------------------------------------------------- data sets and flags
+
+def open_dataset(name, data_dir, config=None):
+    """The data set `name`; with a run's `config`, of the very classes that it was trained on."""
+    if name not in datasets.DATASETS:
+        raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(sorted(datasets.DATASETS))))
+    dataset = datasets.DATASETS[name](data_dir)
+    if config and config.get('class_names') != dataset.class_names:
+        raise UserError('%s: the run was trained on classes %s, the data has %s'
+                        % (data_dir or name, config.get('class_names'), dataset.class_names))
+    return dataset
+
+
+def check_split(dataset, split):
+    """Raises UserError unless the data set has the split and the split has examples."""
+    if not dataset.examples.get(split):
+        raise UserError('--split %s: data set %s has %s'
+                        % (split, dataset.name, ', '.join(s for s in dataset.examples if dataset.examples[s])))
+
+
+def check_positive(args, *names):
+    """Raises UserError for a flag that is set and not above 0."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not (value > 0 and np.isfinite(value)):
+            raise UserError('--%s %s: must be above 0' % (name, value))
+
+
+# ---------------------------------------------------------------- what a run was
+
+def command():
+    """The command line, to be pasted into a shell."""
+    return ' '.join(['python', os.path.basename(sys.argv[0])] + [shlex.quote(a) for a in sys.argv[1:]])
+
+
+def revision():
+    """Git commit of this code, with '-dirty' behind it if files differ; 'unknown' outside a checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        return subprocess.check_output(['git', '-C', here, 'describe', '--always', '--dirty', '--abbrev=12',
+                                        '--exclude', '*'], stderr=subprocess.DEVNULL).decode().strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def circumstances(device):
+    """What a run was made by: command, revision, versions, device, time."""
+    return {'command': command(), 'revision': revision(), 'device': device, 'python': platform.python_version(),
+            'tensorflow': tf.__version__, 'numpy': np.__version__,
+            'started': datetime.datetime.now().isoformat(timespec='seconds')}

@@ -1,0 +1,75 @@
+"""Puts the project on the path, and makes small data sets in the layouts of the real ones."""
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+import quiet  # noqa: E402, F401
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
+
+import data  # noqa: E402
+
+SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
+needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real data sets are not on this machine')
+
+
+def write_camvid(folder, sizes, shape=(45, 61), num_classes=11):
+    """A CamVid folder of blocks of colour: {split: number of images}; some void; lists with foreign paths."""
+    rng = np.random.RandomState(3)
+    for split, size in sizes.items():
+        for kind in (split, split + 'annot'):
+            os.makedirs(os.path.join(folder, kind), exist_ok=True)
+        with open(os.path.join(folder, split + '.txt'), 'w') as f:
+            for i in range(size):
+                name = '%s_%02d.png' % (split, i)
+                blocks = rng.randint(0, num_classes, (3, 4)).astype(np.uint8)
+                label = cv2.resize(blocks, shape[::-1], interpolation=cv2.INTER_NEAREST)
+                wide = label.astype(int)
+                image = np.stack([wide * 20, 255 - wide * 20, wide * 70 % 256], 2)
+                noise = rng.randint(0, 20, image.shape)
+                image = np.clip(image + noise, 0, 255).astype(np.uint8)
+                label = label.copy()
+                label[:2] = num_classes
+                cv2.imwrite(os.path.join(folder, split, name), image)
+                cv2.imwrite(os.path.join(folder, split + 'annot', name), label)
+                f.write('/SegNet/CamVid/%s/%s /SegNet/CamVid/%sannot/%s\n' % (split, name, split, name))
+    return folder
+
+
+def write_sartorius(folder, rows=None):
+    """A Sartorius folder of ten 20x30 images, two squares each, cell types by turns."""
+    os.makedirs(os.path.join(folder, 'train'), exist_ok=True)
+    lines = ['id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta']
+    for i in range(10):
+        cv2.imwrite(os.path.join(folder, 'train', 'cell%d.png' % i), np.full((20, 30), 10 * i, np.uint8))
+        for top in (2, 9):
+            mask = np.zeros((20, 30), bool)
+            mask[top:top + 8, 3 + i:9 + i] = True
+            lines.append('cell%d,%s,30,20,%s,,,,' % (i, data.rle_encode(mask), ('shsy5y', 'astro', 'cort')[i % 3]))
+    with open(os.path.join(folder, 'train.csv'), 'w') as f:
+        f.write('\n'.join(lines if rows is None else lines[:1] + rows) + '\n')
+    return folder
+
+
+@pytest.fixture
+def camvid_folder(tmp_path):
+    """7 training, 5 validation and 3 test images of 45x61."""
+    return write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5, 'test': 3})
+
+
+@pytest.fixture
+def graph():
+    """Each test's own graph."""
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(1)
+        yield graph
+
+
+def weights_of(folder):
+    """{variable: value} of a run's newest checkpoint."""
+    reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(os.path.join(folder, 'checkpoints')))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}

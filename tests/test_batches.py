@@ -1,0 +1,104 @@
+"""Augmentation and the iterators: alignment, order, exact resume of the stream, the last short batch."""
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import batches
+from batches import NO_AUGMENTATION
+from data import IGNORE, Dataset
+
+
+def made(size=7, shapes=((9, 13),)):
+    """A data set whose image i holds i in red and the column in green; the label is the column's half."""
+    def load(split, i):
+        height, width = shapes[i % len(shapes)]
+        image = np.zeros((height, width, 3), np.uint8)
+        image[:, :, 0], image[:, :, 1] = i, np.arange(width)
+        return image, np.tile(np.arange(width) * 2 // width, (height, 1)).astype(np.uint8)
+    return Dataset('made', ['left', 'right'], [], None, {s: list(range(size)) for s in ('train', 'val')}, load, '')
+
+
+def stream(dataset, first, steps, batch_size=3, seed=5, **augmentation):
+    with tf.Graph().as_default(), tf.Session() as sess:
+        start, images, labels = batches.training_batches(dataset, 9, 13, batch_size, seed,
+                                                         dict(NO_AUGMENTATION, **augmentation))
+        sess.run(*start(first))
+        return [sess.run([images, labels]) for _ in range(steps)]
+
+
+def test_each_epoch_visits_each_example_once():
+    seen = np.concatenate([images[:, 0, 0, 0] for images, _ in stream(made(), 0, 7)])  # 21 = 3 epochs of 7
+    epochs = seen.reshape(3, 7)
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3, 'the order changes from epoch to epoch'
+
+
+def test_stream_does_not_depend_on_where_it_was_started():
+    whole = stream(made(), 0, 9, flip=True, scale=1.5, shift=3, jitter=0.2)
+    rest = stream(made(), 4, 5, flip=True, scale=1.5, shift=3, jitter=0.2)
+    for (image, label), (image_again, label_again) in zip(whole[4:], rest):
+        np.testing.assert_array_equal(image, image_again)
+        np.testing.assert_array_equal(label, label_again)
+
+
+def test_seeds_differ():
+    one, other = (np.concatenate([i[:, 0, 0, 0] for i, _ in stream(made(), 0, 7, seed=s)]) for s in (5, 6))
+    assert (one != other).any()
+
+
+def test_flip_moves_image_and_label_together():
+    mirrored = 0
+    for images, labels in stream(made(), 0, 14, flip=True):
+        for image, label in zip(images, labels):
+            np.testing.assert_array_equal(label, image[:, :, 1] * 2 // 13)
+            mirrored += image[0, 0, 1] > image[0, -1, 1]
+    assert 10 < mirrored < 32, 'about half of 42'
+
+
+def test_augmentation_keeps_label_on_image():
+    """Zoom, crop and shift: a label's edge stays on its image's edge, and void is where the image ends."""
+    image = np.full((40, 60, 3), 200, np.uint8)
+    image[:, 30:] = 50
+    label = (image[:, :, 0] == 50).astype(np.uint8)
+    void = 0
+    for seed in range(40):
+        out, out_label = batches.augment(image, label, 40, 60, np.random.RandomState(seed), True, 1.6, (30, 50), 9, 0.0)
+        assert out.shape == (30, 50, 3) and out_label.shape == (30, 50)
+        np.testing.assert_array_equal(out_label == IGNORE, (out == 0).all(2))
+        known = out_label != IGNORE
+        void += (~known).sum()
+        wrong = ((out[:, :, 0] < 125) != (out_label == 1)) & known
+        assert wrong.sum() <= 30, 'at most one column, where the edge is blurred'
+    assert void > 0
+
+
+def test_no_augmentation_changes_nothing():
+    image, label = made().load('train', 3)
+    out, out_label = batches.augment(image, label, 9, 13, np.random.RandomState(1), **NO_AUGMENTATION)
+    np.testing.assert_array_equal(out, image)
+    np.testing.assert_array_equal(out_label, label)
+
+
+def test_resize_label_never_mixes_ids():
+    label = np.array([[0, 9], [9, 3]], np.uint8)
+    big = batches.resize_label(label, 5, 7)
+    assert set(np.unique(big)) == {0, 3, 9}
+    np.testing.assert_array_equal(batches.resize_label(big, 2, 2), label)
+    assert batches.resize_label(np.arange(6, dtype=np.uint8)[None], 1, 3).tolist() == [[1, 3, 5]]  # pixel centres
+
+
+def test_scoring_keeps_order_sizes_and_the_last_batch():
+    dataset = made(7, shapes=((9, 13), (6, 5)))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        initializer, images, labels, sizes = batches.scoring_batches(dataset, 'val', 4, 6, 3)
+        sess.run(initializer)
+        got = [sess.run([images, labels, sizes]) for _ in range(3)]
+        assert [len(g[0]) for g in got] == [3, 3, 1]
+        sess.run(initializer)
+        assert sess.run(images)[1, 0, 0, 0] == 1, 'a second pass starts over'
+    ids = [int(image[0, 0, 0]) for g in got for image in g[0]]
+    assert ids == list(range(7))
+    assert got[0][0].shape == (3, 4, 6, 3) and got[0][1].shape == (3, 9, 13)
+    assert got[0][2].tolist() == [[9, 13], [6, 5], [9, 13]]
+    label = got[0][1][1]
+    np.testing.assert_array_equal(label[:6, :5], dataset.load('val', 1)[1])
+    assert (label[6:] == IGNORE).all() and (label[:, 5:] == IGNORE).all()

@@ -1,0 +1,294 @@
+"""RLE, files, readers, class weights: by hand, by brute force, and on files that the tests make."""
+import os
+
+import cv2
+import hypothesis
+import numpy as np
+import pytest
+from conftest import SHARED, needs_real_data, write_camvid, write_sartorius
+from hypothesis import strategies
+
+import data
+import datasets
+from data import IGNORE, UserError
+
+
+def test_rle_by_hand():
+    mask = data.rle_decode('2 3 8 1', 2, 5)  # pixels 2, 3, 4 of row 1; pixel 8 is row 2, column 3
+    assert mask.astype(int).tolist() == [[0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
+    assert data.rle_encode(mask) == '2 3 8 1'
+
+
+def test_rle_runs_cross_rows():
+    assert data.rle_decode('4 3', 2, 5).astype(int).tolist() == [[0, 0, 0, 1, 1], [1, 0, 0, 0, 0]]
+
+
+def test_rle_empty_and_full():
+    assert not data.rle_decode('', 3, 4).any()
+    assert data.rle_encode(np.zeros((3, 4), bool)) == ''
+    assert data.rle_encode(np.ones((3, 4), bool)) == '1 12'
+
+
+def brute_force_decode(rle, height, width):
+    flat = [False] * (height * width)
+    numbers = [int(x) for x in rle.split()]
+    for start, length in zip(numbers[::2], numbers[1::2]):
+        for i in range(length):
+            flat[start - 1 + i] = True
+    return np.array(flat, bool).reshape(height, width)
+
+
+@hypothesis.given(strategies.integers(1, 9), strategies.integers(1, 13), strategies.randoms())
+@hypothesis.settings(deadline=None)
+def test_rle_inverse(height, width, random):
+    mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
+    rle = data.rle_encode(mask)
+    np.testing.assert_array_equal(data.rle_decode(rle, height, width), mask)
+    np.testing.assert_array_equal(brute_force_decode(rle, height, width), mask)
+
+
+@pytest.mark.parametrize('rle', [
+    '1', '1 2 3', 'a b', '1 x', '1 2,3 4', '0 2', '1 0', '-1 2', '1 -2', '1.5 2', '3 2 1 1', '1 3 2 2', '1 3 3 1',
+    '21 1', '20 2', '1 21', '1\t2', '1 2\n', '\u0663 1', '1 99999999999999999999', 'nan 1', '1e2 1', '+1 2', '0x1 1'])
+def test_rle_malformed(rle):
+    with pytest.raises(UserError):
+        data.rle_decode(rle, 4, 5)
+
+
+@hypothesis.given(strategies.text(alphabet='0123456789 -.,a', max_size=20))
+@hypothesis.settings(deadline=None)
+def test_rle_any_text(text):
+    try:
+        mask = data.rle_decode(text, 4, 5)
+    except UserError:
+        return
+    np.testing.assert_array_equal(mask, brute_force_decode(text, 4, 5))
+
+
+@needs_real_data
+def test_rle_real_rows():
+    path = os.path.join(SHARED, 'sartorius', 'train.csv')
+    cells = data.read_cells(path, datasets.CELLS)
+    assert sum(len(rows) for _, _, rows in cells.values()) == 13243
+    height, width, rows = next(iter(cells.values()))
+    for _, _, rle in rows:
+        assert data.rle_encode(data.rle_decode(rle, height, width)) == rle
+
+
+# ---------------------------------------------------------------- files
+
+def test_read_image_is_rgb(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))  # OpenCV writes BGR
+    assert data.read_image(path).tolist() == [[[3, 2, 1], [6, 5, 4]]]
+
+
+@pytest.mark.parametrize('pixels', [np.full((4, 5), 9, np.uint8), np.full((4, 5, 4), 9, np.uint8),
+                                    np.full((4, 5), 9 * 257, np.uint16)])
+def test_read_image_of_other_kinds(tmp_path, pixels):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, pixels)
+    np.testing.assert_array_equal(data.read_image(path), np.full((4, 5, 3), 9, np.uint8))
+
+
+@pytest.mark.parametrize('extension', ['png', 'jpg'])
+def test_truncated_image(tmp_path, extension):
+    path = str(tmp_path / ('a.' + extension))
+    cv2.imwrite(path, np.random.RandomState(1).randint(0, 255, (99, 99, 3)).astype(np.uint8))
+    content = open(path, 'rb').read()
+    for part in (content[:len(content) // 2], content[:-3] if extension == 'png' else content[:-2], b''):
+        with open(path, 'wb') as f:
+            f.write(part)
+        with pytest.raises(UserError, match='a.' + extension):
+            data.read_image(path)
+
+
+def test_damaged_png(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.random.RandomState(1).randint(0, 255, (99, 99, 3)).astype(np.uint8))
+    content = bytearray(open(path, 'rb').read())
+    content[5000] ^= 255
+    with open(path, 'wb') as f:
+        f.write(content)
+    with pytest.raises(UserError, match='damaged'):
+        data.read_image(path)
+
+
+def test_not_an_image(tmp_path):
+    path = str(tmp_path / 'a.png')
+    with open(path, 'w') as f:
+        f.write('hello')
+    with pytest.raises(UserError, match='a.png'):
+        data.read_image(path)
+    with pytest.raises(UserError, match='b.png'):
+        data.read_image(str(tmp_path / 'b.png'))
+
+
+def test_label_of_16_bits_or_colours(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.ones((4, 5), np.uint16))
+    with pytest.raises(UserError, match='8 bits'):
+        data.read_label(path)
+    cv2.imwrite(path, np.ones((4, 5, 3), np.uint8))
+    with pytest.raises(UserError, match='ids'):
+        data.read_label(path)
+
+
+# ---------------------------------------------------------------- readers
+
+def all_datasets(tmp_path):
+    """Every data set, on the files that the tests make."""
+    return {'sample': datasets.sample(),
+            'sartorius': datasets.sartorius(write_sartorius(str(tmp_path / 's'))),
+            'camvid': datasets.camvid(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2}))}
+
+
+def test_contract(tmp_path):
+    made = all_datasets(tmp_path)
+    assert set(made) == set(datasets.DATASETS)
+    for name, dataset in made.items():
+        assert dataset.name == name
+        num_classes = len(dataset.class_names)
+        assert len(dataset.colors) == num_classes == len(set(dataset.colors))
+        assert dataset.examples['train'] and dataset.examples['val']
+        assert not set(dataset.examples['train']) & set(dataset.examples['val'])
+        seen = set()
+        for split, names in dataset.examples.items():
+            for i in range(min(4, len(names))):
+                image, label = dataset.load(split, i)
+                assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+                assert label.dtype == np.uint8 and label.shape == image.shape[:2]
+                assert ((label < num_classes) | (label == IGNORE)).all()
+                seen |= set(np.unique(label))
+        assert len(seen) > 1
+
+
+def test_camvid_void_and_order(tmp_path):
+    folder = write_camvid(str(tmp_path), {'train': 2, 'val': 1})
+    image, label = datasets.camvid(folder).load('train', 1)
+    stored = cv2.imread(os.path.join(folder, 'trainannot', 'train_01.png'), cv2.IMREAD_UNCHANGED)
+    assert (stored[:2] == 11).all() and (label[:2] == IGNORE).all()
+    np.testing.assert_array_equal(label[2:], stored[2:])
+    assert len(datasets.camvid(folder).class_names) == 11
+
+
+def test_sartorius_later_row_wins(tmp_path):
+    rows = ['cell%d,1 4,30,20,%s,,,,' % (i, kind) for i, kind in enumerate(['astro'] * 5 + ['cort'] * 5)]
+    rows.append('cell0,3 4,30,20,cort,,,,')
+    dataset = datasets.sartorius(write_sartorius(str(tmp_path), rows))
+    split = next(s for s in dataset.examples if 'cell0' in dataset.examples[s])
+    label = dataset.load(split, dataset.examples[split].index('cell0'))[1]
+    assert label[0, :8].tolist() == [2, 2, 3, 3, 3, 3, 0, 0]
+
+
+def test_sartorius_split_is_stratified_and_fixed(tmp_path):
+    folder = write_sartorius(str(tmp_path))
+    dataset = datasets.sartorius(folder)
+    assert dataset.examples == datasets.sartorius(folder).examples
+    kinds = sorted(int(name[4:]) % 3 for name in dataset.examples['val'])
+    assert kinds == [0, 1, 2]  # a fifth of 4, 3 and 3 images, rounded up
+    assert len(dataset.examples['train']) == 7
+
+
+@needs_real_data
+def test_real_camvid_counts():
+    """Pixel counts of reference/original.md, to the pixel, and the weights printed there."""
+    dataset = datasets.camvid(os.path.join(SHARED, 'camvid'))
+    assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 367, 'val': 101}
+    pixels, present = data.class_counts(dataset, 'train')
+    assert pixels.tolist() == TRAIN_PIXELS
+    assert (present // 172800).tolist() == TRAIN_IMAGES
+
+
+# original.md, section 1: pixels and images of each class in CamVid's training split, void last.
+TRAIN_PIXELS = [10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877, 405385, 184967,
+                2503995]
+TRAIN_IMAGES = [366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201, 367]
+
+
+def test_class_weights_of_camvid():
+    pixels, present = np.array(TRAIN_PIXELS), np.array(TRAIN_IMAGES) * 360 * 480
+    np.testing.assert_allclose(
+        data.median_frequency_weights(pixels, present),
+        [.2793, .2017, 4.7865, .1490, 1.0, .4217, 3.8467, 1.9736, .7889, 6.3747, 8.8587], atol=5e-5)
+    np.testing.assert_allclose(
+        data.median_frequency_weights(pixels, present, void_in_median=True),
+        [.2565, .1853, 4.3963, .1369, .9185, .3873, 3.5331, 1.8127, .7246, 5.8550, 8.1365], atol=5e-5)
+
+
+def test_class_counts_by_hand():
+    labels = [np.array([[0, 0, 1], [IGNORE, 0, 1]], np.uint8), np.array([[0, IGNORE]], np.uint8)]
+    dataset = data.Dataset('made', ['a', 'b', 'c'], [], None, {'train': ['x', 'y']}, lambda s, i: (None, labels[i]), '')
+    pixels, present = data.class_counts(dataset, 'train')
+    assert pixels.tolist() == [4, 2, 0, 2]
+    assert present.tolist() == [8, 6, 0, 8]
+    # frequencies 4/8 and 2/6; their median 5/12; c is nowhere
+    np.testing.assert_allclose(data.median_frequency_weights(pixels, present), [5 / 6, 5 / 4, 0])
+
+
+def test_class_weights_of_void_only():
+    with pytest.raises(UserError, match='no labelled pixel'):
+        data.median_frequency_weights(np.array([0, 0, 9]), np.array([0, 0, 9]))
+
+
+# ---------------------------------------------------------------- bad input: each names the file or row
+
+@pytest.mark.parametrize('row, said', [
+    ('cell0,1 2 3,30,20,astro,,,,', 'row 2: RLE has 3'),
+    ('cell0,1 x,30,20,astro,,,,', "row 2: RLE token 'x'"),
+    ('cell0,1 5 3 2,30,20,astro,,,,', 'row 2: RLE runs overlap'),
+    ('cell0,600 2,30,20,astro,,,,', 'row 2: RLE run ends at pixel 601'),
+    ('cell0,1 2,30,20,neuron,,,,', "row 2: cell_type 'neuron'"),
+    ('cell0,1 2,31,20,astro,,,,', 'its rows say 20x31'),
+    ('cell0,1 2,30,-20,astro,,,,', "row 2: height '-20'"),
+    ('../../etc/passwd,1 2,30,20,astro,,,,', 'row 2: id'),
+    ('/etc/passwd,1 2,30,20,astro,,,,', 'row 2: id'),
+    ('gone,1 2,30,20,astro,,,,', 'gone.png'),
+    ('cell0,1 2', 'row 2: cut short'),
+])
+def test_bad_cell_rows(tmp_path, row, said):
+    with pytest.raises(UserError) as error:
+        data.preload(datasets.sartorius(write_sartorius(str(tmp_path), [row])), ('train', 'val'))
+    assert 'train.csv' in str(error.value) or 'gone.png' in str(error.value)
+    assert said in str(error.value)
+
+
+def test_bad_cell_files(tmp_path):
+    folder = str(tmp_path / 'x')
+    with pytest.raises(UserError, match='no such folder'):
+        datasets.sartorius(folder)
+    os.makedirs(folder)
+    with pytest.raises(UserError, match='is empty'):
+        datasets.sartorius(folder)
+    os.makedirs(os.path.join(folder, 'train'))
+    with pytest.raises(UserError, match='train.csv'):
+        datasets.sartorius(folder)
+    for content, said in ((b'id,width\n', "column 'annotation'"), (b'', 'column'), (b'\xff\xfe\x00', 'train.csv'),
+                          (b'id,annotation,width,height,cell_type\n', 'no rows'),
+                          (b'id,annotation,width,height,cell_type\na,1 \x002,3,4,cort\n', 'NUL')):
+        with open(os.path.join(folder, 'train.csv'), 'wb') as f:
+            f.write(content)
+        with pytest.raises(UserError, match=said):
+            datasets.sartorius(folder)
+    with pytest.raises(UserError, match='--data_dir'):
+        datasets.sartorius(None)
+
+
+@pytest.mark.parametrize('line, said', [('train/train_00.png\n', 'expected an image and its annotation'),
+                                        ('a/train/no.png a/trainannot/no.png\n', 'no.png is not there'),
+                                        ('x/../y.png x/../y.png', 'leads out'), ('\n', 'lists no images')])
+def test_bad_camvid_lists(camvid_folder, line, said):
+    with open(os.path.join(camvid_folder, 'train.txt'), 'w') as f:
+        f.write(line)
+    with pytest.raises(UserError, match=said) as error:
+        datasets.camvid(camvid_folder)
+    assert 'train.txt' in str(error.value)
+
+
+@pytest.mark.parametrize('label, said', [(np.full((45, 61), 12, np.uint8), 'class id 12 at row 0, column 0'),
+                                         (np.zeros((45, 60), np.uint8), 'the label is 45x60, its image 45x61')])
+def test_bad_camvid_labels(camvid_folder, label, said):
+    cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), label)
+    with pytest.raises(UserError, match=said) as error:
+        data.preload(datasets.camvid(camvid_folder), ('train',))
+    assert 'train_03.png' in str(error.value)

@@ -1,0 +1,262 @@
+"""The scripts from end to end, on small data: files written, scores, exact resume, refusals."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT, weights_of, write_sartorius
+
+import data
+import datasets
+import evaluate
+import main
+import metrics
+import plots
+import runs
+from data import UserError
+
+FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
+         '--learning_rate', '0.01', '--flip']
+
+
+def train(folder, output, *flags):
+    return main.train(main.parse_args(FLAGS + ['--data_dir', folder, '--output', output] + list(flags)))
+
+
+def start(folder, output, *flags):
+    """`main.py` in a process of its own."""
+    command = [sys.executable, os.path.join(ROOT, 'main.py')] + FLAGS + ['--data_dir', folder, '--output', output]
+    return subprocess.Popen(command + list(flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            universal_newlines=True)
+
+
+def read_log(output):
+    with open(os.path.join(output, 'log.jsonl')) as f:
+        return [json.loads(line) for line in f]
+
+
+def test_run_folder(camvid_folder, tmp_path):
+    """Files, log, scores of validation equal to those of evaluate.py, for any batch size."""
+    output = str(tmp_path / 'run')
+    train(camvid_folder, output, '--steps', '7')
+    assert set(os.listdir(output)) >= {'config.json', 'log.jsonl', 'loss.png', 'predictions.png', 'checkpoints',
+                                       'best', 'metrics.json'}
+    assert any(name.startswith('events') for name in os.listdir(output))
+    assert not [name for name in os.listdir(output) if name.endswith('.part')]
+    config = json.load(open(os.path.join(output, 'config.json')))
+    assert config['flags']['learning_rate'] == 0.01 and config['class_names'][3] == 'Road'
+    assert config['starts'][0]['tensorflow'] == tf.__version__
+    log = read_log(output)
+    assert [record['step'] for record in log if 'loss' in record] == list(range(1, 8))
+    validations = [record for record in log if 'mIoU' in record]
+    assert [record['step'] for record in validations] == [4, 7]  # epochs of 7 images, 2 a step
+    for name in ('loss.png', 'predictions.png'):
+        assert cv2.imread(os.path.join(output, name)).shape[0] > 300
+
+    matrices = []
+    for batch_size in ('1', '3', '7'):
+        args = evaluate.parse_args([output, '--bn', 'moving', '--checkpoint', 'last', '--batch_size', batch_size])
+        matrices.append(evaluate.evaluate(args)['confusion'])
+    assert matrices[0] == matrices[1] == matrices[2]
+    assert np.sum(matrices[0]) == 5 * 43 * 61, 'at the size of the labels, void rows left out'
+    scores = metrics.scores(np.array(matrices[0]))
+    for name in ('G', 'C', 'mIoU'):
+        assert scores[name] == validations[-1][name], 'the score in training is the stand-alone one'
+    assert json.load(open(os.path.join(output, 'metrics.json')))['val']['step'] == 7
+
+
+def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, tmp_path):
+    """SIGKILL in the middle of the second epoch; then the same command again; bit for bit."""
+    whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
+    train(camvid_folder, whole, '--steps', '9')
+    process = start(camvid_folder, killed, '--steps', '9')
+    deadline = time.time() + 120
+    while not (os.path.exists(os.path.join(killed, 'log.jsonl'))
+               and len(open(os.path.join(killed, 'log.jsonl')).readlines()) >= 6):
+        assert process.poll() is None and time.time() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with open(os.path.join(killed, 'log.jsonl'), 'a') as f:
+        f.write('{"step": 6, "los')  # as if killed while writing
+    train(camvid_folder, killed, '--steps', '9')
+    expected, got = weights_of(whole), weights_of(killed)
+    assert set(expected) == set(got) and len(got) > 60
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
+    losses = [[(r['step'], r['loss']) for r in read_log(f) if 'loss' in r] for f in (whole, killed)]
+    assert losses[0] == losses[1]
+
+
+def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):
+    output = str(tmp_path / 'run')
+    flags = ['--schedule', 'constant']
+    train(camvid_folder, output, '--steps', '2', *flags)
+    before = weights_of(output)
+    train(camvid_folder, output, '--steps', '2', *flags)
+    assert 'finished' in capsys.readouterr().out
+    train(camvid_folder, output, '--steps', '3', *flags)
+    assert [r['step'] for r in read_log(output) if 'loss' in r] == [1, 2, 3]
+    assert (weights_of(output)['segnet-basic/conv1/weights'] != before['segnet-basic/conv1/weights']).any()
+    with pytest.raises(UserError, match=r'--learning_rate 0.5: the run in .* has 0.01'):
+        train(camvid_folder, output, '--steps', '4', '--learning_rate', '0.5')
+    with pytest.raises(UserError, match='--model segnet: '):
+        train(camvid_folder, output, '--model', 'segnet')
+
+
+def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
+    output = str(tmp_path / 'run')
+    process = start(camvid_folder, output, '--steps', '5000')
+    deadline = time.time() + 120
+    while not (os.path.exists(os.path.join(output, 'log.jsonl')) and os.path.getsize(os.path.join(output, 'log.jsonl'))):
+        assert process.poll() is None and time.time() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    last = read_log(output)[-1]['step']
+    assert 'stopped at step %d of 5000' % last in out and not error
+    assert tf.train.latest_checkpoint(os.path.join(output, 'checkpoints')).endswith('model-%d' % last)
+
+
+def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, monkeypatch):
+    output = str(tmp_path / 'run')
+    real = evaluate.segnet.build
+
+    def explodes(name, images, num_classes, is_training, reuse=False):
+        logits = real(name, images, num_classes, is_training, reuse)
+        step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
+        return logits / (5.0 - step) if is_training else logits
+
+    monkeypatch.setattr(main.segnet, 'build', explodes)
+    with pytest.raises(FloatingPointError, match='at step 6, after .* lower --learning_rate'):
+        train(camvid_folder, output, '--steps', '9')
+    assert tf.train.latest_checkpoint(os.path.join(output, 'checkpoints')).endswith('model-4')
+    assert all(np.isfinite(value).all() for value in weights_of(output).values())
+
+
+def test_sartorius_draws_cell_types(tmp_path):
+    folder, output = write_sartorius(str(tmp_path / 'cells')), str(tmp_path / 'run')
+    main.train(main.parse_args(['--dataset', 'sartorius', '--data_dir', folder, '--output', output, '--model',
+                                'segnet-basic', '--steps', '2', '--height', '20', '--width', '30']))
+    assert os.path.exists(os.path.join(output, 'cell_types.png'))
+    dataset = data.preload(datasets.sartorius(folder), ('val',))
+    shown = plots.panel_examples(dataset, 'val')
+    assert len(shown) == 3
+    for class_id, i in enumerate(shown, 1):
+        assert class_id in dataset.load('val', i)[1], 'row by row, an image that holds the cell type'
+
+
+def test_scores_of_a_known_prediction(camvid_folder):
+    """Scoring counts each labelled pixel of each image once, at its own size, whatever the size of the network."""
+    dataset = data.preload(datasets.camvid(camvid_folder), ('val',))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        scoring = evaluate.scoring_graph(dataset, 'val', 'segnet-basic', 23, 31, 2)
+        sess.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            if variable.op.name.endswith('conv_classifier/weights'):
+                variable.load(np.zeros(variable.shape.as_list(), np.float32), sess)
+            if variable.op.name.endswith('conv_classifier/biases'):
+                variable.load(np.eye(11)[7].astype(np.float32), sess)
+        counts, shown = evaluate.confusion_of_split(sess, scoring, 11, (1, 4))
+    labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
+    expected = np.zeros((11, 11), int)
+    expected[:, 7] = np.bincount(labels, minlength=256)[:11]
+    np.testing.assert_array_equal(counts, expected)
+    assert sorted(shown) == [1, 4] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
+
+
+def test_population_statistics_equal_numpy(camvid_folder):
+    """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
+    dataset = data.preload(datasets.camvid(camvid_folder), ('train', 'val'))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        tf.set_random_seed(3)
+        evaluate.scoring_graph(dataset, 'val', 'segnet', 45, 61, 2)
+        sess.run(tf.global_variables_initializer())
+        evaluate.population_statistics(sess, dataset, 'segnet', 45, 61, 2)
+        values = {v.op.name: sess.run(v) for v in tf.global_variables() if 'segnet/conv1_1' in v.op.name}
+    order = np.random.RandomState([0, 0]).permutation(7).tolist() + [np.random.RandomState([0, 1]).permutation(7)[0]]
+    means, variances = [], []
+    for i in range(0, 8, 2):
+        images = np.stack([dataset.load('train', j)[0] for j in order[i:i + 2]]).astype(float)[..., ::-1]
+        padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], 'constant')
+        x = sum(padded[:, y:y + 45, z:z + 61] @ values['segnet/conv1_1/weights'][y, z].astype(float)
+                for y in range(3) for z in range(3)) + values['segnet/conv1_1/biases']
+        means.append(x.mean((0, 1, 2)))
+        variances.append(x.var((0, 1, 2), ddof=1))
+    np.testing.assert_allclose(values['segnet/conv1_1_bn/moving_mean'], np.mean(means, 0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(values['segnet/conv1_1_bn/moving_variance'], np.mean(variances, 0), rtol=1e-4)
+
+
+# ---------------------------------------------------------------- refusals
+
+@pytest.mark.parametrize('flags, said', [
+    (['--height', '0'], '--height 0'), (['--batch_size', '-1'], '--batch_size -1'),
+    (['--learning_rate', 'nan'], '--learning_rate nan'), (['--momentum', '1.5'], '--momentum 1.5'),
+    (['--scale', '0.5'], '--scale 0.5'), (['--crop', '0', '5'], '--crop 0 5'), (['--seed', '-1'], '--seed -1'),
+    (['--jitter', '2'], '--jitter 2'), (['--shift', '-1'], '--shift -1'),
+    (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
+    (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run')])
+def test_bad_flags(camvid_folder, tmp_path, flags, said):
+    bad, taken, output = str(tmp_path / 'bad.csv'), str(tmp_path / 'taken'), str(tmp_path / 'run')
+    os.makedirs(taken)
+    for path in (bad, os.path.join(taken, 'notes.txt')):
+        with open(path, 'w') as f:
+            f.write('name,weight\nSky,heavy\n')
+    flags = [{'BAD': bad, 'TAKEN': taken}.get(flag, flag) for flag in flags]
+    with pytest.raises(UserError, match=said):
+        train(camvid_folder, output, '--steps', '2', *flags)
+    assert not os.path.exists(output), 'nothing written half'
+
+
+def test_bad_data_writes_nothing(camvid_folder, tmp_path):
+    output = str(tmp_path / 'run')
+    path = os.path.join(camvid_folder, 'val', 'val_03.png')
+    content = open(path, 'rb').read()
+    with open(path, 'wb') as f:
+        f.write(content[:-50])
+    with pytest.raises(UserError, match='val_03.png'):
+        train(camvid_folder, output, '--steps', '2')
+    assert not os.path.exists(output)
+
+
+@pytest.mark.parametrize('config, said', [('{"flags": 3}', 'lacks the flags'), ('[1]', 'no JSON object'),
+                                          ('{', 'not JSON'), (None, 'cannot be read')])
+def test_bad_config(tmp_path, config, said):
+    if config is not None:
+        with open(str(tmp_path / 'config.json'), 'w') as f:
+            f.write(config)
+    with pytest.raises(UserError, match=said) as error:
+        runs.read_config(str(tmp_path))
+    assert 'config.json' in str(error.value)
+
+
+@pytest.mark.parametrize('script, flags, status, said', [
+    ('main.py', ['--dataset', 'camvid', '--data_dir', '/no/such'], 2, 'error: --data_dir /no/such: no such folder'),
+    ('main.py', ['--model', 'nonsense'], 2, '--model'), ('main.py', ['--nonsense'], 2, '--nonsense'),
+    ('evaluate.py', ['/no/such'], 2, 'error: /no/such: no such run folder')])
+def test_exit_status(tmp_path, script, flags, status, said):
+    """Status 2 and one line (argparse puts the usage before it); never a traceback."""
+    process = subprocess.Popen([sys.executable, os.path.join(ROOT, script)] + flags, cwd=str(tmp_path),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    out, error = process.communicate()
+    assert process.returncode == status and not out
+    assert said in error.strip().splitlines()[-1] and 'Traceback' not in error
+    if said.startswith('error'):
+        assert len(error.strip().splitlines()) == 1
+    assert not os.listdir(str(tmp_path))
+
+
+def test_device_gpu_refuses_without_one(monkeypatch):
+    monkeypatch.setattr(runs, '_gpus', lambda: [])
+    with pytest.raises(UserError, match='--device gpu'):
+        runs.device_name('gpu')
+    assert runs.device_name('auto').startswith('CPU')
+    monkeypatch.setattr(runs, '_gpus', lambda: ['device: 0, name: NVIDIA H200, pci bus id: 0'])
+    assert runs.device_name('auto') == 'GPU NVIDIA H200'

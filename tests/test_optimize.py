@@ -1,0 +1,84 @@
+"""Loss by hand, schedules, one step of SGD against NumPy."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import optimize
+import utils
+from data import IGNORE
+
+
+def test_loss_of_three_pixels_by_hand(graph):
+    """Probabilities 1/2, 1/4 and 1/8 of the truth, weights 3, 1 and void: (3 log 2 + 1 log 4) / 2."""
+    logits = np.log([[[[1, 1], [3, 1], [1, 7]]]]).astype(np.float32)
+    labels = np.array([[[0, 1, IGNORE]]], np.uint8)
+    value = optimize.loss(tf.constant(logits), tf.constant(labels), [3.0, 1.0])
+    with tf.Session() as sess:
+        assert sess.run(value) == pytest.approx((3 * np.log(2) + np.log(4)) / 2, rel=1e-6)
+
+
+def test_loss_of_void_only_is_zero_with_finite_gradient(graph):
+    logits = tf.constant(np.random.RandomState(1).rand(1, 2, 3, 4), tf.float32)
+    value = optimize.loss(logits, tf.fill([1, 2, 3], np.uint8(IGNORE)), np.ones(4))
+    with tf.Session() as sess:
+        value, gradient = sess.run([value, tf.gradients(value, logits)[0]])
+    assert value == 0 and not gradient.any()
+
+
+def test_void_pixels_have_no_gradient(graph):
+    logits = tf.constant(np.random.RandomState(1).rand(1, 2, 3, 4), tf.float32)
+    labels = np.array([[[0, IGNORE, 3], [2, 1, IGNORE]]], np.uint8)
+    value = optimize.loss(logits, tf.constant(labels), np.ones(4))
+    with tf.Session() as sess:
+        gradient = sess.run(tf.gradients(value, logits)[0])
+    np.testing.assert_array_equal((gradient != 0).all(-1), labels != IGNORE)
+
+
+def test_schedules(graph):
+    step = tf.train.get_or_create_global_step()
+    rates = {name: optimize.learning_rate(name, 0.1, 100) for name in optimize.SCHEDULES}
+    with tf.Session() as sess:
+        for at, expected in ((0, (.1, .1, .1)), (50, (.1, .1 * .5 ** .9, .1)), (70, (.1, .1 * .3 ** .9, .01)),
+                             (90, (.1, .1 * .1 ** .9, .001)), (100, (.1, 0, .001))):
+            step.load(at, sess)
+            got = sess.run([rates[name] for name in ('constant', 'poly', 'step')])
+            np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_two_steps_of_sgd_equal_numpy(graph):
+    """v = 0.9 v + m (g + decay d w), w -= rate v, with the multipliers m and d of each variable."""
+    w, b = (tf.get_variable(name, initializer=[1.0, -2.0, 3.0]) for name in ('w', 'b'))
+    target = np.array([1.0, 5.0, 2.0])
+    value = tf.reduce_sum(tf.square(w - target)) + tf.reduce_sum(tf.square(b - target))
+    step_op = optimize.train_op(value, 0.1, 0.9, 0.01, lambda v: (2.0, 0.0) if v.op.name == 'b' else (1.0, 1.0))
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for _ in range(2):
+            sess.run(step_op)
+        got_w, got_b, step = sess.run([w, b, tf.train.get_global_step()])
+    assert step == 2
+    for got, rate, decay in ((got_w, 1, 0.01), (got_b, 2, 0)):
+        x, v = np.array([1.0, -2.0, 3.0]), 0
+        for _ in range(2):
+            v = 0.9 * v + rate * (2 * (x - target) + decay * x)
+            x = x - 0.1 * v
+        np.testing.assert_allclose(got, x, rtol=1e-5)
+
+
+def test_train_op_keeps_batch_norm_averages(graph):
+    x = tf.constant(np.random.RandomState(3).normal(5, 2, (2, 5, 7, 3)), tf.float32)
+    y = utils.batch_norm(x, True, 'bn')
+    step_op = optimize.train_op(tf.reduce_sum(tf.square(y - 1)), 0.01, 0.9, 0.0, lambda v: (1.0, 1.0))
+    mean = next(v for v in tf.global_variables() if v.op.name == 'bn/moving_mean')
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for _ in range(3):
+            sess.run(step_op)
+        assert (abs(sess.run(mean) - 5) < 0.6).all()
+
+
+def test_train_op_wants_every_batch_norm_updated(graph):
+    x = utils.batch_norm(tf.ones([2, 5, 7, 3]), True, 'bn')
+    del tf.get_collection_ref(utils.BN_STATISTICS)[:1]
+    with pytest.raises(AssertionError, match='1 batch-norm updates for 1 batch norms'):
+        optimize.train_op(tf.reduce_sum(x), 0.1, 0.9, 0.0, lambda v: (1.0, 1.0))

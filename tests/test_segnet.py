@@ -1,0 +1,156 @@
+"""The networks: names, parameter counts, sizes, and logits equal to a plain NumPy and SciPy forward pass."""
+import numpy as np
+import pytest
+import scipy.ndimage
+import tensorflow.compat.v1 as tf
+from test_utils import pool_reference
+
+import segnet
+
+# Layers of the released prototxts, in order, with (input, output) channels for 11 classes.
+SEGNET = [
+    ('conv1_1', 3, 64), ('conv1_2', 64, 64), ('conv2_1', 64, 128), ('conv2_2', 128, 128), ('conv3_1', 128, 256),
+    ('conv3_2', 256, 256), ('conv3_3', 256, 256), ('conv4_1', 256, 512), ('conv4_2', 512, 512), ('conv4_3', 512, 512),
+    ('conv5_1', 512, 512), ('conv5_2', 512, 512), ('conv5_3', 512, 512), ('conv5_3_D', 512, 512),
+    ('conv5_2_D', 512, 512), ('conv5_1_D', 512, 512), ('conv4_3_D', 512, 512), ('conv4_2_D', 512, 512),
+    ('conv4_1_D', 512, 256), ('conv3_3_D', 256, 256), ('conv3_2_D', 256, 256), ('conv3_1_D', 256, 128),
+    ('conv2_2_D', 128, 128), ('conv2_1_D', 128, 64), ('conv1_2_D', 64, 64), ('conv1_1_D', 64, 11)]
+SEGNET_BASIC = [('conv1', 3, 64), ('conv2', 64, 64), ('conv3', 64, 64), ('conv4', 64, 64), ('conv_decode4', 64, 64),
+                ('conv_decode3', 64, 64), ('conv_decode2', 64, 64), ('conv_decode1', 64, 64),
+                ('conv_classifier', 64, 11)]
+
+
+def expected_variables(model, layers, kernel):
+    """{name: shape}: each convolution has batch norm behind it but the last."""
+    shapes = {}
+    for layer, channels, filters in layers:
+        size = 1 if layer == 'conv_classifier' else kernel
+        shapes['%s/%s/weights' % (model, layer)] = [size, size, channels, filters]
+        shapes['%s/%s/biases' % (model, layer)] = [filters]
+        if (layer, channels, filters) != layers[-1]:
+            for name in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
+                shapes['%s/%s_bn/%s' % (model, layer, name)] = [filters]
+    return shapes
+
+
+@pytest.mark.parametrize('model, layers, kernel, count', [('segnet', SEGNET, 3, 29449355),
+                                                          ('segnet-basic', SEGNET_BASIC, 7, 1416587)])
+def test_variables(graph, model, layers, kernel, count):
+    images = tf.placeholder(tf.uint8, [None, None, None, 3])
+    segnet.build(model, images, 11, is_training=True)
+    variables = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    assert variables == expected_variables(model, layers, kernel)
+    assert sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables()) == count
+    segnet.build(model, images, 11, is_training=False, reuse=True)
+    assert len(tf.global_variables()) == len(variables), 'the evaluation tower adds no variable'
+    assert set(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)) == set(tf.global_variables())
+
+
+def test_released_multipliers(graph):
+    """segnet_train.prototxt: biases 2/0, batch-norm shift 1/0, others 1/1; Basic's shift decays."""
+    for model, beta in (('segnet', 0.0), ('segnet-basic', 1.0)):
+        segnet.build(model, tf.zeros([1, 8, 8, 3]), 11, is_training=True)
+        expected = {'weights': (1, 1), 'biases': (2, 0), 'gamma': (1, 1), 'beta': (1, beta)}
+        variables = [v for v in tf.trainable_variables() if v.op.name.startswith(model + '/')]
+        assert len(variables) > 30
+        for variable in variables:
+            assert segnet.multipliers(model, variable) == expected[variable.op.name.split('/')[-1]]
+
+
+def random_weights(sess, rng):
+    """Sets every variable of the graph to something that tells mistakes; returns {name without the model: value}."""
+    values = {}
+    for variable in tf.global_variables():
+        kind, shape = variable.op.name.split('/')[-1], variable.shape.as_list()
+        scale = np.sqrt(2.0 / np.prod(shape[:-1])) if kind == 'weights' else 0.3
+        value = rng.normal(size=shape) * scale + {'gamma': 1.0}.get(kind, 0.0)
+        value = np.abs(value) + 0.5 if kind == 'moving_variance' else value
+        variable.load(value.astype(np.float32), sess)
+        values[variable.op.name.split('/', 1)[1]] = value.astype(np.float32).astype(float)
+    return values
+
+
+def conv_reference(x, weights, biases):
+    """Cross-correlation by SciPy, zeros beyond the edge: [batch, h, w, c] -> [batch, h, w, filters]."""
+    out = np.zeros(x.shape[:3] + weights.shape[3:])
+    for n, c, f in np.ndindex(x.shape[0], *weights.shape[2:]):
+        out[n, :, :, f] += scipy.ndimage.correlate(x[n, :, :, c], weights[:, :, c, f], mode='constant')
+    return out + biases
+
+
+def conv_bn_reference(x, w, name):
+    x = conv_reference(x, w[name + '/weights'], w[name + '/biases'])
+    x = (x - w[name + '_bn/moving_mean']) / np.sqrt(w[name + '_bn/moving_variance'] + 1.001e-5)
+    return x * w[name + '_bn/gamma'] + w[name + '_bn/beta']
+
+
+def unpool_reference(x, places, shape):
+    out = np.zeros(shape)
+    for n, i, j, c in np.ndindex(*x.shape):
+        row, column = places[n, i, j, c]
+        out[n, row, column, c] = x[n, i, j, c]
+    return out
+
+
+def segnet_reference(images, w):
+    """Caffe's order: convolution, batch norm, ReLU, pooling with indices, upsampling; BGR in."""
+    x, pooled, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in SEGNET)
+    for convolutions in (2, 2, 3, 3, 3):
+        for _ in range(convolutions):
+            x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
+        shape = x.shape
+        x, places = pool_reference(x)
+        pooled.append((places, shape))
+    for convolutions in (3, 3, 3, 2):
+        x = unpool_reference(x, *pooled.pop())
+        for _ in range(convolutions):
+            x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
+    x = unpool_reference(x, *pooled.pop())
+    x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
+    return conv_reference(x, w['conv1_1_D/weights'], w['conv1_1_D/biases'])
+
+
+def segnet_basic_reference(images, w):
+    x, pooled = images[..., ::-1].astype(float), []
+    x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75  # three channels, all in the window of five
+    for layer in ('conv1', 'conv2', 'conv3', 'conv4'):
+        x = np.maximum(conv_bn_reference(x, w, layer), 0)
+        shape = x.shape
+        x, places = pool_reference(x)
+        pooled.append((places, shape))
+    for layer in ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1'):
+        x = conv_bn_reference(unpool_reference(x, *pooled.pop()), w, layer)
+    return conv_reference(x, w['conv_classifier/weights'], w['conv_classifier/biases'])
+
+
+@pytest.mark.parametrize('model, reference', [('segnet', segnet_reference), ('segnet-basic', segnet_basic_reference)])
+def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, reference):
+    """At 13x9, batch 2, 3 classes; SegNet a sixteenth as wide, so that SciPy's loops end."""
+    if model == 'segnet':
+        monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
+    rng = np.random.RandomState(4)
+    images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
+    logits = segnet.build(model, tf.constant(images), 3, is_training=False)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        weights = random_weights(sess, rng)
+        got = sess.run(logits)
+    expected = reference(images, weights)
+    assert got.shape == (2, 13, 9, 3)
+    np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize('model', sorted(segnet.NETWORKS))
+def test_any_size_and_no_batch_mates(graph, model):
+    """Any height and width; an image's logits do not depend on what else is in the batch."""
+    images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
+    logits = segnet.build(model, images_ph, 5, is_training=False)
+    rng = np.random.RandomState(1)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for height, width in ((45, 61), (1, 1), (32, 7)):
+            images = rng.randint(0, 256, (3, height, width, 3)).astype(np.uint8)
+            together = sess.run(logits, {images_ph: images})
+            assert together.shape == (3, height, width, 5)
+            alone = sess.run(logits, {images_ph: images[1:2]})
+            np.testing.assert_allclose(together[1:2], alone, rtol=1e-4, atol=1e-4 * np.abs(alone).max())

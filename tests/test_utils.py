@@ -1,0 +1,116 @@
+"""The layer helpers against NumPy, at odd and unequal sizes."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import utils
+
+
+def pool_reference(x):
+    """Max pooling by loops -> pooled values and, for each, the (row, column) of the first maximum; edges stay short."""
+    batch, height, width, channels = x.shape
+    out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
+    places = np.zeros(out.shape + (2,), int)
+    for n, i, j, c in np.ndindex(*out.shape):
+        block = x[n, 2 * i:2 * i + 2, 2 * j:2 * j + 2, c]
+        row, column = np.unravel_index(block.argmax(), block.shape)
+        out[n, i, j, c] = block[row, column]
+        places[n, i, j, c] = 2 * i + row, 2 * j + column
+    return out, places
+
+
+SIZES = [(5, 7), (23, 30), (45, 60), (7, 1)]
+
+
+@pytest.mark.parametrize('height, width', SIZES)
+def test_pooling_and_unpooling(graph, height, width):
+    """Values, indices, the unpooled map and both gradients, batch 3; the encoder's map and its like have no ties."""
+    rng = np.random.RandomState(height)
+    x = rng.permutation(3 * height * width * 4).reshape(3, height, width, 4).astype(np.float32)
+    x_ph = tf.placeholder(tf.float32, [None, None, None, 4])
+    pooled, indices = utils.max_pool_with_argmax(x_ph)
+    values_ph = tf.placeholder(tf.float32, [None, None, None, 4])
+    unpooled = utils.unpool(values_ph, indices, x_ph)
+    weights = rng.rand(*x.shape).astype(np.float32)
+    gradient, = tf.gradients(tf.reduce_sum(unpooled * weights), values_ph)
+    with tf.Session() as sess:
+        expected, places = pool_reference(x)
+        values = rng.rand(*expected.shape).astype(np.float32)
+        got, got_indices, got_map, got_gradient = sess.run([pooled, indices, unpooled, gradient],
+                                                           {x_ph: x, values_ph: values})
+        onehot = sess.run(tf.scatter_nd(*scatter_arguments(indices, values_ph, x_ph)), {x_ph: x, values_ph: values})
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got_indices, (places[..., 0] * width + places[..., 1]) * 4 + np.arange(4))
+    expected_map, expected_gradient = np.zeros(x.shape, np.float32), np.zeros(expected.shape, np.float32)
+    for n, i, j, c in np.ndindex(*expected.shape):
+        row, column = places[n, i, j, c]
+        expected_map[n, row, column, c] = values[n, i, j, c]
+        expected_gradient[n, i, j, c] = weights[n, row, column, c]
+    np.testing.assert_array_equal(got_map, expected_map)
+    np.testing.assert_array_equal(got_gradient, expected_gradient)
+    np.testing.assert_array_equal(onehot.reshape(x.shape), expected_map)
+
+
+def scatter_arguments(indices, values, like):
+    """`tf.scatter_nd`, the plain form of unpooling: flat indices with the batch, values, flat size."""
+    shape = tf.shape(like, out_type=tf.int64)
+    flat = indices + tf.reshape(tf.range(shape[0]), [-1, 1, 1, 1]) * tf.reduce_prod(shape[1:])
+    return tf.reshape(flat, [-1, 1]), tf.reshape(values, [-1]), [tf.reduce_prod(shape)]
+
+
+def test_pooling_gradient_flows_to_the_maximum(graph):
+    x = tf.constant([[1., 5.], [2., 3.]], shape=[1, 2, 2, 1])
+    gradient, = tf.gradients(3 * utils.max_pool_with_argmax(x)[0], x)
+    with tf.Session() as sess:
+        assert sess.run(gradient)[0, :, :, 0].tolist() == [[0, 3], [0, 0]]
+
+
+def test_ties_take_the_first(graph):
+    with tf.Session() as sess:
+        assert sess.run(utils.max_pool_with_argmax(tf.zeros([1, 2, 2, 3]))[1])[0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_lrn_is_caffes(graph):
+    """Caffe: x / (1 + alpha / size * sum over 5 channels of x^2) ^ beta."""
+    x = np.random.RandomState(1).uniform(0, 255, (2, 5, 7, 9))
+    padded = np.pad(x, [(0, 0)] * 3 + [(2, 2)], 'constant')
+    squares = sum(padded[..., i:i + 9] ** 2 for i in range(5))
+    with tf.Session() as sess:
+        got = sess.run(utils.lrn(tf.constant(x, tf.float32)))
+    np.testing.assert_allclose(got, x / (1 + 1e-4 / 5 * squares) ** 0.75, rtol=1e-6)
+
+
+def test_conv_initial_weights(graph):
+    """He et al.: standard deviation sqrt(2 / fan_in); biases 0."""
+    utils.conv(tf.zeros([1, 5, 7, 32]), 48, 7, 'c')
+    weights, biases = tf.trainable_variables()
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        weights, biases = sess.run([weights, biases])
+    assert weights.shape == (7, 7, 32, 48) and not biases.any()
+    assert abs(weights.std() / np.sqrt(2 / (7 * 7 * 32)) - 1) < 0.01 and abs(weights.mean()) < 1e-3
+
+
+def test_batch_norm_training_and_averages(graph):
+    """The batch's own statistics in training; averages by the growing momentum; those at test."""
+    rng = np.random.RandomState(2)
+    steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
+    x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
+    trained = utils.batch_norm(x_ph, True, 'bn', beta=0.5)
+    with tf.variable_scope('', reuse=True):
+        tested = utils.batch_norm(x_ph, False, 'bn')
+    with tf.control_dependencies(utils.update_averages()):
+        step_op = tf.assign_add(tf.train.get_global_step(), 1)
+    mean, variance = np.zeros(3), np.ones(3)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for i, x in enumerate(steps):
+            got, _ = sess.run([trained, step_op], {x_ph: x})
+            x = x.astype(float)
+            batch_mean, batch_variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            np.testing.assert_allclose(got, (x - batch_mean) / np.sqrt(batch_variance + 1.001e-5) + 0.5, atol=1e-4)
+            momentum = min(0.99, (1 + i) / (10 + i))
+            mean = momentum * mean + (1 - momentum) * batch_mean
+            variance = momentum * variance + (1 - momentum) * batch_variance * 70 / 69
+        got = sess.run(tested, {x_ph: steps[0]})
+    np.testing.assert_allclose(got, (steps[0] - mean) / np.sqrt(variance + 1.001e-5) + 0.5, atol=1e-4)

@@ -1,0 +1,109 @@
+"""Layer helpers: each adds ops to the default graph and returns tensors [batch, height, width, channels].
+
+Knows no network, opens no session, reads no file. Variables bear the names
+`weights biases gamma beta moving_mean moving_variance` below the layer's scope.
+"""
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+BN_STATISTICS = 'batch_norm_statistics'  # collection: (moving variable, value in this batch), two a batch norm
+BN_EPSILON = 1.001e-5  # the least that TensorFlow's fused op takes; caffe-segnet's bn_layer.cpp has 1e-9
+BN_MOMENTUM = 0.99
+
+
+def variable(name, shape, initializer, trainable=True):
+    """float32 variable of the network: all that a trained network consists of is in MODEL_VARIABLES."""
+    return tf.get_variable(name, shape, tf.float32, initializer, trainable=trainable,
+                           collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
+
+
+def conv(x, filters, kernel_size, name):
+    """[batch, h, w, c] -> [batch, h, w, filters], with biases; weights by He et al. 2015 ('msra' in the prototxts)."""
+    with tf.variable_scope(name):
+        channels = x.shape.as_list()[-1]
+        stddev = np.sqrt(2.0 / (kernel_size * kernel_size * channels))
+        weights = variable('weights', [kernel_size, kernel_size, channels, filters],
+                           tf.random_normal_initializer(stddev=stddev))
+        biases = variable('biases', [filters], tf.zeros_initializer())
+        return tf.nn.bias_add(tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME'), biases)
+
+
+def batch_norm(x, is_training, name, beta=0.0):
+    """Normalizes each channel over batch, height and width; float32 statistics, whatever the precision of `x`.
+
+    Training normalizes by the batch, and notes both statistics in BN_STATISTICS for `update_averages`.
+
+    Args:
+      beta: initial shift.
+    """
+    with tf.variable_scope(name):
+        shape = x.shape[-1:]
+        gamma = variable('gamma', shape, tf.ones_initializer())
+        beta = variable('beta', shape, tf.constant_initializer(beta))
+        mean = variable('moving_mean', shape, tf.zeros_initializer(), trainable=False)
+        variance = variable('moving_variance', shape, tf.ones_initializer(), trainable=False)
+        if not is_training:
+            return tf.nn.fused_batch_norm(x, gamma, beta, mean, variance, BN_EPSILON, is_training=False)[0]
+        y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
+        tf.add_to_collection(BN_STATISTICS, (mean, batch_mean))
+        tf.add_to_collection(BN_STATISTICS, (variance, batch_variance))
+        return y
+
+
+def update_averages():
+    """Ops that move the averages of each batch norm towards the statistics of the batch, two a batch norm.
+
+    Their momentum grows as min(0.99, (1 + step) / (10 + step)) (as tf.train.ExponentialMovingAverage's num_updates),
+    so that a run of a few hundred steps is not scored with the initial values.
+    """
+    step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
+    momentum = tf.minimum(BN_MOMENTUM, (1 + step) / (10 + step))
+    return [tf.assign_sub(moving, (1 - momentum) * (moving - batch))
+            for moving, batch in tf.get_collection(BN_STATISTICS)]
+
+
+def lrn(x):
+    """Local response normalization across channels, equal to Caffe's `local_size 5, alpha 1e-4, beta 0.75`.
+
+    Caffe divides alpha by the window's size (lrn_layer.cpp) and counts the whole window, TensorFlow its radius.
+    """
+    return tf.nn.lrn(x, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75)
+
+
+def max_pool_with_argmax(x):
+    """[batch, h, w, c] -> [batch, ceil(h/2), ceil(w/2), c] and the int64 indices of the maxima, of the same shape.
+
+    An index counts within its own image, (row * w + column) * c + channel. Of equal values the first counts.
+    """
+    return tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
+
+
+def unpool(x, indices, like):
+    """Puts each value of `x` [batch, h, w, c] back where `indices` says in its image; zero elsewhere.
+
+    The result has the shape of `like`, the encoder's own map: never 2h x 2w, which shears the map where its height
+    or width is odd. Only the shape of `like` is used, and only once `x` is there, so the map itself can be freed.
+    The scatter is TensorFlow's own for the gradient of pooling, many times faster on a CPU than `tf.scatter_nd`.
+
+    TensorFlow 1.15 uses the map: where nothing else does, its optimizer moves a ReLU from before the pooling behind
+    it, and a window with no positive value then has another index in prediction than in training.
+    """
+    shape = tf.shape(like)
+
+    @tf.custom_gradient
+    def scatter(x):
+        with tf.control_dependencies([x]):
+            zeros = like if tf.__version__.startswith('1.') else tf.fill(shape, tf.zeros([], x.dtype))
+        y = tf.raw_ops.MaxPoolGradWithArgmax(input=zeros, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
+                                             strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
+        y.set_shape(like.shape)
+        return y, lambda gradient: gather(gradient, indices)
+
+    return scatter(x)
+
+
+def gather(y, indices):
+    """Takes from `y` [batch, h, w, c] the values that `indices` [batch, ...] names in each image: undoes `unpool`."""
+    size = tf.shape(y, out_type=tf.int64)
+    offsets = tf.range(size[0]) * tf.reduce_prod(size[1:])
+    return tf.gather(tf.reshape(y, [-1]), indices + tf.reshape(offsets, [-1, 1, 1, 1]))
