@@ -53,25 +53,40 @@ def scoring_graph(dataset, split, model, height, width, batch_size, bn='moving',
     return Scoring(initializer, images, labels, predictions, sizes)
 
 
-def confusion_of_split(sess, scoring, num_classes, panel=()):
-    """One pass over the split.
-
-    Returns:
-      counts: int64 [num_classes, num_classes], as from `metrics.confusion`.
-      shown: {i: uint8 prediction [h, w]} for the examples `panel`, at their labels' own sizes.
-    """
+def predictions_of_split(sess, scoring):
+    """Yields (i, label, prediction), uint8 [h, w] of the label's own size, for each example in order."""
     sess.run(scoring.initializer)
-    counts, shown, i = np.zeros((num_classes, num_classes), np.int64), {}, 0
+    i = 0
     while True:
         try:
-            labels, predictions, sizes = sess.run([scoring.labels, scoring.predictions, scoring.sizes])
+            fetched = sess.run([scoring.labels, scoring.predictions, scoring.sizes])
         except tf.errors.OutOfRangeError:
-            return counts, shown
-        counts += metrics.confusion(labels, predictions, num_classes)
-        for prediction, (height, width) in zip(predictions, sizes):
-            if i in panel:
-                shown[i] = prediction[:height, :width]
+            return
+        for label, prediction, (height, width) in zip(*fetched):
+            yield i, label[:height, :width], prediction[:height, :width]
             i += 1
+
+
+def score_split(sess, scoring, num_classes, panel=(), bf_images=0):
+    """One pass over the split.
+
+    Args:
+      panel: examples whose predictions are wanted.
+      bf_images: examples that BF is taken over, the first ones.
+    Returns:
+      scores: dict as from `metrics.scores`, with confusion (rows the truth), BF and bf_images.
+      shown: {i: uint8 prediction [h, w]} for the examples `panel`, at their labels' own sizes.
+    """
+    counts, shown, bf = np.zeros((num_classes, num_classes), np.int64), {}, []
+    for i, label, prediction in predictions_of_split(sess, scoring):
+        counts += metrics.confusion(label, prediction, num_classes)
+        if i < bf_images:
+            bf.append(metrics.boundary_f1(label, prediction, num_classes))
+        if i in panel:
+            shown[i] = prediction
+    known = [value for value in bf if value is not None]
+    return dict(metrics.scores(counts), confusion=counts.tolist(), BF=float(np.mean(known)) if known else None,
+                bf_images=len(bf)), shown
 
 
 def population_statistics(sess, dataset, model, height, width, batch_size):
@@ -102,7 +117,7 @@ def table(class_names, scores):
     rows = ['%-16s %8s %6s' % ('class', 'accuracy', 'IoU')]
     rows += ['%-16s   %s %s' % (name[:16], cell(accuracy), cell(iou))
              for name, accuracy, iou in zip(class_names, scores['accuracy'], scores['IoU'])]
-    rows += ['G %s   C %s   mIoU %s' % tuple(cell(scores[name]).strip() for name in ('G', 'C', 'mIoU'))]
+    rows += ['   '.join('%s %s' % (name, cell(scores[name]).strip()) for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU'))]
     return '\n'.join(rows)
 
 
@@ -118,6 +133,8 @@ def parse_args(argv=None):
                              'kept in training; or of each batch, to show the harm')
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best by validation, or the newest')
+    parser.add_argument('--bf_images', type=int, help='take the boundary measure BF over the first so '
+                        'many images only; 0 for none (default: all)')
     parser.add_argument('--batch_size', type=int, default=4, help='images at a time; scores do not depend on it')
     parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to run without one')
     return parser.parse_args(argv)
@@ -144,12 +161,12 @@ def evaluate(args):
             if args.bn == 'population':
                 population_statistics(sess, dataset, flags['model'], size[0], size[1], flags['batch_size'])
             panel = plots.panel_examples(dataset, args.split)
-            counts, shown = confusion_of_split(sess, scoring, num_classes, panel)
-    result = metrics.scores(counts)
+            images = len(dataset.examples[args.split])
+            result, shown = score_split(sess, scoring, num_classes, panel,
+                                        images if args.bf_images is None else args.bf_images)
     print(table(dataset.class_names, result))
-    result.update(confusion=counts.tolist(), class_names=dataset.class_names, step=step, bn=args.bn,
-                  checkpoint=args.checkpoint, images=len(dataset.examples[args.split]), command=runs.command(),
-                  revision=runs.revision())
+    result.update(class_names=dataset.class_names, step=step, bn=args.bn, checkpoint=args.checkpoint, images=images,
+                  command=runs.command(), revision=runs.revision())
     runs.update_json(os.path.join(args.run, 'metrics.json'), {args.split: result})
     plots.panel(dataset, args.split, shown, os.path.join(args.run, dataset.panel))
     return result

@@ -231,9 +231,9 @@ def save(sess, saver, folder, step):
 
 def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, bar):
     """Scores the validation split, by the moving averages; keeps the best weights; redraws the pictures."""
-    counts, shown = evaluate.confusion_of_split(sess, validation, len(dataset.class_names),
-                                                plots.panel_examples(dataset, 'val'))
-    scores = evaluate.metrics.scores(counts)
+    entry, shown = evaluate.score_split(sess, validation, len(dataset.class_names),
+                                        plots.panel_examples(dataset, 'val'))
+    scores = {name: entry[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')}
     if (scores['mIoU'] or 0.0) > log.best():
         best_saver.save(sess, os.path.join(folder, 'best', 'model'), global_step=step, write_meta_graph=False)
     log.write(step, epoch=round(epoch, 2), **scores)
@@ -241,8 +241,7 @@ def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, ba
     picture = os.path.join(folder, dataset.panel)
     plots.panel(dataset, 'val', shown, picture)
     log.picture(step, picture)
-    entry = dict(scores, confusion=counts.tolist(), class_names=dataset.class_names, step=step, bn='moving',
-                 images=len(dataset.examples['val']))
+    entry.update(class_names=dataset.class_names, step=step, bn='moving', images=len(dataset.examples['val']))
     runs.update_json(os.path.join(folder, 'metrics.json'), {'val (while training)': entry})
     bar.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f'
               % (epoch, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)

@@ -1,5 +1,9 @@
-"""Scores of a split from one confusion matrix; NumPy only, no files."""
+"""Scores of a split from one confusion matrix, and the boundary measure BF; NumPy and SciPy only, no files."""
 import numpy as np
+import scipy.ndimage
+import scipy.sparse.csgraph
+
+BF_TOLERANCE = 0.0075  # of the image's diagonal: section 3.2 of the paper; 4.5 pixels at 360x480
 
 
 def confusion(labels, predictions, num_classes):
@@ -39,3 +43,64 @@ def scores(counts):
     return {'G': float(hit.sum() / max(truth.sum(), 1)), 'C': mean(accuracy), 'mIoU': mean(iou),
             'fwIoU': float(np.nansum(share * iou)),
             'accuracy': [number(x) for x in accuracy], 'IoU': [number(x) for x in iou]}
+
+
+def boundary(region):
+    """bool [h, w] -> bool [h, w]: where the region's edge passes between a pixel and those right of and below it.
+
+    As BSDS' seg2bdry(..., 'imageSize'), which the authors use: the 2x2 block that starts at the pixel is not uniform.
+    """
+    padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
+    return (padded[1:, :-1] != region) | (padded[:-1, 1:] != region) | (padded[1:, 1:] != region)
+
+
+def matched_pixels(one, other, radius):
+    """The most pairs of pixels, one of each bool map [h, w], at most `radius` apart, each pixel in one pair at most.
+
+    As BSDS' correspondPixels: an assignment in which staying alone costs more than any pair.
+    """
+    reach, num_one, num_other = int(radius), int(one.sum()), int(other.sum())
+    numbers = np.pad(np.where(other, np.cumsum(other).reshape(other.shape) - 1, -1), reach, 'constant',
+                     constant_values=-1)
+    offsets = np.argwhere(np.ones((2 * reach + 1,) * 2)) - reach
+    distances = np.hypot(*offsets.T)
+    offsets, distances = offsets[distances <= radius], distances[distances <= radius]
+    places = np.argwhere(one)[:, None] + offsets + reach
+    near = numbers[places[..., 0], places[..., 1]]
+    rows, which = np.nonzero(near >= 0)
+    alone = np.arange(num_one)  # a partner of its own for each pixel, at a high cost
+    costs = np.concatenate([1 + distances[which], np.full(num_one, 1e4)])
+    partners = np.concatenate([near[rows, which], num_other + alone])
+    graph = scipy.sparse.csr_matrix((costs, (np.concatenate([rows, alone]), partners)), (num_one, num_other + num_one))
+    matched = scipy.sparse.csgraph.min_weight_full_bipartite_matching(graph)[1]
+    return int((matched < num_other).sum())
+
+
+def boundary_f1(label, prediction, num_classes, form='matching'):
+    """BF of one image: boundary precision and recall of each class -> F1, mean over the classes.
+
+    Args:
+      label, prediction: uint8 [h, w] class ids; void is in no class, an edge against it is an edge.
+      form: 'matching', as the authors' computeBFmeasure.m: a pixel is right if it is paired, one to one, with one of
+        the other boundary within the tolerance; classes with a boundary in truth or prediction count.
+        'distance', as Csurka et al. 2013: a pixel is right if the other boundary is within the tolerance; classes
+        with a boundary in the truth count.
+    Returns:
+      float, or None where no class counts.
+    """
+    radius, values = BF_TOLERANCE * np.hypot(*label.shape), []
+    for class_id in range(num_classes):
+        truth, said = boundary(label == class_id), boundary(prediction == class_id)
+        if not truth.any() and (form == 'distance' or not said.any()):
+            continue
+        if not truth.any() or not said.any():
+            values.append(0.0)
+            continue
+        if form == 'matching':
+            right = found = matched_pixels(said, truth, radius)
+        else:
+            right = (scipy.ndimage.distance_transform_edt(~truth)[said] <= radius).sum()
+            found = (scipy.ndimage.distance_transform_edt(~said)[truth] <= radius).sum()
+        precision, recall = right / said.sum(), found / truth.sum()
+        values.append(2 * precision * recall / (precision + recall) if right + found else 0.0)
+    return float(np.mean(values)) if values else None

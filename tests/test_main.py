@@ -113,8 +113,8 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
 def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     process = start(camvid_folder, output, '--steps', '5000')
-    deadline = time.time() + 120
-    while not (os.path.exists(os.path.join(output, 'log.jsonl')) and os.path.getsize(os.path.join(output, 'log.jsonl'))):
+    deadline, log = time.time() + 120, os.path.join(output, 'log.jsonl')
+    while not (os.path.exists(log) and os.path.getsize(log)):
         assert process.poll() is None and time.time() < deadline, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -164,11 +164,12 @@ def test_scores_of_a_known_prediction(camvid_folder):
                 variable.load(np.zeros(variable.shape.as_list(), np.float32), sess)
             if variable.op.name.endswith('conv_classifier/biases'):
                 variable.load(np.eye(11)[7].astype(np.float32), sess)
-        counts, shown = evaluate.confusion_of_split(sess, scoring, 11, (1, 4))
+        scores, shown = evaluate.score_split(sess, scoring, 11, (1, 4), bf_images=2)
     labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
     expected = np.zeros((11, 11), int)
     expected[:, 7] = np.bincount(labels, minlength=256)[:11]
-    np.testing.assert_array_equal(counts, expected)
+    np.testing.assert_array_equal(scores['confusion'], expected)
+    assert scores['bf_images'] == 2 and 0 <= scores['BF'] < 0.5
     assert sorted(shown) == [1, 4] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
 
 

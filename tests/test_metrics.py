@@ -45,3 +45,119 @@ def test_equal_to_brute_force():
         assert scores['IoU'][c] == pytest.approx((truth & said).sum() / (truth | said).sum())
         assert scores['accuracy'][c] == pytest.approx((truth & said).sum() / truth.sum())
     assert scores['G'] == pytest.approx((labels == predictions)[valid].mean())
+
+
+def test_equal_to_scikit_learn():
+    """On random maps with void and absent classes."""
+    theirs = pytest.importorskip('sklearn.metrics', reason='scikit-learn is not among the requirements for 1.15')
+    for seed in range(20):
+        rng = np.random.RandomState(seed)
+        labels, predictions = rng.choice(rng.permutation(7)[:4], (2, 9, 13)).astype(np.uint8)
+        labels[rng.rand(9, 13) < 0.2] = 255
+        valid = labels != 255
+        counts = metrics.confusion(labels, predictions, 7)
+        np.testing.assert_array_equal(
+            counts, theirs.confusion_matrix(labels[valid], predictions[valid], labels=range(7)))
+        scores = metrics.scores(counts)
+        assert scores['G'] == pytest.approx(theirs.accuracy_score(labels[valid], predictions[valid]))
+        present = sorted(set(labels[valid]))
+        assert scores['C'] == pytest.approx(theirs.recall_score(labels[valid], predictions[valid], labels=present,
+                                                                average='macro', zero_division=0))
+        union = sorted(set(labels[valid]) | set(predictions[valid]))
+        assert scores['mIoU'] == pytest.approx(theirs.jaccard_score(labels[valid], predictions[valid], labels=union,
+                                                                    average='macro', zero_division=0))
+
+
+# ---------------------------------------------------------------- the boundary measure
+
+def boundary_reference(region):
+    """A pixel is on the boundary if the 2x2 block that starts at it holds both values."""
+    out = np.zeros(region.shape, bool)
+    for y in range(region.shape[0]):
+        for x in range(region.shape[1]):
+            block = {bool(value) for value in region[y:y + 2, x:x + 2].ravel()}
+            out[y, x] = len(block) == 2
+    return out
+
+
+def matching_reference(one, other, radius):
+    """Maximum matching by augmenting paths."""
+    right = [tuple(p) for p in np.argwhere(other)]
+    partner = {}
+
+    def augment(pixel, tried):
+        for q in right:
+            if q not in tried and (q[0] - pixel[0]) ** 2 + (q[1] - pixel[1]) ** 2 <= radius ** 2:
+                tried.add(q)
+                if q not in partner or augment(partner[q], tried):
+                    partner[q] = pixel
+                    return True
+        return False
+
+    return sum(augment(tuple(p), set()) for p in np.argwhere(one))
+
+
+def bf_reference(label, prediction, num_classes, form, tolerance):
+    radius, values = tolerance * np.sqrt(label.shape[0] ** 2 + label.shape[1] ** 2), []
+    for c in range(num_classes):
+        truth, said = boundary_reference(label == c), boundary_reference(prediction == c)
+        if not truth.any() and (form == 'distance' or not said.any()):
+            continue
+        if form == 'matching':
+            right = found = matching_reference(said, truth, radius)
+        else:
+            def near(a, b):
+                return sum(any((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2 <= radius ** 2 for q in np.argwhere(b))
+                           for p in np.argwhere(a))
+            right, found = near(said, truth), near(truth, said)
+        precision, recall = right / max(said.sum(), 1), found / max(truth.sum(), 1)
+        values.append(2 * precision * recall / (precision + recall) if precision + recall else 0)
+    return np.mean(values) if values else None
+
+
+@pytest.mark.parametrize('form', ['matching', 'distance'])
+def test_bf_equals_brute_force(form, monkeypatch):
+    """200 small maps of blobs in all; the tolerance widened to 1 to 3 pixels, or it would be none."""
+    rng = np.random.RandomState(5)
+    for i in range(100):
+        (height, width), tolerance = rng.randint(5, 14, 2), rng.choice([0.0075, 0.1, 0.2])
+        maps = np.kron(rng.randint(0, 3, (2, 4, 4)), np.ones((1, 4, 4))).astype(np.uint8)
+        label, prediction = maps[:, :height, :width]
+        prediction = np.roll(prediction, rng.randint(0, 3), rng.randint(0, 2)) if i % 3 else label
+        label[:rng.randint(0, 2)] = 255
+        monkeypatch.setattr(metrics, 'BF_TOLERANCE', tolerance)
+        expected = bf_reference(label, prediction, 3, form, tolerance)
+        assert metrics.boundary_f1(label, prediction, 3, form) == (expected and pytest.approx(expected))
+        for radius in (1.0, 1.5, 3.0):
+            one, other = boundary_reference(label == 1), boundary_reference(prediction == 1)
+            if one.any() and other.any():
+                assert metrics.matched_pixels(one, other, radius) == matching_reference(one, other, radius)
+
+
+def square(top, left, size=100):
+    label = np.zeros((size, size), np.uint8)
+    label[top:top + 40, left:left + 30] = 1
+    return label
+
+
+def test_bf_of_a_shifted_square():
+    """The tolerance at 100x100 is 1.06 pixels: a shift by 1 is right, by 5 right on the parallel edges only."""
+    assert metrics.boundary_f1(square(20, 30), square(20, 30), 2) == 1
+    assert metrics.boundary_f1(square(20, 30), square(20, 31), 2) == 1
+    far = metrics.boundary_f1(square(20, 30), square(20, 35), 2)
+    # 140 boundary pixels each; of the upper and of the lower edge 27 pixels pair with the other's, and one at a corner
+    assert far == pytest.approx(2 * 28 / 140)
+
+
+def test_bf_of_missing_and_empty():
+    """A class in the truth alone, or the prediction alone, counts 0; without any boundary there is no BF."""
+    two = square(20, 30)
+    two[60:70, 60:70] = 2
+    assert metrics.boundary_f1(two, square(20, 30), 3) < metrics.boundary_f1(square(20, 30), square(20, 30), 3)
+    missing = metrics.boundary_f1(square(20, 30), np.zeros((100, 100), np.uint8), 2)
+    assert missing == 0
+    assert metrics.boundary_f1(np.zeros((5, 7), np.uint8), np.zeros((5, 7), np.uint8), 2) is None
+    assert metrics.boundary_f1(np.zeros((5, 7), np.uint8), np.zeros((5, 7), np.uint8), 2, 'distance') is None
+    extra = np.zeros((100, 100), np.uint8)
+    assert metrics.boundary_f1(extra, square(20, 30), 2) == 0
+    assert metrics.boundary_f1(extra, square(20, 30), 2, 'distance') is None, 'only the truth is asked'
