@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from data import IGNORE
 
+END = 1 << 40  # more steps than any run has
 NO_AUGMENTATION = {'flip': False, 'scale': 1.0, 'crop': None, 'shift': 0, 'jitter': 0.0}
 
 
@@ -106,12 +107,14 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation):
     Args:
       augmentation: dict of `augment`'s last five arguments, as NO_AUGMENTATION.
     Returns:
-      start: function (first step) -> (initializer op, feed_dict) that starts the stream there.
+      start: function (first step) -> (initializer op, feed_dict) that starts the stream there; with END it ends the
+        stream, which lets a session close at once.
       images: [batch_size, height, width, 3] uint8.
       labels: [batch_size, height, width] uint8, IGNORE where unlabelled.
     """
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
+    last = END * batch_size
 
     def load(position):
         epoch, i = position_example(int(position), size, seed)
@@ -119,7 +122,7 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation):
         return augment(*dataset.load('train', i), height, width, rng, **augmentation)
 
     out = tuple(augmentation['crop'] or (height, width))
-    pipeline = _pipeline(load, first_ph, np.iinfo(np.int64).max, [out + (3,), out], [tf.uint8, tf.uint8])
+    pipeline = _pipeline(load, first_ph, last, [out + (3,), out], [tf.uint8, tf.uint8])
     iterator = tf.data.make_initializable_iterator(pipeline.batch(batch_size, drop_remainder=True).prefetch(2))
     images, labels = iterator.get_next()
     return lambda step: (iterator.initializer, {first_ph: step * batch_size}), images, labels

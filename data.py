@@ -147,6 +147,17 @@ def colors_to_ids(rgb, colors, ids, path):
     return label.astype(np.uint8)
 
 
+def read_names(path):
+    """List file, a name a line -> names; UserError for an empty list or a name that leads out of the folder."""
+    names = read_bytes(path).decode('utf-8', 'replace').split()
+    if not names:
+        raise UserError('%s: lists no images' % path)
+    for name in names:
+        if '..' in name.split('/') or name.startswith('/'):
+            raise UserError('%s: %r leads out of the folder' % (path, name[:80]))
+    return names
+
+
 def read_csv(path, columns):
     """Yields (row number in the file, {column: text}) for each row; UserError for a bad file or a missing column."""
     csv.field_size_limit(MAX_FIELD)
@@ -240,6 +251,12 @@ def preload(dataset, splits):
 
 # ---------------------------------------------------------------- class weights
 
+def label_counts(label, num_classes):
+    """uint8 [h, w] -> int64 [num_classes + 1], pixels of each class; void last."""
+    counts = np.bincount(label.ravel(), minlength=256)
+    return np.append(counts[:num_classes], counts[IGNORE])
+
+
 def class_counts(dataset, split):
     """Pixel counts over a split, at the labels' own sizes.
 
@@ -250,8 +267,7 @@ def class_counts(dataset, split):
     pixels, present = np.zeros((2, len(dataset.class_names) + 1), np.int64)
     for i in range(len(dataset.examples[split])):
         label = dataset.load(split, i)[1]
-        counts = np.bincount(label.ravel(), minlength=256)
-        counts = np.append(counts[:len(pixels) - 1], counts[IGNORE])
+        counts = label_counts(label, len(dataset.class_names))
         pixels += counts
         present += (counts > 0) * label.size
     return pixels, present

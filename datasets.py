@@ -2,8 +2,11 @@
 
 `python datasets.py NAME --data_dir DIR` checks one. What two readers share is in `data.py`.
 """
+import argparse
 import collections
 import os
+import re
+import sys
 
 import numpy as np
 
@@ -91,6 +94,8 @@ def sartorius(data_dir):
 def camvid(data_dir):
     """CamVid as released with SegNet: 11 classes at 360x480, lists train.txt, val.txt, test.txt; label 11 is void."""
     _need_folder(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
+    if os.path.exists(os.path.join(data_dir, 'label_colors.txt')):
+        return _camvid_frames(data_dir)
     pairs = {}
     for split in ('train', 'val', 'test'):
         path = os.path.join(data_dir, split + '.txt')
@@ -130,4 +135,137 @@ def _camvid_pair(data_dir, path, number, line):
     return tuple(pair)
 
 
-DATASETS = {'sample': sample, 'sartorius': sartorius, 'camvid': camvid}
+def _camvid_frames(data_dir):
+    """CamVid as its home page has it: label_colors.txt, frames NAME.png and colour-coded labels NAME_L.png, 960x720.
+
+    Where train.txt, val.txt and test.txt lie there too, they name the frames of each split; else, in the order of the
+    names, the last fifth validates.
+    """
+    colors, ids = zip(*_camvid_palette(os.path.join(data_dir, 'label_colors.txt')))
+    names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png'))
+    if len(names) < 2:
+        raise UserError('--data_dir %s: has label_colors.txt but not two labels NAME_L.png' % data_dir)
+    lists = {split: os.path.join(data_dir, split + '.txt') for split in ('train', 'val', 'test')}
+    if os.path.exists(lists['train']):
+        examples = {split: [os.path.splitext(os.path.basename(name))[0] for name in data.read_names(path)]
+                    for split, path in lists.items() if os.path.exists(path)}
+    else:
+        held_out = max(1, len(names) // 5)
+        examples = {'train': names[:-held_out], 'val': names[-held_out:]}
+
+    def load(split, i):
+        path = os.path.join(data_dir, examples[split][i])
+        return (data.read_image(path + '.png'),
+                data.colors_to_ids(data.read_image(path + '_L.png'), colors, ids, path + '_L.png'))
+
+    return Dataset('camvid', list(CAMVID), list(CAMVID.values()), (360, 480), examples, load, 'predictions.png')
+
+
+# CamVid's 32 classes in the released 11; what is not named is void. Measured by overlaying the two releases, but for
+# SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter, which are put where they belong by name.
+CAMVID_GROUPS = {
+    'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Column_Pole', 'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv',
+    'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
+    'Fence': 'Fence', 'Car': 'Car Truck_Bus SUVPickupTruck', 'Pedestrian': 'Pedestrian',
+    'Bicyclist': 'Bicyclist MotorcycleScooter'}
+
+
+def _camvid_palette(path):
+    """label_colors.txt, lines of "red green blue name" -> [((red, green, blue), class id or IGNORE), ...]."""
+    ids = {name: i for i, group in enumerate(CAMVID) for name in CAMVID_GROUPS[group].split()}
+    palette = []
+    for number, line in enumerate(data.read_bytes(path).decode('utf-8', 'replace').splitlines(), 1):
+        parts = line.split()
+        if parts:
+            if len(parts) != 4 or not all(re.match(r'\A[0-9]{1,3}\Z', part) for part in parts[:3]):
+                raise UserError('%s line %d: %r; expected "red green blue name"' % (path, number, line[:60]))
+            palette.append((tuple(int(part) for part in parts[:3]), ids.get(parts[3], IGNORE)))
+    return palette
+
+
+VOC = ('background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
+       'pottedplant sheep sofa train tvmonitor').split()
+
+
+def voc_color(i):
+    """Colour of id `i` in VOC's palette: the bits of `i`, three at a time, from each channel's highest bit down."""
+    return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
+
+
+def voc2012(data_dir):
+    """PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 void; sizes differ from image to image.
+
+    With SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt (Hariharan et al. 2011) that list trains.
+    Trained at 224x224, as the authors' segnet_pascal.prototxt.
+    """
+    _need_folder(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
+    root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),
+                                   data_dir) if os.path.isdir(os.path.join(path, 'ImageSets'))), None)
+    if root is None:
+        raise UserError('--data_dir %s: holds no VOCdevkit/VOC2012/ImageSets; unpack VOCtrainval_11-May-2012.tar '
+                        'there' % data_dir)
+    lists = os.path.join(root, 'ImageSets', 'Segmentation')
+    augmented = os.path.exists(os.path.join(lists, 'trainaug.txt'))
+    sources = {'train': ('trainaug', 'SegmentationClassAug') if augmented else ('train', 'SegmentationClass'),
+               'val': ('val', 'SegmentationClass')}
+    examples = {split: data.read_names(os.path.join(lists, name + '.txt')) for split, (name, _) in sources.items()}
+
+    def load(split, i):
+        name = examples[split][i]
+        image = data.read_image(os.path.join(root, 'JPEGImages', name + '.jpg'))
+        return image, data.read_label(os.path.join(root, sources[split][1], name + '.png'))
+
+    colors = [voc_color(i) for i in range(len(VOC))]
+    return Dataset('voc2012', VOC, colors, (224, 224), examples, load, 'predictions.png')
+
+
+DATASETS = {'sample': sample, 'sartorius': sartorius, 'camvid': camvid, 'voc2012': voc2012}
+
+
+def check(dataset):
+    """Reads every example; prints counts, sizes, class shares and weights; returns the faults, a line each."""
+    faults = []
+    for split, names in dataset.examples.items():
+        sizes, num_classes = collections.Counter(), len(dataset.class_names)
+        pixels, present = np.zeros((2, num_classes + 1), np.int64)
+        for i, name in enumerate(names):
+            try:
+                image, label = dataset.load(split, i)
+                data.check_example(image, label, num_classes, name)
+            except UserError as error:
+                faults.append(str(error))
+                continue
+            sizes[label.shape] += 1
+            counts = data.label_counts(label, num_classes)
+            pixels, present = pixels + counts, present + (counts > 0) * label.size
+        print('%s %s: %d examples; sizes %s' % (dataset.name, split, len(names), ', '.join(
+            '%dx%d (%d)' % (size + (count,)) for size, count in sizes.most_common(5))
+            + (' and %d more' % (len(sizes) - 5) if len(sizes) > 5 else '')))
+        if not pixels[:-1].any():
+            continue
+        weights = [data.median_frequency_weights(pixels, present, void) for void in (False, True)]
+        print('%-16s %12s %7s %9s %12s' % ('class', 'pixels', 'share', 'median', 'median-void'))
+        for i, name in enumerate(list(dataset.class_names) + ['void']):
+            print('%-16s %12d %6.2f%%' % (name, pixels[i], 100.0 * pixels[i] / pixels.sum())
+                  + (' %9.4f %12.4f' % (weights[0][i], weights[1][i]) if i < num_classes else ''))
+    return faults
+
+
+def main(argv=None):
+    """`python datasets.py NAME --data_dir DIR`: checks a data set; exit status 2 where something is wrong."""
+    parser = argparse.ArgumentParser(description='Checks a data set: counts, sizes, class shares, class weights, and '
+                                                 'what is wrong with which file.')
+    parser.add_argument('name', choices=sorted(DATASETS), help='the data set')
+    parser.add_argument('--data_dir', help='its folder; sample needs none')
+    args = parser.parse_args(argv)
+    try:
+        faults = check(DATASETS[args.name](args.data_dir))
+    except UserError as error:
+        faults = [str(error)]
+    for fault in faults:
+        print('error: ' + ' '.join(fault.split()), file=sys.stderr)
+    return 2 if faults else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

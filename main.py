@@ -26,8 +26,18 @@ from data import UserError
 SAVE_SECONDS = 600  # at most so much work is lost when a run is killed between validations
 
 
+def recipe(name, model, dataset):
+    """The flags that `--recipe` sets: what an experiment of the paper, or the released files, trained with."""
+    sgd = {'optimizer': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'}  # the released solvers
+    if name == 'paper-table1':  # section 3
+        return dict(sgd, learning_rate=0.1, batch_size=12, class_weights='median', select_by='G')
+    # Models/segnet_solver.prototxt, segnet_basic_solver.prototxt
+    return dict(sgd, learning_rate=0.001 if model == 'segnet' else 0.1, batch_size=4,
+                class_weights='released' if dataset == 'camvid' else 'median')
+
+
 def parse_args(argv=None):
-    """Every setting of a run, with its default."""
+    """Every setting of a run, with its default; a flag given by hand wins over the recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=sorted(datasets.DATASETS), default='sample', help='what to train on')
@@ -41,14 +51,19 @@ def parse_args(argv=None):
     group.add_argument('--jitter', type=float, default=0.0, help='change colours by up to this share')
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(segnet.NETWORKS), default='segnet', help='the network')
-    group.add_argument('--epochs', type=int, default=25, help='passes over the training split, resumed ones included')
+    group.add_argument('--recipe', choices=('paper-table1', 'released'),
+                       help='sets optimizer, learning rate, schedule, batch size and class weights together: section 3 '
+                            'of the paper (also --select_by G), or the released solvers; a flag given by hand wins')
+    group.add_argument('--epochs', type=int, default=15, help='passes over the training split, resumed ones included')
     group.add_argument('--steps', type=int, help='steps in all, resumed ones included; wins over --epochs')
     group.add_argument('--batch_size', type=int, default=4, help='images a step')
-    group.add_argument('--learning_rate', type=float, default=0.1, help='0.1: section 3 of the paper')
+    group.add_argument('--learning_rate', type=float, default=0.001,
+                       help='0.001 suits adam; for sgd the paper has 0.1 (section 3) and 0.001 (section 4)')
     group.add_argument('--schedule', choices=optimize.SCHEDULES, default='poly', help='how the learning rate falls')
     group.add_argument('--momentum', type=float, default=0.9, help='0.9: the paper')
     group.add_argument('--weight_decay', type=float, default=5e-4, help='5e-4: the released solvers')
-    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='sgd', help='sgd with momentum: the paper')
+    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam',
+                       help='adam learns faster in a run of minutes; sgd with momentum: the paper')
     group.add_argument('--class_weights', default='median',
                        help='none; median: median frequency balancing over the training split; median-void: with void '
                             'in the median; released: the list in the authors\' prototxt (camvid only); or a CSV file '
@@ -56,9 +71,14 @@ def parse_args(argv=None):
     group.add_argument('--seed', type=int, default=1, help='of the weights, the order and the augmentation')
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
+    group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU',
+                       help='validation measure that best/ is selected by; the paper: G')
     group.add_argument('--precision', choices=runs.PRECISIONS, default='float32', help='of convolutions')
     group.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
+    if args.recipe:
+        parser.set_defaults(**recipe(args.recipe, args.model, args.dataset))
+        args = parser.parse_args(argv)
     runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate')
     for name, low, high in (('momentum', 0, 1), ('weight_decay', 0, 1), ('scale', 1, 10), ('shift', 0, 10000),
                             ('jitter', 0, 1), ('seed', 0, 2 ** 32 - 1)):
@@ -132,14 +152,42 @@ class Log:
         self.events.add_summary(tf.Summary(value=[tf.Summary.Value(tag='predictions', image=image)]), step)
         self.events.flush()
 
-    def best(self):
-        """The highest validation mIoU so far; -1 before the first."""
-        return max([record['mIoU'] or 0.0 for record in self.records if 'mIoU' in record] or [-1.0])
+    def best(self, measure):
+        """The highest validation `measure` so far; -1 before the first."""
+        return max([record[measure] or 0.0 for record in self.records if measure in record] or [-1.0])
 
     def close(self):
         """Ends both files."""
         self.file.close()
         self.events.close()
+
+
+def training_graph(args, dataset, weights, total):
+    """The training tower.
+
+    Returns:
+      start: function (step) -> (op, feed_dict) that starts the stream of batches there.
+      fetches: what a step runs: loss, learning_rate and step_op.
+    """
+    tf.set_random_seed(args.seed)
+    augmentation = {name: getattr(args, name) for name in batches.NO_AUGMENTATION}
+    start, images, labels = batches.training_batches(dataset, args.height, args.width, args.batch_size, args.seed,
+                                                     augmentation)
+    logits = segnet.build(args.model, images, len(dataset.class_names), is_training=True)
+    loss = optimize.loss(logits, labels, weights)
+    rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
+    step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay,
+                                lambda variable: segnet.multipliers(args.model, variable), args.optimizer)
+    return start, {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
+
+
+def check_finite(fetched, step, log, folder):
+    """Raises FloatingPointError for a loss that is not finite, before anything is saved."""
+    if not np.isfinite(fetched['loss']):
+        last = [round(record['loss'], 4) for record in log.records if 'loss' in record][-5:]
+        raise FloatingPointError('the loss became %s at step %d, after %s; lower --learning_rate (it is %g). The '
+                                 'checkpoint before it is kept in %s'
+                                 % (fetched['loss'], step, last, fetched['learning_rate'], folder))
 
 
 def train(args):
@@ -151,23 +199,14 @@ def train(args):
     folder, flags = open_run(args, dataset)
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
     dataset = data.preload(dataset, ('train', 'val'))
-    weights, num_classes = class_weights(args.class_weights, dataset), len(dataset.class_names)
+    weights = class_weights(args.class_weights, dataset)
     epoch_steps = len(dataset.examples['train']) / args.batch_size
     total = args.steps or int(np.ceil(args.epochs * epoch_steps))
 
     with tf.Graph().as_default() as graph:
-        tf.set_random_seed(args.seed)
-        augmentation = {name: getattr(args, name) for name in batches.NO_AUGMENTATION}
-        start, images, labels = batches.training_batches(dataset, args.height, args.width, args.batch_size, args.seed,
-                                                         augmentation)
-        logits = segnet.build(args.model, images, num_classes, is_training=True)
-        loss = optimize.loss(logits, labels, weights)
-        rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
-        step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay,
-                                    lambda variable: segnet.multipliers(args.model, variable), args.optimizer)
+        start, fetches = training_graph(args, dataset, weights, total)
         validation = evaluate.scoring_graph(dataset, 'val', args.model, args.height, args.width, args.batch_size,
                                             reuse=True)
-        fetches = {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
         saver = tf.train.Saver(max_to_keep=3)
         best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
         init = tf.global_variables_initializer()
@@ -187,23 +226,21 @@ def train(args):
                 began = time.time()
                 fetched = sess.run(fetches)
                 step += 1
-                if not np.isfinite(fetched['loss']):
-                    last = [round(record['loss'], 4) for record in log.records if 'loss' in record][-5:]
-                    raise FloatingPointError('the loss became %s at step %d, after %s; lower --learning_rate (it is '
-                                             '%g). The checkpoint before it is kept in %s'
-                                             % (fetched['loss'], step, last, fetched['learning_rate'], folder))
+                check_finite(fetched, step, log, folder)
                 seconds = time.time() - began
                 log.write(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                           images_per_second=args.batch_size / seconds)
                 bar.update()
                 bar.set_postfix_str('loss %.3f, %.1f images/s' % (fetched['loss'], args.batch_size / seconds))
                 if step == total or int(step / epoch_steps) > int((step - 1) / epoch_steps):
-                    validate(sess, dataset, validation, folder, step, step / epoch_steps, log, best_saver, bar)
+                    validate(sess, dataset, validation, folder, step, step / epoch_steps, log, best_saver,
+                             args.select_by, bar)
                     save(sess, saver, folder, step)
                     saved = time.time()
                 elif stop or time.time() - saved > SAVE_SECONDS:
                     save(sess, saver, folder, step)
                     saved = time.time()
+            sess.run(*start(batches.END))
             bar.close()
             log.close()
             if stop:
@@ -229,12 +266,12 @@ def save(sess, saver, folder, step):
     saver.save(sess, os.path.join(folder, 'checkpoints', 'model'), global_step=step, write_meta_graph=False)
 
 
-def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, bar):
+def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, select_by, bar):
     """Scores the validation split, by the moving averages; keeps the best weights; redraws the pictures."""
     entry, shown = evaluate.score_split(sess, validation, len(dataset.class_names),
                                         plots.panel_examples(dataset, 'val'))
     scores = {name: entry[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')}
-    if (scores['mIoU'] or 0.0) > log.best():
+    if (scores[select_by] or 0.0) > log.best(select_by):
         best_saver.save(sess, os.path.join(folder, 'best', 'model'), global_step=step, write_meta_graph=False)
     log.write(step, epoch=round(epoch, 2), **scores)
     plots.loss_curves(log.records, os.path.join(folder, 'loss.png'))

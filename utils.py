@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 BN_STATISTICS = 'batch_norm_statistics'  # collection: (moving variable, value in this batch), two a batch norm
 BN_EPSILON = 1.001e-5  # the least that TensorFlow's fused op takes; caffe-segnet's bn_layer.cpp has 1e-9
-BN_MOMENTUM = 0.99
+BN_MOMENTUM = 0.9  # follows the last 20 batches or so: weights move fast in runs of a few hundred steps
 
 
 def variable(name, shape, initializer, trainable=True):
@@ -53,7 +53,7 @@ def batch_norm(x, is_training, name, beta=0.0):
 def update_averages():
     """Ops that move the averages of each batch norm towards the statistics of the batch, two a batch norm.
 
-    Their momentum grows as min(0.99, (1 + step) / (10 + step)) (as tf.train.ExponentialMovingAverage's num_updates),
+    Their momentum grows as min(0.9, (1 + step) / (10 + step)) (as tf.train.ExponentialMovingAverage's num_updates),
     so that a run of a few hundred steps is not scored with the initial values.
     """
     step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)

@@ -1,6 +1,8 @@
 """Puts the project on the path, and makes small data sets in the layouts of the real ones."""
 import os
+import struct
 import sys
+import zlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -12,6 +14,7 @@ import pytest  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 import data  # noqa: E402
+import datasets  # noqa: E402
 
 SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
 needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real data sets are not on this machine')
@@ -38,6 +41,37 @@ def write_camvid(folder, sizes, shape=(45, 61), num_classes=11):
                 cv2.imwrite(os.path.join(folder, split + 'annot', name), label)
                 f.write('/SegNet/CamVid/%s/%s /SegNet/CamVid/%sannot/%s\n' % (split, name, split, name))
     return folder
+
+
+def write_voc(folder):
+    """A VOCdevkit of images of three sizes, palette PNG; void outlines."""
+    root = os.path.join(folder, 'VOCdevkit', 'VOC2012')
+    for name in ('JPEGImages', 'SegmentationClass', os.path.join('ImageSets', 'Segmentation')):
+        os.makedirs(os.path.join(root, name))
+    palette = [datasets.voc_color(i) for i in range(256)]
+    for split, size in (('train', 3), ('val', 2)):
+        names = ['2007_%06d' % i for i in range(size)] if split == 'train' else ['2008_%06d' % i for i in range(size)]
+        for i, name in enumerate(names):
+            label = np.zeros(((20, 31), (25, 18), (20, 30))[i], np.uint8)
+            label[5:12, 4:9] = 15 + i
+            label[4, 4:9] = 255
+            cv2.imwrite(os.path.join(root, 'JPEGImages', name + '.jpg'), np.repeat(label[:, :, None], 3, 2))
+            write_palette_png(os.path.join(root, 'SegmentationClass', name + '.png'), label, palette)
+        with open(os.path.join(root, 'ImageSets', 'Segmentation', split + '.txt'), 'w') as f:
+            f.write('\n'.join(names) + '\n')
+    return folder
+
+
+def write_palette_png(path, label, palette):
+    """PNG of colour type 3 by hand: OpenCV writes none."""
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    rows = b''.join(b'\0' + row.tobytes() for row in label)
+    with open(path, 'wb') as f:
+        header = struct.pack('>IIBBBBB', label.shape[1], label.shape[0], 8, 3, 0, 0, 0)
+        f.write(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+                + chunk(b'PLTE', np.array(palette, np.uint8).tobytes()) + chunk(b'IDAT', zlib.compress(rows))
+                + chunk(b'IEND', b''))
 
 
 def write_sartorius(folder, rows=None):

@@ -5,7 +5,7 @@ import cv2
 import hypothesis
 import numpy as np
 import pytest
-from conftest import SHARED, needs_real_data, write_camvid, write_sartorius
+from conftest import SHARED, needs_real_data, write_camvid, write_sartorius, write_voc
 from hypothesis import strategies
 
 import data
@@ -140,7 +140,8 @@ def all_datasets(tmp_path):
     """Every data set, on the files that the tests make."""
     return {'sample': datasets.sample(),
             'sartorius': datasets.sartorius(write_sartorius(str(tmp_path / 's'))),
-            'camvid': datasets.camvid(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2}))}
+            'camvid': datasets.camvid(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2})),
+            'voc2012': datasets.voc2012(write_voc(str(tmp_path / 'v')))}
 
 
 def test_contract(tmp_path):
@@ -161,6 +162,70 @@ def test_contract(tmp_path):
                 assert ((label < num_classes) | (label == IGNORE)).all()
                 seen |= set(np.unique(label))
         assert len(seen) > 1
+
+
+def test_voc_palette(tmp_path):
+    """Ids as stored, though OpenCV gives colours; VOC's own first colours; 255 is void."""
+    assert [datasets.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
+        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
+    label = datasets.voc2012(write_voc(str(tmp_path))).load('train', 1)[1]
+    assert label.shape == (25, 18) and set(np.unique(label)) == {0, 16, 255}
+    assert (label[5:12, 4:9] == 16).all() and (label[4, 4:9] == IGNORE).all()
+
+
+def write_frames(folder, colors):
+    """Frames and colour-coded labels, one row a colour of label_colors.txt; returns the folder."""
+    os.makedirs(folder)
+    with open(os.path.join(folder, 'label_colors.txt'), 'w') as f:
+        f.write('\n'.join('%d %d %d\t%s' % (color + (name,)) for name, color in colors))
+    label = np.repeat(np.array([color for _, color in colors], np.uint8)[:, None], 6, 1)
+    for i in range(5):
+        cv2.imwrite(os.path.join(folder, 'f%d.png' % i), label)
+        cv2.imwrite(os.path.join(folder, 'f%d_L.png' % i), label[:, :, ::-1])
+    return folder
+
+
+def test_camvid_frames(tmp_path):
+    colors = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0)),
+              ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
+    folder = write_frames(str(tmp_path / 'frames'), colors)
+    dataset = datasets.camvid(folder)
+    assert dataset.examples == {'train': ['f0', 'f1', 'f2', 'f3'], 'val': ['f4']}
+    assert dataset.load('val', 0)[1][:, 2].tolist() == [8, 0, IGNORE, 1, IGNORE, 10]
+    with open(os.path.join(folder, 'val.txt'), 'w') as f, open(os.path.join(folder, 'train.txt'), 'w') as g:
+        f.write('f1.png\n'), g.write('f3.png\n')
+    assert datasets.camvid(folder).examples == {'train': ['f3'], 'val': ['f1']}
+    label = cv2.imread(os.path.join(folder, 'f1_L.png'))
+    label[3, 4] += 1  # as anti-aliasing does
+    cv2.imwrite(os.path.join(folder, 'f1_L.png'), label)
+    with pytest.raises(UserError, match=r'f1_L.png: colour \(65, 193, 1\) at row 3, column 4'):
+        datasets.camvid(folder).load('val', 0)
+
+
+@needs_real_data
+def test_real_camvid_frames_agree_with_the_released_labels():
+    """Subsampled twofold, at least 0.97 of the labelled pixels."""
+    frames = datasets.camvid(os.path.join(SHARED, 'camvid_color'))
+    agree = total = 0
+    for split, names in frames.examples.items():
+        for i, name in enumerate(names):
+            label = frames.load(split, i)[1][::2, ::2]
+            released = data.read_label(os.path.join(SHARED, 'camvid', 'valannot', name + '.png'))
+            both = (label != IGNORE) & (released < 11)
+            agree, total = agree + (label == released)[both].sum(), total + both.sum()
+    assert total > 500000 and agree / total >= 0.97
+
+
+def test_check_names_every_fault(camvid_folder, capsys):
+    """`python datasets.py`: counts and weights of what is whole, and each faulty file, not the first only."""
+    assert datasets.main(['camvid', '--data_dir', camvid_folder]) == 0
+    assert 'camvid train: 7 examples; sizes 45x61 (7)' in capsys.readouterr().out
+    cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), np.full((45, 61), 77, np.uint8))
+    os.truncate(os.path.join(camvid_folder, 'val', 'val_01.png'), 99)
+    assert datasets.main(['camvid', '--data_dir', camvid_folder]) == 2
+    error = capsys.readouterr().err
+    assert 'train_03.png: class id 77' in error and 'val_01.png: the PNG is truncated' in error
+    assert len(error.strip().splitlines()) == 2
 
 
 def test_camvid_void_and_order(tmp_path):

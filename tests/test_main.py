@@ -22,7 +22,7 @@ import runs
 from data import UserError
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
-         '--learning_rate', '0.01', '--flip']
+         '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip']
 
 
 def train(folder, output, *flags):
@@ -261,3 +261,13 @@ def test_device_gpu_refuses_without_one(monkeypatch):
     assert runs.device_name('auto').startswith('CPU')
     monkeypatch.setattr(runs, '_gpus', lambda: ['device: 0, name: NVIDIA H200, pci bus id: 0'])
     assert runs.device_name('auto') == 'GPU NVIDIA H200'
+
+
+def test_recipes_and_flags_by_hand():
+    args = main.parse_args(['--recipe', 'paper-table1', '--model', 'segnet-basic', '--batch_size', '6'])
+    assert (args.learning_rate, args.momentum, args.batch_size, args.class_weights) == (0.1, 0.9, 6, 'median')
+    assert (args.optimizer, args.schedule, args.select_by, args.weight_decay) == ('sgd', 'constant', 'G', 5e-4)
+    args = main.parse_args(['--recipe', 'released', '--dataset', 'camvid', '--data_dir', 'x'])
+    assert (args.learning_rate, args.batch_size, args.class_weights) == (0.001, 4, 'released')
+    assert main.parse_args(['--recipe', 'released', '--model', 'segnet-basic']).learning_rate == 0.1
+    assert main.parse_args([]).optimizer == 'adam'

@@ -1,0 +1,113 @@
+"""The bundled cells: reproducible, well-formed, and no gift: local brightness and contrast do not give them away."""
+import os
+
+import cv2
+import numpy as np
+import pytest
+import scipy.optimize
+from conftest import ROOT
+
+import data
+import datasets
+import main
+import metrics
+import sample
+
+CSV = os.path.join(ROOT, 'train.csv')
+
+
+def examples(split):
+    dataset = datasets.sample()
+    return [dataset.load(split, i) for i in range(len(dataset.examples[split]))]
+
+
+def test_csv_is_what_the_seed_gives(tmp_path):
+    path = str(tmp_path / 'train.csv')
+    sample.write_csv(path)
+    assert open(path, 'rb').read() == open(CSV, 'rb').read()
+    sample.write_csv(path, seed=sample.SEED + 1)
+    assert open(path, 'rb').read() != open(CSV, 'rb').read()
+
+
+def test_cells_do_not_overlap_and_are_of_some_size():
+    images = data.read_cells(CSV, datasets.CELLS)
+    assert len(images) == sample.NUM_IMAGES
+    for height, width, cells in images.values():
+        assert (height, width) == (sample.HEIGHT, sample.WIDTH)
+        masks = data.cell_masks(CSV, height, width, cells)
+        assert np.sum(masks, 0).max() == 1
+        assert min(mask.sum() for mask in masks) >= sample.SMALLEST
+        assert len({class_id for _, class_id, _ in cells}) == 1, 'one cell type an image'
+
+
+def test_splits_and_shares():
+    dataset = datasets.sample()
+    assert [len(dataset.examples[split]) for split in ('train', 'val')] == [49, 15]
+    for split in ('train', 'val'):
+        pixels, _ = data.class_counts(dataset, split)
+        shares = pixels[:4] / pixels.sum()
+        assert 0.6 < shares[0] < 0.8 and (shares[1:] > 0.05).all() and pixels[4] == 0
+
+
+def test_rendering_is_a_function_of_the_name():
+    dataset = datasets.sample()
+    image, label = dataset.load('train', 3)
+    assert image.dtype == np.uint8 and image.shape == label.shape + (3,) == (160, 208, 3)
+    np.testing.assert_array_equal(image, dataset.load('train', 3)[0])
+    mask = label > 0
+    assert (sample.render([mask], 'cort', 'a') != sample.render([mask], 'cort', 'b')).mean() > 0.5
+
+
+def test_brightness_tells_no_cell_type():
+    images, labels = (np.stack(arrays) for arrays in zip(*examples('train')))
+    means = [images[labels == class_id].mean() for class_id in range(4)]
+    deviations = [images[labels == class_id].std() for class_id in range(1, 4)]
+    assert np.ptp(means) < 8 and np.ptp(deviations) < 8
+
+
+def local_mean_and_variance(image, window):
+    """uint8 [h, w, 3] -> float [h * w, 2]."""
+    x = image[:, :, 0].astype(np.float32)
+    mean = cv2.blur(x, (window, window))
+    return np.stack([mean.ravel(), (cv2.blur(x * x, (window, window)) - mean ** 2).ravel()], 1)
+
+
+def logistic_regression_mIoU(train, val, window, balanced):
+    """Multinomial logistic regression on local mean and variance, fitted to convergence on 20,000 pixels."""
+    x, y = (np.concatenate(arrays) for arrays in zip(*[(local_mean_and_variance(image, window), label.ravel())
+                                                       for image, label in train]))
+    some = np.random.RandomState(0).permutation(len(y))[:20000]
+    centre, scale = x.mean(0), x.std(0)
+
+    def features(x):
+        return np.concatenate([np.ones((len(x), 1)), (x - centre) / scale], 1)
+
+    x, y = features(x[some]), y[some]
+    weights = len(y) / 4.0 / np.bincount(y, minlength=4)[y] if balanced else np.ones(len(y))
+
+    def objective(parameters):
+        scores = x.dot(parameters.reshape(3, 4))
+        scores -= np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1, keepdims=True)) + scores.max(
+            1, keepdims=True)
+        slope = (np.exp(scores) - np.eye(4)[y]) * weights[:, None]
+        return -(weights * scores[np.arange(len(y)), y]).mean(), (x.T.dot(slope) / len(y)).ravel()
+
+    best = scipy.optimize.minimize(objective, np.zeros(12), jac=True, method='L-BFGS-B').x.reshape(3, 4)
+    counts = sum(metrics.confusion(label.ravel(), features(local_mean_and_variance(image, window)).dot(best).argmax(1),
+                                   4) for image, label in val)
+    return metrics.scores(counts)['mIoU']
+
+
+def test_logistic_regression_fails():
+    """On local mean and variance, at three window sizes, balanced or not: below 0.45."""
+    train, val = examples('train'), examples('val')
+    best = max(logistic_regression_mIoU(train, val, window, balanced)
+               for window in (5, 9, 15) for balanced in (False, True))
+    assert 0.2 < best < 0.45
+
+
+@pytest.mark.slow
+def test_segnet_succeeds(tmp_path):
+    """`python main.py`, as it stands: validation mIoU at least 0.75."""
+    folder = main.train(main.parse_args(['--output', str(tmp_path / 'run')]))
+    assert main.runs.read_json(os.path.join(folder, 'metrics.json'))['val (while training)']['mIoU'] >= 0.75
