@@ -54,7 +54,7 @@ def parse_args(argv=None):
     group.add_argument('--recipe', choices=('paper-table1', 'released'),
                        help='sets optimizer, learning rate, schedule, batch size and class weights together: section 3 '
                             'of the paper (also --select_by G), or the released solvers; a flag given by hand wins')
-    group.add_argument('--epochs', type=int, default=15, help='passes over the training split, resumed ones included')
+    group.add_argument('--epochs', type=int, default=16, help='passes over the training split, resumed ones included')
     group.add_argument('--steps', type=int, help='steps in all, resumed ones included; wins over --epochs')
     group.add_argument('--batch_size', type=int, default=4, help='images a step')
     group.add_argument('--learning_rate', type=float, default=0.001,
@@ -190,6 +190,31 @@ def check_finite(fetched, step, log, folder):
                                  % (fetched['loss'], step, last, fetched['learning_rate'], folder))
 
 
+def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, log, bar, stop, validate_and_save, save):
+    """Steps from `step` to `total`, or until `stop` holds a signal; returns the last step done.
+
+    validate_and_save(step) runs after each epoch and at the end, save(step) every SAVE_SECONDS and when stopped.
+    """
+    saved = time.time()
+    while step < total and not stop:
+        began = time.time()
+        fetched = sess.run(fetches)
+        step += 1
+        check_finite(fetched, step, log, folder)
+        speed = batch_size / (time.time() - began)
+        log.write(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
+                  images_per_second=speed)
+        bar.update()
+        bar.set_postfix_str('loss %.3f, %.1f images/s' % (fetched['loss'], speed))
+        if step == total or int(step / epoch_steps) > int((step - 1) / epoch_steps):
+            validate_and_save(step)
+            saved = time.time()
+        elif stop or time.time() - saved > SAVE_SECONDS:
+            save(step)
+            saved = time.time()
+    return step
+
+
 def train(args):
     """Trains to `--steps` or `--epochs`, from the newest checkpoint of the run if there is one; returns the folder."""
     device = runs.device_name(args.device)
@@ -211,7 +236,8 @@ def train(args):
         best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
         init = tf.global_variables_initializer()
         graph.finalize()
-        with tf.Session(config=runs.session_config(args.device, args.precision)) as sess, runs.stop_signals() as stop:
+        config = runs.session_config(args.device, args.precision)
+        with runs.locked(folder), tf.Session(config=config) as sess, runs.stop_signals() as stop:
             sess.run(init)
             step = first = runs.resume(sess, saver, folder)
             if step >= total:
@@ -219,30 +245,22 @@ def train(args):
                 return folder
             os.makedirs(os.path.join(folder, 'best'), exist_ok=True)
             write_config(folder, flags, dataset, weights, runs.circumstances(device), step)
-            log, saved = Log(folder, step), time.time()
-            sess.run(*start(step))
+            log = Log(folder, step)
             bar = tqdm.tqdm(total=total, initial=step, unit='step', disable=None, dynamic_ncols=True)
-            while step < total and not stop:
-                began = time.time()
-                fetched = sess.run(fetches)
-                step += 1
-                check_finite(fetched, step, log, folder)
-                seconds = time.time() - began
-                log.write(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
-                          images_per_second=args.batch_size / seconds)
-                bar.update()
-                bar.set_postfix_str('loss %.3f, %.1f images/s' % (fetched['loss'], args.batch_size / seconds))
-                if step == total or int(step / epoch_steps) > int((step - 1) / epoch_steps):
-                    validate(sess, dataset, validation, folder, step, step / epoch_steps, log, best_saver,
-                             args.select_by, bar)
-                    save(sess, saver, folder, step)
-                    saved = time.time()
-                elif stop or time.time() - saved > SAVE_SECONDS:
-                    save(sess, saver, folder, step)
-                    saved = time.time()
-            sess.run(*start(batches.END))
-            bar.close()
-            log.close()
+
+            def validate_and_save(step):
+                validate(sess, dataset, validation, folder, step, step / epoch_steps, log, best_saver, args.select_by,
+                         bar)
+                save(sess, saver, folder, step)
+
+            try:
+                sess.run(*start(step))
+                step = session_loop(sess, fetches, step, total, args.batch_size, epoch_steps, folder, log, bar, stop,
+                                    validate_and_save, lambda step: save(sess, saver, folder, step))
+            finally:
+                sess.run(*start(batches.END))
+                bar.close()
+                log.close()
             if stop:
                 print('%s: stopped at step %d of %d; the same command goes on from there' % (folder, step, total))
                 sys.exit(128 + stop[0])

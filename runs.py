@@ -4,6 +4,7 @@ Builds no tensors and knows no network.
 """
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import platform
@@ -107,6 +108,25 @@ def session_config(device, precision):
 
 
 # ---------------------------------------------------------------- the run folder
+
+@contextlib.contextmanager
+def locked(folder):
+    """Makes the run folder and keeps other processes from training in it; a process that died keeps nobody out."""
+    os.makedirs(folder, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        path = os.path.join(folder, 'config.json')
+        starts = read_config(folder).get('starts') if os.path.exists(path) else None
+        raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
+                        % (folder, starts[-1].get('pid') if starts else 'of somebody else'))
+    try:
+        yield
+    finally:
+        os.close(handle)
+
 
 def write_text(path, text):
     """Writes whole or not at all, so that a killed run leaves no half file."""
@@ -238,5 +258,5 @@ def revision():
 def circumstances(device):
     """What a run was made by: command, revision, versions, device, time."""
     return {'command': command(), 'revision': revision(), 'device': device, 'python': platform.python_version(),
-            'tensorflow': tf.__version__, 'numpy': np.__version__,
+            'tensorflow': tf.__version__, 'numpy': np.__version__, 'pid': os.getpid(),
             'started': datetime.datetime.now().isoformat(timespec='seconds')}

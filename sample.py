@@ -13,18 +13,18 @@ import data
 
 SEED = 1
 NUM_IMAGES = 64
-HEIGHT, WIDTH = 160, 208  # small enough that SegNet learns them in minutes on two CPU cores
+HEIGHT, WIDTH = 128, 176  # small enough that SegNet learns them in minutes on two CPU cores
 COLUMNS = 'id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta'  # Kaggle's
 
 # Ranges are (low, high), high excluded, in pixels; `cells` is for an image of HEIGHT x WIDTH.
 Shape = collections.namedtuple('Shape', 'cells radius stretch arms arm_length arm_radius clumped neurites')
 SHAPES = {
     # compact spindles and triangles in clumps, with short processes
-    'shsy5y': Shape((16, 23), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
+    'shsy5y': Shape((10, 15), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
     # few and large, with long arms
-    'astro': Shape((5, 8), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
+    'astro': Shape((4, 6), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
     # small round somata far apart; their many thin processes are no part of the mask, as in the real labels
-    'cort': Shape((16, 24), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
+    'cort': Shape((10, 16), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
 }
 
 UNIT = 1024  # fixed point: a pixel is 1024 units
@@ -121,10 +121,9 @@ def pattern(rng, cell_type, depth):
     `depth`: [height, width] float32, pixels to the cell's edge.
     """
     height, width = depth.shape
-    if cell_type == 'shsy5y':  # mottled
-        return noise(rng, height, width, 1.2)
-    if cell_type == 'cort':  # a dark ring around a bright nucleus
-        return np.sqrt(2) * np.cos(2 * np.pi * depth / 8)
+    if cell_type in ('shsy5y', 'cort'):  # bright grains, or dark ones
+        grains = noise(rng, height, width, 1) ** 2
+        return (grains - grains.mean()) / grains.std() * (1 if cell_type == 'shsy5y' else -1)
     angle, (y, x) = rng.uniform(0, 2 * np.pi), np.mgrid[:height, :width]  # fibres
     return np.sqrt(2) * np.cos(2 * np.pi * (y * np.sin(angle) + x * np.cos(angle)) / 4)
 
@@ -142,17 +141,19 @@ def render(masks, cell_type, name):
     rng, union = np.random.RandomState([zlib.crc32(name.encode()), 1]), np.any(masks, axis=0)
     height, width = union.shape
     thickness, depth = np.zeros([height, width], np.float32), np.zeros([height, width], np.float32)
+    gain = np.ones([height, width], np.float32)
     for mask in masks:  # one by one: touching cells keep a seam
+        gain[mask] = rng.uniform(0.8, 1.2)  # cells differ in contrast
         distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
         depth += distance
         thickness += rng.uniform(0.8, 1.2) * np.minimum(distance / 2, 1)
     thickness += debris(rng, union, SHAPES[cell_type].neurites * len(masks))
     phase = cv2.GaussianBlur(thickness, (0, 0), 2.5) - 0.8 * cv2.GaussianBlur(thickness, (0, 0), 0.7)
-    patches = np.clip(noise(rng, height, width, 12), 0, 0.35) * noise(rng, height, width, 2.5)
-    texture = 20 * np.where(union, pattern(rng, cell_type, depth), patches)
+    patches = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)
+    texture = 24 * np.where(union, gain * pattern(rng, cell_type, depth), patches)
     image = 128 + 6 * noise(rng, height, width, 50) + 2 * noise(rng, height, width, 0.5) + texture
     image += rng.uniform(80, 100) * phase
-    return np.clip(np.rint(128 + 2 * (image - 128)), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(128 + 1.6 * (image - 128)), 0, 255).astype(np.uint8)
 
 
 if __name__ == '__main__':

@@ -117,6 +117,8 @@ def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     while not (os.path.exists(log) and os.path.getsize(log)):
         assert process.poll() is None and time.time() < deadline, process.communicate()
         time.sleep(0.01)
+    with pytest.raises(UserError, match='process %d trains there' % process.pid):
+        train(camvid_folder, output, '--steps', '5000')
     process.send_signal(signal.SIGTERM)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, error

@@ -52,7 +52,7 @@ def test_splits_and_shares():
 def test_rendering_is_a_function_of_the_name():
     dataset = datasets.sample()
     image, label = dataset.load('train', 3)
-    assert image.dtype == np.uint8 and image.shape == label.shape + (3,) == (160, 208, 3)
+    assert image.dtype == np.uint8 and image.shape == label.shape + (3,) == (128, 176, 3)
     np.testing.assert_array_equal(image, dataset.load('train', 3)[0])
     mask = label > 0
     assert (sample.render([mask], 'cort', 'a') != sample.render([mask], 'cort', 'b')).mean() > 0.5
