@@ -59,7 +59,8 @@ def parse_args(argv=None):
     group.add_argument('--batch_size', type=int, default=4, help='images a step')
     group.add_argument('--learning_rate', type=float, default=0.001,
                        help='0.001 suits adam; for sgd the paper has 0.1 (section 3) and 0.001 (section 4)')
-    group.add_argument('--schedule', choices=optimize.SCHEDULES, default='poly', help='how the learning rate falls')
+    group.add_argument('--schedule', choices=optimize.SCHEDULES, default='exponential',
+                       help='how the learning rate falls; the paper: constant')
     group.add_argument('--momentum', type=float, default=0.9, help='0.9: the paper')
     group.add_argument('--weight_decay', type=float, default=5e-4, help='5e-4: the released solvers')
     group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam',

@@ -115,12 +115,8 @@ def debris(rng, union, num_neurites):
     return layer
 
 
-def pattern(rng, cell_type, depth):
-    """What fills a cell type's interior: [height, width] float32, mean 0 and standard deviation about 1 for each.
-
-    `depth`: [height, width] float32, pixels to the cell's edge.
-    """
-    height, width = depth.shape
+def pattern(rng, cell_type, height, width):
+    """What fills a cell type's interior: [height, width] float32, mean 0 and standard deviation about 1 for each."""
     if cell_type in ('shsy5y', 'cort'):  # bright grains, or dark ones
         grains = noise(rng, height, width, 1) ** 2
         return (grains - grains.mean()) / grains.std() * (1 if cell_type == 'shsy5y' else -1)
@@ -140,17 +136,16 @@ def render(masks, cell_type, name):
     """
     rng, union = np.random.RandomState([zlib.crc32(name.encode()), 1]), np.any(masks, axis=0)
     height, width = union.shape
-    thickness, depth = np.zeros([height, width], np.float32), np.zeros([height, width], np.float32)
+    thickness = np.zeros([height, width], np.float32)
     gain = np.ones([height, width], np.float32)
     for mask in masks:  # one by one: touching cells keep a seam
         gain[mask] = rng.uniform(0.8, 1.2)  # cells differ in contrast
         distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
-        depth += distance
         thickness += rng.uniform(0.8, 1.2) * np.minimum(distance / 2, 1)
     thickness += debris(rng, union, SHAPES[cell_type].neurites * len(masks))
     phase = cv2.GaussianBlur(thickness, (0, 0), 2.5) - 0.8 * cv2.GaussianBlur(thickness, (0, 0), 0.7)
     patches = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)
-    texture = 24 * np.where(union, gain * pattern(rng, cell_type, depth), patches)
+    texture = 24 * np.where(union, gain * pattern(rng, cell_type, height, width), patches)
     image = 128 + 6 * noise(rng, height, width, 50) + 2 * noise(rng, height, width, 0.5) + texture
     image += rng.uniform(80, 100) * phase
     return np.clip(np.rint(128 + 1.6 * (image - 128)), 0, 255).astype(np.uint8)
