@@ -57,14 +57,14 @@ def parse_args(argv=None):
     group.add_argument('--epochs', type=int, default=16, help='passes over the training split, resumed ones included')
     group.add_argument('--steps', type=int, help='steps in all, resumed ones included; wins over --epochs')
     group.add_argument('--batch_size', type=int, default=4, help='images a step')
-    group.add_argument('--learning_rate', type=float, default=0.001,
-                       help='0.001 suits adam; for sgd the paper has 0.1 (section 3) and 0.001 (section 4)')
-    group.add_argument('--schedule', choices=optimize.SCHEDULES, default='exponential',
+    group.add_argument('--learning_rate', type=float, default=0.1,
+                       help='for sgd the paper has 0.1 (section 3) and 0.001 (section 4); 0.001 suits adam')
+    group.add_argument('--schedule', choices=optimize.SCHEDULES, default='poly',
                        help='how the learning rate falls; the paper: constant')
     group.add_argument('--momentum', type=float, default=0.9, help='0.9: the paper')
     group.add_argument('--weight_decay', type=float, default=5e-4, help='5e-4: the released solvers')
-    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam',
-                       help='adam learns faster in a run of minutes; sgd with momentum: the paper')
+    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='sgd',
+                       help='sgd with momentum: the paper; adam for those who compare')
     group.add_argument('--class_weights', default='median',
                        help='none; median: median frequency balancing over the training split; median-void: with void '
                             'in the median; released: the list in the authors\' prototxt (camvid only); or a CSV file '

@@ -272,4 +272,4 @@ def test_recipes_and_flags_by_hand():
     args = main.parse_args(['--recipe', 'released', '--dataset', 'camvid', '--data_dir', 'x'])
     assert (args.learning_rate, args.batch_size, args.class_weights) == (0.001, 4, 'released')
     assert main.parse_args(['--recipe', 'released', '--model', 'segnet-basic']).learning_rate == 0.1
-    assert main.parse_args([]).optimizer == 'adam'
+    assert main.parse_args([]).optimizer == 'sgd'
