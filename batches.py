@@ -14,6 +14,7 @@ from data import IGNORE
 
 END = 1 << 40  # more steps than any run has
 NO_AUGMENTATION = {'flip': False, 'scale': 1.0, 'crop': None, 'shift': 0, 'jitter': 0.0}
+FITS = ('resize', 'crop')
 
 
 def resize(image, height, width):
@@ -42,12 +43,14 @@ def window(array, top, left, height, width, fill):
     return cut
 
 
-def augment(image, label, height, width, rng, flip, scale, crop, shift, jitter):
+def augment(image, label, height, width, fit, rng, flip, scale, crop, shift, jitter):
     """One training example at the size that is trained at.
 
     Args:
       image, label: uint8 [h, w, 3] and [h, w], of any size.
-      height, width: the size that the whole image is resized to.
+      height, width: the size that is trained at.
+      fit: how an image of another size gets there: 'resize' stretches the whole image, 'crop' keeps its scale and cuts
+        out a random part of that size, or pads.
       rng: np.random.RandomState, of this example in this epoch.
       flip: mirror left and right, every second time.
       scale: zoom drawn between 1 / scale and scale, evenly in its logarithm; 1 is off.
@@ -60,7 +63,8 @@ def augment(image, label, height, width, rng, flip, scale, crop, shift, jitter):
     """
     mirrored, zoom, tops, lefts = rng.rand() < 0.5, scale ** rng.uniform(-1, 1), rng.rand(), rng.rand()
     moves, contrast, brightness = rng.randint(-shift, shift + 1, 2), rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
-    zoomed = max(1, int(round(height * zoom))), max(1, int(round(width * zoom)))
+    whole = (height, width) if fit == 'resize' else label.shape
+    zoomed = max(1, int(round(whole[0] * zoom))), max(1, int(round(whole[1] * zoom)))
     image, label = resize(image, *zoomed), resize_label(label, *zoomed)
     if flip and mirrored:
         image, label = image[:, ::-1], label[:, ::-1]
@@ -101,11 +105,12 @@ def _pipeline(load, first, last, shapes, types):
     return tf.data.Dataset.range(first, last).map(example, num_parallel_calls=os.cpu_count())
 
 
-def training_batches(dataset, height, width, batch_size, seed, augmentation):
+def training_batches(dataset, height, width, batch_size, seed, augmentation, fit='resize'):
     """The endless stream of training batches; what a batch holds depends on its number and the seed alone.
 
     Args:
       augmentation: dict of `augment`'s last five arguments, as NO_AUGMENTATION.
+      fit: as `augment`.
     Returns:
       start: function (first step) -> (initializer op, feed_dict) that starts the stream there; with END it ends the
         stream, which lets a session close at once.
@@ -119,7 +124,7 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation):
     def load(position):
         epoch, i = position_example(int(position), size, seed)
         rng = np.random.RandomState([seed, epoch, i])
-        return augment(*dataset.load('train', i), height, width, rng, **augmentation)
+        return augment(*dataset.load('train', i), height, width, fit, rng, **augmentation)
 
     out = tuple(augmentation['crop'] or (height, width))
     pipeline = _pipeline(load, first_ph, last, [out + (3,), out], [tf.uint8, tf.uint8])
@@ -128,20 +133,26 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation):
     return lambda step: (iterator.initializer, {first_ph: step * batch_size}), images, labels
 
 
-def scoring_batches(dataset, split, height, width, batch_size):
+def scoring_batches(dataset, split, height, width, batch_size, fit='resize'):
     """One pass over a split, in order, each example once; the last batch may be short.
 
+    Args:
+      fit: 'resize', or 'crop' for images as they are, which come one by one: no batch mate is to decide on padding.
     Returns:
       initializer: op that starts a pass.
-      images: [batch, height, width, 3] uint8, resized.
+      images: [batch, height, width, 3] uint8, resized; with 'crop' [1, h, w, 3].
       labels: [batch, h, w] uint8 at the labels' own sizes, padded with IGNORE to the largest of the batch.
       sizes: [batch, 2] int32, each label's own height and width.
     """
     def load(i):
         image, label = dataset.load(split, int(i))
-        return resize(image, height, width), label, np.array(label.shape, np.int32)
+        return resize(image, *size(image)), label, np.array(label.shape, np.int32)
 
-    shapes = [[height, width, 3], [None, None], [2]]
+    def size(image):
+        return (height, width) if fit == 'resize' else image.shape[:2]
+
+    shapes = [[height, width, 3] if fit == 'resize' else [None, None, 3], [None, None], [2]]
+    batch_size = batch_size if fit == 'resize' else 1
     pipeline = _pipeline(load, 0, len(dataset.examples[split]), shapes, [tf.uint8, tf.uint8, tf.int32])
     padding = tuple(np.array(value, kind) for value, kind in ((0, np.uint8), (IGNORE, np.uint8), (0, np.int32)))
     pipeline = pipeline.padded_batch(batch_size, tuple(shapes), padding_values=padding).prefetch(2)

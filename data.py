@@ -119,18 +119,28 @@ def read_image(path):
     return np.ascontiguousarray(decode(path, cv2.IMREAD_COLOR)[0][:, :, ::-1])
 
 
-def read_label(path):
-    """Label file of 8-bit ids (grey or palette PNG) -> uint8 [h, w], as stored."""
+def read_ids_or_colors(path):
+    """Label file -> uint8 [h, w] of ids (a grey or palette PNG), as stored, or [h, w, 3] RGB of colours."""
     array, chunks = decode(path, cv2.IMREAD_UNCHANGED)
     if array.dtype != np.uint8:
         raise UserError('%s: labels must have 8 bits a pixel, this has %s' % (path, array.dtype))
     if array.ndim == 2:
         return array
+    if array.shape[2] == 4 and (array[:, :, 3] < 255).any():
+        raise UserError('%s: has transparent pixels, which are no label; save it without an alpha channel' % path)
+    rgb = array[:, :, 2::-1]
     if b'PLTE' not in chunks or chunks[b'IHDR'][9] != 3:
-        raise UserError('%s: labels must be ids (a grey or palette PNG), this has %d channels'
-                        % (path, array.shape[2]))
+        return rgb
     palette = np.frombuffer(chunks[b'PLTE'], np.uint8).reshape(-1, 3)
-    return colors_to_ids(array[:, :, 2::-1], palette, range(len(palette)), path)
+    return colors_to_ids(rgb, palette, range(len(palette)), path)
+
+
+def read_label(path):
+    """Label file of 8-bit ids (grey or palette PNG) -> uint8 [h, w], as stored."""
+    label = read_ids_or_colors(path)
+    if label.ndim == 3:
+        raise UserError('%s: labels must be ids (a grey or palette PNG), this has colours' % path)
+    return label
 
 
 def colors_to_ids(rgb, colors, ids, path):
@@ -145,6 +155,11 @@ def colors_to_ids(rgb, colors, ids, path):
         raise UserError('%s: colour %s at row %d, column %d is no class (%d such pixels); labels must be saved '
                         'without smoothing' % (path, tuple(rgb[y, x].tolist()), y, x, (label < 0).sum()))
     return label.astype(np.uint8)
+
+
+def voc_color(i):
+    """Colour of id `i` in PASCAL VOC's palette: its bits, three at a time, from each channel's highest bit down."""
+    return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
 
 
 def read_names(path):
@@ -291,3 +306,18 @@ def median_frequency_weights(pixels, present, void_in_median=False):
         raise UserError('the training split holds no labelled pixel, so there are no class weights; check the labels')
     weights = np.where(frequency > 0, np.median(frequency[known]) / np.where(frequency > 0, frequency, 1), 0)
     return weights[:-1]
+
+
+def read_class_weights(path, class_names):
+    """CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`."""
+    weights = {}
+    for number, row in read_csv(path, ('name', 'weight')):
+        try:
+            weights[row['name']] = float(row['weight'])
+        except ValueError:
+            raise UserError('%s row %d: weight %r is no number' % (path, number, row['weight']))
+        if not (0 <= weights[row['name']] < np.inf):
+            raise UserError('%s row %d: weight %r must be 0 or more' % (path, number, row['weight']))
+    if set(weights) != set(class_names):
+        raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))
+    return np.array([weights[name] for name in class_names])

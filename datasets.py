@@ -1,6 +1,7 @@
 """The data sets: one short reader each, with its facts (classes, colours, void, splits, layout).
 
-`python datasets.py NAME --data_dir DIR` checks one. What two readers share is in `data.py`.
+`python datasets.py NAME --data_dir DIR` checks one, with --download after fetching it (`download.py`). What two
+readers share is in `data.py`.
 """
 import argparse
 import collections
@@ -11,7 +12,10 @@ import sys
 import numpy as np
 
 import data
+import download
+import own
 import sample as cells
+import sun
 from data import IGNORE, Dataset, UserError
 
 CELLS = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
@@ -187,11 +191,6 @@ VOC = ('background aeroplane bicycle bird boat bottle bus car cat chair cow dini
        'pottedplant sheep sofa train tvmonitor').split()
 
 
-def voc_color(i):
-    """Colour of id `i` in VOC's palette: the bits of `i`, three at a time, from each channel's highest bit down."""
-    return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
-
-
 def voc2012(data_dir):
     """PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 void; sizes differ from image to image.
 
@@ -215,11 +214,26 @@ def voc2012(data_dir):
         image = data.read_image(os.path.join(root, 'JPEGImages', name + '.jpg'))
         return image, data.read_label(os.path.join(root, sources[split][1], name + '.png'))
 
-    colors = [voc_color(i) for i in range(len(VOC))]
+    colors = [data.voc_color(i) for i in range(len(VOC))]
     return Dataset('voc2012', VOC, colors, (224, 224), examples, load, 'predictions.png')
 
 
-DATASETS = {'sample': sample, 'sartorius': sartorius, 'camvid': camvid, 'voc2012': voc2012}
+def sunrgbd(data_dir):
+    """SUN RGB-D, RGB only: 37 classes; `sun.py` reads it."""
+    _need_folder(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
+    return sun.read(data_dir)
+
+
+def folder(data_dir):
+    """Anybody's own data: images/, labels/ (or labels.csv) and classes.csv; `own.py` reads them."""
+    _need_folder(data_dir, 'folder', 'images/, labels/ or labels.csv, and classes.csv')
+    return own.read(data_dir)
+
+
+CLASS_NAMES = {'sample': CELLS, 'sartorius': CELLS, 'camvid': list(CAMVID), 'voc2012': VOC,
+               'sunrgbd': sun.CLASSES}  # those of `folder` are in its own table
+DATASETS = {'sample': sample, 'sartorius': sartorius, 'camvid': camvid, 'voc2012': voc2012, 'sunrgbd': sunrgbd,
+            'folder': folder}
 
 
 def check(dataset):
@@ -257,8 +271,12 @@ def main(argv=None):
                                                  'what is wrong with which file.')
     parser.add_argument('name', choices=sorted(DATASETS), help='the data set')
     parser.add_argument('--data_dir', help='its folder; sample needs none')
+    parser.add_argument('--download', action='store_true',
+                        help='first fetch it into --data_dir (camvid, voc2012; for the others: says how to get it)')
     args = parser.parse_args(argv)
     try:
+        if args.download:
+            download.download(args.name, args.data_dir)
         faults = check(DATASETS[args.name](args.data_dir))
     except UserError as error:
         faults = [str(error)]

@@ -21,10 +21,11 @@ import utils
 Scoring = collections.namedtuple('Scoring', 'initializer images labels predictions sizes')
 
 
-def prediction_graph(model, images, num_classes, sizes, bn='moving', reuse=False):
+def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False):
     """The one way predictions are made.
 
     Args:
+      flags: those of the run, as in config.json; model and input are read.
       images: [batch, height, width, 3] uint8 or float32 RGB, at the size that the network sees.
       sizes: [batch, 2] int32, the height and width at which each prediction is wanted.
       bn: 'moving' normalizes by the kept statistics, 'batch' by the batch at hand (to show the harm).
@@ -32,7 +33,7 @@ def prediction_graph(model, images, num_classes, sizes, bn='moving', reuse=False
       predictions: [batch, max height, max width] uint8 class ids; 0 beyond an image's own size.
       probabilities: [batch, height, width, num_classes] float32, at the network's size.
     """
-    logits = segnet.build(model, images, num_classes, is_training=bn == 'batch', reuse=reuse)
+    logits = segnet.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse)
     probabilities = tf.nn.softmax(logits)
     height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
 
@@ -46,10 +47,11 @@ def prediction_graph(model, images, num_classes, sizes, bn='moving', reuse=False
     return predictions, probabilities
 
 
-def scoring_graph(dataset, split, model, height, width, batch_size, bn='moving', reuse=False):
-    """Batches of `split` and their predictions, at the labels' own sizes -> Scoring."""
-    initializer, images, labels, sizes = batches.scoring_batches(dataset, split, height, width, batch_size)
-    predictions, _ = prediction_graph(model, images, len(dataset.class_names), sizes, bn, reuse)
+def scoring_graph(dataset, split, flags, batch_size, bn='moving', reuse=False):
+    """Batches of `split` and their predictions by the run of `flags`, at the labels' own sizes -> Scoring."""
+    initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
+                                                                 batch_size, flags['fit'])
+    predictions, _ = prediction_graph(flags, images, len(dataset.class_names), sizes, bn, reuse)
     return Scoring(initializer, images, labels, predictions, sizes)
 
 
@@ -89,16 +91,18 @@ def score_split(sess, scoring, num_classes, panel=(), bf_images=0):
                 bf_images=len(bf)), shown
 
 
-def population_statistics(sess, dataset, model, height, width, batch_size):
+def population_statistics(sess, dataset, flags):
     """Sets each batch norm's mean and variance to those of one pass over the training split, as the authors did.
 
     compute_bn_statistics.py: no augmentation, no dropout, the layers upstream normalized by their batch; the mean of
-    the batches' means and of their (unbiased) variances. The last batch is filled up from the split's start.
+    the batches' means and of their (unbiased) variances, in batches of the run's own size. The last batch is filled
+    up from the split's start.
     """
-    steps = -(-len(dataset.examples['train']) // batch_size)
-    start, images, _ = batches.training_batches(dataset, height, width, batch_size, 0, batches.NO_AUGMENTATION)
+    steps = -(-len(dataset.examples['train']) // flags['batch_size'])
+    start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
+                                                batches.NO_AUGMENTATION, flags['fit'])
     del tf.get_collection_ref(utils.BN_STATISTICS)[:]
-    segnet.build(model, images, len(dataset.class_names), is_training=True, reuse=True)
+    segnet.build(flags['model'], images, len(dataset.class_names), True, flags['input'], reuse=True)
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))
     sess.run(*start(0))
     totals = [np.zeros(variable.shape.as_list()) for variable in moving]
@@ -150,16 +154,16 @@ def evaluate(args):
     runs.check_split(dataset, args.split)
     splits = {args.split, 'train'} if args.bn == 'population' else {args.split}
     dataset = data.preload(dataset, sorted(splits))
-    size, num_classes = (flags['height'], flags['width']), len(dataset.class_names)
+    num_classes = len(dataset.class_names)
     with tf.Graph().as_default():
-        scoring = scoring_graph(dataset, args.split, flags['model'], size[0], size[1], args.batch_size, args.bn)
+        scoring = scoring_graph(dataset, args.split, flags, args.batch_size, args.bn)
         saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
         with tf.Session(config=runs.session_config(args.device, flags['precision'])) as sess:
             step = runs.restore(sess, saver, args.run, args.checkpoint)
             print('%s: %s weights of step %d, batch norm by %s statistics, %s'
                   % (args.run, args.checkpoint, step, args.bn, device))
             if args.bn == 'population':
-                population_statistics(sess, dataset, flags['model'], size[0], size[1], flags['batch_size'])
+                population_statistics(sess, dataset, flags)
             panel = plots.panel_examples(dataset, args.split)
             images = len(dataset.examples[args.split])
             result, shown = score_split(sess, scoring, num_classes, panel,

@@ -4,7 +4,6 @@ The same command again goes on where the run stopped.
 """
 import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
-import json
 import os
 import sys
 import time
@@ -16,11 +15,14 @@ import tqdm
 import batches
 import data
 import datasets
+import describe
 import evaluate
 import optimize
 import plots
 import runs
 import segnet
+import utils
+import weights
 from data import UserError
 
 SAVE_SECONDS = 600  # at most so much work is lost when a run is killed between validations
@@ -31,6 +33,9 @@ def recipe(name, model, dataset):
     sgd = {'optimizer': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'}  # the released solvers
     if name == 'paper-table1':  # section 3
         return dict(sgd, learning_rate=0.1, batch_size=12, class_weights='median', select_by='G')
+    if name == 'paper-benchmark':  # section 4
+        return dict(sgd, learning_rate=0.001, batch_size=4 if dataset == 'sunrgbd' else 5, class_weights='none',
+                    dropout=0.5, select_by='G')
     # Models/segnet_solver.prototxt, segnet_basic_solver.prototxt
     return dict(sgd, learning_rate=0.001 if model == 'segnet' else 0.1, batch_size=4,
                 class_weights='released' if dataset == 'camvid' else 'median')
@@ -44,6 +49,10 @@ def parse_args(argv=None):
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
     group.add_argument('--height', type=int, help="size trained at (default: the data set's own)")
     group.add_argument('--width', type=int, help="size trained at (default: the data set's own)")
+    group.add_argument('--fit', choices=batches.FITS, default='resize',
+                       help='how an image of another size gets to --height and --width: stretched whole; or at its own '
+                            'scale, a random part cut out, padded with void where it is smaller (it is then scored '
+                            'whole, at its own size)')
     group.add_argument('--flip', action='store_true', help='mirror left and right, every second time')
     group.add_argument('--scale', type=float, default=1.0, help='zoom by between 1/SCALE and SCALE')
     group.add_argument('--crop', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
@@ -51,9 +60,21 @@ def parse_args(argv=None):
     group.add_argument('--jitter', type=float, default=0.0, help='change colours by up to this share')
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(segnet.NETWORKS), default='segnet', help='the network')
-    group.add_argument('--recipe', choices=('paper-table1', 'released'),
-                       help='sets optimizer, learning rate, schedule, batch size and class weights together: section 3 '
-                            'of the paper (also --select_by G), or the released solvers; a flag given by hand wins')
+    group.add_argument('--input', choices=sorted(segnet.INPUTS),
+                       help='what the network sees: raw, BGR 0..255 (default of segnet, as released); lrn, local '
+                            'response normalization (default of segnet-basic, as released); lcn, local contrast '
+                            'normalization (section 3 of the paper)')
+    group.add_argument('--dropout', type=float, default=0.0,
+                       help="share dropped in training at the places of the released Bayesian networks; 0.5: section 4 "
+                            "of the paper")
+    group.add_argument('--vgg16', metavar='PATH', help="start the encoder with VGG16's weights: the path of Keras' "
+                       'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or download')
+    group.add_argument('--init_from', metavar='RUN', help='start with the weights of an earlier run (its best); the '
+                       'classifier starts afresh where the number of classes differs')
+    group.add_argument('--recipe', choices=('paper-table1', 'paper-benchmark', 'released'),
+                       help='sets optimizer, learning rate, schedule, batch size, class weights and dropout together: '
+                            'section 3 or section 4 of the paper (also --select_by G), or the released solvers; a flag '
+                            'given by hand wins')
     group.add_argument('--epochs', type=int, default=16, help='passes over the training split, resumed ones included')
     group.add_argument('--steps', type=int, help='steps in all, resumed ones included; wins over --epochs')
     group.add_argument('--batch_size', type=int, default=4, help='images a step')
@@ -74,19 +95,28 @@ def parse_args(argv=None):
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU',
                        help='validation measure that best/ is selected by; the paper: G')
+    group.add_argument('--patience', type=int, metavar='N',
+                       help='stop when N validations in a row gained nothing in --select_by (default: never)')
+    group.add_argument('--describe', action='store_true', help='print the layers of --model for --dataset, with output '
+                       'shapes, parameters and multiply-adds at --height and --width (360x480), and end')
     group.add_argument('--precision', choices=runs.PRECISIONS, default='float32', help='of convolutions')
     group.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
     if args.recipe:
         parser.set_defaults(**recipe(args.recipe, args.model, args.dataset))
         args = parser.parse_args(argv)
-    runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate')
+    runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate', 'patience')
     for name, low, high in (('momentum', 0, 1), ('weight_decay', 0, 1), ('scale', 1, 10), ('shift', 0, 10000),
-                            ('jitter', 0, 1), ('seed', 0, 2 ** 32 - 1)):
+                            ('jitter', 0, 1), ('dropout', 0, 0.99), ('seed', 0, 2 ** 32 - 1)):
         if not low <= getattr(args, name) <= high:
             raise UserError('--%s %s: must lie between %s and %s' % (name, getattr(args, name), low, high))
     if args.crop and min(args.crop) < 1:
         raise UserError('--crop %d %d: must be above 0' % tuple(args.crop))
+    args.input = args.input or segnet.default_input(args.model)
+    if args.vgg16 and args.init_from:
+        raise UserError('--vgg16 and --init_from: give one of them; both set the starting weights')
+    if args.vgg16 and args.input != 'raw':
+        raise UserError('--vgg16: its weights want --input raw and a network with VGG16\'s encoder (--model segnet)')
     return args
 
 
@@ -103,17 +133,7 @@ def class_weights(choice, dataset):
         return np.array(datasets.CAMVID_RELEASED_WEIGHTS)
     if not os.path.exists(choice):
         raise UserError('--class_weights %s: no such file, nor one of none, median, median-void, released' % choice)
-    weights = {}
-    for number, row in data.read_csv(choice, ('name', 'weight')):
-        try:
-            weights[row['name']] = float(row['weight'])
-        except ValueError:
-            raise UserError('%s row %d: weight %r is no number' % (choice, number, row['weight']))
-        if not (0 <= weights[row['name']] < np.inf):
-            raise UserError('%s row %d: weight %r must be 0 or more' % (choice, number, row['weight']))
-    if set(weights) != set(dataset.class_names):
-        raise UserError('%s: must name each class once: %s' % (choice, ', '.join(dataset.class_names)))
-    return np.array([weights[name] for name in dataset.class_names])
+    return data.read_class_weights(choice, dataset.class_names)
 
 
 def open_run(args, dataset):
@@ -128,42 +148,7 @@ def open_run(args, dataset):
     return folder, flags
 
 
-class Log:
-    """log.jsonl and TensorBoard's event file; `records` are those of log.jsonl."""
-
-    def __init__(self, folder, step):
-        self.records = runs.read_log(folder, step)
-        self.file = open(os.path.join(folder, 'log.jsonl'), 'a', encoding='utf-8')
-        self.events = tf.summary.FileWriter(folder)
-        self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
-
-    def write(self, step, **values):
-        """One record, a line in the file and a scalar each in TensorBoard."""
-        self.records.append(dict(step=step, **values))
-        self.file.write(json.dumps(self.records[-1]) + '\n')
-        self.file.flush()
-        scalars = [tf.Summary.Value(tag=name, simple_value=value) for name, value in values.items()
-                   if isinstance(value, float)]
-        self.events.add_summary(tf.Summary(value=scalars), step)
-
-    def picture(self, step, path):
-        """The file `path` as a picture in TensorBoard."""
-        with open(path, 'rb') as f:
-            image = tf.Summary.Image(encoded_image_string=f.read())
-        self.events.add_summary(tf.Summary(value=[tf.Summary.Value(tag='predictions', image=image)]), step)
-        self.events.flush()
-
-    def best(self, measure):
-        """The highest validation `measure` so far; -1 before the first."""
-        return max([record[measure] or 0.0 for record in self.records if measure in record] or [-1.0])
-
-    def close(self):
-        """Ends both files."""
-        self.file.close()
-        self.events.close()
-
-
-def training_graph(args, dataset, weights, total):
+def training_graph(args, dataset, balance, total):
     """The training tower.
 
     Returns:
@@ -173,9 +158,14 @@ def training_graph(args, dataset, weights, total):
     tf.set_random_seed(args.seed)
     augmentation = {name: getattr(args, name) for name in batches.NO_AUGMENTATION}
     start, images, labels = batches.training_batches(dataset, args.height, args.width, args.batch_size, args.seed,
-                                                     augmentation)
-    logits = segnet.build(args.model, images, len(dataset.class_names), is_training=True)
-    loss = optimize.loss(logits, labels, weights)
+                                                     augmentation, args.fit)
+
+    def drop(x, place):
+        key = args.seed, tf.train.get_or_create_global_step()
+        return utils.dropout(x, args.dropout, key, place) if args.dropout else x
+
+    logits = segnet.build(args.model, images, len(dataset.class_names), True, args.input, drop)
+    loss = optimize.loss(logits, labels, balance)
     rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
     step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay,
                                 lambda variable: segnet.multipliers(args.model, variable), args.optimizer)
@@ -191,13 +181,28 @@ def check_finite(fetched, step, log, folder):
                                  % (fetched['loss'], step, last, fetched['learning_rate'], folder))
 
 
-def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, log, bar, stop, validate_and_save, save):
-    """Steps from `step` to `total`, or until `stop` holds a signal; returns the last step done.
+def starting_weights(args):
+    """What --vgg16 or --init_from names -> {name below the network's scope: array}, and the flag."""
+    if args.vgg16:
+        return weights.vgg16(args.vgg16), '--vgg16 %s' % args.vgg16
+    if args.init_from:
+        return weights.of_run(args.init_from), '--init_from %s' % args.init_from
+    return {}, ''
+
+
+def stalled(log, args):
+    """Whether the last `--patience` validations gained nothing."""
+    values = log.validations(args.select_by)
+    return bool(args.patience and values and len(values) - 1 - int(np.argmax(values)) >= args.patience)
+
+
+def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, log, bar, done, validate_and_save, save):
+    """Steps from `step` to `total`, or until done() says so; returns the last step done.
 
     validate_and_save(step) runs after each epoch and at the end, save(step) every SAVE_SECONDS and when stopped.
     """
     saved = time.time()
-    while step < total and not stop:
+    while step < total and not done():
         began = time.time()
         fetched = sess.run(fetches)
         step += 1
@@ -210,7 +215,7 @@ def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, lo
         if step == total or int(step / epoch_steps) > int((step - 1) / epoch_steps):
             validate_and_save(step)
             saved = time.time()
-        elif stop or time.time() - saved > SAVE_SECONDS:
+        elif done() or time.time() - saved > SAVE_SECONDS:
             save(step)
             saved = time.time()
     return step
@@ -218,6 +223,10 @@ def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, lo
 
 def train(args):
     """Trains to `--steps` or `--epochs`, from the newest checkpoint of the run if there is one; returns the folder."""
+    if args.describe:
+        classes = datasets.CLASS_NAMES.get(args.dataset) or runs.open_dataset(args.dataset, args.data_dir).class_names
+        print(describe.table(args.model, args.height or 360, args.width or 480, len(classes)))
+        return None
     device = runs.device_name(args.device)
     dataset = runs.open_dataset(args.dataset, args.data_dir)
     for split in ('train', 'val'):
@@ -225,16 +234,18 @@ def train(args):
     folder, flags = open_run(args, dataset)
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
     dataset = data.preload(dataset, ('train', 'val'))
-    weights = class_weights(args.class_weights, dataset)
+    balance = class_weights(args.class_weights, dataset)
+    values, flag = starting_weights(args)
     epoch_steps = len(dataset.examples['train']) / args.batch_size
     total = args.steps or int(np.ceil(args.epochs * epoch_steps))
 
     with tf.Graph().as_default() as graph:
-        start, fetches = training_graph(args, dataset, weights, total)
-        validation = evaluate.scoring_graph(dataset, 'val', args.model, args.height, args.width, args.batch_size,
-                                            reuse=True)
+        start, fetches = training_graph(args, dataset, balance, total)
+        validation = evaluate.scoring_graph(dataset, 'val', flags, args.batch_size, reuse=True)
+        model_variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+        given, fresh = weights.fitting(values, model_variables, len(dataset.class_names), flag)
         saver = tf.train.Saver(max_to_keep=3)
-        best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
+        best_saver = tf.train.Saver(model_variables, max_to_keep=1)
         init = tf.global_variables_initializer()
         graph.finalize()
         config = runs.session_config(args.device, args.precision)
@@ -244,9 +255,13 @@ def train(args):
             if step >= total:
                 print('%s: finished, at step %d of %d; more with a larger --steps or --epochs' % (folder, step, total))
                 return folder
+            if step == 0 and given:
+                for variable, value in given:
+                    variable.load(value, sess)
+                print('%s: %d variables set; as initialized: %s' % (flag, len(given), ', '.join(fresh) or 'none'))
             os.makedirs(os.path.join(folder, 'best'), exist_ok=True)
-            write_config(folder, flags, dataset, weights, runs.circumstances(device), step)
-            log = Log(folder, step)
+            write_config(folder, flags, dataset, balance, runs.circumstances(device), step)
+            log = runs.Log(folder, step)
             bar = tqdm.tqdm(total=total, initial=step, unit='step', disable=None, dynamic_ncols=True)
 
             def validate_and_save(step):
@@ -256,8 +271,9 @@ def train(args):
 
             try:
                 sess.run(*start(step))
-                step = session_loop(sess, fetches, step, total, args.batch_size, epoch_steps, folder, log, bar, stop,
-                                    validate_and_save, lambda step: save(sess, saver, folder, step))
+                step = session_loop(sess, fetches, step, total, args.batch_size, epoch_steps, folder, log, bar,
+                                    lambda: stop or stalled(log, args), validate_and_save,
+                                    lambda step: save(sess, saver, folder, step))
             finally:
                 sess.run(*start(batches.END))
                 bar.close()
@@ -265,16 +281,18 @@ def train(args):
             if stop:
                 print('%s: stopped at step %d of %d; the same command goes on from there' % (folder, step, total))
                 sys.exit(128 + stop[0])
-    print('%s: done, step %d of %d (%d in this run)' % (folder, step, total, step - first))
+    print('%s: done, step %d of %d (%d in this run)%s'
+          % (folder, step, total, step - first,
+             '; %d validations without gain in %s' % (args.patience, args.select_by) if step < total else ''))
     return folder
 
 
-def write_config(folder, flags, dataset, weights, circumstances, step):
+def write_config(folder, flags, dataset, balance, circumstances, step):
     """config.json: what the run is; each start of it is one of `starts`."""
     path = os.path.join(folder, 'config.json')
     config = runs.read_config(folder) if os.path.exists(path) else {'starts': []}
     config.update(flags=flags, class_names=dataset.class_names, colors=[list(color) for color in dataset.colors],
-                  class_weights=[float(weight) for weight in weights],
+                  class_weights=[float(weight) for weight in balance],
                   sizes={split: len(names) for split, names in dataset.examples.items()})
     config['starts'].append(dict(circumstances, step=step))
     runs.write_json(path, config)
@@ -290,7 +308,7 @@ def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, se
     entry, shown = evaluate.score_split(sess, validation, len(dataset.class_names),
                                         plots.panel_examples(dataset, 'val'))
     scores = {name: entry[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')}
-    if (scores[select_by] or 0.0) > log.best(select_by):
+    if (scores[select_by] or 0.0) > max([-1.0] + log.validations(select_by)):
         best_saver.save(sess, os.path.join(folder, 'best', 'model'), global_step=step, write_meta_graph=False)
     log.write(step, epoch=round(epoch, 2), **scores)
     plots.loss_curves(log.records, os.path.join(folder, 'loss.png'))

@@ -23,7 +23,8 @@ from data import UserError
 
 DEVICES = ('auto', 'cpu', 'gpu')
 PRECISIONS = ('float32', 'bfloat16')
-MAY_CHANGE = ('steps', 'epochs', 'output', 'data_dir', 'device')  # flags that a resumed run may have otherwise
+# Flags that a resumed run may have otherwise.
+MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device')
 
 
 # ---------------------------------------------------------------- how a script ends
@@ -167,15 +168,15 @@ def read_config(run):
         raise UserError('%s: no such run folder; main.py writes them, as Output/<dataset>-<model>' % run)
     path = os.path.join(run, 'config.json')
     config = read_json(path)
-    flags = config.get('flags')
-    if not isinstance(flags, dict) or not {'dataset', 'data_dir', 'model', 'height', 'width'} <= set(flags):
+    flags, needed = config.get('flags'), {'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width'}
+    if not isinstance(flags, dict) or not needed <= set(flags):
         raise UserError('%s: lacks the flags of a run; restore the file, or train again into another --output' % path)
     return config
 
 
 def check_same_run(config, flags, folder):
     """Raises UserError if `flags` shape another run than the one that `config` tells of."""
-    for name in sorted(set(flags) | set(config['flags'])):
+    for name in ['dataset', 'model'] + sorted(set(flags) | set(config['flags'])):  # what others follow from first
         was, now = config['flags'].get(name), flags.get(name)
         if name not in MAY_CHANGE and was != now:
             raise UserError('--%s %s: the run in %s has %s; give that, or another --output' % (name, now, folder, was))
@@ -195,17 +196,57 @@ def read_log(folder, last_step):
     return records
 
 
+class Log:
+    """log.jsonl and TensorBoard's event file; `records` are those of log.jsonl."""
+
+    def __init__(self, folder, step):
+        self.records = read_log(folder, step)
+        self.file = open(os.path.join(folder, 'log.jsonl'), 'a', encoding='utf-8')
+        self.events = tf.summary.FileWriter(folder)
+        self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
+
+    def write(self, step, **values):
+        """One record, a line in the file and a scalar each in TensorBoard."""
+        self.records.append(dict(step=step, **values))
+        self.file.write(json.dumps(self.records[-1]) + '\n')
+        self.file.flush()
+        scalars = [tf.Summary.Value(tag=name, simple_value=value) for name, value in values.items()
+                   if isinstance(value, float)]
+        self.events.add_summary(tf.Summary(value=scalars), step)
+
+    def picture(self, step, path):
+        """The file `path` as a picture in TensorBoard."""
+        with open(path, 'rb') as f:
+            image = tf.Summary.Image(encoded_image_string=f.read())
+        self.events.add_summary(tf.Summary(value=[tf.Summary.Value(tag='predictions', image=image)]), step)
+        self.events.flush()
+
+    def validations(self, measure):
+        """`measure` of each validation so far; 0 where it has none."""
+        return [record[measure] or 0.0 for record in self.records if measure in record]
+
+    def close(self):
+        """Ends both files."""
+        self.file.close()
+        self.events.close()
+
+
 def resume(sess, saver, folder):
     """Restores the newest checkpoint of a run, if there is one; returns its step, or 0."""
-    checkpoint = tf.train.latest_checkpoint(os.path.join(folder, 'checkpoints'))
-    return restore(sess, saver, folder, 'last') if checkpoint else 0
+    return restore(sess, saver, folder, 'last') if checkpoint(folder, 'last', needed=False) else 0
+
+
+def checkpoint(folder, which, needed=True):
+    """Path of the `which` ('best' or 'last') checkpoint of a run; None if there is none and it is not `needed`."""
+    path = tf.train.latest_checkpoint(os.path.join(folder, {'best': 'best', 'last': 'checkpoints'}[which]))
+    if path is None and needed:
+        raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
+    return path
 
 
 def restore(sess, saver, folder, which):
     """Restores the `which` ('best' or 'last') checkpoint of a run; returns its step."""
-    path = tf.train.latest_checkpoint(os.path.join(folder, {'best': 'best', 'last': 'checkpoints'}[which]))
-    if path is None:
-        raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
+    path = checkpoint(folder, which)
     saver.restore(sess, path)
     return int(path.split('-')[-1])
 

@@ -3,6 +3,8 @@
 Knows no network, opens no session, reads no file. Variables bear the names
 `weights biases gamma beta moving_mean moving_variance` below the layer's scope.
 """
+import zlib
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -68,6 +70,40 @@ def lrn(x):
     Caffe divides alpha by the window's size (lrn_layer.cpp) and counts the whole window, TensorFlow its radius.
     """
     return tf.nn.lrn(x, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75)
+
+
+def lcn(x):
+    """Local contrast normalization of Jarrett et al. 2009 (section 2): subtractive, then divisive, over all channels.
+
+    Their window is 9x9 Gaussian; its width, which they do not give, is 2 pixels here (standard deviation). Near an edge
+    the weights of what lies inside are scaled to a sum of 1, so that a flat image stays flat.
+    """
+    height, width, channels = tf.shape(x)[1], tf.shape(x)[2], x.shape.as_list()[-1]
+    row = np.exp(-0.5 * (np.arange(-4, 5) / 2.0) ** 2)
+    window = (np.outer(row, row) / row.sum() ** 2)[:, :, None, None].astype(np.float32)
+    inside = tf.nn.conv2d(tf.ones([1, height, width, 1]), window, [1, 1, 1, 1], 'SAME')
+
+    def local_mean(x):  # over the window and all channels
+        over_channels = np.tile(window / channels, [1, 1, channels, 1])
+        return tf.nn.conv2d(x, over_channels, [1, 1, 1, 1], 'SAME') / inside
+
+    centred = x - local_mean(x)
+    deviation = tf.sqrt(local_mean(tf.square(centred)) + 1e-12)
+    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # c in the paper; each image's own
+    return centred / tf.maximum(tf.maximum(deviation, floor), 1e-3)
+
+
+def dropout(x, rate, key, name):
+    """Zeroes a share `rate` of the values and scales the others up by 1 / (1 - rate), as Caffe.
+
+    Args:
+      key: (seed, number of the step or the sample), a Python int and a tensor: with `name` they decide the mask,
+        whatever ran before.
+    """
+    seed, number = key
+    layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
+    kept = tf.random.stateless_uniform(tf.shape(x), tf.stack([layer_seed, tf.cast(number, tf.int32)])) >= rate
+    return tf.where(kept, x / (1.0 - rate), tf.zeros_like(x))
 
 
 def max_pool_with_argmax(x):

@@ -9,12 +9,13 @@ sys.path.insert(0, ROOT)
 import quiet  # noqa: E402, F401
 
 import cv2  # noqa: E402
+import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import scipy.io  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 import data  # noqa: E402
-import datasets  # noqa: E402
 
 SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
 needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real data sets are not on this machine')
@@ -48,7 +49,7 @@ def write_voc(folder):
     root = os.path.join(folder, 'VOCdevkit', 'VOC2012')
     for name in ('JPEGImages', 'SegmentationClass', os.path.join('ImageSets', 'Segmentation')):
         os.makedirs(os.path.join(root, name))
-    palette = [datasets.voc_color(i) for i in range(256)]
+    palette = [data.voc_color(i) for i in range(256)]
     for split, size in (('train', 3), ('val', 2)):
         names = ['2007_%06d' % i for i in range(size)] if split == 'train' else ['2008_%06d' % i for i in range(size)]
         for i, name in enumerate(names):
@@ -86,6 +87,64 @@ def write_sartorius(folder, rows=None):
             lines.append('cell%d,%s,30,20,%s,,,,' % (i, data.rle_encode(mask), ('shsy5y', 'astro', 'cort')[i % 3]))
     with open(os.path.join(folder, 'train.csv'), 'w') as f:
         f.write('\n'.join(lines if rows is None else lines[:1] + rows) + '\n')
+    return folder
+
+
+def write_sunrgbd_png(folder):
+    """SUN RGB-D as images and PNG labels: three training and two test images of 20x32; 0 is void."""
+    for split, size in (('train', 3), ('test', 2)):
+        for kind in ('image', 'label37'):
+            os.makedirs(os.path.join(folder, kind, split))
+        for i in range(size):
+            image, label = sunrgbd_example(split, i)
+            cv2.imwrite(os.path.join(folder, 'image', split, 'img-%06d.png' % (i + 1)), image[:, :, ::-1])
+            cv2.imwrite(os.path.join(folder, 'label37', split, 'img37labels-%06d.png' % (i + 1)), label)
+    return folder
+
+
+def sunrgbd_example(split, i):
+    image, label = np.zeros((20, 32, 3), np.uint8), np.zeros((20, 32), np.uint8)
+    image[:, :, 0] = {'train': 100, 'test': 200}[split] + i
+    label[3, 4:6] = 37, 1
+    return image, label
+
+
+def write_sunrgbd_mat(folder):
+    """The same as its home page has it: paths of the authors' machine, labels in MATLAB 7.3, which is HDF5."""
+    toolbox, theirs = os.path.join(folder, 'SUNRGBDtoolbox'), '/n/fs/sun3d/data/SUNRGBD/'
+    for name in ('Metadata', 'traintestSUNRGBD'):
+        os.makedirs(os.path.join(toolbox, name))
+    examples = [('test', 1), ('train', 0), ('train', 1), ('test', 0), ('train', 2)]
+    meta, places = np.zeros(5, [('sequenceName', object), ('rgbpath', object)]), {'train': {}, 'test': {}}
+    with h5py.File(os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat'), 'w') as file:
+        references = file.create_dataset('SUNRGBD2Dseg/seglabel', (5, 1), dtype=h5py.special_dtype(ref=h5py.Reference))
+        for number, (split, i) in enumerate(examples):
+            image, label = sunrgbd_example(split, i)
+            place = 'kv1/NYUdata/NYU%04d' % number
+            path = os.path.join(folder, 'SUNRGBD', *place.split('/'), 'image')
+            os.makedirs(path)
+            cv2.imwrite(os.path.join(path, 'x.png'), image[:, :, ::-1])
+            file['#refs#/%d' % number] = label.T
+            references[number, 0] = file['#refs#/%d' % number].ref
+            meta[number] = 'SUNRGBD/' + place, theirs + place + '/image/x.png'
+            places[split][i] = theirs + place
+    scipy.io.savemat(os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat'), {'SUNRGBDMeta': meta})
+    scipy.io.savemat(os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat'), {
+        'all' + split: np.array([places[split][i] for i in sorted(places[split])], object) for split in places})
+    return folder
+
+
+def write_folder(folder):
+    """Ten images of one's own, of several sizes; three classes, by ids."""
+    for name in ('images', 'labels'):
+        os.makedirs(os.path.join(folder, name))
+    for i in range(10):
+        label = np.zeros((12 + i, 16), np.uint8)
+        label[i:i + 4, 3:9] = 1 + i % 2
+        cv2.imwrite(os.path.join(folder, 'images', 'im%d.png' % i), np.repeat(label[:, :, None] * 90, 3, 2))
+        cv2.imwrite(os.path.join(folder, 'labels', 'im%d.png' % i), label)
+    with open(os.path.join(folder, 'classes.csv'), 'w') as f:
+        f.write('name,id,color\nground,0,0 0 0\ncat,1,200 0 0\ndog,2,\nvoid,255,\n')
     return folder
 
 

@@ -61,7 +61,8 @@ def test_augmentation_keeps_label_on_image():
     label = (image[:, :, 0] == 50).astype(np.uint8)
     void = 0
     for seed in range(40):
-        out, out_label = batches.augment(image, label, 40, 60, np.random.RandomState(seed), True, 1.6, (30, 50), 9, 0.0)
+        rng = np.random.RandomState(seed)
+        out, out_label = batches.augment(image, label, 40, 60, 'resize', rng, True, 1.6, (30, 50), 9, 0.0)
         assert out.shape == (30, 50, 3) and out_label.shape == (30, 50)
         np.testing.assert_array_equal(out_label == IGNORE, (out == 0).all(2))
         known = out_label != IGNORE
@@ -73,9 +74,36 @@ def test_augmentation_keeps_label_on_image():
 
 def test_no_augmentation_changes_nothing():
     image, label = made().load('train', 3)
-    out, out_label = batches.augment(image, label, 9, 13, np.random.RandomState(1), **NO_AUGMENTATION)
+    out, out_label = batches.augment(image, label, 9, 13, 'resize', np.random.RandomState(1), **NO_AUGMENTATION)
     np.testing.assert_array_equal(out, image)
     np.testing.assert_array_equal(out_label, label)
+
+
+def test_fit_crop_keeps_the_scale(tmp_path):
+    """Images of 9x13 and 6x5 to 8x8: cut where they are larger, padded with void where they are smaller."""
+    dataset = made(7, shapes=((9, 13), (6, 5)))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        start, images, labels = batches.training_batches(dataset, 8, 8, 2, 5, NO_AUGMENTATION, 'crop')
+        sess.run(*start(0))
+        got = [sess.run([images, labels]) for _ in range(7)]
+    places = set()
+    for image, label in (pair for images, labels in got for pair in zip(images, labels)):
+        known = label != IGNORE
+        small = image[:, :, 0].max() % 2 == 1
+        assert known.sum() == (30 if small else 64) and (image[~known] == 0).all()
+        columns = image[:, :, 1][known]
+        np.testing.assert_array_equal(label[known], columns.astype(int) * 2 // (5 if small else 13))
+        assert set(np.diff(image[known.argmax(0).max(), :, 1][known.any(0)])) == {1}, 'not stretched'
+        places.add((small, tuple(np.argwhere(known)[0]), columns.min()))
+    assert len(places) > 6, 'at random places'
+    with tf.Graph().as_default(), tf.Session() as sess:
+        initializer, images, labels, sizes = batches.scoring_batches(dataset, 'val', 8, 8, 3, 'crop')
+        sess.run(initializer)
+        got = [sess.run([images, labels, sizes]) for _ in range(7)]
+    for i, (image, label, _) in enumerate(got):
+        expected, expected_label = dataset.load('val', i)
+        np.testing.assert_array_equal(image, expected[None])
+        np.testing.assert_array_equal(label, expected_label[None])
 
 
 def test_resize_label_never_mixes_ids():

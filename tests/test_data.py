@@ -5,7 +5,8 @@ import cv2
 import hypothesis
 import numpy as np
 import pytest
-from conftest import SHARED, needs_real_data, write_camvid, write_sartorius, write_voc
+from conftest import (SHARED, needs_real_data, write_camvid, write_folder, write_palette_png, write_sartorius,
+                      write_sunrgbd_mat, write_sunrgbd_png, write_voc)
 from hypothesis import strategies
 
 import data
@@ -141,7 +142,9 @@ def all_datasets(tmp_path):
     return {'sample': datasets.sample(),
             'sartorius': datasets.sartorius(write_sartorius(str(tmp_path / 's'))),
             'camvid': datasets.camvid(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2})),
-            'voc2012': datasets.voc2012(write_voc(str(tmp_path / 'v')))}
+            'voc2012': datasets.voc2012(write_voc(str(tmp_path / 'v'))),
+            'sunrgbd': datasets.sunrgbd(write_sunrgbd_png(str(tmp_path / 'n'))),
+            'folder': datasets.folder(write_folder(str(tmp_path / 'f')))}
 
 
 def test_contract(tmp_path):
@@ -166,11 +169,170 @@ def test_contract(tmp_path):
 
 def test_voc_palette(tmp_path):
     """Ids as stored, though OpenCV gives colours; VOC's own first colours; 255 is void."""
-    assert [datasets.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
+    assert [data.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
     label = datasets.voc2012(write_voc(str(tmp_path))).load('train', 1)[1]
     assert label.shape == (25, 18) and set(np.unique(label)) == {0, 16, 255}
     assert (label[5:12, 4:9] == 16).all() and (label[4, 4:9] == IGNORE).all()
+
+
+# ---------------------------------------------------------------- SUN RGB-D
+
+def test_sunrgbd_both_layouts_are_one_data_set(tmp_path):
+    made = [datasets.sunrgbd(write(str(tmp_path / write.__name__))) for write in (write_sunrgbd_png, write_sunrgbd_mat)]
+    for dataset in made:
+        assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
+        image, label = dataset.load('train', 1)
+        assert image.shape == (20, 32, 3) and image[0, 0].tolist() == [101, 0, 0]
+        assert label[3, 4:7].tolist() == [36, 0, IGNORE]  # stored as 37, 1 and 0
+        assert dataset.load('test', 0)[0][0, 0, 0] == 200 == dataset.load('val', 0)[0][0, 0, 0]
+        assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
+
+
+def test_sunrgbd_faults_are_named(tmp_path):
+    folder = write_sunrgbd_png(str(tmp_path / 'png'))
+    os.remove(os.path.join(folder, 'label37', 'test', 'img37labels-000002.png'))
+    with pytest.raises(UserError, match='number 2 has only one'):
+        datasets.sunrgbd(folder)
+    with pytest.raises(UserError, match='label37'):
+        datasets.sunrgbd(str(tmp_path))
+    folder = write_sunrgbd_mat(str(tmp_path / 'mat'))
+    for name in ('Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat'):
+        path = os.path.join(folder, 'SUNRGBDtoolbox', *name.split('/'))
+        content = open(path, 'rb').read()
+        with open(path, 'wb') as f:
+            f.write(b'hello')
+        with pytest.raises(UserError, match=os.path.basename(name)):
+            datasets.sunrgbd(folder)
+        os.remove(path)
+        with pytest.raises(UserError, match='unpack SUNRGBDtoolbox.zip'):
+            datasets.sunrgbd(folder)
+        with open(path, 'wb') as f:
+            f.write(content)
+
+
+# ---------------------------------------------------------------- one's own data
+
+def own_label(tmp_path, classes, pixels, name='a.png', palette=None):
+    """The label that comes of `pixels` (RGB where they are colours) under `classes`, beside a black image."""
+    folder = str(tmp_path)
+    os.makedirs(os.path.join(folder, 'images'), exist_ok=True)
+    os.makedirs(os.path.join(folder, 'labels'), exist_ok=True)
+    for stem in 'ab':
+        cv2.imwrite(os.path.join(folder, 'images', stem + '.png'), np.zeros(pixels.shape[:2] + (3,), np.uint8))
+    if palette:
+        write_palette_png(os.path.join(folder, 'labels', name), pixels, palette)
+    else:
+        cv2.imwrite(os.path.join(folder, 'labels', name), pixels[:, :, [2, 1, 0, 3][:pixels.shape[2]]]
+                    if pixels.ndim == 3 else pixels)
+    with open(os.path.join(folder, 'classes.csv'), 'w') as f:
+        f.write('name,id,color\n' + '\n'.join(classes) + '\n')
+    with open(os.path.join(folder, 'train.txt'), 'w') as f, open(os.path.join(folder, 'val.txt'), 'w') as g:
+        f.write('a.png\n'), g.write('b\n')
+    return datasets.folder(folder).load('train', 0)[1].tolist()
+
+
+IDS = np.array([[0, 255, 7], [7, 0, 9]], np.uint8)
+
+
+def test_folder_ids(tmp_path):
+    """Ids as they are, here 0, 7 and 255 with a void of 9; classes count in the order of the table."""
+    classes = ['cell,255,', 'void,9,', 'ground,0,', 'rim,7,']
+    assert own_label(tmp_path, classes, IDS) == [[1, 0, 2], [2, 1, IGNORE]]
+    dataset = datasets.folder(str(tmp_path))
+    assert dataset.class_names == ['cell', 'ground', 'rim'] and dataset.size == (2, 3)
+    assert dataset.examples == {'train': ['a'], 'val': ['b']}
+
+
+def test_folder_palette(tmp_path):
+    palette = [(i, 255 - i, 7) for i in range(256)]
+    assert own_label(tmp_path, ['x,0,', 'y,7,', 'z,9,', 'void,255,'], IDS, palette=palette) == [[0, IGNORE, 1],
+                                                                                                  [1, 0, 2]]
+
+
+def test_folder_colors(tmp_path):
+    colors = np.array([[[1, 2, 3], [200, 0, 0]], [[200, 0, 0], [0, 0, 0]]], np.uint8)
+    classes = ['x,0,200 0 0', 'y,1,1 2 3', 'void,2,0 0 0']
+    assert own_label(tmp_path, classes, colors) == [[1, 0], [0, IGNORE]]
+    opaque = np.dstack([colors, np.full((2, 2), 255, np.uint8)])
+    assert own_label(tmp_path, classes, opaque) == [[1, 0], [0, IGNORE]]
+    opaque[1, 1, 3] = 254
+    with pytest.raises(UserError, match='a.png: has transparent pixels'):
+        own_label(tmp_path, classes, opaque)
+    smoothed = colors.copy()
+    smoothed[0, 1] = 199, 0, 0
+    with pytest.raises(UserError, match=r'a.png: colour \(199, 0, 0\) at row 0, column 1'):
+        own_label(tmp_path, classes, smoothed)
+    with pytest.raises(UserError, match='class y no color'):
+        own_label(tmp_path, ['x,0,200 0 0', 'y,1,'], colors)
+
+
+def test_folder_single_foreground_class(tmp_path):
+    assert own_label(tmp_path, ['background,0,', 'cell,255,'], np.array([[0, 255]], np.uint8)) == [[0, 1]]
+
+
+def test_folder_split_is_fixed(tmp_path):
+    dataset = datasets.folder(write_folder(str(tmp_path)))
+    assert dataset.examples == datasets.folder(str(tmp_path)).examples
+    assert [len(dataset.examples[split]) for split in ('train', 'val')] == [8, 2]
+    assert sorted(dataset.examples['train'] + dataset.examples['val']) == ['im%d' % i for i in range(10)]
+
+
+def test_folder_rle(tmp_path):
+    folder = write_folder(str(tmp_path))
+    with open(os.path.join(folder, 'labels.csv'), 'w') as f:
+        f.write('id,annotation,width,height,cell_type\nim0,2 2,16,12,cat\nim0,3 1 20 2,16,12,dog\n')
+    dataset = datasets.folder(folder)
+    split = next(s for s in dataset.examples if 'im0' in dataset.examples[s])
+    label = dataset.load(split, dataset.examples[split].index('im0'))[1]
+    assert label.ravel()[:22].tolist() == [0, 1, 2] + [0] * 16 + [2, 2, 0]
+    assert label.shape == (12, 16) and label.sum() == 7
+    other = next(name for name in dataset.examples['train'] if name != 'im0')
+    assert not dataset.load('train', dataset.examples['train'].index(other))[1].any()
+
+
+@pytest.mark.parametrize('classes, said', [
+    (['x,0,'], 'has 1 classes'), (['x,0,', 'void,1,'], 'has 1 classes'), (['x,0,', 'y,0,'], 'row 3: id 0 stands'),
+    (['x,0,', 'x,1,'], 'row 3: name x stands'), (['x,0,', 'y,256,'], "row 3: id '256'"),
+    (['x,0,', 'y,-1,'], "row 3: id '-1'"), (['x,0,1 2', 'y,1,'], "row 2: color '1 2'"),
+    (['x,0,1 2 3', 'y,1,1 2 3'], r'row 3: color \(1, 2, 3\) stands'), (['x,0,', ',1,'], 'row 3: has no name'),
+    (['x,0,', 'y,1,'], 'id 255 at row 0, column 1 is not in classes.csv')])
+def test_folder_bad_classes(tmp_path, classes, said):
+    with pytest.raises(UserError, match=said):
+        own_label(tmp_path, classes, IDS)
+
+
+def test_folder_bad_files(tmp_path):
+    folder = write_folder(str(tmp_path / 'd'))
+    for path, content, said in (('train.txt', 'im0\nimX\n', 'imX is no image'), ('train.txt', 'im0\nim0\n', 'twice'),
+                                ('train.txt', 'im0\nim1\n', 'im1, which'), ('train.txt', '../im0\n', 'leads out')):
+        with open(os.path.join(folder, 'val.txt'), 'w') as f:
+            f.write('im1\n')
+        with open(os.path.join(folder, path), 'w') as f:
+            f.write(content)
+        with pytest.raises(UserError, match=said):
+            datasets.folder(folder)
+    os.remove(os.path.join(folder, 'train.txt'))
+    with pytest.raises(UserError, match='train.txt: cannot be read'):
+        datasets.folder(folder)
+    os.remove(os.path.join(folder, 'val.txt'))
+    os.remove(os.path.join(folder, 'labels', 'im3.png'))
+    with pytest.raises(UserError, match='im3.png: cannot be read'):
+        data.preload(datasets.folder(folder), ('train', 'val'))
+    cv2.imwrite(os.path.join(folder, 'images', 'im3.jpg'), np.zeros((2, 2), np.uint8))
+    with pytest.raises(UserError, match='have one name'):
+        datasets.folder(folder)
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    """A JPEG that says it lies on its side (orientation 6) is read upright: 4x2 becomes 2x4."""
+    path = str(tmp_path / 'a.jpg')
+    cv2.imwrite(path, np.full((4, 2, 3), 90, np.uint8))
+    content = open(path, 'rb').read()
+    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
+    with open(path, 'wb') as f:
+        f.write(content[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + content[2:])
+    assert data.read_image(path).shape == (2, 4, 3)
 
 
 def write_frames(folder, colors):

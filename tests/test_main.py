@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, weights_of, write_sartorius
+from conftest import ROOT, weights_of, write_folder, write_sartorius
 
 import data
 import datasets
@@ -23,6 +23,7 @@ from data import UserError
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip']
+RUN = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 45, 'width': 61, 'batch_size': 2}
 
 
 def train(folder, output, *flags):
@@ -110,6 +111,53 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
         train(camvid_folder, output, '--model', 'segnet')
 
 
+def test_stops_when_validation_gains_nothing(camvid_folder, tmp_path, capsys):
+    """After two validations below an earlier one and no sooner; started again it stays stopped."""
+    output, flags = str(tmp_path / 'run'), ['--steps', '60', '--learning_rate', '1e-12']
+
+    def stopped():
+        values = [record['mIoU'] for record in read_log(output) if 'mIoU' in record]
+        last = read_log(output)[-1]['step']
+        assert last < 60 and 'done, step %d of 60' % last in capsys.readouterr().out
+        return [len(values[:n]) - 1 - int(np.argmax(values[:n])) for n in range(1, len(values) + 1)], last
+
+    train(camvid_folder, output, *(flags + ['--patience', '2']))
+    waits, last = stopped()
+    assert waits[-1] == 2 and max(waits[:-1]) == 1
+    train(camvid_folder, output, *(flags + ['--patience', '2']))
+    assert stopped()[1] == last
+    train(camvid_folder, output, *(flags + ['--patience', '3']))
+    waits, longer = stopped()
+    assert longer > last and waits[-1] == 3 and max(waits[:-1]) == 2
+
+
+def test_dropout_resumes_exactly_and_is_off_in_validation(camvid_folder, tmp_path):
+    whole, parts = str(tmp_path / 'whole'), str(tmp_path / 'parts')
+    flags = ['--schedule', 'constant', '--dropout', '0.5']
+    train(camvid_folder, whole, '--steps', '3', *flags)
+    train(camvid_folder, parts, '--steps', '1', *flags)
+    train(camvid_folder, parts, '--steps', '3', *flags)
+    expected, got = weights_of(whole), weights_of(parts)
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
+    plain = train(camvid_folder, str(tmp_path / 'plain'), '--steps', '1', '--schedule', 'constant')
+    assert read_log(plain)[0]['loss'] != read_log(whole)[0]['loss']
+    scores = [evaluate.evaluate(evaluate.parse_args([whole, '--checkpoint', 'last'])) for _ in range(2)]
+    assert scores[0]['confusion'] == scores[1]['confusion']
+
+
+def test_images_of_several_sizes_at_their_own_scale(tmp_path):
+    """--fit crop trains on 16x16 parts and scores each image whole; --input lcn is read back from the run."""
+    folder, output = write_folder(str(tmp_path / 'own')), str(tmp_path / 'run')
+    main.train(main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output, '--model',
+                                'segnet-basic', '--steps', '2', '--fit', 'crop', '--height', '16', '--width', '16',
+                                '--input', 'lcn']))
+    scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size]))['confusion'] for size in '13']
+    assert scores[0] == scores[1]
+    dataset = datasets.folder(folder)
+    assert np.sum(scores[0]) == sum(dataset.load('val', i)[1].size for i in range(2))
+
+
 def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     process = start(camvid_folder, output, '--steps', '5000')
@@ -131,8 +179,8 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, mo
     output = str(tmp_path / 'run')
     real = evaluate.segnet.build
 
-    def explodes(name, images, num_classes, is_training, reuse=False):
-        logits = real(name, images, num_classes, is_training, reuse)
+    def explodes(name, images, num_classes, is_training, *others, **named):
+        logits = real(name, images, num_classes, is_training, *others, **named)
         step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
         return logits / (5.0 - step) if is_training else logits
 
@@ -159,7 +207,7 @@ def test_scores_of_a_known_prediction(camvid_folder):
     """Scoring counts each labelled pixel of each image once, at its own size, whatever the size of the network."""
     dataset = data.preload(datasets.camvid(camvid_folder), ('val',))
     with tf.Graph().as_default(), tf.Session() as sess:
-        scoring = evaluate.scoring_graph(dataset, 'val', 'segnet-basic', 23, 31, 2)
+        scoring = evaluate.scoring_graph(dataset, 'val', dict(RUN, height=23, width=31), 2)
         sess.run(tf.global_variables_initializer())
         for variable in tf.global_variables():
             if variable.op.name.endswith('conv_classifier/weights'):
@@ -178,11 +226,12 @@ def test_scores_of_a_known_prediction(camvid_folder):
 def test_population_statistics_equal_numpy(camvid_folder):
     """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
     dataset = data.preload(datasets.camvid(camvid_folder), ('train', 'val'))
+    flags = dict(RUN, model='segnet', input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(3)
-        evaluate.scoring_graph(dataset, 'val', 'segnet', 45, 61, 2)
+        evaluate.scoring_graph(dataset, 'val', flags, 2)
         sess.run(tf.global_variables_initializer())
-        evaluate.population_statistics(sess, dataset, 'segnet', 45, 61, 2)
+        evaluate.population_statistics(sess, dataset, flags)
         values = {v.op.name: sess.run(v) for v in tf.global_variables() if 'segnet/conv1_1' in v.op.name}
     order = np.random.RandomState([0, 0]).permutation(7).tolist() + [np.random.RandomState([0, 1]).permutation(7)[0]]
     means, variances = [], []
@@ -203,6 +252,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     (['--height', '0'], '--height 0'), (['--batch_size', '-1'], '--batch_size -1'),
     (['--learning_rate', 'nan'], '--learning_rate nan'), (['--momentum', '1.5'], '--momentum 1.5'),
     (['--scale', '0.5'], '--scale 0.5'), (['--crop', '0', '5'], '--crop 0 5'), (['--seed', '-1'], '--seed -1'),
+    (['--dropout', '1'], '--dropout 1.0'), (['--patience', '0'], '--patience 0'),
     (['--jitter', '2'], '--jitter 2'), (['--shift', '-1'], '--shift -1'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
     (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run')])
@@ -272,4 +322,7 @@ def test_recipes_and_flags_by_hand():
     args = main.parse_args(['--recipe', 'released', '--dataset', 'camvid', '--data_dir', 'x'])
     assert (args.learning_rate, args.batch_size, args.class_weights) == (0.001, 4, 'released')
     assert main.parse_args(['--recipe', 'released', '--model', 'segnet-basic']).learning_rate == 0.1
+    args = main.parse_args(['--recipe', 'paper-benchmark', '--dataset', 'camvid'])
+    assert (args.learning_rate, args.batch_size, args.class_weights, args.dropout) == (0.001, 5, 'none', 0.5)
+    assert main.parse_args(['--recipe', 'paper-benchmark', '--dataset', 'sunrgbd']).batch_size == 4
     assert main.parse_args([]).optimizer == 'sgd'

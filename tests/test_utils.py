@@ -6,6 +6,50 @@ import tensorflow.compat.v1 as tf
 import utils
 
 
+def lcn_reference(image):
+    """Jarrett et al. 2009, equations of section 2, by loops: [h, w, c] float64; weights scaled up near an edge."""
+    height, width, channels = image.shape
+
+    def blurred(x):
+        out = np.zeros((height, width, 1))
+        for i, j in np.ndindex(height, width):
+            total = 0.0
+            for p, q in np.ndindex(9, 9):
+                y, z = i + p - 4, j + q - 4
+                if 0 <= y < height and 0 <= z < width:
+                    weight = np.exp(-((p - 4) ** 2 + (q - 4) ** 2) / (2 * 2.0 ** 2))
+                    out[i, j] += weight * x[y, z].sum() / channels
+                    total += weight
+            out[i, j] /= total
+        return out
+
+    centred = image - blurred(image)
+    deviation = np.sqrt(blurred(centred ** 2))
+    return centred / np.maximum(deviation, deviation.mean())
+
+
+def test_lcn_equals_its_formula(graph):
+    images = np.random.RandomState(2).randint(0, 256, (2, 13, 7, 3)).astype(np.float32)
+    with tf.Session() as sess:
+        got = sess.run(utils.lcn(tf.constant(images)))
+        flat = sess.run(utils.lcn(tf.fill([1, 5, 6, 3], 77.0)))
+    np.testing.assert_allclose(got, [lcn_reference(image.astype(float)) for image in images], atol=1e-4)
+    assert np.abs(flat).max() < 0.1, 'a flat image has no contrast, at its edges neither'
+
+
+def test_dropout_is_a_function_of_seed_step_and_place(graph):
+    x, step = tf.ones([3, 20, 30, 8]), tf.placeholder(tf.int64, [])
+    out = {key: utils.dropout(x, 0.25, (seed, step), place)
+           for key, seed, place in (('a', 1, 'p'), ('b', 1, 'p'), ('seed', 2, 'p'), ('place', 1, 'q'))}
+    with tf.Session() as sess:
+        first, second = (sess.run(out, {step: number}) for number in (3, 4))
+    np.testing.assert_array_equal(first['a'], first['b'])
+    assert set(np.unique(first['a'])) == {0, np.float32(1 / 0.75)}
+    assert abs((first['a'] == 0).mean() - 0.25) < 0.02 and abs(first['a'].mean() - 1) < 0.02
+    for other in (first['seed'], first['place'], second['a']):
+        assert 0.2 < (other != first['a']).mean() < 0.55  # 2 * 0.25 * 0.75 where they are independent
+
+
 def pool_reference(x):
     """Max pooling by loops -> pooled values and, for each, the (row, column) of the first maximum; edges stay short."""
     batch, height, width, channels = x.shape

@@ -1,0 +1,204 @@
+"""download.py against a server on localhost: broken transfers, bad archives, wrong checksums."""
+import hashlib
+import http.server
+import io
+import os
+import tarfile
+import threading
+import zipfile
+
+import pytest
+
+import datasets
+import download
+from data import UserError
+
+CONTENT = os.urandom(3 << 20)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `content`; breaks off after `breaks` bytes, as often as that list is long."""
+    content, breaks, ranges, requests = b'', [], True, []
+
+    def do_GET(self):
+        first = 0
+        if self.ranges and self.headers.get('Range'):
+            first = int(self.headers['Range'].split('=')[1].rstrip('-'))
+        self.requests.append(first)
+        if self.path == '/missing':
+            self.send_error(404)
+            return
+        if first >= len(self.content):
+            self.send_error(416)
+            return
+        rest = self.content[first:]
+        self.send_response(206 if first else 200)
+        self.send_header('Content-Length', str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[:self.breaks.pop(0)] if self.breaks else rest)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    handler = type('Handler', (Server,), {'breaks': [], 'requests': []})
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as running:
+        threading.Thread(target=running.serve_forever, args=[0.01], daemon=True).start()
+        handler.url = 'http://127.0.0.1:%d/archive' % running.server_port
+        yield handler
+        running.shutdown()
+
+
+def test_interrupted_twice(server, tmp_path):
+    server.content, server.breaks = CONTENT, [1000000, 500000]
+    path = str(tmp_path / 'a')
+    download.fetch(server.url, path)
+    assert open(path, 'rb').read() == CONTENT
+    assert server.requests == [0, 1000000, 1500000]
+
+
+def test_host_that_knows_no_ranges(server, tmp_path):
+    server.content, server.breaks, server.ranges = CONTENT, [1000000], False
+    path = str(tmp_path / 'a')
+    download.fetch(server.url, path)
+    assert open(path, 'rb').read() == CONTENT
+    download.fetch(server.url, path)
+    assert open(path, 'rb').read() == CONTENT
+
+
+def test_another_process_goes_on(server, tmp_path):
+    """What one call left is not fetched again by the next, even when it is all there already."""
+    server.content, server.breaks = CONTENT, [7, 0, 0, 0, 0, 0]
+    path = str(tmp_path / 'a')
+    with pytest.raises(UserError, match='goes on from byte 7'):
+        download.fetch(server.url, path)
+    del server.requests[:], server.breaks[:]
+    download.fetch(server.url, path)
+    assert server.requests == [7] and open(path, 'rb').read() == CONTENT
+    download.fetch(server.url, path)
+    assert server.requests == [7, len(CONTENT)] and open(path, 'rb').read() == CONTENT
+
+
+def test_missing_file(server, tmp_path):
+    with pytest.raises(UserError, match='404'):
+        download.fetch(server.url.replace('archive', 'missing'), str(tmp_path / 'a'))
+
+
+def zipped(files, links=()):
+    """bytes of a zip of {name: content}; `links` are symbolic links, which hold their target."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, 'w') as archive:
+        for name, content in files.items():
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (0o120777 if name in links else 0o100644) << 16
+            archive.writestr(member, content)
+    return out.getvalue()
+
+
+def tarred(files, links=(), kind=tarfile.SYMTYPE):
+    """bytes of a tar of {name: content}; `links` are links, which hold their target."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode='w') as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            if name in links:
+                member.type, member.linkname = kind, content.decode()
+            else:
+                member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+GOOD = {'repo/data/train/a.png': b'abc', 'repo/data/train/b.png': b'', 'repo/data/train.txt': b'a b', 'repo/x': b'x'}
+DIGEST = hashlib.sha256(b'a.png\0' + hashlib.sha256(b'abc').digest()
+                        + b'b.png\0' + hashlib.sha256(b'').digest()).hexdigest()
+
+
+def tree(folder):
+    """{path below the folder: content} of all files, and of empty folders."""
+    found = {}
+    for root, folders, files in os.walk(folder):
+        for name in files:
+            with open(os.path.join(root, name), 'rb') as f:
+                found[os.path.relpath(os.path.join(root, name), folder)] = f.read()
+        if not folders and not files and root != folder:
+            found[os.path.relpath(root, folder)] = None
+    return found
+
+
+def serve(server, monkeypatch, content, md5=None, contents=None, into=''):
+    server.content = content
+    monkeypatch.setitem(download.SOURCES, 'camvid', download.Source(server.url, 'repo/data', into, md5, contents or {}))
+
+
+@pytest.mark.parametrize('pack', [zipped, tarred])
+def test_unpacked_and_verified(server, monkeypatch, tmp_path, pack):
+    content = pack(GOOD)
+    serve(server, monkeypatch, content, hashlib.md5(content).hexdigest(), {'train': (2, 3, DIGEST)}, 'below')
+    server.breaks.extend([10, 20])
+    download.download('camvid', str(tmp_path / 'd'))
+    assert tree(str(tmp_path / 'd' / 'below')) == {'train/a.png': b'abc', 'train/b.png': b'', 'train.txt': b'a b'}
+    assert os.listdir(str(tmp_path / 'd')) == ['below']
+    with pytest.raises(UserError, match='holds files already'):
+        download.download('camvid', str(tmp_path / 'd'))
+
+
+BAD = {'absolute': dict(GOOD, **{'/tmp/evil': b'x'}), 'above': dict(GOOD, **{'repo/data/../../../evil': b'x'}),
+       'above on Windows': dict(GOOD, **{'repo\\..\\evil': b'x'}), 'drive': dict(GOOD, **{'C:evil': b'x'}),
+       'link': dict(GOOD, **{'repo/data/link': b'../../../evil'}), 'absolute link': dict(GOOD, link=b'/etc'),
+       'no such folder': {'other/a': b'x'}}
+
+
+@pytest.mark.parametrize('name', sorted(BAD))
+@pytest.mark.parametrize('pack', [zipped, tarred])
+def test_bad_archive_leaves_nothing(server, monkeypatch, tmp_path, name, pack):
+    links = [member for member in BAD[name] if 'link' in member]
+    serve(server, monkeypatch, pack(BAD[name], links))
+    with pytest.raises(UserError, match='refused'):
+        download.download('camvid', str(tmp_path / 'd'))
+    assert tree(str(tmp_path)) == {'d': None}
+
+
+def test_hard_link_is_refused(server, monkeypatch, tmp_path):
+    serve(server, monkeypatch, tarred(BAD['link'], ['repo/data/link'], tarfile.LNKTYPE))
+    with pytest.raises(UserError, match='link'):
+        download.download('camvid', str(tmp_path / 'd'))
+    assert tree(str(tmp_path)) == {'d': None}
+
+
+@pytest.mark.parametrize('md5, contents, said', [
+    ('0' * 32, {}, 'MD5'), (None, {'train': (2, 3, '0' * 64)}, 'checksum'), (None, {'train': (2, 4, None)}, '4 bytes'),
+    (None, {'val': (1, 1, None)}, 'val: holds 0 files')])
+def test_wrong_checksum_leaves_nothing(server, monkeypatch, tmp_path, md5, contents, said):
+    serve(server, monkeypatch, zipped(GOOD), md5, contents)
+    with pytest.raises(UserError, match=said):
+        download.download('camvid', str(tmp_path / 'd'))
+    assert tree(str(tmp_path)) == {'d': None}
+
+
+def test_damaged_archive_leaves_nothing(server, monkeypatch, tmp_path):
+    content = bytearray(zipped({'repo/data/a': bytes(1000)}))
+    content[100] ^= 255
+    for broken in (bytes(content), content[:-30], b'', b'hello'):
+        serve(server, monkeypatch, broken or b' ')
+        with pytest.raises(UserError, match='refused'):
+            download.download('camvid', str(tmp_path / 'd'))
+        assert tree(str(tmp_path)) == {'d': None}
+
+
+def test_camvid_digests_are_those_of_the_release():
+    """original.md, section 1: bytes of train, val, test and of their annotations."""
+    sizes = {name: size for name, (_, size, _) in download.SOURCES['camvid'].contents.items()}
+    assert sizes == {'train': 94217878, 'val': 28543731, 'test': 59818424,
+                     'trainannot': 2160319, 'valannot': 528476, 'testannot': 1523706}
+
+
+def test_steps_where_an_account_is_needed(capsys):
+    for name in ('sartorius', 'sunrgbd'):
+        assert datasets.main([name, '--download']) == 2
+        out, err = capsys.readouterr()
+        assert 'DIR' in out and '1.' in out and len(err.splitlines()) == 1
+    assert datasets.main(['camvid', '--download']) == 2
+    assert '--data_dir' in capsys.readouterr().err

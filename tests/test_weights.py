@@ -1,0 +1,114 @@
+"""Starting weights: a made-up VGG16 file in Keras' layout, and an earlier run."""
+import os
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import weights_of, write_camvid, write_folder
+from test_segnet import SEGNET, conv_reference
+
+import main
+import segnet
+import weights
+from data import UserError
+
+ENCODER = SEGNET[:13]
+
+
+def write_vgg16(path):
+    """The layout of vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5; returns {layer: (kernel, bias)}."""
+    rng, values = np.random.RandomState(6), {}
+    with h5py.File(path, 'w') as file:
+        for layer, channels, filters in ENCODER:
+            name = 'block%s_conv%s' % (layer[4], layer[-1])
+            values[layer] = [(rng.normal(size=shape) * 0.05).astype(np.float32)
+                             for shape in ((3, 3, channels, filters), (filters,))]
+            group = file.create_group(name)
+            names = [name + '_W_1:0', name + '_b_1:0']
+            group.attrs['weight_names'] = [one.encode() for one in names]
+            for one, value in zip(names, values[layer]):
+                group[one] = value
+    return values
+
+
+def test_vgg16_is_the_same_function(graph, tmp_path):
+    """conv1_1 of SegNet on an RGB image equals VGG16's on the same image as Keras prepares it, away from the border."""
+    stored = write_vgg16(str(tmp_path / 'vgg.h5'))
+    values = weights.vgg16(str(tmp_path / 'vgg.h5'))
+    assert sorted(values) == sorted('%s/%s' % (layer, kind) for layer, _, _ in ENCODER
+                                    for kind in ('weights', 'biases'))
+    for layer in ('conv1_2', 'conv5_3'):
+        for kind, value in zip(('weights', 'biases'), stored[layer]):
+            np.testing.assert_array_equal(values['%s/%s' % (layer, kind)], value)
+    images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
+    segnet.build('segnet', tf.constant(images), 4, is_training=False)
+    given, fresh = weights.fitting(values, tf.global_variables(), 4, '--vgg16')
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for variable, value in given:
+            variable.load(value, sess)
+        got = sess.run(graph.get_tensor_by_name('segnet/conv1_1/BiasAdd:0'))
+    prepared = images[..., ::-1].astype(float) - [103.939, 116.779, 123.68]  # keras imagenet_utils, mode caffe
+    expected = conv_reference(prepared, *[value.astype(float) for value in stored['conv1_1']])
+    np.testing.assert_allclose(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-3)
+    assert len(given) == 26 and 'conv1_1_D/weights' in fresh and 'conv1_1_bn/gamma' in fresh
+
+
+def test_vgg16_bad_files(tmp_path):
+    path = str(tmp_path / 'vgg.h5')
+    with pytest.raises(UserError, match='vgg.h5: not Keras'):
+        weights.vgg16(path)
+    with open(path, 'w') as f:
+        f.write('hello')
+    with pytest.raises(UserError, match='vgg.h5: not Keras'):
+        weights.vgg16(path)
+    write_vgg16(path)
+    with h5py.File(path, 'a') as file:
+        del file['block5_conv2']
+    with pytest.raises(UserError, match='vgg.h5: not Keras'):
+        weights.vgg16(path)
+    with pytest.raises(UserError, match='--vgg16: its weights want --input raw'):
+        main.parse_args(['--vgg16', path, '--model', 'segnet-basic'])
+    with pytest.raises(UserError, match='give one of them'):
+        main.parse_args(['--vgg16', path, '--init_from', path])
+
+
+def start(folder, output, *flags):
+    return main.train(main.parse_args(['--data_dir', folder, '--output', output, '--model', 'segnet-basic', '--height',
+                                       '23', '--width', '31', '--batch_size', '2', '--steps', '1', '--learning_rate',
+                                       '1e-9'] + list(flags)))
+
+
+def test_init_from_a_run(tmp_path, capsys):
+    """Another data set with three classes for eleven: all weights are there but the classifier, which is fresh."""
+    camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
+    first, second, third = [str(tmp_path / name) for name in ('first', 'second', 'third')]
+    start(camvid, first, '--dataset', 'camvid', '--learning_rate', '0.1')
+    start(write_folder(str(tmp_path / 'own')), second, '--dataset', 'folder', '--init_from', first)
+    assert 'as initialized: conv_classifier/biases, conv_classifier/weights' in capsys.readouterr().out
+    start(camvid, third, '--dataset', 'camvid', '--init_from', first)
+    assert 'as initialized: none' in capsys.readouterr().out
+    given, got, whole = weights_of(first), weights_of(second), weights_of(third)
+    for name in given:
+        if name.endswith(('/weights', '/gamma')):
+            np.testing.assert_allclose(whole[name], given[name], atol=1e-6)
+            if 'classifier' not in name:
+                np.testing.assert_allclose(got[name], given[name], atol=1e-6)
+    assert got['segnet-basic/conv_classifier/weights'].shape == (1, 1, 64, 3)
+    with pytest.raises(UserError, match='--init_from .*: has conv1/biases, which this network has not'):
+        start(camvid, str(tmp_path / 'other'), '--dataset', 'camvid', '--model', 'segnet', '--init_from', first)
+    with pytest.raises(UserError, match='no such run folder'):
+        start(camvid, str(tmp_path / 'other'), '--dataset', 'camvid', '--init_from', str(tmp_path / 'none'))
+    assert not os.path.exists(str(tmp_path / 'other')), 'nothing written half'
+
+
+def test_fitting_refuses_other_shapes(graph):
+    segnet.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 5, is_training=False)
+    variables = tf.global_variables()
+    with pytest.raises(UserError, match=r'FILE: conv2/weights has shape \[3, 3, 64, 64\], this network has \[7, 7'):
+        weights.fitting({'conv2/weights': np.zeros((3, 3, 64, 64))}, variables, 5, 'FILE')
+    with pytest.raises(UserError, match='FILE: conv_classifier/biases has shape'):
+        weights.fitting({'conv_classifier/biases': np.zeros((1, 5))}, variables, 5, 'FILE')
+    given, fresh = weights.fitting({'conv_classifier/biases': np.ones(11)}, variables, 5, 'FILE')
+    assert not given and 'conv_classifier/biases' in fresh
