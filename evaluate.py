@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 import batches
 import data
 import metrics
+import paper
 import plots
 import runs
 import segnet
@@ -69,12 +70,13 @@ def predictions_of_split(sess, scoring):
             i += 1
 
 
-def score_split(sess, scoring, num_classes, panel=(), bf_images=0):
+def score_split(sess, scoring, num_classes, panel=(), bf_images=0, bf_form='matching'):
     """One pass over the split.
 
     Args:
       panel: examples whose predictions are wanted.
       bf_images: examples that BF is taken over, the first ones.
+      bf_form: as `metrics.boundary_f1`.
     Returns:
       scores: dict as from `metrics.scores`, with confusion (rows the truth), BF and bf_images.
       shown: {i: uint8 prediction [h, w]} for the examples `panel`, at their labels' own sizes.
@@ -83,7 +85,7 @@ def score_split(sess, scoring, num_classes, panel=(), bf_images=0):
     for i, label, prediction in predictions_of_split(sess, scoring):
         counts += metrics.confusion(label, prediction, num_classes)
         if i < bf_images:
-            bf.append(metrics.boundary_f1(label, prediction, num_classes))
+            bf.append(metrics.boundary_f1(label, prediction, num_classes, bf_form))
         if i in panel:
             shown[i] = prediction
     known = [value for value in bf if value is not None]
@@ -113,8 +115,8 @@ def population_statistics(sess, dataset, flags):
         variable.load((total / steps).astype(np.float32), sess)
 
 
-def table(class_names, scores):
-    """Scores as lines of text."""
+def table(class_names, scores, papers=()):
+    """Scores in percent as lines of text; `papers`: rows as from `paper.rows`, put below."""
     def cell(x):
         return '     -' if x is None else '%6.1f' % (100 * x)
 
@@ -122,6 +124,9 @@ def table(class_names, scores):
     rows += ['%-16s   %s %s' % (name[:16], cell(accuracy), cell(iou))
              for name, accuracy, iou in zip(class_names, scores['accuracy'], scores['IoU'])]
     rows += ['   '.join('%s %s' % (name, cell(scores[name]).strip()) for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU'))]
+    rows += ['   '.join('%s %s' % (name, '-' if value is None else '%.1f' % value)
+                        for name, value in zip(('G', 'C', 'mIoU', 'BF'), values))
+             + '   the paper on the test split: ' + where for where, values in papers]
     return '\n'.join(rows)
 
 
@@ -139,13 +144,15 @@ def parse_args(argv=None):
                         help='best by validation, or the newest')
     parser.add_argument('--bf_images', type=int, help='take the boundary measure BF over the first so '
                         'many images only; 0 for none (default: all)')
+    parser.add_argument('--bf_form', choices=('matching', 'distance'), default='matching',
+                        help="BF as the authors' script, by one-to-one matching, or by distance as Csurka et al. 2013")
     parser.add_argument('--batch_size', type=int, default=4, help='images at a time; scores do not depend on it')
     parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to run without one')
     return parser.parse_args(argv)
 
 
 def evaluate(args):
-    """Scores `args.run`; prints a table, writes metrics.json and the picture of results. Returns the scores."""
+    """Scores `args.run`; prints a table, writes metrics.json, pictures and confusion-SPLIT.csv. Returns the scores."""
     config = runs.read_config(args.run)
     flags = config['flags']
     runs.check_positive(args, 'batch_size')
@@ -167,12 +174,16 @@ def evaluate(args):
             panel = plots.panel_examples(dataset, args.split)
             images = len(dataset.examples[args.split])
             result, shown = score_split(sess, scoring, num_classes, panel,
-                                        images if args.bf_images is None else args.bf_images)
-    print(table(dataset.class_names, result))
+                                        images if args.bf_images is None else args.bf_images, args.bf_form)
+    print(table(dataset.class_names, result, paper.rows(dataset.name, flags['model'], flags['class_weights'])))
     result.update(class_names=dataset.class_names, step=step, bn=args.bn, checkpoint=args.checkpoint, images=images,
+                  bf_form=args.bf_form,
                   command=runs.command(), revision=runs.revision())
     runs.update_json(os.path.join(args.run, 'metrics.json'), {args.split: result})
     plots.panel(dataset, args.split, shown, os.path.join(args.run, dataset.panel))
+    confusion = os.path.join(args.run, 'confusion-' + args.split)
+    runs.write_text(confusion + '.csv', metrics.confusion_csv(result['confusion'], dataset.class_names))
+    plots.confusion(np.array(result['confusion']), dataset.class_names, confusion + '.png')
     return result
 
 

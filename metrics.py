@@ -45,6 +45,13 @@ def scores(counts):
             'accuracy': [number(x) for x in accuracy], 'IoU': [number(x) for x in iou]}
 
 
+def confusion_csv(counts, class_names):
+    """Confusion matrix as CSV text: a row a true class, a column a predicted one, in pixels."""
+    lines = [['truth \\ prediction'] + list(class_names)]
+    lines += [[name] + [str(count) for count in row] for name, row in zip(class_names, counts)]
+    return ''.join(','.join(line) + '\n' for line in lines)
+
+
 def boundary(region):
     """bool [h, w] -> bool [h, w]: where the region's edge passes between a pixel and those right of and below it.
 

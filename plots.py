@@ -43,6 +43,22 @@ def loss_curves(log, path):
     save(figure, path)
 
 
+def confusion(counts, class_names, path):
+    """Confusion matrix [num_classes, num_classes]: a row a true class, cells in percent of its pixels."""
+    share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 2 + 0.45 * len(class_names)
+    figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
+    axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
+    ticks = np.arange(len(class_names))
+    axes.set(xticks=ticks, yticks=ticks, xlabel='prediction', ylabel='truth (rows sum to 100%)')
+    axes.set_xticklabels(class_names, rotation=90)
+    axes.set_yticklabels(class_names)
+    for i, j in np.argwhere(share >= 0.5):
+        axes.text(j, i, '%.0f' % share[i, j], ha='center', va='center', fontsize=8,
+                  color='white' if share[i, j] > 60 else 'black')
+    save(figure, path)
+
+
 def colored(label, colors):
     """uint8 class ids [h, w] -> uint8 RGB [h, w, 3]; void is white."""
     table = np.full((256, 3), 255, np.uint8)

@@ -12,7 +12,7 @@ import main
 
 RANK = {'main': 5, 'evaluate': 4, 'describe': 4, 'weights': 4, 'runs': 3, 'optimize': 3, 'segnet': 3, 'utils': 2,
         'batches': 2, 'datasets': 2, 'plots': 2, 'sample': 1, 'own': 1, 'sun': 1, 'download': 1, 'metrics': 1,
-        'data': 0, 'quiet': 0}
+        'paper': 0, 'data': 0, 'quiet': 0}
 FILES = sorted(glob.glob(os.path.join(ROOT, '*.py')))
 
 

@@ -223,6 +223,21 @@ def test_scores_of_a_known_prediction(camvid_folder):
     assert sorted(shown) == [1, 4] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
 
 
+def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, tmp_path, capsys):
+    output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--class_weights', 'none')
+    args = evaluate.parse_args([output, '--split', 'test', '--bf_form', 'distance'])
+    scores = evaluate.evaluate(args)
+    out = capsys.readouterr().out
+    assert 'G 84.0   C 54.6   mIoU 46.3   BF 36.7   the paper on the test split: table 1, natural' in out
+    with open(os.path.join(output, 'confusion-test.csv')) as f:
+        rows = [line.strip().split(',') for line in f]
+    assert rows[0][1:] == list(datasets.CAMVID) == [row[0] for row in rows[1:]]
+    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == scores['confusion']
+    assert cv2.imread(os.path.join(output, 'confusion-test.png')).shape[0] > 300
+    stored = json.load(open(os.path.join(output, 'metrics.json')))['test']
+    assert stored['bf_form'] == 'distance' and stored['BF'] == scores['BF'] and stored['bn'] == 'population'
+
+
 def test_population_statistics_equal_numpy(camvid_folder):
     """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
     dataset = data.preload(datasets.camvid(camvid_folder), ('train', 'val'))

@@ -68,6 +68,11 @@ def test_equal_to_scikit_learn():
                                                                     average='macro', zero_division=0))
 
 
+def test_confusion_csv():
+    text = metrics.confusion_csv([[3, 1], [0, 2]], ['sky', 'car'])
+    assert text == 'truth \\ prediction,sky,car\nsky,3,1\ncar,0,2\n'
+
+
 # ---------------------------------------------------------------- the boundary measure
 
 def boundary_reference(region):
@@ -117,9 +122,9 @@ def bf_reference(label, prediction, num_classes, form, tolerance):
 
 @pytest.mark.parametrize('form', ['matching', 'distance'])
 def test_bf_equals_brute_force(form, monkeypatch):
-    """200 small maps of blobs in all; the tolerance widened to 1 to 3 pixels, or it would be none."""
+    """200 small maps of blobs; the tolerance widened to 1 to 3 pixels, or it would be none."""
     rng = np.random.RandomState(5)
-    for i in range(100):
+    for i in range(200):
         (height, width), tolerance = rng.randint(5, 14, 2), rng.choice([0.0075, 0.1, 0.2])
         maps = np.kron(rng.randint(0, 3, (2, 4, 4)), np.ones((1, 4, 4))).astype(np.uint8)
         label, prediction = maps[:, :height, :width]
