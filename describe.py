@@ -4,7 +4,7 @@ import collections
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import segnet
+import networks
 
 Layer = collections.namedtuple('Layer', 'name kind shape parameters multiply_adds')  # shape: (height, width, channels)
 KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2DBackpropInput': 'deconvolution',
@@ -15,7 +15,7 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
 def layers(model, height, width, num_classes):
     """The network's layers for one image, in order: list of `Layer`; a layer's parameters are with its batch norm's."""
     with tf.Graph().as_default() as graph:
-        segnet.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)
+        networks.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)
         sizes = collections.Counter()
         for variable in tf.trainable_variables():
             layer = variable.op.name.split('/')[1]

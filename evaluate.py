@@ -13,10 +13,10 @@ import tensorflow.compat.v1 as tf
 import batches
 import data
 import metrics
+import networks
 import paper
 import plots
 import runs
-import segnet
 import utils
 
 Scoring = collections.namedtuple('Scoring', 'initializer images labels predictions sizes')
@@ -34,7 +34,7 @@ def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False
       predictions: [batch, max height, max width] uint8 class ids; 0 beyond an image's own size.
       probabilities: [batch, height, width, num_classes] float32, at the network's size.
     """
-    logits = segnet.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse)
+    logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse)
     probabilities = tf.nn.softmax(logits)
     height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
 
@@ -104,7 +104,7 @@ def population_statistics(sess, dataset, flags):
     start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
                                                 batches.NO_AUGMENTATION, flags['fit'])
     del tf.get_collection_ref(utils.BN_STATISTICS)[:]
-    segnet.build(flags['model'], images, len(dataset.class_names), True, flags['input'], reuse=True)
+    networks.build(flags['model'], images, len(dataset.class_names), True, flags['input'], reuse=True)
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))
     sess.run(*start(0))
     totals = [np.zeros(variable.shape.as_list()) for variable in moving]

@@ -17,10 +17,10 @@ import data
 import datasets
 import describe
 import evaluate
+import networks
 import optimize
 import plots
 import runs
-import segnet
 import utils
 import weights
 from data import UserError
@@ -37,7 +37,7 @@ def recipe(name, model, dataset):
         return dict(sgd, learning_rate=0.001, batch_size=4 if dataset == 'sunrgbd' else 5, class_weights='none',
                     dropout=0.5, select_by='G')
     # Models/segnet_solver.prototxt, segnet_basic_solver.prototxt
-    return dict(sgd, learning_rate=0.001 if model == 'segnet' else 0.1, batch_size=4,
+    return dict(sgd, learning_rate=0.1 if networks.is_basic(model) else 0.001, batch_size=4,
                 class_weights='released' if dataset == 'camvid' else 'median')
 
 
@@ -59,14 +59,14 @@ def parse_args(argv=None):
     group.add_argument('--shift', type=int, default=0, help='move by up to so many pixels each way')
     group.add_argument('--jitter', type=float, default=0.0, help='change colours by up to this share')
     group = parser.add_argument_group('training')
-    group.add_argument('--model', choices=sorted(segnet.NETWORKS), default='segnet', help='the network')
-    group.add_argument('--input', choices=sorted(segnet.INPUTS),
-                       help='what the network sees: raw, BGR 0..255 (default of segnet, as released); lrn, local '
-                            'response normalization (default of segnet-basic, as released); lcn, local contrast '
-                            'normalization (section 3 of the paper)')
-    group.add_argument('--dropout', type=float, default=0.0,
-                       help="share dropped in training at the places of the released Bayesian networks; 0.5: section 4 "
-                            "of the paper")
+    group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='the network')
+    group.add_argument('--input', choices=sorted(networks.INPUTS),
+                       help='what the network sees: raw, BGR 0..255 (default, as the released SegNet); lrn, local '
+                            'response normalization (default of the networks of table 1, as SegNet-Basic); lcn, local '
+                            'contrast normalization (section 3 of the paper)')
+    group.add_argument('--dropout', type=float,
+                       help="share dropped in training at the network's places for it (default: 0.5 for the Bayesian "
+                            "networks, else 0; section 4 of the paper: 0.5)")
     group.add_argument('--vgg16', metavar='PATH', help="start the encoder with VGG16's weights: the path of Keras' "
                        'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or download')
     group.add_argument('--init_from', metavar='RUN', help='start with the weights of an earlier run (its best); the '
@@ -106,17 +106,18 @@ def parse_args(argv=None):
         parser.set_defaults(**recipe(args.recipe, args.model, args.dataset))
         args = parser.parse_args(argv)
     runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate', 'patience')
+    args.dropout = networks.default_dropout(args.model) if args.dropout is None else args.dropout
     for name, low, high in (('momentum', 0, 1), ('weight_decay', 0, 1), ('scale', 1, 10), ('shift', 0, 10000),
                             ('jitter', 0, 1), ('dropout', 0, 0.99), ('seed', 0, 2 ** 32 - 1)):
         if not low <= getattr(args, name) <= high:
             raise UserError('--%s %s: must lie between %s and %s' % (name, getattr(args, name), low, high))
     if args.crop and min(args.crop) < 1:
         raise UserError('--crop %d %d: must be above 0' % tuple(args.crop))
-    args.input = args.input or segnet.default_input(args.model)
+    args.input = args.input or networks.default_input(args.model)
     if args.vgg16 and args.init_from:
         raise UserError('--vgg16 and --init_from: give one of them; both set the starting weights')
     if args.vgg16 and args.input != 'raw':
-        raise UserError('--vgg16: its weights want --input raw and a network with VGG16\'s encoder (--model segnet)')
+        raise UserError('--vgg16: its weights want --input raw and VGG16\'s encoder (--model segnet)')
     return args
 
 
@@ -164,11 +165,11 @@ def training_graph(args, dataset, balance, total):
         key = args.seed, tf.train.get_or_create_global_step()
         return utils.dropout(x, args.dropout, key, place) if args.dropout else x
 
-    logits = segnet.build(args.model, images, len(dataset.class_names), True, args.input, drop)
+    logits = networks.build(args.model, images, len(dataset.class_names), True, args.input, drop)
     loss = optimize.loss(logits, labels, balance)
     rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
     step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay,
-                                lambda variable: segnet.multipliers(args.model, variable), args.optimizer)
+                                lambda variable: networks.multipliers(args.model, variable), args.optimizer)
     return start, {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
 
 

@@ -1,6 +1,8 @@
-"""SegNet and SegNet-Basic (Badrinarayanan, Kendall and Cipolla, arXiv 1511.00561) as graph-building functions.
+"""SegNet, SegNet-Basic and the variants of the paper's table 1 (Badrinarayanan, Kendall and Cipolla, arXiv 1511.00561).
 
-Opens no session, looks at no flag, knows no data set. Scopes bear the layer names of the authors' released prototxts.
+Builds graphs; opens no session, looks at no flag, knows no data set. Scopes bear the layer names of the authors'
+released prototxts. Each network takes x [batch, h, w, 3], num_classes, is_training and drop(x, place), and returns
+logits [batch, h, w, num_classes]; `networks.build` calls it.
 """
 import tensorflow.compat.v1 as tf
 
@@ -15,26 +17,15 @@ ENCODER = [      # (filters, convolutions); VGG16's 13 convolutions, 3x3. The de
 ]
 
 
-INPUTS = {  # what a network can see instead of BGR, 0..255
-    'raw': lambda x: x,     # segnet_train.prototxt: neither scaled nor centred, batch norm does both
-    'lrn': utils.lrn,       # segnet_basic_train.prototxt
-    'lcn': utils.lcn,       # section 3 of the paper, for SegNet-Basic and its variants
-}
-
-
 def segnet(x, num_classes, is_training, drop):
     """SegNet: each decoder undoes one encoder; the last decoder convolution is the classifier (segnet_train.prototxt).
 
-    `drop` acts at the six places of train_segnet_sun.prototxt and of Bayesian SegNet.
+    `drop` acts at the six places of bayesian_segnet_train.prototxt and train_segnet_sun.prototxt.
     """
-    def conv_bn_relu(x, filters, name):
-        x = utils.conv(x, filters, 3, name)
-        return tf.nn.relu(utils.batch_norm(x, is_training, name + '_bn', beta=0.001))
-
     pooled = []
     for level, (filters, convolutions) in enumerate(ENCODER, 1):
         for i in range(1, convolutions + 1):
-            x = conv_bn_relu(x, filters, 'conv%d_%d' % (level, i))
+            x = utils.conv_bn_relu(x, filters, 3, 'conv%d_%d' % (level, i), is_training)
         encoded = x
         x, indices = utils.max_pool_with_argmax(x)  # [batch, ceil(h/2), ceil(w/2), filters]
         x = drop(x, 'encdrop%d' % level) if level >= 3 else x
@@ -43,72 +34,69 @@ def segnet(x, num_classes, is_training, drop):
         filters, convolutions = ENCODER[level - 1]
         x = utils.unpool(x, *pooled.pop())  # back to the size of the level's encoder
         for i in range(convolutions, 1, -1):
-            x = conv_bn_relu(x, filters, 'conv%d_%d_D' % (level, i))
+            x = utils.conv_bn_relu(x, filters, 3, 'conv%d_%d_D' % (level, i), is_training)
         if level > 1:
-            x = conv_bn_relu(x, ENCODER[level - 2][0], 'conv%d_1_D' % level)
+            x = utils.conv_bn_relu(x, ENCODER[level - 2][0], 3, 'conv%d_1_D' % level, is_training)
         x = drop(x, 'decdrop%d' % level) if level >= 3 else x
     return utils.conv(x, num_classes, 3, 'conv1_1_D')  # [batch, h, w, num_classes]
 
 
-def segnet_basic(x, num_classes, is_training, drop):
-    """SegNet-Basic: 4 encoders, 4 decoders, 7x7, 64 maps, no ReLU in the decoder (segnet_basic_train.prototxt).
+VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder, eight ways to decode
+    'bilinear-interpolation':              {'upsample': 'bilinear'},
+    'segnet-basic':                        {'upsample': 'indices', 'decoder': 'full'},
+    'segnet-basic-encoderaddition':        {'upsample': 'indices', 'decoder': 'full', 'addition': True},
+    'segnet-basic-singlechanneldecoder':   {'upsample': 'indices', 'decoder': 'single channel'},
+    'fcn-basic':                           {'upsample': 'deconv', 'reduction': True, 'addition': True},
+    'fcn-basic-noaddition':                {'upsample': 'deconv', 'reduction': True},
+    'fcn-basic-nodimreduction':            {'upsample': 'deconv', 'addition': True},
+    'fcn-basic-noaddition-nodimreduction': {'upsample': 'deconv'},
+}
+
+
+def segnet_basic(x, num_classes, is_training, drop, upsample, decoder=None, addition=False, reduction=False):
+    """SegNet-Basic and its variants: 4 encoders and 4 decoders, 7x7, 64 maps (segnet_basic_train.prototxt).
 
     `drop` acts at the four places of bayesian_segnet_basic_train.prototxt.
-    """
-    def conv_bn(x, name):
-        return utils.batch_norm(utils.conv(x, 64, 7, name), is_training, name + '_bn')
 
-    pooled = []
+    Args:
+      upsample: by 'indices', by a learnt 'deconv' (8x8, starts as bilinear), or 'bilinear' in one go.
+      decoder: what follows the unpooling, a 'full' 7x7 convolution or a 'single channel' one for each map; batch norm,
+        no ReLU.
+      addition: the maps of the encoder of the same size are added: SegNet's before pooling, FCN's after.
+      reduction: 1x1 convolutions first reduce FCN's maps to num_classes.
+    """
+    encoded, pooled, indices = [x], [x], [None]  # by level, that of 0 is the input
     for level in range(1, 5):
-        encoded = tf.nn.relu(conv_bn(x, 'conv%d' % level))
-        x, indices = utils.max_pool_with_argmax(encoded)  # [batch, ceil(h/2), ceil(w/2), 64]
+        x = utils.batch_norm(utils.conv(x, 64, 7, 'conv%d' % level), is_training, 'conv%d_bn' % level)
+        encoded.append(tf.nn.relu(x))
+        x, places = utils.max_pool_with_argmax(encoded[level])  # [batch, ceil(h/2), ceil(w/2), 64]
         x = drop(x, 'encdrop%d' % level) if level >= 3 else x
-        pooled.append((indices, encoded))
+        pooled.append(x)
+        indices.append(places)
+    if upsample == 'bilinear':
+        return utils.upsample_bilinear(utils.conv(x, num_classes, 1, 'conv_classifier'), encoded[0])
+    if upsample == 'deconv':
+        return fcn_decoder(pooled, num_classes, addition, reduction)
     for level in range(4, 0, -1):
-        x = utils.unpool(x, *pooled.pop())  # back to the size of the level's encoder
-        x = conv_bn(x, 'conv_decode%d' % level)
+        x, name = utils.unpool(x, indices[level], encoded[level]), 'conv_decode%d' % level
+        x = utils.conv(x, 64, 7, name) if decoder == 'full' else utils.depthwise_conv(x, 7, name)
+        x = utils.batch_norm(x, is_training, name + '_bn')
+        x = x + encoded[level] if addition else x
         x = drop(x, 'decdrop%d' % level) if level >= 3 else x
     return utils.conv(x, num_classes, 1, 'conv_classifier')  # [batch, h, w, num_classes]
 
 
-NETWORKS = {'segnet': segnet, 'segnet-basic': segnet_basic}
+def fcn_decoder(pooled, num_classes, addition, reduction):
+    """FCN-Basic's decoder (figure 3 of the paper): upsampled by two and added to what the encoder pooled, four times.
 
-
-def default_input(name):
-    """What the released `name` sees: one of INPUTS."""
-    return 'lrn' if 'basic' in name else 'raw'
-
-
-def no_dropout(x, name):
-    """Leaves `x` as it is."""
-    return x
-
-
-def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropout, reuse=False):
-    """The network `name` under the scope `name`.
-
-    Args:
-      images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
-      num_classes: int, void not counted.
-      is_training: Python bool; batch norm by the batch (True) or by the moving averages (False).
-      input_norm: one of INPUTS, applied to BGR 0..255; None for the released network's own.
-      drop: function (x, place) -> x, dropout at the places of the released Bayesian network.
-      reuse: take the variables of an earlier call.
-    Returns:
-      logits [batch, height, width, num_classes] float32.
+    `pooled`: the input, and what each encoder pooled. Without `reduction` a 1x1 classifier ends it.
     """
-    with tf.variable_scope(name, reuse=reuse):
-        x = INPUTS[input_norm or default_input(name)](tf.reverse(tf.cast(images, tf.float32), [-1]))
-        return NETWORKS[name](x, num_classes, is_training, drop)
+    def reduced(x, level):
+        return utils.conv(x, num_classes, 1, 'conv_reduce%d' % level) if reduction else x
 
-
-def multipliers(name, variable):
-    """(learning rate, weight decay) multipliers of a trainable variable, as `param` blocks of the released prototxts.
-
-    Biases learn twice as fast and do not decay. SegNet's batch-norm shift does not decay; SegNet-Basic's does, since
-    its prototxt gives batch norm no `param` block.
-    """
-    kind = variable.op.name.split('/')[-1]
-    if kind == 'biases':
-        return 2.0, 0.0
-    return 1.0, 0.0 if kind == 'beta' and name == 'segnet' else 1.0
+    x = reduced(pooled[4], 4)
+    for level in range(4, 0, -1):
+        x = utils.deconv(x, x.shape.as_list()[-1], 8, 2, pooled[level - 1], 'deconv%d' % level)
+        if addition and level > 1:
+            x += reduced(pooled[level - 1], level - 1)
+    return x if reduction else utils.conv(x, num_classes, 1, 'conv_classifier')  # [batch, h, w, num_classes]

@@ -19,15 +19,69 @@ def variable(name, shape, initializer, trainable=True):
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
 
-def conv(x, filters, kernel_size, name):
-    """[batch, h, w, c] -> [batch, h, w, filters], with biases; weights by He et al. 2015 ('msra' in the prototxts)."""
+def conv(x, filters, kernel_size, name, rate=1):
+    """[batch, h, w, c] -> [batch, h, w, filters], with biases; weights by He et al. 2015 ('msra' in the prototxts).
+
+    `rate`: distance of the kernel's taps; above 1 the convolution is dilated.
+    """
     with tf.variable_scope(name):
         channels = x.shape.as_list()[-1]
         stddev = np.sqrt(2.0 / (kernel_size * kernel_size * channels))
         weights = variable('weights', [kernel_size, kernel_size, channels, filters],
                            tf.random_normal_initializer(stddev=stddev))
         biases = variable('biases', [filters], tf.zeros_initializer())
-        return tf.nn.bias_add(tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME'), biases)
+        return tf.nn.bias_add(tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1]), biases)
+
+
+def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
+    """Convolution, batch norm and ReLU, in the order of segnet_train.prototxt and with its initial shift of 0.001."""
+    x = conv(x, filters, kernel_size, name, rate)
+    return tf.nn.relu(batch_norm(x, is_training, name + '_bn', beta=0.001))
+
+
+def depthwise_conv(x, kernel_size, name):
+    """[batch, h, w, c] -> the same shape: each map is convolved with a filter of its own; with biases."""
+    with tf.variable_scope(name):
+        channels = x.shape.as_list()[-1]
+        weights = variable('weights', [kernel_size, kernel_size, channels, 1],
+                           tf.random_normal_initializer(stddev=np.sqrt(2.0) / kernel_size))
+        biases = variable('biases', [channels], tf.zeros_initializer())
+        return tf.nn.bias_add(tf.nn.depthwise_conv2d(x, weights, [1, 1, 1, 1], 'SAME'), biases)
+
+
+def bilinear_kernel(kernel_size, stride, channels):
+    """float32 [kernel_size, kernel_size, channels, channels] that upsamples each map by `stride`, bilinearly.
+
+    Its taps lie in the middle 2 * stride of the kernel; a kernel as wide as that is FCN's.
+    """
+    centre = (kernel_size - 1) / 2.0
+    row = np.maximum(1 - np.abs(np.arange(kernel_size) - centre) / stride, 0)
+    return (np.outer(row, row)[:, :, None, None] * np.eye(channels)).astype(np.float32)
+
+
+def deconv(x, filters, kernel_size, stride, like, name):
+    """[batch, h, w, c] -> [batch, height and width of `like`, filters], ceil(height / stride) being h; no biases.
+
+    Starts as bilinear upsampling where c is `filters`, else by He et al. 2015.
+    """
+    with tf.variable_scope(name):
+        channels = x.shape.as_list()[-1]
+        if channels == filters:
+            start = tf.constant_initializer(bilinear_kernel(kernel_size, stride, channels))
+        else:
+            start = tf.random_normal_initializer(stddev=np.sqrt(2.0 * stride ** 2 / (kernel_size ** 2 * channels)))
+        weights = variable('weights', [kernel_size, kernel_size, filters, channels], start)
+        shape = tf.concat([tf.shape(x)[:1], tf.shape(like)[1:3], [filters]], 0)
+        y = tf.nn.conv2d_transpose(x, weights, shape, [1, stride, stride, 1], 'SAME')
+        y.set_shape(like.shape[:3].concatenate(filters))
+        return y
+
+
+def upsample_bilinear(x, like):
+    """[batch, h, w, c] -> [batch, height and width of `like`, c], bilinear, at pixel centres."""
+    y = tf.image.resize_bilinear(x, tf.shape(like)[1:3], half_pixel_centers=True)
+    y.set_shape(like.shape[:3].concatenate(x.shape[3]))
+    return y
 
 
 def batch_norm(x, is_training, name, beta=0.0):
@@ -104,6 +158,11 @@ def dropout(x, rate, key, name):
     layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
     kept = tf.random.stateless_uniform(tf.shape(x), tf.stack([layer_seed, tf.cast(number, tf.int32)])) >= rate
     return tf.where(kept, x / (1.0 - rate), tf.zeros_like(x))
+
+
+def max_pool(x, size=2, stride=2):
+    """[batch, h, w, c] -> [batch, ceil(h/stride), ceil(w/stride), c]."""
+    return tf.nn.max_pool(x, [1, size, size, 1], [1, stride, stride, 1], 'SAME')
 
 
 def max_pool_with_argmax(x):

@@ -177,14 +177,14 @@ def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
 
 def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, monkeypatch):
     output = str(tmp_path / 'run')
-    real = evaluate.segnet.build
+    real = evaluate.networks.build
 
     def explodes(name, images, num_classes, is_training, *others, **named):
         logits = real(name, images, num_classes, is_training, *others, **named)
         step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
         return logits / (5.0 - step) if is_training else logits
 
-    monkeypatch.setattr(main.segnet, 'build', explodes)
+    monkeypatch.setattr(main.networks, 'build', explodes)
     with pytest.raises(FloatingPointError, match='at step 6, after .* lower --learning_rate'):
         train(camvid_folder, output, '--steps', '9')
     assert tf.train.latest_checkpoint(os.path.join(output, 'checkpoints')).endswith('model-4')

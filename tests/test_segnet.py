@@ -5,6 +5,7 @@ import scipy.ndimage
 import tensorflow.compat.v1 as tf
 from test_utils import pool_reference
 
+import networks
 import segnet
 
 # Layers of the released prototxts, in order, with (input, output) channels for 11 classes.
@@ -37,11 +38,11 @@ def expected_variables(model, layers, kernel):
                                                           ('segnet-basic', SEGNET_BASIC, 7, 1416587)])
 def test_variables(graph, model, layers, kernel, count):
     images = tf.placeholder(tf.uint8, [None, None, None, 3])
-    segnet.build(model, images, 11, is_training=True)
+    networks.build(model, images, 11, is_training=True)
     variables = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     assert variables == expected_variables(model, layers, kernel)
     assert sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables()) == count
-    segnet.build(model, images, 11, is_training=False, reuse=True)
+    networks.build(model, images, 11, is_training=False, reuse=True)
     assert len(tf.global_variables()) == len(variables), 'the evaluation tower adds no variable'
     assert set(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)) == set(tf.global_variables())
 
@@ -49,12 +50,12 @@ def test_variables(graph, model, layers, kernel, count):
 def test_released_multipliers(graph):
     """segnet_train.prototxt: biases 2/0, batch-norm shift 1/0, others 1/1; Basic's shift decays."""
     for model, beta in (('segnet', 0.0), ('segnet-basic', 1.0)):
-        segnet.build(model, tf.zeros([1, 8, 8, 3]), 11, is_training=True)
+        networks.build(model, tf.zeros([1, 8, 8, 3]), 11, is_training=True)
         expected = {'weights': (1, 1), 'biases': (2, 0), 'gamma': (1, 1), 'beta': (1, beta)}
         variables = [v for v in tf.trainable_variables() if v.op.name.startswith(model + '/')]
         assert len(variables) > 30
         for variable in variables:
-            assert segnet.multipliers(model, variable) == expected[variable.op.name.split('/')[-1]]
+            assert networks.multipliers(model, variable) == expected[variable.op.name.split('/')[-1]]
 
 
 def random_weights(sess, rng):
@@ -130,7 +131,7 @@ def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, ref
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
-    logits = segnet.build(model, tf.constant(images), 3, is_training=False)
+    logits = networks.build(model, tf.constant(images), 3, is_training=False)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         weights = random_weights(sess, rng)
@@ -140,11 +141,11 @@ def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, ref
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize('model', sorted(segnet.NETWORKS))
+@pytest.mark.parametrize('model', sorted(networks.NETWORKS))
 def test_any_size_and_no_batch_mates(graph, model):
     """Any height and width; an image's logits do not depend on what else is in the batch."""
     images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
-    logits = segnet.build(model, images_ph, 5, is_training=False)
+    logits = networks.build(model, images_ph, 5, is_training=False)
     rng = np.random.RandomState(1)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())

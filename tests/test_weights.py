@@ -9,7 +9,7 @@ from conftest import weights_of, write_camvid, write_folder
 from test_segnet import SEGNET, conv_reference
 
 import main
-import segnet
+import networks
 import weights
 from data import UserError
 
@@ -42,7 +42,7 @@ def test_vgg16_is_the_same_function(graph, tmp_path):
         for kind, value in zip(('weights', 'biases'), stored[layer]):
             np.testing.assert_array_equal(values['%s/%s' % (layer, kind)], value)
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
-    segnet.build('segnet', tf.constant(images), 4, is_training=False)
+    networks.build('segnet', tf.constant(images), 4, is_training=False)
     given, fresh = weights.fitting(values, tf.global_variables(), 4, '--vgg16')
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -104,7 +104,7 @@ def test_init_from_a_run(tmp_path, capsys):
 
 
 def test_fitting_refuses_other_shapes(graph):
-    segnet.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 5, is_training=False)
+    networks.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 5, is_training=False)
     variables = tf.global_variables()
     with pytest.raises(UserError, match=r'FILE: conv2/weights has shape \[3, 3, 64, 64\], this network has \[7, 7'):
         weights.fitting({'conv2/weights': np.zeros((3, 3, 64, 64))}, variables, 5, 'FILE')

@@ -1,0 +1,73 @@
+"""All networks by name: `build` is the one door to them. Builds graphs; opens no session, looks at no flag."""
+import functools
+
+import tensorflow.compat.v1 as tf
+
+import baselines
+import segnet
+import utils
+
+# A flag value is the paper's name in lower case.
+NETWORKS = {'segnet': segnet.segnet, 'bayesian-segnet': segnet.segnet}
+NETWORKS.update({name: functools.partial(segnet.segnet_basic, **variant) for name, variant in segnet.VARIANTS.items()})
+NETWORKS['bayesian-segnet-basic'] = NETWORKS['segnet-basic']
+NETWORKS.update({'fcn': functools.partial(baselines.fcn, learnt=False),
+                 'fcn-deconv': functools.partial(baselines.fcn, learnt=True),
+                 'deconvnet': baselines.deconvnet, 'deeplab-largefov': baselines.deeplab_largefov,
+                 'unet': baselines.unet})
+
+INPUTS = {  # what a network can see instead of BGR, 0..255
+    'raw': lambda x: x,     # segnet_train.prototxt: neither scaled nor centred, batch norm does both
+    'lrn': utils.lrn,       # segnet_basic_train.prototxt
+    'lcn': utils.lcn,       # section 3 of the paper, for SegNet-Basic and its variants
+}
+
+
+def default_input(name):
+    """What `name` sees unless told otherwise: LRN for the networks of table 1, as the released SegNet-Basic."""
+    return 'lrn' if is_basic(name) else 'raw'
+
+
+def is_basic(name):
+    """Whether `name` has SegNet-Basic's encoder."""
+    return name in segnet.VARIANTS or name == 'bayesian-segnet-basic'
+
+
+def default_dropout(name):
+    """Share dropped: 0.5 in the Bayesian networks, as released; none in the others."""
+    return 0.5 if name.startswith('bayesian') else 0.0
+
+
+def no_dropout(x, place):
+    """Leaves `x` as it is."""
+    return x
+
+
+def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropout, reuse=False):
+    """The network `name` under the scope `name`.
+
+    Args:
+      images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
+      num_classes: int, void not counted.
+      is_training: Python bool; batch norm by the batch (True) or by the moving averages (False).
+      input_norm: one of INPUTS, applied to BGR 0..255; None for the network's own.
+      drop: function (x, place) -> x, dropout at the network's places for it.
+      reuse: take the variables of an earlier call.
+    Returns:
+      logits [batch, height, width, num_classes] float32.
+    """
+    with tf.variable_scope(name, reuse=reuse):
+        x = INPUTS[input_norm or default_input(name)](tf.reverse(tf.cast(images, tf.float32), [-1]))
+        return NETWORKS[name](x, num_classes, is_training, drop)
+
+
+def multipliers(name, variable):
+    """(learning rate, weight decay) multipliers of a trainable variable, as `param` blocks of the released prototxts.
+
+    Biases learn twice as fast and do not decay. SegNet's batch-norm shift does not decay; SegNet-Basic's does, since
+    its prototxt gives batch norm no `param` block.
+    """
+    kind = variable.op.name.split('/')[-1]
+    if kind == 'biases':
+        return 2.0, 0.0
+    return 1.0, 0.0 if kind == 'beta' and not is_basic(name) else 1.0

@@ -1,0 +1,117 @@
+"""Every network by name: parameters against the papers, a step that moves all, any size, deconvolutions."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import networks
+import optimize
+import utils
+
+NAMES = sorted(networks.NETWORKS)
+
+
+def parameters(name, kinds=('weights',)):
+    """Number of trained values for 11 classes."""
+    with tf.Graph().as_default():
+        networks.build(name, tf.zeros([1, 32, 32, 3]), 11, is_training=False)
+        return sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables()
+                   if v.op.name.split('/')[-1] in kinds)
+
+
+def test_there_are_sixteen():
+    assert len(NAMES) == 16
+
+
+# Convolution weights, by hand from the papers' layers (paper.md, "Parameter arithmetic", and each layer table).
+ENCODER = 7 * 7 * 3 * 64 + 3 * 7 * 7 * 64 * 64
+VGG16 = 9 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 2 * 256 * 256 + 256 * 512 + 5 * 512 * 512)
+EXPECTED = {
+    'bilinear-interpolation': ENCODER + 64 * 11,
+    'segnet-basic': ENCODER + 4 * 7 * 7 * 64 * 64 + 64 * 11,
+    'segnet-basic-encoderaddition': ENCODER + 4 * 7 * 7 * 64 * 64 + 64 * 11,
+    'segnet-basic-singlechanneldecoder': 624768,
+    'fcn-basic': 645312,
+    'fcn-basic-noaddition': ENCODER + 64 * 11 + 4 * 8 * 8 * 11 * 11,
+    'fcn-basic-nodimreduction': ENCODER + 4 * 8 * 8 * 64 * 64 + 64 * 11,
+    'fcn-basic-noaddition-nodimreduction': ENCODER + 4 * 8 * 8 * 64 * 64 + 64 * 11,
+    'fcn': VGG16 + 49 * 512 * 4096 + 4096 * 4096 + 4096 * 11 + 512 * 11 + 256 * 11,
+    'fcn-deconv': VGG16 + 49 * 512 * 4096 + 4096 * 4096 + 4096 * 11 + 512 * 11 + 256 * 11
+                  + (2 * 4 * 4 + 16 * 16) * 11 * 11,
+    'deconvnet': VGG16 + 2 * 49 * 512 * 1024 + 1024 * 1024 + VGG16 - 9 * 3 * 64 + 9 * 64 * 64 + 64 * 11,
+    'deeplab-largefov': VGG16 + 9 * 512 * 1024 + 1024 * 1024 + 1024 * 11,
+}
+
+
+@pytest.mark.parametrize('name', sorted(EXPECTED))
+def test_convolution_weights(name):
+    assert parameters(name) == EXPECTED[name]
+
+
+def test_unet_has_the_known_number_of_parameters():
+    """31,030,593 is the number passed on for one input channel, one class and biases in the up-convolutions."""
+    ours, up_biases = parameters('unet', ('weights', 'biases')), 512 + 256 + 128 + 64
+    assert ours - 2 * 9 * 64 - 10 * (64 + 1) + up_biases == 31030593
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_one_step_moves_every_variable_and_any_size_predicts(graph, name):
+    """A training step at 45x61; then a prediction there, and of a single row of pixels."""
+    rng = np.random.RandomState(2)
+    images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
+    logits = networks.build(name, tf.constant(images), 3, is_training=True)
+    assert logits.shape.as_list() == [2, 45, 61, 3]
+    loss = optimize.loss(logits, tf.constant(labels.astype(np.uint8)), np.ones(3))
+    step_op = optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers(name, variable))
+    images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
+    predicted = networks.build(name, images_ph, 3, is_training=False, reuse=True)
+    variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        before = sess.run(variables)
+        sess.run(step_op)
+        for variable, old, new in zip(variables, before, sess.run(variables)):
+            assert (old != new).any() and np.isfinite(new).all(), variable.op.name
+        for height, width in ((45, 61), (1, 17)):
+            out = sess.run(predicted, {images_ph: rng.randint(0, 256, (1, height, width, 3))})
+            assert out.shape == (1, height, width, 3) and np.isfinite(out).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NAMES)
+def test_full_size_predicts(graph, name):
+    logits = networks.build(name, tf.zeros([1, 360, 480, 3], tf.uint8), 11, is_training=False)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        assert np.isfinite(sess.run(logits)).all()
+
+
+@pytest.mark.parametrize('kernel_size, stride, height, width', [(8, 2, 23, 30), (4, 2, 5, 7), (16, 8, 9, 17)])
+def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, width):
+    """Away from the border; into an odd size; each map by itself."""
+    like = tf.zeros([2, height, width, 1])
+    x = np.random.RandomState(3).rand(2, -(-height // stride), -(-width // stride), 3).astype(np.float32)
+    got, whole = utils.deconv(tf.constant(x), 3, kernel_size, stride, like, 'd'), np.array(x.shape[1:3]) * stride
+    expected = tf.image.resize_bilinear(x, whole, half_pixel_centers=True)[:, :height, :width]
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        got, expected = sess.run([got, expected])
+    inside = slice(stride, -stride)
+    assert got.shape == (2, height, width, 3)
+    np.testing.assert_allclose(got[:, inside, inside], expected[:, inside, inside], atol=1e-5)
+
+
+def test_addition_is_of_the_encoders_own_map(graph):
+    """With decoders that give nothing but their shift, EncoderAddition hands the first encoder's maps on."""
+    images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
+    name = 'segnet-basic-encoderaddition'
+    logits = networks.build(name, tf.constant(images), 64, is_training=False)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            if 'conv_decode' in variable.op.name and variable.op.name.endswith(('gamma', 'beta')):
+                variable.load(np.zeros(64, np.float32), sess)
+            if variable.op.name.endswith('classifier/weights'):
+                variable.load(np.eye(64, dtype=np.float32)[None, None], sess)
+        relu = [op for op in graph.get_operations() if op.type == 'Relu'][0].outputs[0]
+        got, encoded = sess.run([logits, relu])
+    np.testing.assert_allclose(got, encoded, atol=1e-6)
