@@ -60,7 +60,7 @@ def sample(data_dir=None):
         name = examples[split][i]
         height, width, rows = images[name]
         masks = data.cell_masks(path, height, width, rows)
-        grey = cells.render(masks, CELLS[rows[0][1]], name)
+        grey = cells.render(masks, [CELLS[class_id] for _, class_id, _ in rows], name)
         return np.repeat(grey[:, :, None], 3, 2), data.cells_label(masks, rows, height, width)
 
     size = next(iter(images.values()))[:2]

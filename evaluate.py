@@ -12,17 +12,43 @@ import tensorflow.compat.v1 as tf
 
 import batches
 import data
+import datasets
 import metrics
 import networks
 import paper
 import plots
 import runs
 import utils
+import weights
+from data import UserError
 
 Scoring = collections.namedtuple('Scoring', 'initializer images labels predictions sizes')
 
 
-def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False):
+def sampled(flags, images, num_classes, samples, bn, reuse):
+    """Monte-Carlo dropout: mean and variance of the softmax over `samples` masks, as test_bayesian_segnet.py.
+
+    The layers before the first dropout are the same in all samples and run once.
+
+    Args:
+      images: [1, height, width, 3]; one image at a time, so that its masks do not depend on others.
+    Returns:
+      mean: [1, height, width, num_classes] float32.
+      variance: [1, height, width] float32, the mean over the classes.
+    """
+    places = []
+
+    def drop(x, place):
+        places.append(place)
+        x = tf.tile(x, [samples, 1, 1, 1]) if len(places) == 1 else x
+        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), place) if flags['dropout'] else x
+
+    logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], drop, reuse)
+    mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)
+    return mean, tf.reduce_mean(variance, -1)
+
+
+def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False, samples=0):
     """The one way predictions are made.
 
     Args:
@@ -30,12 +56,18 @@ def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False
       images: [batch, height, width, 3] uint8 or float32 RGB, at the size that the network sees.
       sizes: [batch, 2] int32, the height and width at which each prediction is wanted.
       bn: 'moving' normalizes by the kept statistics, 'batch' by the batch at hand (to show the harm).
+      samples: of Monte-Carlo dropout, for a batch of one; 0 leaves dropout off (which averages the weights).
     Returns:
       predictions: [batch, max height, max width] uint8 class ids; 0 beyond an image's own size.
       probabilities: [batch, height, width, num_classes] float32, at the network's size.
+      variance: [batch, height, width] float32, over the samples, mean of the classes; 0 without samples.
     """
-    logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse)
-    probabilities = tf.nn.softmax(logits)
+    if samples:
+        probabilities, variance = sampled(flags, images, num_classes, samples, bn, reuse)
+    else:
+        logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse)
+        probabilities = tf.nn.softmax(logits)
+        variance = tf.zeros_like(probabilities[..., 0])
     height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
 
     def at_own_size(item):
@@ -45,14 +77,14 @@ def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False
         return tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
 
     predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.uint8, parallel_iterations=1)
-    return predictions, probabilities
+    return predictions, probabilities, variance
 
 
-def scoring_graph(dataset, split, flags, batch_size, bn='moving', reuse=False):
+def scoring_graph(dataset, split, flags, batch_size, bn='moving', reuse=False, samples=0):
     """Batches of `split` and their predictions by the run of `flags`, at the labels' own sizes -> Scoring."""
     initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
-                                                                 batch_size, flags['fit'])
-    predictions, _ = prediction_graph(flags, images, len(dataset.class_names), sizes, bn, reuse)
+                                                                 1 if samples else batch_size, flags['fit'])
+    predictions, _, _ = prediction_graph(flags, images, len(dataset.class_names), sizes, bn, reuse, samples)
     return Scoring(initializer, images, labels, predictions, sizes)
 
 
@@ -132,14 +164,16 @@ def table(class_names, scores, papers=()):
 
 def parse_args(argv=None):
     """Every setting of a scoring."""
-    parser = argparse.ArgumentParser(description='Scores a trained run on a split.',
+    parser = argparse.ArgumentParser(description='Scores a trained run, or a file of weights, on a split.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('run', help='run folder, as written by main.py')
-    parser.add_argument('--split', default='val', help='train, val or test, where the data set has it')
+    parser.add_argument('run', nargs='?', help='run folder, as written by main.py')
+    parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
     parser.add_argument('--data_dir', help='folder of the data set (default: that of the run)')
     parser.add_argument('--bn', choices=('population', 'moving', 'batch'), default='population',
                         help='batch-norm statistics: of one pass over the training split, as the paper; the averages '
                              'kept in training; or of each batch, to show the harm')
+    parser.add_argument('--samples', type=int, help='samples of Monte-Carlo dropout; 0 averages the weights instead '
+                        '(default: 0; for the Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best by validation, or the newest')
     parser.add_argument('--bf_images', type=int, help='take the boundary measure BF over the first so '
@@ -148,43 +182,86 @@ def parse_args(argv=None):
                         help="BF as the authors' script, by one-to-one matching, or by distance as Csurka et al. 2013")
     parser.add_argument('--batch_size', type=int, default=4, help='images at a time; scores do not depend on it')
     parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to run without one')
-    return parser.parse_args(argv)
+    group = parser.add_argument_group('weights from elsewhere, instead of a run')
+    group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
+                       '--bn moving if compute_bn_statistics.py wrote it)')
+    group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network that they are of')
+    group.add_argument('--dataset', choices=sorted(datasets.DATASETS), help='what to score on')
+    group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
+    args = parser.parse_args(argv)
+    runs.check_positive(args, 'batch_size')
+    if args.samples is not None and args.samples < 0:
+        raise UserError('--samples %d: must be 0 or more' % args.samples)
+    if bool(args.run) == bool(args.weights):
+        raise UserError('give a run folder, or --weights FILE with --model and --dataset')
+    if args.weights and not (args.model and args.dataset):
+        raise UserError('--weights %s: give --model and --dataset too' % args.weights)
+    return args
+
+
+def described(args):
+    """(folder for the scores, data set, flags of the run): of `args.run`, or made up for `args.weights`."""
+    if args.run:
+        config = runs.read_config(args.run)
+        flags = config['flags']
+        return args.run, runs.open_dataset(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
+    dataset = runs.open_dataset(args.dataset, args.data_dir)
+    flags = {'model': args.model, 'input': networks.default_input(args.model), 'fit': 'resize', 'seed': 1,
+             'height': dataset.size[0], 'width': dataset.size[1], 'batch_size': args.batch_size,
+             'class_weights': 'median', 'dropout': networks.default_dropout(args.model), 'precision': 'float32'}
+    folder = args.output or os.path.join('Output', '%s-%s-weights' % (args.dataset, args.model))
+    return folder, dataset, flags
 
 
 def evaluate(args):
-    """Scores `args.run`; prints a table, writes metrics.json, pictures and confusion-SPLIT.csv. Returns the scores."""
-    config = runs.read_config(args.run)
-    flags = config['flags']
-    runs.check_positive(args, 'batch_size')
+    """Scores a run or weights on each `--split`; prints tables, writes metrics.json, pictures, confusion-SPLIT.csv.
+
+    Returns:
+      {split: scores}.
+    """
+    folder, dataset, flags = described(args)
     device = runs.device_name(args.device)
-    dataset = runs.open_dataset(flags['dataset'], args.data_dir or flags['data_dir'], config)
-    runs.check_split(dataset, args.split)
-    splits = {args.split, 'train'} if args.bn == 'population' else {args.split}
-    dataset = data.preload(dataset, sorted(splits))
-    num_classes = len(dataset.class_names)
+    for split in args.split:
+        runs.check_split(dataset, split)
+    dataset = data.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
+    samples = networks.default_samples(flags['model']) if args.samples is None else args.samples
+    name = args.weights or args.run
+    loaded, results = weights.load(name, args.checkpoint), {}
+    os.makedirs(folder, exist_ok=True)
     with tf.Graph().as_default():
-        scoring = scoring_graph(dataset, args.split, flags, args.batch_size, args.bn)
-        saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
+        scorings = [scoring_graph(dataset, split, flags, args.batch_size, args.bn, i > 0, samples)
+                    for i, split in enumerate(args.split)]
+        given = weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name)
         with tf.Session(config=runs.session_config(args.device, flags['precision'])) as sess:
-            step = runs.restore(sess, saver, args.run, args.checkpoint)
-            print('%s: %s weights of step %d, batch norm by %s statistics, %s'
-                  % (args.run, args.checkpoint, step, args.bn, device))
+            for variable, value in given:
+                variable.load(value, sess)
+            print('%s: %s, batch norm by %s statistics, %s, %s'
+                  % (name, loaded.what, args.bn, '%d samples' % samples if samples else 'no dropout', device))
             if args.bn == 'population':
                 population_statistics(sess, dataset, flags)
-            panel = plots.panel_examples(dataset, args.split)
-            images = len(dataset.examples[args.split])
-            result, shown = score_split(sess, scoring, num_classes, panel,
-                                        images if args.bf_images is None else args.bf_images, args.bf_form)
-    print(table(dataset.class_names, result, paper.rows(dataset.name, flags['model'], flags['class_weights'])))
-    result.update(class_names=dataset.class_names, step=step, bn=args.bn, checkpoint=args.checkpoint, images=images,
-                  bf_form=args.bf_form,
-                  command=runs.command(), revision=runs.revision())
-    runs.update_json(os.path.join(args.run, 'metrics.json'), {args.split: result})
-    plots.panel(dataset, args.split, shown, os.path.join(args.run, dataset.panel))
-    confusion = os.path.join(args.run, 'confusion-' + args.split)
-    runs.write_text(confusion + '.csv', metrics.confusion_csv(result['confusion'], dataset.class_names))
-    plots.confusion(np.array(result['confusion']), dataset.class_names, confusion + '.png')
-    return result
+            for split, scoring in zip(args.split, scorings):
+                images = len(dataset.examples[split])
+                bf_images = images if args.bf_images is None else args.bf_images
+                scores, shown = score_split(sess, scoring, len(dataset.class_names),
+                                            plots.panel_examples(dataset, split), bf_images, args.bf_form)
+                scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=samples,
+                              checkpoint=args.checkpoint, images=images, bf_form=args.bf_form, device=device,
+                              command=runs.command(), revision=runs.revision())
+                print('%s, %d images' % (split, images))
+                print(table(dataset.class_names, scores, paper.rows(dataset.name, flags['model'],
+                                                                    flags['class_weights'])), flush=True)
+                write_scores(folder, dataset, split, scores, shown)
+                results[split] = scores
+    return results
+
+
+def write_scores(folder, dataset, split, scores, shown):
+    """The entry of `split` in metrics.json, the picture of results, the confusion matrix as CSV and picture."""
+    runs.update_json(os.path.join(folder, 'metrics.json'), {split: scores})
+    plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
+    confusion = os.path.join(folder, 'confusion-' + split)
+    runs.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
+    plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png')
 
 
 if __name__ == '__main__':

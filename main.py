@@ -69,8 +69,9 @@ def parse_args(argv=None):
                             "networks, else 0; section 4 of the paper: 0.5)")
     group.add_argument('--vgg16', metavar='PATH', help="start the encoder with VGG16's weights: the path of Keras' "
                        'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or download')
-    group.add_argument('--init_from', metavar='RUN', help='start with the weights of an earlier run (its best); the '
-                       'classifier starts afresh where the number of classes differs')
+    group.add_argument('--init_from', metavar='RUN|FILE', help='start with the weights of an earlier run (its best), '
+                       "of a .npz or of the authors' .caffemodel; the classifier starts afresh where the number of "
+                       'classes differs')
     group.add_argument('--recipe', choices=('paper-table1', 'paper-benchmark', 'released'),
                        help='sets optimizer, learning rate, schedule, batch size, class weights and dropout together: '
                             'section 3 or section 4 of the paper (also --select_by G), or the released solvers; a flag '
@@ -185,9 +186,9 @@ def check_finite(fetched, step, log, folder):
 def starting_weights(args):
     """What --vgg16 or --init_from names -> {name below the network's scope: array}, and the flag."""
     if args.vgg16:
-        return weights.vgg16(args.vgg16), '--vgg16 %s' % args.vgg16
+        return weights.vgg16(args.vgg16).values, '--vgg16 %s' % args.vgg16
     if args.init_from:
-        return weights.of_run(args.init_from), '--init_from %s' % args.init_from
+        return weights.load(args.init_from).values, '--init_from %s' % args.init_from
     return {}, ''
 
 

@@ -38,6 +38,11 @@ def default_dropout(name):
     return 0.5 if name.startswith('bayesian') else 0.0
 
 
+def default_samples(name):
+    """Samples of Monte-Carlo dropout, as the released inference prototxts: 4, 8 for Basic; none without dropout."""
+    return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
+
+
 def no_dropout(x, place):
     """Leaves `x` as it is."""
     return x

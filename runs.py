@@ -231,11 +231,6 @@ class Log:
         self.events.close()
 
 
-def resume(sess, saver, folder):
-    """Restores the newest checkpoint of a run, if there is one; returns its step, or 0."""
-    return restore(sess, saver, folder, 'last') if checkpoint(folder, 'last', needed=False) else 0
-
-
 def checkpoint(folder, which, needed=True):
     """Path of the `which` ('best' or 'last') checkpoint of a run; None if there is none and it is not `needed`."""
     path = tf.train.latest_checkpoint(os.path.join(folder, {'best': 'best', 'last': 'checkpoints'}[which]))
@@ -244,9 +239,11 @@ def checkpoint(folder, which, needed=True):
     return path
 
 
-def restore(sess, saver, folder, which):
-    """Restores the `which` ('best' or 'last') checkpoint of a run; returns its step."""
-    path = checkpoint(folder, which)
+def resume(sess, saver, folder):
+    """Restores the newest checkpoint of a run, if there is one; returns its step, or 0."""
+    path = checkpoint(folder, 'last', needed=False)
+    if path is None:
+        return 0
     saver.restore(sess, path)
     return int(path.split('-')[-1])
 

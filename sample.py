@@ -16,15 +16,15 @@ NUM_IMAGES = 64
 HEIGHT, WIDTH = 128, 176  # small enough that SegNet learns them in minutes on two CPU cores
 COLUMNS = 'id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta'  # Kaggle's
 
-# Ranges are (low, high), high excluded, in pixels; `cells` is for an image of HEIGHT x WIDTH.
+# Ranges are (low, high), high excluded, in pixels; `cells` is for an image of HEIGHT x WIDTH, which holds all three.
 Shape = collections.namedtuple('Shape', 'cells radius stretch arms arm_length arm_radius clumped neurites')
 SHAPES = {
     # compact spindles and triangles in clumps, with short processes
-    'shsy5y': Shape((10, 15), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
+    'shsy5y': Shape((4, 7), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
     # few and large, with long arms
-    'astro': Shape((4, 6), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
+    'astro': Shape((2, 3), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
     # small round somata far apart; their many thin processes are no part of the mask, as in the real labels
-    'cort': Shape((10, 16), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
+    'cort': Shape((4, 7), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
 }
 
 UNIT = 1024  # fixed point: a pixel is 1024 units
@@ -65,33 +65,36 @@ def cell(rng, shape, y, x, height, width):
     return mask
 
 
-def cells(name, cell_type, height=HEIGHT, width=WIDTH):
-    """Draws the cells of image `name`: a list of [height, width] bool that do not overlap."""
-    rng, shape = np.random.RandomState([zlib.crc32(name.encode()), 0]), SHAPES[cell_type]
-    wanted = max(1, rng.randint(*shape.cells) * height * width // (HEIGHT * WIDTH))
-    masks, centres, taken = [], [], np.zeros([height, width], bool)
-    for _ in range(20 * wanted):  # tries, since a crowded image has no room for more
-        y, x = rng.randint(height), rng.randint(width)
-        if shape.clumped and centres and rng.randint(2):
-            y, x = np.array(centres[rng.randint(len(centres))]) + rng.randint(-24, 25, 2)
-        mask = cell(rng, shape, int(y), int(x), height, width)
-        free = mask & ~taken
-        if free.sum() >= max(SMALLEST, mask.sum() * 7 // 8):
-            masks, centres, taken = masks + [free], centres + [(y, x)], taken | mask
-        if len(masks) == wanted:
-            break
-    return masks
+def cells(name, height=HEIGHT, width=WIDTH):
+    """Draws the cells of image `name`: a list of (cell type, [height, width] bool) that do not overlap."""
+    rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
+    drawn, taken = [], np.zeros([height, width], bool)
+    for cell_type in ('astro', 'shsy5y', 'cort'):  # the large ones while there is room
+        shape, centres = SHAPES[cell_type], []
+        wanted = max(1, rng.randint(*shape.cells) * height * width // (HEIGHT * WIDTH))
+        for _ in range(20 * wanted):  # tries, since a crowded image has no room for more
+            y, x = rng.randint(height), rng.randint(width)
+            if shape.clumped and centres and rng.randint(2):
+                y, x = np.array(centres[rng.randint(len(centres))]) + rng.randint(-24, 25, 2)
+            mask = cell(rng, shape, int(y), int(x), height, width)
+            free = mask & ~taken
+            if free.sum() >= max(SMALLEST, mask.sum() * 7 // 8):
+                drawn.append((cell_type, free))
+                centres.append((y, x))
+                taken |= mask
+            if len(centres) == wanted:
+                break
+    return drawn
 
 
 def write_csv(path, seed=SEED, num_images=NUM_IMAGES):
-    """Writes the cells of `num_images` images as Kaggle's table, one row a cell, the cell types by turns."""
+    """Writes the cells of `num_images` images as Kaggle's table, one row a cell."""
     rng = np.random.RandomState(seed)
     with open(path, 'w', newline='\n') as file:
         file.write(COLUMNS + '\n')
-        for i in range(num_images):
+        for _ in range(num_images):
             name = '%06x%06x' % tuple(rng.randint(1 << 24, size=2))
-            cell_type = list(SHAPES)[i % len(SHAPES)]
-            for mask in cells(name, cell_type):
+            for cell_type, mask in cells(name):
                 file.write('%s,%s,%d,%d,%s,,,,\n' % (name, data.rle_encode(mask), WIDTH, HEIGHT, cell_type))
 
 
@@ -116,15 +119,20 @@ def debris(rng, union, num_neurites):
 
 
 def pattern(rng, cell_type, height, width):
-    """What fills a cell type's interior: [height, width] float32, mean 0 and standard deviation about 1 for each."""
-    if cell_type in ('shsy5y', 'cort'):  # bright grains, or dark ones
-        grains = noise(rng, height, width, 1) ** 2
-        return (grains - grains.mean()) / grains.std() * (1 if cell_type == 'shsy5y' else -1)
-    angle, (y, x) = rng.uniform(0, 2 * np.pi), np.mgrid[:height, :width]  # fibres
-    return np.sqrt(2) * np.cos(2 * np.pi * (y * np.sin(angle) + x * np.cos(angle)) / 4)
+    """What fills a cell: fine grains, fibres or a lattice of granules, [height, width] float32.
+
+    Mean 0 and standard deviation 1 or so for each, so that only their shape tells them apart.
+    """
+    if cell_type == 'shsy5y':
+        return noise(rng, height, width, 0.6)
+    angle, (y, x) = rng.uniform(0, 2 * np.pi), 2 * np.pi * np.mgrid[:height, :width]
+    along, across = y * np.sin(angle) + x * np.cos(angle), y * np.cos(angle) - x * np.sin(angle)
+    if cell_type == 'astro':
+        return np.sqrt(2) * np.cos(along / 5)
+    return 2 * np.cos(along / 8) * np.cos(across / 8)
 
 
-def render(masks, cell_type, name):
+def render(masks, cell_types, name):
     """Renders image `name`, as under a phase-contrast microscope: [height, width] uint8.
 
     Brightness is the difference of two blurs of the thickness: dark rims inside, a bright halo outside, and an
@@ -133,20 +141,20 @@ def render(masks, cell_type, name):
 
     Args:
       masks: [cells, height, width] bool, at least one cell.
+      cell_types: their names.
     """
     rng, union = np.random.RandomState([zlib.crc32(name.encode()), 1]), np.any(masks, axis=0)
     height, width = union.shape
     thickness = np.zeros([height, width], np.float32)
-    gain = np.ones([height, width], np.float32)
-    for mask in masks:  # one by one: touching cells keep a seam
-        gain[mask] = rng.uniform(0.8, 1.2)  # cells differ in contrast
+    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # the background's
+    for mask, cell_type in zip(masks, cell_types):  # one by one: touching cells keep a seam
+        filling = rng.uniform(0.8, 1.2) * pattern(rng, cell_type, height, width)  # cells differ in contrast
+        texture[mask] = filling[mask]
         distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
         thickness += rng.uniform(0.8, 1.2) * np.minimum(distance / 2, 1)
-    thickness += debris(rng, union, SHAPES[cell_type].neurites * len(masks))
+    thickness += debris(rng, union, sum(SHAPES[cell_type].neurites for cell_type in cell_types))
     phase = cv2.GaussianBlur(thickness, (0, 0), 2.5) - 0.8 * cv2.GaussianBlur(thickness, (0, 0), 0.7)
-    patches = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)
-    texture = 24 * np.where(union, gain * pattern(rng, cell_type, height, width), patches)
-    image = 128 + 6 * noise(rng, height, width, 50) + 2 * noise(rng, height, width, 0.5) + texture
+    image = 128 + 6 * noise(rng, height, width, 50) + 2 * noise(rng, height, width, 0.5) + 24 * texture
     image += rng.uniform(80, 100) * phase
     return np.clip(np.rint(128 + 1.6 * (image - 128)), 0, 255).astype(np.uint8)
 

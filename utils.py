@@ -179,19 +179,23 @@ def unpool(x, indices, like):
     The result has the shape of `like`, the encoder's own map: never 2h x 2w, which shears the map where its height
     or width is odd. Only the shape of `like` is used, and only once `x` is there, so the map itself can be freed.
     The scatter is TensorFlow's own for the gradient of pooling, many times faster on a CPU than `tf.scatter_nd`.
+    Where `x` holds several samples of each image, all take the image's indices.
 
     TensorFlow 1.15 uses the map: where nothing else does, its optimizer moves a ReLU from before the pooling behind
     it, and a window with no positive value then has another index in prediction than in training.
     """
-    shape = tf.shape(like)
+    shape = tf.concat([tf.shape(x)[:1], tf.shape(like)[1:]], 0)
+    samples = [tf.shape(x)[0] // tf.shape(indices)[0], 1, 1, 1]
+    indices = tf.tile(indices, samples)  # costs nothing for a single sample
 
     @tf.custom_gradient
     def scatter(x):
         with tf.control_dependencies([x]):
-            zeros = like if tf.__version__.startswith('1.') else tf.fill(shape, tf.zeros([], x.dtype))
+            old = tf.__version__.startswith('1.')
+            zeros = tf.tile(like, samples) if old else tf.fill(shape, tf.zeros([], x.dtype))
         y = tf.raw_ops.MaxPoolGradWithArgmax(input=zeros, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
                                              strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
-        y.set_shape(like.shape)
+        y.set_shape(x.shape[:1].concatenate(like.shape[1:]))
         return y, lambda gradient: gather(gradient, indices)
 
     return scatter(x)

@@ -1,13 +1,21 @@
-"""Starting weights: VGG16 as Keras gives it, or an earlier run of one's own.
+"""Weights from outside: VGG16 as Keras gives it, an earlier run, a .npz, or the authors' .caffemodel.
 
 Values are named by layer below the network's scope, as 'conv1_1/weights'. Reads files; builds no tensors.
 """
+import collections
+import os
+import zipfile
+import zlib
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import caffe
 import runs
+import utils
 from data import UserError
 
+Weights = collections.namedtuple('Weights', 'values step what')  # {name: array}; of a run's step, or None; in words
 VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
              'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5')
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
@@ -16,7 +24,7 @@ VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted fro
 
 
 def vgg16(path):
-    """The 13 convolutions of Keras' VGG16 without top -> {name: array}, for BGR input 0..255 without mean subtraction.
+    """The 13 convolutions of Keras' VGG16 without top -> `Weights`, for BGR input 0..255 without mean subtraction.
 
     Keras kept the weights' BGR, which SegNet sees too. VGG16 wants the mean subtracted, SegNet's input is raw: what the
     mean adds to the first convolution is taken out of its biases, which is the same but for the padded border.
@@ -35,16 +43,59 @@ def vgg16(path):
     except (OSError, KeyError) as error:
         raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s)" % (path, error))
     values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
-    return values
+    return Weights(values, None, 'the encoder of VGG16')
 
 
-def of_run(folder):
-    """The best weights of a run, or its newest -> {name: array}."""
-    flags = runs.read_config(folder)['flags']
-    path = runs.checkpoint(folder, 'best', needed=False) or runs.checkpoint(folder, 'last')
+def of_run(folder, which):
+    """The `which` ('best' or 'last') weights of a run -> `Weights`. A run that was handed on has weights.npz only."""
+    flags, path = runs.read_config(folder)['flags'], os.path.join(folder, 'weights.npz')
+    if os.path.exists(path):
+        return npz(path)
+    path = runs.checkpoint(folder, which)
     reader, scope = tf.train.load_checkpoint(path), flags['model'] + '/'
-    return {name[len(scope):]: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-            if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1'))}
+    values = {name[len(scope):]: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+              if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1'))}
+    step = int(path.split('-')[-1])
+    return Weights(values, step, '%s weights of step %d' % (which, step))
+
+
+def caffemodel(path):
+    """Weights as caffe-segnet stores them -> `Weights`.
+
+    Convolutions turn from Caffe's [out, in, h, w]. Caffe stores no statistics of batch norm: the moving mean and
+    variance become those that change nothing, which is right for a file of compute_bn_statistics.py, where they are
+    folded into scale and shift (`--bn moving`); a file of training wants `--bn population`.
+    """
+    values = {}
+    for layer, blobs in caffe.layers(path).items():
+        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # else batch norm's [1, channels, 1, 1]
+            kinds = ('weights', 'biases')
+            blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [one.reshape(-1) for one in blobs[1:]]
+        else:
+            kinds, blobs = ('gamma', 'beta'), [one.reshape(-1) for one in blobs]
+            values[layer + '/moving_mean'] = np.zeros_like(blobs[0])
+            values[layer + '/moving_variance'] = np.full_like(blobs[0], 1 - utils.BN_EPSILON)
+        if len(blobs) != 2:
+            raise UserError('%s: layer %s has %d blobs; expected two' % (path, layer, len(blobs)))
+        values.update({'%s/%s' % (layer, kind): blob for kind, blob in zip(kinds, blobs)})
+    return Weights(values, None, 'weights from Caffe')
+
+
+def npz(path):
+    """A .npz of arrays by name, as 'conv1_1/weights' [3, 3, 3, 64] -> `Weights`; nothing is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = {name: file[name].astype(np.float32) for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError('%s: not a .npz of numbers (%s)' % (path, error))
+    return Weights(values, None, 'weights from %s' % os.path.basename(path))
+
+
+def load(path, which='best'):
+    """A run folder (its `which` checkpoint), a .npz or a .caffemodel -> `Weights`."""
+    if path.endswith('.npz'):
+        return npz(path)
+    return caffemodel(path) if path.endswith('.caffemodel') else of_run(path, which)
 
 
 def fitting(values, variables, num_classes, flag):
@@ -71,3 +122,11 @@ def fitting(values, variables, num_classes, flag):
         else:
             raise UserError('%s: %s has shape %s, this network has %s' % (flag, name, shape, ours))
     return given, fresh
+
+
+def complete(loaded, variables, flag):
+    """As `fitting`, for weights that must set every one of `variables`; returns the list of (variable, array)."""
+    given, fresh = fitting(loaded.values, variables, 0, flag)
+    if fresh:
+        raise UserError('%s: lacks %s' % (flag, fresh[0]))
+    return given

@@ -63,7 +63,7 @@ def test_run_folder(camvid_folder, tmp_path):
     matrices = []
     for batch_size in ('1', '3', '7'):
         args = evaluate.parse_args([output, '--bn', 'moving', '--checkpoint', 'last', '--batch_size', batch_size])
-        matrices.append(evaluate.evaluate(args)['confusion'])
+        matrices.append(evaluate.evaluate(args)['val']['confusion'])
     assert matrices[0] == matrices[1] == matrices[2]
     assert np.sum(matrices[0]) == 5 * 43 * 61, 'at the size of the labels, void rows left out'
     scores = metrics.scores(np.array(matrices[0]))
@@ -142,7 +142,7 @@ def test_dropout_resumes_exactly_and_is_off_in_validation(camvid_folder, tmp_pat
         np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
     plain = train(camvid_folder, str(tmp_path / 'plain'), '--steps', '1', '--schedule', 'constant')
     assert read_log(plain)[0]['loss'] != read_log(whole)[0]['loss']
-    scores = [evaluate.evaluate(evaluate.parse_args([whole, '--checkpoint', 'last'])) for _ in range(2)]
+    scores = [evaluate.evaluate(evaluate.parse_args([whole, '--checkpoint', 'last']))['val'] for _ in range(2)]
     assert scores[0]['confusion'] == scores[1]['confusion']
 
 
@@ -152,7 +152,8 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
     main.train(main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output, '--model',
                                 'segnet-basic', '--steps', '2', '--fit', 'crop', '--height', '16', '--width', '16',
                                 '--input', 'lcn']))
-    scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size]))['confusion'] for size in '13']
+    scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size]))['val']['confusion']
+              for size in '13']
     assert scores[0] == scores[1]
     dataset = datasets.folder(folder)
     assert np.sum(scores[0]) == sum(dataset.load('val', i)[1].size for i in range(2))
@@ -226,7 +227,7 @@ def test_scores_of_a_known_prediction(camvid_folder):
 def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, tmp_path, capsys):
     output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--class_weights', 'none')
     args = evaluate.parse_args([output, '--split', 'test', '--bf_form', 'distance'])
-    scores = evaluate.evaluate(args)
+    scores = evaluate.evaluate(args)['test']
     out = capsys.readouterr().out
     assert 'G 84.0   C 54.6   mIoU 46.3   BF 36.7   the paper on the test split: table 1, natural' in out
     with open(os.path.join(output, 'confusion-test.csv')) as f:

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from conftest import weights_of, write_camvid, write_folder
 from test_segnet import SEGNET, conv_reference
 
+import evaluate
 import main
 import networks
 import weights
@@ -35,7 +36,7 @@ def write_vgg16(path):
 def test_vgg16_is_the_same_function(graph, tmp_path):
     """conv1_1 of SegNet on an RGB image equals VGG16's on the same image as Keras prepares it, away from the border."""
     stored = write_vgg16(str(tmp_path / 'vgg.h5'))
-    values = weights.vgg16(str(tmp_path / 'vgg.h5'))
+    values = weights.vgg16(str(tmp_path / 'vgg.h5')).values
     assert sorted(values) == sorted('%s/%s' % (layer, kind) for layer, _, _ in ENCODER
                                     for kind in ('weights', 'biases'))
     for layer in ('conv1_2', 'conv5_3'):
@@ -112,3 +113,124 @@ def test_fitting_refuses_other_shapes(graph):
         weights.fitting({'conv_classifier/biases': np.zeros((1, 5))}, variables, 5, 'FILE')
     given, fresh = weights.fitting({'conv_classifier/biases': np.ones(11)}, variables, 5, 'FILE')
     assert not given and 'conv_classifier/biases' in fresh
+
+
+# ---------------------------------------------------------------- .npz and .caffemodel
+
+def varint(value):
+    out = b''
+    while value > 127:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+
+
+def message(number, body):
+    """A length-delimited field."""
+    return varint(number << 3 | 2) + varint(len(body)) + body
+
+
+def blob(array, old):
+    """BlobProto: by num, channels, height, width and single floats, or by shape and packed floats."""
+    if old:
+        sizes = (1,) * (4 - array.ndim) + array.shape
+        return (b''.join(varint(i << 3) + varint(size) for i, size in enumerate(sizes, 1))
+                + b''.join(varint(5 << 3 | 5) + value.tobytes() for value in array.astype('<f4').ravel()))
+    shape = message(1, b''.join(varint(size) for size in array.shape))
+    return message(7, shape) + message(5, array.astype('<f4').tobytes())
+
+
+def write_caffemodel(path, layers, old=False):
+    """`layers`: [(name, type, arrays)]."""
+    name_field, type_field, blobs_field = (4, 5, 6) if old else (1, 2, 7)
+    content = message(1, b'net') if not old else b''
+    for name, kind, arrays in layers:
+        type_value = varint(type_field << 3) + varint(4) if old else message(type_field, kind.encode())
+        body = message(name_field, name.encode()) + type_value + b''.join(
+            message(blobs_field, blob(array, old)) for array in arrays)
+        content += message(2 if old else 100, body)
+    with open(path, 'wb') as f:
+        f.write(content)
+    return path
+
+
+def caffe_layers(rng):
+    """SegNet-Basic for 11 classes as caffe-segnet stores it."""
+    layers = [('data', 'DenseImageData', [])]
+    names = ['conv1', 'conv2', 'conv3', 'conv4', 'conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1']
+    for name in names:
+        channels = 3 if name == 'conv1' else 64
+        layers.append((name, 'Convolution', [rng.normal(size=(64, channels, 7, 7)) * 0.02, rng.normal(size=64) * 0.1]))
+        layers.append((name + '_bn', 'BN', [rng.normal(size=(1, 64, 1, 1)) + 1, rng.normal(size=(1, 64, 1, 1)) * 0.1]))
+    layers.append(('conv_classifier', 'Convolution', [rng.normal(size=(11, 64, 1, 1)), rng.normal(size=11)]))
+    return layers
+
+
+@pytest.mark.parametrize('old', [False, True])
+def test_caffemodel_is_the_same_function(graph, tmp_path, old):
+    """conv1 and its batch norm (scale and shift, statistics folded in) on BGR, by SciPy from Caffe's own order."""
+    layers = caffe_layers(np.random.RandomState(8))
+    path = write_caffemodel(str(tmp_path / 'a.caffemodel'), layers, old)
+    images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
+    networks.build('segnet-basic', tf.constant(images), 11, is_training=False, input_norm='raw')
+    given = weights.complete(weights.load(path), tf.global_variables(), 'FILE')
+    assert len(given) == 8 * 6 + 2
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for variable, value in given:
+            variable.load(value, sess)
+        got = sess.run(graph.get_tensor_by_name('segnet-basic/Relu:0'))
+        classifier = sess.run([v for v in tf.global_variables() if v.op.name.endswith('classifier/weights')][0])
+    (_, _, (kernel, bias)), (_, _, (scale, shift)) = layers[1:3]
+    x = conv_reference(images[..., ::-1].astype(float), np.transpose(kernel, [2, 3, 1, 0]), bias)
+    np.testing.assert_allclose(got, np.maximum(x * scale.ravel() + shift.ravel(), 0), atol=1e-3)
+    np.testing.assert_allclose(classifier[0, 0], layers[-1][2][0][:, :, 0, 0].T, rtol=1e-6)
+
+
+def test_weights_are_scored(camvid_folder, tmp_path, capsys):
+    """evaluate.py --weights: a .caffemodel, and the same as a .npz, give the same matrix; files as of a run."""
+    path = write_caffemodel(str(tmp_path / 'a.caffemodel'), caffe_layers(np.random.RandomState(8)))
+    np.savez(str(tmp_path / 'a.npz'), **weights.load(path).values)
+    flags = ['--model', 'segnet-basic', '--dataset', 'camvid', '--data_dir', camvid_folder, '--bf_images', '0']
+    matrices = []
+    for name in ('a.caffemodel', 'a.npz'):
+        output = str(tmp_path / ('out-' + name))
+        args = evaluate.parse_args(['--weights', str(tmp_path / name), '--output', output] + flags)
+        matrices.append(evaluate.evaluate(args)['val']['confusion'])
+        assert {'metrics.json', 'predictions.png', 'confusion-val.csv'} <= set(os.listdir(output))
+    assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
+    for flags, said in ((['--weights', 'x.npz'], 'give --model and --dataset'), ([], 'give a run folder'),
+                        (['run', '--weights', 'x.npz'], 'give a run folder'),
+                        (['run', '--samples', '-1'], '--samples')):
+        with pytest.raises(UserError, match=said):
+            evaluate.parse_args(flags)
+
+
+def test_bad_weights_are_refused_by_name(graph, tmp_path):
+    networks.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 11, is_training=False)
+    layers, path = caffe_layers(np.random.RandomState(8)), str(tmp_path / 'a.caffemodel')
+
+    def refused(said):
+        with pytest.raises(UserError, match=said):
+            weights.complete(weights.load(path), tf.global_variables(), 'FILE')
+
+    write_caffemodel(path, layers[:-1])
+    refused('FILE: lacks conv_classifier/biases')
+    write_caffemodel(path, layers + [('conv9', 'Convolution', layers[1][2])])
+    refused('FILE: has conv9/biases, which this network has not')
+    write_caffemodel(path, layers[:-1] + [('conv_classifier', 'Convolution', [np.ones((12, 64, 1, 1)), np.ones(12)])])
+    refused(r'FILE: conv_classifier/biases has shape \[12\], this network has \[11\]')
+    write_caffemodel(path, [('conv1', 'Convolution', layers[1][2][:1])])
+    refused('layer conv1 has 1 blobs')
+    content = open(write_caffemodel(path, layers), 'rb').read()
+    for broken in (b'', b'hello', content[:-7], content[:5000], b'\xff' * 300):
+        with open(path, 'wb') as f:
+            f.write(broken)
+        refused('a.caffemodel: not a .caffemodel|has shape|lacks')
+    os.remove(path)
+    refused('cannot be read')
+    path = str(tmp_path / 'a.npz')
+    np.savez(path, a=np.array([{'evil': 1}], object))
+    refused('not a .npz of numbers')
+    with open(path, 'wb') as f:
+        f.write(b'PK\x03\x04 no')
+    refused('not a .npz of numbers')

@@ -1,0 +1,97 @@
+"""Reads a .caffemodel, as caffe-segnet writes them, without Caffe: protocol buffers' wire format, bounds checked.
+
+NumPy only. Field numbers are those of caffe-segnet's caffe.proto.
+"""
+import struct
+
+import numpy as np
+
+from data import UserError
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+
+
+def varint(content, at):
+    """Little-endian base-128 number at `at` -> (value, next position)."""
+    value = shift = 0
+    while True:
+        if at >= len(content) or shift > 63:
+            raise ValueError('cut short')
+        byte = content[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def fields(content):
+    """Yields (field number, wire type, value) of a message; value is an int, or a memoryview of what lies there."""
+    at = 0
+    while at < len(content):
+        key, at = varint(content, at)
+        number, kind = key >> 3, key & 7
+        if kind == VARINT:
+            value, at = varint(content, at)
+        else:
+            if kind == BYTES:
+                size, at = varint(content, at)
+            elif kind in (FIXED32, FIXED64):
+                size = 4 if kind == FIXED32 else 8
+            else:
+                raise ValueError('wire type %d' % kind)
+            if at + size > len(content):
+                raise ValueError('cut short')
+            value, at = content[at:at + size], at + size
+        yield number, kind, value
+
+
+def blob(content):
+    """BlobProto: num, channels, height, width 1 to 4; data 5; shape 7 (BlobShape: dim 1) -> float32 array."""
+    old, shape, parts = [None] * 4, None, []
+    for number, kind, value in fields(content):
+        if number <= 4 and kind == VARINT:
+            old[number - 1] = value
+        elif number == 5:  # packed, or one by one
+            parts.append(np.frombuffer(value, '<f4'))
+        elif number == 7:
+            shape = []
+            for inner, inner_kind, dim in fields(value):
+                if inner == 1 and inner_kind == VARINT:
+                    shape.append(dim)
+                elif inner == 1:
+                    at = 0
+                    while at < len(dim):
+                        one, at = varint(dim, at)
+                        shape.append(one)
+    values = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    shape = shape if shape is not None else [size for size in old if size is not None]
+    if np.prod([int(size) for size in shape], dtype=object) != values.size:
+        raise ValueError('a blob of shape %s has %d values' % (shape, values.size))
+    return values.reshape(shape)
+
+
+def layers(path):
+    """{layer name: list of arrays} of the layers that have blobs, in the file's order; UserError for a bad file."""
+    try:
+        with open(path, 'rb') as file:
+            content = memoryview(file.read())
+    except OSError as error:
+        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+    found = {}
+    try:
+        for number, kind, layer in fields(content):
+            if kind == BYTES and number in (100, 2):  # LayerParameter; V1LayerParameter in older files
+                name_field, blobs_field = (1, 7) if number == 100 else (4, 6)
+                name, blobs = '', []
+                for inner, inner_kind, value in fields(layer):
+                    if inner == name_field and inner_kind == BYTES:
+                        name = bytes(value).decode('utf-8', 'replace')
+                    elif inner == blobs_field and inner_kind == BYTES:
+                        blobs.append(blob(value))
+                if blobs:
+                    found[name] = blobs
+    except (ValueError, struct.error) as error:
+        raise UserError('%s: not a .caffemodel, or damaged (%s)' % (path, error))
+    if not found:
+        raise UserError('%s: not a .caffemodel: no layer in it has weights' % path)
+    return found

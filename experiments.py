@@ -1,0 +1,287 @@
+"""The paper's tables as commands: python experiments.py table1 --data_dir DIR
+
+Trains what is missing, goes on with what was stopped, scores it, and prints and saves ours beside the paper's.
+"""
+import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+import argparse
+import collections
+import csv
+import io
+import os
+import shlex
+
+import numpy as np
+
+import benchmark
+import describe
+import evaluate
+import main
+import paper
+import plots
+import runs
+import sun
+from data import UserError
+
+MEASURES = ('G', 'C', 'mIoU', 'BF')
+# paper: {split: (G, C, mIoU, BF)}; storage: of table 1; reason: why a row cannot be run, else None.
+Row = collections.namedtuple('Row', 'name model class_weights paper storage milliseconds reason')
+# recipe and steps: the paper's, unless flags say otherwise; note: what a reader must know to compare; classes: the
+# paper's accuracy of each class, where the table gives it.
+Table = collections.namedtuple('Table', 'title dataset recipe steps splits note rows classes')
+
+
+def row(name, model=None, class_weights='none', scores=None, storage=None, milliseconds=None, reason=None):
+    """One row; a network's flag value is its name in lower case."""
+    return Row(name, model or name.lower(), class_weights, scores or {}, storage, milliseconds, reason)
+
+
+def table1():
+    """Eight decoders, each with median frequency balancing and with natural frequencies."""
+    rows = [row(variant.name, None, 'median', {'test': variant.balanced, 'train': variant.balanced_train + (None,)},
+                variant.storage, variant.milliseconds) for variant in paper.TABLE1]
+    rows += [row(variant.name, None, 'none', {'test': variant.natural, 'train': variant.natural_train + (None,)},
+                 variant.storage, variant.milliseconds) for variant in paper.TABLE1]
+    return Table('Table 1: decoder variants on CamVid', 'camvid', 'paper-table1', 10000, ('test', 'train'),
+                 'Weights: median frequency balancing, or none. Storage: the multiplier that the paper gives.', rows,
+                 None)
+
+
+def benchmark_table(title, dataset, steps, note, scores):
+    """Table 3 or 4."""
+    rows = [row(name, scores={'test': values}) for name, values in scores.items()]
+    rows.append(row('DeepLab-LargeFOV-denseCRF', reason='needs dense CRF post-processing, which is no part of this'))
+    return Table(title, dataset, 'paper-benchmark', steps, ('test',), note, rows, None)
+
+
+ROAD = ("The paper's networks saw 3,433 road scenes (CamVid, KITTI, Stanford background, LabelMe), ours CamVid's 367: "
+        'not comparable.')
+
+
+def tables():
+    """{name: Table}; what has no recipe is measured, not trained."""
+    classical = [row(name, reason='a method of others, not a network of this paper') for name in paper.TABLE2_OTHERS]
+    bayesian = [row(name, class_weights='median', scores={'test': scores})
+                for name, scores in paper.BAYESIAN['camvid'].items()]
+    return {
+        'table1': table1(),
+        'table2': Table('Table 2: CamVid, accuracy of each class', 'camvid', 'paper-benchmark', 140000, ('test',), ROAD,
+                        [row('SegNet', scores={'test': paper.TABLE3['SegNet']})] + classical, paper.TABLE2_CLASSES),
+        'table3': benchmark_table('Table 3: CamVid', 'camvid', 140000, ROAD, paper.TABLE3),
+        'table4': benchmark_table('Table 4: SUN RGB-D', 'sunrgbd', 240000, '', paper.TABLE4),
+        'table5': Table('Table 5: SUN RGB-D, accuracy of each class', 'sunrgbd', 'paper-benchmark', 240000, ('test',),
+                        '', [row('SegNet', scores={'test': paper.TABLE4['SegNet']})],
+                        dict(zip(sun.CLASSES, paper.TABLE5_CLASSES))),
+        'table6': Table('Table 6: time and memory at 360x480', None, None, None, (), '',
+                        [row(name) for name in paper.TABLE6], None),
+        'bayesian': Table('Bayesian SegNet on CamVid', 'camvid', 'released', 40000, ('test',),
+                          'By 367 training images, as arXiv 1511.02680.', bayesian, None),
+    }
+
+
+def parse_args(argv=None):
+    """Every setting of an experiment."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('table', choices=sorted(tables()), help='the table of the paper')
+    parser.add_argument('--data_dir', help="folder of the table's data set")
+    parser.add_argument('--dataset', help="another data set than the table's, to try the path")
+    parser.add_argument('--rows', nargs='+', metavar='NAME', help='these rows only, by their names in the paper')
+    parser.add_argument('--steps', type=int, help="training steps of each row (default: the paper's)")
+    parser.add_argument('--height', type=int, help="size trained at (default: the data set's own)")
+    parser.add_argument('--width', type=int, help="size trained at (default: the data set's own)")
+    parser.add_argument('--batch_size', type=int, help="images a step (default: the paper's)")
+    parser.add_argument('--seeds', type=int, default=1, metavar='K',
+                        help='runs of each row; with several: mean and spread')
+    parser.add_argument('--split', help="score this split instead of the paper's test split")
+    parser.add_argument('--bf_images', type=int, help='take BF over the first so many images only (default: all)')
+    parser.add_argument('--repeats', type=int, default=50,
+                        help='forward passes that time is the mean of; the paper: 50')
+    parser.add_argument('--flags', default='', metavar='"FLAGS"', help='more flags of main.py, for every row')
+    parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
+    parser.add_argument('--list', action='store_true', help='show the commands of the rows, run nothing')
+    parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to start without one')
+    args = parser.parse_args(argv)
+    runs.check_positive(args, 'steps', 'height', 'width', 'batch_size', 'seeds', 'bf_images', 'repeats')
+    known = [one.name for one in tables()[args.table].rows]
+    for name in args.rows or []:
+        if name not in known:
+            raise UserError('--rows %s: %s has %s' % (name, args.table, ', '.join(sorted(set(known)))))
+    args.output = args.output or os.path.join('Output', args.table)
+    return args
+
+
+def folder(args, one, seed):
+    """Run folder of a row."""
+    return os.path.join(args.output, '%s-%s-seed%d' % (one.model, one.class_weights, seed))
+
+
+def command(args, table, one, seed):
+    """main.py's flags for a row: list of str."""
+    flags = ['--dataset', args.dataset or table.dataset, '--model', one.model, '--recipe', table.recipe,
+             '--class_weights', one.class_weights, '--seed', str(seed), '--steps', str(args.steps or table.steps),
+             '--output', folder(args, one, seed), '--device', args.device]
+    for name in ('data_dir', 'height', 'width', 'batch_size'):
+        if getattr(args, name):
+            flags += ['--' + name, str(getattr(args, name))]
+    return flags + shlex.split(args.flags)
+
+
+def shown_splits(args, table):
+    """The splits of a table's columns, `--split` in place of test."""
+    return [args.split or 'test'] + [split for split in table.splits if split == 'train' != args.split]
+
+
+def scored(args, table, one, seed):
+    """Trains and scores a row as far as that is not done yet -> {split: its entry in metrics.json}."""
+    flags, run_folder, steps = command(args, table, one, seed), folder(args, one, seed), args.steps or table.steps
+    path = os.path.join(run_folder, 'metrics.json')
+    entries, missing = runs.read_json(path) if os.path.exists(path) else {}, []
+    for split in shown_splits(args, table):
+        entry = entries.get(split, {})
+        images = entry.get('images', 0) if args.bf_images is None else min(args.bf_images, entry.get('images', 0))
+        if entry.get('asked_steps') != steps or entry['bf_images'] != images:
+            missing.append(split)
+    if missing:
+        main.train(main.parse_args(flags))
+        bf_images = [] if args.bf_images is None else ['--bf_images', str(args.bf_images)]
+        results = evaluate.evaluate(evaluate.parse_args([run_folder, '--device', args.device, '--split'] + missing
+                                                        + bf_images))
+        runs.update_json(path, {split: dict(results[split], asked_steps=steps) for split in missing})
+    return runs.read_json(path)
+
+
+def cost(args, model, training=False, batch_size=1):
+    """Seconds and memory of a network at the paper's 360x480, measured once and kept in costs.json."""
+    path = os.path.join(args.output, 'costs.json')
+    key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
+                                             runs.device_name(args.device))
+    costs = runs.read_json(path) if os.path.exists(path) else {}
+    if key not in costs:
+        got = benchmark.measure_apart(model=model, height=360, width=480, batch_size=batch_size, training=training,
+                                      device=args.device, repeats=args.repeats)
+        runs.update_json(path, {key: {'ms': 1000 * float(np.mean(got['seconds'])), 'MB': got['memory'] / 1e6}})
+    return runs.read_json(path)[key]
+
+
+def number(values, form='%.1f'):
+    """One value as text, or of several their mean and spread (standard deviation); '-' where there is none."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return '-'
+    text = form % np.mean(values)
+    return text + (' +- ' + form % np.std(values, ddof=1) if len(values) > 1 else '')
+
+
+def score_columns(entries, expected, split):
+    """{column: text} of one split: ours of each seed's entry, and the paper's, in percent."""
+    columns = collections.OrderedDict()
+    for name, value in zip(MEASURES, expected or (None,) * 4):
+        columns['%s %s' % (split, name)] = number([None if entry[split][name] is None else 100 * entry[split][name]
+                                                   for entry in entries])
+        columns['paper %s %s' % (split, name)] = number([value])
+    return columns
+
+
+def run_row(args, table, one):
+    """Trains, scores and measures a row -> {column: text}, in the table's order."""
+    columns = collections.OrderedDict([('network', one.name)])
+    if one.reason:
+        columns['not run'] = one.reason
+        return columns
+    columns['weights'] = one.class_weights
+    entries = [scored(args, table, one, seed) for seed in range(1, args.seeds + 1)]
+    shown = shown_splits(args, table)
+    for split in shown:
+        columns.update(score_columns(entries, one.paper.get('train' if split == 'train' else 'test'), split))
+    if table.classes:
+        columns.update(class_columns(entries, table.classes, shown[0]))
+    if one.storage:
+        columns['parameters (M)'] = '%.3f' % (sum(layer.parameters for layer in layers(one.model)) / 1e6)
+        columns['paper parameters (M)'] = '%.3f' % next(v.parameters for v in paper.TABLE1 if v.name == one.name)
+        columns['storage'] = one.storage
+        columns['ms'], columns['paper ms'] = '%.1f' % cost(args, one.model)['ms'], '%.1f' % one.milliseconds
+    config = runs.read_config(folder(args, one, 1))
+    columns['budget'] = '%d steps of %d at %dx%d' % (args.steps or table.steps, config['flags']['batch_size'],
+                                                     config['flags']['height'], config['flags']['width'])
+    columns['device'] = config['starts'][-1]['device']
+    columns['command'] = 'python main.py ' + ' '.join(shlex.quote(f) for f in command(args, table, one, 1))
+    columns['revision'] = config['starts'][-1]['revision']
+    return columns
+
+
+def layers(model):
+    """Layer table of a network for CamVid's 11 classes at the paper's size."""
+    return describe.layers(model, 360, 480, 11)
+
+
+def class_columns(entries, expected, split):
+    """{class: accuracy in percent}, ours and the paper's `expected`."""
+    columns = collections.OrderedDict()
+    for i, name in enumerate(entries[0][split]['class_names']):
+        accuracies = [entry[split]['accuracy'][i] for entry in entries]
+        columns[name] = number([None if value is None else 100 * value for value in accuracies])
+        columns['paper ' + name] = number([expected.get(name)])
+    return columns
+
+
+def cost_row(args, one):
+    """A row of table 6: time, memory and size of a network."""
+    forward, training = cost(args, one.model), cost(args, one.model, training=True)
+    batch = cost(args, one.model, training=True, batch_size=4)
+    theirs = paper.TABLE6[one.name]
+    ours = (forward['ms'], training['ms'] - forward['ms'], batch['MB'], forward['MB'],
+            sum(layer.parameters for layer in layers(one.model)) * 4 / 1e6)
+    columns = collections.OrderedDict([('network', one.name)])
+    for name, our, their in zip(('forward ms', 'backward ms', 'training MB (batch 4)', 'prediction MB', 'model MB'),
+                                ours, theirs):
+        columns[name], columns['paper ' + name] = '%.1f' % our, '%g' % their
+    columns['device'] = runs.device_name(args.device)
+    columns['revision'] = runs.revision()
+    return columns
+
+
+def markdown(title, note, found):
+    """Rows of {column: text} as a Markdown table; columns that only some rows have stay empty in the others."""
+    names = list(dict.fromkeys(name for columns in found for name in columns))
+    lines = ['# ' + title, '', note, '', '| ' + ' | '.join(names) + ' |', '|' + ' --- |' * len(names)]
+    lines += ['| ' + ' | '.join(columns.get(name, '') for name in names) + ' |' for columns in found]
+    return '\n'.join(lines) + '\n'
+
+
+def as_csv(found):
+    """The same as CSV text."""
+    names, out = list(dict.fromkeys(name for columns in found for name in columns)), io.StringIO()
+    writer = csv.DictWriter(out, names, restval='', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(found)
+    return out.getvalue()
+
+
+def run(args):
+    """Runs a table, or the rows of it that are asked for; writes table.md, table.csv and scores.png."""
+    table = tables()[args.table]
+    wanted = [one for one in table.rows if not args.rows or one.name in args.rows]
+    if args.list:
+        for one in wanted:
+            print('# %s, %s%s' % (one.name, one.class_weights, ': ' + one.reason if one.reason else ''))
+            if not one.reason and table.recipe:
+                for seed in range(1, args.seeds + 1):
+                    print('python main.py ' + ' '.join(shlex.quote(f) for f in command(args, table, one, seed)))
+            elif not one.reason:
+                print('python benchmark.py %s --batch_size 1' % one.model)
+        return
+    os.makedirs(args.output, exist_ok=True)
+    found = []
+    for one in wanted:
+        found.append(run_row(args, table, one) if table.recipe else cost_row(args, one))
+        runs.write_text(os.path.join(args.output, 'table.md'), markdown(table.title, table.note, found))
+        runs.write_text(os.path.join(args.output, 'table.csv'), as_csv(found))
+    if args.table == 'table1':
+        split = args.split or 'test'
+        plots.scores_against_time(
+            [(columns['network'], columns['weights'], float(columns['ms']), columns['%s mIoU' % split],
+              columns['%s BF' % split]) for columns in found], split, os.path.join(args.output, 'scores.png'))
+    print(markdown(table.title, table.note, found))
+
+
+if __name__ == '__main__':
+    runs.main(lambda: run(parse_args()))

@@ -1,0 +1,90 @@
+"""Bayesian SegNet: where dropout is, Monte-Carlo prediction against plain loops, weight averaging."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import evaluate
+import main
+import networks
+import utils
+
+FLAGS = {'model': 'bayesian-segnet-basic', 'input': 'lrn', 'dropout': 0.5, 'seed': 3}
+
+# Layers of the released prototxts before each dropout, in order.
+PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop3'],
+          'bayesian-segnet': ['encdrop3', 'encdrop4', 'encdrop5', 'decdrop5', 'decdrop4', 'decdrop3']}
+
+
+@pytest.mark.parametrize('name', sorted(PLACES))
+def test_places_of_dropout(graph, name):
+    """After pool3 and deeper, and at the end of the deeper decoders: sizes and widths tell where."""
+    seen = []
+    networks.build(name, tf.zeros([1, 48, 80, 3]), 11, True, drop=lambda x, place: seen.append((place, x)) or x)
+    assert [place for place, _ in seen] == PLACES[name]
+    levels = {'encdrop3': 8, 'encdrop4': 16, 'encdrop5': 32, 'decdrop5': 16, 'decdrop4': 8, 'decdrop3': 4}
+    for place, x in seen:
+        assert x.shape.as_list()[1:3] == [48 // levels[place] + (48 % levels[place] > 0), 80 // levels[place]
+                                          + (80 % levels[place] > 0)]
+    if name == 'bayesian-segnet':
+        assert [x.shape.as_list()[3] for _, x in seen] == [256, 512, 512, 512, 256, 128]
+
+
+def predict(images, samples, **flags):
+    """(ids, mean, variance) by evaluate.prediction_graph, on weights that depend on nothing but the seed."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        tf.set_random_seed(4)
+        sizes = tf.constant([images.shape[1:3]] * len(images))
+        fetches = evaluate.prediction_graph(dict(FLAGS, **flags), tf.constant(images), 5, sizes, samples=samples)
+        sess.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            if variable.op.name.endswith('weights'):
+                rng = np.random.RandomState(len(variable.op.name))
+                shape = variable.shape.as_list()
+                variable.load((rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))).astype(np.float32), sess)
+        return sess.run(fetches)
+
+
+IMAGES = np.random.RandomState(1).randint(0, 256, (1, 21, 17, 3)).astype(np.uint8)
+
+
+def test_samples_are_the_mean_and_the_variance_of_single_passes():
+    """Against whole passes, one by one, each with its sample's masks: sharing the first encoders changes nothing."""
+    _, mean, variance = predict(IMAGES, 6)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        number = tf.placeholder(tf.int32, [])
+
+        def drop(x, place):
+            shape = tf.concat([[6], tf.shape(x)[1:]], 0)
+            return x * utils.dropout(tf.ones(shape), 0.5, (3, 0), place)[number][None]
+
+        one = tf.nn.softmax(networks.build('bayesian-segnet-basic', tf.constant(IMAGES), 5, False, 'lrn', drop))
+        sess.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            if variable.op.name.endswith('weights'):
+                rng = np.random.RandomState(len(variable.op.name))
+                shape = variable.shape.as_list()
+                variable.load((rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))).astype(np.float32), sess)
+        passes = np.stack([sess.run(one, {number: i})[0] for i in range(6)]).astype(float)
+    np.testing.assert_allclose(mean[0], passes.mean(0), atol=1e-5)
+    np.testing.assert_allclose(variance[0], passes.var(0).mean(-1), atol=1e-6)
+    assert variance.max() > 1e-4
+
+
+def test_without_dropout_samples_agree():
+    plain = predict(IMAGES, 0)
+    ids, mean, variance = predict(IMAGES, 5, dropout=0.0)
+    assert variance.max() < 1e-12
+    np.testing.assert_allclose(mean, plain[1], atol=1e-6)
+    np.testing.assert_array_equal(ids, plain[0])
+    np.testing.assert_array_equal(predict(IMAGES, 0, dropout=0.0)[1], plain[1], 'weight averaging has no dropout')
+
+
+def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp_path):
+    output = main.train(main.parse_args(['--dataset', 'camvid', '--data_dir', camvid_folder, '--output',
+                                         str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2']))
+    assert main.runs.read_config(output)['flags']['dropout'] == 0.5
+    scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size, '--bf_images', '0']))['val']
+              for size in '13']
+    assert scores[0]['samples'] == 8 and scores[0]['confusion'] == scores[1]['confusion']
+    averaged = evaluate.evaluate(evaluate.parse_args([output, '--samples', '0', '--bf_images', '0']))['val']
+    assert averaged['confusion'] != scores[0]['confusion']
