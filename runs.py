@@ -8,7 +8,9 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,21 +233,56 @@ class Log:
         self.events.close()
 
 
-def checkpoint(folder, which, needed=True):
-    """Path of the `which` ('best' or 'last') checkpoint of a run; None if there is none and it is not `needed`."""
-    path = tf.train.latest_checkpoint(os.path.join(folder, {'best': 'best', 'last': 'checkpoints'}[which]))
-    if path is None and needed:
+FOLDERS = {'best': 'best', 'last': 'checkpoints'}
+
+
+def checkpoints(folder, which):
+    """Paths of the 'best' or 'last' checkpoints of a run, the newest first; by the files that are there."""
+    place = os.path.join(folder, FOLDERS[which])
+    found = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in files(place)]
+    return [os.path.join(place, 'model-%d' % step)
+            for step in sorted((int(match.group(1)) for match in found if match), reverse=True)]
+
+
+def files(place):
+    """Names in a folder; none where there is no such folder."""
+    return os.listdir(place) if os.path.isdir(place) else []
+
+
+def checkpoint(folder, which):
+    """Path of the `which` ('best' or 'last') checkpoint of a run."""
+    paths = checkpoints(folder, which)
+    if not paths:
         raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
-    return path
+    return paths[0]
 
 
-def resume(sess, saver, folder):
-    """Restores the newest checkpoint of a run, if there is one; returns its step, or 0."""
-    path = checkpoint(folder, 'last', needed=False)
-    if path is None:
-        return 0
-    saver.restore(sess, path)
-    return int(path.split('-')[-1])
+def resume(sess, saver, best_saver, folder):
+    """Restores the newest checkpoint of a run that is whole, if there is one; returns its step, or 0.
+
+    Damaged ones are told of and passed over; UserError if there are checkpoints and all are damaged. What a killed
+    process left half written is removed.
+    """
+    for which in FOLDERS:
+        place = os.path.join(folder, FOLDERS[which])
+        for name in files(place):
+            if not re.match(r'\A(checkpoint|model-[0-9]+\.(index|data-[0-9]+-of-[0-9]+))\Z', name):
+                path = os.path.join(place, name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    paths = checkpoints(folder, 'last')
+    for i, path in enumerate(paths):
+        try:
+            saver.restore(sess, path)
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, ValueError) as error:
+            print('%s: damaged (%s); going on from the one before' % (path, str(error).split('\n')[0][:100]))
+            continue
+        saver.recover_last_checkpoints(paths[i:][::-1])
+        best_saver.recover_last_checkpoints(checkpoints(folder, 'best')[::-1])
+        return int(path.split('-')[-1])
+    if paths:
+        raise UserError('%s: all %d checkpoints are damaged; delete the folder to begin again, or give another --output'
+                        % (os.path.dirname(paths[0]), len(paths)))
+    return 0
 
 
 # ---------------------------------------------------------------- data sets and flags

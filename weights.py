@@ -52,9 +52,15 @@ def of_run(folder, which):
     if os.path.exists(path):
         return npz(path)
     path = runs.checkpoint(folder, which)
-    reader, scope = tf.train.load_checkpoint(path), flags['model'] + '/'
-    values = {name[len(scope):]: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-              if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1'))}
+    scope, values = flags['model'] + '/', {}
+    try:
+        reader = tf.train.load_checkpoint(path)
+        for name in reader.get_variable_to_shape_map():
+            if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1')):
+                values[name[len(scope):]] = reader.get_tensor(name)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise UserError('%s: damaged (%s); --checkpoint names the other one, best or last'
+                        % (path, str(error).split('\n')[0][:100]))
     step = int(path.split('-')[-1])
     return Weights(values, step, '%s weights of step %d' % (which, step))
 

@@ -95,6 +95,52 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, tmp_pa
     assert losses[0] == losses[1]
 
 
+def damage(path, how):
+    """Truncates, zeroes or removes the file `path`."""
+    if how == 'gone':
+        os.remove(path)
+        return
+    size = os.path.getsize(path)
+    with open(path, 'r+b') as f:
+        f.truncate(size // 2) if how == 'truncated' else f.write(bytes(size))
+
+
+@pytest.mark.parametrize('how', ['truncated', 'zeroed', 'gone'])
+@pytest.mark.parametrize('part', ['index', 'data-00000-of-00001'])
+def test_damaged_checkpoint(camvid_folder, tmp_path, capsys, how, part):
+    """The newest one is told of and passed over: the run ends with the weights of one that was not damaged."""
+    whole, hurt = str(tmp_path / 'whole'), str(tmp_path / 'hurt')
+    train(camvid_folder, whole, '--steps', '9', '--schedule', 'constant')
+    train(camvid_folder, hurt, '--steps', '7', '--schedule', 'constant')
+    checkpoints = os.path.join(hurt, 'checkpoints')
+    damage(os.path.join(checkpoints, 'model-7.' + part), how)
+    with open(os.path.join(checkpoints, 'model-9.data-00000-of-00001.tempstate123'), 'w') as f:
+        f.write('half')  # as if killed while saving
+    capsys.readouterr()
+    train(camvid_folder, hurt, '--steps', '9', '--schedule', 'constant')
+    out = capsys.readouterr().out
+    assert ('model-7: damaged' in out) == (part != 'index' or how != 'gone') and 'done, step 9 of 9 (5 in this' in out
+    expected, got = weights_of(whole), weights_of(hurt)
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
+    assert [r['step'] for r in read_log(hurt) if 'loss' in r] == list(range(1, 10))
+    assert {name.split('.')[0] for name in os.listdir(checkpoints)} == {'checkpoint', 'model-4', 'model-7', 'model-9'}
+    assert len({name.split('.')[0] for name in os.listdir(os.path.join(hurt, 'best'))}) == 2
+
+
+def test_all_checkpoints_damaged(camvid_folder, tmp_path):
+    output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '7', '--schedule', 'constant')
+    for step in (4, 7):
+        damage(os.path.join(output, 'checkpoints', 'model-%d.index' % step), 'truncated')
+    with pytest.raises(UserError, match='all 2 checkpoints are damaged'):
+        train(camvid_folder, output, '--steps', '9', '--schedule', 'constant')
+    for name in os.listdir(os.path.join(output, 'best')):
+        if name.endswith('.index'):
+            damage(os.path.join(output, 'best', name), 'zeroed')
+    with pytest.raises(UserError, match='damaged'):
+        evaluate.evaluate(evaluate.parse_args([output]))
+
+
 def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):
     output = str(tmp_path / 'run')
     flags = ['--schedule', 'constant']
@@ -341,4 +387,6 @@ def test_recipes_and_flags_by_hand():
     args = main.parse_args(['--recipe', 'paper-benchmark', '--dataset', 'camvid'])
     assert (args.learning_rate, args.batch_size, args.class_weights, args.dropout) == (0.001, 5, 'none', 0.5)
     assert main.parse_args(['--recipe', 'paper-benchmark', '--dataset', 'sunrgbd']).batch_size == 4
-    assert main.parse_args([]).optimizer == 'sgd'
+    assert (main.parse_args([]).optimizer, main.parse_args([]).learning_rate) == ('adam', 0.001)  # sample: quick
+    assert main.parse_args(['--dataset', 'camvid']).optimizer == 'sgd'
+    assert main.parse_args(['--recipe', 'released']).optimizer == 'sgd'
