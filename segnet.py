@@ -67,8 +67,7 @@ def segnet_basic(x, num_classes, is_training, drop, upsample, decoder=None, addi
     """
     encoded, pooled, indices = [x], [x], [None]  # by level, that of 0 is the input
     for level in range(1, 5):
-        x = utils.batch_norm(utils.conv(x, 64, 7, 'conv%d' % level), is_training, 'conv%d_bn' % level)
-        encoded.append(tf.nn.relu(x))
+        encoded.append(tf.nn.relu(utils.conv_bn(x, 64, 7, 'conv%d' % level, is_training)))
         x, places = utils.max_pool_with_argmax(encoded[level])  # [batch, ceil(h/2), ceil(w/2), 64]
         x = drop(x, 'encdrop%d' % level) if level >= 3 else x
         pooled.append(x)
@@ -78,9 +77,8 @@ def segnet_basic(x, num_classes, is_training, drop, upsample, decoder=None, addi
     if upsample == 'deconv':
         return fcn_decoder(pooled, num_classes, addition, reduction)
     for level in range(4, 0, -1):
-        x, name = utils.unpool(x, indices[level], encoded[level]), 'conv_decode%d' % level
-        x = utils.conv(x, 64, 7, name) if decoder == 'full' else utils.depthwise_conv(x, 7, name)
-        x = utils.batch_norm(x, is_training, name + '_bn')
+        x = utils.unpool(x, indices[level], encoded[level])
+        x = utils.conv_bn(x, 64, 7, 'conv_decode%d' % level, is_training, single_channel=decoder == 'single channel')
         x = x + encoded[level] if addition else x
         x = drop(x, 'decdrop%d' % level) if level >= 3 else x
     return utils.conv(x, num_classes, 1, 'conv_classifier')  # [batch, h, w, num_classes]

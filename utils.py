@@ -19,34 +19,59 @@ def variable(name, shape, initializer, trainable=True):
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
 
-def conv(x, filters, kernel_size, name, rate=1):
-    """[batch, h, w, c] -> [batch, h, w, filters], with biases; weights by He et al. 2015 ('msra' in the prototxts).
-
-    `rate`: distance of the kernel's taps; above 1 the convolution is dilated.
-    """
+def conv_variables(shape, name):
+    """Weights `shape`, by He et al. 2015 ('msra' in the prototxts), and biases of a convolution."""
     with tf.variable_scope(name):
-        channels = x.shape.as_list()[-1]
-        stddev = np.sqrt(2.0 / (kernel_size * kernel_size * channels))
-        weights = variable('weights', [kernel_size, kernel_size, channels, filters],
-                           tf.random_normal_initializer(stddev=stddev))
-        biases = variable('biases', [filters], tf.zeros_initializer())
-        return tf.nn.bias_add(tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1]), biases)
+        stddev = np.sqrt(2.0 / np.prod(shape[:3]))
+        weights = variable('weights', shape, tf.random_normal_initializer(stddev=stddev))
+        return weights, variable('biases', shape[3:], tf.zeros_initializer())
+
+
+def conv(x, filters, kernel_size, name):
+    """[batch, h, w, c] -> [batch, h, w, filters], with biases."""
+    weights, biases = conv_variables([kernel_size, kernel_size, x.shape.as_list()[-1], filters], name)
+    x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', name=name + '/Conv2D')
+    return tf.nn.bias_add(x, biases, name=name + '/BiasAdd')
+
+
+def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single_channel=False):
+    """Convolution and batch norm: [batch, h, w, c] -> [batch, h, w, filters].
+
+    Training normalizes by the batch, and notes both statistics in BN_STATISTICS for `update_averages`. Prediction has
+    the moving averages folded into weights and biases, which saves a pass over the map.
+
+    Args:
+      beta: batch norm's initial shift.
+      rate: distance of the kernel's taps; above 1 the convolution is dilated.
+      single_channel: each map is convolved with a filter of its own; `filters` is c then.
+    """
+    channels = 1 if single_channel else x.shape.as_list()[-1]
+    weights, biases = conv_variables([kernel_size, kernel_size, channels, filters], name)
+    with tf.variable_scope(name + '_bn'):
+        gamma = variable('gamma', [filters], tf.ones_initializer())
+        beta = variable('beta', [filters], tf.constant_initializer(beta))
+        mean = variable('moving_mean', [filters], tf.zeros_initializer(), trainable=False)
+        variance = variable('moving_variance', [filters], tf.ones_initializer(), trainable=False)
+    if not is_training:
+        scale = gamma * tf.rsqrt(variance + BN_EPSILON)
+        weights, biases = weights * scale, (biases - mean) * scale + beta
+    if single_channel:
+        kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
+        x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
+    else:
+        x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
+    x = tf.nn.bias_add(x, biases, name=name + '/BiasAdd')
+    if not is_training:
+        return x
+    y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
+    tf.add_to_collection(BN_STATISTICS, (mean, batch_mean))
+    tf.add_to_collection(BN_STATISTICS, (variance, batch_variance))
+    return y
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
     """Convolution, batch norm and ReLU, in the order of segnet_train.prototxt and with its initial shift of 0.001."""
-    x = conv(x, filters, kernel_size, name, rate)
-    return tf.nn.relu(batch_norm(x, is_training, name + '_bn', beta=0.001))
-
-
-def depthwise_conv(x, kernel_size, name):
-    """[batch, h, w, c] -> the same shape: each map is convolved with a filter of its own; with biases."""
-    with tf.variable_scope(name):
-        channels = x.shape.as_list()[-1]
-        weights = variable('weights', [kernel_size, kernel_size, channels, 1],
-                           tf.random_normal_initializer(stddev=np.sqrt(2.0) / kernel_size))
-        biases = variable('biases', [channels], tf.zeros_initializer())
-        return tf.nn.bias_add(tf.nn.depthwise_conv2d(x, weights, [1, 1, 1, 1], 'SAME'), biases)
+    return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, 0.001, rate))
 
 
 def bilinear_kernel(kernel_size, stride, channels):
@@ -82,28 +107,6 @@ def upsample_bilinear(x, like):
     y = tf.image.resize_bilinear(x, tf.shape(like)[1:3], half_pixel_centers=True)
     y.set_shape(like.shape[:3].concatenate(x.shape[3]))
     return y
-
-
-def batch_norm(x, is_training, name, beta=0.0):
-    """Normalizes each channel over batch, height and width; float32 statistics, whatever the precision of `x`.
-
-    Training normalizes by the batch, and notes both statistics in BN_STATISTICS for `update_averages`.
-
-    Args:
-      beta: initial shift.
-    """
-    with tf.variable_scope(name):
-        shape = x.shape[-1:]
-        gamma = variable('gamma', shape, tf.ones_initializer())
-        beta = variable('beta', shape, tf.constant_initializer(beta))
-        mean = variable('moving_mean', shape, tf.zeros_initializer(), trainable=False)
-        variance = variable('moving_variance', shape, tf.ones_initializer(), trainable=False)
-        if not is_training:
-            return tf.nn.fused_batch_norm(x, gamma, beta, mean, variance, BN_EPSILON, is_training=False)[0]
-        y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
-        tf.add_to_collection(BN_STATISTICS, (mean, batch_mean))
-        tf.add_to_collection(BN_STATISTICS, (variance, batch_variance))
-        return y
 
 
 def update_averages():

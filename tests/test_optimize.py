@@ -67,18 +67,20 @@ def test_two_steps_of_sgd_equal_numpy(graph):
 
 def test_train_op_keeps_batch_norm_averages(graph):
     x = tf.constant(np.random.RandomState(3).normal(5, 2, (2, 5, 7, 3)), tf.float32)
-    y = utils.batch_norm(x, True, 'bn')
-    step_op = optimize.train_op(tf.reduce_sum(tf.square(y - 1)), 0.01, 0.9, 0.0, lambda v: (1.0, 1.0))
-    mean = next(v for v in tf.global_variables() if v.op.name == 'bn/moving_mean')
+    y = utils.conv_bn(x, 3, 1, 'c', True)
+    step_op = optimize.train_op(tf.reduce_sum(tf.square(y - 1)), 1e-9, 0.9, 0.0, lambda v: (1.0, 1.0))
+    mean = next(v for v in tf.global_variables() if v.op.name == 'c_bn/moving_mean')
+    weights = next(v for v in tf.global_variables() if v.op.name == 'c/weights')
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
+        weights.load(np.eye(3)[None, None], sess)
         for _ in range(3):
             sess.run(step_op)
         assert (abs(sess.run(mean) - 5) < 0.6).all()
 
 
 def test_train_op_wants_every_batch_norm_updated(graph):
-    x = utils.batch_norm(tf.ones([2, 5, 7, 3]), True, 'bn')
+    x = utils.conv_bn(tf.ones([2, 5, 7, 3]), 3, 1, 'c', True)
     del tf.get_collection_ref(utils.BN_STATISTICS)[:1]
     with pytest.raises(AssertionError, match='1 batch-norm updates for 1 batch norms'):
         optimize.train_op(tf.reduce_sum(x), 0.1, 0.9, 0.0, lambda v: (1.0, 1.0))

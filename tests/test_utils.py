@@ -140,14 +140,16 @@ def test_batch_norm_training_and_averages(graph):
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
-    trained = utils.batch_norm(x_ph, True, 'bn', beta=0.5)
+    trained = utils.conv_bn(x_ph, 3, 1, 'c', True, beta=0.5)
     with tf.variable_scope('', reuse=True):
-        tested = utils.batch_norm(x_ph, False, 'bn')
+        tested = utils.conv_bn(x_ph, 3, 1, 'c', False)
+    weights, biases = tf.trainable_variables()[:2]
     with tf.control_dependencies(utils.update_averages()):
         step_op = tf.assign_add(tf.train.get_global_step(), 1)
     mean, variance = np.zeros(3), np.ones(3)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
+        weights.load(np.eye(3)[None, None], sess)
         for i, x in enumerate(steps):
             got, _ = sess.run([trained, step_op], {x_ph: x})
             x = x.astype(float)
@@ -156,5 +158,7 @@ def test_batch_norm_training_and_averages(graph):
             momentum = min(0.9, (1 + i) / (10 + i))
             mean = momentum * mean + (1 - momentum) * batch_mean
             variance = momentum * variance + (1 - momentum) * batch_variance * 70 / 69
+        biases.load([0.0, 3.0, -4.0], sess)
         got = sess.run(tested, {x_ph: steps[0]})
-    np.testing.assert_allclose(got, (steps[0] - mean) / np.sqrt(variance + 1.001e-5) + 0.5, atol=1e-4)
+    expected = (steps[0] + [0, 3, -4] - mean) / np.sqrt(variance + 1.001e-5) + 0.5
+    np.testing.assert_allclose(got, expected, atol=1e-4)
