@@ -2,6 +2,7 @@
 import os
 import textwrap
 
+import cv2
 import matplotlib
 import numpy as np
 
@@ -85,6 +86,31 @@ def colored(label, colors):
     table = np.full((256, 3), 255, np.uint8)
     table[:len(colors)] = colors
     return table[label]
+
+
+def overlay(image, colored_label):
+    """The label's colours over the picture, half and half: uint8 RGB [h, w, 3]."""
+    return ((image.astype(np.uint16) + colored_label) // 2).astype(np.uint8)
+
+
+def with_legend(picture, class_names, colors, shown):
+    """uint8 RGB [h, w, 3] -> the same with the names and colours of the classes `shown` in rows below."""
+    width, row, x, y = max(picture.shape[1], 160), 18, 4, 0
+    places = []
+    for class_id in shown:
+        needed = 20 + 8 * len(class_names[class_id])
+        if x + needed > width and x > 4:
+            x, y = 4, y + row
+        places.append((class_id, x, y))
+        x += needed
+    legend = np.full((y + row, width, 3), 255, np.uint8)
+    for class_id, x, y in places:
+        cv2.rectangle(legend, (x, y + 4), (x + 10, y + 14), colors[class_id], -1)
+        cv2.putText(legend, class_names[class_id], (x + 14, y + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1,
+                    cv2.LINE_AA)
+    out = np.full((picture.shape[0] + legend.shape[0], width, 3), 255, np.uint8)
+    out[:picture.shape[0], :picture.shape[1]], out[picture.shape[0]:] = picture, legend
+    return out
 
 
 def panel_examples(dataset, split):

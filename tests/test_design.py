@@ -8,11 +8,14 @@ import pytest
 from conftest import ROOT
 
 import evaluate
+import experiments
 import main
+import predict
 
-RANK = {'experiments': 9, 'benchmark': 8, 'main': 8, 'evaluate': 7, 'weights': 6, 'describe': 6, 'networks': 5,
-        'baselines': 4, 'runs': 3, 'optimize': 3, 'segnet': 3, 'utils': 2, 'batches': 2, 'datasets': 2, 'plots': 2,
-        'sample': 1, 'own': 1, 'sun': 1, 'download': 1, 'caffe': 1, 'metrics': 1, 'paper': 0, 'data': 0, 'quiet': 0}
+RANK = {'experiments': 9, 'benchmark': 8, 'main': 8, 'predict': 8, 'evaluate': 7, 'weights': 6, 'describe': 6,
+        'networks': 5, 'baselines': 4, 'runs': 3, 'optimize': 3, 'segnet': 3, 'utils': 2, 'batches': 2, 'datasets': 2,
+        'plots': 2, 'sample': 1, 'own': 1, 'sun': 1, 'download': 1, 'caffe': 1, 'metrics': 1, 'paper': 0, 'data': 0,
+        'quiet': 0}
 FILES = sorted(glob.glob(os.path.join(ROOT, '*.py')))
 
 
@@ -38,7 +41,7 @@ def test_imports_go_downwards(path):
         assert not {'argparse', 'os', 'data', 'datasets', 'runs'} & set(imports(path))
 
 
-@pytest.mark.parametrize('script', [main, evaluate])
+@pytest.mark.parametrize('script', [main, evaluate, experiments, predict])
 def test_each_flag_is_read(script):
     source = open(script.__file__, encoding='utf-8').read()
     names = re.findall(r"add_argument\('(?:--)?(\w+)'", source)

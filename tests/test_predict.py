@@ -1,0 +1,155 @@
+"""predict.py on pictures, folders, globs and a video; names, refusals, export, submission rows."""
+import os
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import batches
+import data
+import main
+import plots
+import predict
+import runs
+from conftest import write_camvid
+from data import UserError
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A SegNet-Basic that saw four steps, at 23x31."""
+    folder = write_camvid(str(tmp_path_factory.mktemp('data')), {'train': 4, 'val': 2})
+    flags = ['--dataset', 'camvid', '--data_dir', folder, '--model', 'segnet-basic', '--height', '23', '--width', '31',
+             '--batch_size', '2', '--steps', '4', '--output', str(tmp_path_factory.mktemp('run') / 'r')]
+    return main.train(main.parse_args(flags))
+
+
+def picture(path, height=40, width=56, seed=1):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    small = np.random.RandomState(seed).randint(0, 256, (5, 7, 3)).astype(np.uint8)
+    cv2.imwrite(path, cv2.resize(small, (width, height)))
+    return path
+
+
+def go(run, *flags):
+    return predict.predict(predict.parse_args([run] + [str(flag) for flag in flags]))
+
+
+def test_results_of_a_picture(run, tmp_path):
+    """The id map is what the prediction graph says at the picture's own size; the pictures show those ids."""
+    path, out = picture(str(tmp_path / 'in' / 'a.jpg')), str(tmp_path / 'out')
+    assert go(run, path, '--output', out, '--side_by_side') == 0
+    assert sorted(os.listdir(out)) == ['a-colors.png', 'a-ids.png', 'a-overlay.png', 'a-side.png']
+    ids, image = data.read_label(os.path.join(out, 'a-ids.png')), data.read_image(path)
+    config = runs.read_config(run)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        seen = batches.resize(image, 23, 31)[None]
+        graph = predict.evaluate.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
+        for variable, value in predict.weights.complete(predict.weights.load(run), tf.global_variables(), run):
+            variable.load(value, sess)
+        expected, probabilities = sess.run(graph[:2])
+    np.testing.assert_array_equal(ids, expected[0])
+    assert probabilities.shape == (1, 23, 31, 11) and len(np.unique(ids)) > 1
+    colors = [tuple(color) for color in config['colors']]
+    np.testing.assert_array_equal(data.read_image(os.path.join(out, 'a-colors.png')), plots.colored(ids, colors))
+    overlay = data.read_image(os.path.join(out, 'a-overlay.png'))
+    np.testing.assert_array_equal(overlay[:40, :56], plots.overlay(image, plots.colored(ids, colors)))
+    assert overlay.shape[0] > 40, 'the legend is below'
+
+
+def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
+    """No two results have one name; one bad picture is told of, the rest are done, the status is 2."""
+    folder, out = str(tmp_path / 'x y \u00e9'), str(tmp_path / 'out')
+    for name in ('one/a.jpg', 'one/a.png', 'two/a.png', 'two/b.png'):
+        picture(os.path.join(folder, name), 20, 30)
+    with open(os.path.join(folder, 'two', 'c.png'), 'wb') as f:
+        f.write(b'no picture')
+    assert go(run, os.path.join(folder, 'one'), os.path.join(folder, 'two', '*.png'), '--output', out) == 2
+    assert 'c.png: not an image' in capsys.readouterr().err
+    done = [name for name in os.listdir(out) if name.endswith('-ids.png')]
+    assert len(done) == 4 and 'b-ids.png' in done and 'a.jpg-ids.png' in done
+    with pytest.raises(UserError, match='b-ids.png: is there already; give --overwrite'):
+        go(run, os.path.join(folder, 'two', 'b.png'), '--output', out)
+    assert go(run, os.path.join(folder, 'two', 'b.png'), '--output', out, '--overwrite') == 0
+
+
+def test_refusals(run, tmp_path):
+    os.makedirs(str(tmp_path / 'empty'))
+    for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'holds no pictures'),
+                        ([], 'nothing to label'), (['x', '--max_side', '0'], '--max_side 0')):
+        with pytest.raises(UserError, match=said):
+            go(run, '--output', tmp_path / 'out', *flags)
+    with pytest.raises(UserError, match='no such run folder'):
+        go(str(tmp_path / 'none'), 'x')
+    assert not os.path.exists(str(tmp_path / 'out'))
+
+
+def test_max_side(run, tmp_path):
+    path = picture(str(tmp_path / 'a.png'), 300, 200)
+    assert go(run, path, '--output', tmp_path / 'out', '--max_side', '60') == 0
+    ids = data.read_label(str(tmp_path / 'out' / 'a-ids.png'))
+    assert ids.shape == (300, 200)
+    np.testing.assert_array_equal(ids, np.kron(ids[2::5, 2::5], np.ones((5, 5), np.uint8)))
+
+
+def test_video(run, tmp_path, capsys):
+    path = str(tmp_path / 'v.avi')
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
+    for i in range(7):
+        writer.write(np.full((48, 64, 3), 30 * i, np.uint8))
+    writer.release()
+    assert go(run, path, '--output', tmp_path / 'out') == 0
+    assert '7 frames' in capsys.readouterr().out
+    assert os.listdir(str(tmp_path / 'out')) == ['v-overlay.mp4']
+    capture = cv2.VideoCapture(str(tmp_path / 'out' / 'v-overlay.mp4'))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    assert count == 7
+    with open(path, 'wb') as f:
+        f.write(b'no video')
+    assert go(run, path, '--output', tmp_path / 'out2') == 2
+
+
+def test_submission_rows():
+    """Components of one class, four-connected; small ones left out; no pixel in two rows."""
+    ids = np.zeros((20, 30), np.uint8)
+    ids[2:8, 2:10], ids[2:8, 10:20], ids[12:18, 2:10], ids[15, 25] = 1, 2, 1, 2
+    rows = predict.submission_rows('im', ids)
+    masks = [data.rle_decode(row.split(',')[1], 20, 30) for row in rows]
+    assert [row.split(',')[0] for row in rows] == ['im'] * 3 and sorted(mask.sum() for mask in masks) == [48, 48, 60]
+    assert np.sum(masks, 0).max() == 1
+    assert predict.submission_rows('im', np.zeros((3, 4), np.uint8)) == []
+
+
+def test_names():
+    assert predict.output_names(['a/x.png', 'b/y.png']) == ['x', 'y']
+    assert predict.output_names(['a/x.png', 'a/x.jpg']) == ['x.png', 'x.jpg']
+    names = predict.output_names(['/q/a/x.png', '/q/b/x.png', '/q/b/x.jpg'])
+    assert names == ['q-a-x.png', 'q-b-x.png', 'x.jpg']
+
+
+@pytest.mark.skipif(tf.__version__.startswith('1.'), reason='reloads under TensorFlow 2')
+def test_export_reloads_and_gives_the_same_ids(run, tmp_path):
+    """At the size of the network and at others; in a plain TensorFlow 2 process, by its own loader."""
+    import subprocess
+    import sys
+    exported, images = str(tmp_path / 'saved'), [picture(str(tmp_path / name), *size) for name, size in
+                                                 (('net.png', (23, 31)), ('large.png', (90, 120)))]
+    assert go(run, '--export', exported) == 0
+    assert go(run, *images, '--output', tmp_path / 'out') == 0
+    script = ('import sys, numpy as np, tensorflow as tf, cv2\n'
+              'model = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]\n'
+              'for path in sys.argv[2:]:\n'
+              '    image = cv2.imread(path)[None, :, :, ::-1]\n'
+              '    out = model(images=tf.constant(image))\n'
+              '    assert abs(out["probabilities"].numpy().sum(-1) - 1).max() < 1e-4\n'
+              '    cv2.imwrite(path + "-ids.png", out["ids"].numpy()[0])\n')
+    subprocess.check_call([sys.executable, '-c', script, exported] + images)
+    for path, share in zip(images, (1.0, 0.995)):
+        stem = os.path.splitext(os.path.basename(path))[0]
+        ours = data.read_label(str(tmp_path / 'out' / (stem + '-ids.png')))
+        assert (data.read_label(path + '-ids.png') == ours).mean() >= share
+    with pytest.raises(UserError, match='holds files already'):
+        go(run, '--export', exported)
