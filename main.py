@@ -168,9 +168,10 @@ def training_graph(args, dataset, balance, total):
     start, images, labels = batches.training_batches(dataset, args.height, args.width, args.batch_size, args.seed,
                                                      augmentation, args.fit)
 
+    step = tf.train.get_or_create_global_step()  # here, outside the network's scope
+
     def drop(x, place):
-        key = args.seed, tf.train.get_or_create_global_step()
-        return utils.dropout(x, args.dropout, key, place) if args.dropout else x
+        return utils.dropout(x, args.dropout, (args.seed, step), place) if args.dropout else x
 
     logits = networks.build(args.model, images, len(dataset.class_names), True, args.input, drop)
     loss = optimize.loss(logits, labels, balance)

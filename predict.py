@@ -53,7 +53,7 @@ def parse_args(argv=None):
     parser.add_argument('--export', metavar='DIR', help='write a TensorFlow SavedModel: uint8 pictures of any size in, '
                         'ids and probabilities out')
     parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to run without one')
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     runs.check_positive(args, 'max_side')
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give pictures, folders or videos, --camera, or --export DIR')

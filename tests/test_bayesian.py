@@ -81,7 +81,8 @@ def test_without_dropout_samples_agree():
 
 def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp_path):
     output = main.train(main.parse_args(['--dataset', 'camvid', '--data_dir', camvid_folder, '--output',
-                                         str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2']))
+                                         str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2',
+                                         '--height', '23', '--width', '31']))
     assert main.runs.read_config(output)['flags']['dropout'] == 0.5
     scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size, '--bf_images', '0']))['val']
               for size in '13']

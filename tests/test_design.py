@@ -48,4 +48,5 @@ def test_each_flag_is_read(script):
     assert len(names) > 5
     for name in names:
         read = re.search(r'args\.%s\b' % name, source) or (script is main and name in main.batches.NO_AUGMENTATION)
+        read = read or re.search(r"for name in \(.*'%s'" % name, source)
         assert read, 'nothing reads --%s' % name
