@@ -105,6 +105,16 @@ def _pipeline(load, first, last, shapes, types):
     return tf.data.Dataset.range(first, last).map(example, num_parallel_calls=os.cpu_count())
 
 
+def _iterator(pipeline):
+    """Iterator over `pipeline`, without tf.data's own tuning: its thread made a new start wait for seconds."""
+    options = tf.data.Options()
+    if hasattr(options, 'autotune'):
+        options.autotune.enabled = False
+    else:  # TensorFlow 1.15
+        options.experimental_optimization.autotune = False
+    return tf.data.make_initializable_iterator(pipeline.with_options(options))
+
+
 def training_batches(dataset, height, width, batch_size, seed, augmentation, fit='resize'):
     """The endless stream of training batches; what a batch holds depends on its number and the seed alone.
 
@@ -128,7 +138,7 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation, fit
 
     out = tuple(augmentation['crop'] or (height, width))
     pipeline = _pipeline(load, first_ph, last, [out + (3,), out], [tf.uint8, tf.uint8])
-    iterator = tf.data.make_initializable_iterator(pipeline.batch(batch_size, drop_remainder=True).prefetch(2))
+    iterator = _iterator(pipeline.batch(batch_size, drop_remainder=True).prefetch(2))
     images, labels = iterator.get_next()
     return lambda step: (iterator.initializer, {first_ph: step * batch_size}), images, labels
 
@@ -156,5 +166,5 @@ def scoring_batches(dataset, split, height, width, batch_size, fit='resize'):
     pipeline = _pipeline(load, 0, len(dataset.examples[split]), shapes, [tf.uint8, tf.uint8, tf.int32])
     padding = tuple(np.array(value, kind) for value, kind in ((0, np.uint8), (IGNORE, np.uint8), (0, np.int32)))
     pipeline = pipeline.padded_batch(batch_size, tuple(shapes), padding_values=padding).prefetch(2)
-    iterator = tf.data.make_initializable_iterator(pipeline)
+    iterator = _iterator(pipeline)
     return (iterator.initializer,) + iterator.get_next()

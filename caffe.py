@@ -2,6 +2,8 @@
 
 NumPy only. Field numbers are those of caffe-segnet's caffe.proto.
 """
+import functools
+import operator
 import struct
 
 import numpy as np
@@ -65,7 +67,7 @@ def blob(content):
                         shape.append(one)
     values = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     shape = shape if shape is not None else [size for size in old if size is not None]
-    if np.prod([int(size) for size in shape], dtype=object) != values.size:
+    if functools.reduce(operator.mul, shape, 1) != values.size:  # Python's numbers: no overflow
         raise ValueError('a blob of shape %s has %d values' % (shape, values.size))
     return values.reshape(shape)
 

@@ -58,6 +58,8 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
+    elif rate > 1 and tf.__version__.startswith('1.'):  # its CPU kernel has no gradient for dilations
+        x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
     x = tf.nn.bias_add(x, biases, name=name + '/BiasAdd')
