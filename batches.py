@@ -95,6 +95,13 @@ def position_example(position, size, seed):
     return epoch, int(epoch_order(size, seed, epoch)[position % size])
 
 
+def batch_names(dataset, step, batch_size, seed):
+    """Names of the training examples of the batch of step number `step`, which counts from 1."""
+    positions = range((step - 1) * batch_size, step * batch_size)
+    size = len(dataset.examples['train'])
+    return [str(dataset.examples['train'][position_example(position, size, seed)[1]]) for position in positions]
+
+
 def _pipeline(load, first, last, shapes, types):
     """tf.data.Dataset of `load(position)` for first <= position < last."""
     def example(position):

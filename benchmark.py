@@ -32,6 +32,7 @@ def measure(model, height, width, batch_size=1, num_classes=11, training=False, 
     Returns:
       dict: seconds, of each of the `repeats` runs; memory, the peak above that after imports, in bytes.
     """
+    runs.device_name(device)  # refuses; and TensorFlow's search for GPUs happens here, quietly
     before = memory()
     rng = np.random.RandomState(0)
     with tf.Graph().as_default():

@@ -204,6 +204,7 @@ def described(args):
     if args.run:
         config = runs.read_config(args.run)
         flags = config['flags']
+        networks.check(flags['model'], flags['input'], os.path.join(args.run, 'config.json'))
         return args.run, runs.open_dataset(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
     dataset = runs.open_dataset(args.dataset, args.data_dir)
     flags = {'model': args.model, 'input': networks.default_input(args.model), 'fit': 'resize', 'seed': 1,

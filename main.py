@@ -181,13 +181,14 @@ def training_graph(args, dataset, balance, total):
     return start, {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
 
 
-def check_finite(fetched, step, log, folder):
+def check_finite(fetched, step, log, folder, names):
     """Raises FloatingPointError for a loss that is not finite, before anything is saved."""
     if not np.isfinite(fetched['loss']):
         last = [round(record['loss'], 4) for record in log.records if 'loss' in record][-5:]
-        raise FloatingPointError('the loss became %s at step %d, after %s; lower --learning_rate (it is %g). The '
-                                 'checkpoint before it is kept in %s'
-                                 % (fetched['loss'], step, last, fetched['learning_rate'], folder))
+        raise FloatingPointError('the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look '
+                                 'at the images of the batch: %s. The checkpoint before it is kept in %s'
+                                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names(step)),
+                                    folder))
 
 
 def starting_weights(args):
@@ -205,17 +206,19 @@ def stalled(log, args):
     return bool(args.patience and values and len(values) - 1 - int(np.argmax(values)) >= args.patience)
 
 
-def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, log, bar, done, validate_and_save, save):
+def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, log, bar, names, done, validate_and_save,
+                 save):
     """Steps from `step` to `total`, or until done() says so; returns the last step done.
 
-    validate_and_save(step) runs after each epoch and at the end, save(step) every SAVE_SECONDS and when stopped.
+    names(step) tells the examples of a step's batch; validate_and_save(step) runs after each epoch and at the end,
+    save(step) every SAVE_SECONDS and when stopped.
     """
     saved = time.time()
     while step < total and not done():
         began = time.time()
         fetched = sess.run(fetches)
         step += 1
-        check_finite(fetched, step, log, folder)
+        check_finite(fetched, step, log, folder, names)
         speed = batch_size / (time.time() - began)
         log.write(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                   images_per_second=speed)
@@ -281,6 +284,7 @@ def train(args):
             try:
                 sess.run(*start(step))
                 step = session_loop(sess, fetches, step, total, args.batch_size, epoch_steps, folder, log, bar,
+                                    lambda step: batches.batch_names(dataset, step, args.batch_size, args.seed),
                                     lambda: stop or stalled(log, args), validate_and_save,
                                     lambda step: save(sess, saver, folder, step))
             finally:

@@ -227,6 +227,9 @@ def predict(args):
     """Labels all inputs; returns the exit status: 2 where one of them could not be read."""
     config, device = runs.read_config(args.run), runs.device_name(args.device)
     flags, class_names = config['flags'], config['class_names']
+    networks.check(flags['model'], flags['input'], os.path.join(args.run, 'config.json'))
+    if np.shape(config.get('colors')) != (len(class_names), 3):
+        raise UserError('%s: colors must be one (red, green, blue) a class' % os.path.join(args.run, 'config.json'))
     loaded = weights.load(args.run, args.checkpoint)
     samples = networks.default_samples(flags['model']) if args.samples is None else args.samples
     if args.export:

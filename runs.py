@@ -21,6 +21,7 @@ from tensorflow.python.client import device_lib
 
 import datasets
 import quiet
+from batches import FITS
 from data import UserError
 
 DEVICES = ('auto', 'cpu', 'gpu')
@@ -39,13 +40,25 @@ def main(script):
         sys.exit(_say(error, 2))
     except FloatingPointError as error:
         sys.exit(_say(error, 1))
-    except tf.errors.ResourceExhaustedError as error:
-        sys.exit(_say('out of memory: lower --batch_size, --height and --width, or use --precision bfloat16 (%s)'
-                      % error.message.splitlines()[0][:200], 1))
+    except tf.errors.OpError as error:
+        sys.exit(_say(_failed_op(error), 1))
     except OSError as error:
         sys.exit(_say('%s: %s' % (error.filename or 'input or output failed', error.strerror or error), 1))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+def _failed_op(error):
+    """What went wrong in a session, in one line that says what to do."""
+    found = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
+    first = (error.message.strip().splitlines() or [type(error).__name__])[0][:300]
+    if found:
+        return found.group(1)
+    if 'No space left' in error.message or 'File too large' in error.message or 'Disk quota' in error.message:
+        return 'the disk is full: %s; make room, then the same command goes on from the last checkpoint' % first
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return 'out of memory: lower --batch_size, or --height and --width, or use --precision bfloat16 (%s)' % first
+    return '%s: %s' % (type(error).__name__, first)
 
 
 def _say(error, status):
@@ -170,9 +183,23 @@ def read_config(run):
         raise UserError('%s: no such run folder; main.py writes them, as Output/<dataset>-<model>' % run)
     path = os.path.join(run, 'config.json')
     config = read_json(path)
-    flags, needed = config.get('flags'), {'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width'}
-    if not isinstance(flags, dict) or not needed <= set(flags):
+    flags = config.get('flags')
+    needed = 'dataset data_dir model input fit height width batch_size seed dropout precision class_weights'
+    if not isinstance(flags, dict) or not set(needed.split()) <= set(flags):
         raise UserError('%s: lacks the flags of a run; restore the file, or train again into another --output' % path)
+    for names, fits in (('height width batch_size', lambda x: type(x) is int and 0 < x < 1 << 20),
+                        ('seed', lambda x: type(x) is int and 0 <= x < 1 << 32),
+                        ('dropout', lambda x: isinstance(x, (int, float)) and 0 <= x < 1),
+                        ('fit', lambda x: x in FITS), ('precision', lambda x: x in PRECISIONS),
+                        ('dataset model input', lambda x: isinstance(x, str))):
+        for name in names.split():
+            if not fits(flags[name]):
+                raise UserError('%s: flag %s is %r; restore the file, or train again into another --output'
+                                % (path, name, str(flags[name])[:60]))
+    classes = config.get('class_names')
+    if not isinstance(classes, list) or not 2 <= len(classes) <= 254 or not all(isinstance(c, str) for c in classes):
+        raise UserError('%s: class_names is no list of names; restore the file, or train again into another --output'
+                        % path)
     return config
 
 

@@ -1,0 +1,192 @@
+"""What a long run meets: kills at any moment, full and forbidden disks, edited files, leaks."""
+import json
+import os
+import random
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT, weights_of, write_camvid
+
+import data
+import datasets
+import evaluate
+import main
+import predict
+import runs
+from data import UserError
+from test_main import read_log, start, train
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path):
+    """In steps, validation and saving alike; the last start ends with the weights of an undisturbed run."""
+    folder = write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5})
+    whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
+    steps = ['--steps', '600']
+    train(folder, whole, *steps)
+    rng, log, kills = random.Random(4), os.path.join(killed, 'log.jsonl'), 0
+    while kills < 20:
+        process = start(folder, killed, *steps)
+        size = os.path.getsize(log) if os.path.exists(log) else 0
+        deadline = time.time() + 120
+        while process.poll() is None and (os.path.getsize(log) if os.path.exists(log) else 0) <= size:
+            assert time.time() < deadline
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1.5))
+        assert process.poll() is None, ('it ended too soon', kills, process.communicate())
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    train(folder, killed, *steps)
+    expected, got = weights_of(whole), weights_of(killed)
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
+    log = [record['step'] for record in read_log(killed) if 'loss' in record]
+    assert log == list(range(1, 601))
+    left = [name for _, _, names in os.walk(killed) for name in names]
+    assert not [name for name in left if 'temp' in name or name.endswith('.part')]
+    assert {name.split('.')[0] for name in os.listdir(os.path.join(killed, 'checkpoints'))} == {
+        'checkpoint', 'model-598', 'model-600', 'model-595'}
+
+
+def test_second_signal_ends_at_once(camvid_folder, tmp_path):
+    process = start(camvid_folder, str(tmp_path / 'run'), '--steps', '5000')
+    log = str(tmp_path / 'run' / 'log.jsonl')
+    while not (os.path.exists(log) and os.path.getsize(log)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    began = time.time()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT and time.time() - began < 30
+
+
+def limited(limit):
+    """For subprocesses: no file may grow beyond `limit` bytes, and a write beyond it fails instead of killing."""
+    def set_limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return set_limit
+
+
+def test_full_disk(camvid_folder, tmp_path):
+    """A file-size limit, as a full disk: one line, status 1, the checkpoint before is whole and goes on."""
+    output = str(tmp_path / 'run')
+    train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
+    before = weights_of(output)
+    command = [sys.executable, os.path.join(ROOT, 'main.py'), '--dataset', 'camvid', '--data_dir', camvid_folder,
+               '--output', output] + ['--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
+                                      '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--schedule',
+                                      'constant', '--steps', '7']
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                               preexec_fn=limited(3 << 20))
+    _, error = process.communicate(timeout=120)
+    lines = [line for line in error.splitlines() if 'step/s' not in line and 's/step' not in line and line.strip()]
+    assert process.returncode == 1 and lines[-1].startswith('error: ') and 'Traceback' not in error, error
+    after = weights_of(output)
+    assert int(after['global_step']) == 4
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    train(camvid_folder, output, '--steps', '7', '--schedule', 'constant')
+    assert int(weights_of(output)['global_step']) == 7
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_forbidden_output(camvid_folder, tmp_path):
+    os.chmod(str(tmp_path), stat.S_IRUSR | stat.S_IXUSR)
+    process = start(camvid_folder, str(tmp_path / 'run'), '--steps', '1')
+    _, error = process.communicate(timeout=120)
+    os.chmod(str(tmp_path), stat.S_IRWXU)
+    assert process.returncode == 1 and 'Permission denied' in error and 'Traceback' not in error
+
+
+def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
+    """Where the data does not fit in memory it is read again as it is needed."""
+    monkeypatch.setattr(data, 'CACHE_BYTES', 0)
+    real = evaluate.score_split
+
+    def gone(*args, **named):
+        os.remove(os.path.join(camvid_folder, 'train', 'train_02.png'))
+        return real(*args, **named)
+
+    monkeypatch.setattr(main.evaluate, 'score_split', gone)
+    with pytest.raises(tf.errors.OpError) as error:
+        train(camvid_folder, str(tmp_path / 'run'), '--steps', '12')
+    said = runs._failed_op(error.value)
+    assert 'train_02.png: cannot be read' in said and '\n' not in said
+    assert tf.train.latest_checkpoint(str(tmp_path / 'run' / 'checkpoints')).endswith('model-4')
+
+
+def test_failed_op_says_what_to_do():
+    full = tf.errors.ResourceExhaustedError(None, None, 'run/model.data: No space left on device\nmore')
+    memory = tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor with shape[4,64,360,480]')
+    assert 'the disk is full' in runs._failed_op(full) and 'more' not in runs._failed_op(full)
+    assert 'lower --batch_size' in runs._failed_op(memory) and 'shape[4,64,360,480]' in runs._failed_op(memory)
+
+
+@pytest.mark.parametrize('flag, value', [
+    ('height', -3), ('height', 'x'), ('height', 2.5), ('width', None), ('width', True), ('batch_size', 0), ('seed', -1),
+    ('dropout', 1), ('dropout', 'half'), ('fit', 'shrink'), ('precision', 'float8'), ('model', 'lenet'), ('model', 3),
+    ('input', 'xyz'), ('dataset', 'imagenet')])
+def test_edited_config_is_refused(camvid_folder, tmp_path, flag, value):
+    config = {'flags': dict(vars(main.parse_args(['--dataset', 'camvid', '--height', '23', '--width', '31'])),
+                            data_dir=camvid_folder), 'class_names': list(datasets.CAMVID)}
+    config['colors'] = [list(color) for color in datasets.CAMVID.values()]
+    config['flags'][flag] = value
+    with open(str(tmp_path / 'config.json'), 'w') as f:
+        json.dump(config, f)
+    with pytest.raises(UserError, match='config.json|--dataset imagenet'):
+        evaluate.evaluate(evaluate.parse_args([str(tmp_path)]))
+    if flag != 'dataset':
+        with pytest.raises(UserError, match='config.json'):
+            predict.predict(predict.parse_args([str(tmp_path), str(tmp_path / 'a.png')]))
+
+
+def test_symlink_loops_and_claims_of_size(tmp_path):
+    os.symlink(str(tmp_path / 'b'), str(tmp_path / 'a'))
+    os.symlink(str(tmp_path / 'a'), str(tmp_path / 'b'))
+    for read in (data.read_image, data.read_label, data.read_names):
+        with pytest.raises(UserError, match='cannot be read'):
+            read(str(tmp_path / 'a'))
+    header = b'\x89PNG\r\n\x1a\n' + b'\0\0\0\rIHDR' + (100000).to_bytes(4, 'big') * 2 + b'\x08\x02\0\0\0'
+    import zlib
+    header += zlib.crc32(header[12:]).to_bytes(4, 'big')
+    with open(str(tmp_path / 'big.png'), 'wb') as f:
+        f.write(header + b'\0\0\0\0IEND' + zlib.crc32(b'IEND').to_bytes(4, 'big'))
+    began = time.time()
+    with pytest.raises(UserError, match='big.png'):
+        data.read_image(str(tmp_path / 'big.png'))
+    with open(str(tmp_path / 'long.csv'), 'w') as f:
+        f.write('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
+    with pytest.raises(UserError, match='long.csv'):
+        data.read_cells(str(tmp_path / 'long.csv'), datasets.CELLS)
+    assert time.time() - began < 10
+
+
+@pytest.mark.slow
+def test_two_thousand_steps_leak_nothing(camvid_folder, tmp_path, monkeypatch):
+    """After the first 200 steps: no more files, threads or graph, and at most 2% more memory."""
+    seen = []
+
+    def look(path):
+        with open('/proc/self/statm') as f:
+            pages = int(f.read().split()[1])
+        seen.append((len(os.listdir('/proc/self/fd')), threading.active_count(), pages))
+        return 'CPU'
+
+    real = main.save
+    monkeypatch.setattr(main, 'save', lambda *args: (real(*args), look(None)))
+    train(camvid_folder, str(tmp_path / 'run'), '--steps', '2000')
+    at = 200 * len(seen) // 2000
+    files, threads, pages = zip(*seen[at:])
+    assert max(files) <= files[0] + 1 and max(threads) <= threads[0]
+    assert pages[-1] <= 1.02 * pages[0], (pages[0], pages[-1])
