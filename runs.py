@@ -40,6 +40,8 @@ def main(script):
         sys.exit(_say(error, 2))
     except FloatingPointError as error:
         sys.exit(_say(error, 1))
+    except MemoryError as error:
+        sys.exit(_say('out of memory: lower --batch_size, or --height and --width (%s)' % error, 1))
     except tf.errors.OpError as error:
         sys.exit(_say(_failed_op(error), 1))
     except OSError as error:
@@ -333,11 +335,11 @@ def check_split(dataset, split):
 
 
 def check_positive(args, *names):
-    """Raises UserError for a flag that is set and not above 0."""
+    """Raises UserError for a flag that is set and not above 0, or larger than anything that makes sense."""
     for name in names:
-        value = getattr(args, name)
-        if value is not None and not (value > 0 and np.isfinite(value)):
-            raise UserError('--%s %s: must be above 0' % (name, value))
+        value, most = getattr(args, name), 1e5 if name in ('height', 'width', 'batch_size') else 1e9
+        if value is not None and not 0 < value <= most:
+            raise UserError('--%s %s: must be above 0, and at most %d' % (name, value, most))
 
 
 # ---------------------------------------------------------------- what a run was

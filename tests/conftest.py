@@ -10,12 +10,17 @@ import quiet  # noqa: E402, F401
 
 import cv2  # noqa: E402
 import h5py  # noqa: E402
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import scipy.io  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 import data  # noqa: E402
+
+hypothesis.settings.register_profile('fuzz', max_examples=100000, deadline=None)
+if os.environ.get('FUZZ'):
+    hypothesis.settings.load_profile('fuzz')
 
 SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
 needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real data sets are not on this machine')

@@ -1,0 +1,110 @@
+"""Made-up input of all kinds: it is read, or refused as a UserError; nothing else. `make fuzz` tries many more."""
+import os
+import tempfile
+
+import hypothesis
+import numpy as np
+import tensorflow.compat.v1 as tf
+from hypothesis import strategies as st
+
+import data
+import datasets
+import main
+import metrics
+import networks
+import own
+from data import IGNORE, UserError
+
+quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+# Graph builds take a while: a three-hundredth of the examples.
+builds = hypothesis.settings(quick, max_examples=max(4, hypothesis.settings.default.max_examples // 300))
+TEXT = st.text(alphabet=st.characters(blacklist_categories=['Cs']), max_size=60)
+CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'cort', 'astro', '-1', '../a', '"',
+                                        '9' * 30]))
+
+
+def written(text, read, *args):
+    """What `read` makes of a file that holds `text`; None where it is refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'file.csv')
+        with open(path, 'w', encoding='utf-8', newline='') as f:
+            f.write(text)
+        try:
+            return read(path, *args)
+        except UserError as error:
+            assert 'file.csv' in str(error)
+            return None
+
+
+@hypothesis.given(st.lists(st.lists(CELL, min_size=1, max_size=6), max_size=4))
+@quick
+def test_cell_tables(rows):
+    lines = ['id,annotation,width,height,cell_type'] + [','.join(row) for row in rows]
+    images = written('\n'.join(lines), data.read_cells, datasets.CELLS)
+    for height, width, cells in (images or {}).values():
+        if height * width < 1 << 20:
+            try:
+                masks = data.cell_masks('file.csv', height, width, cells)
+            except UserError:
+                continue
+            assert data.cells_label(masks, cells, height, width).max() <= 3
+
+
+@hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.integers(-9, 300).map(str)), TEXT), max_size=5))
+@quick
+def test_class_tables(rows):
+    read = written('\n'.join(['name,id,color'] + [','.join(row) for row in rows]), own.read_classes)
+    if read:
+        names, ids, colors = read
+        assert len(names) == len(set(names)) == len(ids) == len(set(ids)) == len(colors)
+        assert all(0 <= i <= 255 for i in ids)
+
+
+@hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.floats().map(str))), max_size=4))
+@quick
+def test_weight_tables(rows):
+    weights = written('\n'.join(['name,weight'] + [','.join(row) for row in rows]), data.read_class_weights, ['a', 'b'])
+    assert weights is None or (np.isfinite(weights).all() and (weights >= 0).all())
+
+
+@hypothesis.given(st.integers(1, 12), st.integers(1, 14), st.integers(2, 6), st.randoms(use_true_random=False))
+@quick
+def test_measures_stay_within_their_range(height, width, num_classes, random):
+    def label(values):
+        return np.array([[random.choice(values) for _ in range(width)] for _ in range(height)], np.uint8)
+
+    some = [random.randrange(num_classes) for _ in range(2)]
+    truth, said = label(some + [IGNORE]), label(list(range(num_classes)))
+    scores = metrics.scores(metrics.confusion(truth, said, num_classes))
+    values = [scores[name] for name in ('G', 'C', 'mIoU', 'fwIoU')] + scores['accuracy'] + scores['IoU']
+    values += [metrics.boundary_f1(truth, said, num_classes, form) for form in ('matching', 'distance')]
+    assert all(value is None or 0 <= value <= 1 for value in values)
+    perfect = metrics.boundary_f1(said, said, num_classes)
+    assert perfect in (None, 1.0)
+
+
+FLAGS = st.sampled_from(['--height', '--width', '--batch_size', '--learning_rate', '--scale', '--shift', '--crop',
+                         '--flip', '--model', '--dataset', '--recipe', '--input', '--dropout', '--seed', '--steps',
+                         '--patience', '--class_weights', '--jitter', '--vgg16', '--init_from'])
+VALUES = st.sampled_from(['0', '1', '-1', '4', '0.5', 'nan', 'inf', '1e9', 'segnet', 'fcn-basic', 'camvid', 'sample',
+                          'lcn', 'raw', 'released', 'none', '', '\u00e9', '9' * 25])
+
+
+@hypothesis.given(st.lists(st.one_of(FLAGS, VALUES), max_size=8))
+@quick
+def test_flags(flags):
+    try:
+        args = main.parse_args(flags)
+    except (UserError, SystemExit):
+        return
+    assert args.batch_size > 0 and 0 <= args.dropout < 1 and args.model in networks.NETWORKS
+
+
+@hypothesis.given(st.sampled_from(sorted(set(networks.NETWORKS) - {'fcn', 'fcn-deconv', 'deconvnet'})),
+                  st.integers(1, 70), st.integers(1, 70), st.integers(1, 3), st.integers(2, 12),
+                  st.sampled_from(sorted(networks.INPUTS)), st.booleans())
+@builds
+def test_graphs(model, height, width, batch_size, num_classes, input_norm, is_training):
+    with tf.Graph().as_default():
+        logits = networks.build(model, tf.zeros([batch_size, height, width, 3]), num_classes, is_training, input_norm)
+        assert logits.shape.as_list() == [batch_size, height, width, num_classes]
