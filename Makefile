@@ -14,7 +14,7 @@ test-slow: .venv/ready-dev
 
 # 100,000 made-up inputs for each pure function, and 333 graphs.
 fuzz: .venv/ready-dev
-	FUZZ=1 .venv/bin/python -m pytest -q tests/test_fuzz.py tests/test_data.py -k 'fuzz or rle'
+	FUZZ=100000 .venv/bin/python -m pytest -q tests/test_fuzz.py tests/test_data.py -k 'fuzz or rle'
 
 lint: .venv/ready-dev
 	.venv/bin/ruff check .

@@ -270,17 +270,25 @@ def run(args):
                 print('python benchmark.py %s --batch_size 1' % one.model)
         return
     os.makedirs(args.output, exist_ok=True)
-    found = []
+    found, diverged = [], []
     for one in wanted:
-        found.append(run_row(args, table, one) if table.recipe else cost_row(args, one))
+        try:
+            found.append(run_row(args, table, one) if table.recipe else cost_row(args, one))
+        except FloatingPointError as error:  # a result too: it is told, and the other rows go on
+            diverged.append('%s, %s' % (one.name, one.class_weights))
+            found.append({'network': one.name, 'weights': one.class_weights, 'not run': str(error)})
         runs.write_text(os.path.join(args.output, 'table.md'), markdown(table.title, table.note, found))
         runs.write_text(os.path.join(args.output, 'table.csv'), as_csv(found))
     if args.table == 'table1':
         split = args.split or 'test'
         plots.scores_against_time(
             [(columns['network'], columns['weights'], float(columns['ms']), columns['%s mIoU' % split],
-              columns['%s BF' % split]) for columns in found], split, os.path.join(args.output, 'scores.png'))
+              columns['%s BF' % split]) for columns in found if 'ms' in columns], split,
+            os.path.join(args.output, 'scores.png'))
     print(markdown(table.title, table.note, found))
+    if diverged:
+        raise FloatingPointError('%s: no finite loss; see %s' % ('; '.join(diverged),
+                                                                  os.path.join(args.output, 'table.md')))
 
 
 if __name__ == '__main__':

@@ -34,6 +34,23 @@ def conv(x, filters, kernel_size, name):
     return tf.nn.bias_add(x, biases, name=name + '/BiasAdd')
 
 
+def norm_variables(filters, name, beta):
+    """Batch norm's gamma, beta and moving averages, [filters] each, under `name`_bn; `beta`: the initial shift."""
+    with tf.variable_scope(name + '_bn'):
+        return (variable('gamma', [filters], tf.ones_initializer()),
+                variable('beta', [filters], tf.constant_initializer(beta)),
+                variable('moving_mean', [filters], tf.zeros_initializer(), trainable=False),
+                variable('moving_variance', [filters], tf.ones_initializer(), trainable=False))
+
+
+def norm_by_batch(x, gamma, beta, mean, variance):
+    """Batch norm by the batch at hand, whose statistics are noted in BN_STATISTICS."""
+    y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
+    tf.add_to_collection(BN_STATISTICS, (mean, batch_mean))
+    tf.add_to_collection(BN_STATISTICS, (variance, batch_variance))
+    return y
+
+
 def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single_channel=False):
     """Convolution and batch norm: [batch, h, w, c] -> [batch, h, w, filters].
 
@@ -47,11 +64,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
     """
     channels = 1 if single_channel else x.shape.as_list()[-1]
     weights, biases = conv_variables([kernel_size, kernel_size, channels, filters], name)
-    with tf.variable_scope(name + '_bn'):
-        gamma = variable('gamma', [filters], tf.ones_initializer())
-        beta = variable('beta', [filters], tf.constant_initializer(beta))
-        mean = variable('moving_mean', [filters], tf.zeros_initializer(), trainable=False)
-        variance = variable('moving_variance', [filters], tf.ones_initializer(), trainable=False)
+    gamma, beta, mean, variance = norm_variables(filters, name, beta)
     if not is_training:
         scale = gamma * tf.rsqrt(variance + BN_EPSILON)
         weights, biases = weights * scale, (biases - mean) * scale + beta
@@ -63,12 +76,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
     x = tf.nn.bias_add(x, biases, name=name + '/BiasAdd')
-    if not is_training:
-        return x
-    y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
-    tf.add_to_collection(BN_STATISTICS, (mean, batch_mean))
-    tf.add_to_collection(BN_STATISTICS, (variance, batch_variance))
-    return y
+    return norm_by_batch(x, gamma, beta, mean, variance) if is_training else x
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
@@ -102,6 +110,16 @@ def deconv(x, filters, kernel_size, stride, like, name):
         y = tf.nn.conv2d_transpose(x, weights, shape, [1, stride, stride, 1], 'SAME')
         y.set_shape(like.shape[:3].concatenate(filters))
         return y
+
+
+def deconv_bn(x, filters, kernel_size, stride, like, name, is_training):
+    """`deconv` and batch norm, by the batch in training, else by the moving averages."""
+    y = deconv(x, filters, kernel_size, stride, like, name)
+    gamma, beta, mean, variance = norm_variables(filters, name, 0.0)
+    if is_training:
+        return norm_by_batch(y, gamma, beta, mean, variance)
+    scale = gamma * tf.rsqrt(variance + BN_EPSILON)
+    return y * scale + (beta - mean * scale)
 
 
 def upsample_bilinear(x, like):

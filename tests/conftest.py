@@ -18,8 +18,8 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 
 import data  # noqa: E402
 
-hypothesis.settings.register_profile('fuzz', max_examples=100000, deadline=None)
-if os.environ.get('FUZZ'):
+if os.environ.get('FUZZ'):  # `make fuzz`: so many examples for each property
+    hypothesis.settings.register_profile('fuzz', max_examples=int(os.environ['FUZZ']), deadline=None)
     hypothesis.settings.load_profile('fuzz')
 
 SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
