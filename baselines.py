@@ -88,6 +88,7 @@ def unet(x, num_classes, is_training, drop):
     x = drop(pair(x, 1024, 'bottom'), 'drop5')
     for level, filters in ((4, 512), (3, 256), (2, 128), (1, 64)):
         skip = skips.pop()
+        skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])  # samples share one encoder pass
         x = tf.concat([skip, utils.deconv(x, filters, 2, 2, skip, 'upconv%d' % level)], 3)
         x = pair(x, filters, 'up%d' % level)
     return utils.conv(x, num_classes, 1, 'classifier')  # [batch, h, w, num_classes]

@@ -4,9 +4,8 @@ Each measurement runs in a process of its own, so that memory is that of one net
 """
 import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
-import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
-import resource
 import time
 
 import numpy as np
@@ -21,8 +20,9 @@ WARM_UP = 3  # runs that are not counted: kernels are chosen, memory is taken
 
 
 def memory():
-    """Peak memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Peak memory of this process so far, in bytes; unlike getrusage's it does not begin with the parent's."""
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
 
 
 def measure(model, height, width, batch_size=1, num_classes=11, training=False, precision='float32', device='auto',
@@ -30,9 +30,10 @@ def measure(model, height, width, batch_size=1, num_classes=11, training=False, 
     """Runs a network on constant data, in this very process.
 
     Returns:
-      dict: seconds, of each of the `repeats` runs; memory, the peak above that after imports, in bytes.
+      dict: seconds, of each of the `repeats` runs; memory, the peak above that after imports, in bytes, or None on a
+        GPU, whose memory is not this process's.
     """
-    runs.device_name(device)  # refuses; and TensorFlow's search for GPUs happens here, quietly
+    on_gpu = runs.device_name(device).startswith('GPU')  # TensorFlow's search for GPUs happens here, quietly
     before = memory()
     rng = np.random.RandomState(0)
     with tf.Graph().as_default():
@@ -51,19 +52,30 @@ def measure(model, height, width, batch_size=1, num_classes=11, training=False, 
                 began = time.perf_counter()
                 sess.run(op)
                 seconds.append(time.perf_counter() - began)
-    return {'seconds': seconds[WARM_UP:], 'memory': memory() - before}
+    return {'seconds': seconds[WARM_UP:], 'memory': None if on_gpu else memory() - before}
+
+
+def measured(settings):
+    """`measure`, whose errors can travel between processes."""
+    try:
+        return measure(**settings)
+    except (tf.errors.OpError, MemoryError) as error:
+        raise MemoryError(str(error).splitlines()[0][:200])
 
 
 def measure_apart(**settings):
     """`measure` in a process of its own."""
     context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure, **settings).result()
+    try:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(measured, settings).result()
+    except concurrent.futures.process.BrokenProcessPool:
+        raise MemoryError('the process that measured %s was killed' % settings['model'])
 
 
 def parse_args(argv=None):
     """Every setting of a measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
     parser.add_argument('--height', type=int, default=360)
@@ -94,7 +106,7 @@ def main(args):
         seconds = float(np.median(got['seconds'])) / args.batch_size
         print(row % (model, '%.3fM' % (sum(layer.parameters for layer in layers) / 1e6),
                      '%.1fG' % (sum(layer.multiply_adds for layer in layers) / 1e9), '%.1f' % (1000 * seconds),
-                     '%.2f' % (1 / seconds), '%.0f' % (got['memory'] / 1e6)), flush=True)
+                     '%.2f' % (1 / seconds), '%.0f' % (got['memory'] / 1e6) if got['memory'] else '-'), flush=True)
 
 
 if __name__ == '__main__':

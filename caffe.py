@@ -53,14 +53,14 @@ def blob(content):
     for number, kind, value in fields(content):
         if number <= 4 and kind == VARINT:
             old[number - 1] = value
-        elif number == 5:  # packed, or one by one
+        elif number == 5 and kind in (BYTES, FIXED32):  # packed, or one by one
             parts.append(np.frombuffer(value, '<f4'))
-        elif number == 7:
+        elif number == 7 and kind == BYTES:
             shape = []
             for inner, inner_kind, dim in fields(value):
                 if inner == 1 and inner_kind == VARINT:
                     shape.append(dim)
-                elif inner == 1:
+                elif inner == 1 and inner_kind == BYTES:
                     at = 0
                     while at < len(dim):
                         one, at = varint(dim, at)

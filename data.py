@@ -9,7 +9,8 @@ import os
 import re
 import zlib
 
-os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2 ** 27))  # a header that claims more is refused unread
+MAX_PIXELS = 2 ** 27  # in an image; a header that claims more is refused unread
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # quiet.py sets it too, before any other import
 import cv2  # noqa: E402  (reads the limit above when it is imported)
 import numpy as np  # noqa: E402
 
@@ -164,7 +165,8 @@ def voc_color(i):
 
 def read_names(path):
     """List file, a name a line -> names; UserError for an empty list or a name that leads out of the folder."""
-    names = read_bytes(path).decode('utf-8', 'replace').split()
+    lines = read_bytes(path).decode('utf-8', 'replace').splitlines()
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise UserError('%s: lists no images' % path)
     for name in names:
@@ -206,6 +208,8 @@ def read_cells(path, class_names):
             raise UserError(where + 'height %r and width %r must be whole numbers of pixels, up to 99999'
                             % (row['height'][:20], row['width'][:20]))
         size = int(row['height']), int(row['width'])
+        if size[0] * size[1] > MAX_PIXELS:
+            raise UserError(where + 'an image of %dx%d; %d pixels are the most' % (size + (MAX_PIXELS,)))
         height, width, cells = images.setdefault(row['id'], size + ([],))
         if (height, width) != size:
             raise UserError(where + 'size %dx%d, an earlier row of image %s has %dx%d'
@@ -214,6 +218,13 @@ def read_cells(path, class_names):
     if not images:
         raise UserError('%s: holds no rows' % path)
     return images
+
+
+def check_cells_size(path, name, image, height, width):
+    """Raises UserError unless `image` has the size that its rows in the table `path` say."""
+    if image.shape[:2] != (height, width):
+        raise UserError('%s: image %s has %dx%d, its rows say %dx%d'
+                        % ((path, name) + image.shape[:2] + (height, width)))
 
 
 def cell_masks(path, height, width, cells):
@@ -312,6 +323,8 @@ def read_class_weights(path, class_names):
     """CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`."""
     weights = {}
     for number, row in read_csv(path, ('name', 'weight')):
+        if row['name'] in weights:
+            raise UserError('%s row %d: class %s stands in an earlier row too' % (path, number, row['name'][:60]))
         try:
             weights[row['name']] = float(row['weight'])
         except ValueError:

@@ -85,11 +85,9 @@ def sartorius(data_dir):
     def load(split, i):
         name = examples[split][i]
         height, width, rows = images[name]
-        masks = data.cell_masks(path, height, width, rows)
         image = data.read_image(os.path.join(data_dir, 'train', name + '.png'))
-        if image.shape[:2] != (height, width):
-            raise UserError('%s: image %s has %dx%d, its rows say %dx%d'
-                            % ((path, name) + image.shape[:2] + (height, width)))
+        data.check_cells_size(path, name, image, height, width)  # before masks of that size are made
+        masks = data.cell_masks(path, height, width, rows)
         return image, data.cells_label(masks, rows, height, width)
 
     return Dataset('sartorius', CELLS, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')
@@ -280,6 +278,8 @@ def main(argv=None):
         faults = check(DATASETS[args.name](args.data_dir))
     except UserError as error:
         faults = [str(error)]
+    except OSError as error:
+        faults = ['%s: %s' % (error.filename or args.data_dir, error.strerror or error)]
     for fault in faults:
         print('error: ' + ' '.join(fault.split()), file=sys.stderr)
     return 2 if faults else 0

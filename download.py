@@ -11,6 +11,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -22,6 +23,7 @@ from data import UserError
 
 BLOCK = 1 << 20
 TRIES = 5  # connections in a row that bring nothing new
+PAUSE = 2  # seconds before the next, longer from try to try
 
 # part: the folder of the archive that is wanted; what it holds goes to `into` below --data_dir.
 # md5: of the archive, or None where its host may pack it anew; contents: {folder: (files, bytes, SHA-256 or None)}.
@@ -59,7 +61,7 @@ def fetch(url, path):
 
     Raises UserError when TRIES connections in a row brought nothing; the file keeps what came.
     """
-    failed = 0
+    failed = most = 0  # connections in a row without gain; bytes at the best of times
     while True:
         have = os.path.getsize(path) if os.path.exists(path) else 0
         request = urllib.request.Request(url, headers={'Range': 'bytes=%d-' % have} if have else {})
@@ -75,10 +77,8 @@ def fetch(url, path):
                     for block in iter(lambda: response.read(BLOCK), b''):
                         file.write(block)
                         bar.update(len(block))
-                        failed = 0
             if total is None or os.path.getsize(path) >= total:
                 return
-            failed += 1
             reason = 'the connection broke off'
         except urllib.error.HTTPError as error:
             if error.code == 416 and have:  # nothing is left to send
@@ -86,10 +86,12 @@ def fetch(url, path):
             raise UserError('%s: the host answers %d %s; fetch it by hand, or try again later'
                             % (url, error.code, error.reason))
         except (OSError, http.client.HTTPException) as error:
-            failed, reason = failed + 1, getattr(error, 'reason', None) or error
+            reason = getattr(error, 'reason', None) or error
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        failed, most = (0, size) if size > most else (failed + 1, most)
         if failed >= TRIES:
-            raise UserError('%s: %s; the same command goes on from byte %d'
-                            % (url, reason, os.path.getsize(path) if os.path.exists(path) else 0))
+            raise UserError('%s: %s; the same command goes on from byte %d' % (url, reason, size))
+        time.sleep(PAUSE * failed)
 
 
 def md5(path):
@@ -112,7 +114,8 @@ def members(archive):
         else:
             name, size, is_folder, is_file = member.name, member.size, member.isdir(), member.isfile()
             opener = functools.partial(archive.extractfile, member)
-        if name.startswith(('/', '\\')) or '..' in name.replace('\\', '/').split('/') or ':' in name:
+        parts = name.replace('\\', '/').rstrip('/').split('/')
+        if '..' in parts or '' in parts or ':' in name:  # an empty part: a path that begins with, or holds, a '//'
             raise UserError('%r leads out of the folder' % name[:100])
         if not (is_folder or is_file):
             raise UserError('%r is a link or a device, not a file' % name[:100])
@@ -142,7 +145,7 @@ def unpack(path, part, folder):
                     shutil.copyfileobj(source, file, BLOCK)
     except UserError as error:
         raise UserError('%s: refused, %s' % (path, error))
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError('%s: refused, the archive is damaged (%s); the same command fetches it again' % (path, error))
 
 
@@ -186,6 +189,9 @@ def download(name, data_dir):
         os.makedirs(target, exist_ok=True)
         for file in os.listdir(unpacked):
             os.replace(os.path.join(unpacked, file), os.path.join(target, file))
-    finally:
         os.remove(archive)
+    except UserError:
+        os.remove(archive)  # another try is to fetch another
+        raise
+    finally:
         shutil.rmtree(unpacked)

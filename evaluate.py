@@ -165,7 +165,7 @@ def table(class_names, scores, papers=()):
 def parse_args(argv=None):
     """Every setting of a scoring."""
     parser = argparse.ArgumentParser(description='Scores a trained run, or a file of weights, on a split.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                                     formatter_class=runs.Help)
     parser.add_argument('run', nargs='?', help='run folder, as written by main.py')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
     parser.add_argument('--data_dir', help='folder of the data set (default: that of the run)')
@@ -180,7 +180,9 @@ def parse_args(argv=None):
                         'many images only; 0 for none (default: all)')
     parser.add_argument('--bf_form', choices=('matching', 'distance'), default='matching',
                         help="BF as the authors' script, by one-to-one matching, or by distance as Csurka et al. 2013")
-    parser.add_argument('--batch_size', type=int, default=4, help='images at a time; scores do not depend on it')
+    parser.add_argument('--batch_size', type=int, default=4,
+                        help='images at a time; scores do not depend on it, but for --bn batch, and for --weights with '
+                             '--bn population')
     parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to run without one')
     group = parser.add_argument_group('weights from elsewhere, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
@@ -190,8 +192,8 @@ def parse_args(argv=None):
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(argv)
     runs.check_positive(args, 'batch_size')
-    if args.samples is not None and args.samples < 0:
-        raise UserError('--samples %d: must be 0 or more' % args.samples)
+    if args.run and (args.model or args.dataset or args.output):
+        raise UserError('--model, --dataset and --output go with --weights; a run knows its own')
     if bool(args.run) == bool(args.weights):
         raise UserError('give a run folder, or --weights FILE with --model and --dataset')
     if args.weights and not (args.model and args.dataset):
@@ -199,12 +201,30 @@ def parse_args(argv=None):
     return args
 
 
+def samples_of(samples, flags):
+    """`--samples` of a run: None stands for the network's own number."""
+    if samples is None:
+        return networks.default_samples(flags['model']) if flags['dropout'] else 0
+    if samples < 0 or samples > 10000:
+        raise UserError('--samples %d: must be 0 to 10000' % samples)
+    if samples and not flags['dropout']:
+        raise UserError('--samples %d: the run has no dropout to sample from; train with --dropout 0.5' % samples)
+    return samples
+
+
+def check_network(flags, run):
+    """Raises UserError unless there are such a network and such an input as the run's config.json names."""
+    if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
+        raise UserError('%s: no network %r, or no input %r; restore the file, or train again into another --output'
+                        % (os.path.join(run, 'config.json'), flags['model'][:60], flags['input'][:60]))
+
+
 def described(args):
     """(folder for the scores, data set, flags of the run): of `args.run`, or made up for `args.weights`."""
     if args.run:
         config = runs.read_config(args.run)
         flags = config['flags']
-        networks.check(flags['model'], flags['input'], os.path.join(args.run, 'config.json'))
+        check_network(flags, args.run)
         return args.run, runs.open_dataset(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
     dataset = runs.open_dataset(args.dataset, args.data_dir)
     flags = {'model': args.model, 'input': networks.default_input(args.model), 'fit': 'resize', 'seed': 1,
@@ -225,7 +245,7 @@ def evaluate(args):
     for split in args.split:
         runs.check_split(dataset, split)
     dataset = data.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
-    samples = networks.default_samples(flags['model']) if args.samples is None else args.samples
+    samples = samples_of(args.samples, flags)
     name = args.weights or args.run
     loaded, results = weights.load(name, args.checkpoint), {}
     os.makedirs(folder, exist_ok=True)

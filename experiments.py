@@ -24,15 +24,16 @@ from data import UserError
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
 # paper: {split: (G, C, mIoU, BF)}; storage: of table 1; reason: why a row cannot be run, else None.
-Row = collections.namedtuple('Row', 'name model class_weights paper storage milliseconds reason')
-# recipe and steps: the paper's, unless flags say otherwise; note: what a reader must know to compare; classes: the
+# steps: the paper's, unless --steps says otherwise.
+Row = collections.namedtuple('Row', 'name model class_weights paper storage milliseconds reason steps')
+# recipe: the paper's; note: what a reader must know to compare; classes: the
 # paper's accuracy of each class, where the table gives it.
-Table = collections.namedtuple('Table', 'title dataset recipe steps splits note rows classes')
+Table = collections.namedtuple('Table', 'title dataset recipe splits note rows classes')
 
 
-def row(name, model=None, class_weights='none', scores=None, storage=None, milliseconds=None, reason=None):
+def row(name, model=None, class_weights='none', scores=None, storage=None, milliseconds=None, reason=None, steps=10000):
     """One row; a network's flag value is its name in lower case."""
-    return Row(name, model or name.lower(), class_weights, scores or {}, storage, milliseconds, reason)
+    return Row(name, model or name.lower(), class_weights, scores or {}, storage, milliseconds, reason, steps)
 
 
 def table1():
@@ -41,46 +42,54 @@ def table1():
                 variant.storage, variant.milliseconds) for variant in paper.TABLE1]
     rows += [row(variant.name, None, 'none', {'test': variant.natural, 'train': variant.natural_train + (None,)},
                  variant.storage, variant.milliseconds) for variant in paper.TABLE1]
-    return Table('Table 1: decoder variants on CamVid', 'camvid', 'paper-table1', 10000, ('test', 'train'),
+    return Table('Table 1: decoder variants on CamVid', 'camvid', 'paper-table1', ('test', 'train'),
                  'Weights: median frequency balancing, or none. Storage: the multiplier that the paper gives.', rows,
                  None)
 
 
-def benchmark_table(title, dataset, steps, note, scores):
-    """Table 3 or 4."""
-    rows = [row(name, scores={'test': values}) for name, values in scores.items()]
+def benchmark_table(title, dataset, note, scores, steps):
+    """Table 3 or 4; `steps`: of each network, in thousands."""
+    rows = [row(name, scores={'test': values}, steps=1000 * steps[name]) for name, values in scores.items()]
     rows.append(row('DeepLab-LargeFOV-denseCRF', reason='needs dense CRF post-processing, which is no part of this'))
-    return Table(title, dataset, 'paper-benchmark', steps, ('test',), note, rows, None)
+    return Table(title, dataset, 'paper-benchmark', ('test',), note + SCRATCH, rows, None)
 
 
 ROAD = ("The paper's networks saw 3,433 road scenes (CamVid, KITTI, Stanford background, LabelMe), ours CamVid's 367: "
-        'not comparable.')
+        'not comparable. ')
+SCRATCH = ("The paper's networks start from VGG16's weights, ours from scratch unless --flags \"--vgg16 PATH\" says "
+           'otherwise.')
+LAST = "Split val is part of test here, so the last weights are scored, not the best. "
 
 
 def tables():
     """{name: Table}; what has no recipe is measured, not trained."""
-    classical = [row(name, reason='a method of others, not a network of this paper') for name in paper.TABLE2_OTHERS]
-    bayesian = [row(name, class_weights='median', scores={'test': scores})
-                for name, scores in paper.BAYESIAN['camvid'].items()]
+    classical = [row('SegNet', scores={'test': paper.TABLE3['SegNet']}, steps=140000)]
+    classical += [row(name, reason='a method of others, not a network of this paper') for name in paper.TABLE2_OTHERS]
+    steps = {'SegNet': 40000, 'Bayesian-SegNet': 60000}  # the released solvers; 10000 for both Basics
+    bayesian = [row(name, class_weights='median', scores={'test': scores}, steps=steps.get(name, 10000))
+                for name, scores in paper.BAYESIAN.items()]
     return {
         'table1': table1(),
-        'table2': Table('Table 2: CamVid, accuracy of each class', 'camvid', 'paper-benchmark', 140000, ('test',), ROAD,
-                        [row('SegNet', scores={'test': paper.TABLE3['SegNet']})] + classical, paper.TABLE2_CLASSES),
-        'table3': benchmark_table('Table 3: CamVid', 'camvid', 140000, ROAD, paper.TABLE3),
-        'table4': benchmark_table('Table 4: SUN RGB-D', 'sunrgbd', 240000, '', paper.TABLE4),
-        'table5': Table('Table 5: SUN RGB-D, accuracy of each class', 'sunrgbd', 'paper-benchmark', 240000, ('test',),
-                        '', [row('SegNet', scores={'test': paper.TABLE4['SegNet']})],
+        'table2': Table('Table 2: CamVid, accuracy of each class', 'camvid', 'paper-benchmark', ('test',),
+                        ROAD + SCRATCH, classical, paper.TABLE2_CLASSES),
+        'table3': benchmark_table('Table 3: CamVid', 'camvid', ROAD, paper.TABLE3, {
+            'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}),
+        'table4': benchmark_table('Table 4: SUN RGB-D', 'sunrgbd', LAST, paper.TABLE4, {
+            'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}),
+        'table5': Table('Table 5: SUN RGB-D, accuracy of each class', 'sunrgbd', 'paper-benchmark', ('test',),
+                        LAST + SCRATCH, [row('SegNet', scores={'test': paper.TABLE4['SegNet']}, steps=240000)],
                         dict(zip(sun.CLASSES, paper.TABLE5_CLASSES))),
-        'table6': Table('Table 6: time and memory at 360x480', None, None, None, (), '',
+        'table6': Table('Table 6: time and memory at 360x480', None, None, (),
+                        'Backward: a training step of one image, updates and all, less a prediction.',
                         [row(name) for name in paper.TABLE6], None),
-        'bayesian': Table('Bayesian SegNet on CamVid', 'camvid', 'released', 40000, ('test',),
-                          'By 367 training images, as arXiv 1511.02680.', bayesian, None),
+        'bayesian': Table('Bayesian SegNet on CamVid', 'camvid', 'released', ('test',),
+                          'By 367 training images, as arXiv 1511.02680. ' + SCRATCH, bayesian, None),
     }
 
 
 def parse_args(argv=None):
     """Every setting of an experiment."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
     parser.add_argument('table', choices=sorted(tables()), help='the table of the paper')
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', help="another data set than the table's, to try the path")
@@ -117,7 +126,7 @@ def folder(args, one, seed):
 def command(args, table, one, seed):
     """main.py's flags for a row: list of str."""
     flags = ['--dataset', args.dataset or table.dataset, '--model', one.model, '--recipe', table.recipe,
-             '--class_weights', one.class_weights, '--seed', str(seed), '--steps', str(args.steps or table.steps),
+             '--class_weights', one.class_weights, '--seed', str(seed), '--steps', str(args.steps or one.steps),
              '--output', folder(args, one, seed), '--device', args.device]
     for name in ('data_dir', 'height', 'width', 'batch_size'):
         if getattr(args, name):
@@ -130,10 +139,24 @@ def shown_splits(args, table):
     return [args.split or 'test'] + [split for split in table.splits if split == 'train' != args.split]
 
 
+def check_same(flags, run_folder):
+    """Raises UserError if the run in a row's folder was made by other flags, or on other data."""
+    if os.path.exists(os.path.join(run_folder, 'config.json')):
+        config, wanted = runs.read_config(run_folder), vars(main.parse_args(flags))
+        for name in ('height', 'width'):  # the data set's own, unless they are given
+            wanted[name] = wanted[name] or config['flags'][name]
+        runs.check_same_run(config, wanted, run_folder)
+        data_dir = wanted['data_dir'] and os.path.abspath(wanted['data_dir'])
+        if data_dir != config['flags']['data_dir']:
+            raise UserError('--data_dir %s: the run in %s has %s; give that, or another --output'
+                            % (data_dir, run_folder, config['flags']['data_dir']))
+
+
 def scored(args, table, one, seed):
     """Trains and scores a row as far as that is not done yet -> {split: its entry in metrics.json}."""
-    flags, run_folder, steps = command(args, table, one, seed), folder(args, one, seed), args.steps or table.steps
+    flags, run_folder, steps = command(args, table, one, seed), folder(args, one, seed), args.steps or one.steps
     path = os.path.join(run_folder, 'metrics.json')
+    check_same(flags, run_folder)
     entries, missing = runs.read_json(path) if os.path.exists(path) else {}, []
     for split in shown_splits(args, table):
         entry = entries.get(split, {})
@@ -143,8 +166,9 @@ def scored(args, table, one, seed):
     if missing:
         main.train(main.parse_args(flags))
         bf_images = [] if args.bf_images is None else ['--bf_images', str(args.bf_images)]
-        results = evaluate.evaluate(evaluate.parse_args([run_folder, '--device', args.device, '--split'] + missing
-                                                        + bf_images))
+        results = evaluate.evaluate(evaluate.parse_args([run_folder, '--device', args.device, '--checkpoint',
+                                                         'last' if table.dataset == 'sunrgbd' else 'best', '--split']
+                                                        + missing + bf_images))
         runs.update_json(path, {split: dict(results[split], asked_steps=steps) for split in missing})
     return runs.read_json(path)
 
@@ -158,7 +182,8 @@ def cost(args, model, training=False, batch_size=1):
     if key not in costs:
         got = benchmark.measure_apart(model=model, height=360, width=480, batch_size=batch_size, training=training,
                                       device=args.device, repeats=args.repeats)
-        runs.update_json(path, {key: {'ms': 1000 * float(np.mean(got['seconds'])), 'MB': got['memory'] / 1e6}})
+        megabytes = got['memory'] and got['memory'] / 1e6
+        runs.update_json(path, {key: {'ms': 1000 * float(np.mean(got['seconds'])), 'MB': megabytes}})
     return runs.read_json(path)[key]
 
 
@@ -177,7 +202,7 @@ def score_columns(entries, expected, split):
     for name, value in zip(MEASURES, expected or (None,) * 4):
         columns['%s %s' % (split, name)] = number([None if entry[split][name] is None else 100 * entry[split][name]
                                                    for entry in entries])
-        columns['paper %s %s' % (split, name)] = number([value])
+        columns['paper %s %s' % ('train' if split == 'train' else 'test', name)] = number([value])
     return columns
 
 
@@ -200,7 +225,7 @@ def run_row(args, table, one):
         columns['storage'] = one.storage
         columns['ms'], columns['paper ms'] = '%.1f' % cost(args, one.model)['ms'], '%.1f' % one.milliseconds
     config = runs.read_config(folder(args, one, 1))
-    columns['budget'] = '%d steps of %d at %dx%d' % (args.steps or table.steps, config['flags']['batch_size'],
+    columns['budget'] = '%d steps of %d at %dx%d' % (args.steps or one.steps, config['flags']['batch_size'],
                                                      config['flags']['height'], config['flags']['width'])
     columns['device'] = config['starts'][-1]['device']
     columns['command'] = 'python main.py ' + ' '.join(shlex.quote(f) for f in command(args, table, one, 1))
@@ -233,7 +258,7 @@ def cost_row(args, one):
     columns = collections.OrderedDict([('network', one.name)])
     for name, our, their in zip(('forward ms', 'backward ms', 'training MB (batch 4)', 'prediction MB', 'model MB'),
                                 ours, theirs):
-        columns[name], columns['paper ' + name] = '%.1f' % our, '%g' % their
+        columns[name], columns['paper ' + name] = number([our]), '%g' % their
     columns['device'] = runs.device_name(args.device)
     columns['revision'] = runs.revision()
     return columns

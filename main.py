@@ -48,7 +48,7 @@ def recipe(name, model, dataset):
 
 def parse_args(argv=None):
     """Every setting of a run, with its default; a flag given by hand wins over the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=sorted(datasets.DATASETS), default='sample', help='what to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
@@ -78,9 +78,10 @@ def parse_args(argv=None):
                        "of a .npz or of the authors' .caffemodel; the classifier starts afresh where the number of "
                        'classes differs')
     group.add_argument('--recipe', choices=('paper-table1', 'paper-benchmark', 'released', 'quick'),
-                       help='sets optimizer, learning rate, schedule, batch size, class weights and dropout together: '
-                            'section 3 or section 4 of the paper (also --select_by G), the released solvers, or Adam '
-                            'at 0.001 (quick, the default for sample); a flag given by hand wins')
+                       help='sets flags together: for section 3 or section 4 of the paper, or the released solvers, '
+                            'optimizer, learning rate, schedule, momentum, weight decay, batch size, class weights '
+                            '(section 4: dropout; both sections: --select_by G); quick (the default for sample): '
+                            'Adam at 0.001, falling; a flag given by hand wins')
     group.add_argument('--epochs', type=int, default=16, help='passes over the training split, resumed ones included')
     group.add_argument('--steps', type=int, help='steps in all, resumed ones included; wins over --epochs')
     group.add_argument('--batch_size', type=int, default=4, help='images a step')
@@ -151,7 +152,7 @@ def open_run(args, dataset):
     flags = dict(vars(args), data_dir=args.data_dir and os.path.abspath(args.data_dir))
     if os.path.exists(os.path.join(folder, 'config.json')):
         runs.check_same_run(runs.read_config(folder), flags, folder)
-    elif os.path.isdir(folder) and os.listdir(folder):
+    elif set(runs.files(folder)) - {'config.json.part'}:  # that is what a start that was killed can leave
         raise UserError('--output %s: holds files but no run; name an empty or a new folder' % folder)
     return folder, flags
 
@@ -271,8 +272,8 @@ def train(args):
                 for variable, value in given:
                     variable.load(value, sess)
                 print('%s: %d variables set; as initialized: %s' % (flag, len(given), ', '.join(fresh) or 'none'))
-            os.makedirs(os.path.join(folder, 'best'), exist_ok=True)
             write_config(folder, flags, dataset, balance, runs.circumstances(device), step)
+            os.makedirs(os.path.join(folder, 'best'), exist_ok=True)
             log = runs.Log(folder, step)
             bar = tqdm.tqdm(total=total, initial=step, unit='step', disable=None, dynamic_ncols=True)
 
@@ -304,9 +305,13 @@ def write_config(folder, flags, dataset, balance, circumstances, step):
     """config.json: what the run is; each start of it is one of `starts`."""
     path = os.path.join(folder, 'config.json')
     config = runs.read_config(folder) if os.path.exists(path) else {'starts': []}
-    config.update(flags=flags, class_names=dataset.class_names, colors=[list(color) for color in dataset.colors],
-                  class_weights=[float(weight) for weight in balance],
-                  sizes={split: len(names) for split, names in dataset.examples.items()})
+    made_of = {'class_names': list(dataset.class_names), 'class_weights': [float(weight) for weight in balance],
+               'sizes': {split: len(names) for split, names in dataset.examples.items()}}
+    for name in made_of:
+        if config.get(name, made_of[name]) != made_of[name]:
+            raise UserError('%s: the data or the class weights changed since the run began: %s was %s, is %s; bring '
+                            'back the old ones, or give another --output' % (path, name, config[name], made_of[name]))
+    config.update(made_of, flags=flags, colors=[list(color) for color in dataset.colors])
     config['starts'].append(dict(circumstances, step=step))
     runs.write_json(path, config)
 

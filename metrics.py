@@ -1,4 +1,7 @@
 """Scores of a split from one confusion matrix, and the boundary measure BF; NumPy and SciPy only, no files."""
+import csv
+import io
+
 import numpy as np
 import scipy.ndimage
 import scipy.sparse.csgraph
@@ -47,9 +50,11 @@ def scores(counts):
 
 def confusion_csv(counts, class_names):
     """Confusion matrix as CSV text: a row a true class, a column a predicted one, in pixels."""
-    lines = [['truth \\ prediction'] + list(class_names)]
-    lines += [[name] + [str(count) for count in row] for name, row in zip(class_names, counts)]
-    return ''.join(','.join(line) + '\n' for line in lines)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    writer.writerow(['truth \\ prediction'] + list(class_names))
+    writer.writerows([name] + list(row) for name, row in zip(class_names, counts))
+    return out.getvalue()
 
 
 def boundary(region):

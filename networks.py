@@ -6,7 +6,6 @@ import tensorflow.compat.v1 as tf
 import baselines
 import segnet
 import utils
-from data import UserError
 
 # A flag value is the paper's name in lower case.
 NETWORKS = {'segnet': segnet.segnet, 'bayesian-segnet': segnet.segnet}
@@ -22,13 +21,6 @@ INPUTS = {  # what a network can see instead of BGR, 0..255
     'lrn': utils.lrn,       # segnet_basic_train.prototxt
     'lcn': utils.lcn,       # section 3 of the paper, for SegNet-Basic and its variants
 }
-
-
-def check(name, input_norm, where):
-    """Raises UserError, which names the file `where`, unless there is such a network and such an input."""
-    if name not in NETWORKS or input_norm not in INPUTS:
-        raise UserError('%s: no network %r, or no input %r; restore the file, or train again into another --output'
-                        % (where, name[:60], input_norm[:60]))
 
 
 def default_input(name):

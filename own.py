@@ -38,6 +38,8 @@ def read_classes(path):
                     raise UserError(where + '%s %s stands in an earlier row too' % (kind, values[-1]))
         if not names[-1]:
             raise UserError(where + 'has no name')
+    if len(names) - ('void' in names) > 254:
+        raise UserError('%s: has %d classes; 254 are the most' % (path, len(names)))
     if 'void' in names:  # last
         i = names.index('void')
         for values in (names, ids, colors):
@@ -51,7 +53,7 @@ def read_classes(path):
 def splits(data_dir, names):
     """{split: names} by train.txt, val.txt and test.txt where they are, else a fifth of `names` validates."""
     lists = {split: os.path.join(data_dir, split + '.txt') for split in ('train', 'val', 'test')}
-    if not os.path.exists(lists['train']) and not os.path.exists(lists['val']):
+    if not any(os.path.exists(path) for path in lists.values()):
         if len(names) < 2:
             raise UserError('%s: has %d images; at least two are needed, one of them to validate'
                             % (os.path.join(data_dir, 'images'), len(names)))
@@ -71,9 +73,10 @@ def splits(data_dir, names):
             twice = [name for name, count in collections.Counter(listed).items() if count > 1]
             if twice:
                 raise UserError('%s: names %s twice' % (path, twice[0]))
-    both = set(examples['train']) & set(examples['val'])
-    if both:
-        raise UserError('%s: names %s, which %s trains on' % (lists['val'], sorted(both)[0], lists['train']))
+    for one, other in (('train', 'val'), ('train', 'test'), ('val', 'test')):
+        both = set(examples[one]) & set(examples.get(other, []))
+        if both:
+            raise UserError('%s: names %s, which stands in %s too' % (lists[other], sorted(both)[0], lists[one]))
     return examples
 
 
@@ -122,6 +125,7 @@ def read(data_dir):
         if name not in cells:
             return image, np.zeros(image.shape[:2], np.uint8)
         height, width, rows = cells[name]
+        data.check_cells_size(table, name, image, height, width)
         return image, data.cells_label(data.cell_masks(table, height, width, rows), rows, height, width)
 
     shown = [color or data.voc_color(i) for i, color in enumerate(colors)][:len(class_names)]

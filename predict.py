@@ -19,7 +19,6 @@ import tqdm
 import batches
 import data
 import evaluate
-import networks
 import plots
 import runs
 import weights
@@ -35,7 +34,7 @@ Predictor = collections.namedtuple('Predictor', 'sess images_ph size_ph ids vari
 
 def parse_args(argv=None):
     """Every setting of a prediction."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
     parser.add_argument('run', help='run folder, as written by main.py')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='pictures, folders of them, globs, or videos')
     parser.add_argument('--camera', type=int, metavar='N', help='label what camera N sees, until Ctrl-C')
@@ -162,7 +161,7 @@ def label_video(model, source, path, config, max_side):
     """Frames of a video file or a camera -> the overlay as a video `path`; returns (frames, images/s)."""
     capture = cv2.VideoCapture(source)
     rate, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    writer, count, began = None, 0, time.time()
+    writer, count, began, stopped = None, 0, time.time(), False
     colors = [tuple(color) for color in config['colors']]
     part = os.path.splitext(path)[0] + '.part.mp4'
     with tqdm.tqdm(total=total or None, unit='frame', disable=None) as bar:
@@ -183,11 +182,15 @@ def label_video(model, source, path, config, max_side):
                 count += 1
                 bar.update()
         except KeyboardInterrupt:
-            pass
+            stopped = True
         finally:
             capture.release()
             if writer is not None:
                 writer.release()
+    if stopped and isinstance(source, str):  # a camera has no other end
+        if os.path.exists(part):
+            os.remove(part)
+        raise KeyboardInterrupt
     if not count:
         raise UserError('%s: no frame of it can be read' % source)
     os.replace(part, path)
@@ -227,11 +230,9 @@ def predict(args):
     """Labels all inputs; returns the exit status: 2 where one of them could not be read."""
     config, device = runs.read_config(args.run), runs.device_name(args.device)
     flags, class_names = config['flags'], config['class_names']
-    networks.check(flags['model'], flags['input'], os.path.join(args.run, 'config.json'))
-    if np.shape(config.get('colors')) != (len(class_names), 3):
-        raise UserError('%s: colors must be one (red, green, blue) a class' % os.path.join(args.run, 'config.json'))
+    evaluate.check_network(flags, args.run)
     loaded = weights.load(args.run, args.checkpoint)
-    samples = networks.default_samples(flags['model']) if args.samples is None else args.samples
+    samples = evaluate.samples_of(args.samples, flags)
     if args.export:
         if os.path.isdir(args.export) and os.listdir(args.export):
             raise UserError('--export %s: holds files already; name a new folder' % args.export)
@@ -239,11 +240,15 @@ def predict(args):
         print('%s: SavedModel of %s, %s' % (args.export, args.run, loaded.what))
     paths = expand(args.inputs)
     names = output_names(paths)
+    results = ['submission.csv'] * args.submission
+    results += ['camera%d-overlay.mp4' % args.camera] if args.camera is not None else []
     for path, name in zip(paths, names):
-        for suffix in ['-overlay.mp4'] if path.lower().endswith(VIDEOS) else suffixes(args, samples):
-            if os.path.exists(os.path.join(args.output, name + suffix)) and not args.overwrite:
-                raise UserError('%s: is there already; give --overwrite, or another --output'
-                                % os.path.join(args.output, name + suffix))
+        video = path.lower().endswith(VIDEOS)
+        results += [name + suffix for suffix in (['-overlay.mp4'] if video else suffixes(args, samples))]
+    for result in results:
+        if os.path.exists(os.path.join(args.output, result)) and not args.overwrite:
+            raise UserError('%s: is there already; give --overwrite, or another --output'
+                            % os.path.join(args.output, result))
     if not paths and args.camera is None:
         return 0
     os.makedirs(args.output, exist_ok=True)

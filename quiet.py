@@ -7,6 +7,7 @@ import tempfile
 import warnings
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow 1.15 heeds it; 2.21 writes a dozen lines all the same
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2 ** 27))  # data.MAX_PIXELS; OpenCV reads it when imported
 warnings.filterwarnings('ignore', category=FutureWarning)  # 1.15 with NumPy 1.17 and later
 
 

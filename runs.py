@@ -2,6 +2,7 @@
 
 Builds no tensors and knows no network.
 """
+import argparse
 import contextlib
 import datetime
 import fcntl
@@ -117,6 +118,9 @@ def session_config(device, precision):
     config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True),
                             device_count={'GPU': 0} if device == 'cpu' else {})
     rewrites = config.graph_options.rewrite_options
+    if precision == 'bfloat16' and device != 'cpu' and _gpus():
+        raise UserError('--precision bfloat16: TensorFlow has no such rewrite of the graph on a GPU; use float32, or '
+                        '--device cpu')
     if precision == 'bfloat16':
         if not hasattr(rewrites, 'auto_mixed_precision_onednn_bfloat16'):
             raise UserError('--precision bfloat16: TensorFlow %s cannot; use 2.x, or --precision float32'
@@ -172,7 +176,7 @@ def read_json(path):
             value = json.load(f)
     except OSError as error:
         raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError('%s: not JSON (%s); restore the file, or train again into another --output' % (path, error))
     if not isinstance(value, dict):
         raise UserError('%s: holds no JSON object; restore the file, or train again into another --output' % path)
@@ -193,15 +197,23 @@ def read_config(run):
                         ('seed', lambda x: type(x) is int and 0 <= x < 1 << 32),
                         ('dropout', lambda x: isinstance(x, (int, float)) and 0 <= x < 1),
                         ('fit', lambda x: x in FITS), ('precision', lambda x: x in PRECISIONS),
-                        ('dataset model input', lambda x: isinstance(x, str))):
+                        ('dataset model input class_weights', lambda x: isinstance(x, str)),
+                        ('data_dir', lambda x: x is None or isinstance(x, str))):
         for name in names.split():
             if not fits(flags[name]):
                 raise UserError('%s: flag %s is %r; restore the file, or train again into another --output'
                                 % (path, name, str(flags[name])[:60]))
-    classes = config.get('class_names')
+    classes, colors = config.get('class_names'), config.get('colors')
     if not isinstance(classes, list) or not 2 <= len(classes) <= 254 or not all(isinstance(c, str) for c in classes):
         raise UserError('%s: class_names is no list of names; restore the file, or train again into another --output'
                         % path)
+    if not isinstance(colors, list) or len(colors) != len(classes) or not all(
+            isinstance(c, list) and len(c) == 3 and all(type(x) is int and 0 <= x <= 255 for x in c) for c in colors):
+        raise UserError('%s: colors must be one [red, green, blue] a class; restore the file, or train again into '
+                        'another --output' % path)
+    if not isinstance(config.get('starts', []), list):
+        raise UserError('%s: starts is no list; restore the file, or train again into another --output' % path)
+    config.setdefault('starts', [])
     return config
 
 
@@ -295,8 +307,8 @@ def resume(sess, saver, best_saver, folder):
     for which in FOLDERS:
         place = os.path.join(folder, FOLDERS[which])
         for name in files(place):
-            if not re.match(r'\A(checkpoint|model-[0-9]+\.(index|data-[0-9]+-of-[0-9]+))\Z', name):
-                path = os.path.join(place, name)
+            path = os.path.join(place, name)
+            if re.match(r'\Amodel-[0-9]+.*temp', name) and not os.path.islink(path):
                 shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     paths = checkpoints(folder, 'last')
     for i, path in enumerate(paths):
@@ -332,6 +344,14 @@ def check_split(dataset, split):
     if not dataset.examples.get(split):
         raise UserError('--split %s: data set %s has %s'
                         % (split, dataset.name, ', '.join(s for s in dataset.examples if dataset.examples[s])))
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """--help with each default, once, and only where there is one."""
+
+    def _get_help_string(self, action):
+        told = action.default is None or action.default is False or '(default' in action.help
+        return action.help if told else super()._get_help_string(action)
 
 
 def check_positive(args, *names):

@@ -108,7 +108,7 @@ def deconv(x, filters, kernel_size, stride, like, name):
         weights = variable('weights', [kernel_size, kernel_size, filters, channels], start)
         shape = tf.concat([tf.shape(x)[:1], tf.shape(like)[1:3], [filters]], 0)
         y = tf.nn.conv2d_transpose(x, weights, shape, [1, stride, stride, 1], 'SAME')
-        y.set_shape(like.shape[:3].concatenate(filters))
+        y.set_shape(x.shape[:1].concatenate(like.shape[1:3]).concatenate(filters))
         return y
 
 
@@ -125,7 +125,7 @@ def deconv_bn(x, filters, kernel_size, stride, like, name, is_training):
 def upsample_bilinear(x, like):
     """[batch, h, w, c] -> [batch, height and width of `like`, c], bilinear, at pixel centres."""
     y = tf.image.resize_bilinear(x, tf.shape(like)[1:3], half_pixel_centers=True)
-    y.set_shape(like.shape[:3].concatenate(x.shape[3]))
+    y.set_shape(x.shape[:1].concatenate(like.shape[1:3]).concatenate(x.shape[3]))
     return y
 
 

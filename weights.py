@@ -31,7 +31,10 @@ def vgg16(path):
     """
     import h5py  # TensorFlow brings it along
     if path == 'download':
-        path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
+        try:
+            path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
+        except Exception as error:  # Keras raises a bare one
+            raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
     values = {}
     try:
         with h5py.File(path, 'r') as file:
@@ -40,9 +43,9 @@ def vgg16(path):
                 names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs['weight_names']]
                 for kind, name in zip(('weights', 'biases'), names):
                     values['%s/%s' % (layer, kind)] = group[name][()].astype(np.float64)
-    except (OSError, KeyError) as error:
+        values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
+    except (OSError, KeyError, ValueError) as error:
         raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s)" % (path, error))
-    values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
     return Weights(values, None, 'the encoder of VGG16')
 
 
@@ -91,8 +94,8 @@ def npz(path):
     """A .npz of arrays by name, as 'conv1_1/weights' [3, 3, 3, 64] -> `Weights`; nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            values = {name: file[name].astype(np.float32) for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            values = {name: np.asarray(file[name], np.float32) for name in file.files}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError('%s: not a .npz of numbers (%s)' % (path, error))
     return Weights(values, None, 'weights from %s' % os.path.basename(path))
 

@@ -79,6 +79,13 @@ def test_without_dropout_samples_agree():
     np.testing.assert_array_equal(predict(IMAGES, 0, dropout=0.0)[1], plain[1], 'weight averaging has no dropout')
 
 
+@pytest.mark.parametrize('name', ['unet', 'deeplab-largefov', 'fcn-basic', 'bilinear-interpolation'])
+def test_other_networks_are_sampled_too(name):
+    ids, mean, variance = predict(IMAGES, 3, model=name)
+    assert ids.shape == (1, 21, 17) and mean.shape == (1, 21, 17, 5) and variance.shape == (1, 21, 17)
+    assert variance.max() > 0
+
+
 def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp_path):
     output = main.train(main.parse_args(['--dataset', 'camvid', '--data_dir', camvid_folder, '--output',
                                          str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2',

@@ -296,10 +296,29 @@ def test_folder_rle(tmp_path):
     (['x,0,', 'x,1,'], 'row 3: name x stands'), (['x,0,', 'y,256,'], "row 3: id '256'"),
     (['x,0,', 'y,-1,'], "row 3: id '-1'"), (['x,0,1 2', 'y,1,'], "row 2: color '1 2'"),
     (['x,0,1 2 3', 'y,1,1 2 3'], r'row 3: color \(1, 2, 3\) stands'), (['x,0,', ',1,'], 'row 3: has no name'),
+    (['x%d,%d,' % (i, i) for i in range(255)], 'has 255 classes; 254 are the most'),
     (['x,0,', 'y,1,'], 'id 255 at row 0, column 1 is not in classes.csv')])
 def test_folder_bad_classes(tmp_path, classes, said):
     with pytest.raises(UserError, match=said):
         own_label(tmp_path, classes, IDS)
+
+
+def test_folder_names_may_hold_spaces_and_test_txt_is_no_training_data(tmp_path):
+    folder = write_folder(str(tmp_path))
+    for place in ('images', 'labels'):
+        os.rename(os.path.join(folder, place, 'im0.png'), os.path.join(folder, place, 'im 0.png'))
+    with open(os.path.join(folder, 'test.txt'), 'w') as f:
+        f.write('im1\n')
+    with pytest.raises(UserError, match='train.txt: cannot be read'):
+        datasets.folder(folder)
+    for name, content in (('train', 'im 0\nim2\n'), ('val', 'im3\n')):
+        with open(os.path.join(folder, name + '.txt'), 'w') as f:
+            f.write(content)
+    assert datasets.folder(folder).examples == {'train': ['im 0', 'im2'], 'val': ['im3'], 'test': ['im1']}
+    with open(os.path.join(folder, 'test.txt'), 'a') as f:
+        f.write('im2\n')
+    with pytest.raises(UserError, match='test.txt: names im2'):
+        datasets.folder(folder)
 
 
 def test_folder_bad_files(tmp_path):
@@ -468,6 +487,7 @@ def test_class_weights_of_void_only():
     ('cell0,1 2,30,20,neuron,,,,', "row 2: cell_type 'neuron'"),
     ('cell0,1 2,31,20,astro,,,,', 'its rows say 20x31'),
     ('cell0,1 2,30,-20,astro,,,,', "row 2: height '-20'"),
+    ('cell0,1 2,99999,99999,astro,,,,', 'row 2: an image of 99999x99999'),
     ('../../etc/passwd,1 2,30,20,astro,,,,', 'row 2: id'),
     ('/etc/passwd,1 2,30,20,astro,,,,', 'row 2: id'),
     ('gone,1 2,30,20,astro,,,,', 'gone.png'),

@@ -42,8 +42,9 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
     handler = type('Handler', (Server,), {'breaks': [], 'requests': []})
+    monkeypatch.setattr(download, 'PAUSE', 0)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as running:
         threading.Thread(target=running.serve_forever, args=[0.01], daemon=True).start()
         handler.url = 'http://127.0.0.1:%d/archive' % running.server_port
@@ -66,6 +67,14 @@ def test_host_that_knows_no_ranges(server, tmp_path):
     assert open(path, 'rb').read() == CONTENT
     download.fetch(server.url, path)
     assert open(path, 'rb').read() == CONTENT
+
+
+def test_gives_up_where_nothing_new_comes(server, tmp_path):
+    """A host that knows no ranges and breaks off at the same byte each time."""
+    server.content, server.breaks, server.ranges = CONTENT, [1000] * 99, False
+    with pytest.raises(UserError, match='goes on from byte 1000'):
+        download.fetch(server.url, str(tmp_path / 'a'))
+    assert len(server.requests) == 1 + download.TRIES
 
 
 def test_another_process_goes_on(server, tmp_path):
@@ -148,7 +157,7 @@ def test_unpacked_and_verified(server, monkeypatch, tmp_path, pack):
 BAD = {'absolute': dict(GOOD, **{'/tmp/evil': b'x'}), 'above': dict(GOOD, **{'repo/data/../../../evil': b'x'}),
        'above on Windows': dict(GOOD, **{'repo\\..\\evil': b'x'}), 'drive': dict(GOOD, **{'C:evil': b'x'}),
        'link': dict(GOOD, **{'repo/data/link': b'../../../evil'}), 'absolute link': dict(GOOD, link=b'/etc'),
-       'no such folder': {'other/a': b'x'}}
+       'no such folder': {'other/a': b'x'}, 'two slashes': dict(GOOD, **{'repo/data//tmp/evil': b'x'})}
 
 
 @pytest.mark.parametrize('name', sorted(BAD))

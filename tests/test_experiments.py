@@ -35,7 +35,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     output = str(tmp_path / 'table1')
     rows = run(camvid_folder, output)
     assert [(row['network'], row['weights']) for row in rows] == [('SegNet-Basic', 'median'), ('SegNet-Basic', 'none')]
-    assert [row['paper val G'] for row in rows] == ['82.7', '84.0']  # the paper's are of the test split
+    assert [row['paper test G'] for row in rows] == ['82.7', '84.0']
     assert rows[0]['paper train mIoU'] == '92.7' and rows[0]['parameters (M)'] == '1.417' and rows[0]['storage'] == '1'
     assert float(rows[0]['ms']) > 0 and rows[0]['budget'] == '1 steps of 2 at 23x31'
     assert rows[0]['command'].startswith('python main.py --dataset camvid --model segnet-basic')
@@ -50,6 +50,11 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     assert again == rows and 'Training' not in capsys.readouterr().out, 'nothing is done twice'
     fewer = run(camvid_folder, output, '--bf_images', '1')
     assert 'step 1 of 1' in capsys.readouterr().out and fewer[0]['val G'] == rows[0]['val G']
+    for other, said in ((['--height', '24'], '--height 24: the run in'),
+                        (['--flags=--flip'], '--flip True: the run in'),
+                        (['--data_dir', str(tmp_path)], '--data_dir .*: the run in')):
+        with pytest.raises(UserError, match=said):
+            run(camvid_folder, output, *other)
     more = run(camvid_folder, output, '--steps', '2')
     assert 'done, step 2 of 2 (1 in this run)' in capsys.readouterr().out
     assert more[0]['budget'] == '2 steps of 2 at 23x31'

@@ -141,6 +141,25 @@ def test_all_checkpoints_damaged(camvid_folder, tmp_path):
         evaluate.evaluate(evaluate.parse_args([output]))
 
 
+def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
+    table = str(tmp_path / 'w.csv')
+    for weight in (1, 2):
+        with open(table, 'w') as f:
+            f.write('name,weight\n' + ''.join('%s,%d\n' % (name, weight) for name in datasets.CAMVID))
+        if weight == 1:
+            output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--class_weights', table)
+    with pytest.raises(UserError, match='class_weights was .1.0, .* is .2.0'):
+        train(camvid_folder, output, '--steps', '2', '--class_weights', table)
+
+
+def test_a_start_that_died_early_is_no_obstacle(camvid_folder, tmp_path):
+    os.makedirs(str(tmp_path / 'run'))
+    with open(str(tmp_path / 'run' / 'config.json.part'), 'w') as f:
+        f.write('{')
+    train(camvid_folder, str(tmp_path / 'run'), '--steps', '1')
+    assert not os.path.exists(str(tmp_path / 'run' / 'config.json.part'))
+
+
 def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):
     output = str(tmp_path / 'run')
     flags = ['--schedule', 'constant']

@@ -85,6 +85,15 @@ def test_refusals(run, tmp_path):
     assert not os.path.exists(str(tmp_path / 'out'))
 
 
+def test_nothing_is_overwritten_and_samples_want_dropout(run, tmp_path):
+    path, out = picture(str(tmp_path / 'a.png')), str(tmp_path / 'out')
+    assert go(run, path, '--output', out, '--submission') == 0
+    with pytest.raises(UserError, match='submission.csv: is there already'):
+        go(run, picture(str(tmp_path / 'b.png')), '--output', out, '--submission')
+    with pytest.raises(UserError, match='--samples 8: the run has no dropout'):
+        go(run, path, '--output', out, '--overwrite', '--samples', '8')
+
+
 def test_max_side(run, tmp_path):
     path = picture(str(tmp_path / 'a.png'), 300, 200)
     assert go(run, path, '--output', tmp_path / 'out', '--max_side', '60') == 0

@@ -1,5 +1,6 @@
 """Starting weights: a made-up VGG16 file in Keras' layout, and an earlier run."""
 import os
+import zipfile
 
 import h5py
 import numpy as np
@@ -201,7 +202,7 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
     for flags, said in ((['--weights', 'x.npz'], 'give --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
-                        (['run', '--samples', '-1'], '--samples')):
+                        (['run', '--model', 'segnet'], 'go with --weights')):
         with pytest.raises(UserError, match=said):
             evaluate.parse_args(flags)
 
@@ -232,6 +233,17 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
     path = str(tmp_path / 'a.npz')
     np.savez(path, a=np.array([{'evil': 1}], object))
     refused('not a .npz of numbers')
+    np.save(str(tmp_path / 'a.npy'), np.ones(3))
+    os.replace(str(tmp_path / 'a.npy'), path)
+    refused('not a .npz of numbers')
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('a.txt', 'hello')
+    refused('not a .npz of numbers')
     with open(path, 'wb') as f:
         f.write(b'PK\x03\x04 no')
     refused('not a .npz of numbers')
+    for field in (b'\x28\x00', b'\x38\x00'):  # a blob's data, its shape, as a plain number
+        with open(str(tmp_path / 'b.caffemodel'), 'wb') as f:
+            f.write(message(100, message(1, b'conv1') + message(7, field)))
+        with pytest.raises(UserError, match='not a .caffemodel|blobs'):
+            weights.load(str(tmp_path / 'b.caffemodel'))
