@@ -141,7 +141,7 @@ def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, ref
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize('model', sorted(networks.NETWORKS))
+@pytest.mark.parametrize('model', ['segnet', 'segnet-basic', 'segnet-basic-encoderaddition', 'fcn-basic', 'unet'])
 def test_any_size_and_no_batch_mates(graph, model):
     """Any height and width; an image's logits do not depend on what else is in the batch."""
     images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
