@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 import utils
 from data import IGNORE
 
-SCHEDULES = ('constant', 'exponential', 'poly', 'step')
+SCHEDULES = ('constant', 'poly', 'step')
 
 
 def loss(logits, labels, class_weights):
@@ -31,15 +31,12 @@ def learning_rate(schedule, base, total_steps):
     """Scalar float32 at the current global step.
 
     constant: base, as the released solvers.
-    exponential: base * 0.01 ** (step / total_steps).
     poly: base * (1 - step / total_steps) ** 0.9, as DeepLab.
     step: a tenth of base after 0.6 of the steps, a hundredth after 0.85.
     """
     done = tf.cast(tf.train.get_or_create_global_step(), tf.float32) / float(total_steps)
     if schedule == 'poly':
         return base * tf.maximum(1.0 - done, 0.0) ** 0.9
-    if schedule == 'exponential':
-        return base * tf.pow(0.01, done)
     if schedule == 'step':
         return base * tf.where(done < 0.6, 1.0, tf.where(done < 0.85, 0.1, 0.01))
     return tf.constant(base, tf.float32)

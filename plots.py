@@ -57,6 +57,7 @@ def scores_against_time(rows, split, path):
                 value, color = float(row[column].split()[0]), 'tab:blue' if row[1] == 'median' else 'tab:orange'
                 axes.plot(row[2], value, 'o', color=color)
                 axes.annotate(row[0], (row[2], value), fontsize=7, xytext=(4, 3), textcoords='offset points')
+        axes.margins(x=0.3)  # room for the names
         axes.set(xlabel='forward pass, ms', ylabel='%s on %s, %%' % (measure, split))
         axes.grid(alpha=0.3)
     figure.legend([plt.Line2D([], [], marker='o', linestyle='', color=color) for color in ('tab:blue', 'tab:orange')],
