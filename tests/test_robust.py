@@ -121,7 +121,7 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(main.evaluate, 'score_split', gone)
     with pytest.raises(tf.errors.OpError) as error:
-        train(camvid_folder, str(tmp_path / 'run'), '--steps', '12')
+        train(camvid_folder, str(tmp_path / 'run'), '--steps', '90')
     said = runs._failed_op(error.value)
     assert '.png: cannot be read' in said and '\n' not in said
     assert runs.checkpoints(str(tmp_path / 'run'), 'last'), 'what was saved before is there'
