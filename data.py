@@ -16,6 +16,7 @@ import numpy as np  # noqa: E402
 
 IGNORE = 255            # the label of void pixels, in every data set, behind its reader
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; what is beyond is read again when needed
+IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')  # extensions, in lower case
 MAX_FIELD = 1 << 22     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 2 ** 24 / 4
 
 Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel')

@@ -254,8 +254,7 @@ def evaluate(args):
                     for i, split in enumerate(args.split)]
         given = weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name)
         with tf.Session(config=runs.session_config(args.device, flags['precision'])) as sess:
-            for variable, value in given:
-                variable.load(value, sess)
+            weights.load_into(sess, given)
             print('%s: %s, batch norm by %s statistics, %s, %s'
                   % (name, loaded.what, args.bn, '%d samples' % samples if samples else 'no dropout', device))
             if args.bn == 'population':

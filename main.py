@@ -248,7 +248,7 @@ def train(args):
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
     dataset = data.preload(dataset, ('train', 'val'))
     balance = class_weights(args.class_weights, dataset)
-    values, flag = starting_weights(args)
+    values, flag = starting_weights(args) if not runs.checkpoints(folder, 'last') else ({}, '')
     epoch_steps = len(dataset.examples['train']) / args.batch_size
     total = args.steps or int(np.ceil(args.epochs * epoch_steps))
 
@@ -269,8 +269,7 @@ def train(args):
                 print('%s: finished, at step %d of %d; more with a larger --steps or --epochs' % (folder, step, total))
                 return folder
             if step == 0 and given:
-                for variable, value in given:
-                    variable.load(value, sess)
+                weights.load_into(sess, given)
                 print('%s: %d variables set; as initialized: %s' % (flag, len(given), ', '.join(fresh) or 'none'))
             write_config(folder, flags, dataset, balance, runs.circumstances(device), step)
             os.makedirs(os.path.join(folder, 'best'), exist_ok=True)

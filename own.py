@@ -17,8 +17,6 @@ import numpy as np
 import data
 from data import IGNORE, Dataset, UserError
 
-IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
-
 
 def read_classes(path):
     """classes.csv -> names, ids as stored and colours, three lists, with void last where it is given."""
@@ -63,7 +61,7 @@ def splits(data_dir, names):
     examples = {}
     for split, path in lists.items():
         if os.path.exists(path) or split != 'test':
-            listed = [name[:-len(os.path.splitext(name)[1])] if name.lower().endswith(IMAGES) else name
+            listed = [name[:-len(os.path.splitext(name)[1])] if name.lower().endswith(data.IMAGE_FILES) else name
                       for name in data.read_names(path)]
             examples[split] = listed
             unknown = sorted(set(listed) - set(names))
@@ -110,7 +108,7 @@ def read(data_dir):
     paths = collections.OrderedDict()
     for name in sorted(os.listdir(folder)):
         stem, extension = os.path.splitext(name)
-        if extension.lower() in IMAGES:
+        if extension.lower() in data.IMAGE_FILES:
             if stem in paths:
                 raise UserError('%s: %s and %s have one name' % (folder, os.path.basename(paths[stem]), name))
             paths[stem] = os.path.join(folder, name)

@@ -24,7 +24,6 @@ import runs
 import weights
 from data import UserError
 
-IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 SMALLEST_CELL = 30  # pixels: smaller components are no row of submission.csv
 
@@ -66,9 +65,9 @@ def expand(inputs):
     found = []
     for one in inputs:
         if os.path.isdir(one):
-            inside = sorted(name for name in os.listdir(one) if name.lower().endswith(IMAGES + VIDEOS))
+            inside = sorted(name for name in os.listdir(one) if name.lower().endswith(data.IMAGE_FILES + VIDEOS))
             if not inside:
-                raise UserError('%s: holds no pictures (%s)' % (one, ' '.join(IMAGES)))
+                raise UserError('%s: holds no pictures (%s)' % (one, ' '.join(data.IMAGE_FILES)))
             found += [os.path.join(one, name) for name in inside]
         elif os.path.exists(one):
             found.append(one)
@@ -96,8 +95,7 @@ def predictor(sess, flags, loaded, class_names, samples, name):
     images_ph = tf.placeholder(tf.uint8, [1, None, None, 3], 'image')
     size_ph = tf.placeholder(tf.int32, [1, 2], 'size')
     ids, _, variance = evaluate.prediction_graph(flags, images_ph, len(class_names), size_ph, samples=samples)
-    for variable, value in weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name):
-        variable.load(value, sess)
+    weights.load_into(sess, weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name))
     return Predictor(sess, images_ph, size_ph, ids[0], variance[0], flags)
 
 
@@ -215,8 +213,7 @@ def export(args, flags, class_names, loaded):
             seen = tf.round(tf.ensure_shape(seen, [None] + size + [3]))
         sizes = tf.tile(shape[None, 1:3], [shape[0], 1])
         ids, probabilities, _ = evaluate.prediction_graph(flags, seen, len(class_names), sizes)
-        for variable, value in weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), args.run):
-            variable.load(value, sess)
+        weights.load_into(sess, weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), args.run))
         outputs = [tf.identity(ids, 'ids'), tf.identity(probabilities, 'probabilities')]
         frozen = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, [out.op.name for out in outputs])
     with tf.Graph().as_default(), tf.Session() as sess:

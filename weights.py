@@ -133,6 +133,12 @@ def fitting(values, variables, num_classes, flag):
     return given, fresh
 
 
+def load_into(sess, given):
+    """Sets the variables of `given`, a list of (variable, array)."""
+    for variable, value in given:
+        variable.load(value, sess)
+
+
 def complete(loaded, variables, flag):
     """As `fitting`, for weights that must set every one of `variables`; returns the list of (variable, array)."""
     given, fresh = fitting(loaded.values, variables, 0, flag)

@@ -29,18 +29,22 @@ def test_places_of_dropout(graph, name):
         assert [x.shape.as_list()[3] for _, x in seen] == [256, 512, 512, 512, 256, 128]
 
 
+def set_weights(sess):
+    """Initializes the graph's variables, with weights that depend on nothing but the variables' names."""
+    sess.run(tf.global_variables_initializer())
+    for variable in tf.global_variables():
+        if variable.op.name.endswith('weights'):
+            rng = np.random.RandomState(len(variable.op.name))
+            shape = variable.shape.as_list()
+            variable.load((rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))).astype(np.float32), sess)
+
+
 def predict(images, samples, **flags):
-    """(ids, mean, variance) by evaluate.prediction_graph, on weights that depend on nothing but the seed."""
+    """(ids, mean, variance) by evaluate.prediction_graph, on the weights of `set_weights`."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        tf.set_random_seed(4)
         sizes = tf.constant([images.shape[1:3]] * len(images))
         fetches = evaluate.prediction_graph(dict(FLAGS, **flags), tf.constant(images), 5, sizes, samples=samples)
-        sess.run(tf.global_variables_initializer())
-        for variable in tf.global_variables():
-            if variable.op.name.endswith('weights'):
-                rng = np.random.RandomState(len(variable.op.name))
-                shape = variable.shape.as_list()
-                variable.load((rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))).astype(np.float32), sess)
+        set_weights(sess)
         return sess.run(fetches)
 
 
@@ -58,12 +62,7 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
             return x * utils.dropout(tf.ones(shape), 0.5, (3, 0), place)[number][None]
 
         one = tf.nn.softmax(networks.build('bayesian-segnet-basic', tf.constant(IMAGES), 5, False, 'lrn', drop))
-        sess.run(tf.global_variables_initializer())
-        for variable in tf.global_variables():
-            if variable.op.name.endswith('weights'):
-                rng = np.random.RandomState(len(variable.op.name))
-                shape = variable.shape.as_list()
-                variable.load((rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))).astype(np.float32), sess)
+        set_weights(sess)
         passes = np.stack([sess.run(one, {number: i})[0] for i in range(6)]).astype(float)
     np.testing.assert_allclose(mean[0], passes.mean(0), atol=1e-5)
     np.testing.assert_allclose(variance[0], passes.var(0).mean(-1), atol=1e-6)

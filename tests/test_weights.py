@@ -1,5 +1,6 @@
 """Starting weights: a made-up VGG16 file in Keras' layout, and an earlier run."""
 import os
+import shutil
 import zipfile
 
 import h5py
@@ -104,6 +105,9 @@ def test_init_from_a_run(tmp_path, capsys):
     with pytest.raises(UserError, match='no such run folder'):
         start(camvid, str(tmp_path / 'other'), '--dataset', 'camvid', '--init_from', str(tmp_path / 'none'))
     assert not os.path.exists(str(tmp_path / 'other')), 'nothing written half'
+    shutil.rmtree(first)
+    start(camvid, third, '--dataset', 'camvid', '--init_from', first, '--steps', '2')
+    assert 'done, step 2 of 2 (1 in this run)' in capsys.readouterr().out, 'a run that goes on does not need it'
 
 
 def test_fitting_refuses_other_shapes(graph):
