@@ -117,8 +117,10 @@ def _iterator(pipeline):
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
+        options.threading.private_threadpool_size = os.cpu_count()  # the session's own pool may have one thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
+        options.experimental_threading.private_threadpool_size = os.cpu_count()
     return tf.data.make_initializable_iterator(pipeline.with_options(options))
 
 

@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 import batches
 import data
 import datasets
+import devices
 import metrics
 import networks
 import paper
@@ -43,7 +44,8 @@ def sampled(flags, images, num_classes, samples, bn, reuse):
         x = tf.tile(x, [samples, 1, 1, 1]) if len(places) == 1 else x
         return utils.dropout(x, flags['dropout'], (flags['seed'], 0), place) if flags['dropout'] else x
 
-    logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], drop, reuse)
+    logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], drop, reuse,
+                            flags['precision'])
     mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)
     return mean, tf.reduce_mean(variance, -1)
 
@@ -52,7 +54,7 @@ def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False
     """The one way predictions are made.
 
     Args:
-      flags: those of the run, as in config.json; model and input are read.
+      flags: those of the run, as in config.json; model, input and precision are read.
       images: [batch, height, width, 3] uint8 or float32 RGB, at the size that the network sees.
       sizes: [batch, 2] int32, the height and width at which each prediction is wanted.
       bn: 'moving' normalizes by the kept statistics, 'batch' by the batch at hand (to show the harm).
@@ -65,7 +67,8 @@ def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False
     if samples:
         probabilities, variance = sampled(flags, images, num_classes, samples, bn, reuse)
     else:
-        logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse)
+        logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse,
+                                precision=flags['precision'])
         probabilities = tf.nn.softmax(logits)
         variance = tf.zeros_like(probabilities[..., 0])
     height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
@@ -136,7 +139,8 @@ def population_statistics(sess, dataset, flags):
     start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
                                                 batches.NO_AUGMENTATION, flags['fit'])
     del tf.get_collection_ref(utils.BN_STATISTICS)[:]
-    networks.build(flags['model'], images, len(dataset.class_names), True, flags['input'], reuse=True)
+    networks.build(flags['model'], images, len(dataset.class_names), True, flags['input'], reuse=True,
+                   precision=flags['precision'])
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))
     sess.run(*start(0))
     totals = [np.zeros(variable.shape.as_list()) for variable in moving]
@@ -183,7 +187,8 @@ def parse_args(argv=None):
     parser.add_argument('--batch_size', type=int, default=4,
                         help='images at a time; scores do not depend on it, but for --bn batch, and for --weights with '
                              '--bn population')
-    parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to run without one')
+    parser.add_argument('--precision', choices=runs.PRECISIONS, help=devices.PRECISION_HELP)
+    parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     group = parser.add_argument_group('weights from elsewhere, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
                        '--bn moving if compute_bn_statistics.py wrote it)')
@@ -241,7 +246,8 @@ def evaluate(args):
       {split: scores}.
     """
     folder, dataset, flags = described(args)
-    device = runs.device_name(args.device)
+    device = devices.device_name(args.device)
+    flags = dict(flags, precision=devices.precision(args.precision, flags['precision'], args.device))
     for split in args.split:
         runs.check_split(dataset, split)
     dataset = data.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
@@ -253,10 +259,11 @@ def evaluate(args):
         scorings = [scoring_graph(dataset, split, flags, args.batch_size, args.bn, i > 0, samples)
                     for i, split in enumerate(args.split)]
         given = weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name)
-        with tf.Session(config=runs.session_config(args.device, flags['precision'])) as sess:
+        with tf.Session(config=devices.session_config(args.device)) as sess:
             weights.load_into(sess, given)
             print('%s: %s, batch norm by %s statistics, %s, %s'
-                  % (name, loaded.what, args.bn, '%d samples' % samples if samples else 'no dropout', device))
+                  % (name, loaded.what, args.bn, '%d samples' % samples if samples else 'no dropout',
+                     '%s on %s' % (flags['precision'], device)))
             if args.bn == 'population':
                 population_statistics(sess, dataset, flags)
             for split, scoring in zip(args.split, scorings):

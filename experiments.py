@@ -5,14 +5,13 @@ Trains what is missing, goes on with what was stopped, scores it, and prints and
 import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
-import csv
-import io
 import os
 import shlex
 
 import numpy as np
 
 import benchmark
+import devices
 import describe
 import evaluate
 import main
@@ -107,7 +106,7 @@ def parse_args(argv=None):
     parser.add_argument('--flags', default='', metavar='"FLAGS"', help='more flags of main.py, for every row')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
     parser.add_argument('--list', action='store_true', help='show the commands of the rows, run nothing')
-    parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to start without one')
+    parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
     runs.check_positive(args, 'steps', 'height', 'width', 'batch_size', 'seeds', 'bf_images', 'repeats')
     known = [one.name for one in tables()[args.table].rows]
@@ -177,7 +176,7 @@ def cost(args, model, training=False, batch_size=1):
     """Seconds and memory of a network at the paper's 360x480, measured once and kept in costs.json."""
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
-                                             runs.device_name(args.device))
+                                             devices.device_name(args.device))
     costs = runs.read_json(path) if os.path.exists(path) else {}
     if key not in costs:
         got = benchmark.measure_apart(model=model, height=360, width=480, batch_size=batch_size, training=training,
@@ -259,26 +258,9 @@ def cost_row(args, one):
     for name, our, their in zip(('forward ms', 'backward ms', 'training MB (batch 4)', 'prediction MB', 'model MB'),
                                 ours, theirs):
         columns[name], columns['paper ' + name] = number([our]), '%g' % their
-    columns['device'] = runs.device_name(args.device)
+    columns['device'] = devices.device_name(args.device)
     columns['revision'] = runs.revision()
     return columns
-
-
-def markdown(title, note, found):
-    """Rows of {column: text} as a Markdown table; columns that only some rows have stay empty in the others."""
-    names = list(dict.fromkeys(name for columns in found for name in columns))
-    lines = ['# ' + title, '', note, '', '| ' + ' | '.join(names) + ' |', '|' + ' --- |' * len(names)]
-    lines += ['| ' + ' | '.join(columns.get(name, '') for name in names) + ' |' for columns in found]
-    return '\n'.join(lines) + '\n'
-
-
-def as_csv(found):
-    """The same as CSV text."""
-    names, out = list(dict.fromkeys(name for columns in found for name in columns)), io.StringIO()
-    writer = csv.DictWriter(out, names, restval='', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(found)
-    return out.getvalue()
 
 
 def run(args):
@@ -295,22 +277,21 @@ def run(args):
                 print('python benchmark.py %s --batch_size 1' % one.model)
         return
     os.makedirs(args.output, exist_ok=True)
-    found, diverged = [], []
+    found, diverged, text = [], [], ''
     for one in wanted:
         try:
             found.append(run_row(args, table, one) if table.recipe else cost_row(args, one))
         except FloatingPointError as error:  # a result too: it is told, and the other rows go on
             diverged.append('%s, %s' % (one.name, one.class_weights))
             found.append({'network': one.name, 'weights': one.class_weights, 'not run': str(error)})
-        runs.write_text(os.path.join(args.output, 'table.md'), markdown(table.title, table.note, found))
-        runs.write_text(os.path.join(args.output, 'table.csv'), as_csv(found))
+        text = runs.write_table(os.path.join(args.output, 'table'), table.title, table.note, found)
     if args.table == 'table1':
         split = args.split or 'test'
         plots.scores_against_time(
             [(columns['network'], columns['weights'], float(columns['ms']), columns['%s mIoU' % split],
               columns['%s BF' % split]) for columns in found if 'ms' in columns], split,
             os.path.join(args.output, 'scores.png'))
-    print(markdown(table.title, table.note, found))
+    print(text)
     if diverged:
         raise FloatingPointError('%s: no finite loss; see %s' % ('; '.join(diverged),
                                                                   os.path.join(args.output, 'table.md')))

@@ -15,6 +15,7 @@ import tqdm
 import batches
 import data
 import datasets
+import devices
 import describe
 import evaluate
 import networks
@@ -106,8 +107,9 @@ def parse_args(argv=None):
                        help='stop when N validations in a row gained nothing in --select_by (default: never)')
     group.add_argument('--describe', action='store_true', help='print the layers of --model for --dataset, with output '
                        'shapes, parameters and multiply-adds at --height and --width (360x480), and end')
-    group.add_argument('--precision', choices=runs.PRECISIONS, default='float32', help='of convolutions')
-    group.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to start without one')
+    group.add_argument('--precision', choices=runs.PRECISIONS, default='float32',
+                       help='what the layers compute in; float16 with a loss scale')
+    group.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
     args.recipe = args.recipe or ('quick' if args.dataset == 'sample' else None)
     if args.recipe:
@@ -174,11 +176,13 @@ def training_graph(args, dataset, balance, total):
     def drop(x, place):
         return utils.dropout(x, args.dropout, (args.seed, step), place) if args.dropout else x
 
-    logits = networks.build(args.model, images, len(dataset.class_names), True, args.input, drop)
+    logits = networks.build(args.model, images, len(dataset.class_names), True, args.input, drop,
+                            precision=args.precision)
     loss = optimize.loss(logits, labels, balance)
     rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
     step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay,
-                                lambda variable: networks.multipliers(args.model, variable), args.optimizer)
+                                lambda variable: networks.multipliers(args.model, variable), args.optimizer,
+                                args.precision)
     return start, {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
 
 
@@ -214,23 +218,22 @@ def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, lo
     names(step) tells the examples of a step's batch; validate_and_save(step) runs after each epoch and at the end,
     save(step) every SAVE_SECONDS and when stopped.
     """
-    saved = time.time()
+    saved = began = time.time()
     while step < total and not done():
-        began = time.time()
         fetched = sess.run(fetches)
         step += 1
         check_finite(fetched, step, log, folder, names)
-        speed = batch_size / (time.time() - began)
+        speed, began = batch_size / (time.time() - began), time.time()  # of the whole round, writing included
         log.write(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                   images_per_second=speed)
         bar.update()
         bar.set_postfix_str('loss %.3f, %.1f images/s' % (fetched['loss'], speed))
         if step == total or int(step / epoch_steps) > int((step - 1) / epoch_steps):
             validate_and_save(step)
-            saved = time.time()
+            saved = began = time.time()
         elif done() or time.time() - saved > SAVE_SECONDS:
             save(step)
-            saved = time.time()
+            saved = began = time.time()
     return step
 
 
@@ -240,7 +243,8 @@ def train(args):
         classes = datasets.CLASS_NAMES.get(args.dataset) or runs.open_dataset(args.dataset, args.data_dir).class_names
         print(describe.table(args.model, args.height or 360, args.width or 480, len(classes)))
         return None
-    device = runs.device_name(args.device)
+    device = devices.device_name(args.device)
+    devices.check_precision(args.precision, args.device)
     dataset = runs.open_dataset(args.dataset, args.data_dir)
     for split in ('train', 'val'):
         runs.check_split(dataset, split)
@@ -261,7 +265,7 @@ def train(args):
         best_saver = tf.train.Saver(model_variables, max_to_keep=1)
         init = tf.global_variables_initializer()
         graph.finalize()
-        config = runs.session_config(args.device, args.precision)
+        config = devices.session_config(args.device)
         with runs.locked(folder), tf.Session(config=config) as sess, runs.stop_signals() as stop:
             sess.run(init)
             step = first = runs.resume(sess, saver, best_saver, folder)

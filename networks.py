@@ -48,7 +48,8 @@ def no_dropout(x, place):
     return x
 
 
-def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropout, reuse=False):
+def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropout, reuse=False,
+          precision='float32'):
     """The network `name` under the scope `name`.
 
     Args:
@@ -58,12 +59,14 @@ def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropo
       input_norm: one of INPUTS, applied to BGR 0..255; None for the network's own.
       drop: function (x, place) -> x, dropout at the network's places for it.
       reuse: take the variables of an earlier call.
+      precision: float32, bfloat16 or float16: what the layers compute in; variables, input normalization and batch
+        norm's statistics are float32.
     Returns:
       logits [batch, height, width, num_classes] float32.
     """
     with tf.variable_scope(name, reuse=reuse):
         x = INPUTS[input_norm or default_input(name)](tf.reverse(tf.cast(images, tf.float32), [-1]))
-        return NETWORKS[name](x, num_classes, is_training, drop)
+        return tf.cast(NETWORKS[name](tf.cast(x, precision), num_classes, is_training, drop), tf.float32)
 
 
 def multipliers(name, variable):

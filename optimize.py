@@ -42,7 +42,7 @@ def learning_rate(schedule, base, total_steps):
     return tf.constant(base, tf.float32)
 
 
-def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd'):
+def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32'):
     """One step: gradients, weight decay, batch-norm averages and the global step.
 
     Args:
@@ -50,17 +50,27 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd'):
       weight_decay: added to the gradient as weight_decay * variable (so Caffe), before momentum.
       multipliers: function variable -> (learning rate, weight decay) multipliers.
       optimizer: 'sgd' (with momentum) or 'adam' (whose steps do not depend on the first multiplier).
+      precision: that of the layers. For float16 the loss is scaled by a power of two that falls when a gradient
+        overflows, which skips the step, and rises after 2,000 steps without.
     """
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)
+    if precision == 'float16':
+        scale = tf.train.experimental.DynamicLossScale()
+        update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, scale)
     gradients = []
     for gradient, variable in update.compute_gradients(loss):
         rate_multiplier, decay_multiplier = multipliers(variable)
+        if gradient is None:  # a bias in front of batch norm
+            continue
         if weight_decay * decay_multiplier:
-            gradient += weight_decay * decay_multiplier * variable
-        gradients.append((rate_multiplier * gradient, variable))
+            with tf.control_dependencies([gradient]):  # else all products are made at the step's start, and kept
+                gradient += weight_decay * decay_multiplier * variable
+        gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     averages = utils.update_averages()
     norms = sum(variable.op.name.endswith('/moving_mean') for variable in tf.global_variables())
     assert len(averages) == 2 * norms, '%d batch-norm updates for %d batch norms' % (len(averages), norms)
     with tf.control_dependencies(averages):
-        return update.apply_gradients(gradients, tf.train.get_or_create_global_step())
+        applied = update.apply_gradients(gradients)
+    with tf.control_dependencies([applied]):
+        return tf.assign_add(tf.train.get_or_create_global_step(), 1).op

@@ -1,4 +1,5 @@
 """Pictures: loss curves, panels of image, truth and prediction with a legend. NumPy, OpenCV and matplotlib only."""
+import collections
 import os
 import textwrap
 
@@ -63,6 +64,29 @@ def scores_against_time(rows, split, path):
     figure.legend([plt.Line2D([], [], marker='o', linestyle='', color=color) for color in ('tab:blue', 'tab:orange')],
                   ['median frequency balancing', 'natural frequencies'], loc='upper center',
                   bbox_to_anchor=(0.5, 0), ncol=2)
+    save(figure, path)
+
+
+def growth(rows, path):
+    """Time and memory of rows as from `benchmark.rows`: over the batch size, and over the size of one image."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7))
+    pixels = {row['size']: np.prod([int(x) for x in row['size'].split('x')]) / 1e6 for row in rows}
+    size = collections.Counter(row['size'] for row in rows).most_common(1)[0][0]
+    for name in sorted({(row['network'], row['what'], row['precision']) for row in rows}):
+        chosen = [row for row in rows if (row['network'], row['what'], row['precision']) == name]
+        by_batch = [(int(row['batch']), row) for row in chosen if row['size'] == size]
+        by_size = [(pixels[row['size']], row) for row in chosen if row['batch'] == '1']
+        for column, points in enumerate((by_batch, by_size)):
+            points = sorted(points, key=lambda point: point[0])
+            axes[0, column].plot([x for x, _ in points], [float(row['ms/image']) for _, row in points], 'o-',
+                                 label=', '.join(name))
+            known = [(x, float(row['peak MB'])) for x, row in points if row['peak MB'] != '-']
+            axes[1, column].plot([x for x, _ in known], [megabytes for _, megabytes in known], 'o-')
+    axes[0, 0].set(ylabel='ms an image', ylim=(0, None))
+    axes[0, 1].set(ylabel='ms', ylim=(0, None))
+    axes[1, 0].set(xlabel='images a batch', ylabel='peak MB', ylim=(0, None))
+    axes[1, 1].set(xlabel='megapixels of one image', ylabel='peak MB', ylim=(0, None))
+    axes[0, 0].legend()
     save(figure, path)
 
 

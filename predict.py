@@ -18,6 +18,7 @@ import tqdm
 
 import batches
 import data
+import devices
 import evaluate
 import plots
 import runs
@@ -50,7 +51,8 @@ def parse_args(argv=None):
                         help='best by validation, or the newest')
     parser.add_argument('--export', metavar='DIR', help='write a TensorFlow SavedModel: uint8 pictures of any size in, '
                         'ids and probabilities out')
-    parser.add_argument('--device', choices=runs.DEVICES, default='auto', help='gpu refuses to run without one')
+    parser.add_argument('--precision', choices=runs.PRECISIONS, help=devices.PRECISION_HELP)
+    parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     args = parser.parse_intermixed_args(argv)
     runs.check_positive(args, 'max_side')
     if not (args.inputs or args.export or args.camera is not None):
@@ -202,7 +204,7 @@ def export(args, flags, class_names, loaded):
 
     Its weights are constants, with batch norm folded in.
     """
-    with tf.Graph().as_default(), tf.Session(config=runs.session_config(args.device, 'float32')) as sess:
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
         images = tf.placeholder(tf.uint8, [None, None, None, 3], 'images')
         shape, seen = tf.shape(images), tf.cast(images, tf.float32)
         if flags['fit'] == 'resize':
@@ -212,6 +214,7 @@ def export(args, flags, class_names, loaded):
                            lambda: tf.image.resize_bilinear(seen, size, half_pixel_centers=True))
             seen = tf.round(tf.ensure_shape(seen, [None] + size + [3]))
         sizes = tf.tile(shape[None, 1:3], [shape[0], 1])
+        flags = dict(flags, precision='float32')
         ids, probabilities, _ = evaluate.prediction_graph(flags, seen, len(class_names), sizes)
         weights.load_into(sess, weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), args.run))
         outputs = [tf.identity(ids, 'ids'), tf.identity(probabilities, 'probabilities')]
@@ -225,9 +228,10 @@ def export(args, flags, class_names, loaded):
 
 def predict(args):
     """Labels all inputs; returns the exit status: 2 where one of them could not be read."""
-    config, device = runs.read_config(args.run), runs.device_name(args.device)
+    config, device = runs.read_config(args.run), devices.device_name(args.device)
     flags, class_names = config['flags'], config['class_names']
     evaluate.check_network(flags, args.run)
+    flags['precision'] = devices.precision(args.precision, flags['precision'], args.device)
     loaded = weights.load(args.run, args.checkpoint)
     samples = evaluate.samples_of(args.samples, flags)
     if args.export:
@@ -250,9 +254,9 @@ def predict(args):
         return 0
     os.makedirs(args.output, exist_ok=True)
     faults, rows = [], ['id,predicted']
-    with tf.Graph().as_default(), tf.Session(config=runs.session_config(args.device, flags['precision'])) as sess:
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
         model = predictor(sess, flags, loaded, class_names, samples, args.run)
-        print('%s: %s on %s' % (args.run, loaded.what, device), flush=True)
+        print('%s: %s, %s on %s' % (args.run, loaded.what, flags['precision'], device), flush=True)
         if args.camera is not None:
             label_video(model, args.camera, os.path.join(args.output, 'camera%d-overlay.mp4' % args.camera), config,
                         args.max_side)

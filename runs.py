@@ -1,11 +1,13 @@
-"""What the scripts share about a run: its folder (config.json, log.jsonl, checkpoints), the session, how they end.
+"""What the scripts share about a run: its folder (config.json, log.jsonl, checkpoints), its flags, how they end.
 
 Builds no tensors and knows no network.
 """
 import argparse
 import contextlib
+import csv
 import datetime
 import fcntl
+import io
 import json
 import os
 import platform
@@ -18,15 +20,12 @@ import sys
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from tensorflow.python.client import device_lib
 
 import datasets
-import quiet
 from batches import FITS
 from data import UserError
 
-DEVICES = ('auto', 'cpu', 'gpu')
-PRECISIONS = ('float32', 'bfloat16')
+PRECISIONS = ('float32', 'bfloat16', 'float16')
 # Flags that a resumed run may have otherwise.
 MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device')
 
@@ -88,47 +87,6 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-# ---------------------------------------------------------------- device and session
-
-def _gpus():
-    """Descriptions of the GPUs that TensorFlow sees."""
-    config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
-    with quiet.held_back():
-        devices = device_lib.list_local_devices(config)
-    return [device.physical_device_desc for device in devices if device.device_type == 'GPU']
-
-
-def device_name(device):
-    """What `--device` leads to, by name: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'."""
-    gpus = _gpus() if device != 'cpu' else []
-    if gpus:
-        return 'GPU ' + gpus[0].split('name: ')[-1].split(',')[0]
-    if device == 'gpu':
-        raise UserError('--device gpu: TensorFlow sees no GPU; look at nvidia-smi, install tensorflow[and-cuda] '
-                        '(make does), or use --device cpu')
-    name = platform.processor() or platform.machine()
-    if os.path.exists('/proc/cpuinfo'):
-        lines = [line for line in open('/proc/cpuinfo') if line.startswith('model name')]
-        name = lines[0].split(':')[1].strip() if lines else name
-    return 'CPU %s, %d cores' % (name, os.cpu_count())
-
-
-def session_config(device, precision):
-    """tf.ConfigProto: GPU memory grows as needed; `precision` 'bfloat16' by TensorFlow's own graph rewrite."""
-    config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True),
-                            device_count={'GPU': 0} if device == 'cpu' else {})
-    rewrites = config.graph_options.rewrite_options
-    if precision == 'bfloat16' and device != 'cpu' and _gpus():
-        raise UserError('--precision bfloat16: TensorFlow has no such rewrite of the graph on a GPU; use float32, or '
-                        '--device cpu')
-    if precision == 'bfloat16':
-        if not hasattr(rewrites, 'auto_mixed_precision_onednn_bfloat16'):
-            raise UserError('--precision bfloat16: TensorFlow %s cannot; use 2.x, or --precision float32'
-                            % tf.__version__)
-        rewrites.auto_mixed_precision_onednn_bfloat16 = 1  # RewriterConfig.ON
-    return config
-
-
 # ---------------------------------------------------------------- the run folder
 
 @contextlib.contextmanager
@@ -167,6 +125,23 @@ def update_json(path, entries):
     value = read_json(path) if os.path.exists(path) else {}
     value.update(entries)
     write_json(path, value)
+
+
+def write_table(path, title, note, found):
+    """Rows of {column: text} as `path`.md, whose text this returns, and `path`.csv.
+
+    A column that only some rows have stays empty in the others.
+    """
+    names = list(dict.fromkeys(name for columns in found for name in columns))
+    lines = ['# ' + title, '', note, '', '| ' + ' | '.join(names) + ' |', '|' + ' --- |' * len(names)]
+    lines += ['| ' + ' | '.join(columns.get(name, '') for name in names) + ' |' for columns in found]
+    text, out = '\n'.join(lines) + '\n', io.StringIO()
+    writer = csv.DictWriter(out, names, restval='', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(found)
+    write_text(path + '.md', text)
+    write_text(path + '.csv', out.getvalue())
+    return text
 
 
 def read_json(path):
@@ -352,6 +327,10 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         told = action.default is None or action.default is False or '(default' in action.help
         return action.help if told else super()._get_help_string(action)
+
+
+class HelpAsWritten(Help, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
 
 
 def check_positive(args, *names):

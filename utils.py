@@ -1,7 +1,8 @@
 """Layer helpers: each adds ops to the default graph and returns tensors [batch, height, width, channels].
 
 Knows no network, opens no session, reads no file. Variables bear the names
-`weights biases gamma beta moving_mean moving_variance` below the layer's scope.
+`weights biases gamma beta moving_mean moving_variance` below the layer's scope. They are float32; layers compute in
+the precision of their input, batch norm's statistics in float32.
 """
 import zlib
 
@@ -30,8 +31,8 @@ def conv_variables(shape, name):
 def conv(x, filters, kernel_size, name):
     """[batch, h, w, c] -> [batch, h, w, filters], with biases."""
     weights, biases = conv_variables([kernel_size, kernel_size, x.shape.as_list()[-1], filters], name)
-    x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', name=name + '/Conv2D')
-    return tf.nn.bias_add(x, biases, name=name + '/BiasAdd')
+    x = tf.nn.conv2d(x, tf.cast(weights, x.dtype), [1, 1, 1, 1], 'SAME', name=name + '/Conv2D')
+    return tf.nn.bias_add(x, tf.cast(biases, x.dtype), name=name + '/BiasAdd')
 
 
 def norm_variables(filters, name, beta):
@@ -43,10 +44,13 @@ def norm_variables(filters, name, beta):
                 variable('moving_variance', [filters], tf.ones_initializer(), trainable=False))
 
 
-def norm_by_batch(x, gamma, beta, mean, variance):
-    """Batch norm by the batch at hand, whose statistics are noted in BN_STATISTICS."""
+def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
+    """Batch norm of x + `biases` by the batch at hand, whose statistics are noted in BN_STATISTICS.
+
+    The biases are not added: the batch's mean would take them off again, so their gradient is 0.
+    """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
-    tf.add_to_collection(BN_STATISTICS, (mean, batch_mean))
+    tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
     tf.add_to_collection(BN_STATISTICS, (variance, batch_variance))
     return y
 
@@ -68,6 +72,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
     if not is_training:
         scale = gamma * tf.rsqrt(variance + BN_EPSILON)
         weights, biases = weights * scale, (biases - mean) * scale + beta
+    weights = tf.cast(weights, x.dtype)
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
@@ -75,8 +80,9 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
-    x = tf.nn.bias_add(x, biases, name=name + '/BiasAdd')
-    return norm_by_batch(x, gamma, beta, mean, variance) if is_training else x
+    if is_training:
+        return norm_by_batch(x, gamma, beta, mean, variance, biases)
+    return tf.nn.bias_add(x, tf.cast(biases, x.dtype), name=name + '/BiasAdd')
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
@@ -107,7 +113,7 @@ def deconv(x, filters, kernel_size, stride, like, name):
             start = tf.random_normal_initializer(stddev=np.sqrt(2.0 * stride ** 2 / (kernel_size ** 2 * channels)))
         weights = variable('weights', [kernel_size, kernel_size, filters, channels], start)
         shape = tf.concat([tf.shape(x)[:1], tf.shape(like)[1:3], [filters]], 0)
-        y = tf.nn.conv2d_transpose(x, weights, shape, [1, stride, stride, 1], 'SAME')
+        y = tf.nn.conv2d_transpose(x, tf.cast(weights, x.dtype), shape, [1, stride, stride, 1], 'SAME')
         y.set_shape(x.shape[:1].concatenate(like.shape[1:3]).concatenate(filters))
         return y
 
@@ -119,14 +125,14 @@ def deconv_bn(x, filters, kernel_size, stride, like, name, is_training):
     if is_training:
         return norm_by_batch(y, gamma, beta, mean, variance)
     scale = gamma * tf.rsqrt(variance + BN_EPSILON)
-    return y * scale + (beta - mean * scale)
+    return y * tf.cast(scale, y.dtype) + tf.cast(beta - mean * scale, y.dtype)
 
 
 def upsample_bilinear(x, like):
     """[batch, h, w, c] -> [batch, height and width of `like`, c], bilinear, at pixel centres."""
     y = tf.image.resize_bilinear(x, tf.shape(like)[1:3], half_pixel_centers=True)
     y.set_shape(x.shape[:1].concatenate(like.shape[1:3]).concatenate(x.shape[3]))
-    return y
+    return tf.cast(y, x.dtype)  # TensorFlow resizes in float32
 
 
 def update_averages():
@@ -192,17 +198,25 @@ def max_pool_with_argmax(x):
     """[batch, h, w, c] -> [batch, ceil(h/2), ceil(w/2), c] and the int64 indices of the maxima, of the same shape.
 
     An index counts within its own image, (row * w + column) * c + channel. Of equal values the first counts.
+    The gradient goes where the indices say, so the map itself need not be kept for it.
     """
-    return tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
+    shape = tf.shape(x)
+
+    @tf.custom_gradient
+    def pool(x):
+        y, indices = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
+        return (y, indices), lambda gradient, _: scatter(gradient, indices, shape)
+
+    y, indices = pool(x)
+    return y, tf.stop_gradient(indices)
 
 
 def unpool(x, indices, like):
     """Puts each value of `x` [batch, h, w, c] back where `indices` says in its image; zero elsewhere.
 
     The result has the shape of `like`, the encoder's own map: never 2h x 2w, which shears the map where its height
-    or width is odd. Only the shape of `like` is used, and only once `x` is there, so the map itself can be freed.
-    The scatter is TensorFlow's own for the gradient of pooling, many times faster on a CPU than `tf.scatter_nd`.
-    Where `x` holds several samples of each image, all take the image's indices.
+    or width is odd. Only the shape of `like` is used, so the map itself can be freed. Where `x` holds several samples
+    of each image, all take the image's indices.
 
     TensorFlow 1.15 uses the map: where nothing else does, its optimizer moves a ReLU from before the pooling behind
     it, and a window with no positive value then has another index in prediction than in training.
@@ -210,22 +224,32 @@ def unpool(x, indices, like):
     shape = tf.concat([tf.shape(x)[:1], tf.shape(like)[1:]], 0)
     samples = [tf.shape(x)[0] // tf.shape(indices)[0], 1, 1, 1]
     indices = tf.tile(indices, samples)  # costs nothing for a single sample
+    place = tf.tile(like, samples) if tf.__version__.startswith('1.') else None
 
     @tf.custom_gradient
-    def scatter(x):
-        with tf.control_dependencies([x]):
-            old = tf.__version__.startswith('1.')
-            zeros = tf.tile(like, samples) if old else tf.fill(shape, tf.zeros([], x.dtype))
-        y = tf.raw_ops.MaxPoolGradWithArgmax(input=zeros, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
-                                             strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
-        y.set_shape(x.shape[:1].concatenate(like.shape[1:]))
-        return y, lambda gradient: gather(gradient, indices)
+    def unpooled(x):
+        return scatter(x, indices, shape, place), lambda gradient: gather(gradient, indices)
 
-    return scatter(x)
+    y = unpooled(x)
+    y.set_shape(x.shape[:1].concatenate(like.shape[1:]))
+    return y
+
+
+def scatter(x, indices, shape, place=None):
+    """Zeros of `shape` [batch, h, w, c], but for the values of `x` at `indices`, which count within each image.
+
+    TensorFlow's own scatter for the gradient of pooling, many times faster on a CPU than `tf.scatter_nd`. It wants
+    a map of that shape, `place`, whose values it does not read: an empty one unless given.
+    """
+    with tf.control_dependencies([x]):  # not before it is wanted
+        place = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if place is None else place
+    return tf.raw_ops.MaxPoolGradWithArgmax(input=place, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
+                                            strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
 
 
 def gather(y, indices):
     """Takes from `y` [batch, h, w, c] the values that `indices` [batch, ...] names in each image: undoes `unpool`."""
     size = tf.shape(y, out_type=tf.int64)
-    offsets = tf.range(size[0]) * tf.reduce_prod(size[1:])
-    return tf.gather(tf.reshape(y, [-1]), indices + tf.reshape(offsets, [-1, 1, 1, 1]))
+    with tf.control_dependencies([y]):  # else the sum is made with the indices, and kept until the gradient comes
+        offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
+        return tf.gather(tf.reshape(y, [-1]), indices + offsets)

@@ -8,7 +8,7 @@ import main
 import networks
 import utils
 
-FLAGS = {'model': 'bayesian-segnet-basic', 'input': 'lrn', 'dropout': 0.5, 'seed': 3}
+FLAGS = {'model': 'bayesian-segnet-basic', 'input': 'lrn', 'dropout': 0.5, 'seed': 3, 'precision': 'float32'}
 
 # Layers of the released prototxts before each dropout, in order.
 PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop3'],

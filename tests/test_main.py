@@ -14,6 +14,7 @@ from conftest import ROOT, weights_of, write_folder, write_sartorius
 
 import data
 import datasets
+import devices
 import evaluate
 import main
 import metrics
@@ -23,7 +24,8 @@ from data import UserError
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip']
-RUN = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 45, 'width': 61, 'batch_size': 2}
+RUN = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 45, 'width': 61, 'batch_size': 2,
+       'precision': 'float32'}
 
 
 def train(folder, output, *flags):
@@ -388,12 +390,12 @@ def test_exit_status(tmp_path, script, flags, status, said):
 
 
 def test_device_gpu_refuses_without_one(monkeypatch):
-    monkeypatch.setattr(runs, '_gpus', lambda: [])
+    monkeypatch.setattr(devices, 'gpus', lambda: [])
     with pytest.raises(UserError, match='--device gpu'):
-        runs.device_name('gpu')
-    assert runs.device_name('auto').startswith('CPU')
-    monkeypatch.setattr(runs, '_gpus', lambda: ['device: 0, name: NVIDIA H200, pci bus id: 0'])
-    assert runs.device_name('auto') == 'GPU NVIDIA H200'
+        devices.device_name('gpu')
+    assert devices.device_name('auto').startswith('CPU')
+    monkeypatch.setattr(devices, 'gpus', lambda: ['device: 0, name: NVIDIA H200, pci bus id: 0'])
+    assert devices.device_name('auto') == 'GPU NVIDIA H200'
 
 
 def test_recipes_and_flags_by_hand():

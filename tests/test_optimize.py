@@ -65,6 +65,22 @@ def test_two_steps_of_sgd_equal_numpy(graph):
         np.testing.assert_allclose(got, x, rtol=1e-5)
 
 
+def test_loss_scale_skips_a_step_that_overflows(graph):
+    """float16: the scale of 32,768 is too much for this gradient, half of it is not."""
+    weight = tf.get_variable('weights', initializer=[1.0, 2.0])
+    loss = tf.reduce_sum(tf.cast(tf.cast(weight, tf.float16) * np.float16(2.5), tf.float32))
+    step_op = optimize.train_op(loss, 0.1, 0.0, 0.0, lambda variable: (1.0, 0.0), precision='float16')
+    scale = next(variable for variable in tf.global_variables() if 'loss_scale' in variable.op.name)
+    step = tf.train.get_global_step()
+    seen = []
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for _ in range(3):
+            sess.run(step_op)
+            seen.append([sess.run(scale), sess.run(step)] + sess.run(weight).tolist())
+    np.testing.assert_allclose(seen, [[16384, 1, 1, 2], [16384, 2, 0.75, 1.75], [16384, 3, 0.5, 1.5]], rtol=1e-3)
+
+
 def test_train_op_keeps_batch_norm_averages(graph):
     x = tf.constant(np.random.RandomState(3).normal(5, 2, (2, 5, 7, 3)), tf.float32)
     y = utils.conv_bn(x, 3, 1, 'c', True)

@@ -150,15 +150,15 @@ def test_batch_norm_training_and_averages(graph):
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         weights.load(np.eye(3)[None, None], sess)
+        biases.load([0.0, 3.0, -4.0], sess)
         for i, x in enumerate(steps):
             got, _ = sess.run([trained, step_op], {x_ph: x})
             x = x.astype(float)
             batch_mean, batch_variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
             np.testing.assert_allclose(got, (x - batch_mean) / np.sqrt(batch_variance + 1.001e-5) + 0.5, atol=1e-4)
             momentum = min(0.9, (1 + i) / (10 + i))
-            mean = momentum * mean + (1 - momentum) * batch_mean
+            mean = momentum * mean + (1 - momentum) * (batch_mean + [0, 3, -4])
             variance = momentum * variance + (1 - momentum) * batch_variance * 70 / 69
-        biases.load([0.0, 3.0, -4.0], sess)
         got = sess.run(tested, {x_ph: steps[0]})
     expected = (steps[0] + [0, 3, -4] - mean) / np.sqrt(variance + 1.001e-5) + 0.5
     np.testing.assert_allclose(got, expected, atol=1e-4)

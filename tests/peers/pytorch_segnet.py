@@ -1,0 +1,184 @@
+"""SegNet and SegNet-Basic in PyTorch, to compare speed, memory and logits with; benchmark.py --peer pytorch runs this.
+
+Layers bear the names of segnet.py, so that the same weights go into both. Needs torch and numpy only.
+"""
+import contextlib
+import json
+import os
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
+import worker  # noqa: E402
+
+ENCODER = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]
+EPSILON = 1.001e-5  # as utils.BN_EPSILON
+
+
+class ConvBN(nn.Sequential):
+    """Convolution and batch norm, with a ReLU or without."""
+
+    def __init__(self, channels, filters, size, relu):
+        layers = [nn.Conv2d(channels, filters, size, padding=size // 2), nn.BatchNorm2d(filters, EPSILON)]
+        super().__init__(*layers + [nn.ReLU(inplace=True)] * relu)
+
+
+class SegNet(nn.Module):
+    """[batch, 3, h, w], BGR 0..255 -> logits [batch, num_classes, h, w]."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        channels = 3
+        for level, (filters, convolutions) in enumerate(ENCODER, 1):
+            for i in range(1, convolutions + 1):
+                self.add_module('conv%d_%d' % (level, i), ConvBN(channels, filters, 3, True))
+                channels = filters
+        for level in range(len(ENCODER), 0, -1):
+            for i in range(ENCODER[level - 1][1], 0, -1):
+                filters = ENCODER[level - 1][0] if i > 1 else ENCODER[level - 2][0]
+                if (level, i) == (1, 1):
+                    self.conv1_1_D = nn.Conv2d(channels, num_classes, 3, padding=1)
+                else:
+                    self.add_module('conv%d_%d_D' % (level, i), ConvBN(channels, filters, 3, True))
+                channels = filters
+
+    def forward(self, x):
+        layers, pooled = dict(self.named_children()), []
+        for level, (_, convolutions) in enumerate(ENCODER, 1):
+            for i in range(1, convolutions + 1):
+                x = layers['conv%d_%d' % (level, i)](x)
+            size = x.shape[2:]
+            x, indices = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
+            pooled.append((indices, size))
+        for level in range(len(ENCODER), 0, -1):
+            indices, size = pooled.pop()
+            x = F.max_unpool2d(x, indices, 2, 2, output_size=size)
+            del indices
+            for i in range(ENCODER[level - 1][1], 0, -1):
+                x = layers['conv%d_%d_D' % (level, i)](x)
+        return x
+
+
+class SegNetBasic(nn.Module):
+    """[batch, 3, h, w], BGR 0..255 -> logits [batch, num_classes, h, w]."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        for level in range(1, 5):
+            self.add_module('conv%d' % level, ConvBN(3 if level == 1 else 64, 64, 7, True))
+            self.add_module('conv_decode%d' % level, ConvBN(64, 64, 7, False))
+        self.conv_classifier = nn.Conv2d(64, num_classes, 1)
+
+    def forward(self, x):
+        x = F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)
+        layers, pooled = dict(self.named_children()), []
+        for level in range(1, 5):
+            x = layers['conv%d' % level](x)
+            size = x.shape[2:]
+            x, indices = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
+            pooled.append((indices, size))
+        for level in range(4, 0, -1):
+            indices, size = pooled.pop()
+            x = F.max_unpool2d(x, indices, 2, 2, output_size=size)
+            del indices
+            x = layers['conv_decode%d' % level](x)
+        return self.conv_classifier(x)
+
+
+NETWORKS = {'segnet': SegNet, 'segnet-basic': SegNetBasic}
+
+
+def load(network, values):
+    """Sets the weights by name: `values` as weights.npz of a run, {'conv1_1/weights': [3, 3, 3, 64], ...}."""
+    places = {'weights': ('0', 'weight'), 'biases': ('0', 'bias')}
+    norms = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+    state = network.state_dict()
+    for name, value in values.items():
+        layer, kind = name.split('/')
+        value = torch.from_numpy(value)
+        if layer.endswith('_bn'):
+            key = '%s.1.%s' % (layer[:-3], norms[kind])
+        else:
+            key = '.'.join((layer,) + places[kind])
+            key = key if key in state else '%s.%s' % (layer, places[kind][1])
+        state[key] = value.permute(3, 2, 0, 1) if kind == 'weights' else value
+    network.load_state_dict(state)
+
+
+def folded(network):
+    """The network with batch norm folded into the convolutions."""
+    for layer in network.children():
+        if isinstance(layer, ConvBN):
+            layer[0] = nn.utils.fusion.fuse_conv_bn_eval(layer[0], layer[1])
+            layer[1] = nn.Identity()
+    return network
+
+
+def multiply(precision, device, size=3072):
+    """A function that multiplies two matrices."""
+    kind = getattr(torch, precision)
+    a = torch.ones(size, size, dtype=kind, device=device)
+
+    def run():
+        a @ a
+        synchronize(device)
+    return run
+
+
+def synchronize(device):
+    """Waits for the GPU."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def step(model, height, width, batch_size, num_classes, training, precision, device, compiled, layout):
+    """A function that runs one training step, or predicts ids, on constant data."""
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision('high')  # TF32 on a GPU, as TensorFlow's default
+    layout = getattr(torch, layout)
+    images = torch.randint(0, 256, (batch_size, 3, height, width)).float().to(device, memory_format=layout)
+    labels = torch.randint(0, num_classes, (batch_size, height, width)).to(device)
+    network = NETWORKS[model](num_classes).to(device, memory_format=layout)
+    cast = contextlib.nullcontext() if precision == 'float32' else torch.autocast(device, getattr(torch, precision))
+    network = network.train() if training else folded(network.eval())
+    run_network = torch.compile(network) if compiled else network
+    optimizer = torch.optim.SGD(network.parameters(), 1e-4, 0.9, weight_decay=5e-4)
+    class_weights = torch.ones(num_classes, device=device)
+
+    def train():
+        with cast:
+            logits = run_network(images)
+            loss = F.cross_entropy(logits.float(), labels, class_weights, ignore_index=255)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        synchronize(device)
+
+    def predict():
+        with torch.inference_mode(), cast:
+            run_network(images).argmax(1)
+        synchronize(device)
+
+    return train if training else predict
+
+
+def main(settings):
+    """Answers benchmark.py."""
+    replies, sys.stdout = sys.stdout, sys.stderr
+    device = 'cuda' if settings['device'] != 'cpu' and torch.cuda.is_available() else 'cpu'
+    before = worker.memory()
+    run = step(settings['model'], settings['height'], settings['width'], settings['batch_size'], 11,
+               settings['training'], settings['precision'], device, settings['compiled'], settings['layout'])
+
+    def taken():
+        return torch.cuda.max_memory_allocated() if device == 'cuda' else worker.memory() - before
+
+    worker.answer({'step': run, 'multiply': multiply(settings['precision'], device)}, taken, replies)
+
+
+if __name__ == '__main__':
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,62 @@
+"""A measurement in a process of its own, whose memory is that of one network: both ends of its pipe.
+
+Knows no TensorFlow, so that a network of another framework can be at the far end (tests/peers/).
+"""
+import json
+import subprocess
+import sys
+import time
+
+WARM_UP = 3  # runs that are not counted: kernels are chosen, memory is taken
+
+
+def memory():
+    """Peak memory of this process so far, in bytes; unlike getrusage's it does not begin with the parent's."""
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
+
+
+def answer(tasks, taken, replies):
+    """The far end: each line of standard input, 'TASK REPEATS', is answered by a line of JSON on `replies`.
+
+    Args:
+      tasks: {name: function without arguments}.
+      taken: function that tells the peak memory in bytes, or None where it cannot be told.
+    """
+    for line in sys.stdin:
+        name, repeats = line.split()
+        seconds = []
+        for _ in range(int(repeats)):
+            began = time.perf_counter()
+            tasks[name]()
+            seconds.append(time.perf_counter() - began)
+        print(json.dumps({'seconds': seconds, 'memory': taken()}), file=replies, flush=True)
+
+
+class Worker:
+    """The near end: a process that runs `command` and answers; MemoryError where it dies instead."""
+
+    def __init__(self, command):
+        self.command = command
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def run(self, repeats, task='step'):
+        """dict: seconds, of each of `repeats` runs; memory, the peak so far in bytes, or None."""
+        try:
+            self.process.stdin.write('%s %d\n' % (task, repeats))
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ''
+        if not line:
+            error = (self.process.communicate()[1].strip().splitlines() or ['killed'])[-1]
+            raise MemoryError('%s: %s' % (' '.join(self.command[1:])[:100], error[:300]))
+        return json.loads(line)
