@@ -18,6 +18,7 @@ import metrics
 import networks
 import paper
 import plots
+import report
 import runs
 import utils
 import weights
@@ -105,27 +106,34 @@ def predictions_of_split(sess, scoring):
             i += 1
 
 
-def score_split(sess, scoring, num_classes, panel=(), bf_images=0, bf_form='matching'):
+def score_split(sess, scoring, num_classes, panel=(), bf_images=0, bf_form='matching', extremes=0):
     """One pass over the split.
 
     Args:
       panel: examples whose predictions are wanted.
       bf_images: examples that BF is taken over, the first ones.
       bf_form: as `metrics.boundary_f1`.
+      extremes: how many of the best, and as many of the worst, predictions are wanted.
     Returns:
       scores: dict as from `metrics.scores`, with confusion (rows the truth), BF and bf_images.
       shown: {i: uint8 prediction [h, w]} for the examples `panel`, at their labels' own sizes.
+      ends: list of (mIoU of the image, i, prediction), the best first, then the worst.
     """
-    counts, shown, bf = np.zeros((num_classes, num_classes), np.int64), {}, []
+    counts, shown, bf, ends = np.zeros((num_classes, num_classes), np.int64), {}, [], []
     for i, label, prediction in predictions_of_split(sess, scoring):
-        counts += metrics.confusion(label, prediction, num_classes)
+        one = metrics.confusion(label, prediction, num_classes)
+        counts += one
+        if extremes:
+            ends.append((metrics.scores(one)['mIoU'] or 0.0, i, prediction))
+            ends = sorted(ends, key=lambda end: (-end[0], end[1]))
+            ends = ends[:extremes] + ends[extremes:][-extremes:]
         if i < bf_images:
             bf.append(metrics.boundary_f1(label, prediction, num_classes, bf_form))
         if i in panel:
             shown[i] = prediction
     known = [value for value in bf if value is not None]
     return dict(metrics.scores(counts), confusion=counts.tolist(), BF=float(np.mean(known)) if known else None,
-                bf_images=len(bf)), shown
+                bf_images=len(bf)), shown, ends
 
 
 def population_statistics(sess, dataset, flags):
@@ -269,7 +277,7 @@ def evaluate(args):
             for split, scoring in zip(args.split, scorings):
                 images = len(dataset.examples[split])
                 bf_images = images if args.bf_images is None else args.bf_images
-                scores, shown = score_split(sess, scoring, len(dataset.class_names),
+                scores, shown, _ = score_split(sess, scoring, len(dataset.class_names),
                                             plots.panel_examples(dataset, split), bf_images, args.bf_form)
                 scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=samples,
                               checkpoint=args.checkpoint, images=images, bf_form=args.bf_form, device=device,
@@ -279,6 +287,8 @@ def evaluate(args):
                                                                     flags['class_weights'])), flush=True)
                 write_scores(folder, dataset, split, scores, shown)
                 results[split] = scores
+    if os.path.exists(os.path.join(folder, 'config.json')):
+        report.write(folder)
     return results
 
 

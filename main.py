@@ -16,11 +16,13 @@ import batches
 import data
 import datasets
 import devices
+import distribute
 import describe
 import evaluate
 import networks
 import optimize
 import plots
+import report
 import runs
 import utils
 import weights
@@ -109,13 +111,15 @@ def parse_args(argv=None):
                        'shapes, parameters and multiply-adds at --height and --width (360x480), and end')
     group.add_argument('--precision', choices=runs.PRECISIONS, default='float32',
                        help='what the layers compute in; float16 with a loss scale')
+    group.add_argument('--gpus', type=int, default=1, help='devices of this machine that share each batch (with '
+                       '--device cpu: parts of the CPU, to try it); for several machines see TF_CONFIG in the README')
     group.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
     args.recipe = args.recipe or ('quick' if args.dataset == 'sample' else None)
     if args.recipe:
         parser.set_defaults(recipe=args.recipe, **recipe(args.recipe, args.model, args.dataset))
         args = parser.parse_args(argv)
-    runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate', 'patience')
+    runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate', 'patience', 'gpus')
     args.dropout = networks.default_dropout(args.model) if args.dropout is None else args.dropout
     for name, low, high in (('momentum', 0, 1), ('weight_decay', 0, 1), ('scale', 1, 10), ('shift', 0, 10000),
                             ('jitter', 0, 1), ('dropout', 0, 0.99), ('seed', 0, 2 ** 32 - 1)):
@@ -159,8 +163,10 @@ def open_run(args, dataset):
     return folder, flags
 
 
-def training_graph(args, dataset, balance, total):
-    """The training tower.
+def training_graph(args, dataset, balance, total, towers):
+    """The training graph: each of the devices `towers` takes its share of the batch; their gradients are added.
+
+    Batch norm sees a tower's share; the loss is divided by the labelled pixels of the whole batch.
 
     Returns:
       start: function (step) -> (op, feed_dict) that starts the stream of batches there.
@@ -172,13 +178,18 @@ def training_graph(args, dataset, balance, total):
                                                      augmentation, args.fit)
 
     step = tf.train.get_or_create_global_step()  # here, outside the network's scope
+    count = optimize.labelled_pixels(labels)
+    shares = distribute.shares(args.batch_size, len(towers))
+    losses = []
+    for i, (tower, image, label) in enumerate(zip(towers, tf.split(images, shares), tf.split(labels, shares))):
+        def drop(x, place, tower='-%d' % i if i else ''):
+            return utils.dropout(x, args.dropout, (args.seed, step), place + tower) if args.dropout else x
 
-    def drop(x, place):
-        return utils.dropout(x, args.dropout, (args.seed, step), place) if args.dropout else x
-
-    logits = networks.build(args.model, images, len(dataset.class_names), True, args.input, drop,
-                            precision=args.precision)
-    loss = optimize.loss(logits, labels, balance)
+        with tf.device(tower):
+            logits = networks.build(args.model, image, len(dataset.class_names), True, args.input, drop, i > 0,
+                                    args.precision)
+            losses.append(optimize.loss(logits, label, balance, count))
+    loss = tf.add_n(losses)
     rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
     step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay,
                                 lambda variable: networks.multipliers(args.model, variable), args.optimizer,
@@ -245,6 +256,11 @@ def train(args):
         return None
     device = devices.device_name(args.device)
     devices.check_precision(args.precision, args.device)
+    cluster = distribute.from_environment()
+    config = distribute.session_config(cluster, args.device, args.gpus)
+    if cluster and cluster.index:
+        return distribute.lend(cluster, config)
+    towers = distribute.towers(cluster, args.device, args.gpus)
     dataset = runs.open_dataset(args.dataset, args.data_dir)
     for split in ('train', 'val'):
         runs.check_split(dataset, split)
@@ -256,17 +272,17 @@ def train(args):
     epoch_steps = len(dataset.examples['train']) / args.batch_size
     total = args.steps or int(np.ceil(args.epochs * epoch_steps))
 
-    with tf.Graph().as_default() as graph:
-        start, fetches = training_graph(args, dataset, balance, total)
+    with tf.Graph().as_default() as graph, tf.device(distribute.CHIEF if cluster else None):
+        start, fetches = training_graph(args, dataset, balance, total, towers)
         validation = evaluate.scoring_graph(dataset, 'val', flags, args.batch_size, reuse=True)
         model_variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
         given, fresh = weights.fitting(values, model_variables, len(dataset.class_names), flag)
         saver = tf.train.Saver(max_to_keep=3)
         best_saver = tf.train.Saver(model_variables, max_to_keep=1)
         init = tf.global_variables_initializer()
+        farewell = distribute.farewells(len(cluster.hosts) - 1) if cluster else None
         graph.finalize()
-        config = devices.session_config(args.device)
-        with runs.locked(folder), tf.Session(config=config) as sess, runs.stop_signals() as stop:
+        with runs.locked(folder), distribute.session(cluster, config, farewell) as sess, runs.stop_signals() as stop:
             sess.run(init)
             step = first = runs.resume(sess, saver, best_saver, folder)
             if step >= total:
@@ -326,8 +342,8 @@ def save(sess, saver, folder, step):
 
 def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, select_by, bar):
     """Scores the validation split, by the moving averages; keeps the best weights; redraws the pictures."""
-    entry, shown = evaluate.score_split(sess, validation, len(dataset.class_names),
-                                        plots.panel_examples(dataset, 'val'))
+    entry, shown, ends = evaluate.score_split(sess, validation, len(dataset.class_names),
+                                              plots.panel_examples(dataset, 'val'), extremes=2)
     scores = {name: entry[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')}
     if (scores[select_by] or 0.0) > max([-1.0] + log.validations(select_by)):
         best_saver.save(sess, os.path.join(folder, 'best', 'model'), global_step=step, write_meta_graph=False)
@@ -338,6 +354,10 @@ def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, se
     log.picture(step, picture)
     entry.update(class_names=dataset.class_names, step=step, bn='moving', images=len(dataset.examples['val']))
     runs.update_json(os.path.join(folder, 'metrics.json'), {'val (while training)': entry})
+    plots.confusion(np.array(entry['confusion']), dataset.class_names, os.path.join(folder, 'confusion-val.png'))
+    plots.panel(dataset, 'val', {i: prediction for _, i, prediction in ends}, os.path.join(folder, 'extremes.png'),
+                {i: 'mIoU %.2f' % score for score, i, _ in ends})
+    report.write(folder)
     bar.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f'
               % (epoch, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
 

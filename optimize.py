@@ -7,7 +7,12 @@ from data import IGNORE
 SCHEDULES = ('constant', 'poly', 'step')
 
 
-def loss(logits, labels, class_weights):
+def labelled_pixels(labels):
+    """Scalar float32: how many of `labels` are not IGNORE."""
+    return tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORE), tf.float32))
+
+
+def loss(logits, labels, class_weights, count=None):
     """Weighted softmax cross-entropy: the sum over labelled pixels divided by their number.
 
     Not by the sum of the weights: so does caffe-segnet (softmax_loss_layer.cpp, normalize: true).
@@ -16,6 +21,7 @@ def loss(logits, labels, class_weights):
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
+      count: what to divide by; the labelled pixels of the whole batch where these are a share of it.
     Returns:
       scalar float32; 0 where no pixel is labelled.
     """
@@ -23,7 +29,7 @@ def loss(logits, labels, class_weights):
     ids = tf.where(labelled, tf.cast(labels, tf.int32), tf.zeros_like(labels, tf.int32))
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
-    count = tf.reduce_sum(tf.cast(labelled, tf.float32))
+    count = labelled_pixels(labels) if count is None else count
     return tf.reduce_sum(weights * cross_entropy) / tf.maximum(count, 1.0)
 
 
@@ -59,7 +65,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
         scale = tf.train.experimental.DynamicLossScale()
         update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, scale)
     gradients = []
-    for gradient, variable in update.compute_gradients(loss):
+    for gradient, variable in update.compute_gradients(loss, colocate_gradients_with_ops=True):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if gradient is None:  # a bias in front of batch norm
             continue

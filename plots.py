@@ -150,14 +150,18 @@ def panel_examples(dataset, split):
     return list(counts[:, 1:len(dataset.class_names)].argmax(0))
 
 
-def panel(dataset, split, predictions, path):
+def panel(dataset, split, predictions, path, names=None):
     """Rows of image, truth and prediction, with a legend.
 
     Args:
-      predictions: {i: uint8 class ids [h, w]} of the examples `panel_examples`.
+      predictions: {i: uint8 class ids [h, w]} of the examples to show.
+      names: {i: text}, those to show, in this order, and what stands beside each; None for `panel_examples`.
     """
-    rows = panel_examples(dataset, split)
-    names = [dataset.class_names[i + 1] for i in range(len(rows))] if dataset.panel == 'cell_types.png' else None
+    rows = list(names or panel_examples(dataset, split))
+    if names:
+        names = [names[i] for i in rows]
+    elif dataset.panel == 'cell_types.png':
+        names = [dataset.class_names[i + 1] for i in range(len(rows))]
     height, width = dataset.size
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, 10.0 / 3 * len(rows) * height / width + 0.6),
                                 squeeze=False, constrained_layout=True)

@@ -4,6 +4,7 @@ Knows no network, opens no session, reads no file. Variables bear the names
 `weights biases gamma beta moving_mean moving_variance` below the layer's scope. They are float32; layers compute in
 the precision of their input, batch norm's statistics in float32.
 """
+import collections
 import zlib
 
 import numpy as np
@@ -139,12 +140,16 @@ def update_averages():
     """Ops that move the averages of each batch norm towards the statistics of the batch, two a batch norm.
 
     Their momentum grows as min(0.9, (1 + step) / (10 + step)) (as tf.train.ExponentialMovingAverage's num_updates),
-    so that a run of a few hundred steps is not scored with the initial values.
+    so that a run of a few hundred steps is not scored with the initial values. Where towers share the batch, the mean
+    of theirs counts.
     """
     step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
     momentum = tf.minimum(BN_MOMENTUM, (1 + step) / (10 + step))
-    return [tf.assign_sub(moving, (1 - momentum) * (moving - batch))
-            for moving, batch in tf.get_collection(BN_STATISTICS)]
+    batches = collections.OrderedDict()  # by variable: of each tower that shares the batch
+    for moving, batch in tf.get_collection(BN_STATISTICS):
+        batches.setdefault(moving.op.name, (moving, []))[1].append(batch)
+    return [tf.assign_sub(moving, (1 - momentum) * (moving - tf.add_n(values) / len(values)))
+            for moving, values in batches.values()]
 
 
 def lrn(x):

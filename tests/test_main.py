@@ -282,13 +282,20 @@ def test_scores_of_a_known_prediction(camvid_folder):
                 variable.load(np.zeros(variable.shape.as_list(), np.float32), sess)
             if variable.op.name.endswith('conv_classifier/biases'):
                 variable.load(np.eye(11)[7].astype(np.float32), sess)
-        scores, shown = evaluate.score_split(sess, scoring, 11, (1, 4), bf_images=2)
+        scores, shown, ends = evaluate.score_split(sess, scoring, 11, (1, 4), bf_images=2, extremes=2)
     labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
     expected = np.zeros((11, 11), int)
     expected[:, 7] = np.bincount(labels, minlength=256)[:11]
     np.testing.assert_array_equal(scores['confusion'], expected)
     assert scores['bf_images'] == 2 and 0 <= scores['BF'] < 0.5
     assert sorted(shown) == [1, 4] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
+    each = []  # of an image that is all class 7: IoU is its share for class 7, 0 for the others in it
+    for i in range(5):
+        held = np.bincount(dataset.load('val', i)[1].ravel(), minlength=256)[:11]
+        each.append(held[7] / held.sum() / len(set(np.flatnonzero(held)) | {7}))
+    order = np.argsort([-value for value in each], kind='stable')
+    assert [i for _, i, _ in ends] == list(order[[0, 1, 3, 4]])
+    np.testing.assert_allclose([score for score, _, _ in ends], np.array(each)[order[[0, 1, 3, 4]]])
 
 
 def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, tmp_path, capsys):

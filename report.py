@@ -1,0 +1,98 @@
+"""report.html of a run folder: all that a person copies from the machine to look at, in one file without scripts.
+
+Made from config.json, log.jsonl, metrics.json and the pictures that lie there; nothing outside it is asked for.
+"""
+import base64
+import html
+import os
+import string
+
+import paper
+import runs
+
+PAGE = string.Template('''<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; }
+img { max-width: 100%; background: white; border-radius: 4px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8886; }
+th:first-child, td:first-child { text-align: left; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p>$summary</p>
+$sections
+</body>
+</html>
+''')
+PICTURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions'), ('cell_types.png', 'Predictions'),
+            ('extremes.png', 'Best and worst of validation'), ('confusion-val.png', 'Confusion, validation'),
+            ('confusion-test.png', 'Confusion, test'))
+
+
+def percent(value):
+    """A share as text in percent; '-' for None."""
+    return '-' if value is None else '%.1f' % (100 * value)
+
+
+def table(head, rows):
+    """Cells of text as an HTML table."""
+    def line(kind, cells):
+        return '<tr>%s</tr>' % ''.join('<%s>%s</%s>' % (kind, html.escape(str(cell)), kind) for cell in cells)
+    return '<div class="wide"><table>%s\n%s</table></div>' % (line('th', head), '\n'.join(line('td', r) for r in rows))
+
+
+def picture(path):
+    """A PNG file within the page."""
+    with open(path, 'rb') as file:
+        return '<img alt="%s" src="data:image/png;base64,%s">' % (
+            html.escape(os.path.basename(path)), base64.b64encode(file.read()).decode())
+
+
+def scores_tables(metrics, flags):
+    """Scores of each split that was scored, the paper's below; then each class."""
+    rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')] + [scores['bn'], scores['step']]
+            for split, scores in metrics.items()]
+    rows += [['the paper, test: ' + where] + ['-' if value is None else '%.1f' % value for value in values] + ['', '']
+             for where, values in paper.rows(flags['dataset'], flags['model'], flags['class_weights'])]
+    classes = next(iter(metrics.values()))['class_names']
+    known = {name: i for i, name in enumerate(classes)}
+    theirs = paper.TABLE2_CLASSES if flags['dataset'] == 'camvid' and flags['model'] == 'segnet' else {}
+    head = ['class'] + ['%s, %s' % (split, what) for split in metrics for what in ('accuracy', 'IoU')]
+    each = [[name] + [percent(scores[what][i]) for scores in metrics.values() for what in ('accuracy', 'IoU')]
+            + ([str(theirs.get(name, '-'))] if theirs else []) for name, i in known.items()]
+    return (table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
+            + table(head + (['accuracy, the paper, test'] if theirs else []), each))
+
+
+def write(folder):
+    """Writes report.html of the run in `folder`, from what lies there."""
+    config, path = runs.read_config(folder), os.path.join(folder, 'metrics.json')
+    flags, start = config['flags'], (config['starts'] or [{}])[-1]
+    metrics = runs.read_json(path) if os.path.exists(path) else {}
+    sections = []
+    if metrics:
+        sections.append(('Scores', scores_tables(metrics, flags)))
+    sections += [(title, picture(os.path.join(folder, name))) for name, title in PICTURES
+                 if os.path.exists(os.path.join(folder, name))]
+    again = '\n'.join('%s    # revision %s, %s' % (one.get('command'), one.get('revision'), one.get('started'))
+                      for one in config['starts'])
+    sections.append(('To repeat it', '<pre>%s</pre>' % html.escape(again)))
+    sections.append(('Settings', table(['flag', 'value'], sorted(flags.items()))))
+    sections.append(('Classes', table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in
+                                                            zip(config['class_names'], config['class_weights'])])))
+    summary = '%s at %sx%s, TensorFlow %s on %s' % (flags['dataset'], flags['height'], flags['width'],
+                                                    start.get('tensorflow'), start.get('device'))
+    runs.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(
+        title=html.escape('%s on %s' % (flags['model'], flags['dataset'])), summary=html.escape(summary),
+        sections='\n'.join('<h2>%s</h2>\n%s' % (html.escape(title), body) for title, body in sections)))

@@ -1,0 +1,36 @@
+"""The network that benchmark.py measures ours against computes the same; where PyTorch is installed."""
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT
+
+import networks
+
+torch = pytest.importorskip('torch', reason='PyTorch is not installed; the project does not need it')
+sys.path.insert(0, os.path.join(ROOT, 'tests', 'peers'))
+import pytorch_segnet  # noqa: E402
+
+
+@pytest.mark.parametrize('model', ['segnet', 'segnet-basic'])
+@pytest.mark.parametrize('training', [False, True])
+def test_logits_equal(graph, model, training):
+    rng = np.random.RandomState(1)
+    images = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.float32)
+    logits = networks.build(model, tf.constant(images), 5, training)
+    variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for variable in variables:
+            if not variable.op.name.endswith('/weights'):
+                variable.load(rng.uniform(0.5, 1.5, variable.shape.as_list()), sess)
+        expected, values = sess.run([logits, variables])
+    network = pytorch_segnet.NETWORKS[model](5)
+    pytorch_segnet.load(network, {v.op.name.split('/', 1)[1]: value for v, value in zip(variables, values)})
+    network = network.train() if training else pytorch_segnet.folded(network.eval())
+    with torch.no_grad():
+        got = network(torch.from_numpy(images[..., ::-1].transpose(0, 3, 1, 2).copy())).permute(0, 2, 3, 1).numpy()
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * abs(expected).max())

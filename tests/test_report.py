@@ -1,0 +1,96 @@
+"""report.html: whole by itself, as read by a parser and as opened in a browser."""
+import base64
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+
+import evaluate
+import main
+import report
+import runs
+
+CHROMIUM = next((path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A run of two steps, with a class whose name wants to be a tag."""
+    folder = str(tmp_path_factory.mktemp('report') / 'run')
+    main.train(main.parse_args(['--model', 'segnet-basic', '--height', '23', '--width', '31', '--steps', '2',
+                                '--output', folder]))
+    evaluate.evaluate(evaluate.parse_args([folder, '--bf_images', '1', '--bn', 'moving']))
+    config = runs.read_config(folder)
+    config['class_names'][1] = '<script>alert(1)</script>'
+    metrics = runs.read_json(os.path.join(folder, 'metrics.json'))
+    for scores in metrics.values():
+        scores['class_names'] = config['class_names']
+    runs.write_json(os.path.join(folder, 'config.json'), config)
+    runs.write_json(os.path.join(folder, 'metrics.json'), metrics)
+    report.write(folder)
+    return folder
+
+
+class Page(html.parser.HTMLParser):
+    """Tags and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, text):
+        self.text.append(text)
+
+
+def read(folder):
+    with open(os.path.join(folder, 'report.html'), encoding='utf-8') as file:
+        return file.read()
+
+
+def test_page_holds_scores_pictures_and_command(run):
+    page = Page(read(run))
+    assert not [tag for tag, _ in page.tags if tag in ('script', 'iframe', 'object')]
+    for name in ('src', 'href'):
+        assert all(attributes[name].startswith('data:') for _, attributes in page.tags if name in attributes)
+    pictures = [attributes for tag, attributes in page.tags if tag == 'img']
+    assert [p['alt'] for p in pictures] == ['loss.png', 'cell_types.png', 'extremes.png', 'confusion-val.png']
+    for attributes in pictures:
+        content = base64.b64decode(attributes['src'].split(',')[1])
+        with open(os.path.join(run, attributes['alt']), 'rb') as file:
+            assert content == file.read()
+        assert cv2.imdecode(np.frombuffer(content, np.uint8), 1) is not None
+    scores = runs.read_json(os.path.join(run, 'metrics.json'))['val']
+    for value in ('%.1f' % (100 * scores['G']), '%.1f' % (100 * scores['mIoU']), '<script>alert(1)</script>', 'moving'):
+        assert value in page.text
+    assert any('--dataset' in text or 'python ' in text for text in page.text)
+    assert re.search('color-scheme: light dark', read(run)) and 'width=device-width' in read(run)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine')
+def test_browser_shows_every_picture_and_asks_for_nothing(run, tmp_path):
+    check = ("<script>window.onload = function () { document.title = [].every.call(document.images, function (image) {"
+             " return image.naturalWidth > 0; }) + ' ' + document.images.length + ' ' +"
+             " (document.documentElement.scrollWidth <= window.innerWidth); };</script></body>")
+    page = tmp_path / 'report.html'
+    page.write_text(read(run).replace('</body>', check), encoding='utf-8')
+    log = tmp_path / 'net.json'
+    command = [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
+               '--disable-component-update', '--no-first-run', '--window-size=400,800', '--enable-logging=stderr',
+               '--user-data-dir=%s' % (tmp_path / 'profile'), '--log-net-log=%s' % log, '--dump-dom', page.as_uri()]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert b'<title>true 4 true</title>' in done.stdout, done.stderr[-2000:]
+    assert b'CONSOLE' not in done.stderr
+    events = json.loads(log.read_text())['events']
+    asked = {event['params']['url'] for event in events if isinstance(event.get('params'), dict) and
+             str(event['params'].get('initiator', '')).startswith('file') and 'url' in event['params']}
+    assert all(url.startswith(('file:', 'data:')) for url in asked), asked
