@@ -1,6 +1,6 @@
 """Several devices and several processes against one device that does the shares one after the other, in NumPy's SGD.
 
-By FCN-Basic: with indices the last bit of a sum can move a maximum, and the loss of that step by 1e-3.
+By FCN-Basic at a low rate: the last bit of a sum can move a maximum, after which two trainings part.
 """
 import json
 import os
@@ -25,7 +25,7 @@ import runs
 import utils
 from data import UserError
 
-STEPS, BATCH, RATE = 20, 3, 0.003
+STEPS, BATCH, RATE = 20, 3, 1e-4
 FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',
          str(BATCH), '--learning_rate', str(RATE), '--schedule', 'constant', '--class_weights', 'none', '--flip',
          '--device', 'cpu']
@@ -36,6 +36,7 @@ def start(tmp_path):
     """File of starting weights: random ones depend on how the graph was built."""
     path = str(tmp_path / 'start.npz')
     with tf.Graph().as_default(), tf.Session() as sess:
+        tf.set_random_seed(2)
         networks.build('fcn-basic', tf.zeros([1, 23, 31, 3]), 11, True)
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
         sess.run(tf.global_variables_initializer())
@@ -124,7 +125,7 @@ def test_two_devices_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, 
     expected = reference(camvid_folder, start, [2, 1])
     check_equal(output, expected, start)
     whole, _ = reference(camvid_folder, start, [3])
-    assert abs(np.array(whole) - expected[0]).max() > 1e-3  # shares are normalized apart
+    assert abs(np.array(whole) - expected[0]).max() > 1e-2  # shares are normalized apart
 
 
 def test_two_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, start):
