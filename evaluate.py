@@ -192,6 +192,8 @@ def parse_args(argv=None):
                         'many images only; 0 for none (default: all)')
     parser.add_argument('--bf_form', choices=('matching', 'distance'), default='matching',
                         help="BF as the authors' script, by one-to-one matching, or by distance as Csurka et al. 2013")
+    parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
+                        'a small folder that evaluate.py and predict.py take for a run')
     parser.add_argument('--batch_size', type=int, default=4,
                         help='images at a time; scores do not depend on it, but for --bn batch, and for --weights with '
                              '--bn population')
@@ -207,6 +209,8 @@ def parse_args(argv=None):
     runs.check_positive(args, 'batch_size')
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output go with --weights; a run knows its own')
+    if args.publish and (not args.run or os.path.exists(args.publish)):
+        raise UserError('--publish %s: goes with a run folder, and must not exist yet' % args.publish)
     if bool(args.run) == bool(args.weights):
         raise UserError('give a run folder, or --weights FILE with --model and --dataset')
     if args.weights and not (args.model and args.dataset):
@@ -274,6 +278,9 @@ def evaluate(args):
                      '%s on %s' % (flags['precision'], device)))
             if args.bn == 'population':
                 population_statistics(sess, dataset, flags)
+            if args.publish:
+                weights.publish(args.publish, args.run, sess, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES),
+                                loaded.step)
             for split, scoring in zip(args.split, scorings):
                 images = len(dataset.examples[split])
                 bf_images = images if args.bf_images is None else args.bf_images

@@ -1,6 +1,7 @@
 """The paper's tables as commands: python experiments.py table1 --data_dir DIR
 
 Trains what is missing, goes on with what was stopped, scores it, and prints and saves ours beside the paper's.
+`python experiments.py results --runs RUN ...` sets trained and scored runs in a table, in Output/results.
 """
 import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
@@ -89,7 +90,9 @@ def tables():
 def parse_args(argv=None):
     """Every setting of an experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
-    parser.add_argument('table', choices=sorted(tables()), help='the table of the paper')
+    parser.add_argument('table', choices=sorted(tables()) + ['results'], help='the table of the paper; or the results '
+                        'of --runs')
+    parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: run folders')
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', help="another data set than the table's, to try the path")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='these rows only, by their names in the paper')
@@ -109,7 +112,9 @@ def parse_args(argv=None):
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
     runs.check_positive(args, 'steps', 'height', 'width', 'batch_size', 'seeds', 'bf_images', 'repeats')
-    known = [one.name for one in tables()[args.table].rows]
+    if (args.table == 'results') != bool(args.runs):
+        raise UserError('--runs: name run folders, with results and only there')
+    known = [one.name for one in tables()[args.table].rows] if args.table in tables() else []
     for name in args.rows or []:
         if name not in known:
             raise UserError('--rows %s: %s has %s' % (name, args.table, ', '.join(sorted(set(known)))))
@@ -263,8 +268,39 @@ def cost_row(args, one):
     return columns
 
 
+def results(folders):
+    """A row for each split that a run was scored on -> a list of {column: text}, from its files alone."""
+    found = []
+    for folder in folders:
+        config, flags = runs.read_config(folder), runs.read_config(folder)['flags']
+        scored = runs.read_json(os.path.join(folder, 'metrics.json'))
+        theirs = paper.rows(flags['dataset'], flags['model'], flags['class_weights'])
+        for split in [split for split in ('val', 'test') if split in scored]:
+            scores = scored[split]
+            columns = collections.OrderedDict([
+                ('network', flags['model']),
+                ('data', '%s, %s, %d images' % (flags['dataset'], split, scores['images'])),
+                ('size', '%dx%d' % (flags['height'], flags['width'])),
+                ('steps', '%s of %d' % (scores['step'], flags['batch_size'])),
+                ('batch norm', scores['bn'])])
+            columns.update((name, number([None if scores[name] is None else 100 * scores[name]])) for name in MEASURES)
+            columns['the paper, test'] = '; '.join('%s (%s)' % (' / '.join('-' if value is None else '%.1f' % value
+                                                                         for value in values), where)
+                                                   for where, values in theirs) or '-'
+            columns['trained on'] = config['starts'][0]['device']
+            columns['hours'] = '%.1f' % (runs.training_seconds(folder, config) / 3600)
+            columns['command'] = '`%s`' % config['starts'][0]['command']
+            columns['revision'] = config['starts'][0]['revision']
+            found.append(columns)
+    return found
+
+
 def run(args):
     """Runs a table, or the rows of it that are asked for; writes table.md, table.csv and scores.png."""
+    if args.table == 'results':
+        os.makedirs(args.output, exist_ok=True)
+        print(runs.write_table(os.path.join(args.output, 'table'), 'Results', 'In percent.', results(args.runs)))
+        return
     table = tables()[args.table]
     wanted = [one for one in table.rows if not args.rows or one.name in args.rows]
     if args.list:

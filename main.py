@@ -293,7 +293,7 @@ def train(args):
                 print('%s: %d variables set; as initialized: %s' % (flag, len(given), ', '.join(fresh) or 'none'))
             write_config(folder, flags, dataset, balance, runs.circumstances(device), step)
             os.makedirs(os.path.join(folder, 'best'), exist_ok=True)
-            log = runs.Log(folder, step)
+            log = runs.Log(folder, step, graph)
             bar = tqdm.tqdm(total=total, initial=step, unit='step', disable=None, dynamic_ncols=True)
 
             def validate_and_save(step):
@@ -307,6 +307,11 @@ def train(args):
                                     lambda step: batches.batch_names(dataset, step, args.batch_size, args.seed),
                                     lambda: stop or stalled(log, args), validate_and_save,
                                     lambda step: save(sess, saver, folder, step))
+            except tf.errors.ResourceExhaustedError as error:
+                raise error if 'OOM' not in error.message else MemoryError(
+                    'it is --batch_size %d, --height %d, --width %d, --precision %s on %d devices; %s'
+                    % (args.batch_size, args.height, args.width, args.precision, len(towers),
+                       error.message.split('\n')[0][:120]))
             finally:
                 sess.run(*start(batches.END))
                 bar.close()

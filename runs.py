@@ -200,8 +200,8 @@ def check_same_run(config, flags, folder):
             raise UserError('--%s %s: the run in %s has %s; give that, or another --output' % (name, now, folder, was))
 
 
-def read_log(folder, last_step):
-    """Records of log.jsonl up to `last_step`; what stands behind it, or is cut short, is dropped from the file."""
+def read_log(folder, last_step=np.inf):
+    """Records of log.jsonl up to `last_step`; a line that is cut short is none."""
     path, records = os.path.join(folder, 'log.jsonl'), []
     if os.path.exists(path):
         with open(path, encoding='utf-8') as f:
@@ -210,17 +210,26 @@ def read_log(folder, last_step):
                     record = json.loads(line)
                     if record['step'] <= last_step:
                         records.append(record)
-    write_text(path, ''.join(json.dumps(record) + '\n' for record in records))
     return records
+
+
+def training_seconds(folder, config):
+    """Seconds that the steps of a run took, by their median: pauses do not count. Of a published run, as noted."""
+    if 'seconds' in config:
+        return config['seconds']
+    speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
+    return len(speeds) * config['flags']['batch_size'] / float(np.median(speeds)) if speeds else 0.0
 
 
 class Log:
     """log.jsonl and TensorBoard's event file; `records` are those of log.jsonl."""
 
-    def __init__(self, folder, step):
-        self.records = read_log(folder, step)
-        self.file = open(os.path.join(folder, 'log.jsonl'), 'a', encoding='utf-8')
-        self.events = tf.summary.FileWriter(folder)
+    def __init__(self, folder, step, graph):
+        self.records = read_log(folder, step)  # what stands behind it is dropped from the file too
+        path = os.path.join(folder, 'log.jsonl')
+        write_text(path, ''.join(json.dumps(record) + '\n' for record in self.records))
+        self.file = open(path, 'a', encoding='utf-8')
+        self.events = tf.summary.FileWriter(folder, graph)
         self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
 
     def write(self, step, **values):

@@ -4,6 +4,7 @@ Values are named by layer below the network's scope, as 'conv1_1/weights'. Reads
 """
 import collections
 import os
+import re
 import zipfile
 import zlib
 
@@ -51,9 +52,10 @@ def vgg16(path):
 
 def of_run(folder, which):
     """The `which` ('best' or 'last') weights of a run -> `Weights`. A run that was handed on has weights.npz only."""
-    flags, path = runs.read_config(folder)['flags'], os.path.join(folder, 'weights.npz')
+    config, path = runs.read_config(folder), os.path.join(folder, 'weights.npz')
+    flags = config['flags']
     if os.path.exists(path):
-        return npz(path)
+        return npz(path)._replace(step=config.get('step'))
     path = runs.checkpoint(folder, which)
     scope, values = flags['model'] + '/', {}
     try:
@@ -98,6 +100,26 @@ def npz(path):
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError('%s: not a .npz of numbers (%s)' % (path, error))
     return Weights(values, None, 'weights from %s' % os.path.basename(path))
+
+
+def publish(folder, run, sess, variables, step):
+    """Writes what a run is handed on by: weights.npz, and its config.json without this machine's paths.
+
+    Kernels are stored as float16, which halves them; what is one number a map, as float32.
+    """
+    os.makedirs(folder, exist_ok=True)
+    values = {variable.op.name.split('/', 1)[1]: value for variable, value in zip(variables, sess.run(variables))}
+    with open(os.path.join(folder, 'weights.npz.part'), 'wb') as file:
+        np.savez_compressed(file, **{name: value.astype(np.float16) if value.ndim == 4 else value
+                                     for name, value in values.items()})
+    os.replace(os.path.join(folder, 'weights.npz.part'), os.path.join(folder, 'weights.npz'))
+    config = runs.read_config(run)
+    for start in config['starts']:
+        start['command'] = re.sub(r"--data_dir[ =]('[^']*'|\S+)", '--data_dir DIR', start['command'])
+        start.pop('pid', None)
+    config.update(step=step, seconds=runs.training_seconds(run, config),
+                  flags=dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None))
+    runs.write_json(os.path.join(folder, 'config.json'), config)
 
 
 def load(path, which='best'):

@@ -152,6 +152,16 @@ def test_edited_config_is_refused(camvid_folder, tmp_path, flag, value):
             predict.predict(predict.parse_args([str(tmp_path), str(tmp_path / 'a.png')]))
 
 
+def test_out_of_memory_tells_the_numbers(camvid_folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor with shape[2,64,23,31]\nmore')
+
+    monkeypatch.setattr(main, 'session_loop', full)
+    with pytest.raises(MemoryError, match='--batch_size 2, --height 23, --width 31, --precision float32 on 1 devices; '
+                                          r'OOM when allocating tensor with shape\[2,64,23,31\]$'):
+        train(camvid_folder, str(tmp_path / 'run'), '--steps', '1')
+
+
 def test_symlink_loops_and_claims_of_size(tmp_path):
     os.symlink(str(tmp_path / 'b'), str(tmp_path / 'a'))
     os.symlink(str(tmp_path / 'a'), str(tmp_path / 'b'))
