@@ -39,7 +39,7 @@ def measure_apart(repeats=50, **settings):
 
     The memory is that above the process after its imports; None on a GPU. MemoryError where there is not enough.
     """
-    with ours(**dict({'precision': 'float32'}, **settings)) as process:
+    with ours(**dict({'precision': 'float32', 'xla': False}, **settings)) as process:
         process.run(worker.WARM_UP)
         return process.run(repeats)
 
@@ -67,7 +67,7 @@ def measured(workers, repeats):
 def rows(args, model, height, width, batch_size, what, precision):
     """Measures one network, and the peers where asked for -> a list of {column: text}."""
     settings = {'model': model, 'height': height, 'width': width, 'batch_size': batch_size,
-                'training': what == 'train', 'precision': precision, 'device': args.device}
+                'training': what == 'train', 'precision': precision, 'device': args.device, 'xla': args.xla}
     found = describe.layers(model, height, width, 11)
     multiply_adds = sum(layer.multiply_adds for layer in found)
     with contextlib.ExitStack() as stack:
@@ -148,6 +148,7 @@ def parse_args(argv=None):
     parser.add_argument('--repeats', type=int, default=50, help='runs that are counted; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
                         help='folder of benchmark.md and .csv, or of sweep and parts and their pictures')
+    parser.add_argument('--xla', action='store_true', help='compile our graph by XLA (GPUs)')
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     args = parser.parse_args(argv)
     runs.check_positive(args, 'height', 'width', 'repeats')

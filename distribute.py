@@ -57,9 +57,9 @@ def towers(cluster, device, gpus):
             for task in range(len(cluster.hosts) if cluster else 1) for i in range(gpus)]
 
 
-def session_config(cluster, device, gpus):
+def session_config(cluster, device, gpus, xla):
     """As `devices.session_config`, for several devices."""
-    config = devices.session_config(device)
+    config = devices.session_config(device, xla)
     if gpus > 1 and not devices.gpus() or device == 'cpu':
         config.device_count['CPU'] = gpus
     if cluster or gpus > 1:

@@ -111,6 +111,7 @@ def parse_args(argv=None):
                        'shapes, parameters and multiply-adds at --height and --width (360x480), and end')
     group.add_argument('--precision', choices=runs.PRECISIONS, default='float32',
                        help='what the layers compute in; float16 with a loss scale')
+    group.add_argument('--xla', action='store_true', help='compile the graph by XLA (GPUs)')
     group.add_argument('--gpus', type=int, default=1, help='devices of this machine that share each batch (with '
                        '--device cpu: parts of the CPU, to try it); for several machines see TF_CONFIG in the README')
     group.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to start without one')
@@ -257,7 +258,7 @@ def train(args):
     device = devices.device_name(args.device)
     devices.check_precision(args.precision, args.device)
     cluster = distribute.from_environment()
-    config = distribute.session_config(cluster, args.device, args.gpus)
+    config = distribute.session_config(cluster, args.device, args.gpus, args.xla)
     if cluster and cluster.index:
         return distribute.lend(cluster, config)
     towers = distribute.towers(cluster, args.device, args.gpus)

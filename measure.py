@@ -40,7 +40,7 @@ def main(settings):
     replies, sys.stdout = sys.stdout, sys.stderr
     network = [settings[name] for name in ('model', 'height', 'width', 'batch_size', 'training', 'precision')]
     on_gpu = devices.device_name(settings['device']).startswith('GPU')
-    config = devices.session_config(settings['device'])
+    config = devices.session_config(settings['device'], settings['xla'])
     before = worker.memory()
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         op = graph(*network)

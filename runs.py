@@ -27,7 +27,7 @@ from data import UserError
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 # Flags that a resumed run may have otherwise.
-MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus')
+MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla')
 
 
 # ---------------------------------------------------------------- how a script ends

@@ -136,7 +136,7 @@ def test_two_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path
     check_equal(output, reference(camvid_folder, start, [2, 1]), start)
 
 
-@pytest.mark.parametrize('victim', [1, 0])
+@pytest.mark.parametrize('victim', [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_lost_process_ends_the_other_and_the_run_resumes(camvid_folder, tmp_path, victim):
     output = str(tmp_path / 'run')
     pair = processes(camvid_folder, output, 100000)
@@ -158,6 +158,7 @@ def test_a_lost_process_ends_the_other_and_the_run_resumes(camvid_folder, tmp_pa
     assert int(runs.checkpoint(output, 'last').split('-')[-1]) == step + 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_chief_saves_and_lets_the_others_go(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     pair = processes(camvid_folder, output, 100000)

@@ -403,6 +403,9 @@ def test_device_gpu_refuses_without_one(monkeypatch):
     assert devices.device_name('auto').startswith('CPU')
     monkeypatch.setattr(devices, 'gpus', lambda: ['device: 0, name: NVIDIA H200, pci bus id: 0'])
     assert devices.device_name('auto') == 'GPU NVIDIA H200'
+    assert devices.session_config('auto', True).graph_options.optimizer_options.global_jit_level == 1
+    with pytest.raises(UserError, match='--xla: there is no GPU'):
+        devices.session_config('cpu', True)
 
 
 def test_recipes_and_flags_by_hand():
