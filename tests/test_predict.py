@@ -1,5 +1,6 @@
 """predict.py on pictures, folders, globs and a video; names, refusals, export, submission rows."""
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -8,11 +9,12 @@ import tensorflow.compat.v1 as tf
 
 import batches
 import data
+import evaluate
 import main
 import plots
 import predict
 import runs
-from conftest import write_camvid
+from conftest import ROOT, SHARED, needs_real_data, write_camvid
 from data import UserError
 
 
@@ -162,3 +164,29 @@ def test_export_reloads_and_gives_the_same_ids(run, tmp_path):
         assert (data.read_label(path + '-ids.png') == ours).mean() >= share
     with pytest.raises(UserError, match='holds files already'):
         go(run, '--export', exported)
+
+
+PRETRAINED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic')
+
+
+def test_pretrained_weights_label_a_picture(tmp_path):
+    """A blue half above a grey half: sky above road, to weights that learnt either."""
+    scene = np.zeros((120, 160, 3), np.uint8)
+    scene[:60], scene[60:] = (230, 200, 170), (90, 90, 90)  # BGR
+    cv2.imwrite(str(tmp_path / 'scene.png'), scene)
+    assert go(PRETRAINED, str(tmp_path / 'scene.png'), '--output', str(tmp_path / 'out')) == 0
+    ids = cv2.imread(str(tmp_path / 'out' / 'scene-ids.png'), cv2.IMREAD_UNCHANGED)
+    names = runs.read_config(PRETRAINED)['class_names']
+    assert (ids[:40] == names.index('Sky')).mean() > 0.8
+    assert os.path.getsize(os.path.join(PRETRAINED, 'weights.npz')) < 4e6
+
+
+@needs_real_data
+def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path):
+    folder = str(tmp_path / 'copy')
+    shutil.copytree(PRETRAINED, folder)
+    stated = runs.read_json(os.path.join(folder, 'metrics.json'))['val']
+    args = [folder, '--data_dir', os.path.join(SHARED, 'camvid'), '--bn', 'moving', '--bf_images', '0']
+    scores = evaluate.evaluate(evaluate.parse_args(args))['val']
+    for name in ('G', 'C', 'mIoU'):
+        assert abs(scores[name] - stated[name]) < 2e-3

@@ -251,3 +251,22 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
             f.write(message(100, message(1, b'conv1') + message(7, field)))
         with pytest.raises(UserError, match='not a .caffemodel|blobs'):
             weights.load(str(tmp_path / 'b.caffemodel'))
+
+
+def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, capsys):
+    """A small folder that scores as the run did: kernels of float16, the training split's statistics, no paths."""
+    run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
+    start(camvid_folder, run, '--dataset', 'camvid', '--steps', '2', '--learning_rate', '0.01')
+    scores = evaluate.evaluate(evaluate.parse_args([run, '--publish', published, '--bf_images', '0']))['val']
+    again = evaluate.evaluate(evaluate.parse_args([published, '--data_dir', camvid_folder, '--bn', 'moving',
+                                                   '--bf_images', '0']))['val']
+    assert again['step'] == scores['step'] == 2
+    moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
+    assert moved <= 0.02 * np.sum(scores['confusion']), moved
+    with open(os.path.join(published, 'config.json')) as file:
+        text = file.read()
+    assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text
+    with np.load(os.path.join(published, 'weights.npz')) as file:
+        assert file['conv1/weights'].dtype == np.float16 and file['conv1_bn/moving_variance'].dtype == np.float32
+    with pytest.raises(UserError, match='--publish .*must not exist yet'):
+        evaluate.parse_args([run, '--publish', published])
