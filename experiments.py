@@ -7,7 +7,9 @@ import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
 import os
+import re
 import shlex
+import shutil
 
 import numpy as np
 
@@ -93,6 +95,7 @@ def parse_args(argv=None):
     parser.add_argument('table', choices=sorted(tables()) + ['results'], help='the table of the paper; or the results '
                         'of --runs')
     parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: run folders')
+    parser.add_argument('--into', metavar='FILE', help='with results: also write the tables into this Markdown file')
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', help="another data set than the table's, to try the path")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='these rows only, by their names in the paper')
@@ -268,38 +271,65 @@ def cost_row(args, one):
     return columns
 
 
-def results(folders):
-    """A row for each split that a run was scored on -> a list of {column: text}, from its files alone."""
-    found = []
-    for folder in folders:
-        config, flags = runs.read_config(folder), runs.read_config(folder)['flags']
-        scored = runs.read_json(os.path.join(folder, 'metrics.json'))
-        theirs = paper.rows(flags['dataset'], flags['model'], flags['class_weights'])
-        for split in [split for split in ('val', 'test') if split in scored]:
-            scores = scored[split]
-            columns = collections.OrderedDict([
-                ('network', flags['model']),
-                ('data', '%s, %s, %d images' % (flags['dataset'], split, scores['images'])),
-                ('size', '%dx%d' % (flags['height'], flags['width'])),
-                ('steps', '%s of %d' % (scores['step'], flags['batch_size'])),
-                ('batch norm', scores['bn'])])
-            columns.update((name, number([None if scores[name] is None else 100 * scores[name]])) for name in MEASURES)
-            columns['the paper, test'] = '; '.join('%s (%s)' % (' / '.join('-' if value is None else '%.1f' % value
-                                                                         for value in values), where)
-                                                   for where, values in theirs) or '-'
-            columns['trained on'] = config['starts'][0]['device']
-            columns['hours'] = '%.1f' % (runs.training_seconds(folder, config) / 3600)
-            columns['command'] = '`%s`' % config['starts'][0]['command']
-            columns['revision'] = config['starts'][0]['revision']
-            found.append(columns)
+def keep(run_folder, output):
+    """What the results of a run are made of: its configuration, scores, curves; no picture of a data set."""
+    place = os.path.join(output, os.path.basename(os.path.normpath(run_folder)))
+    os.makedirs(place, exist_ok=True)
+    if os.path.abspath(place) != os.path.abspath(run_folder):
+        runs.publish_config(place, run_folder, None)
+        for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
+            if os.path.exists(os.path.join(run_folder, name)):
+                shutil.copy(os.path.join(run_folder, name), place)
+    return place
+
+
+def result_rows(place):
+    """A row for each split that a run was scored on -> a list of {column: text}."""
+    config, scored = runs.read_config(place), runs.read_json(os.path.join(place, 'metrics.json'))
+    flags, start, found = config['flags'], config['starts'][0], []
+    theirs = paper.rows(flags['dataset'], flags['model'], flags['class_weights'])
+    for split in [split for split in ('val', 'test') if split in scored]:
+        scores = scored[split]
+        columns = collections.OrderedDict([
+            ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
+            ('trained at', '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])),
+            ('steps', '%s of %d images' % (scores['step'], flags['batch_size']))])
+        columns.update((name, number([None if scores[name] is None else 100 * scores[name]])) for name in MEASURES)
+        if theirs:
+            columns['the paper, test'] = ' / '.join('-' if value is None else '%.1f' % value for value in theirs[0][1])
+        columns['hours'] = '%.1f on %s' % (config['seconds'] / 3600, start['device'])
+        columns['command'] = '`%s`' % start['command']
+        columns['revision'] = start['revision']
+        found.append(columns)
     return found
+
+
+BEGIN, END = '<!-- results: written by experiments.py -->', '<!-- end of results -->'
+
+
+def results(args):
+    """Tables of trained and scored runs, one a data set, in Output/results and, with --into, between two marks."""
+    by_dataset = collections.OrderedDict()
+    for run_folder in args.runs:
+        place = keep(run_folder, args.output)
+        by_dataset.setdefault(runs.read_config(place)['flags']['dataset'], []).extend(result_rows(place))
+    note = 'In percent, at the labels\' own size, batch norm by population statistics.'
+    text = '\n'.join(runs.write_table(os.path.join(args.output, name), name, note, found)
+                     for name, found in by_dataset.items())
+    print(text)
+    if args.into:
+        with open(args.into, encoding='utf-8') as file:
+            page = file.read()
+        if page.count(BEGIN) != 1 or page.count(END) != 1:
+            raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (args.into, BEGIN, END))
+        runs.write_text(args.into, page.split(BEGIN)[0] + BEGIN + '\n\n' + re.sub('(?m)^# ', '#### ', text) + '\n' + END
+                        + page.split(END)[1])
 
 
 def run(args):
     """Runs a table, or the rows of it that are asked for; writes table.md, table.csv and scores.png."""
     if args.table == 'results':
-        os.makedirs(args.output, exist_ok=True)
-        print(runs.write_table(os.path.join(args.output, 'table'), 'Results', 'In percent.', results(args.runs)))
+        results(args)
         return
     table = tables()[args.table]
     wanted = [one for one in table.rows if not args.rows or one.name in args.rows]

@@ -221,6 +221,20 @@ def training_seconds(folder, config):
     return len(speeds) * config['flags']['batch_size'] / float(np.median(speeds)) if speeds else 0.0
 
 
+def publish_config(folder, run, step):
+    """Writes the config.json of `run` into `folder` without this machine's paths, with its time; a published one as is.
+
+    `step`: that of the weights that are handed on, or None.
+    """
+    config = read_config(run)
+    for start in config['starts']:
+        start['command'] = re.sub(r"--data_dir[ =]('[^']*'|\S+)", '--data_dir DIR', start['command'])
+        start.pop('pid', None)
+    config.update(step=config.get('step', step), seconds=training_seconds(run, config),
+                  flags=dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None))
+    write_json(os.path.join(folder, 'config.json'), config)
+
+
 class Log:
     """log.jsonl and TensorBoard's event file; `records` are those of log.jsonl."""
 

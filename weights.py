@@ -4,7 +4,6 @@ Values are named by layer below the network's scope, as 'conv1_1/weights'. Reads
 """
 import collections
 import os
-import re
 import zipfile
 import zlib
 
@@ -113,13 +112,7 @@ def publish(folder, run, sess, variables, step):
         np.savez_compressed(file, **{name: value.astype(np.float16) if value.ndim == 4 else value
                                      for name, value in values.items()})
     os.replace(os.path.join(folder, 'weights.npz.part'), os.path.join(folder, 'weights.npz'))
-    config = runs.read_config(run)
-    for start in config['starts']:
-        start['command'] = re.sub(r"--data_dir[ =]('[^']*'|\S+)", '--data_dir DIR', start['command'])
-        start.pop('pid', None)
-    config.update(step=step, seconds=runs.training_seconds(run, config),
-                  flags=dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None))
-    runs.write_json(os.path.join(folder, 'config.json'), config)
+    runs.publish_config(folder, run, step)
 
 
 def load(path, which='best'):

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+import evaluate
 import experiments
 import main
 import networks
@@ -116,3 +117,28 @@ def test_the_papers_numbers_are_whole():
         assert len(variant.balanced_train) == len(variant.natural_train) == 3
     assert abs(np.mean(paper.TABLE5_CLASSES) - 44.75) < 0.1
     assert abs(np.mean(list(paper.TABLE2_CLASSES.values())) - 71.20) < 0.1
+
+
+def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
+    """Scores as in metrics.json, no path, between two marks; from what was kept, the very same text again."""
+    monkeypatch.chdir(tmp_path)
+    flags = ['--dataset', 'camvid', '--data_dir', camvid_folder, '--model', 'segnet-basic', '--height', '23', '--width',
+             '31', '--steps', '1', '--output', 'run']
+    main.train(main.parse_args(flags))
+    scores = evaluate.evaluate(evaluate.parse_args(['run']))['val']
+    (tmp_path / 'PAGE.md').write_text('before\n%s\nold\n%s\nafter\n' % (experiments.BEGIN, experiments.END))
+    command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
+    experiments.run(experiments.parse_args(command + ['run']))
+    page = (tmp_path / 'PAGE.md').read_text()
+    cells = [cell.strip() for cell in page.splitlines()[-4].split('|')]
+    assert cells[5:9] == ['%.1f' % (100 * scores[name]) for name in ('G', 'C', 'mIoU', 'BF')]
+    assert cells[9] == '82.7 / 62.0 / 47.7 / 35.8' and page.startswith('before\n') and page.endswith('after\n')
+    assert 'old' not in page and camvid_folder not in page and cells[1:3] == ['segnet-basic', 'val, 5 images']
+    assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
+    experiments.run(experiments.parse_args(command + ['kept/run']))
+    assert (tmp_path / 'PAGE.md').read_text() == page
+    (tmp_path / 'PAGE.md').write_text('no marks')
+    with pytest.raises(UserError, match='--into PAGE.md: needs the lines'):
+        experiments.run(experiments.parse_args(command + ['run']))
+    with pytest.raises(UserError, match='--runs: name run folders, with results'):
+        experiments.parse_args(['table1', '--runs', 'x'])
