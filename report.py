@@ -22,7 +22,7 @@ PAGE = string.Template('''<!DOCTYPE html>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; }
 img { max-width: 100%; background: white; border-radius: 4px; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin-bottom: 1rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { text-align: left; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
