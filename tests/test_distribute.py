@@ -136,7 +136,8 @@ def test_two_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path
     check_equal(output, reference(camvid_folder, start, [2, 1]), start)
 
 
-@pytest.mark.parametrize('victim', [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [1, 0])
 def test_a_lost_process_ends_the_other_and_the_run_resumes(camvid_folder, tmp_path, victim):
     output = str(tmp_path / 'run')
     pair = processes(camvid_folder, output, 100000)

@@ -262,7 +262,7 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
                                                    '--bf_images', '0']))['val']
     assert again['step'] == scores['step'] == 2
     moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
-    assert moved <= 0.02 * np.sum(scores['confusion']), moved
+    assert moved <= 0.05 * np.sum(scores['confusion']), moved
     with open(os.path.join(published, 'config.json')) as file:
         text = file.read()
     assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text
