@@ -26,7 +26,7 @@ SILENCE = 30  # seconds that a process may not answer
 
 
 def from_environment():
-    """`Cluster` of TF_CONFIG, or None where it is not set."""
+    """`Cluster` of TF_CONFIG, or None where it is not set or names this process alone."""
     text = os.environ.get('TF_CONFIG')
     if not text:
         return None
@@ -40,7 +40,7 @@ def from_environment():
     if not fits:
         raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
                         '"index": 0}}, with the place of this process in the list as index' % text[:200])
-    return Cluster(hosts, task['index'])
+    return Cluster(hosts, task['index']) if len(hosts) > 1 else None
 
 
 def towers(cluster, device, gpus):
@@ -60,7 +60,7 @@ def towers(cluster, device, gpus):
 def session_config(cluster, device, gpus, xla):
     """As `devices.session_config`, for several devices."""
     config = devices.session_config(device, xla)
-    if gpus > 1 and not devices.gpus() or device == 'cpu':
+    if device == 'cpu':
         config.device_count['CPU'] = gpus
     if cluster or gpus > 1:
         config.inter_op_parallelism_threads = 0  # towers run side by side

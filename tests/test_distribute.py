@@ -184,6 +184,8 @@ def test_bad_tf_config_is_refused(monkeypatch, text):
 
 
 def test_towers_and_shares(monkeypatch):
+    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}')
+    assert distribute.from_environment() is None
     assert distribute.shares(7, 3) == [3, 2, 2]
     with pytest.raises(UserError, match='--batch_size 2: must be at least the number of devices, 3'):
         distribute.shares(2, 3)
