@@ -286,7 +286,7 @@ def keep(run_folder, output):
 def result_rows(place):
     """A row for each split that a run was scored on -> a list of {column: text}."""
     config, scored = runs.read_config(place), runs.read_json(os.path.join(place, 'metrics.json'))
-    flags, start, found = config['flags'], config['starts'][0], []
+    flags, found = config['flags'], []
     theirs = paper.rows(flags['dataset'], flags['model'], flags['class_weights'])
     for split in [split for split in ('val', 'test') if split in scored]:
         scores = scored[split]
@@ -297,9 +297,9 @@ def result_rows(place):
         columns.update((name, number([None if scores[name] is None else 100 * scores[name]])) for name in MEASURES)
         if theirs:
             columns['the paper, test'] = ' / '.join('-' if value is None else '%.1f' % value for value in theirs[0][1])
-        columns['hours'] = '%.1f on %s' % (config['seconds'] / 3600, start['device'])
-        columns['command'] = '`%s`' % start['command']
-        columns['revision'] = start['revision']
+        columns['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['starts'][0]['device'])
+        for name, form in (('command', '`%s`'), ('revision', '%s')):  # each start's, where they differ
+            columns[name] = ', then '.join(form % one for one in dict.fromkeys(s[name] for s in config['starts']))
         found.append(columns)
     return found
 
