@@ -1,4 +1,5 @@
 """The device: which one it is, the session's configuration for it, what it can compute in."""
+import functools
 import os
 import platform
 
@@ -13,8 +14,9 @@ DEVICES = ('auto', 'cpu', 'gpu')
 PRECISION_HELP = "what the layers compute in (default: the run's, or float32 where this device cannot)"
 
 
+@functools.lru_cache(maxsize=None)
 def gpus():
-    """Descriptions of the GPUs that TensorFlow sees."""
+    """Descriptions of the GPUs that TensorFlow sees; it is asked once."""
     config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
     with quiet.held_back():
         devices = device_lib.list_local_devices(config)

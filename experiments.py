@@ -7,24 +7,22 @@ import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
 import os
-import re
 import shlex
-import shutil
 
 import numpy as np
 
 import benchmark
-import devices
 import describe
+import devices
 import evaluate
 import main
 import paper
 import plots
+import results
 import runs
 import sun
 from data import UserError
 
-MEASURES = ('G', 'C', 'mIoU', 'BF')
 # paper: {split: (G, C, mIoU, BF)}; storage: of table 1; reason: why a row cannot be run, else None.
 # steps: the paper's, unless --steps says otherwise.
 Row = collections.namedtuple('Row', 'name model class_weights paper storage milliseconds reason steps')
@@ -206,7 +204,7 @@ def number(values, form='%.1f'):
 def score_columns(entries, expected, split):
     """{column: text} of one split: ours of each seed's entry, and the paper's, in percent."""
     columns = collections.OrderedDict()
-    for name, value in zip(MEASURES, expected or (None,) * 4):
+    for name, value in zip(results.MEASURES, expected or (None,) * 4):
         columns['%s %s' % (split, name)] = number([None if entry[split][name] is None else 100 * entry[split][name]
                                                    for entry in entries])
         columns['paper %s %s' % ('train' if split == 'train' else 'test', name)] = number([value])
@@ -271,65 +269,10 @@ def cost_row(args, one):
     return columns
 
 
-def keep(run_folder, output):
-    """What the results of a run are made of: its configuration, scores, curves; no picture of a data set."""
-    place = os.path.join(output, os.path.basename(os.path.normpath(run_folder)))
-    os.makedirs(place, exist_ok=True)
-    if os.path.abspath(place) != os.path.abspath(run_folder):
-        runs.publish_config(place, run_folder, None)
-        for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
-            if os.path.exists(os.path.join(run_folder, name)):
-                shutil.copy(os.path.join(run_folder, name), place)
-    return place
-
-
-def result_rows(place):
-    """A row for each split that a run was scored on -> a list of {column: text}."""
-    config, scored = runs.read_config(place), runs.read_json(os.path.join(place, 'metrics.json'))
-    flags, found = config['flags'], []
-    theirs = paper.rows(flags['dataset'], flags['model'], flags['class_weights'])
-    for split in [split for split in ('val', 'test') if split in scored]:
-        scores = scored[split]
-        columns = collections.OrderedDict([
-            ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
-            ('trained at', '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])),
-            ('steps', '%s of %d images' % (scores['step'], flags['batch_size']))])
-        columns.update((name, number([None if scores[name] is None else 100 * scores[name]])) for name in MEASURES)
-        if theirs:
-            columns['the paper, test'] = ' / '.join('-' if value is None else '%.1f' % value for value in theirs[0][1])
-        columns['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['starts'][0]['device'])
-        for name, form in (('command', '`%s`'), ('revision', '%s')):  # each start's, where they differ
-            columns[name] = ', then '.join(form % one for one in dict.fromkeys(s[name] for s in config['starts']))
-        found.append(columns)
-    return found
-
-
-BEGIN, END = '<!-- results: written by experiments.py -->', '<!-- end of results -->'
-
-
-def results(args):
-    """Tables of trained and scored runs, one a data set, in Output/results and, with --into, between two marks."""
-    by_dataset = collections.OrderedDict()
-    for run_folder in args.runs:
-        place = keep(run_folder, args.output)
-        by_dataset.setdefault(runs.read_config(place)['flags']['dataset'], []).extend(result_rows(place))
-    note = 'In percent, at the labels\' own size, batch norm by population statistics.'
-    text = '\n'.join(runs.write_table(os.path.join(args.output, name), name, note, found)
-                     for name, found in by_dataset.items())
-    print(text)
-    if args.into:
-        with open(args.into, encoding='utf-8') as file:
-            page = file.read()
-        if page.count(BEGIN) != 1 or page.count(END) != 1:
-            raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (args.into, BEGIN, END))
-        runs.write_text(args.into, page.split(BEGIN)[0] + BEGIN + '\n\n' + re.sub('(?m)^# ', '#### ', text) + '\n' + END
-                        + page.split(END)[1])
-
-
 def run(args):
     """Runs a table, or the rows of it that are asked for; writes table.md, table.csv and scores.png."""
     if args.table == 'results':
-        results(args)
+        results.write(args.runs, args.output, args.into)
         return
     table = tables()[args.table]
     wanted = [one for one in table.rows if not args.rows or one.name in args.rows]

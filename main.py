@@ -15,9 +15,9 @@ import tqdm
 import batches
 import data
 import datasets
+import describe
 import devices
 import distribute
-import describe
 import evaluate
 import networks
 import optimize

@@ -10,6 +10,7 @@ import experiments
 import main
 import networks
 import paper
+import results
 from data import UserError
 
 
@@ -126,7 +127,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
              '31', '--steps', '1', '--output', 'run']
     main.train(main.parse_args(flags))
     scores = evaluate.evaluate(evaluate.parse_args(['run']))['val']
-    (tmp_path / 'PAGE.md').write_text('before\n%s\nold\n%s\nafter\n' % (experiments.BEGIN, experiments.END))
+    (tmp_path / 'PAGE.md').write_text('before\n%s\nold\n%s\nafter\n' % (results.BEGIN, results.END))
     command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
     experiments.run(experiments.parse_args(command + ['run']))
     page = (tmp_path / 'PAGE.md').read_text()
