@@ -81,4 +81,4 @@ def check_precision(precision, device):
             sess.run(tf.gradients(loss, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES, '.*conv1_1/weights')))
     except (tf.errors.OpError, TypeError, ValueError) as error:
         raise UserError('--precision %s: %s with TensorFlow %s cannot (%s); use another, float32 always works'
-                        % (precision, device_name(device), tf.__version__, str(error).split('\n')[0][:120]))
+                        % (precision, device_name(device), tf.__version__, quiet.first_line(error)))

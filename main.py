@@ -312,7 +312,7 @@ def train(args):
                 raise error if 'OOM' not in error.message else MemoryError(
                     'it is --batch_size %d, --height %d, --width %d, --precision %s on %d devices; %s'
                     % (args.batch_size, args.height, args.width, args.precision, len(towers),
-                       error.message.split('\n')[0][:120]))
+                       quiet.first_line(error)))
             finally:
                 sess.run(*start(batches.END))
                 bar.close()

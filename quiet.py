@@ -1,4 +1,4 @@
-"""Imported first by each script: imports TensorFlow without its start-up chatter; what matters still shows."""
+"""TensorFlow without its chatter; what matters still shows. Imported first by each script."""
 import contextlib
 import os
 import re
@@ -37,3 +37,10 @@ with held_back():
     import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)
+
+
+def first_line(error):
+    """What an error of TensorFlow's says, without the list of places in code that 2.x puts in front of it."""
+    said = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
+    said = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', said.strip())
+    return (said.splitlines() or [type(error).__name__])[0][:300]

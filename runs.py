@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import datasets
+import quiet
 from batches import FITS
 from data import UserError
 
@@ -53,7 +54,7 @@ def main(script):
 def _failed_op(error):
     """What went wrong in a session, in one line that says what to do."""
     found = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
-    first = (error.message.strip().splitlines() or [type(error).__name__])[0][:300]
+    first = quiet.first_line(error)
     if found:
         return found.group(1)
     if 'No space left' in error.message or 'File too large' in error.message or 'Disk quota' in error.message:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import caffe
+import quiet
 import runs
 import utils
 from data import UserError
@@ -64,7 +65,7 @@ def of_run(folder, which):
                 values[name[len(scope):]] = reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise UserError('%s: damaged (%s); --checkpoint names the other one, best or last'
-                        % (path, str(error).split('\n')[0][:100]))
+                        % (path, quiet.first_line(error)))
     step = int(path.split('-')[-1])
     return Weights(values, step, '%s weights of step %d' % (which, step))
 

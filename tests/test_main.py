@@ -32,11 +32,11 @@ def train(folder, output, *flags):
     return main.train(main.parse_args(FLAGS + ['--data_dir', folder, '--output', output] + list(flags)))
 
 
-def start(folder, output, *flags):
+def start(folder, output, *flags, **popen):
     """`main.py` in a process of its own."""
     command = [sys.executable, os.path.join(ROOT, 'main.py')] + FLAGS + ['--data_dir', folder, '--output', output]
     return subprocess.Popen(command + list(flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            universal_newlines=True)
+                            universal_newlines=True, **popen)
 
 
 def read_log(output):
