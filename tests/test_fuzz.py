@@ -7,12 +7,16 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from hypothesis import strategies as st
 
+import batches
 import data
 import datasets
+import distribute
 import main
 import metrics
 import networks
+import optimize
 import own
+import runs
 from data import IGNORE, UserError
 
 quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
@@ -108,3 +112,33 @@ def test_graphs(model, height, width, batch_size, num_classes, input_norm, is_tr
     with tf.Graph().as_default():
         logits = networks.build(model, tf.zeros([batch_size, height, width, 3]), num_classes, is_training, input_norm)
         assert logits.shape.as_list() == [batch_size, height, width, num_classes]
+
+
+# Values that parse; what they ask for together may still be refused.
+FITTING = {'--model': ['segnet-basic', 'bayesian-segnet-basic', 'fcn-basic', 'bilinear-interpolation'],
+           '--input': sorted(networks.INPUTS), '--fit': batches.FITS, '--scale': ['1', '1.5', '10'],
+           '--shift': ['0', '3', '10000'], '--jitter': ['0', '0.3', '1'], '--dropout': ['0', '0.5', '0.99'],
+           '--schedule': optimize.SCHEDULES, '--optimizer': ['sgd', 'adam'], '--precision': runs.PRECISIONS,
+           '--learning_rate': ['1e-9', '0.1', '1e9'], '--momentum': ['0', '1'], '--gpus': ['1', '2', '3'],
+           '--weight_decay': ['0', '1'], '--recipe': ['paper-table1', 'paper-benchmark', 'released', 'quick']}
+SIZES = st.integers(1, 70).map(str)
+
+
+@hypothesis.given(st.fixed_dictionaries({'--height': SIZES, '--width': SIZES, '--batch_size': st.sampled_from('1234')}),
+                  st.lists(st.sampled_from(sorted(FITTING)), max_size=6, unique=True),
+                  st.one_of(st.none(), st.tuples(SIZES, SIZES)), st.booleans(), st.data())
+@builds
+def test_training_graphs(sizes, names, crop, flip, draw):
+    """Flags of main.py in any combination: a training graph of float32 loss, or a UserError."""
+    given = dict(sizes, **{name: draw.draw(st.sampled_from(list(FITTING[name]))) for name in names})
+    flags = [part for pair in given.items() for part in pair] + ['--flip'] * flip
+    flags += ['--crop'] + list(crop) if crop else []
+    dataset = datasets.sample()
+    try:
+        args = main.parse_args(flags)
+        towers = distribute.towers(None, 'cpu', args.gpus)
+        with tf.Graph().as_default():
+            fetches = main.training_graph(args, dataset, np.ones(4), 10, towers)[1]
+    except UserError:
+        return
+    assert fetches['loss'].dtype == tf.float32 and fetches['loss'].shape.as_list() == []
