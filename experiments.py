@@ -97,6 +97,7 @@ def parse_args(argv=None):
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', help="another data set than the table's, to try the path")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='these rows only, by their names in the paper')
+    parser.add_argument('--class_weights', choices=('median', 'none'), help='the rows of this balancing only')
     parser.add_argument('--steps', type=int, help="training steps of each row (default: the paper's)")
     parser.add_argument('--height', type=int, help="size trained at (default: the data set's own)")
     parser.add_argument('--width', type=int, help="size trained at (default: the data set's own)")
@@ -275,7 +276,8 @@ def run(args):
         results.write(args.runs, args.output, args.into)
         return
     table = tables()[args.table]
-    wanted = [one for one in table.rows if not args.rows or one.name in args.rows]
+    wanted = [one for one in table.rows if (not args.rows or one.name in args.rows)
+              and args.class_weights in (None, one.class_weights)]
     if args.list:
         for one in wanted:
             print('# %s, %s%s' % (one.name, one.class_weights, ': ' + one.reason if one.reason else ''))

@@ -97,9 +97,9 @@ def parse_args(argv=None):
     group.add_argument('--optimizer', choices=('sgd', 'adam'), default='sgd',
                        help='sgd with momentum: the paper; adam for those who compare')
     group.add_argument('--class_weights', default='median',
-                       help='none; median: median frequency balancing over the training split; median-void: with void '
-                            'in the median; released: the list in the authors\' prototxt (camvid only); or a CSV file '
-                            'with columns name,weight')
+                       help='none; median: median frequency balancing over the training split; median-sqrt: the '
+                            'square roots of these; median-void: with void in the median; released: the list in the '
+                            "authors' prototxt (camvid only); or a CSV file with columns name,weight")
     group.add_argument('--seed', type=int, default=1, help='of the weights, the order and the augmentation')
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
@@ -141,14 +141,15 @@ def class_weights(choice, dataset):
     num_classes = len(dataset.class_names)
     if choice == 'none':
         return np.ones(num_classes)
-    if choice in ('median', 'median-void'):
-        return data.median_frequency_weights(*data.class_counts(dataset, 'train'), choice == 'median-void')
+    if choice in ('median', 'median-sqrt', 'median-void'):
+        median = data.median_frequency_weights(*data.class_counts(dataset, 'train'), choice == 'median-void')
+        return np.sqrt(median) if choice == 'median-sqrt' else median
     if choice == 'released':
         if dataset.name != 'camvid':
             raise UserError('--class_weights released: there are such for camvid only; use median')
         return np.array(datasets.CAMVID_RELEASED_WEIGHTS)
     if not os.path.exists(choice):
-        raise UserError('--class_weights %s: no such file, nor one of none, median, median-void, released' % choice)
+        raise UserError('--class_weights %s: no such file, and no name that --help knows' % choice)
     return data.read_class_weights(choice, dataset.class_names)
 
 

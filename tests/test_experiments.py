@@ -82,6 +82,9 @@ def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert '# DeepLab-LargeFOV-denseCRF, none: needs dense CRF' in out and '--model fcn-basic-noaddition ' in out
     assert 'python benchmark.py deconvnet' in out and not list(tmp_path.iterdir())
+    experiments.run(experiments.parse_args(['table1', '--list', '--class_weights', 'none']))
+    out = capsys.readouterr().out
+    assert out.count(', none') == 8 and ', median' not in out
 
 
 def test_mean_and_spread():
