@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 
+import cli
 import describe
 import devices
 import networks
@@ -126,7 +127,7 @@ def show(table):
 
 def parse_args(argv=None):
     """Every setting of a measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.HelpAsWritten)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpAsWritten)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
     parser.add_argument('--height', type=int, default=360)
@@ -151,7 +152,7 @@ def parse_args(argv=None):
     parser.add_argument('--xla', action='store_true', help='compile our graph by XLA (GPUs)')
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     args = parser.parse_args(argv)
-    runs.check_positive(args, 'height', 'width', 'repeats')
+    cli.check_positive(args, 'height', 'width', 'repeats')
     if min(args.batch_size) < 1:
         raise runs.UserError('--batch_size %s: must be above 0' % min(args.batch_size))
     for model in args.models:
@@ -177,11 +178,11 @@ def main(args):
                  for row in show(rows(args, model, args.height, args.width, batch_size, what, precision))]
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, name)
-    runs.write_table(path, 'Speed and memory', '%s; %s; `%s`' % (device, runs.revision(), runs.command()), table)
+    runs.write_table(path, 'Speed and memory', '%s; %s; `%s`' % (device, runs.revision(), cli.command()), table)
     if args.sweep:
         plots.growth([row for row in table if row['by'] == 'ours'], path + '.png')
     print(path + '.md')
 
 
 if __name__ == '__main__':
-    runs.main(lambda: main(parse_args()))
+    cli.main(lambda: main(parse_args()))

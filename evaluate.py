@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
+import cli
 import data
 import datasets
 import devices
@@ -177,7 +178,7 @@ def table(class_names, scores, papers=()):
 def parse_args(argv=None):
     """Every setting of a scoring."""
     parser = argparse.ArgumentParser(description='Scores a trained run, or a file of weights, on a split.',
-                                     formatter_class=runs.Help)
+                                     formatter_class=cli.Help)
     parser.add_argument('run', nargs='?', help='run folder, as written by main.py')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
     parser.add_argument('--data_dir', help='folder of the data set (default: that of the run)')
@@ -206,7 +207,7 @@ def parse_args(argv=None):
     group.add_argument('--dataset', choices=sorted(datasets.DATASETS), help='what to score on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(argv)
-    runs.check_positive(args, 'batch_size')
+    cli.check_positive(args, 'batch_size')
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output go with --weights; a run knows its own')
     if args.publish and (not args.run or os.path.exists(args.publish)):
@@ -288,7 +289,7 @@ def evaluate(args):
                                             plots.panel_examples(dataset, split), bf_images, args.bf_form)
                 scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=samples,
                               checkpoint=args.checkpoint, images=images, bf_form=args.bf_form, device=device,
-                              command=runs.command(), revision=runs.revision())
+                              command=cli.command(), revision=runs.revision())
                 print('%s, %d images' % (split, images))
                 print(table(dataset.class_names, scores, paper.rows(dataset.name, flags['model'],
                                                                     flags['class_weights'])), flush=True)
@@ -309,4 +310,4 @@ def write_scores(folder, dataset, split, scores, shown):
 
 
 if __name__ == '__main__':
-    runs.main(lambda: evaluate(parse_args()))
+    cli.main(lambda: evaluate(parse_args()))

@@ -12,6 +12,7 @@ import shlex
 import numpy as np
 
 import benchmark
+import cli
 import describe
 import devices
 import evaluate
@@ -89,7 +90,7 @@ def tables():
 
 def parse_args(argv=None):
     """Every setting of an experiment."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Help)
     parser.add_argument('table', choices=sorted(tables()) + ['results'], help='the table of the paper; or the results '
                         'of --runs')
     parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: run folders')
@@ -113,7 +114,7 @@ def parse_args(argv=None):
     parser.add_argument('--list', action='store_true', help='show the commands of the rows, run nothing')
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
-    runs.check_positive(args, 'steps', 'height', 'width', 'batch_size', 'seeds', 'bf_images', 'repeats')
+    cli.check_positive(args, 'steps', 'height', 'width', 'batch_size', 'seeds', 'bf_images', 'repeats')
     if (args.table == 'results') != bool(args.runs):
         raise UserError('--runs: name run folders, with results and only there')
     known = [one.name for one in tables()[args.table].rows] if args.table in tables() else []
@@ -309,4 +310,4 @@ def run(args):
 
 
 if __name__ == '__main__':
-    runs.main(lambda: run(parse_args()))
+    cli.main(lambda: run(parse_args()))

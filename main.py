@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import batches
+import cli
 import data
 import datasets
 import describe
@@ -51,7 +52,7 @@ def recipe(name, model, dataset):
 
 def parse_args(argv=None):
     """Every setting of a run, with its default; a flag given by hand wins over the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Help)
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=sorted(datasets.DATASETS), default='sample', help='what to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
@@ -120,7 +121,7 @@ def parse_args(argv=None):
     if args.recipe:
         parser.set_defaults(recipe=args.recipe, **recipe(args.recipe, args.model, args.dataset))
         args = parser.parse_args(argv)
-    runs.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate', 'patience', 'gpus')
+    cli.check_positive(args, 'height', 'width', 'epochs', 'steps', 'batch_size', 'learning_rate', 'patience', 'gpus')
     args.dropout = networks.default_dropout(args.model) if args.dropout is None else args.dropout
     for name, low, high in (('momentum', 0, 1), ('weight_decay', 0, 1), ('scale', 1, 10), ('shift', 0, 10000),
                             ('jitter', 0, 1), ('dropout', 0, 0.99), ('seed', 0, 2 ** 32 - 1)):
@@ -284,7 +285,7 @@ def train(args):
         init = tf.global_variables_initializer()
         farewell = distribute.farewells(len(cluster.hosts) - 1) if cluster else None
         graph.finalize()
-        with runs.locked(folder), distribute.session(cluster, config, farewell) as sess, runs.stop_signals() as stop:
+        with runs.locked(folder), distribute.session(cluster, config, farewell) as sess, cli.stop_signals() as stop:
             sess.run(init)
             step = first = runs.resume(sess, saver, best_saver, folder)
             if step >= total:
@@ -370,4 +371,4 @@ def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, se
 
 
 if __name__ == '__main__':
-    runs.main(lambda: train(parse_args()))
+    cli.main(lambda: train(parse_args()))

@@ -17,6 +17,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import batches
+import cli
 import data
 import devices
 import evaluate
@@ -34,7 +35,7 @@ Predictor = collections.namedtuple('Predictor', 'sess images_ph size_ph ids vari
 
 def parse_args(argv=None):
     """Every setting of a prediction."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=runs.Help)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Help)
     parser.add_argument('run', help='run folder, as written by main.py')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='pictures, folders of them, globs, or videos')
     parser.add_argument('--camera', type=int, metavar='N', help='label what camera N sees, until Ctrl-C')
@@ -54,7 +55,7 @@ def parse_args(argv=None):
     parser.add_argument('--precision', choices=runs.PRECISIONS, help=devices.PRECISION_HELP)
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     args = parser.parse_intermixed_args(argv)
-    runs.check_positive(args, 'max_side')
+    cli.check_positive(args, 'max_side')
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give pictures, folders or videos, --camera, or --export DIR')
     return args
@@ -285,4 +286,4 @@ def predict(args):
 
 
 if __name__ == '__main__':
-    runs.main(lambda: sys.exit(predict(parse_args())))
+    cli.main(lambda: sys.exit(predict(parse_args())))

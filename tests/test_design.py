@@ -16,7 +16,7 @@ RANK = {'experiments': 9, 'benchmark': 8, 'main': 8, 'predict': 8, 'evaluate': 7
         'report': 4, 'results': 5, 'describe': 6, 'parts': 7, 'distribute': 7, 'devices': 6, 'networks': 5,
         'baselines': 4, 'runs': 3, 'optimize': 3, 'segnet': 3, 'utils': 2, 'batches': 2, 'datasets': 2, 'plots': 2,
         'sample': 1, 'own': 1, 'sun': 1, 'download': 1, 'caffe': 1, 'metrics': 1, 'paper': 0, 'data': 0, 'quiet': 0,
-        'worker': 0}
+        'cli': 1, 'worker': 0}
 FILES = sorted(glob.glob(os.path.join(ROOT, '*.py')))
 
 

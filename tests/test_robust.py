@@ -16,6 +16,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT, weights_of, write_camvid
 
+import cli
 import data
 import datasets
 import evaluate
@@ -158,7 +159,7 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(main.evaluate, 'score_split', gone)
     with pytest.raises(tf.errors.OpError) as error:
         train(camvid_folder, str(tmp_path / 'run'), '--steps', '90')
-    said = runs._failed_op(error.value)
+    said = cli._failed_op(error.value)
     assert '.png: cannot be read' in said and '\n' not in said
     assert runs.checkpoints(str(tmp_path / 'run'), 'last'), 'what was saved before is there'
 
@@ -168,14 +169,14 @@ def test_failed_op_says_what_to_do():
     with tf.Graph().as_default(), tf.Session() as sess, pytest.raises(tf.errors.ResourceExhaustedError) as error:
         shape = tf.placeholder(tf.int32, [2])
         sess.run(tf.nn.relu(tf.fill(shape, 1.)) + 1, {shape: [1 << 21, 1 << 22]})
-    said = runs._failed_op(error.value)
+    said = cli._failed_op(error.value)
     assert 'lower --batch_size' in said and 'OOM when allocating tensor with shape[2097152,4194304]' in said
     assert '\n' not in said and 'Graph execution' not in said
 
     full = tf.errors.ResourceExhaustedError(None, None, 'run/model.data: No space left on device\nmore')
-    assert 'the disk is full' in runs._failed_op(full) and 'more' not in runs._failed_op(full)
+    assert 'the disk is full' in cli._failed_op(full) and 'more' not in cli._failed_op(full)
     two = tf.errors.UnknownError(None, None, '2 root error(s) found.\n  (0) Internal: it broke\n  (1) Internal: more')
-    assert runs._failed_op(two) == 'UnknownError: Internal: it broke'
+    assert cli._failed_op(two) == 'UnknownError: Internal: it broke'
 
 
 @pytest.mark.parametrize('flag, value', [
