@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 
-from data import UserError
+from data import UserError, read_bytes
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -67,6 +67,8 @@ def blob(content):
                         shape.append(one)
     values = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     shape = shape if shape is not None else [size for size in old if size is not None]
+    if len(shape) > 8:
+        raise ValueError('a blob of %d dimensions' % len(shape))
     if functools.reduce(operator.mul, shape, 1) != values.size:  # Python's numbers: no overflow
         raise ValueError('a blob of shape %s has %d values' % (shape, values.size))
     return values.reshape(shape)
@@ -74,12 +76,7 @@ def blob(content):
 
 def layers(path):
     """{layer name: list of arrays} of the layers that have blobs, in the file's order; UserError for a bad file."""
-    try:
-        with open(path, 'rb') as file:
-            content = memoryview(file.read())
-    except OSError as error:
-        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
-    found = {}
+    content, found = memoryview(read_bytes(path)), {}
     try:
         for number, kind, layer in fields(content):
             if kind == BYTES and number in (100, 2):  # LayerParameter; V1LayerParameter in older files

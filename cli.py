@@ -1,6 +1,7 @@
 """The command line: how a script ends and says why, its signals, the form of its flags."""
 import argparse
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -10,28 +11,44 @@ import sys
 import tensorflow.compat.v1 as tf
 
 import quiet
-from data import UserError
+from data import MAX_PIXELS, UserError
 
 
-def main(script):
-    """Runs `script()` and exits: 0 done, 1 failed in mid-run, 2 for what the user can mend, 128 + signal."""
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds their product
+
+
+def main(script, smaller='--batch_size, or --height and --width, or use --precision bfloat16'):
+    """Runs `script()` and exits: 0 done, 1 failed in mid-run, 2 for what the user can mend, 128 + signal.
+
+    `smaller`: what to lower when memory runs out.
+    """
+    if sys.stdout:
+        sys.stdout.reconfigure(errors='backslashreplace')  # in a locale without the letters of a path
     try:
+        for argument in sys.argv:
+            if argument != argument.encode('utf-8', 'replace').decode():
+                raise UserError('%a: is not UTF-8; rename the file or folder' % argument)
         script()
     except UserError as error:
         sys.exit(_say(error, 2))
     except FloatingPointError as error:
         sys.exit(_say(error, 1))
     except MemoryError as error:
-        sys.exit(_say('out of memory: lower --batch_size, or --height and --width (%s)' % error, 1))
+        sys.exit(_say('out of memory: lower %s (%s)' % (smaller, error), 1))
     except tf.errors.OpError as error:
-        sys.exit(_say(_failed_op(error), 1))
+        sys.exit(_say(_failed_op(error, smaller), 1))
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        sys.exit(_say('%s: %s' % (error.filename or 'input or output failed', error.strerror or error), 1))
+        mend = '; make room, then the same command goes on' if error.errno in FULL else ''
+        sys.exit(_say('%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, mend), 1))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
 
-def _failed_op(error):
+def _failed_op(error, smaller='the size'):
     """What went wrong in a session, in one line that says what to do."""
     found = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
     first = quiet.first_line(error)
@@ -40,7 +57,7 @@ def _failed_op(error):
     if 'No space left' in error.message or 'File too large' in error.message or 'Disk quota' in error.message:
         return 'the disk is full: %s; make room, then the same command goes on from the last checkpoint' % first
     if isinstance(error, tf.errors.ResourceExhaustedError):
-        return 'out of memory: lower --batch_size, or --height and --width, or use --precision bfloat16 (%s)' % first
+        return 'out of memory: lower %s (%s)' % (smaller, first)
     return '%s: %s' % (type(error).__name__, first)
 
 
@@ -83,9 +100,12 @@ class HelpAsWritten(Help, argparse.RawDescriptionHelpFormatter):
 def check_positive(args, *names):
     """Raises UserError for a flag that is set and not above 0, or larger than anything that makes sense."""
     for name in names:
-        value, most = getattr(args, name), 1e5 if name in ('height', 'width', 'batch_size') else 1e9
+        value = getattr(args, name)
+        most = MAX_SIDE if name in ('height', 'width', 'max_side') else 1e4 if name in ('batch_size', 'gpus') else 1e9
         if value is not None and not 0 < value <= most:
             raise UserError('--%s %s: must be above 0, and at most %d' % (name, value, most))
+    if (getattr(args, 'height', 0) or 0) * (getattr(args, 'width', 0) or 0) > MAX_PIXELS:
+        raise UserError('--height %d --width %d: %d pixels are the most' % (args.height, args.width, MAX_PIXELS))
 
 
 def command():

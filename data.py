@@ -5,8 +5,10 @@ Holds no fact of any one data set (those are in `datasets.py`), no batches (`bat
 import collections
 import concurrent.futures
 import csv
+import io
 import os
 import re
+import stat
 import zlib
 
 MAX_PIXELS = 2 ** 27  # in an image; a header that claims more is refused unread
@@ -78,13 +80,30 @@ def rle_encode(mask):
 
 # ---------------------------------------------------------------- files
 
+def check_file(path):
+    """Raises UserError unless there is a regular file: a pipe would be waited for, a device might never end."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError('%s: cannot be read (it is no regular file)' % path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise UserError('%s: cannot be read (%s)' % (path, getattr(error, 'strerror', error)))
+
+
 def read_bytes(path):
     """The file's content; UserError if it cannot be had."""
+    check_file(path)
     try:
         with open(path, 'rb') as f:
             return f.read()
     except OSError as error:
         raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+
+
+def check_names(names, folder):
+    """Raises UserError for a file name that is no UTF-8: no list, table or page could hold it."""
+    for name in names:
+        if name != name.encode('utf-8', 'replace').decode():
+            raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
 
 
 def png_chunks(content, path):
@@ -171,7 +190,7 @@ def read_names(path):
     if not names:
         raise UserError('%s: lists no images' % path)
     for name in names:
-        if '..' in name.split('/') or name.startswith('/'):
+        if '..' in name.split('/') or name.startswith('/') or '\0' in name:
             raise UserError('%s: %r leads out of the folder' % (path, name[:80]))
     return names
 
@@ -180,17 +199,14 @@ def read_csv(path, columns):
     """Yields (row number in the file, {column: text}) for each row; UserError for a bad file or a missing column."""
     csv.field_size_limit(MAX_FIELD)
     try:
-        with open(path, newline='', encoding='utf-8-sig') as f:
-            reader = csv.DictReader(f)
-            missing = [column for column in columns if column not in (reader.fieldnames or [])]
-            if missing:
-                raise UserError('%s: has no column %r; expected %s' % (path, missing[0], ','.join(columns)))
-            for row in reader:
-                if any(row[column] is None or '\0' in row[column] for column in columns):
-                    raise UserError('%s row %d: cut short, or holds NUL bytes' % (path, reader.line_num))
-                yield reader.line_num, row
-    except OSError as error:
-        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+        reader = csv.DictReader(io.StringIO(read_bytes(path).decode('utf-8-sig'), newline=''))
+        missing = [column for column in columns if column not in (reader.fieldnames or [])]
+        if missing:
+            raise UserError('%s: has no column %r; expected %s' % (path, missing[0], ','.join(columns)))
+        for row in reader:
+            if any(row[column] is None or '\0' in row[column] for column in columns):
+                raise UserError('%s row %d: cut short, or holds NUL bytes' % (path, reader.line_num))
+            yield reader.line_num, row
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError('%s: not a CSV file in UTF-8 (%s)' % (path, error))
 
@@ -229,14 +245,12 @@ def check_cells_size(path, name, image, height, width):
 
 
 def cell_masks(path, height, width, cells):
-    """Decodes the cells of one image: list of bool [height, width]; errors name the row."""
-    masks = []
+    """Yields the cells of one image, one mask in memory at a time: bool [height, width]; errors name the row."""
     for number, _, rle in cells:
         try:
-            masks.append(rle_decode(rle, height, width))
+            yield rle_decode(rle, height, width)
         except UserError as error:
             raise UserError('%s row %d: %s' % (path, number, error))
-    return masks
 
 
 def cells_label(masks, cells, height, width):

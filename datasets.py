@@ -7,6 +7,7 @@ import argparse
 import collections
 import os
 import re
+import signal
 import sys
 
 import numpy as np
@@ -59,7 +60,7 @@ def sample(data_dir=None):
     def load(split, i):
         name = examples[split][i]
         height, width, rows = images[name]
-        masks = data.cell_masks(path, height, width, rows)
+        masks = list(data.cell_masks(path, height, width, rows))
         grey = cells.render(masks, [CELLS[class_id] for _, class_id, _ in rows], name)
         return np.repeat(grey[:, :, None], 3, 2), data.cells_label(masks, rows, height, width)
 
@@ -278,6 +279,9 @@ def main(argv=None):
         faults = check(DATASETS[args.name](args.data_dir))
     except UserError as error:
         faults = [str(error)]
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
     except OSError as error:
         faults = ['%s: %s' % (error.filename or args.data_dir, error.strerror or error)]
     for fault in faults:

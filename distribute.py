@@ -34,8 +34,10 @@ def from_environment():
         config = json.loads(text)
         hosts, task = config['cluster']['worker'], config['task']
         fits = list(config['cluster']) == ['worker'] and task['type'] == 'worker' and 0 <= task['index'] < len(hosts)
-        fits = fits and all(0 < int(host.rpartition(':')[2]) < 1 << 16 for host in hosts)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        fits = fits and isinstance(hosts, list) and type(task['index']) is int and len(set(hosts)) == len(hosts)
+        places = [host.rpartition(':') for host in hosts]
+        fits = fits and all(host and 0 < int(port) < 1 << 16 for host, _, port in places)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         fits = False
     if not fits:
         raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '

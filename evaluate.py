@@ -310,4 +310,4 @@ def write_scores(folder, dataset, split, scores, shown):
 
 
 if __name__ == '__main__':
-    cli.main(lambda: evaluate(parse_args()))
+    cli.main(lambda: evaluate(parse_args()), '--batch_size, or --bf_images (0 for no BF)')

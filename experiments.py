@@ -115,6 +115,13 @@ def parse_args(argv=None):
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to start without one')
     args = parser.parse_args(argv)
     cli.check_positive(args, 'steps', 'height', 'width', 'batch_size', 'seeds', 'bf_images', 'repeats')
+    try:
+        more = {flag.split('=')[0] for flag in shlex.split(args.flags)}
+    except ValueError as error:
+        raise UserError('--flags %s: %s' % (args.flags, error))
+    ours = more & {'--' + name for name in 'dataset data_dir model recipe class_weights seed steps output'.split()}
+    if ours:
+        raise UserError('--flags %s: the rows set %s themselves' % (args.flags, ', '.join(sorted(ours))))
     if (args.table == 'results') != bool(args.runs):
         raise UserError('--runs: name run folders, with results and only there')
     known = [one.name for one in tables()[args.table].rows] if args.table in tables() else []
@@ -164,11 +171,11 @@ def scored(args, table, one, seed):
     flags, run_folder, steps = command(args, table, one, seed), folder(args, one, seed), args.steps or one.steps
     path = os.path.join(run_folder, 'metrics.json')
     check_same(flags, run_folder)
-    entries, missing = runs.read_json(path) if os.path.exists(path) else {}, []
+    entries, missing = runs.read_scores(run_folder), []
     for split in shown_splits(args, table):
         entry = entries.get(split, {})
         images = entry.get('images', 0) if args.bf_images is None else min(args.bf_images, entry.get('images', 0))
-        if entry.get('asked_steps') != steps or entry['bf_images'] != images:
+        if entry.get('asked_steps') != steps or entry.get('bf_images') != images:
             missing.append(split)
     if missing:
         main.train(main.parse_args(flags))

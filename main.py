@@ -127,8 +127,8 @@ def parse_args(argv=None):
                             ('jitter', 0, 1), ('dropout', 0, 0.99), ('seed', 0, 2 ** 32 - 1)):
         if not low <= getattr(args, name) <= high:
             raise UserError('--%s %s: must lie between %s and %s' % (name, getattr(args, name), low, high))
-    if args.crop and min(args.crop) < 1:
-        raise UserError('--crop %d %d: must be above 0' % tuple(args.crop))
+    if args.crop and (min(args.crop) < 1 or args.crop[0] * args.crop[1] > data.MAX_PIXELS):
+        raise UserError('--crop %d %d: must be above 0, and %d pixels at most' % (*args.crop, data.MAX_PIXELS))
     args.input = args.input or networks.default_input(args.model)
     if args.vgg16 and args.init_from:
         raise UserError('--vgg16 and --init_from: give one of them; both set the starting weights')
@@ -158,6 +158,7 @@ def open_run(args, dataset):
     """Fills in the defaults that depend on others, makes or checks the run folder; returns (folder, flags)."""
     args.height, args.width = args.height or dataset.size[0], args.width or dataset.size[1]
     folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
+    runs.check_folder(folder)
     flags = dict(vars(args), data_dir=args.data_dir and os.path.abspath(args.data_dir))
     if os.path.exists(os.path.join(folder, 'config.json')):
         runs.check_same_run(runs.read_config(folder), flags, folder)

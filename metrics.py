@@ -5,6 +5,7 @@ import io
 import numpy as np
 import scipy.ndimage
 import scipy.sparse.csgraph
+import scipy.spatial
 
 BF_TOLERANCE = 0.0075  # of the image's diagonal: section 3.2 of the paper; 4.5 pixels at 360x480
 
@@ -71,19 +72,13 @@ def matched_pixels(one, other, radius):
 
     As BSDS' correspondPixels: an assignment in which staying alone costs more than any pair.
     """
-    reach, num_one, num_other = int(radius), int(one.sum()), int(other.sum())
-    numbers = np.pad(np.where(other, np.cumsum(other).reshape(other.shape) - 1, -1), reach, 'constant',
-                     constant_values=-1)
-    offsets = np.argwhere(np.ones((2 * reach + 1,) * 2)) - reach
-    distances = np.hypot(*offsets.T)
-    offsets, distances = offsets[distances <= radius], distances[distances <= radius]
-    places = np.argwhere(one)[:, None] + offsets + reach
-    near = numbers[places[..., 0], places[..., 1]]
-    rows, which = np.nonzero(near >= 0)
+    num_one, num_other = int(one.sum()), int(other.sum())
+    trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
+    near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
     alone = np.arange(num_one)  # a partner of its own for each pixel, at a high cost
-    costs = np.concatenate([1 + distances[which], np.full(num_one, 1e4)])
-    partners = np.concatenate([near[rows, which], num_other + alone])
-    graph = scipy.sparse.csr_matrix((costs, (np.concatenate([rows, alone]), partners)), (num_one, num_other + num_one))
+    costs = np.concatenate([1 + near['v'], np.full(num_one, 1e4)])
+    pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
+    graph = scipy.sparse.csr_matrix((costs, pairs), (num_one, num_other + num_one))
     matched = scipy.sparse.csgraph.min_weight_full_bipartite_matching(graph)[1]
     return int((matched < num_other).sum())
 

@@ -17,6 +17,8 @@ import numpy as np
 import data
 from data import IGNORE, Dataset, UserError
 
+MAX_NAME = 100  # characters of a class's name: it stands in pictures
+
 
 def read_classes(path):
     """classes.csv -> names, ids as stored and colours, three lists, with void last where it is given."""
@@ -34,8 +36,8 @@ def read_classes(path):
             if color or kind != 'color':
                 if values.count(values[-1]) > 1:
                     raise UserError(where + '%s %s stands in an earlier row too' % (kind, values[-1]))
-        if not names[-1]:
-            raise UserError(where + 'has no name')
+        if not names[-1].isprintable() or not 0 < len(names[-1]) <= MAX_NAME:
+            raise UserError(where + 'a class has a name of 1 to %d printable characters' % MAX_NAME)
     if len(names) - ('void' in names) > 254:
         raise UserError('%s: has %d classes; 254 are the most' % (path, len(names)))
     if 'void' in names:  # last
@@ -106,6 +108,7 @@ def read(data_dir):
         raise UserError('%s: no such folder; data set folder has images/, labels/ or labels.csv, and classes.csv'
                         % folder)
     paths = collections.OrderedDict()
+    data.check_names(os.listdir(folder), folder)
     for name in sorted(os.listdir(folder)):
         stem, extension = os.path.splitext(name)
         if extension.lower() in data.IMAGE_FILES:

@@ -22,6 +22,11 @@ def save(figure, path):
     os.replace(path + '.part', path)
 
 
+def plain(text):
+    """A name as matplotlib shall draw it: dollars begin no formula, and what is no character is '?'."""
+    return text.encode('utf-8', 'replace').decode().replace('$', r'\$')
+
+
 def loss_curves(log, path):
     """Loss of each step and its running mean; below, the validation measures; from the records of log.jsonl."""
     training = [record for record in log if 'loss' in record]
@@ -93,7 +98,7 @@ def growth(rows, path):
 def confusion(counts, class_names, path):
     """Confusion matrix [num_classes, num_classes]: a row a true class, cells in percent of its pixels."""
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = 2 + 0.45 * len(class_names)
+    class_names, size = [plain(name) for name in class_names], min(2 + 0.45 * len(class_names), 40)
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     ticks = np.arange(len(class_names))
@@ -101,7 +106,7 @@ def confusion(counts, class_names, path):
     axes.set_xticklabels(class_names, rotation=90)
     axes.set_yticklabels(class_names)
     for i, j in np.argwhere(share >= 0.5):
-        axes.text(j, i, '%.0f' % share[i, j], ha='center', va='center', fontsize=8,
+        axes.text(j, i, '%.0f' % share[i, j], ha='center', va='center', fontsize=min(8, 600 / len(class_names)),
                   color='white' if share[i, j] > 60 else 'black')
     save(figure, path)
 
@@ -162,8 +167,8 @@ def panel(dataset, split, predictions, path, names=None):
         names = [names[i] for i in rows]
     elif dataset.panel == 'cell_types.png':
         names = [dataset.class_names[i + 1] for i in range(len(rows))]
-    height, width = dataset.size
-    figure, axes = plt.subplots(len(rows), 3, figsize=(10, 10.0 / 3 * len(rows) * height / width + 0.6),
+    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; a column is 10 / 3 wide
+    figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
     for row, i in enumerate(rows):
         image, label = dataset.load(split, i)
@@ -172,8 +177,9 @@ def panel(dataset, split, predictions, path, names=None):
             axes[row, column].imshow(picture, interpolation='nearest')
             axes[row, column].set(xticks=[], yticks=[], title=title if row == 0 else '')
         name = names[row] if names else os.path.splitext(os.path.basename(dataset.examples[split][i]))[0]
-        axes[row, 0].set_ylabel(textwrap.shorten(name, 24))
+        axes[row, 0].set_ylabel(plain(textwrap.shorten(name, 24)))
     patches = [plt.Rectangle((0, 0), 1, 1, facecolor=np.array(color) / 255.0, edgecolor='0.5')
                for color in list(dataset.colors) + [(IGNORE,) * 3]]
-    figure.legend(patches, dataset.class_names + ['void'], ncol=6, loc='upper center', bbox_to_anchor=(0.5, 0))
+    figure.legend(patches, [plain(name) for name in dataset.class_names + ['void']], ncol=6, loc='upper center',
+                  bbox_to_anchor=(0.5, 0))
     save(figure, path)

@@ -27,6 +27,7 @@ import weights
 from data import UserError
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
+LONGEST_NAME = 200  # bytes; a file system takes 255
 SMALLEST_CELL = 30  # pixels: smaller components are no row of submission.csv
 
 # images_ph [1, h, w, 3] uint8 and size_ph [1, 2] int32 lead to ids [h, w] uint8 and variance [h, w] float32.
@@ -56,6 +57,8 @@ def parse_args(argv=None):
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     args = parser.parse_intermixed_args(argv)
     cli.check_positive(args, 'max_side')
+    if args.camera is not None and not 0 <= args.camera < 1 << 16:
+        raise UserError('--camera %d: cameras are counted from 0' % args.camera)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give pictures, folders or videos, --camera, or --export DIR')
     return args
@@ -79,16 +82,27 @@ def expand(inputs):
             if not matches:
                 raise UserError('%s: no such file' % one)
             found += matches
-    return list(collections.OrderedDict.fromkeys(found))
+    each = collections.OrderedDict()
+    for path in found:
+        each.setdefault(os.path.realpath(path), path)
+    return list(each.values())
 
 
 def output_names(paths):
-    """One name a path, no two the same: the stem, with the extension or the folders before it where that is needed."""
+    """One name a path, no two the same: the stem, with the extension, the folders or a number where that is needed."""
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
         count = collections.Counter(names)
         names = [name if count[name] == 1 else longer(path) for name, path in zip(names, paths)]
-    return names
+    unique = []
+    for name in names:  # what the file system takes, with room for what comes behind; and a number where need be
+        short, number = name.encode()[-LONGEST_NAME:].decode(errors='ignore'), 1
+        name = short
+        while name in unique:
+            number += 1
+            name = '%s-%d' % (short, number)
+        unique.append(name)
+    return unique
 
 
 # ---------------------------------------------------------------- the graph
@@ -119,9 +133,8 @@ def label(model, image, max_side=None):
 def write_png(path, rgb_or_ids):
     """uint8 [h, w, 3] RGB or [h, w] -> PNG, whole or not at all."""
     array = rgb_or_ids[:, :, ::-1] if rgb_or_ids.ndim == 3 else rgb_or_ids
-    with open(path + '.part', 'wb') as file:
+    with runs.whole(path) as part, open(part, 'wb') as file:
         file.write(cv2.imencode('.png', array)[1].tobytes())
-    os.replace(path + '.part', path)
 
 
 def submission_rows(name, ids):
@@ -159,7 +172,13 @@ def suffixes(args, samples):
 
 
 def label_video(model, source, path, config, max_side):
-    """Frames of a video file or a camera -> the overlay as a video `path`; returns (frames, images/s)."""
+    """Frames of a video file or a camera -> the overlay as a video `path`; returns (frames, images/s).
+
+    UserError where no frame can be read, fewer than the file says (the video of those is kept), or where not all can be
+    written.
+    """
+    if isinstance(source, str):
+        data.check_file(source)
     capture = cv2.VideoCapture(source)
     rate, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
     writer, count, began, stopped = None, 0, time.time(), False
@@ -194,8 +213,25 @@ def label_video(model, source, path, config, max_side):
         raise KeyboardInterrupt
     if not count:
         raise UserError('%s: no frame of it can be read' % source)
+    written = frames_of(part)
+    if written < count:
+        if os.path.exists(part):
+            os.remove(part)
+        raise UserError('%s: could not be written (%d of %d frames): is there room on the disk? Is %dx%d too small '
+                        'for a video?' % ((path, written, count) + shown.shape[:2]))
     os.replace(part, path)
+    if count < total - 2:  # what a file says of itself is off by one now and then
+        raise UserError('%s: damaged, ends after frame %d of %d; these are in %s' % (source, count, total, path))
     return count, count / (time.time() - began)
+
+
+def frames_of(path):
+    """Frames that a video file says it has; 0 for none that can be opened."""
+    capture = cv2.VideoCapture(path) if os.path.exists(path) else None
+    count = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)) if capture and capture.isOpened() else 0
+    if capture:
+        capture.release()
+    return count
 
 
 # ---------------------------------------------------------------- export
@@ -241,6 +277,7 @@ def predict(args):
         export(args, flags, class_names, loaded)
         print('%s: SavedModel of %s, %s' % (args.export, args.run, loaded.what))
     paths = expand(args.inputs)
+    data.check_names(paths, 'pictures')
     names = output_names(paths)
     results = ['submission.csv'] * args.submission
     results += ['camera%d-overlay.mp4' % args.camera] if args.camera is not None else []
@@ -269,10 +306,13 @@ def predict(args):
                     print('%s: %d frames, %.1f images/s' % (path, frames, speed))
                     continue
                 image = data.read_image(path)
+                ids, variance = label(model, image, args.max_side)
             except UserError as error:
                 faults.append(str(error))
                 continue
-            ids, variance = label(model, image, args.max_side)
+            except (MemoryError, tf.errors.ResourceExhaustedError):
+                faults.append('%s: too large for the memory here; give --max_side' % path)
+                continue
             write_results(args.output, name, image, ids, variance, config, args, samples)
             rows += submission_rows(name, ids) if args.submission else []
             if samples:
@@ -280,10 +320,10 @@ def predict(args):
     if args.submission:
         runs.write_text(os.path.join(args.output, 'submission.csv'), '\n'.join(rows) + '\n')
     for fault in faults:
-        print('error: ' + fault, file=sys.stderr)
+        print('error: ' + ' '.join(fault.split()), file=sys.stderr)
     print('%s: %d of %d labelled' % (args.output, len(paths) - len(faults), len(paths)))
     return 2 if faults else 0
 
 
 if __name__ == '__main__':
-    cli.main(lambda: sys.exit(predict(parse_args())))
+    cli.main(lambda: sys.exit(predict(parse_args())), '--max_side')

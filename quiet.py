@@ -2,8 +2,10 @@
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow 1.15 heeds it; 2.21 writes a dozen lines all the same
@@ -33,7 +35,19 @@ def held_back():
                     os.write(2, line)
 
 
-with held_back():
+@contextlib.contextmanager
+def interruptible():
+    """Within, Ctrl-C ends the process as it ends any other, without a traceback."""
+    python = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    if python:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    yield
+    if python:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+with held_back(), interruptible():
     import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)

@@ -77,9 +77,9 @@ def scores_tables(metrics, flags):
 
 def write(folder):
     """Writes report.html of the run in `folder`, from what lies there."""
-    config, path = runs.read_config(folder), os.path.join(folder, 'metrics.json')
+    config = runs.read_config(folder)
     flags, start = config['flags'], (config['starts'] or [{}])[-1]
-    metrics = runs.read_json(path) if os.path.exists(path) else {}
+    metrics = runs.read_scores(folder)
     sections = []
     if metrics:
         sections.append(('Scores', scores_tables(metrics, flags)))

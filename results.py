@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 
+import data
 import paper
 import report
 import runs
@@ -15,7 +16,7 @@ BEGIN, END = '<!-- results: written by experiments.py -->', '<!-- end of results
 
 def keep(run_folder, output):
     """What the results of a run are made of: its configuration, scores, curves; no picture of a data set."""
-    place = os.path.join(output, os.path.basename(os.path.normpath(run_folder)))
+    place = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     os.makedirs(place, exist_ok=True)
     if os.path.abspath(place) != os.path.abspath(run_folder):
         runs.publish_config(place, run_folder, None)
@@ -27,7 +28,7 @@ def keep(run_folder, output):
 
 def result_rows(place):
     """A row for each split that a run was scored on -> a list of {column: text}."""
-    config, scored = runs.read_config(place), runs.read_json(os.path.join(place, 'metrics.json'))
+    config, scored = runs.read_config(place), runs.read_scores(place)
     flags, found = config['flags'], []
     theirs = paper.rows(flags['dataset'], flags['model'], flags['class_weights'])
     for split in [split for split in ('val', 'test') if split in scored]:
@@ -48,6 +49,9 @@ def result_rows(place):
 
 def write(run_folders, output, into):
     """Tables of trained and scored runs, one a data set, in `output`, and between two marks of the file `into`."""
+    names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
+    if len(set(names)) < len(names):
+        raise UserError('--runs: two of them have one name; rename a folder')
     by_dataset = collections.OrderedDict()
     for run_folder in run_folders:
         place = keep(run_folder, output)
@@ -57,8 +61,7 @@ def write(run_folders, output, into):
                      for name, found in by_dataset.items())
     print(text)
     if into:
-        with open(into, encoding='utf-8') as file:
-            page = file.read()
+        page = data.read_bytes(into).decode('utf-8', 'replace')
         if page.count(BEGIN) != 1 or page.count(END) != 1:
             raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (into, BEGIN, END))
         runs.write_text(into, page.split(BEGIN)[0] + BEGIN + '\n\n' + re.sub('(?m)^# ', '#### ', text) + '\n' + END

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import cli
+import data
 import datasets
 from batches import FITS
 from data import UserError
@@ -48,11 +49,25 @@ def locked(folder):
         os.close(handle)
 
 
+@contextlib.contextmanager
+def whole(path):
+    """Gives the name of a file to write, which becomes `path` when it is done; one that is not done is removed."""
+    part = path + '.part'
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        if isinstance(error, OSError) and not error.filename:
+            raise OSError(error.errno, error.strerror, path)
+        raise
+
+
 def write_text(path, text):
     """Writes whole or not at all, so that a killed run leaves no half file."""
-    with open(path + '.part', 'w', encoding='utf-8') as f:
+    with whole(path) as part, open(part, 'w', encoding='utf-8') as f:
         f.write(text)
-    os.replace(path + '.part', path)
 
 
 def write_json(path, value):
@@ -87,10 +102,7 @@ def write_table(path, title, note, found):
 def read_json(path):
     """The object in a JSON file; UserError if there is none."""
     try:
-        with open(path, encoding='utf-8') as f:
-            value = json.load(f)
-    except OSError as error:
-        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+        value = json.loads(data.read_bytes(path).decode('utf-8'))
     except (ValueError, RecursionError) as error:
         raise UserError('%s: not JSON (%s); restore the file, or train again into another --output' % (path, error))
     if not isinstance(value, dict):
@@ -98,8 +110,15 @@ def read_json(path):
     return value
 
 
+def check_folder(run):
+    """Raises UserError for a name that TensorFlow, which takes names of checkpoints for patterns, would not find."""
+    if set(run) & set('[]\\'):
+        raise UserError('%s: [, ] and \\ in a run folder lead TensorFlow astray; rename the folder' % run)
+
+
 def read_config(run):
     """config.json of a run folder."""
+    check_folder(run)
     if not os.path.isdir(run):
         raise UserError('%s: no such run folder; main.py writes them, as Output/<dataset>-<model>' % run)
     path = os.path.join(run, 'config.json')
@@ -108,7 +127,7 @@ def read_config(run):
     needed = 'dataset data_dir model input fit height width batch_size seed dropout precision class_weights'
     if not isinstance(flags, dict) or not set(needed.split()) <= set(flags):
         raise UserError('%s: lacks the flags of a run; restore the file, or train again into another --output' % path)
-    for names, fits in (('height width batch_size', lambda x: type(x) is int and 0 < x < 1 << 20),
+    for names, fits in (('height width batch_size', lambda x: type(x) is int and 0 < x <= cli.MAX_SIDE),
                         ('seed', lambda x: type(x) is int and 0 <= x < 1 << 32),
                         ('dropout', lambda x: isinstance(x, (int, float)) and 0 <= x < 1),
                         ('fit', lambda x: x in FITS), ('precision', lambda x: x in PRECISIONS),
@@ -119,17 +138,35 @@ def read_config(run):
                 raise UserError('%s: flag %s is %r; restore the file, or train again into another --output'
                                 % (path, name, str(flags[name])[:60]))
     classes, colors = config.get('class_names'), config.get('colors')
-    if not isinstance(classes, list) or not 2 <= len(classes) <= 254 or not all(isinstance(c, str) for c in classes):
+    if not isinstance(classes, list) or not 2 <= len(classes) <= 254 or not all(
+            isinstance(c, str) and c.isprintable() for c in classes):
         raise UserError('%s: class_names is no list of names; restore the file, or train again into another --output'
                         % path)
     if not isinstance(colors, list) or len(colors) != len(classes) or not all(
             isinstance(c, list) and len(c) == 3 and all(type(x) is int and 0 <= x <= 255 for x in c) for c in colors):
         raise UserError('%s: colors must be one [red, green, blue] a class; restore the file, or train again into '
                         'another --output' % path)
-    if not isinstance(config.get('starts', []), list):
-        raise UserError('%s: starts is no list; restore the file, or train again into another --output' % path)
-    config.setdefault('starts', [])
+    starts, balance = config.setdefault('starts', []), config.setdefault('class_weights', [1.0] * len(classes))
+    if not isinstance(starts, list) or not all(isinstance(s, dict) and isinstance(s.get(k), str) for s in starts
+                                               for k in ('command', 'revision', 'device')):
+        raise UserError('%s: starts must be a list, with command, revision and device; restore the file, or train '
+                        'again into another --output' % path)
+    if not isinstance(balance, list) or len(balance) != len(classes) or not all(
+            isinstance(x, (int, float)) for x in balance):
+        raise UserError('%s: class_weights must be one number a class; restore the file, or train again into another '
+                        '--output' % path)
     return config
+
+
+def read_scores(run):
+    """metrics.json of a run folder -> {split: scores}; empty where there is none."""
+    path = os.path.join(run, 'metrics.json')
+    found = read_json(path) if os.path.exists(path) else {}
+    for split, scores in found.items():
+        if not isinstance(scores, dict) or not {'G', 'C', 'mIoU', 'accuracy', 'IoU', 'bn', 'step', 'images',
+                                                'class_names', 'confusion'} <= set(scores):
+            raise UserError('%s: %s holds no scores; delete the file, evaluate.py writes it again' % (path, split))
+    return found
 
 
 def check_same_run(config, flags, folder):
@@ -141,16 +178,23 @@ def check_same_run(config, flags, folder):
 
 
 def read_log(folder, last_step=np.inf):
-    """Records of log.jsonl up to `last_step`; a line that is cut short is none."""
+    """Records of log.jsonl up to `last_step`; a line that is cut short, or that a power cut left behind, is none."""
     path, records = os.path.join(folder, 'log.jsonl'), []
     if os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            for line in f:
-                with contextlib.suppress(ValueError):
-                    record = json.loads(line)
-                    if record['step'] <= last_step:
-                        records.append(record)
+        for line in data.read_bytes(path).decode('utf-8', 'replace').splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if is_record(record) and record['step'] <= last_step:
+                    records.append(record)
     return records
+
+
+def is_record(record):
+    """Whether it is a line of log.jsonl as `Log` writes it: a step and its loss, or a step and its validation."""
+    measures = ('G', 'C', 'mIoU')
+    return isinstance(record, dict) and isinstance(record.get('step'), int) and (
+        isinstance(record.get('loss'), float) or all(isinstance(record.get(name, ''), (float, type(None)))
+                                                     for name in measures))
 
 
 def training_seconds(folder, config):

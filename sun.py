@@ -88,15 +88,20 @@ def mat_pairs(data_dir):
     try:
         with h5py.File(labels, 'r') as file:
             references = file['SUNRGBD2Dseg/seglabel'][()].ravel()
-    except (OSError, KeyError) as error:
+    except Exception as error:  # h5py raises many kinds for a file of another form
         raise UserError('%s: has no SUNRGBD2Dseg/seglabel to read (%s)' % (labels, error))
-    images = [str(one.rgbpath) for one in matlab(meta, 'SUNRGBDMeta')]
+    images = [str(getattr(one, 'rgbpath', '')) for one in matlab(meta, 'SUNRGBDMeta')]
+    if '' in images:
+        raise UserError('%s: entry %d of SUNRGBDMeta has no rgbpath' % (meta, images.index('')))
     if len(images) != len(references):
         raise UserError('%s: has %d labels, %s %d images' % (labels, len(references), meta, len(images)))
 
     def label(i):
-        with h5py.File(labels, 'r') as file:
-            return file[references[i]][()].T.astype(np.uint8)
+        try:
+            with h5py.File(labels, 'r') as file:
+                return file[references[i]][()].T.astype(np.uint8)
+        except Exception as error:
+            raise UserError('%s: label %d cannot be read (%s)' % (labels, i, error))
 
     number = {below(os.path.dirname(os.path.dirname(image))): i for i, image in enumerate(images)}
     pairs = {}

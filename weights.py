@@ -4,13 +4,12 @@ Values are named by layer below the network's scope, as 'conv1_1/weights'. Reads
 """
 import collections
 import os
-import zipfile
-import zlib
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import caffe
+import data
 import quiet
 import runs
 import utils
@@ -36,6 +35,7 @@ def vgg16(path):
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
         except Exception as error:  # Keras raises a bare one
             raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
+    data.check_file(path)
     values = {}
     try:
         with h5py.File(path, 'r') as file:
@@ -45,7 +45,7 @@ def vgg16(path):
                 for kind, name in zip(('weights', 'biases'), names):
                     values['%s/%s' % (layer, kind)] = group[name][()].astype(np.float64)
         values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # h5py raises many kinds for a file of another form
         raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s)" % (path, error))
     return Weights(values, None, 'the encoder of VGG16')
 
@@ -94,11 +94,12 @@ def caffemodel(path):
 
 def npz(path):
     """A .npz of arrays by name, as 'conv1_1/weights' [3, 3, 3, 64] -> `Weights`; nothing is unpickled."""
+    data.check_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             values = {name: np.asarray(file[name], np.float32) for name in file.files}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError('%s: not a .npz of numbers (%s)' % (path, error))
+    except Exception as error:  # NumPy and zipfile raise a dozen kinds for a damaged file
+        raise UserError('%s: not a .npz of numbers (%s: %s)' % (path, type(error).__name__, str(error)[:200]))
     return Weights(values, None, 'weights from %s' % os.path.basename(path))
 
 

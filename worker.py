@@ -2,7 +2,10 @@
 
 Knows no TensorFlow, so that a network of another framework can be at the far end (tests/peers/).
 """
+import ctypes
+import errno
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -33,13 +36,19 @@ def answer(tasks, taken, replies):
         print(json.dumps({'seconds': seconds, 'memory': taken()}), file=replies, flush=True)
 
 
+def die_with_parent():
+    """For a new process: it is killed when the one that started it ends, in whatever way."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Worker:
     """The near end: a process that runs `command` and answers; MemoryError where it dies instead."""
 
     def __init__(self, command):
         self.command = command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True)
+                                        universal_newlines=True, preexec_fn=die_with_parent)
 
     def __enter__(self):
         return self
@@ -57,6 +66,8 @@ class Worker:
         except BrokenPipeError:
             line = ''
         if not line:
-            error = (self.process.communicate()[1].strip().splitlines() or ['killed'])[-1]
-            raise MemoryError('%s: %s' % (' '.join(self.command[1:])[:100], error[:300]))
+            error = (self.process.communicate()[1].strip().splitlines() or ['ended without a word'])[-1][:300]
+            if self.process.returncode == -signal.SIGKILL or 'memory' in error.lower() or 'OOM' in error:
+                raise MemoryError('%s: %s' % (' '.join(self.command[1:])[:100], error))
+            raise ChildProcessError(errno.ECHILD, '%s (status %d)' % (error, self.process.returncode), self.command[0])
         return json.loads(line)

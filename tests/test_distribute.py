@@ -176,7 +176,11 @@ def test_an_interrupted_chief_saves_and_lets_the_others_go(camvid_folder, tmp_pa
 @pytest.mark.parametrize('text', ['{', '[]', '{"cluster": {"worker": ["a:1"]}}', '{"cluster": {"worker": ["a"]}, '
                                   '"task": {"type": "worker", "index": 0}}', '{"cluster": {"worker": ["a:1"]}, "task": '
                                   '{"type": "worker", "index": 1}}', '{"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, '
-                                  '"task": {"type": "worker", "index": 0}}'])
+                                  '"task": {"type": "worker", "index": 0}}', '[' * 100000,
+                                  '{"cluster": {"worker": {"a:1": 2}}, "task": {"type": "worker", "index": 0}}',
+                                  '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": true}}',
+                                  '{"cluster": {"worker": ["5001", "5002"]}, "task": {"type": "worker", "index": 0}}',
+                                  '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}'])
 def test_bad_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv('TF_CONFIG', text)
     with pytest.raises(UserError, match='TF_CONFIG .*expected'):

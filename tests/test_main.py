@@ -341,7 +341,10 @@ def test_population_statistics_equal_numpy(camvid_folder):
 @pytest.mark.parametrize('flags, said', [
     (['--height', '0'], '--height 0'), (['--batch_size', '-1'], '--batch_size -1'),
     (['--learning_rate', 'nan'], '--learning_rate nan'), (['--momentum', '1.5'], '--momentum 1.5'),
-    (['--scale', '0.5'], '--scale 0.5'), (['--crop', '0', '5'], '--crop 0 5'), (['--seed', '-1'], '--seed -1'),
+    (['--scale', '0.5'], '--scale 0.5'), (['--crop', '0', '5'], '--crop 0 5'),
+    (['--crop', '40000', '40000'], '--crop 40000 40000'), (['--height', '30000', '--width', '30000'], '--height 30000'),
+    (['--gpus', '1000000000'], '--gpus 1000000000'), (['--output', 'a[1]/run'], r'a\[1\]/run: \[, \] and'),
+    (['--seed', '-1'], '--seed -1'),
     (['--dropout', '1'], '--dropout 1.0'), (['--patience', '0'], '--patience 0'),
     (['--jitter', '2'], '--jitter 2'), (['--shift', '-1'], '--shift -1'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),

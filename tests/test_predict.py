@@ -1,6 +1,8 @@
 """predict.py on pictures, folders, globs and a video; names, refusals, export, submission rows."""
 import os
+import resource
 import shutil
+import signal
 
 import cv2
 import numpy as np
@@ -79,7 +81,8 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
 def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'holds no pictures'),
-                        ([], 'nothing to label'), (['x', '--max_side', '0'], '--max_side 0')):
+                        ([], 'nothing to label'), (['--camera', '99999999999'], '--camera 99999999999'),
+                        (['x', '--max_side', '0'], '--max_side 0')):
         with pytest.raises(UserError, match=said):
             go(run, '--output', tmp_path / 'out', *flags)
     with pytest.raises(UserError, match='no such run folder'):
@@ -123,6 +126,62 @@ def test_video(run, tmp_path, capsys):
     assert go(run, path, '--output', tmp_path / 'out2') == 2
 
 
+def noise_video(path, frames=40):
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
+    for i in range(frames):
+        writer.write(np.random.RandomState(i).randint(0, 256, (48, 64, 3)).astype(np.uint8))
+    writer.release()
+    return path
+
+
+def test_damaged_video_is_told_of(run, tmp_path, capsys):
+    """What can be read is labelled, and the file said to hold more."""
+    content = open(noise_video(str(tmp_path / 'v.avi')), 'rb').read()
+    with open(str(tmp_path / 'v.avi'), 'wb') as f:
+        f.write(content[:len(content) // 2])
+    assert go(run, tmp_path / 'v.avi', picture(str(tmp_path / 'b.png')), '--output', tmp_path / 'out') == 2
+    assert 'v.avi: damaged, ends after frame' in capsys.readouterr().err
+    assert {'v-overlay.mp4', 'b-ids.png'} <= set(os.listdir(str(tmp_path / 'out')))
+
+
+def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
+    """A file-size limit, as a full disk: a video is told of, a picture ends the command; nothing half is left."""
+    video, image = noise_video(str(tmp_path / 'v.avi')), picture(str(tmp_path / 'b.png'), 400, 560)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1][1]))
+    try:
+        assert go(run, video, '--output', tmp_path / 'out') == 2
+        with pytest.raises(OSError, match='b-ids.png'):
+            go(run, image, '--output', tmp_path / 'out')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old[1])
+        signal.signal(signal.SIGXFSZ, old[0])
+    assert 'v-overlay.mp4: could not be written' in capsys.readouterr().err
+    assert os.listdir(str(tmp_path / 'out')) == []
+
+
+def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
+    path = picture(str(tmp_path / 'p' / 'x.png'))
+    other = picture(str(tmp_path / 'p' / 'y.png'))
+    twice = os.path.join(str(tmp_path), 'p', '..', 'p', 'x.png')
+    assert predict.expand([path, twice, other, path]) == [path, other]
+
+
+def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, capsys):
+    real = predict.label
+
+    def label(model, image, max_side):
+        if image.shape[0] == 41:
+            raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
+        return real(model, image, max_side)
+
+    monkeypatch.setattr(predict, 'label', label)
+    large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
+    assert go(run, large, small, '--output', tmp_path / 'out') == 2
+    assert 'a.png: too large for the memory here; give --max_side' in capsys.readouterr().err
+    assert 'b-ids.png' in os.listdir(str(tmp_path / 'out'))
+
+
 def test_submission_rows():
     """Components of one class, four-connected; small ones left out; no pixel in two rows."""
     ids = np.zeros((20, 30), np.uint8)
@@ -139,6 +198,9 @@ def test_names():
     assert predict.output_names(['a/x.png', 'a/x.jpg']) == ['x.png', 'x.jpg']
     names = predict.output_names(['/q/a/x.png', '/q/b/x.png', '/q/b/x.jpg'])
     assert names == ['q-a-x.png', 'q-b-x.png', 'x.jpg']
+    assert predict.output_names(['/q/a/b/x.png', '/q/a-b/x.png']) == ['q-a-b-x.png', 'q-a-b-x.png-2']
+    long = predict.output_names(['\u00e9' * 150 + '.png', 'y' * 300 + '.png', '/' + 'y' * 300 + '.jpg'])
+    assert len(set(long)) == 3 and all(len(name.encode()) < 210 for name in long)
 
 
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='reloads under TensorFlow 2')

@@ -11,18 +11,22 @@ import sys
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, weights_of, write_camvid
+from conftest import ROOT, weights_of, write_camvid, write_folder
 
 import cli
 import data
 import datasets
 import evaluate
 import main
+import plots
 import predict
 import runs
+import weights
+import worker
 from data import UserError
 from test_main import read_log, start, train
 
@@ -170,7 +174,7 @@ def test_failed_op_says_what_to_do():
         shape = tf.placeholder(tf.int32, [2])
         sess.run(tf.nn.relu(tf.fill(shape, 1.)) + 1, {shape: [1 << 21, 1 << 22]})
     said = cli._failed_op(error.value)
-    assert 'lower --batch_size' in said and 'OOM when allocating tensor with shape[2097152,4194304]' in said
+    assert 'lower the size' in said and 'OOM when allocating tensor with shape[2097152,4194304]' in said
     assert '\n' not in said and 'Graph execution' not in said
 
     full = tf.errors.ResourceExhaustedError(None, None, 'run/model.data: No space left on device\nmore')
@@ -226,6 +230,111 @@ def test_symlink_loops_and_claims_of_size(tmp_path):
     with pytest.raises(UserError, match='long.csv'):
         data.read_cells(str(tmp_path / 'long.csv'), datasets.CELLS)
     assert time.time() - began < 10
+
+
+def test_pipes_and_devices_are_no_files(tmp_path):
+    """Neither waits for a pipe nor reads a device without end."""
+    os.mkfifo(str(tmp_path / 'pipe'))
+    os.symlink('/dev/zero', str(tmp_path / 'zero'))
+    for name in ('pipe', 'zero'):
+        path = str(tmp_path / name)
+        for read in (data.read_image, data.read_names, runs.read_json, weights.npz, weights.caffemodel, weights.vgg16,
+                     lambda path: list(data.read_csv(path, ['id']))):
+            with pytest.raises(UserError, match='it is no regular file'):
+                read(path)
+
+
+def test_junk_in_the_log_is_passed_over(camvid_folder, tmp_path):
+    """As a power cut leaves it; the steps that the checkpoint holds stay."""
+    output = str(tmp_path / 'run')
+    train(camvid_folder, output, '--steps', '2', '--schedule', 'constant')
+    with open(os.path.join(output, 'log.jsonl'), 'ab') as f:
+        f.write(b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
+                + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 2, "loss": "x"}\n{"step": 2, "mIo')
+    train(camvid_folder, output, '--steps', '3', '--schedule', 'constant')
+    assert [sorted(record)[-1] for record in read_log(output)] == ['step'] * 5  # of 3 steps and 2 validations
+    assert [record['step'] for record in read_log(output) if 'loss' in record] == [1, 2, 3]
+
+
+@pytest.mark.parametrize('metrics', ['{"val": 3}', '{"val": {}}', '{"val": {"class_names": ["a"]}}'])
+def test_edited_metrics_are_refused(tmp_path, metrics):
+    with open(str(tmp_path / 'metrics.json'), 'w') as f:
+        f.write(metrics)
+    with pytest.raises(UserError, match='metrics.json: val holds no scores; delete the file'):
+        runs.read_scores(str(tmp_path))
+
+
+@pytest.mark.parametrize('name, value, said', [
+    ('starts', [1], 'starts must be a list'), ('starts', [{}], 'starts must be a list'),
+    ('class_weights', ['a', 'b'], 'class_weights must be'), ('class_weights', None, 'class_weights must be'),
+    ('class_names', ['\ud800', 'b'], 'class_names is no list'), ('colors', [[1, 2, 3]], 'colors must be')])
+def test_edited_entries_of_config_are_refused(tmp_path, name, value, said):
+    config = {'flags': dict(vars(main.parse_args(['--height', '23', '--width', '31']))), 'class_names': ['a', 'b'],
+              'colors': [[0, 0, 0], [1, 1, 1]]}
+    runs.write_json(str(tmp_path / 'config.json'), config)
+    assert runs.read_config(str(tmp_path))['class_weights'] == [1.0, 1.0]
+    config[name] = value
+    runs.write_json(str(tmp_path / 'config.json'), config)
+    with pytest.raises(UserError, match='config.json: ' + said):
+        runs.read_config(str(tmp_path))
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path):
+    """matplotlib would read $x^$ as one and fail."""
+    names = ['$x^$', 'caf\udce9', 'US$ and CA$']
+    plots.confusion(np.ones((3, 3)), names, str(tmp_path / 'a.png'))
+    label = np.arange(6, dtype=np.uint8).reshape(2, 3) % 3
+    dataset = data.Dataset('made', names, [(0, 0, 0)] * 3, (70000, 1), {'val': ['x$_^$y.png']},
+                           lambda split, i: (np.zeros((2, 3, 3), np.uint8), label), 'predictions.png')
+    plots.panel(dataset, 'val', {0: label}, str(tmp_path / 'b.png'))
+    assert max(cv2.imread(str(tmp_path / 'b.png')).shape) < 3000
+
+
+def test_file_names_that_are_no_utf8(tmp_path):
+    folder = write_folder(str(tmp_path))
+    with open(os.path.join(folder, 'images').encode() + b'/caf\xe9.png', 'wb') as f:
+        f.write(b'x')
+    with pytest.raises(UserError, match='images: the file name .* is not UTF-8; rename the file'):
+        datasets.DATASETS['folder'](folder)
+    command = [sys.executable.encode(), os.path.join(ROOT, 'main.py').encode(), b'--output', b'o\xe9']
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, universal_newlines=True)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2 and 'is not UTF-8' in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize('seconds', [0.4, 0.9, 1.5])
+def test_interrupted_while_tensorflow_is_imported(seconds, tmp_path):
+    """No traceback of an import that was half done."""
+    process = subprocess.Popen([sys.executable, '-c', 'import quiet'], cwd=ROOT, stderr=subprocess.PIPE)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode in (0, -signal.SIGINT) and b'Traceback' not in error
+
+
+def test_reader_that_has_seen_enough(tmp_path):
+    """`| head -1` ends the command quietly."""
+    command = [sys.executable, os.path.join(ROOT, 'datasets.py'), 'sample']
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, universal_newlines=True)
+    os.close(write)
+    assert process.communicate(timeout=120)[1] == '' and process.returncode in (128 + signal.SIGPIPE, 120)
+
+
+def test_measuring_process_that_ends_or_is_left_alone():
+    with worker.Worker(['/bin/false']) as dead, pytest.raises(ChildProcessError, match='ended without a word'):
+        dead.run(1)
+    command = ('import sys, worker; one = worker.Worker(["sleep", "600"]); print(one.process.pid, flush=True); '
+               'sys.stdin.read()')
+    parent = subprocess.Popen([sys.executable, '-c', command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.time() + 10
+    while os.path.exists('/proc/%d' % child) and 'Z' not in open('/proc/%d/stat' % child).read().split()[2]:
+        assert time.time() < deadline, 'it lives on'
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

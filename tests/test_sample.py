@@ -34,7 +34,7 @@ def test_cells_do_not_overlap_and_are_of_some_size():
     assert len(images) == sample.NUM_IMAGES
     for height, width, cells in images.values():
         assert (height, width) == (sample.HEIGHT, sample.WIDTH)
-        masks = data.cell_masks(CSV, height, width, cells)
+        masks = list(data.cell_masks(CSV, height, width, cells))
         assert np.sum(masks, 0).max() == 1
         assert min(mask.sum() for mask in masks) >= sample.SMALLEST
         assert {class_id for _, class_id, _ in cells} == {1, 2, 3}, 'all cell types in each image'

@@ -62,7 +62,7 @@ def test_vgg16_is_the_same_function(graph, tmp_path):
 
 def test_vgg16_bad_files(tmp_path):
     path = str(tmp_path / 'vgg.h5')
-    with pytest.raises(UserError, match='vgg.h5: not Keras'):
+    with pytest.raises(UserError, match='vgg.h5: cannot be read'):
         weights.vgg16(path)
     with open(path, 'w') as f:
         f.write('hello')
@@ -247,6 +247,15 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
     with open(path, 'wb') as f:
         f.write(b'PK\x03\x04 no')
     refused('not a .npz of numbers')
+    for header in ("{'descr': (", "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,)}" % ('9' * 30)):
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr('a.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode())
+        refused('not a .npz of numbers')
+    dims = b''.join(b'\x08\xff\xff\xff\x7f' for _ in range(100000))  # BlobShape.dim
+    with open(str(tmp_path / 'c.caffemodel'), 'wb') as f:
+        f.write(message(100, message(1, b'conv1') + message(7, message(7, dims))))
+    with pytest.raises(UserError, match='a blob of 100000 dimensions'):
+        weights.load(str(tmp_path / 'c.caffemodel'))
     for field in (b'\x28\x00', b'\x38\x00'):  # a blob's data, its shape, as a plain number
         with open(str(tmp_path / 'b.caffemodel'), 'wb') as f:
             f.write(message(100, message(1, b'conv1') + message(7, field)))
