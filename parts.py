@@ -141,9 +141,9 @@ def start_up(device):
 
 def rows(data_dir, sartorius_dir, device, measure_apart):
     """Each part that there is data for -> a list of {column: text}; `measure_apart` of benchmark.py."""
+    dataset = data.preload(datasets.camvid(data_dir), ('train', 'val')) if data_dir else None
     found = {'unpooling': unpooling(device), 'start-up, first step and validation': start_up(device)}
-    if data_dir:
-        dataset = data.preload(datasets.camvid(data_dir), ('train', 'val'))
+    if dataset:
         found['input pipeline'] = pipeline(dataset, device)
         found['BF'] = boundary_f1(dataset)
         found['training loop'] = loop(data_dir, device, measure_apart)

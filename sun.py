@@ -83,7 +83,10 @@ def mat_pairs(data_dir):
             raise UserError('%s: has no variable %s to read (%s)' % (name, variable, error))
 
     def below(place):  # what follows .../data/SUNRGBD/
-        return str(place).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
+        path = str(place).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
+        if '..' in path.split('/'):
+            raise UserError('%s: %r leads out of the folder' % (root, path[:80]))
+        return path
 
     try:
         with h5py.File(labels, 'r') as file:

@@ -5,6 +5,7 @@ import cv2
 import hypothesis
 import numpy as np
 import pytest
+import scipy.io
 from conftest import (SHARED, needs_real_data, write_camvid, write_folder, write_palette_png, write_sartorius,
                       write_sunrgbd_mat, write_sunrgbd_png, write_voc)
 from hypothesis import strategies
@@ -210,6 +211,11 @@ def test_sunrgbd_faults_are_named(tmp_path):
             datasets.sunrgbd(folder)
         with open(path, 'wb') as f:
             f.write(content)
+    for field, said in (('rgbpath', 'leads out of the folder'), ('depthpath', 'entry 0 of SUNRGBDMeta has no rgbpath')):
+        meta = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [(field, object)])
+        scipy.io.savemat(os.path.join(folder, 'SUNRGBDtoolbox', 'Metadata', 'SUNRGBDMeta.mat'), {'SUNRGBDMeta': meta})
+        with pytest.raises(UserError, match=said):
+            datasets.sunrgbd(folder)
 
 
 # ---------------------------------------------------------------- one's own data
