@@ -25,11 +25,16 @@ def main(script, smaller='--batch_size, or --height and --width, or use --precis
     """
     if sys.stdout:
         sys.stdout.reconfigure(errors='backslashreplace')  # in a locale without the letters of a path
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # quiet.py held it off
     try:
         for argument in sys.argv:
             if argument != argument.encode('utf-8', 'replace').decode():
                 raise UserError('%a: is not UTF-8; rename the file or folder' % argument)
-        script()
+        try:
+            script()
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # here, where a reader that is gone can be told of
     except UserError as error:
         sys.exit(_say(error, 2))
     except FloatingPointError as error:

@@ -4,6 +4,7 @@ Holds no fact of any one data set (those are in `datasets.py`), no batches (`bat
 """
 import collections
 import concurrent.futures
+import contextlib
 import csv
 import io
 import os
@@ -79,6 +80,21 @@ def rle_encode(mask):
 
 
 # ---------------------------------------------------------------- files
+
+@contextlib.contextmanager
+def whole(path):
+    """Gives the name of a file to write, which becomes `path` when it is done; one that is not done is removed."""
+    part = path + '.part'
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        if isinstance(error, OSError) and not error.filename:
+            raise OSError(error.errno, error.strerror, path)
+        raise
+
 
 def check_file(path):
     """Raises UserError unless there is a regular file: a pipe would be waited for, a device might never end."""

@@ -277,6 +277,7 @@ def main(argv=None):
         if args.download:
             download.download(args.name, args.data_dir)
         faults = check(DATASETS[args.name](args.data_dir))
+        sys.stdout.flush()
     except UserError as error:
         faults = [str(error)]
     except BrokenPipeError:  # `| head` has seen enough

@@ -119,7 +119,8 @@ def parse_args(argv=None):
         more = {flag.split('=')[0] for flag in shlex.split(args.flags)}
     except ValueError as error:
         raise UserError('--flags %s: %s' % (args.flags, error))
-    ours = more & {'--' + name for name in 'dataset data_dir model recipe class_weights seed steps output'.split()}
+    own = ['--' + name for name in 'dataset data_dir model recipe class_weights seed steps output'.split()]
+    ours = [flag for flag in more if flag[:2] == '--' and any(name.startswith(flag) for name in own)]
     if ours:
         raise UserError('--flags %s: the rows set %s themselves' % (args.flags, ', '.join(sorted(ours))))
     if (args.table == 'results') != bool(args.runs):

@@ -7,7 +7,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from data import IGNORE
+from data import IGNORE, whole
 
 matplotlib.use('Agg')  # no screen needed
 from matplotlib import pyplot as plt  # noqa: E402
@@ -17,9 +17,9 @@ PANEL_ROWS = 4  # examples in predictions.png
 
 def save(figure, path):
     """Writes a figure whole or not at all."""
-    figure.savefig(path + '.part', format='png', dpi=100, bbox_inches='tight')
+    with whole(path) as part:
+        figure.savefig(part, format='png', dpi=100, bbox_inches='tight')
     plt.close(figure)
-    os.replace(path + '.part', path)
 
 
 def plain(text):

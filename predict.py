@@ -84,7 +84,7 @@ def expand(inputs):
             found += matches
     each = collections.OrderedDict()
     for path in found:
-        each.setdefault(os.path.realpath(path), path)
+        each.setdefault(os.path.abspath(path), path)
     return list(each.values())
 
 
@@ -94,15 +94,15 @@ def output_names(paths):
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
         count = collections.Counter(names)
         names = [name if count[name] == 1 else longer(path) for name, path in zip(names, paths)]
-    unique = []
+    unique = collections.OrderedDict()
     for name in names:  # what the file system takes, with room for what comes behind; and a number where need be
         short, number = name.encode()[-LONGEST_NAME:].decode(errors='ignore'), 1
         name = short
         while name in unique:
             number += 1
             name = '%s-%d' % (short, number)
-        unique.append(name)
-    return unique
+        unique[name] = True
+    return list(unique)
 
 
 # ---------------------------------------------------------------- the graph
@@ -133,7 +133,7 @@ def label(model, image, max_side=None):
 def write_png(path, rgb_or_ids):
     """uint8 [h, w, 3] RGB or [h, w] -> PNG, whole or not at all."""
     array = rgb_or_ids[:, :, ::-1] if rgb_or_ids.ndim == 3 else rgb_or_ids
-    with runs.whole(path) as part, open(part, 'wb') as file:
+    with data.whole(path) as part, open(part, 'wb') as file:
         file.write(cv2.imencode('.png', array)[1].tobytes())
 
 
@@ -181,9 +181,9 @@ def label_video(model, source, path, config, max_side):
         data.check_file(source)
     capture = cv2.VideoCapture(source)
     rate, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    writer, count, began, stopped = None, 0, time.time(), False
+    writer, count, began, stopped = None, 0, time.time(), None
     colors = [tuple(color) for color in config['colors']]
-    part = os.path.splitext(path)[0] + '.part.mp4'
+    part = os.path.splitext(path)[0] + '.part.mp4'  # OpenCV goes by the extension
     with tqdm.tqdm(total=total or None, unit='frame', disable=None) as bar:
         try:
             while True:
@@ -201,16 +201,16 @@ def label_video(model, source, path, config, max_side):
                 writer.write(shown)
                 count += 1
                 bar.update()
-        except KeyboardInterrupt:
-            stopped = True
+        except BaseException as error:
+            stopped = error
         finally:
             capture.release()
             if writer is not None:
                 writer.release()
-    if stopped and isinstance(source, str):  # a camera has no other end
+    if stopped and not (isinstance(stopped, KeyboardInterrupt) and not isinstance(source, str)):
         if os.path.exists(part):
             os.remove(part)
-        raise KeyboardInterrupt
+        raise stopped  # but for a camera, which has no other end than Ctrl-C
     if not count:
         raise UserError('%s: no frame of it can be read' % source)
     written = frames_of(part)
@@ -220,8 +220,9 @@ def label_video(model, source, path, config, max_side):
         raise UserError('%s: could not be written (%d of %d frames): is there room on the disk? Is %dx%d too small '
                         'for a video?' % ((path, written, count) + shown.shape[:2]))
     os.replace(part, path)
-    if count < total - 2:  # what a file says of itself is off by one now and then
-        raise UserError('%s: damaged, ends after frame %d of %d; these are in %s' % (source, count, total, path))
+    if count < 0.9 * total - rate:  # some containers tell the duration alone, which sound may prolong
+        raise UserError('%s: ends after frame %d, its header tells of %d; these are in %s'
+                        % (source, count, total, path))
     return count, count / (time.time() - began)
 
 

@@ -5,7 +5,6 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 import warnings
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow 1.15 heeds it; 2.21 writes a dozen lines all the same
@@ -35,19 +34,10 @@ def held_back():
                     os.write(2, line)
 
 
-@contextlib.contextmanager
-def interruptible():
-    """Within, Ctrl-C ends the process as it ends any other, without a traceback."""
-    python = threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-    if python:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    yield
-    if python:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.abspath(__file__)):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # in a script, until cli.main: no traceback of imports half done
 
-
-with held_back(), interruptible():
+with held_back():
     import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)

@@ -89,8 +89,8 @@ def write(folder):
                       for one in config['starts'])
     sections.append(('To repeat it', '<pre>%s</pre>' % html.escape(again)))
     sections.append(('Settings', table(['flag', 'value'], sorted(flags.items()))))
-    sections.append(('Classes', table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in
-                                                            zip(config['class_names'], config['class_weights'])])))
+    balance = zip(config['class_names'], config.get('class_weights', []))
+    sections.append(('Classes', table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in balance])))
     summary = '%s at %sx%s, TensorFlow %s on %s' % (flags['dataset'], flags['height'], flags['width'],
                                                     start.get('tensorflow'), start.get('device'))
     runs.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(

@@ -61,7 +61,10 @@ def write(run_folders, output, into):
                      for name, found in by_dataset.items())
     print(text)
     if into:
-        page = data.read_bytes(into).decode('utf-8', 'replace')
+        try:
+            page = data.read_bytes(into).decode('utf-8')
+        except UnicodeDecodeError as error:
+            raise UserError('--into %s: not UTF-8 (%s)' % (into, error))
         if page.count(BEGIN) != 1 or page.count(END) != 1:
             raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (into, BEGIN, END))
         runs.write_text(into, page.split(BEGIN)[0] + BEGIN + '\n\n' + re.sub('(?m)^# ', '#### ', text) + '\n' + END

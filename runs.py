@@ -49,24 +49,9 @@ def locked(folder):
         os.close(handle)
 
 
-@contextlib.contextmanager
-def whole(path):
-    """Gives the name of a file to write, which becomes `path` when it is done; one that is not done is removed."""
-    part = path + '.part'
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.remove(part)
-        if isinstance(error, OSError) and not error.filename:
-            raise OSError(error.errno, error.strerror, path)
-        raise
-
-
 def write_text(path, text):
     """Writes whole or not at all, so that a killed run leaves no half file."""
-    with whole(path) as part, open(part, 'w', encoding='utf-8') as f:
+    with data.whole(path) as part, open(part, 'w', encoding='utf-8') as f:
         f.write(text)
 
 
@@ -146,7 +131,7 @@ def read_config(run):
             isinstance(c, list) and len(c) == 3 and all(type(x) is int and 0 <= x <= 255 for x in c) for c in colors):
         raise UserError('%s: colors must be one [red, green, blue] a class; restore the file, or train again into '
                         'another --output' % path)
-    starts, balance = config.setdefault('starts', []), config.setdefault('class_weights', [1.0] * len(classes))
+    starts, balance = config.setdefault('starts', []), config.get('class_weights', [1.0] * len(classes))
     if not isinstance(starts, list) or not all(isinstance(s, dict) and isinstance(s.get(k), str) for s in starts
                                                for k in ('command', 'revision', 'device')):
         raise UserError('%s: starts must be a list, with command, revision and device; restore the file, or train '
@@ -191,10 +176,11 @@ def read_log(folder, last_step=np.inf):
 
 def is_record(record):
     """Whether it is a line of log.jsonl as `Log` writes it: a step and its loss, or a step and its validation."""
-    measures = ('G', 'C', 'mIoU')
-    return isinstance(record, dict) and isinstance(record.get('step'), int) and (
-        isinstance(record.get('loss'), float) or all(isinstance(record.get(name, ''), (float, type(None)))
-                                                     for name in measures))
+    if not isinstance(record, dict) or type(record.get('step')) is not int:
+        return False
+    training = [record.get(name) for name in ('loss', 'learning_rate', 'images_per_second')]
+    return (all(isinstance(value, float) and np.isfinite(value) for value in training)
+            or all(name in record and isinstance(record[name], (float, type(None))) for name in ('G', 'C', 'mIoU')))
 
 
 def training_seconds(folder, config):

@@ -80,7 +80,7 @@ def mat_pairs(data_dir):
         try:
             return np.atleast_1d(scipy.io.loadmat(name, squeeze_me=True, struct_as_record=False)[variable])
         except Exception as error:  # SciPy raises many kinds for a damaged file
-            raise UserError('%s: has no variable %s to read (%s)' % (name, variable, error))
+            raise UserError('%s: has no variable %s to read (%s: %s)' % (name, variable, type(error).__name__, error))
 
     def below(place):  # what follows .../data/SUNRGBD/
         path = str(place).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
@@ -92,7 +92,7 @@ def mat_pairs(data_dir):
         with h5py.File(labels, 'r') as file:
             references = file['SUNRGBD2Dseg/seglabel'][()].ravel()
     except Exception as error:  # h5py raises many kinds for a file of another form
-        raise UserError('%s: has no SUNRGBD2Dseg/seglabel to read (%s)' % (labels, error))
+        raise UserError('%s: has no SUNRGBD2Dseg/seglabel to read (%s: %s)' % (labels, type(error).__name__, error))
     images = [str(getattr(one, 'rgbpath', '')) for one in matlab(meta, 'SUNRGBDMeta')]
     if '' in images:
         raise UserError('%s: entry %d of SUNRGBDMeta has no rgbpath' % (meta, images.index('')))
@@ -104,7 +104,7 @@ def mat_pairs(data_dir):
             with h5py.File(labels, 'r') as file:
                 return file[references[i]][()].T.astype(np.uint8)
         except Exception as error:
-            raise UserError('%s: label %d cannot be read (%s)' % (labels, i, error))
+            raise UserError('%s: label %d cannot be read (%s: %s)' % (labels, i, type(error).__name__, error))
 
     number = {below(os.path.dirname(os.path.dirname(image))): i for i, image in enumerate(images)}
     pairs = {}

@@ -46,7 +46,7 @@ def vgg16(path):
                     values['%s/%s' % (layer, kind)] = group[name][()].astype(np.float64)
         values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
     except Exception as error:  # h5py raises many kinds for a file of another form
-        raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s)" % (path, error))
+        raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s: %s)" % (path, type(error).__name__, error))
     return Weights(values, None, 'the encoder of VGG16')
 
 
@@ -110,10 +110,9 @@ def publish(folder, run, sess, variables, step):
     """
     os.makedirs(folder, exist_ok=True)
     values = {variable.op.name.split('/', 1)[1]: value for variable, value in zip(variables, sess.run(variables))}
-    with open(os.path.join(folder, 'weights.npz.part'), 'wb') as file:
+    with data.whole(os.path.join(folder, 'weights.npz')) as part, open(part, 'wb') as file:
         np.savez_compressed(file, **{name: value.astype(np.float16) if value.ndim == 4 else value
                                      for name, value in values.items()})
-    os.replace(os.path.join(folder, 'weights.npz.part'), os.path.join(folder, 'weights.npz'))
     runs.publish_config(folder, run, step)
 
 

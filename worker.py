@@ -5,11 +5,13 @@ Knows no TensorFlow, so that a network of another framework can be at the far en
 import ctypes
 import errno
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 
+LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec there may be no loading
 WARM_UP = 3  # runs that are not counted: kernels are chosen, memory is taken
 
 
@@ -39,11 +41,14 @@ def answer(tasks, taken, replies):
 def die_with_parent():
     """For a new process: it is killed when the one that started it ends, in whatever way."""
     PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Worker:
-    """The near end: a process that runs `command` and answers; MemoryError where it dies instead."""
+    """The near end: a process that runs `command` and answers.
+
+    MemoryError where memory runs out there, ChildProcessError where it dies of something else.
+    """
 
     def __init__(self, command):
         self.command = command
@@ -66,8 +71,10 @@ class Worker:
         except BrokenPipeError:
             line = ''
         if not line:
-            error = (self.process.communicate()[1].strip().splitlines() or ['ended without a word'])[-1][:300]
-            if self.process.returncode == -signal.SIGKILL or 'memory' in error.lower() or 'OOM' in error:
-                raise MemoryError('%s: %s' % (' '.join(self.command[1:])[:100], error))
-            raise ChildProcessError(errno.ECHILD, '%s (status %d)' % (error, self.process.returncode), self.command[0])
+            lines = self.process.communicate()[1].strip().splitlines() or ['ended without a word']
+            memory = [line for line in lines if re.search('OOM|out of memory|bad_alloc|allocate', line)]
+            if memory or self.process.returncode == -signal.SIGKILL:
+                raise MemoryError('%s: %s' % (' '.join(self.command[1:])[:100], (memory or lines)[-1][:300]))
+            raise ChildProcessError(errno.ECHILD, '%s (status %d)' % (lines[-1][:300], self.process.returncode),
+                                    self.command[0])
         return json.loads(line)

@@ -96,7 +96,8 @@ def test_mean_and_spread():
 def test_bad_rows_are_refused():
     with pytest.raises(UserError, match='--rows SegNet: table1 has Bilinear-Interpolation, '):
         experiments.parse_args(['table1', '--rows', 'SegNet'])
-    for flags, said in (('"', 'No closing quotation'), ('--steps 3', 'the rows set --steps themselves')):
+    for flags, said in (('"', 'No closing quotation'), ('--steps 3', 'the rows set --steps themselves'),
+                        ('--step 3', 'the rows set --step themselves')):
         with pytest.raises(UserError, match=said):
             experiments.parse_args(['table1', '--flags', flags])
 

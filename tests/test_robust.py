@@ -1,5 +1,5 @@
 """What a long run meets: kills at any moment, full and forbidden disks, edited files, leaks."""
-import ctypes
+import contextlib
 import json
 import os
 import random
@@ -108,7 +108,7 @@ def test_full_disk(camvid_folder, tmp_path):
 def as_any_user():
     """For subprocesses of root: takes away the right to write where the mode forbids it (drops CAP_DAC_OVERRIDE)."""
     PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
-    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+    worker.LIBC.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
 def set_mode(folder, mode):
@@ -170,10 +170,10 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
 def test_failed_op_says_what_to_do():
     """Of errors as TensorFlow raises them: 2.x puts a list of places in code in front."""
     with tf.Graph().as_default(), tf.Session() as sess, pytest.raises(tf.errors.ResourceExhaustedError) as error:
-        shape = tf.placeholder(tf.int32, [2])
-        sess.run(tf.nn.relu(tf.fill(shape, 1.)) + 1, {shape: [1 << 21, 1 << 22]})
+        shape = tf.placeholder(tf.int32, [2])  # more than any address space
+        sess.run(tf.nn.relu(tf.fill(shape, 1.)) + 1, {shape: [1 << 23, 1 << 23]})
     said = cli._failed_op(error.value)
-    assert 'lower the size' in said and 'OOM when allocating tensor with shape[2097152,4194304]' in said
+    assert 'lower the size' in said and 'OOM when allocating tensor with shape[8388608,8388608]' in said
     assert '\n' not in said and 'Graph execution' not in said
 
     full = tf.errors.ResourceExhaustedError(None, None, 'run/model.data: No space left on device\nmore')
@@ -249,7 +249,7 @@ def test_junk_in_the_log_is_passed_over(camvid_folder, tmp_path):
     train(camvid_folder, output, '--steps', '2', '--schedule', 'constant')
     with open(os.path.join(output, 'log.jsonl'), 'ab') as f:
         f.write(b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
-                + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 2, "loss": "x"}\n{"step": 2, "mIo')
+                + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 2, "loss": "x"}\n{"step": 2, "loss": 0.5}\n{"step": 2, "mIo')
     train(camvid_folder, output, '--steps', '3', '--schedule', 'constant')
     assert [sorted(record)[-1] for record in read_log(output)] == ['step'] * 5  # of 3 steps and 2 validations
     assert [record['step'] for record in read_log(output) if 'loss' in record] == [1, 2, 3]
@@ -271,7 +271,7 @@ def test_edited_entries_of_config_are_refused(tmp_path, name, value, said):
     config = {'flags': dict(vars(main.parse_args(['--height', '23', '--width', '31']))), 'class_names': ['a', 'b'],
               'colors': [[0, 0, 0], [1, 1, 1]]}
     runs.write_json(str(tmp_path / 'config.json'), config)
-    assert runs.read_config(str(tmp_path))['class_weights'] == [1.0, 1.0]
+    assert runs.read_config(str(tmp_path))['starts'] == []
     config[name] = value
     runs.write_json(str(tmp_path / 'config.json'), config)
     with pytest.raises(UserError, match='config.json: ' + said):
@@ -301,29 +301,35 @@ def test_file_names_that_are_no_utf8(tmp_path):
     assert process.returncode == 2 and 'is not UTF-8' in error and len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize('seconds', [0.4, 0.9, 1.5])
-def test_interrupted_while_tensorflow_is_imported(seconds, tmp_path):
+@pytest.mark.parametrize('seconds', [0.3, 0.6, 0.9, 1.2, 1.6, 2.4])
+def test_interrupted_while_modules_are_imported(seconds):
     """No traceback of an import that was half done."""
-    process = subprocess.Popen([sys.executable, '-c', 'import quiet'], cwd=ROOT, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'main.py'), '--help'], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=120)[1]
-    assert process.returncode in (0, -signal.SIGINT) and b'Traceback' not in error
+    assert process.returncode in (0, -signal.SIGINT, 128 + signal.SIGINT) and b'Traceback' not in error
 
 
 def test_reader_that_has_seen_enough(tmp_path):
     """`| head -1` ends the command quietly."""
-    command = [sys.executable, os.path.join(ROOT, 'datasets.py'), 'sample']
-    read, write = os.pipe()
-    os.close(read)
-    process = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, universal_newlines=True)
-    os.close(write)
-    assert process.communicate(timeout=120)[1] == '' and process.returncode in (128 + signal.SIGPIPE, 120)
+    buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
+    for flags in ([os.path.join(ROOT, 'datasets.py'), 'sample'], [os.path.join(ROOT, 'main.py'), '--describe']):
+        read, write = os.pipe()
+        os.close(read)
+        process = subprocess.Popen([sys.executable] + flags, stdout=write, stderr=subprocess.PIPE, env=buffered,
+                                   universal_newlines=True)
+        os.close(write)
+        assert process.communicate(timeout=120)[1] == '' and process.returncode == 128 + signal.SIGPIPE
 
 
 def test_measuring_process_that_ends_or_is_left_alone():
     with worker.Worker(['/bin/false']) as dead, pytest.raises(ChildProcessError, match='ended without a word'):
         dead.run(1)
+    code = 'import sys; print("OOM when allocating\\nOriginal stack trace:", file=sys.stderr)'
+    with worker.Worker([sys.executable, '-c', code]) as full, pytest.raises(MemoryError, match='OOM when allocating'):
+        full.run(1)
     command = ('import sys, worker; one = worker.Worker(["sleep", "600"]); print(one.process.pid, flush=True); '
                'sys.stdin.read()')
     parent = subprocess.Popen([sys.executable, '-c', command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -331,9 +337,10 @@ def test_measuring_process_that_ends_or_is_left_alone():
     parent.kill()
     parent.communicate()
     deadline = time.time() + 10
-    while os.path.exists('/proc/%d' % child) and 'Z' not in open('/proc/%d/stat' % child).read().split()[2]:
-        assert time.time() < deadline, 'it lives on'
-        time.sleep(0.05)
+    with contextlib.suppress(FileNotFoundError):
+        while open('/proc/%d/stat' % child).read().split()[2] != 'Z':
+            assert time.time() < deadline, 'it lives on'
+            time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -352,7 +359,7 @@ def test_two_thousand_steps_leak_nothing(tmp_path):
         except (OSError, IndexError, ValueError):  # not begun, a line half written, or over
             continue
     assert process.communicate()[0].count('epoch') == 200 and process.returncode == 0
-    early = np.max([what for step, *what in seen if 200 <= step < 400], 0)
-    late = np.max([what for step, *what in seen if 1800 <= step < 2000], 0)
-    assert late[0] <= 1.02 * early[0], (early, late)
-    assert (late[1:] <= early[1:]).all(), (early, late)
+    early = np.array([what for step, *what in seen if 200 <= step < 400])
+    late = np.array([what for step, *what in seen if 1800 <= step < 2000])
+    assert late[:, 0].max() <= 1.02 * early[:, 0].max()
+    assert (late[:, 1:].min(0) <= early[:, 1:].min(0)).all()  # files and threads come and go
