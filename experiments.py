@@ -10,6 +10,7 @@ import os
 import shlex
 
 import numpy as np
+import scipy.stats
 
 import benchmark
 import cli
@@ -248,6 +249,22 @@ def run_row(args, table, one):
     return columns
 
 
+def order(found, split):
+    """How the order of a table's rows agrees with the paper's: a sentence; '' for fewer than three rows.
+
+    By Spearman's rank correlation of each measure's means with the paper's test column.
+    """
+    rows = [columns for columns in found if 'not run' not in columns]
+    said = []
+    for name in results.MEASURES:
+        pairs = [(columns['%s %s' % (split, name)].split()[0], columns['paper test %s' % name]) for columns in rows]
+        pairs = [(float(ours), float(theirs)) for ours, theirs in pairs if '-' not in (ours, theirs)]
+        if len(pairs) > 2:
+            said.append('%s %.2f' % (name, scipy.stats.spearmanr(*zip(*pairs))[0]))
+    return said and " Rank correlation of the rows' order with the paper's test column (1: the same order): %s." % (
+        ', '.join(said)) or ''
+
+
 def layers(model):
     """Layer table of a network for CamVid's 11 classes at the paper's size."""
     return describe.layers(model, 360, 480, 11)
@@ -304,7 +321,8 @@ def run(args):
         except FloatingPointError as error:  # a result too: it is told, and the other rows go on
             diverged.append('%s, %s' % (one.name, one.class_weights))
             found.append({'network': one.name, 'weights': one.class_weights, 'not run': str(error)})
-        text = runs.write_table(os.path.join(args.output, 'table'), table.title, table.note, found)
+        note = table.note + order(found, args.split or 'test') if args.table == 'table1' else table.note
+        text = runs.write_table(os.path.join(args.output, 'table'), table.title, note, found)
     if args.table == 'table1':
         split = args.split or 'test'
         plots.scores_against_time(

@@ -93,6 +93,16 @@ def test_mean_and_spread():
     assert experiments.number([1.0, 3.0]) == '2.0 +- 1.4'
 
 
+def test_order_is_compared_with_the_papers():
+    """By hand: C in the paper's order, mIoU in the reverse, G with the last two changed over; BF too few."""
+    found = [{'val G': g, 'val C': c + ' +- 0.5', 'val mIoU': m, 'val BF': '-', 'paper test G': t, 'paper test C': t,
+              'paper test mIoU': t, 'paper test BF': t} for g, c, m, t in (
+                  ('50.0', '5.0', '9.0', '1.0'), ('61.0', '6.0', '8.0', '2.0'), ('60.0', '7.0', '7.0', '3.0'))]
+    found.append({'network': 'x', 'not run': 'why'})
+    assert experiments.order(found, 'val').endswith(': G 0.50, C 1.00, mIoU -1.00.')
+    assert experiments.order(found[:2], 'val') == ''
+
+
 def test_bad_rows_are_refused():
     with pytest.raises(UserError, match='--rows SegNet: table1 has Bilinear-Interpolation, '):
         experiments.parse_args(['table1', '--rows', 'SegNet'])

@@ -228,25 +228,28 @@ def test_export_reloads_and_gives_the_same_ids(run, tmp_path):
         go(run, '--export', exported)
 
 
-PRETRAINED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic')
+PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name)
+              for name in ('camvid-segnet-basic', 'camvid-segnet-basic-240x320')]
 
 
-def test_pretrained_weights_label_a_picture(tmp_path):
+@pytest.mark.parametrize('pretrained', PRETRAINED, ids=os.path.basename)
+def test_pretrained_weights_label_a_picture(tmp_path, pretrained):
     """A blue half above a grey half: sky above road, to weights that learnt either."""
     scene = np.zeros((120, 160, 3), np.uint8)
     scene[:60], scene[60:] = (230, 200, 170), (90, 90, 90)  # BGR
     cv2.imwrite(str(tmp_path / 'scene.png'), scene)
-    assert go(PRETRAINED, str(tmp_path / 'scene.png'), '--output', str(tmp_path / 'out')) == 0
+    assert go(pretrained, str(tmp_path / 'scene.png'), '--output', str(tmp_path / 'out')) == 0
     ids = cv2.imread(str(tmp_path / 'out' / 'scene-ids.png'), cv2.IMREAD_UNCHANGED)
-    names = runs.read_config(PRETRAINED)['class_names']
+    names = runs.read_config(pretrained)['class_names']
     assert (ids[:40] == names.index('Sky')).mean() > 0.8
-    assert os.path.getsize(os.path.join(PRETRAINED, 'weights.npz')) < 4e6
+    assert os.path.getsize(os.path.join(pretrained, 'weights.npz')) < 4e6
 
 
 @needs_real_data
-def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path):
+@pytest.mark.parametrize('pretrained', PRETRAINED, ids=os.path.basename)
+def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
     folder = str(tmp_path / 'copy')
-    shutil.copytree(PRETRAINED, folder)
+    shutil.copytree(pretrained, folder)
     stated = runs.read_json(os.path.join(folder, 'metrics.json'))['val']
     args = [folder, '--data_dir', os.path.join(SHARED, 'camvid'), '--bn', 'moving', '--bf_images', '0']
     scores = evaluate.evaluate(evaluate.parse_args(args))['val']
