@@ -13,7 +13,6 @@ import tensorflow.compat.v1 as tf
 import quiet
 from data import MAX_PIXELS, UserError
 
-
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds their product
 

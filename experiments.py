@@ -261,8 +261,9 @@ def order(found, split):
         pairs = [(float(ours), float(theirs)) for ours, theirs in pairs if '-' not in (ours, theirs)]
         if len(pairs) > 2:
             said.append('%s %.2f' % (name, scipy.stats.spearmanr(*zip(*pairs))[0]))
-    return said and " Rank correlation of the rows' order with the paper's test column (1: the same order): %s." % (
-        ', '.join(said)) or ''
+    if not said:
+        return ''
+    return " Rank correlation of the rows' order with the paper's test column (1: the same): %s." % ', '.join(said)
 
 
 def layers(model):

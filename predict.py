@@ -181,7 +181,7 @@ def label_video(model, source, path, config, max_side):
         data.check_file(source)
     capture = cv2.VideoCapture(source)
     rate, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    writer, count, began, stopped = None, 0, time.time(), None
+    writer, count, began, done = None, 0, time.time(), False
     colors = [tuple(color) for color in config['colors']]
     part = os.path.splitext(path)[0] + '.part.mp4'  # OpenCV goes by the extension
     with tqdm.tqdm(total=total or None, unit='frame', disable=None) as bar:
@@ -201,16 +201,17 @@ def label_video(model, source, path, config, max_side):
                 writer.write(shown)
                 count += 1
                 bar.update()
-        except BaseException as error:
-            stopped = error
+            done = True
+        except KeyboardInterrupt:
+            done = not isinstance(source, str)  # a camera has no other end
+            if not done:
+                raise
         finally:
             capture.release()
             if writer is not None:
                 writer.release()
-    if stopped and not (isinstance(stopped, KeyboardInterrupt) and not isinstance(source, str)):
-        if os.path.exists(part):
-            os.remove(part)
-        raise stopped  # but for a camera, which has no other end than Ctrl-C
+            if not done and os.path.exists(part):
+                os.remove(part)
     if not count:
         raise UserError('%s: no frame of it can be read' % source)
     written = frames_of(part)
