@@ -12,7 +12,7 @@ test: .venv/ready-dev lint
 test-slow: .venv/ready-dev
 	.venv/bin/python -m pytest -q -m slow
 
-# 100,000 made-up inputs for each pure function, and 333 graphs.
+# 100,000 made-up inputs for each pure function, 333 graphs of networks and 333 of training with any flags.
 fuzz: .venv/ready-dev
 	FUZZ=100000 .venv/bin/python -m pytest -q tests/test_fuzz.py tests/test_data.py -k 'fuzz or rle'
 
