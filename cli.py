@@ -11,7 +11,7 @@ import sys
 import tensorflow.compat.v1 as tf
 
 import quiet
-from data import MAX_PIXELS, UserError
+from data import MAX_PIXELS, UserError, check_names
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds their product
@@ -26,9 +26,7 @@ def main(script, smaller='--batch_size, or --height and --width, or use --precis
         sys.stdout.reconfigure(errors='backslashreplace')  # in a locale without the letters of a path
     signal.signal(signal.SIGINT, signal.default_int_handler)  # quiet.py held it off
     try:
-        for argument in sys.argv:
-            if argument != argument.encode('utf-8', 'replace').decode():
-                raise UserError('%a: is not UTF-8; rename the file or folder' % argument)
+        check_names(sys.argv, 'command line')
         try:
             script()
         finally:

@@ -84,14 +84,19 @@ def write_table(path, title, note, found):
     return text
 
 
+def damaged(path, what):
+    """UserError for a file of a run folder that is not as it was written."""
+    return UserError('%s: %s; restore the file, or train again into another --output' % (path, what))
+
+
 def read_json(path):
     """The object in a JSON file; UserError if there is none."""
     try:
         value = json.loads(data.read_bytes(path).decode('utf-8'))
     except (ValueError, RecursionError) as error:
-        raise UserError('%s: not JSON (%s); restore the file, or train again into another --output' % (path, error))
+        raise damaged(path, 'not JSON (%s)' % error)
     if not isinstance(value, dict):
-        raise UserError('%s: holds no JSON object; restore the file, or train again into another --output' % path)
+        raise damaged(path, 'holds no JSON object')
     return value
 
 
@@ -111,7 +116,7 @@ def read_config(run):
     flags = config.get('flags')
     needed = 'dataset data_dir model input fit height width batch_size seed dropout precision class_weights'
     if not isinstance(flags, dict) or not set(needed.split()) <= set(flags):
-        raise UserError('%s: lacks the flags of a run; restore the file, or train again into another --output' % path)
+        raise damaged(path, 'lacks the flags of a run')
     for names, fits in (('height width batch_size', lambda x: type(x) is int and 0 < x <= cli.MAX_SIDE),
                         ('seed', lambda x: type(x) is int and 0 <= x < 1 << 32),
                         ('dropout', lambda x: isinstance(x, (int, float)) and 0 <= x < 1),
@@ -120,26 +125,21 @@ def read_config(run):
                         ('data_dir', lambda x: x is None or isinstance(x, str))):
         for name in names.split():
             if not fits(flags[name]):
-                raise UserError('%s: flag %s is %r; restore the file, or train again into another --output'
-                                % (path, name, str(flags[name])[:60]))
+                raise damaged(path, 'flag %s is %r' % (name, str(flags[name])[:60]))
     classes, colors = config.get('class_names'), config.get('colors')
     if not isinstance(classes, list) or not 2 <= len(classes) <= 254 or not all(
             isinstance(c, str) and c.isprintable() for c in classes):
-        raise UserError('%s: class_names is no list of names; restore the file, or train again into another --output'
-                        % path)
+        raise damaged(path, 'class_names is no list of names')
     if not isinstance(colors, list) or len(colors) != len(classes) or not all(
             isinstance(c, list) and len(c) == 3 and all(type(x) is int and 0 <= x <= 255 for x in c) for c in colors):
-        raise UserError('%s: colors must be one [red, green, blue] a class; restore the file, or train again into '
-                        'another --output' % path)
+        raise damaged(path, 'colors must be one [red, green, blue] a class')
     starts, balance = config.setdefault('starts', []), config.get('class_weights', [1.0] * len(classes))
     if not isinstance(starts, list) or not all(isinstance(s, dict) and isinstance(s.get(k), str) for s in starts
                                                for k in ('command', 'revision', 'device')):
-        raise UserError('%s: starts must be a list, with command, revision and device; restore the file, or train '
-                        'again into another --output' % path)
+        raise damaged(path, 'starts must be a list, with command, revision and device')
     if not isinstance(balance, list) or len(balance) != len(classes) or not all(
             isinstance(x, (int, float)) for x in balance):
-        raise UserError('%s: class_weights must be one number a class; restore the file, or train again into another '
-                        '--output' % path)
+        raise damaged(path, 'class_weights must be one number a class')
     return config
 
 
