@@ -3,9 +3,8 @@
 python benchmark.py segnet --what predict train --precision float32 bfloat16
 python benchmark.py segnet --peer pytorch        ours and an equal PyTorch network, in turns
 python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x960
-python benchmark.py --parts --data_dir DIR       what is around the network, by CamVid's images
 """
-import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
 import contextlib
@@ -15,13 +14,12 @@ import sys
 
 import numpy as np
 
-import cli
-import describe
-import devices
+from runtime import cli
+from paper import layers as describe
+from runtime import devices
 import networks
-import parts
-import plots
-import runs
+from runtime import plots
+from runtime import run as runs
 import worker
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -142,13 +140,9 @@ def parse_args(argv=None):
     parser.add_argument('--peer_python', default=sys.executable, metavar='PYTHON',
                         help='the Python that has PyTorch (default: this one)')
     parser.add_argument('--sweep', action='store_true', help='how time and memory grow with the batch and the size')
-    parser.add_argument('--parts', action='store_true', help='unpooling, input pipeline, training loop, RLE, BF and '
-                        'start-up instead, each beside the plain way of doing it')
-    parser.add_argument('--data_dir', help="with --parts: folder of CamVid")
-    parser.add_argument('--sartorius_dir', help="with --parts: folder of Sartorius' train.csv, for RLE")
     parser.add_argument('--repeats', type=int, default=50, help='runs that are counted; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
-                        help='folder of benchmark.md and .csv, or of sweep and parts and their pictures')
+                        help='folder of benchmark.md and .csv, or of sweep.md and its picture')
     parser.add_argument('--xla', action='store_true', help='compile our graph by XLA (GPUs)')
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     args = parser.parse_args(argv)
@@ -167,10 +161,8 @@ def main(args):
     """Measures, prints, and writes the table as Markdown and CSV, and the sweep's picture."""
     device = devices.device_name(args.device)
     print(device, flush=True)
-    name = 'parts' if args.parts else 'sweep' if args.sweep else 'benchmark'
-    if args.parts:
-        table = show(parts.rows(args.data_dir, args.sartorius_dir, args.device, measure_apart))
-    elif args.sweep:
+    name = 'sweep' if args.sweep else 'benchmark'
+    if args.sweep:
         table = sweep(args)
     else:
         table = [row for model in args.models for what in args.what for precision in args.precision

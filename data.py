@@ -1,6 +1,6 @@
 """From files to examples: RLE, image and label decoding, the `Dataset` contract, class frequencies and weights.
 
-Holds no fact of any one data set (those are in `datasets.py`), no batches (`batches.py`) and no TensorFlow.
+Holds no fact of any one data set (those are in `datasets/`), no batches (`batches.py`) and no TensorFlow.
 """
 import collections
 import concurrent.futures
@@ -22,7 +22,8 @@ CACHE_BYTES = 8 << 30   # decoded examples kept in memory; what is beyond is rea
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')  # extensions, in lower case
 MAX_FIELD = 1 << 22     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 2 ** 24 / 4
 
-Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel')
+Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights',
+                                 defaults=(None,))
 Dataset.__doc__ = """One data set, all splits.
 
 name: str.  class_names: list of str, void never counted.  colors: list of (red, green, blue), one a class.
@@ -31,6 +32,7 @@ examples: {split: list of example names}.
 load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of class ids, IGNORE where unlabelled;
     sizes may differ from example to example.
 panel: file name of the picture of results: 'predictions.png', or 'cell_types.png' with one row a class.
+released_weights: class weights that the data set's authors or the paper's authors published, or None.
 """
 
 
@@ -277,6 +279,16 @@ def cells_label(masks, cells, height, width):
     return label
 
 
+def check_data_dir(data_dir, name, layout):
+    """Raises UserError unless `data_dir` is there and holds something."""
+    if not data_dir:
+        raise UserError('--data_dir: data set %s needs it; the folder that holds %s' % (name, layout))
+    if not os.path.isdir(data_dir):
+        raise UserError('--data_dir %s: no such folder; data set %s expects %s there' % (data_dir, name, layout))
+    if not os.listdir(data_dir):
+        raise UserError('--data_dir %s: is empty; data set %s expects %s there' % (data_dir, name, layout))
+
+
 def check_example(image, label, num_classes, name):
     """Raises UserError unless image and label keep the `Dataset` contract."""
     if image.shape[:2] != label.shape:
@@ -365,3 +377,27 @@ def read_class_weights(path, class_names):
     if set(weights) != set(class_names):
         raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))
     return np.array([weights[name] for name in class_names])
+
+
+def class_weights(choice, dataset):
+    """Class weights of the loss by the value of `--class_weights` -> float64 [num_classes].
+
+    Args:
+      choice: 'none', 'median', 'median-sqrt' (square roots of the median weights), 'median-void', 'released', or the
+        path of a CSV file with columns name,weight.
+    Raises:
+      UserError: no such choice or file, or a data set without released weights.
+    """
+    if choice == 'none':
+        return np.ones(len(dataset.class_names))
+    if choice in ('median', 'median-sqrt', 'median-void'):
+        median = median_frequency_weights(*class_counts(dataset, 'train'), choice == 'median-void')
+        return np.sqrt(median) if choice == 'median-sqrt' else median
+    if choice == 'released':
+        if dataset.released_weights is None:
+            raise UserError('--class_weights released: nobody released weights for %s (but for camvid); use median'
+                            % dataset.name)
+        return np.array(dataset.released_weights)
+    if not os.path.exists(choice):
+        raise UserError('--class_weights %s: no such file, and no name that --help knows' % choice)
+    return read_class_weights(choice, dataset.class_names)

@@ -1,8 +1,6 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test
-
-Also holds the one prediction graph that validation, scoring, prediction and benchmark share.
 """
-import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
 import os
@@ -11,85 +9,28 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
-import cli
+from runtime import cli
 import data
 import datasets
-import devices
+from runtime import devices
 import metrics
 import networks
-import paper
-import plots
-import report
-import runs
+from paper import tables as paper
+from runtime import plots
+from runtime import report
+from runtime import run as runs
 import utils
-import weights
+from runtime import weights
 from data import UserError
 
 Scoring = collections.namedtuple('Scoring', 'initializer images labels predictions sizes')
-
-
-def sampled(flags, images, num_classes, samples, bn, reuse):
-    """Monte-Carlo dropout: mean and variance of the softmax over `samples` masks, as test_bayesian_segnet.py.
-
-    The layers before the first dropout are the same in all samples and run once.
-
-    Args:
-      images: [1, height, width, 3]; one image at a time, so that its masks do not depend on others.
-    Returns:
-      mean: [1, height, width, num_classes] float32.
-      variance: [1, height, width] float32, the mean over the classes.
-    """
-    places = []
-
-    def drop(x, place):
-        places.append(place)
-        x = tf.tile(x, [samples, 1, 1, 1]) if len(places) == 1 else x
-        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), place) if flags['dropout'] else x
-
-    logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], drop, reuse,
-                            flags['precision'])
-    mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)
-    return mean, tf.reduce_mean(variance, -1)
-
-
-def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False, samples=0):
-    """The one way predictions are made.
-
-    Args:
-      flags: those of the run, as in config.json; model, input and precision are read.
-      images: [batch, height, width, 3] uint8 or float32 RGB, at the size that the network sees.
-      sizes: [batch, 2] int32, the height and width at which each prediction is wanted.
-      bn: 'moving' normalizes by the kept statistics, 'batch' by the batch at hand (to show the harm).
-      samples: of Monte-Carlo dropout, for a batch of one; 0 leaves dropout off (which averages the weights).
-    Returns:
-      predictions: [batch, max height, max width] uint8 class ids; 0 beyond an image's own size.
-      probabilities: [batch, height, width, num_classes] float32, at the network's size.
-      variance: [batch, height, width] float32, over the samples, mean of the classes; 0 without samples.
-    """
-    if samples:
-        probabilities, variance = sampled(flags, images, num_classes, samples, bn, reuse)
-    else:
-        logits = networks.build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse,
-                                precision=flags['precision'])
-        probabilities = tf.nn.softmax(logits)
-        variance = tf.zeros_like(probabilities[..., 0])
-    height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
-
-    def at_own_size(item):
-        one, size = item
-        one = tf.image.resize_bilinear(one[None], size, half_pixel_centers=True)[0]
-        ids = tf.cast(tf.argmax(one, -1), tf.uint8)
-        return tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
-
-    predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.uint8, parallel_iterations=1)
-    return predictions, probabilities, variance
 
 
 def scoring_graph(dataset, split, flags, batch_size, bn='moving', reuse=False, samples=0):
     """Batches of `split` and their predictions by the run of `flags`, at the labels' own sizes -> Scoring."""
     initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
                                                                  1 if samples else batch_size, flags['fit'])
-    predictions, _, _ = prediction_graph(flags, images, len(dataset.class_names), sizes, bn, reuse, samples)
+    predictions, _, _ = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, bn, reuse, samples)
     return Scoring(initializer, images, labels, predictions, sizes)
 
 
@@ -204,7 +145,7 @@ def parse_args(argv=None):
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
                        '--bn moving if compute_bn_statistics.py wrote it)')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network that they are of')
-    group.add_argument('--dataset', choices=sorted(datasets.DATASETS), help='what to score on')
+    group.add_argument('--dataset', choices=datasets.names(), help='what to score on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(argv)
     cli.check_positive(args, 'batch_size')
@@ -243,8 +184,8 @@ def described(args):
         config = runs.read_config(args.run)
         flags = config['flags']
         check_network(flags, args.run)
-        return args.run, runs.open_dataset(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
-    dataset = runs.open_dataset(args.dataset, args.data_dir)
+        return args.run, datasets.open(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
+    dataset = datasets.open(args.dataset, args.data_dir)
     flags = {'model': args.model, 'input': networks.default_input(args.model), 'fit': 'resize', 'seed': 1,
              'height': dataset.size[0], 'width': dataset.size[1], 'batch_size': args.batch_size,
              'class_weights': 'median', 'dropout': networks.default_dropout(args.model), 'precision': 'float32'}
@@ -262,7 +203,7 @@ def evaluate(args):
     device = devices.device_name(args.device)
     flags = dict(flags, precision=devices.precision(args.precision, flags['precision'], args.device))
     for split in args.split:
-        runs.check_split(dataset, split)
+        datasets.check_split(dataset, split)
     dataset = data.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
     samples = samples_of(args.samples, flags)
     name = args.weights or args.run

@@ -3,7 +3,7 @@
 Trains what is missing, goes on with what was stopped, scores it, and prints and saves ours beside the paper's.
 `python experiments.py results --runs RUN ...` sets trained and scored runs in a table, in Output/results.
 """
-import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
 import os
@@ -13,16 +13,16 @@ import numpy as np
 import scipy.stats
 
 import benchmark
-import cli
-import describe
-import devices
+from runtime import cli
+from paper import layers as describe
+from runtime import devices
 import evaluate
 import main
-import paper
-import plots
-import results
-import runs
-import sun
+from paper import tables as paper
+from runtime import plots
+from paper import results
+from runtime import run as runs
+from datasets import sunrgbd as sun
 from data import UserError
 
 # paper: {split: (G, C, mIoU, BF)}; storage: of table 1; reason: why a row cannot be run, else None.

@@ -2,7 +2,7 @@
 
 The same command again goes on where the run stopped.
 """
-import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import os
 import sys
@@ -13,20 +13,20 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import batches
-import cli
+from runtime import cli
 import data
 import datasets
-import describe
-import devices
-import distribute
+from paper import layers as describe
+from runtime import devices
+from runtime import distribute
 import evaluate
 import networks
 import optimize
-import plots
-import report
-import runs
+from runtime import plots
+from runtime import report
+from runtime import run as runs
 import utils
-import weights
+from runtime import weights
 from data import UserError
 
 SAVE_SECONDS = 600  # at most so much work is lost when a run is killed between validations
@@ -54,7 +54,7 @@ def parse_args(argv=None):
     """Every setting of a run, with its default; a flag given by hand wins over the recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.Help)
     group = parser.add_argument_group('data')
-    group.add_argument('--dataset', choices=sorted(datasets.DATASETS), default='sample', help='what to train on')
+    group.add_argument('--dataset', choices=datasets.names(), default='sample', help='what to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
     group.add_argument('--height', type=int, help="size trained at (default: the data set's own)")
     group.add_argument('--width', type=int, help="size trained at (default: the data set's own)")
@@ -135,23 +135,6 @@ def parse_args(argv=None):
     if args.vgg16 and args.input != 'raw':
         raise UserError('--vgg16: its weights want --input raw and VGG16\'s encoder (--model segnet)')
     return args
-
-
-def class_weights(choice, dataset):
-    """`--class_weights` -> float64 [num_classes]."""
-    num_classes = len(dataset.class_names)
-    if choice == 'none':
-        return np.ones(num_classes)
-    if choice in ('median', 'median-sqrt', 'median-void'):
-        median = data.median_frequency_weights(*data.class_counts(dataset, 'train'), choice == 'median-void')
-        return np.sqrt(median) if choice == 'median-sqrt' else median
-    if choice == 'released':
-        if dataset.name != 'camvid':
-            raise UserError('--class_weights released: there are such for camvid only; use median')
-        return np.array(datasets.CAMVID_RELEASED_WEIGHTS)
-    if not os.path.exists(choice):
-        raise UserError('--class_weights %s: no such file, and no name that --help knows' % choice)
-    return data.read_class_weights(choice, dataset.class_names)
 
 
 def open_run(args, dataset):
@@ -255,7 +238,7 @@ def session_loop(sess, fetches, step, total, batch_size, epoch_steps, folder, lo
 def train(args):
     """Trains to `--steps` or `--epochs`, from the newest checkpoint of the run if there is one; returns the folder."""
     if args.describe:
-        classes = datasets.CLASS_NAMES.get(args.dataset) or runs.open_dataset(args.dataset, args.data_dir).class_names
+        classes = datasets.CLASS_NAMES.get(args.dataset) or datasets.open(args.dataset, args.data_dir).class_names
         print(describe.table(args.model, args.height or 360, args.width or 480, len(classes)))
         return None
     device = devices.device_name(args.device)
@@ -265,13 +248,13 @@ def train(args):
     if cluster and cluster.index:
         return distribute.lend(cluster, config)
     towers = distribute.towers(cluster, args.device, args.gpus)
-    dataset = runs.open_dataset(args.dataset, args.data_dir)
+    dataset = datasets.open(args.dataset, args.data_dir)
     for split in ('train', 'val'):
-        runs.check_split(dataset, split)
+        datasets.check_split(dataset, split)
     folder, flags = open_run(args, dataset)
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
     dataset = data.preload(dataset, ('train', 'val'))
-    balance = class_weights(args.class_weights, dataset)
+    balance = data.class_weights(args.class_weights, dataset)
     values, flag = starting_weights(args) if not runs.checkpoints(folder, 'last') else ({}, '')
     epoch_steps = len(dataset.examples['train']) / args.batch_size
     total = args.steps or int(np.ceil(args.epochs * epoch_steps))

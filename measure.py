@@ -1,12 +1,12 @@
 """One measurement: runs a network on constant data as often as it is told to; benchmark.py starts this process."""
-import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import json
 import sys
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import devices
+from runtime import devices
 import networks
 import optimize
 import worker

@@ -69,6 +69,63 @@ def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropo
         return tf.cast(NETWORKS[name](tf.cast(x, precision), num_classes, is_training, drop), tf.float32)
 
 
+def sampled(flags, images, num_classes, samples, bn, reuse):
+    """Monte-Carlo dropout: mean and variance of the softmax over `samples` masks, as test_bayesian_segnet.py.
+
+    The layers before the first dropout are the same in all samples and run once.
+
+    Args:
+      images: [1, height, width, 3]; one image at a time, so that its masks do not depend on others.
+    Returns:
+      mean: [1, height, width, num_classes] float32.
+      variance: [1, height, width] float32, the mean over the classes.
+    """
+    places = []
+
+    def drop(x, place):
+        places.append(place)
+        x = tf.tile(x, [samples, 1, 1, 1]) if len(places) == 1 else x
+        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), place) if flags['dropout'] else x
+
+    logits = build(flags['model'], images, num_classes, bn == 'batch', flags['input'], drop, reuse,
+                            flags['precision'])
+    mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)
+    return mean, tf.reduce_mean(variance, -1)
+
+
+def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False, samples=0):
+    """The one way predictions are made.
+
+    Args:
+      flags: those of the run, as in config.json; model, input and precision are read.
+      images: [batch, height, width, 3] uint8 or float32 RGB, at the size that the network sees.
+      sizes: [batch, 2] int32, the height and width at which each prediction is wanted.
+      bn: 'moving' normalizes by the kept statistics, 'batch' by the batch at hand (to show the harm).
+      samples: of Monte-Carlo dropout, for a batch of one; 0 leaves dropout off (which averages the weights).
+    Returns:
+      predictions: [batch, max height, max width] uint8 class ids; 0 beyond an image's own size.
+      probabilities: [batch, height, width, num_classes] float32, at the network's size.
+      variance: [batch, height, width] float32, over the samples, mean of the classes; 0 without samples.
+    """
+    if samples:
+        probabilities, variance = sampled(flags, images, num_classes, samples, bn, reuse)
+    else:
+        logits = build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse,
+                                precision=flags['precision'])
+        probabilities = tf.nn.softmax(logits)
+        variance = tf.zeros_like(probabilities[..., 0])
+    height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
+
+    def at_own_size(item):
+        one, size = item
+        one = tf.image.resize_bilinear(one[None], size, half_pixel_centers=True)[0]
+        ids = tf.cast(tf.argmax(one, -1), tf.uint8)
+        return tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
+
+    predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.uint8, parallel_iterations=1)
+    return predictions, probabilities, variance
+
+
 def multipliers(name, variable):
     """(learning rate, weight decay) multipliers of a trainable variable, as `param` blocks of the released prototxts.
 

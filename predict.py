@@ -2,7 +2,7 @@
 
 Batch norm takes the averages kept in training (`evaluate.py` recomputes them for scores).
 """
-import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
 import glob
@@ -17,13 +17,14 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import batches
-import cli
+from runtime import cli
 import data
-import devices
+from runtime import devices
 import evaluate
-import plots
-import runs
-import weights
+import networks
+from runtime import plots
+from runtime import run as runs
+from runtime import weights
 from data import UserError
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
@@ -111,7 +112,7 @@ def predictor(sess, flags, loaded, class_names, samples, name):
     """The prediction graph of a run, with its weights, in the session's graph -> Predictor."""
     images_ph = tf.placeholder(tf.uint8, [1, None, None, 3], 'image')
     size_ph = tf.placeholder(tf.int32, [1, 2], 'size')
-    ids, _, variance = evaluate.prediction_graph(flags, images_ph, len(class_names), size_ph, samples=samples)
+    ids, _, variance = networks.prediction_graph(flags, images_ph, len(class_names), size_ph, samples=samples)
     weights.load_into(sess, weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name))
     return Predictor(sess, images_ph, size_ph, ids[0], variance[0], flags)
 
@@ -254,7 +255,7 @@ def export(args, flags, class_names, loaded):
             seen = tf.round(tf.ensure_shape(seen, [None] + size + [3]))
         sizes = tf.tile(shape[None, 1:3], [shape[0], 1])
         flags = dict(flags, precision='float32')
-        ids, probabilities, _ = evaluate.prediction_graph(flags, seen, len(class_names), sizes)
+        ids, probabilities, _ = networks.prediction_graph(flags, seen, len(class_names), sizes)
         weights.load_into(sess, weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), args.run))
         outputs = [tf.identity(ids, 'ids'), tf.identity(probabilities, 'probabilities')]
         frozen = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, [out.op.name for out in outputs])

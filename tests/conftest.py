@@ -6,7 +6,7 @@ import zlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-import quiet  # noqa: E402, F401
+from runtime import quiet  # noqa: E402, F401
 
 import cv2  # noqa: E402
 import h5py  # noqa: E402

@@ -40,10 +40,10 @@ def set_weights(sess):
 
 
 def predict(images, samples, **flags):
-    """(ids, mean, variance) by evaluate.prediction_graph, on the weights of `set_weights`."""
+    """(ids, mean, variance) by networks.prediction_graph, on the weights of `set_weights`."""
     with tf.Graph().as_default(), tf.Session() as sess:
         sizes = tf.constant([images.shape[1:3]] * len(images))
-        fetches = evaluate.prediction_graph(dict(FLAGS, **flags), tf.constant(images), 5, sizes, samples=samples)
+        fetches = networks.prediction_graph(dict(FLAGS, **flags), tf.constant(images), 5, sizes, samples=samples)
         set_weights(sess)
         return sess.run(fetches)
 

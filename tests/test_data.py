@@ -12,7 +12,7 @@ from hypothesis import strategies
 
 import data
 import datasets
-import main
+import datasets.__main__
 from data import IGNORE, UserError
 
 
@@ -71,7 +71,7 @@ def test_rle_any_text(text):
 @needs_real_data
 def test_rle_real_rows():
     path = os.path.join(SHARED, 'sartorius', 'train.csv')
-    cells = data.read_cells(path, datasets.CELLS)
+    cells = data.read_cells(path, datasets.sartorius.CELLS)
     assert sum(len(rows) for _, _, rows in cells.values()) == 13243
     height, width, rows = next(iter(cells.values()))
     for _, _, rle in rows:
@@ -141,17 +141,17 @@ def test_label_of_16_bits_or_colours(tmp_path):
 
 def all_datasets(tmp_path):
     """Every data set, on the files that the tests make."""
-    return {'sample': datasets.sample(),
-            'sartorius': datasets.sartorius(write_sartorius(str(tmp_path / 's'))),
-            'camvid': datasets.camvid(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2})),
-            'voc2012': datasets.voc2012(write_voc(str(tmp_path / 'v'))),
-            'sunrgbd': datasets.sunrgbd(write_sunrgbd_png(str(tmp_path / 'n'))),
-            'folder': datasets.folder(write_folder(str(tmp_path / 'f')))}
+    return {'sample': datasets.sample.read(),
+            'sartorius': datasets.sartorius.read(write_sartorius(str(tmp_path / 's'))),
+            'camvid': datasets.camvid.read(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2})),
+            'voc2012': datasets.voc2012.read(write_voc(str(tmp_path / 'v'))),
+            'sunrgbd': datasets.sunrgbd.read(write_sunrgbd_png(str(tmp_path / 'n'))),
+            'folder': datasets.folder.read(write_folder(str(tmp_path / 'f')))}
 
 
 def test_contract(tmp_path):
     made = all_datasets(tmp_path)
-    assert set(made) == set(datasets.DATASETS)
+    assert set(made) == set(datasets.names())
     for name, dataset in made.items():
         assert dataset.name == name
         num_classes = len(dataset.class_names)
@@ -173,7 +173,7 @@ def test_voc_palette(tmp_path):
     """Ids as stored, though OpenCV gives colours; VOC's own first colours; 255 is void."""
     assert [data.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
-    label = datasets.voc2012(write_voc(str(tmp_path))).load('train', 1)[1]
+    label = datasets.voc2012.read(write_voc(str(tmp_path))).load('train', 1)[1]
     assert label.shape == (25, 18) and set(np.unique(label)) == {0, 16, 255}
     assert (label[5:12, 4:9] == 16).all() and (label[4, 4:9] == IGNORE).all()
 
@@ -181,7 +181,8 @@ def test_voc_palette(tmp_path):
 # ---------------------------------------------------------------- SUN RGB-D
 
 def test_sunrgbd_both_layouts_are_one_data_set(tmp_path):
-    made = [datasets.sunrgbd(write(str(tmp_path / write.__name__))) for write in (write_sunrgbd_png, write_sunrgbd_mat)]
+    made = [datasets.sunrgbd.read(write(str(tmp_path / write.__name__)))
+            for write in (write_sunrgbd_png, write_sunrgbd_mat)]
     for dataset in made:
         assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
         image, label = dataset.load('train', 1)
@@ -195,9 +196,9 @@ def test_sunrgbd_faults_are_named(tmp_path):
     folder = write_sunrgbd_png(str(tmp_path / 'png'))
     os.remove(os.path.join(folder, 'label37', 'test', 'img37labels-000002.png'))
     with pytest.raises(UserError, match='number 2 has only one'):
-        datasets.sunrgbd(folder)
+        datasets.sunrgbd.read(folder)
     with pytest.raises(UserError, match='label37'):
-        datasets.sunrgbd(str(tmp_path))
+        datasets.sunrgbd.read(str(tmp_path))
     folder = write_sunrgbd_mat(str(tmp_path / 'mat'))
     for name in ('Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat'):
         path = os.path.join(folder, 'SUNRGBDtoolbox', *name.split('/'))
@@ -205,17 +206,17 @@ def test_sunrgbd_faults_are_named(tmp_path):
         with open(path, 'wb') as f:
             f.write(b'hello')
         with pytest.raises(UserError, match=os.path.basename(name)):
-            datasets.sunrgbd(folder)
+            datasets.sunrgbd.read(folder)
         os.remove(path)
         with pytest.raises(UserError, match='unpack SUNRGBDtoolbox.zip'):
-            datasets.sunrgbd(folder)
+            datasets.sunrgbd.read(folder)
         with open(path, 'wb') as f:
             f.write(content)
     for field, said in (('rgbpath', 'leads out of the folder'), ('depthpath', 'entry 0 of SUNRGBDMeta has no rgbpath')):
         meta = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [(field, object)])
         scipy.io.savemat(os.path.join(folder, 'SUNRGBDtoolbox', 'Metadata', 'SUNRGBDMeta.mat'), {'SUNRGBDMeta': meta})
         with pytest.raises(UserError, match=said):
-            datasets.sunrgbd(folder)
+            datasets.sunrgbd.read(folder)
 
 
 # ---------------------------------------------------------------- one's own data
@@ -236,7 +237,7 @@ def own_label(tmp_path, classes, pixels, name='a.png', palette=None):
         f.write('name,id,color\n' + '\n'.join(classes) + '\n')
     with open(os.path.join(folder, 'train.txt'), 'w') as f, open(os.path.join(folder, 'val.txt'), 'w') as g:
         f.write('a.png\n'), g.write('b\n')
-    return datasets.folder(folder).load('train', 0)[1].tolist()
+    return datasets.folder.read(folder).load('train', 0)[1].tolist()
 
 
 IDS = np.array([[0, 255, 7], [7, 0, 9]], np.uint8)
@@ -246,7 +247,7 @@ def test_folder_ids(tmp_path):
     """Ids as they are, here 0, 7 and 255 with a void of 9; classes count in the order of the table."""
     classes = ['cell,255,', 'void,9,', 'ground,0,', 'rim,7,']
     assert own_label(tmp_path, classes, IDS) == [[1, 0, 2], [2, 1, IGNORE]]
-    dataset = datasets.folder(str(tmp_path))
+    dataset = datasets.folder.read(str(tmp_path))
     assert dataset.class_names == ['cell', 'ground', 'rim'] and dataset.size == (2, 3)
     assert dataset.examples == {'train': ['a'], 'val': ['b']}
 
@@ -279,8 +280,8 @@ def test_folder_single_foreground_class(tmp_path):
 
 
 def test_folder_split_is_fixed(tmp_path):
-    dataset = datasets.folder(write_folder(str(tmp_path)))
-    assert dataset.examples == datasets.folder(str(tmp_path)).examples
+    dataset = datasets.folder.read(write_folder(str(tmp_path)))
+    assert dataset.examples == datasets.folder.read(str(tmp_path)).examples
     assert [len(dataset.examples[split]) for split in ('train', 'val')] == [8, 2]
     assert sorted(dataset.examples['train'] + dataset.examples['val']) == ['im%d' % i for i in range(10)]
 
@@ -289,7 +290,7 @@ def test_folder_rle(tmp_path):
     folder = write_folder(str(tmp_path))
     with open(os.path.join(folder, 'labels.csv'), 'w') as f:
         f.write('id,annotation,width,height,cell_type\nim0,2 2,16,12,cat\nim0,3 1 20 2,16,12,dog\n')
-    dataset = datasets.folder(folder)
+    dataset = datasets.folder.read(folder)
     split = next(s for s in dataset.examples if 'im0' in dataset.examples[s])
     label = dataset.load(split, dataset.examples[split].index('im0'))[1]
     assert label.ravel()[:22].tolist() == [0, 1, 2] + [0] * 16 + [2, 2, 0]
@@ -318,15 +319,15 @@ def test_folder_names_may_hold_spaces_and_test_txt_is_no_training_data(tmp_path)
     with open(os.path.join(folder, 'test.txt'), 'w') as f:
         f.write('im1\n')
     with pytest.raises(UserError, match='train.txt: cannot be read'):
-        datasets.folder(folder)
+        datasets.folder.read(folder)
     for name, content in (('train', 'im 0\nim2\n'), ('val', 'im3\n')):
         with open(os.path.join(folder, name + '.txt'), 'w') as f:
             f.write(content)
-    assert datasets.folder(folder).examples == {'train': ['im 0', 'im2'], 'val': ['im3'], 'test': ['im1']}
+    assert datasets.folder.read(folder).examples == {'train': ['im 0', 'im2'], 'val': ['im3'], 'test': ['im1']}
     with open(os.path.join(folder, 'test.txt'), 'a') as f:
         f.write('im2\n')
     with pytest.raises(UserError, match='test.txt: names im2'):
-        datasets.folder(folder)
+        datasets.folder.read(folder)
 
 
 def test_folder_bad_files(tmp_path):
@@ -338,17 +339,17 @@ def test_folder_bad_files(tmp_path):
         with open(os.path.join(folder, path), 'w') as f:
             f.write(content)
         with pytest.raises(UserError, match=said):
-            datasets.folder(folder)
+            datasets.folder.read(folder)
     os.remove(os.path.join(folder, 'train.txt'))
     with pytest.raises(UserError, match='train.txt: cannot be read'):
-        datasets.folder(folder)
+        datasets.folder.read(folder)
     os.remove(os.path.join(folder, 'val.txt'))
     os.remove(os.path.join(folder, 'labels', 'im3.png'))
     with pytest.raises(UserError, match='im3.png: cannot be read'):
-        data.preload(datasets.folder(folder), ('train', 'val'))
+        data.preload(datasets.folder.read(folder), ('train', 'val'))
     cv2.imwrite(os.path.join(folder, 'images', 'im3.jpg'), np.zeros((2, 2), np.uint8))
     with pytest.raises(UserError, match='have one name'):
-        datasets.folder(folder)
+        datasets.folder.read(folder)
 
 
 def test_exif_rotation_is_applied(tmp_path):
@@ -378,23 +379,23 @@ def test_camvid_frames(tmp_path):
     colors = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0)),
               ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
     folder = write_frames(str(tmp_path / 'frames'), colors)
-    dataset = datasets.camvid(folder)
+    dataset = datasets.camvid.read(folder)
     assert dataset.examples == {'train': ['f0', 'f1', 'f2', 'f3'], 'val': ['f4']}
     assert dataset.load('val', 0)[1][:, 2].tolist() == [8, 0, IGNORE, 1, IGNORE, 10]
     with open(os.path.join(folder, 'val.txt'), 'w') as f, open(os.path.join(folder, 'train.txt'), 'w') as g:
         f.write('f1.png\n'), g.write('f3.png\n')
-    assert datasets.camvid(folder).examples == {'train': ['f3'], 'val': ['f1']}
+    assert datasets.camvid.read(folder).examples == {'train': ['f3'], 'val': ['f1']}
     label = cv2.imread(os.path.join(folder, 'f1_L.png'))
     label[3, 4] += 1  # as anti-aliasing does
     cv2.imwrite(os.path.join(folder, 'f1_L.png'), label)
     with pytest.raises(UserError, match=r'f1_L.png: colour \(65, 193, 1\) at row 3, column 4'):
-        datasets.camvid(folder).load('val', 0)
+        datasets.camvid.read(folder).load('val', 0)
 
 
 @needs_real_data
 def test_real_camvid_frames_agree_with_the_released_labels():
     """Subsampled twofold, at least 0.97 of the labelled pixels."""
-    frames = datasets.camvid(os.path.join(SHARED, 'camvid_color'))
+    frames = datasets.camvid.read(os.path.join(SHARED, 'camvid_color'))
     agree = total = 0
     for split, names in frames.examples.items():
         for i, name in enumerate(names):
@@ -406,12 +407,12 @@ def test_real_camvid_frames_agree_with_the_released_labels():
 
 
 def test_check_names_every_fault(camvid_folder, capsys):
-    """`python datasets.py`: counts and weights of what is whole, and each faulty file, not the first only."""
-    assert datasets.main(['camvid', '--data_dir', camvid_folder]) == 0
+    """`python -m datasets`: counts and weights of what is whole, and each faulty file, not the first only."""
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 0
     assert 'camvid train: 7 examples; sizes 45x61 (7)' in capsys.readouterr().out
     cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), np.full((45, 61), 77, np.uint8))
     os.truncate(os.path.join(camvid_folder, 'val', 'val_01.png'), 99)
-    assert datasets.main(['camvid', '--data_dir', camvid_folder]) == 2
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 2
     error = capsys.readouterr().err
     assert 'train_03.png: class id 77' in error and 'val_01.png: the PNG is truncated' in error
     assert len(error.strip().splitlines()) == 2
@@ -419,17 +420,17 @@ def test_check_names_every_fault(camvid_folder, capsys):
 
 def test_camvid_void_and_order(tmp_path):
     folder = write_camvid(str(tmp_path), {'train': 2, 'val': 1})
-    image, label = datasets.camvid(folder).load('train', 1)
+    image, label = datasets.camvid.read(folder).load('train', 1)
     stored = cv2.imread(os.path.join(folder, 'trainannot', 'train_01.png'), cv2.IMREAD_UNCHANGED)
     assert (stored[:2] == 11).all() and (label[:2] == IGNORE).all()
     np.testing.assert_array_equal(label[2:], stored[2:])
-    assert len(datasets.camvid(folder).class_names) == 11
+    assert len(datasets.camvid.read(folder).class_names) == 11
 
 
 def test_sartorius_later_row_wins(tmp_path):
     rows = ['cell%d,1 4,30,20,%s,,,,' % (i, kind) for i, kind in enumerate(['astro'] * 5 + ['cort'] * 5)]
     rows.append('cell0,3 4,30,20,cort,,,,')
-    dataset = datasets.sartorius(write_sartorius(str(tmp_path), rows))
+    dataset = datasets.sartorius.read(write_sartorius(str(tmp_path), rows))
     split = next(s for s in dataset.examples if 'cell0' in dataset.examples[s])
     label = dataset.load(split, dataset.examples[split].index('cell0'))[1]
     assert label[0, :8].tolist() == [2, 2, 3, 3, 3, 3, 0, 0]
@@ -437,8 +438,8 @@ def test_sartorius_later_row_wins(tmp_path):
 
 def test_sartorius_split_is_stratified_and_fixed(tmp_path):
     folder = write_sartorius(str(tmp_path))
-    dataset = datasets.sartorius(folder)
-    assert dataset.examples == datasets.sartorius(folder).examples
+    dataset = datasets.sartorius.read(folder)
+    assert dataset.examples == datasets.sartorius.read(folder).examples
     kinds = sorted(int(name[4:]) % 3 for name in dataset.examples['val'])
     assert kinds == [0, 1, 2]  # a fifth of 4, 3 and 3 images, rounded up
     assert len(dataset.examples['train']) == 7
@@ -447,7 +448,7 @@ def test_sartorius_split_is_stratified_and_fixed(tmp_path):
 @needs_real_data
 def test_real_camvid_counts():
     """Pixel counts of reference/original.md, to the pixel, and the weights printed there."""
-    dataset = datasets.camvid(os.path.join(SHARED, 'camvid'))
+    dataset = datasets.camvid.read(os.path.join(SHARED, 'camvid'))
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 367, 'val': 101}
     pixels, present = data.class_counts(dataset, 'train')
     assert pixels.tolist() == TRAIN_PIXELS
@@ -478,7 +479,7 @@ def test_class_counts_by_hand():
     assert present.tolist() == [8, 6, 0, 8]
     # frequencies 4/8 and 2/6; their median 5/12; c is nowhere
     np.testing.assert_allclose(data.median_frequency_weights(pixels, present), [5 / 6, 5 / 4, 0])
-    np.testing.assert_allclose(main.class_weights('median-sqrt', dataset), [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
+    np.testing.assert_allclose(data.class_weights('median-sqrt', dataset), [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
 
 
 def test_class_weights_of_void_only():
@@ -504,7 +505,7 @@ def test_class_weights_of_void_only():
 ])
 def test_bad_cell_rows(tmp_path, row, said):
     with pytest.raises(UserError) as error:
-        data.preload(datasets.sartorius(write_sartorius(str(tmp_path), [row])), ('train', 'val'))
+        data.preload(datasets.sartorius.read(write_sartorius(str(tmp_path), [row])), ('train', 'val'))
     assert 'train.csv' in str(error.value) or 'gone.png' in str(error.value)
     assert said in str(error.value)
 
@@ -512,22 +513,22 @@ def test_bad_cell_rows(tmp_path, row, said):
 def test_bad_cell_files(tmp_path):
     folder = str(tmp_path / 'x')
     with pytest.raises(UserError, match='no such folder'):
-        datasets.sartorius(folder)
+        datasets.sartorius.read(folder)
     os.makedirs(folder)
     with pytest.raises(UserError, match='is empty'):
-        datasets.sartorius(folder)
+        datasets.sartorius.read(folder)
     os.makedirs(os.path.join(folder, 'train'))
     with pytest.raises(UserError, match='train.csv'):
-        datasets.sartorius(folder)
+        datasets.sartorius.read(folder)
     for content, said in ((b'id,width\n', "column 'annotation'"), (b'', 'column'), (b'\xff\xfe\x00', 'train.csv'),
                           (b'id,annotation,width,height,cell_type\n', 'no rows'),
                           (b'id,annotation,width,height,cell_type\na,1 \x002,3,4,cort\n', 'NUL')):
         with open(os.path.join(folder, 'train.csv'), 'wb') as f:
             f.write(content)
         with pytest.raises(UserError, match=said):
-            datasets.sartorius(folder)
+            datasets.sartorius.read(folder)
     with pytest.raises(UserError, match='--data_dir'):
-        datasets.sartorius(None)
+        datasets.sartorius.read(None)
 
 
 @pytest.mark.parametrize('line, said', [('train/train_00.png\n', 'expected an image and its annotation'),
@@ -537,7 +538,7 @@ def test_bad_camvid_lists(camvid_folder, line, said):
     with open(os.path.join(camvid_folder, 'train.txt'), 'w') as f:
         f.write(line)
     with pytest.raises(UserError, match=said) as error:
-        datasets.camvid(camvid_folder)
+        datasets.camvid.read(camvid_folder)
     assert 'train.txt' in str(error.value)
 
 
@@ -546,5 +547,5 @@ def test_bad_camvid_lists(camvid_folder, line, said):
 def test_bad_camvid_labels(camvid_folder, label, said):
     cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), label)
     with pytest.raises(UserError, match=said) as error:
-        data.preload(datasets.camvid(camvid_folder), ('train',))
+        data.preload(datasets.camvid.read(camvid_folder), ('train',))
     assert 'train_03.png' in str(error.value)

@@ -1,6 +1,6 @@
 """The layer table: known sums, and multiply-adds by hand."""
 import main
-import describe
+from paper import layers as describe
 
 
 def test_segnet_table():

@@ -1,4 +1,4 @@
-"""What keeps the code in its rooms: imports go downwards, each flag is read, TensorFlow is imported in one way."""
+"""Rules of the layout: imports go down the layers of CONTRIBUTING.md, each flag is read, TensorFlow has one import."""
 import ast
 import glob
 import os
@@ -12,34 +12,64 @@ import experiments
 import main
 import predict
 
-RANK = {'experiments': 9, 'benchmark': 8, 'main': 8, 'predict': 8, 'evaluate': 7, 'measure': 7, 'weights': 6,
-        'report': 4, 'results': 5, 'describe': 6, 'parts': 7, 'distribute': 7, 'devices': 6, 'networks': 5,
-        'baselines': 4, 'runs': 3, 'optimize': 3, 'segnet': 3, 'utils': 2, 'batches': 2, 'datasets': 2, 'plots': 2,
-        'sample': 1, 'own': 1, 'sun': 1, 'download': 1, 'caffe': 1, 'metrics': 1, 'paper': 0, 'data': 0, 'quiet': 0,
-        'cli': 1, 'worker': 0}
-FILES = sorted(glob.glob(os.path.join(ROOT, '*.py')))
+LAYERS = [  # from the bottom; a module may import modules of lower layers and, inside a folder, of its own
+    {'utils', 'data', 'metrics', 'paper.tables', 'worker'},  # paper.tables holds numbers only
+    {'batches', 'datasets'},
+    {'runtime'},
+    {'segnet', 'optimize'},
+    {'baselines'},
+    {'networks'},
+    {'runtime.distribute', 'paper'},
+    {'evaluate', 'measure'},
+    {'main', 'predict', 'benchmark'},
+    {'experiments'},
+]
+FILES = sorted(os.path.relpath(path, ROOT) for folder in ('', 'datasets', 'runtime', 'paper')
+               for path in glob.glob(os.path.join(ROOT, folder, '*.py')))
+
+
+def parse(path):
+    with open(os.path.join(ROOT, path), encoding='utf-8') as file:
+        return ast.parse(file.read())
 
 
 def imports(path):
-    tree = ast.parse(open(path, encoding='utf-8').read())
-    for node in ast.walk(tree):
+    """Yields the full names of the imported modules: `from runtime import run` is runtime.run."""
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            for alias in node.names:
+                yield '%s.%s' % (node.module, alias.name)
 
 
-@pytest.mark.parametrize('path', FILES, ids=[os.path.basename(path) for path in FILES])
-def test_imports_go_downwards(path):
-    name = os.path.basename(path)[:-3]
-    for module in imports(path):
-        assert module not in RANK or RANK[module] < RANK[name], module
-        assert module != 'tensorflow', 'import tensorflow.compat.v1 as tf'
-    if name in ('data', 'metrics', 'sample', 'plots'):
-        assert not any(module.startswith('tensorflow') for module in imports(path))
-    if name in ('utils', 'segnet', 'baselines', 'networks'):
-        assert not {'argparse', 'os', 'data', 'datasets', 'runs'} & set(imports(path))
+def layer(module):
+    """Height of a module's layer; None for a module that is not ours."""
+    parts = module.split('.')
+    for name in ('.'.join(parts[:2]), parts[0]):
+        for height, names in enumerate(LAYERS):
+            if name in names:
+                return height
+    return None
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_imports_go_down(path):
+    module = path[:-3].replace(os.sep, '.')
+    own = layer(module)
+    assert own is not None, 'give %s a layer' % path
+    found = list(imports(path))
+    for name in found:
+        height = layer(name)
+        same_folder = '.' in module and name.split('.')[0] == module.split('.')[0]
+        assert height is None or height < own or height == own and same_folder, name
+        assert name != 'tensorflow', 'import tensorflow.compat.v1 as tf'
+    if module in ('data', 'metrics', 'runtime.plots') or module.startswith('datasets'):
+        assert not any(name.startswith('tensorflow') for name in found)
+    if module in ('utils', 'segnet', 'baselines', 'networks', 'optimize'):
+        assert not {'argparse', 'os', 'open'} & {name.split('.')[0] for name in found}
+        assert not any(name.startswith(('datasets', 'runtime')) for name in found)
 
 
 @pytest.mark.parametrize('script', [main, evaluate, experiments, predict])

@@ -17,11 +17,11 @@ from conftest import ROOT
 
 import batches
 import datasets
-import distribute
+from runtime import distribute
 import main
 import networks
 import optimize
-import runs
+from runtime import run as runs
 import utils
 from data import UserError
 
@@ -46,7 +46,7 @@ def start(tmp_path):
 
 def reference(folder, weights, shares):
     """Losses, and {name: value} of the model's variables, after STEPS steps on one device."""
-    dataset, first = datasets.camvid(folder), np.load(weights)
+    dataset, first = datasets.camvid.read(folder), np.load(weights)
     with tf.Graph().as_default():
         start, images, labels = batches.training_batches(dataset, 23, 31, BATCH, 1,
                                                          dict(batches.NO_AUGMENTATION, flip=True))

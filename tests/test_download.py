@@ -10,7 +10,8 @@ import zipfile
 import pytest
 
 import datasets
-import download
+import datasets.__main__
+from datasets import download
 from data import UserError
 
 CONTENT = os.urandom(3 << 20)
@@ -206,8 +207,8 @@ def test_camvid_digests_are_those_of_the_release():
 
 def test_steps_where_an_account_is_needed(capsys):
     for name in ('sartorius', 'sunrgbd'):
-        assert datasets.main([name, '--download']) == 2
+        assert datasets.__main__.main([name, '--download']) == 2
         out, err = capsys.readouterr()
         assert 'DIR' in out and '1.' in out and len(err.splitlines()) == 1
-    assert datasets.main(['camvid', '--download']) == 2
+    assert datasets.__main__.main(['camvid', '--download']) == 2
     assert '--data_dir' in capsys.readouterr().err

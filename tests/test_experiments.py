@@ -9,8 +9,8 @@ import evaluate
 import experiments
 import main
 import networks
-import paper
-import results
+from paper import tables as paper
+from paper import results
 from data import UserError
 
 

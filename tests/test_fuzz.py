@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 import batches
 import data
 import datasets
-import distribute
+from runtime import distribute
 import main
 import metrics
 import networks
 import optimize
-import own
-import runs
+from datasets import folder as own
+from runtime import run as runs
 from data import IGNORE, UserError
 
 quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
@@ -44,7 +44,7 @@ def written(text, read, *args):
 @quick
 def test_cell_tables(rows):
     lines = ['id,annotation,width,height,cell_type'] + [','.join(row) for row in rows]
-    images = written('\n'.join(lines), data.read_cells, datasets.CELLS)
+    images = written('\n'.join(lines), data.read_cells, datasets.sartorius.CELLS)
     for height, width, cells in (images or {}).values():
         if height * width < 1 << 20:
             try:
@@ -133,7 +133,7 @@ def test_training_graphs(sizes, names, crop, flip, draw):
     given = dict(sizes, **{name: draw.draw(st.sampled_from(list(FITTING[name]))) for name in names})
     flags = [part for pair in given.items() for part in pair] + ['--flip'] * flip
     flags += ['--crop'] + list(crop) if crop else []
-    dataset = datasets.sample()
+    dataset = datasets.sample.read()
     try:
         args = main.parse_args(flags)
         towers = distribute.towers(None, 'cpu', args.gpus)

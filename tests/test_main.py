@@ -14,12 +14,12 @@ from conftest import ROOT, weights_of, write_folder, write_sartorius
 
 import data
 import datasets
-import devices
+from runtime import devices
 import evaluate
 import main
 import metrics
-import plots
-import runs
+from runtime import plots
+from runtime import run as runs
 from data import UserError
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
@@ -147,7 +147,7 @@ def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
     table = str(tmp_path / 'w.csv')
     for weight in (1, 2):
         with open(table, 'w') as f:
-            f.write('name,weight\n' + ''.join('%s,%d\n' % (name, weight) for name in datasets.CAMVID))
+            f.write('name,weight\n' + ''.join('%s,%d\n' % (name, weight) for name in datasets.camvid.CLASSES))
         if weight == 1:
             output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--class_weights', table)
     with pytest.raises(UserError, match='class_weights was .1.0, .* is .2.0'):
@@ -222,7 +222,7 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
     scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size]))['val']['confusion']
               for size in '13']
     assert scores[0] == scores[1]
-    dataset = datasets.folder(folder)
+    dataset = datasets.folder.read(folder)
     assert np.sum(scores[0]) == sum(dataset.load('val', i)[1].size for i in range(2))
 
 
@@ -264,7 +264,7 @@ def test_sartorius_draws_cell_types(tmp_path):
     main.train(main.parse_args(['--dataset', 'sartorius', '--data_dir', folder, '--output', output, '--model',
                                 'segnet-basic', '--steps', '2', '--height', '20', '--width', '30']))
     assert os.path.exists(os.path.join(output, 'cell_types.png'))
-    dataset = data.preload(datasets.sartorius(folder), ('val',))
+    dataset = data.preload(datasets.sartorius.read(folder), ('val',))
     shown = plots.panel_examples(dataset, 'val')
     assert len(shown) == 3
     for class_id, i in enumerate(shown, 1):
@@ -273,7 +273,7 @@ def test_sartorius_draws_cell_types(tmp_path):
 
 def test_scores_of_a_known_prediction(camvid_folder):
     """Scoring counts each labelled pixel of each image once, at its own size, whatever the size of the network."""
-    dataset = data.preload(datasets.camvid(camvid_folder), ('val',))
+    dataset = data.preload(datasets.camvid.read(camvid_folder), ('val',))
     with tf.Graph().as_default(), tf.Session() as sess:
         scoring = evaluate.scoring_graph(dataset, 'val', dict(RUN, height=23, width=31), 2)
         sess.run(tf.global_variables_initializer())
@@ -306,7 +306,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
     assert 'G 84.0   C 54.6   mIoU 46.3   BF 36.7   the paper on the test split: table 1, natural' in out
     with open(os.path.join(output, 'confusion-test.csv')) as f:
         rows = [line.strip().split(',') for line in f]
-    assert rows[0][1:] == list(datasets.CAMVID) == [row[0] for row in rows[1:]]
+    assert rows[0][1:] == list(datasets.camvid.CLASSES) == [row[0] for row in rows[1:]]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == scores['confusion']
     assert cv2.imread(os.path.join(output, 'confusion-test.png')).shape[0] > 300
     stored = json.load(open(os.path.join(output, 'metrics.json')))['test']
@@ -315,7 +315,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
 
 def test_population_statistics_equal_numpy(camvid_folder):
     """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
-    dataset = data.preload(datasets.camvid(camvid_folder), ('train', 'val'))
+    dataset = data.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))
     flags = dict(RUN, model='segnet', input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(3)

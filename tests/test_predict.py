@@ -13,9 +13,9 @@ import batches
 import data
 import evaluate
 import main
-import plots
+from runtime import plots
 import predict
-import runs
+from runtime import run as runs
 from conftest import ROOT, SHARED, needs_real_data, write_camvid
 from data import UserError
 
@@ -49,7 +49,7 @@ def test_results_of_a_picture(run, tmp_path):
     config = runs.read_config(run)
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
-        graph = predict.evaluate.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
+        graph = predict.networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
         for variable, value in predict.weights.complete(predict.weights.load(run), tf.global_variables(), run):
             variable.load(value, sess)
         expected, probabilities = sess.run(graph[:2])

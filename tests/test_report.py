@@ -13,8 +13,8 @@ import pytest
 
 import evaluate
 import main
-import report
-import runs
+from runtime import report
+from runtime import run as runs
 
 CHROMIUM = next((path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None)
 

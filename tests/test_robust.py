@@ -16,15 +16,15 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT, weights_of, write_camvid, write_folder
 
-import cli
+from runtime import cli
 import data
 import datasets
 import evaluate
 import main
-import plots
+from runtime import plots
 import predict
-import runs
-import weights
+from runtime import run as runs
+from runtime import weights
 import worker
 from data import UserError
 from test_main import read_log, start, train
@@ -188,8 +188,8 @@ def test_failed_op_says_what_to_do():
     ('input', 'xyz'), ('dataset', 'imagenet')])
 def test_edited_config_is_refused(camvid_folder, tmp_path, flag, value):
     config = {'flags': dict(vars(main.parse_args(['--dataset', 'camvid', '--height', '23', '--width', '31'])),
-                            data_dir=camvid_folder), 'class_names': list(datasets.CAMVID)}
-    config['colors'] = [list(color) for color in datasets.CAMVID.values()]
+                            data_dir=camvid_folder), 'class_names': list(datasets.camvid.CLASSES)}
+    config['colors'] = [list(color) for color in datasets.camvid.CLASSES.values()]
     config['flags'][flag] = value
     with open(str(tmp_path / 'config.json'), 'w') as f:
         json.dump(config, f)
@@ -227,7 +227,7 @@ def test_symlink_loops_and_claims_of_size(tmp_path):
     with open(str(tmp_path / 'long.csv'), 'w') as f:
         f.write('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
     with pytest.raises(UserError, match='long.csv'):
-        data.read_cells(str(tmp_path / 'long.csv'), datasets.CELLS)
+        data.read_cells(str(tmp_path / 'long.csv'), datasets.sartorius.CELLS)
     assert time.time() - began < 10
 
 
@@ -294,7 +294,7 @@ def test_file_names_that_are_no_utf8(tmp_path):
     with open(os.path.join(folder, 'images').encode() + b'/caf\xe9.png', 'wb') as f:
         f.write(b'x')
     with pytest.raises(UserError, match='images: the file name .* is not UTF-8; rename the file'):
-        datasets.DATASETS['folder'](folder)
+        datasets.folder.read(folder)
     command = [sys.executable.encode(), os.path.join(ROOT, 'main.py').encode(), b'--output', b'o\xe9']
     process = subprocess.Popen(command, stderr=subprocess.PIPE, universal_newlines=True)
     error = process.communicate(timeout=120)[1]
@@ -315,7 +315,7 @@ def test_interrupted_while_modules_are_imported(seconds):
 def test_reader_that_has_seen_enough(tmp_path):
     """`| head -1` ends the command quietly."""
     buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
-    for flags in ([os.path.join(ROOT, 'datasets.py'), 'sample'], [os.path.join(ROOT, 'main.py'), '--describe']):
+    for flags in (['-m', 'datasets', 'sample'], [os.path.join(ROOT, 'main.py'), '--describe']):
         read, write = os.pipe()
         os.close(read)
         process = subprocess.Popen([sys.executable] + flags, stdout=write, stderr=subprocess.PIPE, env=buffered,

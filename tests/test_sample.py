@@ -11,13 +11,13 @@ import data
 import datasets
 import main
 import metrics
-import sample
+from datasets import sample
 
 CSV = os.path.join(ROOT, 'train.csv')
 
 
 def examples(split):
-    dataset = datasets.sample()
+    dataset = datasets.sample.read()
     return [dataset.load(split, i) for i in range(len(dataset.examples[split]))]
 
 
@@ -30,7 +30,7 @@ def test_csv_is_what_the_seed_gives(tmp_path):
 
 
 def test_cells_do_not_overlap_and_are_of_some_size():
-    images = data.read_cells(CSV, datasets.CELLS)
+    images = data.read_cells(CSV, datasets.sartorius.CELLS)
     assert len(images) == sample.NUM_IMAGES
     for height, width, cells in images.values():
         assert (height, width) == (sample.HEIGHT, sample.WIDTH)
@@ -41,7 +41,7 @@ def test_cells_do_not_overlap_and_are_of_some_size():
 
 
 def test_splits_and_shares():
-    dataset = datasets.sample()
+    dataset = datasets.sample.read()
     assert [len(dataset.examples[split]) for split in ('train', 'val')] == [48, 16]
     for split in ('train', 'val'):
         pixels, _ = data.class_counts(dataset, split)
@@ -50,7 +50,7 @@ def test_splits_and_shares():
 
 
 def test_rendering_is_a_function_of_the_name():
-    dataset = datasets.sample()
+    dataset = datasets.sample.read()
     image, label = dataset.load('train', 3)
     assert image.dtype == np.uint8 and image.shape == label.shape + (3,) == (128, 176, 3)
     np.testing.assert_array_equal(image, dataset.load('train', 3)[0])

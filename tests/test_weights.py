@@ -13,8 +13,8 @@ from test_segnet import SEGNET, conv_reference
 import evaluate
 import main
 import networks
-import runs
-import weights
+from runtime import run as runs
+from runtime import weights
 from data import UserError
 
 ENCODER = SEGNET[:13]

@@ -10,7 +10,7 @@ import sys
 
 import tensorflow.compat.v1 as tf
 
-import quiet
+from runtime import quiet
 from data import MAX_PIXELS, UserError, check_names
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)

@@ -101,6 +101,7 @@ def read_own_label(path, names, ids, colors):
 
 def read(data_dir):
     """The data set in `data_dir`; its size is that of the first training image."""
+    data.check_data_dir(data_dir, 'folder', 'images/, labels/ or labels.csv, and classes.csv')
     names, ids, colors = read_classes(os.path.join(data_dir, 'classes.csv'))
     class_names = [name for name in names if name != 'void']
     folder, table = os.path.join(data_dir, 'images'), os.path.join(data_dir, 'labels.csv')

@@ -34,7 +34,7 @@ def held_back():
                     os.write(2, line)
 
 
-if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.abspath(__file__)):
+if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # in a script, until cli.main: no traceback of imports half done
 
 with held_back():

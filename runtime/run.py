@@ -17,9 +17,8 @@ import subprocess
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import cli
+from runtime import cli
 import data
-import datasets
 from batches import FITS
 from data import UserError
 
@@ -294,31 +293,11 @@ def resume(sess, saver, best_saver, folder):
     return 0
 
 
-# ---------------------------------------------------------------- data sets
-
-def open_dataset(name, data_dir, config=None):
-    """The data set `name`; with a run's `config`, of the very classes that it was trained on."""
-    if name not in datasets.DATASETS:
-        raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(sorted(datasets.DATASETS))))
-    dataset = datasets.DATASETS[name](data_dir)
-    if config and config.get('class_names') != dataset.class_names:
-        raise UserError('%s: the run was trained on classes %s, the data has %s'
-                        % (data_dir or name, config.get('class_names'), dataset.class_names))
-    return dataset
-
-
-def check_split(dataset, split):
-    """Raises UserError unless the data set has the split and the split has examples."""
-    if not dataset.examples.get(split):
-        raise UserError('--split %s: data set %s has %s'
-                        % (split, dataset.name, ', '.join(s for s in dataset.examples if dataset.examples[s])))
-
-
 # ---------------------------------------------------------------- what a run was
 
 def revision():
     """Git commit of this code, with '-dirty' behind it if files differ; 'unknown' outside a checkout."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
         return subprocess.check_output(['git', '-C', here, 'describe', '--always', '--dirty', '--abbrev=12',
                                         '--exclude', '*'], stderr=subprocess.DEVNULL).decode().strip()

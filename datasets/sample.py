@@ -4,13 +4,17 @@ Made up from first principles, after the look of the Sartorius cells; no real pi
 Reads no file and knows no TensorFlow; shapes use integers only, so that `train.csv` is the same everywhere.
 """
 import collections
+import os
 import zlib
 
 import cv2
 import numpy as np
 
 import data
+from data import Dataset
+from datasets.sartorius import CELL_COLORS, CELLS, stratified
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SEED = 1
 NUM_IMAGES = 64
 HEIGHT, WIDTH = 128, 176  # small enough that SegNet learns them in minutes on two CPU cores
@@ -157,6 +161,25 @@ def render(masks, cell_types, name):
     image = 128 + 6 * noise(rng, height, width, 50) + 2 * noise(rng, height, width, 0.5) + 24 * texture
     image += rng.uniform(80, 100) * phase
     return np.clip(np.rint(128 + 1.6 * (image - 128)), 0, 255).astype(np.uint8)
+
+
+def read(data_dir=None):
+    """The bundled cells: masks from `train.csv`, images rendered from them. Every fourth image of a type validates."""
+    path = os.path.join(data_dir or ROOT, 'train.csv')
+    images = data.read_cells(path, CELLS)
+    groups = stratified(images).values()
+    examples = {'train': [name for group in groups for i, name in enumerate(group) if i % 4 != 3],
+                'val': [name for group in groups for name in group[3::4]]}
+
+    def load(split, i):
+        name = examples[split][i]
+        height, width, rows = images[name]
+        masks = list(data.cell_masks(path, height, width, rows))
+        grey = render(masks, [CELLS[class_id] for _, class_id, _ in rows], name)
+        return np.repeat(grey[:, :, None], 3, 2), data.cells_label(masks, rows, height, width)
+
+    size = next(iter(images.values()))[:2]
+    return Dataset('sample', CELLS, CELL_COLORS, size, examples, load, 'cell_types.png')
 
 
 if __name__ == '__main__':

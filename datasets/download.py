@@ -1,6 +1,6 @@
 """Fetches the data sets that need no account: resumes broken transfers, checks, and unpacks safely.
 
-`python datasets.py camvid --data_dir DIR --download` ends here. NumPy and TensorFlow are not needed.
+`python -m datasets camvid --data_dir DIR --download` ends here. NumPy and TensorFlow are not needed.
 """
 import collections
 import functools
@@ -46,11 +46,11 @@ BY_HAND = {
                  'sartorius-cell-instance-segmentation\n'
                  '2. pip install kaggle; kaggle competitions download -c sartorius-cell-instance-segmentation\n'
                  '3. unzip the archive into DIR, so that DIR/train.csv and DIR/train/ are there\n'
-                 '4. python datasets.py sartorius --data_dir DIR',
+                 '4. python -m datasets sartorius --data_dir DIR',
     'sunrgbd': '1. from rgbd.cs.princeton.edu (6.9 GB; agree to its terms) fetch data/SUNRGBD.zip and '
                'data/SUNRGBDtoolbox.zip\n'
                '2. unzip both into DIR, so that DIR/SUNRGBD/kv1 and DIR/SUNRGBDtoolbox/Metadata are there\n'
-               '3. python datasets.py sunrgbd --data_dir DIR',
+               '3. python -m datasets sunrgbd --data_dir DIR',
     'folder': 'your own data: put images/, labels/ and classes.csv into DIR (README, "Your own data")',
     'sample': 'nothing to fetch: the bundled cells are drawn from train.csv',
 }

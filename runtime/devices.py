@@ -6,8 +6,8 @@ import platform
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import device_lib
 
-import networks
-import quiet
+from runtime import quiet
+import utils
 from data import UserError
 
 DEVICES = ('auto', 'cpu', 'gpu')
@@ -68,17 +68,20 @@ def precision(asked, trained_in, device):
 
 
 def check_precision(precision, device):
-    """Raises UserError unless `device` can train in `precision`: it takes the gradients of a small SegNet there."""
+    """Raises UserError unless `device` can train in `precision`: takes the gradient of a small
+    encoder and decoder there."""
     if precision == 'float32':
         return
     config = session_config(device)
     config.allow_soft_placement = False
     try:
         with tf.Graph().as_default(), tf.Session(config=config) as sess, quiet.held_back():
-            images = tf.get_variable('images', [1, 33, 33, 3], initializer=tf.ones_initializer())
-            loss = tf.reduce_sum(networks.build('segnet', images, 2, True, precision=precision))
+            image = tf.get_variable('image', [1, 33, 31, 3], initializer=tf.ones_initializer())
+            x = utils.conv_bn_relu(tf.cast(image, precision), 4, 3, 'conv', is_training=True)
+            x = utils.unpool(*(utils.max_pool_with_argmax(x) + (x,)))
+            loss = tf.reduce_sum(tf.cast(utils.conv(x, 2, 3, 'classifier'), tf.float32))
             sess.run(tf.global_variables_initializer())
-            sess.run(tf.gradients(loss, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES, '.*conv1_1/weights')))
+            sess.run(tf.gradients(loss, image))
     except (tf.errors.OpError, TypeError, ValueError) as error:
         raise UserError('--precision %s: %s with TensorFlow %s cannot (%s); use another, float32 always works'
                         % (precision, device_name(device), tf.__version__, quiet.first_line(error)))

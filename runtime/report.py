@@ -7,8 +7,8 @@ import html
 import os
 import string
 
-import paper
-import runs
+from paper import tables as paper
+from runtime import run as runs
 
 PAGE = string.Template('''<!DOCTYPE html>
 <html lang="en">

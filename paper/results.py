@@ -5,9 +5,9 @@ import re
 import shutil
 
 import data
-import paper
-import report
-import runs
+from paper import tables as paper
+from runtime import report
+from runtime import run as runs
 from data import UserError
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')

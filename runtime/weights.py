@@ -8,10 +8,10 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import caffe
+from runtime import caffe
 import data
-import quiet
-import runs
+from runtime import quiet
+from runtime import run as runs
 import utils
 from data import UserError
 

@@ -24,6 +24,7 @@ def read(data_dir):
     The official split has no validation part: 'val' is every tenth test image, to watch a run by. Scores to publish
     are of split test with `--checkpoint last`, which chooses nothing by it. Trained at 360x480, as the paper.
     """
+    data.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
     pairs = (mat_pairs if toolbox else png_pairs)(data_dir)
     pairs['val'] = pairs['test'][::10]

@@ -16,8 +16,8 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-import devices
-import quiet
+from runtime import devices
+from runtime import quiet
 from data import UserError
 
 Cluster = collections.namedtuple('Cluster', 'hosts index')  # host:port of each process; which one this is, 0 the chief

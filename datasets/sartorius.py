@@ -1,0 +1,45 @@
+"""Sartorius Cell Instance Segmentation (Kaggle 2021) -> `Dataset`."""
+import collections
+import os
+
+import numpy as np
+
+import data
+from data import Dataset
+
+CELLS = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
+CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # told apart by colour-blind readers too
+
+
+def stratified(images):
+    """{image id: (height, width, cells)} -> {cell type: [ids]}, by each image's first cell, in the file's order."""
+    groups = collections.OrderedDict()
+    for name, (_, _, rows) in images.items():
+        groups.setdefault(rows[0][1], []).append(name)
+    return groups
+
+
+def read(data_dir):
+    """Sartorius Cell Instance Segmentation (Kaggle 2021): train.csv and train/ID.png.
+
+    A fifth of each cell type's images, drawn with a fixed seed, is the validation split: it is the same in each run.
+    """
+    data.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
+    path = os.path.join(data_dir, 'train.csv')
+    images = data.read_cells(path, CELLS)
+    examples, rng = {'train': [], 'val': []}, np.random.RandomState(0)
+    for group in stratified(images).values():
+        shuffled = [group[i] for i in rng.permutation(len(group))]
+        held_out = (len(group) + 4) // 5
+        examples['val'] += sorted(shuffled[:held_out])
+        examples['train'] += sorted(shuffled[held_out:])
+
+    def load(split, i):
+        name = examples[split][i]
+        height, width, rows = images[name]
+        image = data.read_image(os.path.join(data_dir, 'train', name + '.png'))
+        data.check_cells_size(path, name, image, height, width)  # before masks of that size are made
+        masks = data.cell_masks(path, height, width, rows)
+        return image, data.cells_label(masks, rows, height, width)
+
+    return Dataset('sartorius', CELLS, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')

@@ -1,0 +1,35 @@
+"""PASCAL VOC 2012 segmentation -> `Dataset`."""
+import os
+
+import data
+from data import Dataset, UserError
+
+CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
+       'pottedplant sheep sofa train tvmonitor').split()
+
+
+def read(data_dir):
+    """PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 void; sizes differ from image to image.
+
+    With SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt (Hariharan et al. 2011) that list trains.
+    Trained at 224x224, as the authors' segnet_pascal.prototxt.
+    """
+    data.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
+    root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),
+                                   data_dir) if os.path.isdir(os.path.join(path, 'ImageSets'))), None)
+    if root is None:
+        raise UserError('--data_dir %s: holds no VOCdevkit/VOC2012/ImageSets; unpack VOCtrainval_11-May-2012.tar '
+                        'there' % data_dir)
+    lists = os.path.join(root, 'ImageSets', 'Segmentation')
+    augmented = os.path.exists(os.path.join(lists, 'trainaug.txt'))
+    sources = {'train': ('trainaug', 'SegmentationClassAug') if augmented else ('train', 'SegmentationClass'),
+               'val': ('val', 'SegmentationClass')}
+    examples = {split: data.read_names(os.path.join(lists, name + '.txt')) for split, (name, _) in sources.items()}
+
+    def load(split, i):
+        name = examples[split][i]
+        image = data.read_image(os.path.join(root, 'JPEGImages', name + '.jpg'))
+        return image, data.read_label(os.path.join(root, sources[split][1], name + '.png'))
+
+    colors = [data.voc_color(i) for i in range(len(CLASSES))]
+    return Dataset('voc2012', CLASSES, colors, (224, 224), examples, load, 'predictions.png')
