@@ -33,7 +33,7 @@ def ours(**settings):
     return worker.Worker([sys.executable, os.path.join(HERE, 'measure.py'), json.dumps(settings)])
 
 
-def measure_apart(repeats=50, **settings):
+def measure_in_subprocess(repeats=50, **settings):
     """One network in a process of its own: dict of `seconds` of each of `repeats` runs, and peak `memory` in bytes.
 
     The memory is that above the process after its imports; None on a GPU. MemoryError where there is not enough.

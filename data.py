@@ -84,7 +84,7 @@ def rle_encode(mask):
 # ---------------------------------------------------------------- files
 
 @contextlib.contextmanager
-def whole(path):
+def atomic_write(path):
     """Gives the name of a file to write, which becomes `path` when it is done; one that is not done is removed."""
     part = path + '.part'
     try:

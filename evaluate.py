@@ -212,7 +212,7 @@ def evaluate(args):
     with tf.Graph().as_default():
         scorings = [scoring_graph(dataset, split, flags, args.batch_size, args.bn, i > 0, samples)
                     for i, split in enumerate(args.split)]
-        given = weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name)
+        given = weights.match_all_variables(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name)
         with tf.Session(config=devices.session_config(args.device)) as sess:
             weights.load_into(sess, given)
             print('%s: %s, batch norm by %s statistics, %s, %s'

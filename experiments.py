@@ -196,8 +196,8 @@ def cost(args, model, training=False, batch_size=1):
                                              devices.device_name(args.device))
     costs = runs.read_json(path) if os.path.exists(path) else {}
     if key not in costs:
-        got = benchmark.measure_apart(model=model, height=360, width=480, batch_size=batch_size, training=training,
-                                      device=args.device, repeats=args.repeats)
+        got = benchmark.measure_in_subprocess(model=model, height=360, width=480, batch_size=batch_size,
+                                              training=training, device=args.device, repeats=args.repeats)
         megabytes = got['memory'] and got['memory'] / 1e6
         runs.update_json(path, {key: {'ms': 1000 * float(np.mean(got['seconds'])), 'MB': megabytes}})
     return runs.read_json(path)[key]

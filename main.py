@@ -263,7 +263,7 @@ def train(args):
         start, fetches = training_graph(args, dataset, balance, total, towers)
         validation = evaluate.scoring_graph(dataset, 'val', flags, args.batch_size, reuse=True)
         model_variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-        given, fresh = weights.fitting(values, model_variables, len(dataset.class_names), flag)
+        given, fresh = weights.match_variables(values, model_variables, len(dataset.class_names), flag)
         saver = tf.train.Saver(max_to_keep=3)
         best_saver = tf.train.Saver(model_variables, max_to_keep=1)
         init = tf.global_variables_initializer()
@@ -278,7 +278,7 @@ def train(args):
             if step == 0 and given:
                 weights.load_into(sess, given)
                 print('%s: %d variables set; as initialized: %s' % (flag, len(given), ', '.join(fresh) or 'none'))
-            write_config(folder, flags, dataset, balance, runs.circumstances(device), step)
+            write_config(folder, flags, dataset, balance, runs.provenance(device), step)
             os.makedirs(os.path.join(folder, 'best'), exist_ok=True)
             log = runs.Log(folder, step, graph)
             bar = tqdm.tqdm(total=total, initial=step, unit='step', disable=None, dynamic_ncols=True)
@@ -312,7 +312,7 @@ def train(args):
     return folder
 
 
-def write_config(folder, flags, dataset, balance, circumstances, step):
+def write_config(folder, flags, dataset, balance, provenance, step):
     """config.json: what the run is; each start of it is one of `starts`."""
     path = os.path.join(folder, 'config.json')
     config = runs.read_config(folder) if os.path.exists(path) else {'starts': []}
@@ -323,7 +323,7 @@ def write_config(folder, flags, dataset, balance, circumstances, step):
             raise UserError('%s: the data or the class weights changed since the run began: %s was %s, is %s; bring '
                             'back the old ones, or give another --output' % (path, name, config[name], made_of[name]))
     config.update(made_of, flags=flags, colors=[list(color) for color in dataset.colors])
-    config['starts'].append(dict(circumstances, step=step))
+    config['starts'].append(dict(provenance, step=step))
     runs.write_json(path, config)
 
 

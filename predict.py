@@ -113,11 +113,11 @@ def predictor(sess, flags, loaded, class_names, samples, name):
     images_ph = tf.placeholder(tf.uint8, [1, None, None, 3], 'image')
     size_ph = tf.placeholder(tf.int32, [1, 2], 'size')
     ids, _, variance = networks.prediction_graph(flags, images_ph, len(class_names), size_ph, samples=samples)
-    weights.load_into(sess, weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name))
+    weights.load_into(sess, weights.match_all_variables(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name))
     return Predictor(sess, images_ph, size_ph, ids[0], variance[0], flags)
 
 
-def label(model, image, max_side=None):
+def predict_image(model, image, max_side=None):
     """uint8 RGB [h, w, 3] -> ids uint8 [h, w] and the samples' variance float32 [h, w]."""
     height, width = image.shape[:2]
     scale = min(1.0, max_side / float(max(height, width))) if max_side else 1.0
@@ -134,7 +134,7 @@ def label(model, image, max_side=None):
 def write_png(path, rgb_or_ids):
     """uint8 [h, w, 3] RGB or [h, w] -> PNG, whole or not at all."""
     array = rgb_or_ids[:, :, ::-1] if rgb_or_ids.ndim == 3 else rgb_or_ids
-    with data.whole(path) as part, open(part, 'wb') as file:
+    with data.atomic_write(path) as part, open(part, 'wb') as file:
         file.write(cv2.imencode('.png', array)[1].tobytes())
 
 
@@ -192,7 +192,7 @@ def label_video(model, source, path, config, max_side):
                 if not there:
                     break
                 image = np.ascontiguousarray(frame[:, :, ::-1])
-                ids, _ = label(model, image, max_side)
+                ids, _ = predict_image(model, image, max_side)
                 shown = plots.overlay(image, plots.colored(ids, colors))
                 speed = (count + 1) / (time.time() - began)
                 shown = cv2.putText(np.ascontiguousarray(shown[:, :, ::-1]), '%.1f images/s' % speed, (8, 20),
@@ -256,7 +256,8 @@ def export(args, flags, class_names, loaded):
         sizes = tf.tile(shape[None, 1:3], [shape[0], 1])
         flags = dict(flags, precision='float32')
         ids, probabilities, _ = networks.prediction_graph(flags, seen, len(class_names), sizes)
-        weights.load_into(sess, weights.complete(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), args.run))
+        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+        weights.load_into(sess, weights.match_all_variables(loaded, variables, args.run))
         outputs = [tf.identity(ids, 'ids'), tf.identity(probabilities, 'probabilities')]
         frozen = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, [out.op.name for out in outputs])
     with tf.Graph().as_default(), tf.Session() as sess:
@@ -309,7 +310,7 @@ def predict(args):
                     print('%s: %d frames, %.1f images/s' % (path, frames, speed))
                     continue
                 image = data.read_image(path)
-                ids, variance = label(model, image, args.max_side)
+                ids, variance = predict_image(model, image, args.max_side)
             except UserError as error:
                 faults.append(str(error))
                 continue

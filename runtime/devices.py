@@ -18,7 +18,7 @@ PRECISION_HELP = "what the layers compute in (default: the run's, or float32 whe
 def gpus():
     """Descriptions of the GPUs that TensorFlow sees; it is asked once."""
     config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
-    with quiet.held_back():
+    with quiet.suppress_stderr():
         devices = device_lib.list_local_devices(config)
     return [device.physical_device_desc for device in devices if device.device_type == 'GPU']
 
@@ -75,7 +75,7 @@ def check_precision(precision, device):
     config = session_config(device)
     config.allow_soft_placement = False
     try:
-        with tf.Graph().as_default(), tf.Session(config=config) as sess, quiet.held_back():
+        with tf.Graph().as_default(), tf.Session(config=config) as sess, quiet.suppress_stderr():
             image = tf.get_variable('image', [1, 33, 31, 3], initializer=tf.ones_initializer())
             x = utils.conv_bn_relu(tf.cast(image, precision), 4, 3, 'conv', is_training=True)
             x = utils.unpool(*(utils.max_pool_with_argmax(x) + (x,)))

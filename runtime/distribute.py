@@ -115,7 +115,7 @@ def farewells(count):
 
 def listen(cluster, config):
     """The server of this process."""
-    with quiet.held_back():
+    with quiet.suppress_stderr():
         return tf.train.Server({'worker': cluster.hosts}, 'worker', cluster.index, config=config)
 
 
@@ -131,7 +131,7 @@ def session(cluster, config, farewell):
     sess = tf.Session(server.target, config=config)
     enqueue, _, size = farewell
     try:
-        with quiet.held_back():
+        with quiet.suppress_stderr():
             sess.run(size)  # comes back when all are there
         watch(cluster.hosts[1:])
         yield sess
@@ -159,7 +159,7 @@ def lend(cluster, config):
             _, dequeue, size = farewells(len(cluster.hosts) - 1)
             with tf.Session('grpc://' + cluster.hosts[0]) as sess:
                 try:
-                    with quiet.held_back():
+                    with quiet.suppress_stderr():
                         sess.run(size)
                     sess.run(dequeue)
                 except tf.errors.OpError:

@@ -7,7 +7,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from data import IGNORE, whole
+from data import IGNORE, atomic_write
 
 matplotlib.use('Agg')  # no screen needed
 from matplotlib import pyplot as plt  # noqa: E402
@@ -17,7 +17,7 @@ PANEL_ROWS = 4  # examples in predictions.png
 
 def save(figure, path):
     """Writes a figure whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format='png', dpi=100, bbox_inches='tight')
     plt.close(figure)
 

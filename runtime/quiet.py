@@ -13,7 +13,7 @@ warnings.filterwarnings('ignore', category=FutureWarning)  # 1.15 with NumPy 1.1
 
 
 @contextlib.contextmanager
-def held_back():
+def suppress_stderr():
     """Within, standard error is kept; afterwards its warnings and errors are shown if the machine has a GPU driver.
 
     Without one they tell of CUDA libraries that are not there and not needed.
@@ -37,7 +37,7 @@ def held_back():
 if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # in a script, until cli.main: no traceback of imports half done
 
-with held_back():
+with suppress_stderr():
     import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)

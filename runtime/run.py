@@ -50,7 +50,7 @@ def locked(folder):
 
 def write_text(path, text):
     """Writes whole or not at all, so that a killed run leaves no half file."""
-    with data.whole(path) as part, open(part, 'w', encoding='utf-8') as f:
+    with data.atomic_write(path) as part, open(part, 'w', encoding='utf-8') as f:
         f.write(text)
 
 
@@ -83,7 +83,7 @@ def write_table(path, title, note, found):
     return text
 
 
-def damaged(path, what):
+def corrupt_file_error(path, what):
     """UserError for a file of a run folder that is not as it was written."""
     return UserError('%s: %s; restore the file, or train again into another --output' % (path, what))
 
@@ -93,9 +93,9 @@ def read_json(path):
     try:
         value = json.loads(data.read_bytes(path).decode('utf-8'))
     except (ValueError, RecursionError) as error:
-        raise damaged(path, 'not JSON (%s)' % error)
+        raise corrupt_file_error(path, 'not JSON (%s)' % error)
     if not isinstance(value, dict):
-        raise damaged(path, 'holds no JSON object')
+        raise corrupt_file_error(path, 'holds no JSON object')
     return value
 
 
@@ -115,7 +115,7 @@ def read_config(run):
     flags = config.get('flags')
     needed = 'dataset data_dir model input fit height width batch_size seed dropout precision class_weights'
     if not isinstance(flags, dict) or not set(needed.split()) <= set(flags):
-        raise damaged(path, 'lacks the flags of a run')
+        raise corrupt_file_error(path, 'lacks the flags of a run')
     for names, fits in (('height width batch_size', lambda x: type(x) is int and 0 < x <= cli.MAX_SIDE),
                         ('seed', lambda x: type(x) is int and 0 <= x < 1 << 32),
                         ('dropout', lambda x: isinstance(x, (int, float)) and 0 <= x < 1),
@@ -124,21 +124,21 @@ def read_config(run):
                         ('data_dir', lambda x: x is None or isinstance(x, str))):
         for name in names.split():
             if not fits(flags[name]):
-                raise damaged(path, 'flag %s is %r' % (name, str(flags[name])[:60]))
+                raise corrupt_file_error(path, 'flag %s is %r' % (name, str(flags[name])[:60]))
     classes, colors = config.get('class_names'), config.get('colors')
     if not isinstance(classes, list) or not 2 <= len(classes) <= 254 or not all(
             isinstance(c, str) and c.isprintable() for c in classes):
-        raise damaged(path, 'class_names is no list of names')
+        raise corrupt_file_error(path, 'class_names is no list of names')
     if not isinstance(colors, list) or len(colors) != len(classes) or not all(
             isinstance(c, list) and len(c) == 3 and all(type(x) is int and 0 <= x <= 255 for x in c) for c in colors):
-        raise damaged(path, 'colors must be one [red, green, blue] a class')
+        raise corrupt_file_error(path, 'colors must be one [red, green, blue] a class')
     starts, balance = config.setdefault('starts', []), config.get('class_weights', [1.0] * len(classes))
     if not isinstance(starts, list) or not all(isinstance(s, dict) and isinstance(s.get(k), str) for s in starts
                                                for k in ('command', 'revision', 'device')):
-        raise damaged(path, 'starts must be a list, with command, revision and device')
+        raise corrupt_file_error(path, 'starts must be a list, with command, revision and device')
     if not isinstance(balance, list) or len(balance) != len(classes) or not all(
             isinstance(x, (int, float)) for x in balance):
-        raise damaged(path, 'class_weights must be one number a class')
+        raise corrupt_file_error(path, 'class_weights must be one number a class')
     return config
 
 
@@ -305,7 +305,7 @@ def revision():
         return 'unknown'
 
 
-def circumstances(device):
+def provenance(device):
     """What a run was made by: command, revision, versions, device, time."""
     return {'command': cli.command(), 'revision': revision(), 'device': device, 'python': platform.python_version(),
             'tensorflow': tf.__version__, 'numpy': np.__version__, 'pid': os.getpid(),

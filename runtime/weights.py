@@ -110,7 +110,7 @@ def publish(folder, run, sess, variables, step):
     """
     os.makedirs(folder, exist_ok=True)
     values = {variable.op.name.split('/', 1)[1]: value for variable, value in zip(variables, sess.run(variables))}
-    with data.whole(os.path.join(folder, 'weights.npz')) as part, open(part, 'wb') as file:
+    with data.atomic_write(os.path.join(folder, 'weights.npz')) as part, open(part, 'wb') as file:
         np.savez_compressed(file, **{name: value.astype(np.float16) if value.ndim == 4 else value
                                      for name, value in values.items()})
     runs.publish_config(folder, run, step)
@@ -123,7 +123,7 @@ def load(path, which='best'):
     return caffemodel(path) if path.endswith('.caffemodel') else of_run(path, which)
 
 
-def fitting(values, variables, num_classes, flag):
+def match_variables(values, variables, num_classes, flag):
     """Pairs `values` with `variables` by name; UserError, which begins with `flag`, where they do not fit.
 
     Where `values` were made for another number of classes, the classifier stays as it is initialized.
@@ -155,9 +155,9 @@ def load_into(sess, given):
         variable.load(value, sess)
 
 
-def complete(loaded, variables, flag):
-    """As `fitting`, for weights that must set every one of `variables`; returns the list of (variable, array)."""
-    given, fresh = fitting(loaded.values, variables, 0, flag)
+def match_all_variables(loaded, variables, flag):
+    """Pairs every one of `variables` with its array: as `match_variables`, but UserError where a variable lacks one."""
+    given, fresh = match_variables(loaded.values, variables, 0, flag)
     if fresh:
         raise UserError('%s: lacks %s' % (flag, fresh[0]))
     return given

@@ -64,7 +64,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
 def test_seeds_differ_and_one_seed_does_not(camvid_folder, tmp_path, monkeypatch):
     flags = ['--rows', 'Bilinear-Interpolation']
-    monkeypatch.setattr(experiments.benchmark, 'measure_apart', lambda **_: {'seconds': [0.1], 'memory': 1e6})
+    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', lambda **_: {'seconds': [0.1], 'memory': 1e6})
     rows = run(camvid_folder, str(tmp_path / 'a'), '--seeds', '2', *flags)
     assert '+-' in rows[0]['val mIoU'] and '+- 0.0' not in rows[0]['train mIoU']
     scores = [main.runs.read_json(os.path.join(str(tmp_path / 'a'), 'bilinear-interpolation-median-seed%d' % seed,
@@ -119,7 +119,7 @@ def test_table6_measures(tmp_path, monkeypatch):
         asked.append((settings['model'], settings['training'], settings['batch_size']))
         return {'seconds': [0.1, 0.3] if settings['training'] else [0.05], 'memory': 5e6}
 
-    monkeypatch.setattr(experiments.benchmark, 'measure_apart', measured)
+    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', measured)
     experiments.run(experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet']))
     with open(str(tmp_path / 'table.csv')) as f:
         row, = csv.DictReader(f)

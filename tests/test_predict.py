@@ -50,7 +50,8 @@ def test_results_of_a_picture(run, tmp_path):
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
         graph = predict.networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
-        for variable, value in predict.weights.complete(predict.weights.load(run), tf.global_variables(), run):
+        loaded = predict.weights.load(run)
+        for variable, value in predict.weights.match_all_variables(loaded, tf.global_variables(), run):
             variable.load(value, sess)
         expected, probabilities = sess.run(graph[:2])
     np.testing.assert_array_equal(ids, expected[0])

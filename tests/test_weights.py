@@ -47,7 +47,7 @@ def test_vgg16_is_the_same_function(graph, tmp_path):
             np.testing.assert_array_equal(values['%s/%s' % (layer, kind)], value)
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
     networks.build('segnet', tf.constant(images), 4, is_training=False)
-    given, fresh = weights.fitting(values, tf.global_variables(), 4, '--vgg16')
+    given, fresh = weights.match_variables(values, tf.global_variables(), 4, '--vgg16')
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         for variable, value in given:
@@ -115,10 +115,10 @@ def test_fitting_refuses_other_shapes(graph):
     networks.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 5, is_training=False)
     variables = tf.global_variables()
     with pytest.raises(UserError, match=r'FILE: conv2/weights has shape \[3, 3, 64, 64\], this network has \[7, 7'):
-        weights.fitting({'conv2/weights': np.zeros((3, 3, 64, 64))}, variables, 5, 'FILE')
+        weights.match_variables({'conv2/weights': np.zeros((3, 3, 64, 64))}, variables, 5, 'FILE')
     with pytest.raises(UserError, match='FILE: conv_classifier/biases has shape'):
-        weights.fitting({'conv_classifier/biases': np.zeros((1, 5))}, variables, 5, 'FILE')
-    given, fresh = weights.fitting({'conv_classifier/biases': np.ones(11)}, variables, 5, 'FILE')
+        weights.match_variables({'conv_classifier/biases': np.zeros((1, 5))}, variables, 5, 'FILE')
+    given, fresh = weights.match_variables({'conv_classifier/biases': np.ones(11)}, variables, 5, 'FILE')
     assert not given and 'conv_classifier/biases' in fresh
 
 
@@ -179,7 +179,7 @@ def test_caffemodel_is_the_same_function(graph, tmp_path, old):
     path = write_caffemodel(str(tmp_path / 'a.caffemodel'), layers, old)
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
     networks.build('segnet-basic', tf.constant(images), 11, is_training=False, input_norm='raw')
-    given = weights.complete(weights.load(path), tf.global_variables(), 'FILE')
+    given = weights.match_all_variables(weights.load(path), tf.global_variables(), 'FILE')
     assert len(given) == 8 * 6 + 2
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -218,7 +218,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
     def refused(said):
         with pytest.raises(UserError, match=said):
-            weights.complete(weights.load(path), tf.global_variables(), 'FILE')
+            weights.match_all_variables(weights.load(path), tf.global_variables(), 'FILE')
 
     write_caffemodel(path, layers[:-1])
     refused('FILE: lacks conv_classifier/biases')
