@@ -1,17 +1,19 @@
-"""Pictures: loss curves, panels of image, truth and prediction with a legend. NumPy, OpenCV and matplotlib only."""
+"""Pictures: loss curves, panels of image, truth and prediction with a legend. NumPy, Pillow and Matplotlib only."""
 import collections
 import os
 import textwrap
 
-import cv2
 import matplotlib
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from data import IGNORE, atomic_write
 
 matplotlib.use('Agg')  # no screen needed
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import ft2font, pyplot as plt  # noqa: E402
 
+FONT = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
+GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points
 PANEL_ROWS = 4  # examples in predictions.png
 
 
@@ -22,9 +24,14 @@ def save(figure, path):
     plt.close(figure)
 
 
+def drawable(text):
+    """Escapes the characters that DejaVu Sans has no glyph for: two Chinese ones become \\u80cc\\u666f."""
+    return ''.join(c if ord(c) in GLYPHS else c.encode('ascii', 'backslashreplace').decode() for c in text)
+
+
 def plain(text):
-    """A name as matplotlib shall draw it: dollars begin no formula, and what is no character is '?'."""
-    return text.encode('utf-8', 'replace').decode().replace('$', r'\$')
+    """Text that Matplotlib draws as it stands: drawable characters, and dollars that begin no formula."""
+    return drawable(text).replace('$', r'\$')
 
 
 def loss_curves(log, path):
@@ -124,23 +131,31 @@ def overlay(image, colored_label):
 
 
 def with_legend(picture, class_names, colors, shown):
-    """uint8 RGB [h, w, 3] -> the same with the names and colours of the classes `shown` in rows below."""
-    width, row, x, y = max(picture.shape[1], 160), 18, 4, 0
+    """Adds rows with the colours and names of the classes `shown` below an image.
+
+    Args:
+      picture: uint8 RGB [h, w, 3].
+    Returns:
+      uint8 RGB, wider than `picture` where a name needs it.
+    """
+    font, row = ImageFont.truetype(FONT, 11), 18
+    names = [drawable(class_names[class_id]) for class_id in shown]
+    widths = [24 + int(np.ceil(font.getlength(name))) for name in names]
+    width = max([picture.shape[1], 160] + widths)
+    x, y = 4, picture.shape[0]
     places = []
-    for class_id in shown:
-        needed = 20 + 8 * len(class_names[class_id])
+    for needed in widths:
         if x + needed > width and x > 4:
             x, y = 4, y + row
-        places.append((class_id, x, y))
+        places.append((x, y))
         x += needed
-    legend = np.full((y + row, width, 3), 255, np.uint8)
-    for class_id, x, y in places:
-        cv2.rectangle(legend, (x, y + 4), (x + 10, y + 14), colors[class_id], -1)
-        cv2.putText(legend, class_names[class_id], (x + 14, y + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1,
-                    cv2.LINE_AA)
-    out = np.full((picture.shape[0] + legend.shape[0], width, 3), 255, np.uint8)
-    out[:picture.shape[0], :picture.shape[1]], out[picture.shape[0]:] = picture, legend
-    return out
+    out = Image.new('RGB', (width, y + row), 'white')
+    out.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(out)
+    for class_id, name, (x, y) in zip(shown, names, places):
+        draw.rectangle((x, y + 4, x + 10, y + 14), fill=tuple(int(c) for c in colors[class_id]))
+        draw.text((x + 14, y + 9), name, font=font, fill='black', anchor='lm')
+    return np.array(out)
 
 
 def panel_examples(dataset, split):
