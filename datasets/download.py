@@ -1,32 +1,26 @@
-"""Fetches the data sets that need no account: resumes broken transfers, checks, and unpacks safely.
+"""Downloads the data sets that need no account, checks them and unpacks them; prints the steps for the others.
 
-`python -m datasets camvid --data_dir DIR --download` ends here. NumPy and TensorFlow are not needed.
+`python -m datasets camvid --data_dir DIR --download` ends here.
 """
 import collections
-import functools
 import hashlib
-import http.client
 import os
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 
-import tqdm
+import pooch
+import requests
 
 from data import UserError
 
-BLOCK = 1 << 20
-TRIES = 5  # connections in a row that bring nothing new
-PAUSE = 2  # seconds before the next, longer from try to try
-
-# part: the folder of the archive that is wanted; what it holds goes to `into` below --data_dir.
-# md5: of the archive, or None where its host may pack it anew; contents: {folder: (files, bytes, SHA-256 or None)}.
+# part: folder inside the archive whose contents are moved to the folder `into` below --data_dir.
+# md5: of the archive; None where the host may compress the archive again, then `contents` is checked instead:
+#     {folder: (number of files, total bytes, SHA-256 or None)}.
 Source = collections.namedtuple('Source', 'url part into md5 contents')
 COMMIT = 'fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5'
 SOURCES = {
@@ -51,147 +45,94 @@ BY_HAND = {
                'data/SUNRGBDtoolbox.zip\n'
                '2. unzip both into DIR, so that DIR/SUNRGBD/kv1 and DIR/SUNRGBDtoolbox/Metadata are there\n'
                '3. python -m datasets sunrgbd --data_dir DIR',
-    'folder': 'your own data: put images/, labels/ and classes.csv into DIR (README, "Your own data")',
+    'folder': 'your own data: put images/, labels/ and classes.csv into DIR (docs/data.md)',
     'sample': 'nothing to fetch: the bundled cells are drawn from train.csv',
 }
 
 
-def fetch(url, path):
-    """Downloads `url` into `path`, going on from `path` as it stands; breaks of the connection are mended.
+def check_members(path):
+    """Raises UserError for an archive member outside the archive's folder, a link or a device.
 
-    Raises UserError when TRIES connections in a row brought nothing; the file keeps what came.
+    Python's own tarfile writes such members before version 3.14.
     """
-    failed = most = 0  # connections in a row without gain; bytes at the best of times
-    while True:
-        have = os.path.getsize(path) if os.path.exists(path) else 0
-        request = urllib.request.Request(url, headers={'Range': 'bytes=%d-' % have} if have else {})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                resumes = response.status == 206
-                have = have if resumes else 0  # the host may not know ranges: then it sends all anew
-                length = response.headers.get('Content-Length')
-                total = have + int(length) if length else None
-                with open(path, 'ab' if resumes else 'wb') as file, tqdm.tqdm(
-                        desc=os.path.basename(url), total=total, initial=have, unit='B', unit_scale=True,
-                        disable=None) as bar:
-                    for block in iter(lambda: response.read(BLOCK), b''):
-                        file.write(block)
-                        bar.update(len(block))
-            if total is None or os.path.getsize(path) >= total:
-                return
-            reason = 'the connection broke off'
-        except urllib.error.HTTPError as error:
-            if error.code == 416 and have:  # nothing is left to send
-                return
-            raise UserError('%s: the host answers %d %s; fetch it by hand, or try again later'
-                            % (url, error.code, error.reason))
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, 'reason', None) or error
-        size = os.path.getsize(path) if os.path.exists(path) else 0
-        failed, most = (0, size) if size > most else (failed + 1, most)
-        if failed >= TRIES:
-            raise UserError('%s: %s; the same command goes on from byte %d' % (url, reason, size))
-        time.sleep(PAUSE * failed)
-
-
-def md5(path):
-    """Hexadecimal MD5 of a file."""
-    digest = hashlib.md5()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(BLOCK), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def members(archive):
-    """Opened zip or tar -> [(name, size, opener)] of its files; UserError for anything that could leave the folder."""
-    found = []
-    for member in archive.infolist() if isinstance(archive, zipfile.ZipFile) else archive.getmembers():
-        if isinstance(archive, zipfile.ZipFile):
-            name, size, kind = member.filename, member.file_size, stat.S_IFMT(member.external_attr >> 16)
-            is_folder, is_file = name.endswith('/'), kind in (0, stat.S_IFREG)
-            opener = functools.partial(archive.open, member)
-        else:
-            name, size, is_folder, is_file = member.name, member.size, member.isdir(), member.isfile()
-            opener = functools.partial(archive.extractfile, member)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = [(member.filename, stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR))
+                       for member in archive.infolist()]
+    else:
+        with tarfile.open(path) as archive:
+            members = [(member.name, member.isfile() or member.isdir()) for member in archive]
+    for name, is_plain in members:
         parts = name.replace('\\', '/').rstrip('/').split('/')
-        if '..' in parts or '' in parts or ':' in name:  # an empty part: a path that begins with, or holds, a '//'
+        if '..' in parts or '' in parts or ':' in name:  # an empty part: the path begins with or holds '//'
             raise UserError('%r leads out of the folder' % name[:100])
-        if not (is_folder or is_file):
+        if not is_plain:
             raise UserError('%r is a link or a device, not a file' % name[:100])
-        if not is_folder:
-            found.append((name, size, opener))
-    return found
 
 
-def unpack(path, part, folder):
-    """Unpacks what lies below `part` in the zip or tar `path` into `folder`.
+def fetch(source, folder):
+    """Downloads the archive of `source` into `folder` and unpacks it -> path of the wanted part.
 
-    Every member is looked at before the first is written. Raises UserError for an archive that is damaged, holds an
-    absolute path, a path with '..', a link or a device, or more than the disk has room for.
+    Raises UserError for a host that does not answer, another checksum, and an archive that is damaged or unsafe.
     """
+    pooch.get_logger().setLevel('WARNING')
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
     try:
-        with (zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path)) as archive:
-            wanted = [(name[len(part) + 1:], size, opener) for name, size, opener in members(archive)
-                      if name.startswith(part + '/')]
-            if not wanted:
-                raise UserError('holds no folder %s' % part)
-            if sum(size for _, size, _ in wanted) > shutil.disk_usage(folder).free:
-                raise UserError('is larger than the room on the disk')
-            for name, _, opener in tqdm.tqdm(wanted, desc='unpacking', unit='file', disable=None):
-                target = os.path.join(folder, name)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                with opener() as source, open(target, 'wb') as file:
-                    shutil.copyfileobj(source, file, BLOCK)
+        path = pooch.retrieve(source.url, source.md5 and 'md5:' + source.md5, 'archive', folder, downloader=downloader)
+        check_members(path)
+        unpack = pooch.Unzip if zipfile.is_zipfile(path) else pooch.Untar
+        unpack([source.part], 'unpacked')(path, 'download', None)
+        wanted = os.path.join(folder, 'unpacked', *source.part.split('/'))
+        if not os.path.isdir(wanted):
+            raise UserError('the archive holds no folder %s' % source.part)
+        return wanted
+    except requests.RequestException as error:
+        raise UserError('%s: the download failed (%s); try again later' % (source.url, error))
     except UserError as error:
-        raise UserError('%s: refused, %s' % (path, error))
+        raise UserError('%s: refused, %s' % (source.url, error))
+    except ValueError:  # pooch's word for another hash
+        raise UserError('%s: refused, the MD5 is not %s; the same command fetches the archive again'
+                        % (source.url, source.md5))
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UserError('%s: refused, the archive is damaged (%s); the same command fetches it again' % (path, error))
+        raise UserError('%s: refused, the archive is damaged (%s); the same command fetches the archive again'
+                        % (source.url, error))
 
 
 def check_contents(folder, contents):
-    """Raises UserError unless each folder holds the files that `contents` says: number, bytes, SHA-256."""
-    for name, (files, size, sha256) in contents.items():
-        digest, found, total = hashlib.sha256(), 0, 0
-        inside = os.path.join(folder, name)
-        for file in sorted(os.listdir(inside)) if os.path.isdir(inside) else []:
-            with open(os.path.join(inside, file), 'rb') as f:
+    """Raises UserError unless each folder holds the number of files, the bytes and the SHA-256 of `contents`."""
+    for name, expected in contents.items():
+        digest = hashlib.sha256()
+        size = 0
+        names = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
+        for file in names:
+            with open(os.path.join(folder, name, file), 'rb') as f:
                 content = f.read()
             digest.update(file.encode() + b'\0' + hashlib.sha256(content).digest())
-            found, total = found + 1, total + len(content)
-        if (found, total) != (files, size) or sha256 not in (None, digest.hexdigest()):
-            raise UserError('%s: holds %d files of %d bytes with another checksum than the %d files of %d bytes that '
-                            'are expected' % (name, found, total, files, size))
+            size += len(content)
+        if (len(names), size) != expected[:2] or expected[2] not in (None, digest.hexdigest()):
+            raise UserError('%s: the archive holds %d files of %d bytes; expected %d files of %d bytes and SHA-256 %s'
+                            % ((name, len(names), size) + expected))
 
 
 def download(name, data_dir):
-    """Fetches and unpacks data set `name` into `data_dir`, whole or not at all; a broken transfer is kept."""
+    """Downloads data set `name` into the empty folder `data_dir`, all of it or nothing."""
     if name not in SOURCES:
         print(BY_HAND[name])
         raise UserError('--download: %s cannot be fetched for you; the steps are printed above' % name)
     source = SOURCES[name]
     if not data_dir:
         raise UserError('--data_dir: name the folder to download %s into' % name)
-    target = os.path.join(data_dir, source.into) if source.into else data_dir
+    target = os.path.normpath(os.path.join(data_dir, source.into))
     if os.path.isdir(target) and any(not file.endswith('.part') for file in os.listdir(target)):
         raise UserError('--data_dir %s: %s holds files already; name an empty or a new folder, or leave out --download'
                         % (data_dir, target))
     os.makedirs(data_dir, exist_ok=True)
-    archive = os.path.join(data_dir, os.path.basename(source.url) + '.part')
-    fetch(source.url, archive)
-    unpacked = tempfile.mkdtemp(suffix='.part', dir=data_dir)
+    folder = tempfile.mkdtemp(suffix='.part', dir=data_dir)
     try:
-        if source.md5 and md5(archive) != source.md5:
-            raise UserError('%s: refused, its MD5 is %s, expected %s; the same command fetches it again'
-                            % (source.url, md5(archive), source.md5))
-        unpack(archive, source.part, unpacked)
-        check_contents(unpacked, source.contents)
+        wanted = fetch(source, folder)
+        check_contents(wanted, source.contents)
         os.makedirs(target, exist_ok=True)
-        for file in os.listdir(unpacked):
-            os.replace(os.path.join(unpacked, file), os.path.join(target, file))
-        os.remove(archive)
-    except UserError:
-        os.remove(archive)  # another try is to fetch another
-        raise
+        for file in os.listdir(wanted):
+            os.replace(os.path.join(wanted, file), os.path.join(target, file))
     finally:
-        shutil.rmtree(unpacked)
+        shutil.rmtree(folder)
