@@ -1,5 +1,4 @@
-"""Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test
-"""
+"""Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
 from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
@@ -23,19 +22,25 @@ import utils
 from runtime import weights
 from data import UserError
 
-Scoring = collections.namedtuple('Scoring', 'initializer images labels predictions sizes')
+Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes')
 
 
-def scoring_graph(dataset, split, flags, batch_size, bn='moving', reuse=False, samples=0):
-    """Batches of `split` and their predictions by the run of `flags`, at the labels' own sizes -> Scoring."""
+def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse=False, samples=0) -> Scoring:
+    """Builds the prediction graph over the batches of `split`; predictions have the labels' own sizes.
+
+    Args:
+      flags: the run's flags, as in config.json.
+      reuse: take the variables of an earlier graph.
+      samples: samples of Monte-Carlo dropout, as `networks.prediction_graph`.
+    """
     initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
                                                                  1 if samples else batch_size, flags['fit'])
-    predictions, _, _ = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, bn, reuse, samples)
-    return Scoring(initializer, images, labels, predictions, sizes)
+    predictions, _, _ = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, reuse, samples)
+    return Scoring(initializer, labels, predictions, sizes)
 
 
 def predictions_of_split(sess, scoring):
-    """Yields (i, label, prediction), uint8 [h, w] of the label's own size, for each example in order."""
+    """Yields (example index, label, prediction) in order; both are uint8 [h, w] of the label's own size."""
     sess.run(scoring.initializer)
     i = 0
     while True:
@@ -48,34 +53,38 @@ def predictions_of_split(sess, scoring):
             i += 1
 
 
-def score_split(sess, scoring, num_classes, panel=(), bf_images=0, bf_form='matching', extremes=0):
-    """One pass over the split.
+def score_split(predictions, num_classes: int, panel=(), bf_images=0, num_extremes=0):
+    """Scores one pass over a split.
 
     Args:
-      panel: examples whose predictions are wanted.
-      bf_images: examples that BF is taken over, the first ones.
-      bf_form: as `metrics.boundary_f1`.
-      extremes: how many of the best, and as many of the worst, predictions are wanted.
+      predictions: iterable of (example index, label, prediction), as from `predictions_of_split`.
+      panel: indices of the examples whose predictions are returned.
+      bf_images: number of examples, from the first on, that BF is averaged over.
+      num_extremes: number of best predictions, and of worst predictions, that are returned.
     Returns:
       scores: dict as from `metrics.scores`, with confusion (rows the truth), BF and bf_images.
-      shown: {i: uint8 prediction [h, w]} for the examples `panel`, at their labels' own sizes.
-      ends: list of (mIoU of the image, i, prediction), the best first, then the worst.
+      shown: {index: uint8 prediction [h, w]} of the examples in `panel`.
+      extremes: list of (mIoU of the image, index, prediction), the best first, then the worst.
     """
-    counts, shown, bf, ends = np.zeros((num_classes, num_classes), np.int64), {}, [], []
-    for i, label, prediction in predictions_of_split(sess, scoring):
-        one = metrics.confusion(label, prediction, num_classes)
-        counts += one
-        if extremes:
-            ends.append((metrics.scores(one)['mIoU'] or 0.0, i, prediction))
-            ends = sorted(ends, key=lambda end: (-end[0], end[1]))
-            ends = ends[:extremes] + ends[extremes:][-extremes:]
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    shown = {}
+    bf = []
+    extremes = []
+    for i, label, prediction in predictions:
+        image_counts = metrics.confusion(label, prediction, num_classes)
+        counts += image_counts
+        if num_extremes:
+            extremes.append((metrics.scores(image_counts)['mIoU'] or 0.0, i, prediction))
+            extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
+            extremes = extremes[:num_extremes] + extremes[num_extremes:][-num_extremes:]
         if i < bf_images:
-            bf.append(metrics.boundary_f1(label, prediction, num_classes, bf_form))
+            bf.append(metrics.boundary_f1(label, prediction, num_classes))
         if i in panel:
             shown[i] = prediction
     known = [value for value in bf if value is not None]
-    return dict(metrics.scores(counts), confusion=counts.tolist(), BF=float(np.mean(known)) if known else None,
-                bf_images=len(bf)), shown, ends
+    scores = dict(metrics.scores(counts), confusion=counts.tolist(), BF=float(np.mean(known)) if known else None,
+                  bf_images=len(bf))
+    return scores, shown, extremes
 
 
 def population_statistics(sess, dataset, flags):
@@ -123,22 +132,19 @@ def parse_args(argv=None):
     parser.add_argument('run', nargs='?', help='run folder, as written by main.py')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
     parser.add_argument('--data_dir', help='folder of the data set (default: that of the run)')
-    parser.add_argument('--bn', choices=('population', 'moving', 'batch'), default='population',
-                        help='batch-norm statistics: of one pass over the training split, as the paper; the averages '
-                             'kept in training; or of each batch, to show the harm')
+    parser.add_argument('--bn', choices=('population', 'moving'), default='population',
+                        help='batch-norm statistics: of one pass over the training split, as the paper, or the moving '
+                             'averages of training')
     parser.add_argument('--samples', type=int, help='samples of Monte-Carlo dropout; 0 averages the weights instead '
                         '(default: 0; for the Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best by validation, or the newest')
     parser.add_argument('--bf_images', type=int, help='take the boundary measure BF over the first so '
                         'many images only; 0 for none (default: all)')
-    parser.add_argument('--bf_form', choices=('matching', 'distance'), default='matching',
-                        help="BF as the authors' script, by one-to-one matching, or by distance as Csurka et al. 2013")
     parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
                         'a small folder that evaluate.py and predict.py take for a run')
     parser.add_argument('--batch_size', type=int, default=4,
-                        help='images at a time; scores do not depend on it, but for --bn batch, and for --weights with '
-                             '--bn population')
+                        help='images at a time; only the scores of --weights with --bn population depend on it')
     parser.add_argument('--precision', choices=runs.PRECISIONS, help=devices.PRECISION_HELP)
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     group = parser.add_argument_group('weights from elsewhere, instead of a run')
@@ -193,8 +199,8 @@ def described(args):
     return folder, dataset, flags
 
 
-def evaluate(args):
-    """Scores a run or weights on each `--split`; prints tables, writes metrics.json, pictures, confusion-SPLIT.csv.
+def evaluate(args) -> dict:
+    """Scores a run or a file of weights on each `--split`, prints tables and writes `write_scores`' files.
 
     Returns:
       {split: scores}.
@@ -207,35 +213,34 @@ def evaluate(args):
     dataset = data.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
     samples = samples_of(args.samples, flags)
     name = args.weights or args.run
-    loaded, results = weights.load(name, args.checkpoint), {}
+    loaded = weights.load(name, args.checkpoint)
     os.makedirs(folder, exist_ok=True)
-    with tf.Graph().as_default():
-        scorings = [scoring_graph(dataset, split, flags, args.batch_size, args.bn, i > 0, samples)
+    results = {}
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
+        scorings = [scoring_graph(dataset, split, flags, args.batch_size, i > 0, samples)
                     for i, split in enumerate(args.split)]
-        given = weights.match_all_variables(loaded, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), name)
-        with tf.Session(config=devices.session_config(args.device)) as sess:
-            weights.load_into(sess, given)
-            print('%s: %s, batch norm by %s statistics, %s, %s'
-                  % (name, loaded.what, args.bn, '%d samples' % samples if samples else 'no dropout',
-                     '%s on %s' % (flags['precision'], device)))
-            if args.bn == 'population':
-                population_statistics(sess, dataset, flags)
-            if args.publish:
-                weights.publish(args.publish, args.run, sess, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES),
-                                loaded.step)
-            for split, scoring in zip(args.split, scorings):
-                images = len(dataset.examples[split])
-                bf_images = images if args.bf_images is None else args.bf_images
-                scores, shown, _ = score_split(sess, scoring, len(dataset.class_names),
-                                            plots.panel_examples(dataset, split), bf_images, args.bf_form)
-                scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=samples,
-                              checkpoint=args.checkpoint, images=images, bf_form=args.bf_form, device=device,
-                              command=cli.command(), revision=runs.revision())
-                print('%s, %d images' % (split, images))
-                print(table(dataset.class_names, scores, paper.rows(dataset.name, flags['model'],
-                                                                    flags['class_weights'])), flush=True)
-                write_scores(folder, dataset, split, scores, shown)
-                results[split] = scores
+        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+        weights.load_into(sess, weights.match_all_variables(loaded, variables, name))
+        print('%s: %s, batch norm by %s statistics, %s, %s on %s'
+              % (name, loaded.what, args.bn, '%d samples' % samples if samples else 'no dropout',
+                 flags['precision'], device))
+        if args.bn == 'population':
+            population_statistics(sess, dataset, flags)
+        if args.publish:
+            weights.publish(args.publish, args.run, sess, variables, loaded.step)
+        for split, scoring in zip(args.split, scorings):
+            images = len(dataset.examples[split])
+            bf_images = images if args.bf_images is None else args.bf_images
+            scores, shown, _ = score_split(predictions_of_split(sess, scoring), len(dataset.class_names),
+                                           plots.panel_examples(dataset, split), bf_images)
+            scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=samples,
+                          checkpoint=args.checkpoint, images=images, device=device, command=cli.command(),
+                          revision=runs.revision())
+            print('%s, %d images' % (split, images))
+            print(table(dataset.class_names, scores,
+                        paper.rows(dataset.name, flags['model'], flags['class_weights'])), flush=True)
+            write_scores(folder, dataset, split, scores, shown)
+            results[split] = scores
     if os.path.exists(os.path.join(folder, 'config.json')):
         report.write(folder)
     return results

@@ -334,8 +334,9 @@ def save(sess, saver, folder, step):
 
 def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, select_by, bar):
     """Scores the validation split, by the moving averages; keeps the best weights; redraws the pictures."""
-    entry, shown, ends = evaluate.score_split(sess, validation, len(dataset.class_names),
-                                              plots.panel_examples(dataset, 'val'), extremes=2)
+    entry, shown, extremes = evaluate.score_split(evaluate.predictions_of_split(sess, validation),
+                                                  len(dataset.class_names), plots.panel_examples(dataset, 'val'),
+                                                  num_extremes=2)
     scores = {name: entry[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')}
     if (scores[select_by] or 0.0) > max([-1.0] + log.validations(select_by)):
         best_saver.save(sess, os.path.join(folder, 'best', 'model'), global_step=step, write_meta_graph=False)
@@ -347,8 +348,8 @@ def validate(sess, dataset, validation, folder, step, epoch, log, best_saver, se
     entry.update(class_names=dataset.class_names, step=step, bn='moving', images=len(dataset.examples['val']))
     runs.update_json(os.path.join(folder, 'metrics.json'), {'val (while training)': entry})
     plots.confusion(np.array(entry['confusion']), dataset.class_names, os.path.join(folder, 'confusion-val.png'))
-    plots.panel(dataset, 'val', {i: prediction for _, i, prediction in ends}, os.path.join(folder, 'extremes.png'),
-                {i: 'mIoU %.2f' % score for score, i, _ in ends})
+    plots.panel(dataset, 'val', {i: prediction for _, i, prediction in extremes}, os.path.join(folder, 'extremes.png'),
+                {i: 'mIoU %.2f' % score for score, i, _ in extremes})
     report.write(folder)
     bar.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f'
               % (epoch, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)

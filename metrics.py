@@ -1,21 +1,20 @@
-"""Scores of a split from one confusion matrix, and the boundary measure BF; NumPy and SciPy only, no files."""
+"""Scores of a split from one confusion matrix, and the boundary measure BF. NumPy and SciPy only, no files."""
 import csv
 import io
 
 import numpy as np
-import scipy.ndimage
 import scipy.sparse.csgraph
 import scipy.spatial
 
 BF_TOLERANCE = 0.0075  # of the image's diagonal: section 3.2 of the paper; 4.5 pixels at 360x480
 
 
-def confusion(labels, predictions, num_classes):
-    """int64 [num_classes, num_classes] pixel counts: rows the truth, columns the prediction.
+def confusion(labels, predictions, num_classes: int):
+    """Counts pixels by true class (row) and predicted class (column): int64 [num_classes, num_classes].
 
     Args:
-      labels: uint8 array of class ids; pixels labelled num_classes or more (void) are left out.
-      predictions: array of the same shape, class ids below num_classes.
+      labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
+      predictions: array of the same shape; class ids below num_classes.
     """
     labelled = labels < num_classes
     joint = num_classes * labels[labelled].astype(np.int64) + predictions[labelled]
@@ -23,19 +22,20 @@ def confusion(labels, predictions, num_classes):
 
 
 def scores(counts):
-    """Global accuracy, class average accuracy and mean IoU of a confusion matrix of a whole split.
+    """Computes global accuracy, class average accuracy and mean IoU from the confusion matrix of a whole split.
 
-    A class that the truth does not hold has no accuracy; one that neither truth nor prediction holds has no IoU.
-    Such entries are None and left out of the means (SegNet's compute_test_results.m divides by all classes, which
-    is the same wherever the split holds each).
+    The accuracy of a class without true pixels and the IoU of a class without true or predicted pixels are None, and
+    the means ignore them. SegNet's compute_test_results.m divides by all classes, which is the same if all occur.
 
     Returns:
-      dict: G, C, mIoU, fwIoU (IoU weighted by the classes' shares), and the lists accuracy and IoU, one entry a class.
+      dict: G, C, mIoU, fwIoU (IoU weighted by class frequency), and the lists accuracy and IoU, one entry a class.
     """
-    hit, truth, said = np.diag(counts).astype(float), counts.sum(1).astype(float), counts.sum(0)
-    union = truth + said - hit
-    accuracy = np.where(truth > 0, hit / np.maximum(truth, 1), np.nan)
-    iou = np.where(union > 0, hit / np.maximum(union, 1), np.nan)
+    true_positives = np.diag(counts).astype(float)
+    truth = counts.sum(1).astype(float)
+    predicted = counts.sum(0)
+    union = truth + predicted - true_positives
+    accuracy = np.where(truth > 0, true_positives / np.maximum(truth, 1), np.nan)
+    iou = np.where(union > 0, true_positives / np.maximum(union, 1), np.nan)
     share = truth / max(truth.sum(), 1)
 
     def number(x):
@@ -44,13 +44,13 @@ def scores(counts):
     def mean(x):
         return None if np.isnan(x).all() else float(np.nanmean(x))
 
-    return {'G': float(hit.sum() / max(truth.sum(), 1)), 'C': mean(accuracy), 'mIoU': mean(iou),
+    return {'G': float(true_positives.sum() / max(truth.sum(), 1)), 'C': mean(accuracy), 'mIoU': mean(iou),
             'fwIoU': float(np.nansum(share * iou)),
             'accuracy': [number(x) for x in accuracy], 'IoU': [number(x) for x in iou]}
 
 
 def confusion_csv(counts, class_names):
-    """Confusion matrix as CSV text: a row a true class, a column a predicted one, in pixels."""
+    """Formats a confusion matrix as CSV text: a row a true class, a column a predicted class, cells in pixels."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(['truth \\ prediction'] + list(class_names))
@@ -59,55 +59,50 @@ def confusion_csv(counts, class_names):
 
 
 def boundary(region):
-    """bool [h, w] -> bool [h, w]: where the region's edge passes between a pixel and those right of and below it.
+    """Marks the boundary pixels of a region, bool [h, w] -> bool [h, w]: the 2x2 block from there on is not uniform.
 
-    As BSDS' seg2bdry(..., 'imageSize'), which the authors use: the 2x2 block that starts at the pixel is not uniform.
+    The same as BSDS' seg2bdry(..., 'imageSize'), which the authors use.
     """
     padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
     return (padded[1:, :-1] != region) | (padded[:-1, 1:] != region) | (padded[1:, 1:] != region)
 
 
-def matched_pixels(one, other, radius):
-    """The most pairs of pixels, one of each bool map [h, w], at most `radius` apart, each pixel in one pair at most.
+def matched_pixels(one, other, radius: float) -> int:
+    """Size of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
 
-    As BSDS' correspondPixels: an assignment in which staying alone costs more than any pair.
+    Matched pixels are at most `radius` pixels apart. The same as BSDS' correspondPixels: an assignment in which an
+    unmatched pixel costs more than any pair.
     """
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
     near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
-    alone = np.arange(num_one)  # a partner of its own for each pixel, at a high cost
-    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])  # equal ones are solved ten times faster
+    alone = np.arange(num_one)  # a dummy partner for each pixel, at a high cost
+    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])  # equal costs are solved ten times faster
     pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
     graph = scipy.sparse.csr_matrix((costs, pairs), (num_one, num_other + num_one))
     matched = scipy.sparse.csgraph.min_weight_full_bipartite_matching(graph)[1]
     return int((matched < num_other).sum())
 
 
-def boundary_f1(label, prediction, num_classes, form='matching'):
-    """BF of one image: boundary precision and recall of each class -> F1, mean over the classes.
+def boundary_f1(label, prediction, num_classes: int):
+    """Computes the boundary measure BF of one image: F1 of boundary precision and recall, averaged over the classes.
+
+    The same as the authors' computeBFmeasure.m: a boundary pixel is right if the one-to-one matching within the
+    tolerance pairs it, and a class counts if it has a boundary in the truth or the prediction.
 
     Args:
-      label, prediction: uint8 [h, w] class ids; void is in no class, an edge against it is an edge.
-      form: 'matching', as the authors' computeBFmeasure.m: a pixel is right if it is paired, one to one, with one of
-        the other boundary within the tolerance; classes with a boundary in truth or prediction count.
-        'distance', as Csurka et al. 2013: a pixel is right if the other boundary is within the tolerance; classes
-        with a boundary in the truth count.
+      label, prediction: uint8 [h, w] class ids. Void belongs to no class, but an edge against void is an edge.
     Returns:
-      float, or None where no class counts.
+      float, or None if no class has a boundary.
     """
-    radius, values = BF_TOLERANCE * np.hypot(*label.shape), []
+    radius = BF_TOLERANCE * np.hypot(*label.shape)
+    values = []
     for class_id in range(num_classes):
-        truth, said = boundary(label == class_id), boundary(prediction == class_id)
-        if not truth.any() and (form == 'distance' or not said.any()):
-            continue
-        if not truth.any() or not said.any():
+        truth = boundary(label == class_id)
+        predicted = boundary(prediction == class_id)
+        if truth.any() and predicted.any():
+            matches = matched_pixels(predicted, truth, radius)
+            values.append(2.0 * matches / (predicted.sum() + truth.sum()))
+        elif truth.any() or predicted.any():
             values.append(0.0)
-            continue
-        if form == 'matching':
-            right = found = matched_pixels(said, truth, radius)
-        else:
-            right = (scipy.ndimage.distance_transform_edt(~truth)[said] <= radius).sum()
-            found = (scipy.ndimage.distance_transform_edt(~said)[truth] <= radius).sum()
-        precision, recall = right / said.sum(), found / truth.sum()
-        values.append(2 * precision * recall / (precision + recall) if right + found else 0.0)
     return float(np.mean(values)) if values else None

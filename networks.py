@@ -69,7 +69,7 @@ def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropo
         return tf.cast(NETWORKS[name](tf.cast(x, precision), num_classes, is_training, drop), tf.float32)
 
 
-def sampled(flags, images, num_classes, samples, bn, reuse):
+def sampled(flags, images, num_classes, samples, reuse):
     """Monte-Carlo dropout: mean and variance of the softmax over `samples` masks, as test_bayesian_segnet.py.
 
     The layers before the first dropout are the same in all samples and run once.
@@ -87,20 +87,18 @@ def sampled(flags, images, num_classes, samples, bn, reuse):
         x = tf.tile(x, [samples, 1, 1, 1]) if len(places) == 1 else x
         return utils.dropout(x, flags['dropout'], (flags['seed'], 0), place) if flags['dropout'] else x
 
-    logits = build(flags['model'], images, num_classes, bn == 'batch', flags['input'], drop, reuse,
-                            flags['precision'])
+    logits = build(flags['model'], images, num_classes, False, flags['input'], drop, reuse, flags['precision'])
     mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)
     return mean, tf.reduce_mean(variance, -1)
 
 
-def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False, samples=0):
+def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
     """The one way predictions are made.
 
     Args:
       flags: those of the run, as in config.json; model, input and precision are read.
       images: [batch, height, width, 3] uint8 or float32 RGB, at the size that the network sees.
       sizes: [batch, 2] int32, the height and width at which each prediction is wanted.
-      bn: 'moving' normalizes by the kept statistics, 'batch' by the batch at hand (to show the harm).
       samples: of Monte-Carlo dropout, for a batch of one; 0 leaves dropout off (which averages the weights).
     Returns:
       predictions: [batch, max height, max width] uint8 class ids; 0 beyond an image's own size.
@@ -108,10 +106,10 @@ def prediction_graph(flags, images, num_classes, sizes, bn='moving', reuse=False
       variance: [batch, height, width] float32, over the samples, mean of the classes; 0 without samples.
     """
     if samples:
-        probabilities, variance = sampled(flags, images, num_classes, samples, bn, reuse)
+        probabilities, variance = sampled(flags, images, num_classes, samples, reuse)
     else:
-        logits = build(flags['model'], images, num_classes, bn == 'batch', flags['input'], reuse=reuse,
-                                precision=flags['precision'])
+        logits = build(flags['model'], images, num_classes, False, flags['input'], reuse=reuse,
+                       precision=flags['precision'])
         probabilities = tf.nn.softmax(logits)
         variance = tf.zeros_like(probabilities[..., 0])
     height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])

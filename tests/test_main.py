@@ -282,7 +282,8 @@ def test_scores_of_a_known_prediction(camvid_folder):
                 variable.load(np.zeros(variable.shape.as_list(), np.float32), sess)
             if variable.op.name.endswith('conv_classifier/biases'):
                 variable.load(np.eye(11)[7].astype(np.float32), sess)
-        scores, shown, ends = evaluate.score_split(sess, scoring, 11, (1, 4), bf_images=2, extremes=2)
+        predictions = evaluate.predictions_of_split(sess, scoring)
+        scores, shown, ends = evaluate.score_split(predictions, 11, (1, 4), bf_images=2, num_extremes=2)
     labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
     expected = np.zeros((11, 11), int)
     expected[:, 7] = np.bincount(labels, minlength=256)[:11]
@@ -300,7 +301,7 @@ def test_scores_of_a_known_prediction(camvid_folder):
 
 def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, tmp_path, capsys):
     output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--class_weights', 'none')
-    args = evaluate.parse_args([output, '--split', 'test', '--bf_form', 'distance'])
+    args = evaluate.parse_args([output, '--split', 'test'])
     scores = evaluate.evaluate(args)['test']
     out = capsys.readouterr().out
     assert 'G 84.0   C 54.6   mIoU 46.3   BF 36.7   the paper on the test split: table 1, natural' in out
@@ -310,7 +311,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == scores['confusion']
     assert cv2.imread(os.path.join(output, 'confusion-test.png')).shape[0] > 300
     stored = json.load(open(os.path.join(output, 'metrics.json')))['test']
-    assert stored['bf_form'] == 'distance' and stored['BF'] == scores['BF'] and stored['bn'] == 'population'
+    assert stored['BF'] == scores['BF'] and stored['bn'] == 'population'
 
 
 def test_population_statistics_equal_numpy(camvid_folder):

@@ -102,26 +102,19 @@ def matching_reference(one, other, radius):
     return sum(augment(tuple(p), set()) for p in np.argwhere(one))
 
 
-def bf_reference(label, prediction, num_classes, form, tolerance):
+def bf_reference(label, prediction, num_classes, tolerance):
     radius, values = tolerance * np.sqrt(label.shape[0] ** 2 + label.shape[1] ** 2), []
     for c in range(num_classes):
-        truth, said = boundary_reference(label == c), boundary_reference(prediction == c)
-        if not truth.any() and (form == 'distance' or not said.any()):
+        truth, predicted = boundary_reference(label == c), boundary_reference(prediction == c)
+        if not truth.any() and not predicted.any():
             continue
-        if form == 'matching':
-            right = found = matching_reference(said, truth, radius)
-        else:
-            def near(a, b):
-                return sum(any((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2 <= radius ** 2 for q in np.argwhere(b))
-                           for p in np.argwhere(a))
-            right, found = near(said, truth), near(truth, said)
-        precision, recall = right / max(said.sum(), 1), found / max(truth.sum(), 1)
+        matches = matching_reference(predicted, truth, radius)
+        precision, recall = matches / max(predicted.sum(), 1), matches / max(truth.sum(), 1)
         values.append(2 * precision * recall / (precision + recall) if precision + recall else 0)
     return np.mean(values) if values else None
 
 
-@pytest.mark.parametrize('form', ['matching', 'distance'])
-def test_bf_equals_brute_force(form, monkeypatch):
+def test_bf_equals_brute_force(monkeypatch):
     """200 small maps of blobs; the tolerance widened to 1 to 3 pixels, or it would be none."""
     rng = np.random.RandomState(5)
     for i in range(200):
@@ -131,8 +124,8 @@ def test_bf_equals_brute_force(form, monkeypatch):
         prediction = np.roll(prediction, rng.randint(0, 3), rng.randint(0, 2)) if i % 3 else label
         label[:rng.randint(0, 2)] = 255
         monkeypatch.setattr(metrics, 'BF_TOLERANCE', tolerance)
-        expected = bf_reference(label, prediction, 3, form, tolerance)
-        assert metrics.boundary_f1(label, prediction, 3, form) == (expected and pytest.approx(expected))
+        expected = bf_reference(label, prediction, 3, tolerance)
+        assert metrics.boundary_f1(label, prediction, 3) == (expected and pytest.approx(expected))
         for radius in (1.0, 1.5, 3.0):
             one, other = boundary_reference(label == 1), boundary_reference(prediction == 1)
             if one.any() and other.any():
@@ -162,7 +155,5 @@ def test_bf_of_missing_and_empty():
     missing = metrics.boundary_f1(square(20, 30), np.zeros((100, 100), np.uint8), 2)
     assert missing == 0
     assert metrics.boundary_f1(np.zeros((5, 7), np.uint8), np.zeros((5, 7), np.uint8), 2) is None
-    assert metrics.boundary_f1(np.zeros((5, 7), np.uint8), np.zeros((5, 7), np.uint8), 2, 'distance') is None
     extra = np.zeros((100, 100), np.uint8)
     assert metrics.boundary_f1(extra, square(20, 30), 2) == 0
-    assert metrics.boundary_f1(extra, square(20, 30), 2, 'distance') is None, 'only the truth is asked'
