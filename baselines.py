@@ -1,7 +1,7 @@
-"""The networks that the paper compares SegNet with (its section 4), and U-Net. As segnet.py: builds graphs only.
+"""FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
-All have batch norm after each convolution, as in the paper's benchmark, and keep sizes by padding, so that any size
-goes in. `drop` acts where the originals have dropout.
+Batch norm follows each convolution, as in the paper's benchmark. Convolutions are padded, so images of any size work.
+Dropout layers are those of the original networks. Arguments and result are as in segnet.py.
 """
 import tensorflow.compat.v1 as tf
 
@@ -10,7 +10,12 @@ from segnet import ENCODER
 
 
 def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
-    """VGG16's 13 convolutions -> the five blocks' outputs after `pool(x, block)`; `rates` dilate a block."""
+    """Builds VGG16's 13 convolutions and returns the pooled maps of the five blocks.
+
+    Args:
+      pool: function (x, block) -> pooled maps; blocks count from 1.
+      rates: dilation rate of each block.
+    """
     pooled = []
     for block, (filters, convolutions) in enumerate(ENCODER, 1):
         for i in range(1, convolutions + 1):
@@ -20,29 +25,30 @@ def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
     return pooled
 
 
-def fcn(images, num_classes, is_training, drop, learnt):
-    """FCN-8s (Long, Shelhamer and Darrell 2015): scores of three depths, upsampled and added.
+def fcn(images, num_classes, is_training, dropout, learnt):
+    """Builds FCN-8s (Long, Shelhamer and Darrell 2015): scores of three depths, upsampled and added.
 
     Args:
-      learnt: deconvolutions that start as bilinear, instead of fixed bilinear upsampling.
+      learnt: upsample by deconvolutions that start as bilinear, instead of by fixed bilinear resizing.
     """
-    def up(x, stride, like, name):
-        return (utils.deconv(x, num_classes, 2 * stride, stride, like, name) if learnt
-                else utils.upsample_bilinear(x, like))
+    def up(x, stride, shape_like, name):
+        return (utils.deconv(x, num_classes, 2 * stride, stride, shape_like, name) if learnt
+                else utils.upsample_bilinear(x, shape_like))
 
     _, _, pool3, pool4, x = vgg16(images, is_training, lambda x, block: utils.max_pool(x))
-    x = drop(utils.conv_bn_relu(x, 4096, 7, 'fc6', is_training), 'drop6')
-    x = drop(utils.conv_bn_relu(x, 4096, 1, 'fc7', is_training), 'drop7')
+    x = dropout(utils.conv_bn_relu(x, 4096, 7, 'fc6', is_training), 'drop6')
+    x = dropout(utils.conv_bn_relu(x, 4096, 1, 'fc7', is_training), 'drop7')
     x = utils.conv(x, num_classes, 1, 'score_fr')
     x = up(x, 2, pool4, 'upscore2') + utils.conv(pool4, num_classes, 1, 'score_pool4')
     x = up(x, 2, pool3, 'upscore_pool4') + utils.conv(pool3, num_classes, 1, 'score_pool3')
     return up(x, 8, images, 'upscore8')  # [batch, h, w, num_classes]
 
 
-def deconvnet(images, num_classes, is_training, drop):
-    """DeconvNet (Noh, Hong and Han 2015): SegNet's shape with two fully connected layers in its middle.
+def deconvnet(images, num_classes, is_training, dropout):
+    """Builds DeconvNet (Noh, Hong and Han 2015): SegNet with two fully connected layers between encoder and decoder.
 
-    1,024 wide instead of 4,096, as in the paper; here they are convolutions, so that any size goes in.
+    The fully connected layers have 1,024 units instead of 4,096, as in the SegNet paper. They are convolutions here, so
+    images of any size work.
     """
     pooled = []
 
@@ -52,8 +58,8 @@ def deconvnet(images, num_classes, is_training, drop):
         return y
 
     x = vgg16(images, is_training, pool)[-1]
-    x = drop(utils.conv_bn_relu(x, 1024, 7, 'fc6', is_training), 'drop6')
-    x = drop(utils.conv_bn_relu(x, 1024, 1, 'fc7', is_training), 'drop7')
+    x = dropout(utils.conv_bn_relu(x, 1024, 7, 'fc6', is_training), 'drop6')
+    x = dropout(utils.conv_bn_relu(x, 1024, 1, 'fc7', is_training), 'drop7')
     x = utils.conv_bn_relu(x, 512, 7, 'fc6_deconv', is_training)
     for block in range(5, 0, -1):
         filters, convolutions = ENCODER[block - 1]
@@ -65,16 +71,16 @@ def deconvnet(images, num_classes, is_training, drop):
     return utils.conv(x, num_classes, 1, 'seg_score')  # [batch, h, w, num_classes]
 
 
-def deeplab_largefov(images, num_classes, is_training, drop):
-    """DeepLab-LargeFOV (Chen et al. 2015): pooled to an eighth only, then dilated; bilinear upsampling by 8."""
+def deeplab_largefov(images, num_classes, is_training, dropout):
+    """Builds DeepLab-LargeFOV (Chen et al. 2015): pools to 1/8, then dilates; bilinear upsampling by 8."""
     x = vgg16(images, is_training, lambda x, block: utils.max_pool(x, 3, 2 if block <= 3 else 1), (1, 1, 1, 1, 2))[-1]
-    x = drop(utils.conv_bn_relu(x, 1024, 3, 'fc6', is_training, rate=12), 'drop6')
-    x = drop(utils.conv_bn_relu(x, 1024, 1, 'fc7', is_training), 'drop7')
+    x = dropout(utils.conv_bn_relu(x, 1024, 3, 'fc6', is_training, rate=12), 'drop6')
+    x = dropout(utils.conv_bn_relu(x, 1024, 1, 'fc7', is_training), 'drop7')
     return utils.upsample_bilinear(utils.conv(x, num_classes, 1, 'fc8'), images)  # [batch, h, w, num_classes]
 
 
-def unet(x, num_classes, is_training, drop):
-    """U-Net (Ronneberger, Fischer and Brox 2015), padded; 64 to 1,024 maps, 2x2 up-convolutions, skips by joining."""
+def unet(x, num_classes, is_training, dropout):
+    """Builds U-Net (Ronneberger, Fischer and Brox 2015) with padding: 64 to 1,024 filters, concatenated skips."""
     def pair(x, filters, name):
         x = utils.conv_bn_relu(x, filters, 3, name + '_1', is_training)
         return utils.conv_bn_relu(x, filters, 3, name + '_2', is_training)
@@ -82,13 +88,13 @@ def unet(x, num_classes, is_training, drop):
     skips = []
     for level, filters in enumerate((64, 128, 256, 512), 1):
         x = pair(x, filters, 'down%d' % level)
-        x = drop(x, 'drop4') if level == 4 else x
+        x = dropout(x, 'drop4') if level == 4 else x
         skips.append(x)
         x = utils.max_pool(x)  # [batch, ceil(h/2), ceil(w/2), filters]
-    x = drop(pair(x, 1024, 'bottom'), 'drop5')
+    x = dropout(pair(x, 1024, 'bottom'), 'drop5')
     for level, filters in ((4, 512), (3, 256), (2, 128), (1, 64)):
         skip = skips.pop()
-        skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])  # samples share one encoder pass
+        skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])  # dropout samples share the encoder
         x = tf.concat([skip, utils.deconv(x, filters, 2, 2, skip, 'upconv%d' % level)], 3)
         x = pair(x, filters, 'up%d' % level)
     return utils.conv(x, num_classes, 1, 'classifier')  # [batch, h, w, num_classes]

@@ -1,4 +1,4 @@
-"""All networks by name: `build` is the one door to them. Builds graphs; opens no session, looks at no flag."""
+"""Builds every network by its name, and the one prediction graph of scoring, prediction, export and benchmark."""
 import functools
 
 import tensorflow.compat.v1 as tf
@@ -7,7 +7,7 @@ import baselines
 import segnet
 import utils
 
-# A flag value is the paper's name in lower case.
+# Keys are the values of --model: the paper's names in lower case.
 NETWORKS = {'segnet': segnet.segnet, 'bayesian-segnet': segnet.segnet}
 NETWORKS.update({name: functools.partial(segnet.segnet_basic, **variant) for name, variant in segnet.VARIANTS.items()})
 NETWORKS['bayesian-segnet-basic'] = NETWORKS['segnet-basic']
@@ -16,94 +16,95 @@ NETWORKS.update({'fcn': functools.partial(baselines.fcn, learnt=False),
                  'deconvnet': baselines.deconvnet, 'deeplab-largefov': baselines.deeplab_largefov,
                  'unet': baselines.unet})
 
-INPUTS = {  # what a network can see instead of BGR, 0..255
-    'raw': lambda x: x,     # segnet_train.prototxt: neither scaled nor centred, batch norm does both
+INPUTS = {  # input normalizations, applied to BGR 0..255
+    'raw': lambda x: x,     # segnet_train.prototxt: no scaling or centring, batch norm follows the first convolution
     'lrn': utils.lrn,       # segnet_basic_train.prototxt
     'lcn': utils.lcn,       # section 3 of the paper, for SegNet-Basic and its variants
 }
 
 
 def default_input(name):
-    """What `name` sees unless told otherwise: LRN for the networks of table 1, as the released SegNet-Basic."""
+    """Input normalization of the network: LRN for the networks of table 1, as the released SegNet-Basic, else raw."""
     return 'lrn' if is_basic(name) else 'raw'
 
 
 def is_basic(name):
-    """Whether `name` has SegNet-Basic's encoder."""
+    """Whether the network `name` has SegNet-Basic's encoder."""
     return name in segnet.VARIANTS or name == 'bayesian-segnet-basic'
 
 
 def default_dropout(name):
-    """Share dropped: 0.5 in the Bayesian networks, as released; none in the others."""
+    """Dropout rate of the network: 0.5 for the Bayesian networks, as released, else 0."""
     return 0.5 if name.startswith('bayesian') else 0.0
 
 
 def default_samples(name):
-    """Samples of Monte-Carlo dropout, as the released inference prototxts: 4, 8 for Basic; none without dropout."""
+    """Number of Monte-Carlo dropout samples: 4, or 8 for Basic, as in the released prototxts; 0 without dropout."""
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 
-def no_dropout(x, place):
-    """Leaves `x` as it is."""
+def no_dropout(x, name):
+    """Returns `x` unchanged."""
     return x
 
 
-def build(name, images, num_classes, is_training, input_norm=None, drop=no_dropout, reuse=False,
+def build(name, images, num_classes, is_training, input_norm=None, dropout=no_dropout, reuse=False,
           precision='float32'):
-    """The network `name` under the scope `name`.
+    """Builds the network `name` in the variable scope `name`.
 
     Args:
       images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
-      num_classes: int, void not counted.
-      is_training: Python bool; batch norm by the batch (True) or by the moving averages (False).
-      input_norm: one of INPUTS, applied to BGR 0..255; None for the network's own.
-      drop: function (x, place) -> x, dropout at the network's places for it.
-      reuse: take the variables of an earlier call.
-      precision: float32, bfloat16 or float16: what the layers compute in; variables, input normalization and batch
-        norm's statistics are float32.
+      num_classes: int, without void.
+      is_training: Python bool: batch norm uses the batch (True) or the moving averages (False).
+      input_norm: a key of INPUTS; None for `default_input`.
+      dropout: function (x, name) -> x, called at each dropout layer of the network.
+      reuse: reuse the variables of an earlier call.
+      precision: 'float32', 'bfloat16' or 'float16', the dtype of the layers. Variables, input normalization and
+        batch-norm statistics are float32.
     Returns:
       logits [batch, height, width, num_classes] float32.
     """
     with tf.variable_scope(name, reuse=reuse):
-        x = INPUTS[input_norm or default_input(name)](tf.reverse(tf.cast(images, tf.float32), [-1]))
-        return tf.cast(NETWORKS[name](tf.cast(x, precision), num_classes, is_training, drop), tf.float32)
+        bgr = tf.concat(tf.split(tf.cast(images, tf.float32), 3, -1)[::-1], -1)  # OpenCV's DNN cannot read tf.reverse
+        x = INPUTS[input_norm or default_input(name)](bgr)
+        return tf.cast(NETWORKS[name](tf.cast(x, precision), num_classes, is_training, dropout), tf.float32)
 
 
 def sampled(flags, images, num_classes, samples, reuse):
-    """Monte-Carlo dropout: mean and variance of the softmax over `samples` masks, as test_bayesian_segnet.py.
+    """Mean and variance of the softmax over `samples` dropout masks, as test_bayesian_segnet.py.
 
-    The layers before the first dropout are the same in all samples and run once.
+    The layers before the first dropout do not depend on the mask and run once.
 
     Args:
-      images: [1, height, width, 3]; one image at a time, so that its masks do not depend on others.
+      images: [1, height, width, 3]: one image, because the masks would depend on its position in a batch.
     Returns:
       mean: [1, height, width, num_classes] float32.
-      variance: [1, height, width] float32, the mean over the classes.
+      variance: [1, height, width] float32, averaged over the classes.
     """
-    places = []
+    names = []
 
-    def drop(x, place):
-        places.append(place)
-        x = tf.tile(x, [samples, 1, 1, 1]) if len(places) == 1 else x
-        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), place) if flags['dropout'] else x
+    def dropout(x, name):
+        names.append(name)
+        x = tf.tile(x, [samples, 1, 1, 1]) if len(names) == 1 else x
+        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), name) if flags['dropout'] else x
 
-    logits = build(flags['model'], images, num_classes, False, flags['input'], drop, reuse, flags['precision'])
+    logits = build(flags['model'], images, num_classes, False, flags['input'], dropout, reuse, flags['precision'])
     mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)
     return mean, tf.reduce_mean(variance, -1)
 
 
 def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
-    """The one way predictions are made.
+    """Predicts the class of each pixel: softmax, resize to the wanted size, argmax.
 
     Args:
-      flags: those of the run, as in config.json; model, input and precision are read.
-      images: [batch, height, width, 3] uint8 or float32 RGB, at the size that the network sees.
-      sizes: [batch, 2] int32, the height and width at which each prediction is wanted.
-      samples: of Monte-Carlo dropout, for a batch of one; 0 leaves dropout off (which averages the weights).
+      flags: the run's flags, as in config.json: model, input, precision; with samples also dropout and seed.
+      images: [batch, height, width, 3] uint8 or float32 RGB, at the input size of the network.
+      sizes: [batch, 2] int32, the height and width of each prediction.
+      samples: number of Monte-Carlo dropout samples, for a batch of one; 0 turns dropout off (weight averaging).
     Returns:
-      predictions: [batch, max height, max width] uint8 class ids; 0 beyond an image's own size.
-      probabilities: [batch, height, width, num_classes] float32, at the network's size.
-      variance: [batch, height, width] float32, over the samples, mean of the classes; 0 without samples.
+      predictions: [batch, max height, max width] uint8 class ids, 0 outside an image's size.
+      probabilities: [batch, height, width, num_classes] float32, at the input size of the network.
+      variance: [batch, height, width] float32, over the samples, averaged over the classes; 0 without samples.
     """
     if samples:
         probabilities, variance = sampled(flags, images, num_classes, samples, reuse)
@@ -125,10 +126,10 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
 
 
 def multipliers(name, variable):
-    """(learning rate, weight decay) multipliers of a trainable variable, as `param` blocks of the released prototxts.
+    """(lr, decay) multipliers of a trainable variable, from the `param` blocks of the released prototxts.
 
-    Biases learn twice as fast and do not decay. SegNet's batch-norm shift does not decay; SegNet-Basic's does, since
-    its prototxt gives batch norm no `param` block.
+    Biases have twice the learning rate and no weight decay. The batch-norm shift has no weight decay in SegNet; in
+    SegNet-Basic it has, because the prototxt gives batch norm no `param` block.
     """
     kind = variable.op.name.split('/')[-1]
     if kind == 'biases':

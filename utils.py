@@ -1,28 +1,33 @@
 """Layer helpers: each adds ops to the default graph and returns tensors [batch, height, width, channels].
 
-Knows no network, opens no session, reads no file. Variables bear the names
-`weights biases gamma beta moving_mean moving_variance` below the layer's scope. They are float32; layers compute in
-the precision of their input, batch norm's statistics in float32.
+A layer's variables are named `weights biases gamma beta moving_mean moving_variance` below the layer's scope.
+Variables and batch-norm statistics are float32; layers compute in the dtype of their input.
 """
 import collections
+import contextlib
 import zlib
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-BN_STATISTICS = 'batch_norm_statistics'  # collection: (moving variable, value in this batch), two a batch norm
-BN_EPSILON = 1.001e-5  # the least that TensorFlow's fused op takes; caffe-segnet's bn_layer.cpp has 1e-9
-BN_MOMENTUM = 0.9  # follows the last 20 batches or so: weights move fast in runs of a few hundred steps
+BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two per batch norm
+BN_EPSILON = 1.001e-5  # the minimum of TensorFlow's fused op; caffe-segnet's bn_layer.cpp has 1e-9
+BN_MOMENTUM = 0.9  # averages over about 20 batches, because weights change fast in runs of a few hundred steps
+PORTABLE = 'portable_pooling'  # collection: a stack of bools, see `portable_pooling`
 
 
 def variable(name, shape, initializer, trainable=True):
-    """float32 variable of the network: all that a trained network consists of is in MODEL_VARIABLES."""
+    """Creates a float32 variable in MODEL_VARIABLES, the collection that checkpoints and exports read."""
     return tf.get_variable(name, shape, tf.float32, initializer, trainable=trainable,
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
 
 def conv_variables(shape, name):
-    """Weights `shape`, by He et al. 2015 ('msra' in the prototxts), and biases of a convolution."""
+    """Creates a convolution's weights (He et al. 2015, 'msra' in the prototxts) and zero biases.
+
+    Args:
+      shape: [kernel height, kernel width, input channels, filters].
+    """
     with tf.variable_scope(name):
         stddev = np.sqrt(2.0 / np.prod(shape[:3]))
         weights = variable('weights', shape, tf.random_normal_initializer(stddev=stddev))
@@ -30,14 +35,14 @@ def conv_variables(shape, name):
 
 
 def conv(x, filters, kernel_size, name):
-    """[batch, h, w, c] -> [batch, h, w, filters], with biases."""
+    """Convolves [batch, h, w, c] with biases -> [batch, h, w, filters]."""
     weights, biases = conv_variables([kernel_size, kernel_size, x.shape.as_list()[-1], filters], name)
     x = tf.nn.conv2d(x, tf.cast(weights, x.dtype), [1, 1, 1, 1], 'SAME', name=name + '/Conv2D')
     return tf.nn.bias_add(x, tf.cast(biases, x.dtype), name=name + '/BiasAdd')
 
 
 def norm_variables(filters, name, beta):
-    """Batch norm's gamma, beta and moving averages, [filters] each, under `name`_bn; `beta`: the initial shift."""
+    """Creates batch norm's gamma, beta, moving mean and variance, [filters] each; `beta` is the initial shift."""
     with tf.variable_scope(name + '_bn'):
         return (variable('gamma', [filters], tf.ones_initializer()),
                 variable('beta', [filters], tf.constant_initializer(beta)),
@@ -46,9 +51,10 @@ def norm_variables(filters, name, beta):
 
 
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
-    """Batch norm of x + `biases` by the batch at hand, whose statistics are noted in BN_STATISTICS.
+    """Normalizes x + `biases` by the statistics of the batch and adds both statistics to BN_STATISTICS.
 
-    The biases are not added: the batch's mean would take them off again, so their gradient is 0.
+    The biases are not added to x, because subtracting the mean of the batch would cancel them. They count in the
+    moving mean only.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -57,15 +63,16 @@ def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
 
 
 def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single_channel=False):
-    """Convolution and batch norm: [batch, h, w, c] -> [batch, h, w, filters].
+    """Convolves and batch-normalizes [batch, h, w, c] -> [batch, h, w, filters].
 
-    Training normalizes by the batch, and notes both statistics in BN_STATISTICS for `update_averages`. Prediction has
-    the moving averages folded into weights and biases, which saves a pass over the map.
+    Training normalizes by the batch. Prediction folds the moving averages into the weights and biases, which saves a
+    pass over the feature maps.
 
     Args:
-      beta: batch norm's initial shift.
-      rate: distance of the kernel's taps; above 1 the convolution is dilated.
-      single_channel: each map is convolved with a filter of its own; `filters` is c then.
+      is_training: Python bool.
+      beta: initial shift of batch norm.
+      rate: dilation rate of the convolution.
+      single_channel: depthwise convolution, one filter per channel; `filters` must be c.
     """
     channels = 1 if single_channel else x.shape.as_list()[-1]
     weights, biases = conv_variables([kernel_size, kernel_size, channels, filters], name)
@@ -77,7 +84,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
-    elif rate > 1 and tf.__version__.startswith('1.'):  # its CPU kernel has no gradient for dilations
+    elif rate > 1 and tf.__version__.startswith('1.'):  # conv2d has no gradient for dilations on its CPU
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
@@ -87,24 +94,27 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
-    """Convolution, batch norm and ReLU, in the order of segnet_train.prototxt and with its initial shift of 0.001."""
+    """Convolves, batch-normalizes and rectifies; order and initial shift of 0.001 as in segnet_train.prototxt."""
     return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, 0.001, rate))
 
 
 def bilinear_kernel(kernel_size, stride, channels):
-    """float32 [kernel_size, kernel_size, channels, channels] that upsamples each map by `stride`, bilinearly.
+    """Bilinear upsampling kernel, float32 [kernel_size, kernel_size, channels, channels].
 
-    Its taps lie in the middle 2 * stride of the kernel; a kernel as wide as that is FCN's.
+    Only the central 2 * stride taps differ from zero. FCN's kernels are exactly 2 * stride wide.
     """
     centre = (kernel_size - 1) / 2.0
     row = np.maximum(1 - np.abs(np.arange(kernel_size) - centre) / stride, 0)
     return (np.outer(row, row)[:, :, None, None] * np.eye(channels)).astype(np.float32)
 
 
-def deconv(x, filters, kernel_size, stride, like, name):
-    """[batch, h, w, c] -> [batch, height and width of `like`, filters], ceil(height / stride) being h; no biases.
+def deconv(x, filters, kernel_size, stride, shape_like, name):
+    """Upsamples [batch, h, w, c] by a transposed convolution without biases -> [batch, H, W, filters].
 
-    Starts as bilinear upsampling where c is `filters`, else by He et al. 2015.
+    Initialized as bilinear upsampling if c == filters, else as He et al. 2015.
+
+    Args:
+      shape_like: tensor of height H and width W, where h = ceil(H / stride) and w = ceil(W / stride).
     """
     with tf.variable_scope(name):
         channels = x.shape.as_list()[-1]
@@ -113,15 +123,15 @@ def deconv(x, filters, kernel_size, stride, like, name):
         else:
             start = tf.random_normal_initializer(stddev=np.sqrt(2.0 * stride ** 2 / (kernel_size ** 2 * channels)))
         weights = variable('weights', [kernel_size, kernel_size, filters, channels], start)
-        shape = tf.concat([tf.shape(x)[:1], tf.shape(like)[1:3], [filters]], 0)
+        shape = tf.concat([tf.shape(x)[:1], tf.shape(shape_like)[1:3], [filters]], 0)
         y = tf.nn.conv2d_transpose(x, tf.cast(weights, x.dtype), shape, [1, stride, stride, 1], 'SAME')
-        y.set_shape(x.shape[:1].concatenate(like.shape[1:3]).concatenate(filters))
+        y.set_shape(x.shape[:1].concatenate(shape_like.shape[1:3]).concatenate(filters))
         return y
 
 
-def deconv_bn(x, filters, kernel_size, stride, like, name, is_training):
-    """`deconv` and batch norm, by the batch in training, else by the moving averages."""
-    y = deconv(x, filters, kernel_size, stride, like, name)
+def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
+    """Upsamples by `deconv` and batch-normalizes: by the batch in training, else by the moving averages."""
+    y = deconv(x, filters, kernel_size, stride, shape_like, name)
     gamma, beta, mean, variance = norm_variables(filters, name, 0.0)
     if is_training:
         return norm_by_batch(y, gamma, beta, mean, variance)
@@ -129,23 +139,22 @@ def deconv_bn(x, filters, kernel_size, stride, like, name, is_training):
     return y * tf.cast(scale, y.dtype) + tf.cast(beta - mean * scale, y.dtype)
 
 
-def upsample_bilinear(x, like):
-    """[batch, h, w, c] -> [batch, height and width of `like`, c], bilinear, at pixel centres."""
-    y = tf.image.resize_bilinear(x, tf.shape(like)[1:3], half_pixel_centers=True)
-    y.set_shape(x.shape[:1].concatenate(like.shape[1:3]).concatenate(x.shape[3]))
+def upsample_bilinear(x, shape_like):
+    """Resizes [batch, h, w, c] to the height and width of `shape_like`, bilinearly with half-pixel centres."""
+    y = tf.image.resize_bilinear(x, height_width(shape_like), half_pixel_centers=True)
+    y.set_shape(x.shape[:1].concatenate(shape_like.shape[1:3]).concatenate(x.shape[3]))
     return tf.cast(y, x.dtype)  # TensorFlow resizes in float32
 
 
 def update_averages():
-    """Ops that move the averages of each batch norm towards the statistics of the batch, two a batch norm.
+    """Ops that update the moving averages of all batch norms, two ops per batch norm.
 
-    Their momentum grows as min(0.9, (1 + step) / (10 + step)) (as tf.train.ExponentialMovingAverage's num_updates),
-    so that a run of a few hundred steps is not scored with the initial values. Where towers share the batch, the mean
-    of theirs counts.
+    The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates:
+    the initial values fade within a run of a few hundred steps. Statistics of several towers are averaged.
     """
     step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
     momentum = tf.minimum(BN_MOMENTUM, (1 + step) / (10 + step))
-    batches = collections.OrderedDict()  # by variable: of each tower that shares the batch
+    batches = collections.OrderedDict()  # {variable name: (variable, [batch statistic of each tower])}
     for moving, batch in tf.get_collection(BN_STATISTICS):
         batches.setdefault(moving.op.name, (moving, []))[1].append(batch)
     return [tf.assign_sub(moving, (1 - momentum) * (moving - tf.add_n(values) / len(values)))
@@ -153,40 +162,42 @@ def update_averages():
 
 
 def lrn(x):
-    """Local response normalization across channels, equal to Caffe's `local_size 5, alpha 1e-4, beta 0.75`.
+    """Normalizes responses across channels, equal to Caffe's `local_size 5, alpha 1e-4, beta 0.75`.
 
-    Caffe divides alpha by the window's size (lrn_layer.cpp) and counts the whole window, TensorFlow its radius.
+    Caffe divides alpha by local_size (lrn_layer.cpp); TensorFlow takes the radius instead of the size.
     """
     return tf.nn.lrn(x, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75)
 
 
 def lcn(x):
-    """Local contrast normalization of Jarrett et al. 2009 (section 2): subtractive, then divisive, over all channels.
+    """Normalizes local contrast as Jarrett et al. 2009 (section 2): subtractive, then divisive, over all channels.
 
-    Their window is 9x9 Gaussian; its width, which they do not give, is 2 pixels here (standard deviation). Near an edge
-    the weights of what lies inside are scaled to a sum of 1, so that a flat image stays flat.
+    The window is a 9x9 Gaussian; the paper gives no standard deviation, here it is 2 pixels. Near an edge the weights
+    inside the image are rescaled to sum to 1, so a constant image becomes 0 everywhere.
     """
     height, width, channels = tf.shape(x)[1], tf.shape(x)[2], x.shape.as_list()[-1]
     row = np.exp(-0.5 * (np.arange(-4, 5) / 2.0) ** 2)
     window = (np.outer(row, row) / row.sum() ** 2)[:, :, None, None].astype(np.float32)
     inside = tf.nn.conv2d(tf.ones([1, height, width, 1]), window, [1, 1, 1, 1], 'SAME')
 
-    def local_mean(x):  # over the window and all channels
+    def local_mean(x):  # weighted mean over the window and all channels: [batch, height, width, 1]
         over_channels = np.tile(window / channels, [1, 1, channels, 1])
         return tf.nn.conv2d(x, over_channels, [1, 1, 1, 1], 'SAME') / inside
 
     centred = x - local_mean(x)
     deviation = tf.sqrt(local_mean(tf.square(centred)) + 1e-12)
-    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # c in the paper; each image's own
+    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # c in the paper, per image
     return centred / tf.maximum(tf.maximum(deviation, floor), 1e-3)
 
 
 def dropout(x, rate, key, name):
-    """Zeroes a share `rate` of the values and scales the others up by 1 / (1 - rate), as Caffe.
+    """Zeroes values with probability `rate` and scales the others by 1 / (1 - rate), as Caffe.
+
+    The mask is a function of `key` and `name` only, so a resumed run draws the same masks.
 
     Args:
-      key: (seed, number of the step or the sample), a Python int and a tensor: with `name` they decide the mask,
-        whatever ran before.
+      rate: float in [0, 1).
+      key: (seed, number): a Python int, and an integer scalar tensor, the step or the sample.
     """
     seed, number = key
     layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
@@ -195,16 +206,24 @@ def dropout(x, rate, key, name):
 
 
 def max_pool(x, size=2, stride=2):
-    """[batch, h, w, c] -> [batch, ceil(h/stride), ceil(w/stride), c]."""
+    """Max-pools [batch, h, w, c] -> [batch, ceil(h / stride), ceil(w / stride), c]."""
     return tf.nn.max_pool(x, [1, size, size, 1], [1, stride, stride, 1], 'SAME')
 
 
 def max_pool_with_argmax(x):
-    """[batch, h, w, c] -> [batch, ceil(h/2), ceil(w/2), c] and the int64 indices of the maxima, of the same shape.
+    """Max-pools 2x2 windows with stride 2 and returns (pooled maps, indices for `unpool`).
 
-    An index counts within its own image, (row * w + column) * c + channel. Of equal values the first counts.
-    The gradient goes where the indices say, so the map itself need not be kept for it.
+    Of equal values the first counts. The gradient is scattered by the indices, so the input need not be kept for it.
+
+    Args:
+      x: [batch, h, w, c].
+    Returns:
+      pooled: [batch, ceil(h / 2), ceil(w / 2), c].
+      indices: int64, same shape: (row * w + column) * c + channel, per image. Inside `portable_pooling`: 0 to 3, the
+        position in the window, in the dtype of x.
     """
+    if is_portable():
+        return portable_max_pool(x)
     shape = tf.shape(x)
 
     @tf.custom_gradient
@@ -216,45 +235,101 @@ def max_pool_with_argmax(x):
     return y, tf.stop_gradient(indices)
 
 
-def unpool(x, indices, like):
-    """Puts each value of `x` [batch, h, w, c] back where `indices` says in its image; zero elsewhere.
+def unpool(x, indices, shape_like):
+    """Writes each value of `x` to the position that `indices` gives in the image; other positions are 0.
 
-    The result has the shape of `like`, the encoder's own map: never 2h x 2w, which shears the map where its height
-    or width is odd. Only the shape of `like` is used, so the map itself can be freed. Where `x` holds several samples
-    of each image, all take the image's indices.
+    The result has the shape of the encoder's feature map, never 2h x 2w: with a wrong width the flat indices would
+    shear the map.
 
-    TensorFlow 1.15 uses the map: where nothing else does, its optimizer moves a ReLU from before the pooling behind
-    it, and a window with no positive value then has another index in prediction than in training.
+    On TensorFlow 1.15 `shape_like` itself is passed to the op. If it were unused, Grappler would move the ReLU behind
+    the pooling, and windows without a positive value would get different indices at inference than in training.
+
+    Args:
+      x: [batch, h, w, c]; the batch may hold several dropout samples of each image, which share the indices.
+      indices: as returned by `max_pool_with_argmax`.
+      shape_like: the encoder's feature map [batch, H, W, c]; only the shape is used.
+    Returns:
+      [batch, H, W, c].
     """
-    shape = tf.concat([tf.shape(x)[:1], tf.shape(like)[1:]], 0)
-    samples = [tf.shape(x)[0] // tf.shape(indices)[0], 1, 1, 1]
-    indices = tf.tile(indices, samples)  # costs nothing for a single sample
-    place = tf.tile(like, samples) if tf.__version__.startswith('1.') else None
+    shape = tf.concat([tf.shape(x)[:1], tf.shape(shape_like)[1:]], 0)
+    template = shape_like if tf.__version__.startswith('1.') else None
+    if x.shape.as_list()[0] is None or x.shape.as_list()[0] != indices.shape.as_list()[0]:
+        samples = [tf.shape(x)[0] // tf.shape(indices)[0], 1, 1, 1]
+        indices = tf.tile(indices, samples)
+        template = None if template is None else tf.tile(template, samples)
 
     @tf.custom_gradient
     def unpooled(x):
-        return scatter(x, indices, shape, place), lambda gradient: gather(gradient, indices)
+        return scatter(x, indices, shape, template), lambda gradient: gather(gradient, indices)
 
-    y = unpooled(x)
-    y.set_shape(x.shape[:1].concatenate(like.shape[1:]))
+    y = unpooled(x) if indices.dtype == tf.int64 else portable_unpool(x, indices, shape_like)
+    y.set_shape(x.shape[:1].concatenate(shape_like.shape[1:]))
     return y
 
 
-def scatter(x, indices, shape, place=None):
-    """Zeros of `shape` [batch, h, w, c], but for the values of `x` at `indices`, which count within each image.
+def scatter(x, indices, shape, shape_like=None):
+    """Writes the values of `x` at `indices` (per image) into zeros of `shape` [batch, h, w, c].
 
-    TensorFlow's own scatter for the gradient of pooling, many times faster on a CPU than `tf.scatter_nd`. It wants
-    a map of that shape, `place`, whose values it does not read: an empty one unless given.
+    MaxPoolGradWithArgmax is TensorFlow's scatter for the gradient of pooling, 20 times faster on a CPU than
+    `tf.scatter_nd`. The op reads only the shape of its first input, so an uninitialized tensor does.
     """
-    with tf.control_dependencies([x]):  # not before it is wanted
-        place = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if place is None else place
-    return tf.raw_ops.MaxPoolGradWithArgmax(input=place, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
+    with tf.control_dependencies([x]):  # allocate when x is ready, not earlier
+        shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
+    return tf.raw_ops.MaxPoolGradWithArgmax(input=shape_like, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
                                             strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
 
 
 def gather(y, indices):
-    """Takes from `y` [batch, h, w, c] the values that `indices` [batch, ...] names in each image: undoes `unpool`."""
+    """Reads from `y` [batch, h, w, c] the values at `indices` (per image): the inverse of `scatter`."""
     size = tf.shape(y, out_type=tf.int64)
-    with tf.control_dependencies([y]):  # else the sum is made with the indices, and kept until the gradient comes
+    with tf.control_dependencies([y]):  # add the offsets in the backward pass, or the sum is kept until then
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
         return tf.gather(tf.reshape(y, [-1]), indices + offsets)
+
+
+# ---------------------------------------------------------------- pooling and unpooling of plain ops
+
+@contextlib.contextmanager
+def portable_pooling(portable=True):
+    """Context manager: inside the block, pooling and unpooling in the default graph are built of plain ops.
+
+    TFLite, ONNX and XLA have these ops but no MaxPoolWithArgmax. Values and gradients equal the other form's bit for
+    bit. Pooling and the matching unpooling must be built in the same block.
+    """
+    stack = tf.get_collection_ref(PORTABLE)
+    stack.append(portable)
+    try:
+        yield
+    finally:
+        stack.pop()
+
+
+def is_portable():
+    """Whether the innermost `portable_pooling` block of the default graph, if any, asks for plain ops."""
+    return any(tf.get_collection(PORTABLE)[-1:])
+
+
+def height_width(x):
+    """[height, width] of [batch, height, width, c]: ints where known, else scalar tensors."""
+    return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape.as_list()) if i in (1, 2)]
+
+
+def portable_max_pool(x):
+    """Max-pools by four strided slices -> pooled maps and positions in the window, 0 to 3 row by row."""
+    rows, columns = [size % 2 for size in height_width(x)]  # to add
+    if isinstance(rows, tf.Tensor) or isinstance(columns, tf.Tensor) or rows or columns:
+        x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]], constant_values=x.dtype.min)
+    upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first
+    lower = tf.maximum(lower_left, lower_right)
+    upper_index = tf.cast(upper_right > upper_left, x.dtype)
+    lower_index = tf.cast(lower_right > lower_left, x.dtype) + 2
+    indices = upper_index + tf.cast(lower > upper, x.dtype) * (lower_index - upper_index)
+    return tf.maximum(upper, lower), tf.stop_gradient(indices)
+
+
+def portable_unpool(x, indices, shape_like):
+    """Writes `x` to the positions `indices`, 0 to 3, of 2x2 windows, cut to the height and width of `shape_like`."""
+    windows = tf.concat([x * tf.cast(tf.equal(indices, i), x.dtype) for i in range(4)], -1)
+    height, width = height_width(shape_like)
+    return tf.depth_to_space(windows, 2)[:, :height, :width]

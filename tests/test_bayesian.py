@@ -19,7 +19,7 @@ PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop
 def test_places_of_dropout(graph, name):
     """After pool3 and deeper, and at the end of the deeper decoders: sizes and widths tell where."""
     seen = []
-    networks.build(name, tf.zeros([1, 48, 80, 3]), 11, True, drop=lambda x, place: seen.append((place, x)) or x)
+    networks.build(name, tf.zeros([1, 48, 80, 3]), 11, True, dropout=lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
     levels = {'encdrop3': 8, 'encdrop4': 16, 'encdrop5': 32, 'decdrop5': 16, 'decdrop4': 8, 'decdrop3': 4}
     for place, x in seen:
