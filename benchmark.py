@@ -1,4 +1,4 @@
-"""Time, memory, parameters and multiply-adds of the networks on constant input; beside PyTorch's; as input grows.
+"""Time, memory, parameters and MACs of the networks on constant input; beside PyTorch's; as the input grows.
 
 python benchmark.py segnet --what predict train --precision float32 bfloat16
 python benchmark.py segnet --peer pytorch        ours and an equal PyTorch network, in turns
@@ -7,125 +7,207 @@ python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x96
 from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
 import argparse
 import collections
-import contextlib
+import errno
 import json
 import os
+import re
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 
-from runtime import cli
-from paper import layers as describe
-from runtime import devices
+from data import UserError
+from paper import layers
+from runtime import cli, devices, plots, report
+from runtime.run import PRECISIONS, revision
 import networks
-from runtime import plots
-from runtime import run as runs
-import worker
+import optimize
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEER = os.path.join(HERE, 'tests', 'peers', 'pytorch_segnet.py')
+PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # ours and the peer's runs take turns so often
+ROUNDS = 3  # of processes: ours and the peers take turns
+WARM_UP = 3  # runs that are not counted: kernels are chosen, memory is allocated
+NUM_CLASSES = 11
+MATRIX_SIDE = 3072  # of the matrix product whose speed stands for the machine's peak
 
 
-def ours(**settings):
-    """Worker that runs one of our networks; settings as `measure.graph`, and device."""
-    return worker.Worker([sys.executable, os.path.join(HERE, 'measure.py'), json.dumps(settings)])
+# ---------------------------------------------------------------- inside the measuring process
+
+def network_op(model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
+    """The op of one training step, or of one prediction, on constant images that lie on the device."""
+    rng = np.random.RandomState(0)
+    images = tf.get_local_variable('images', initializer=rng.randint(
+        0, 256, (batch_size, height, width, 3)).astype(np.float32))
+    logits = networks.build(model, images, NUM_CLASSES, training, precision=precision)
+    if not training:
+        return tf.argmax(logits, -1, name='ids').op
+    labels = tf.constant(rng.randint(0, NUM_CLASSES, (batch_size, height, width)).astype(np.uint8))
+    loss = optimize.loss(logits, labels, np.ones(NUM_CLASSES))
+    return optimize.train_op(loss, 1e-4, 0.9, 5e-4, lambda variable: networks.multipliers(model, variable),
+                             precision=precision)
 
 
-def measure_in_subprocess(repeats=50, **settings):
-    """One network in a process of its own: dict of `seconds` of each of `repeats` runs, and peak `memory` in bytes.
+def matrix_product_op(precision: str):
+    """The op of one product of two square matrices of MATRIX_SIDE."""
+    matrix = tf.get_local_variable('matrix', initializer=tf.ones([MATRIX_SIDE] * 2, tf.as_dtype(precision)))
+    return tf.matmul(matrix, matrix).op
 
-    The memory is that above the process after its imports; None on a GPU. MemoryError where there is not enough.
+
+def peak_memory() -> int:
+    """Peak memory of this process in bytes. Unlike getrusage's, it does not begin with the parent's peak."""
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
+
+
+def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dict:
+    """Runs one network in this process; model 'matrix-product' runs `matrix_product_op`.
+
+    Returns:
+      seconds: list, the time of each of `repeats` runs after the warm-up.
+      memory: peak in bytes above the process after its imports; None on a GPU.
     """
-    with ours(**dict({'precision': 'float32', 'xla': False}, **settings)) as process:
-        process.run(worker.WARM_UP)
-        return process.run(repeats)
+    on_gpu = devices.device_name(device).startswith('GPU')
+    config = devices.session_config(device, xla)
+    before = peak_memory()
+    seconds = []
+    with tf.Graph().as_default(), tf.Session(config=config) as sess:
+        if model == 'matrix-product':
+            op = matrix_product_op(settings['precision'])
+        else:
+            op = network_op(model, **settings)
+        sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        for _ in range(WARM_UP + repeats):
+            began = time.perf_counter()
+            sess.run(op)
+            seconds.append(time.perf_counter() - began)
+    return {'seconds': seconds[WARM_UP:], 'memory': None if on_gpu else peak_memory() - before}
 
 
-def peers(python, **settings):
-    """{name: Worker}: the same network by PyTorch, eager and compiled, both with channels last, its faster layout."""
-    return {'PyTorch ' + kind: worker.Worker([python, PEER, json.dumps(dict(settings, compiled=kind == 'compiled',
-                                                                          layout='channels_last'))])
-            for kind in ('eager', 'compiled')}
+# ---------------------------------------------------------------- outside
+
+def run_measurement(command: list) -> dict:
+    """Runs `command`, whose last line of output is the JSON object that `measure` returns.
+
+    Each measurement has a process of its own, so that its peak memory is that of a single network.
+
+    Raises:
+      MemoryError: the process ran out of memory, or was killed by the kernel for it.
+      ChildProcessError: the process failed for another reason.
+    """
+    with tempfile.TemporaryFile() as log:  # a pipe would fill up: nobody reads it while the command runs
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log)
+        log.seek(0)
+        messages = log.read().decode('utf-8', 'replace').strip().splitlines() or ['no message']
+    if done.returncode == 0:
+        return json.loads(done.stdout.decode('utf-8', 'replace').splitlines()[-1])
+    memory = [line for line in messages if re.search('OOM|out of memory|bad_alloc|allocate', line)]
+    if memory or done.returncode == -signal.SIGKILL:
+        raise MemoryError('%s: %s' % (' '.join(command[1:])[:100], (memory or messages)[-1][:300]))
+    raise ChildProcessError(errno.ECHILD, '%s (status %d)' % (messages[-1][:300], done.returncode), command[0])
 
 
-def measured(workers, repeats):
-    """{name: (median seconds of a run, peak memory)} of `workers`, which take turns."""
-    seconds, taken = collections.defaultdict(list), {}
-    for process in workers.values():
-        process.run(worker.WARM_UP)
-    for _ in range(ROUNDS):
-        for name, process in workers.items():
-            got = process.run(-(-repeats // ROUNDS))
-            seconds[name] += got['seconds']
-            taken[name] = got['memory']
-    return {name: (float(np.median(seconds[name])), taken[name]) for name in workers}
+def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
+    """`measure` of one of our networks in a process of its own; raises what `run_measurement` raises.
+
+    Args:
+      settings: model, height, width, batch_size, training, device; and precision (float32) and xla (False).
+    """
+    settings = dict({'precision': 'float32', 'xla': False}, repeats=repeats, **settings)
+    return run_measurement([sys.executable, os.path.join(HERE, 'benchmark.py'), '--measure', json.dumps(settings)])
 
 
-def rows(args, model, height, width, batch_size, what, precision):
-    """Measures one network, and the peers where asked for -> a list of {column: text}."""
+def measure_peer(python: str, repeats: int, **settings) -> dict:
+    """The same of a network of PyTorch; `settings` holds compiled (bool) too."""
+    return run_measurement([python, PEER, json.dumps(dict(settings, repeats=repeats))])
+
+
+def measured_in_turns(participants: dict, repeats: int) -> dict:
+    """Measures each of `participants`, {name: function of a number of repeats -> dict as from `measure`}.
+
+    Several take turns in ROUNDS rounds, so that a change of the machine's load meets all of them.
+
+    Returns:
+      {name: (median seconds of a run, peak memory in bytes or None)}.
+    """
+    rounds = ROUNDS if len(participants) > 1 else 1
+    seconds = collections.defaultdict(list)
+    memory = {}
+    for _ in range(rounds):
+        for name, function in participants.items():
+            found = function(-(-repeats // rounds))
+            seconds[name] += found['seconds']
+            memory[name] = found['memory']
+    return {name: (float(np.median(seconds[name])), memory[name]) for name in participants}
+
+
+def peak_operations(device: str, precision: str) -> float:
+    """Operations a second of a matrix product on the device, the best of five runs."""
+    found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
+    return 2 * MATRIX_SIDE ** 3 / min(found['seconds'])
+
+
+def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, precision: str) -> list:
+    """Measures one network, and the peers if asked for -> rows for the table, a list of {column: text}."""
+    height, width = size
     settings = {'model': model, 'height': height, 'width': width, 'batch_size': batch_size,
-                'training': what == 'train', 'precision': precision, 'device': args.device, 'xla': args.xla}
-    found = describe.layers(model, height, width, 11)
-    multiply_adds = sum(layer.multiply_adds for layer in found)
-    with contextlib.ExitStack() as stack:
-        workers = {'ours': stack.enter_context(ours(**settings))}
+                'training': what == 'train', 'precision': precision, 'device': args.device}
+    participants = {'ours': lambda repeats: measure_in_subprocess(repeats, xla=args.xla, **settings)}
+    for kind in PEERS if args.peer else ():
+        participants['PyTorch ' + kind] = lambda repeats, kind=kind: measure_peer(
+            args.peer_python, repeats, compiled=kind == 'compiled', **settings)
+    measured = measured_in_turns(participants, args.repeats)
+    return [benchmark_row(args, settings, name, measured) for name in participants]
+
+
+def benchmark_row(args, settings: dict, name: str, measured: dict):
+    """One row of the table, {column: text}; `name`: whose, a key of `measured`."""
+    batch_size, (seconds, memory) = settings['batch_size'], measured[name]
+    row = collections.OrderedDict([
+        ('network', settings['model']), ('what', 'train' if settings['training'] else 'predict'),
+        ('precision', settings['precision']), ('size', '%dx%d' % (settings['height'], settings['width'])),
+        ('batch', str(batch_size)), ('by', name), ('ms/image', '%.1f' % (1000 * seconds / batch_size)),
+        ('images/s', '%.2f' % (batch_size / seconds)), ('peak MB', '%.0f' % (memory / 1e6) if memory else '-')])
+    if name == 'ours':
+        found = layers.network_layers(settings['model'], settings['height'], settings['width'], NUM_CLASSES)
+        macs = sum(layer.macs for layer in found)
+        operations = 2 * macs * batch_size * (3 if settings['training'] else 1)
+        row['parameters'] = '%.3f M' % (sum(layer.parameters for layer in found) / 1e6)
+        row['MACs'] = '%.1f G' % (macs / 1e9)
+        row['of the peak'] = '%.2f' % (operations / seconds / peak_operations(args.device, settings['precision']))
         if args.peer:
-            for name, peer in peers(args.peer_python, **settings).items():
-                workers[name] = stack.enter_context(peer)
-        got = measured(workers, args.repeats)
-        peak = matrix_peak(workers['ours'])
-    best = min([seconds for name, (seconds, _) in got.items() if name != 'ours'] or [np.nan])
-    table = []
-    for name, (seconds, taken) in got.items():
-        row = collections.OrderedDict([
-            ('network', model), ('what', what), ('precision', precision), ('size', '%dx%d' % (height, width)),
-            ('batch', str(batch_size)), ('by', name), ('ms/image', '%.1f' % (1000 * seconds / batch_size)),
-            ('images/s', '%.2f' % (batch_size / seconds)), ('peak MB', '%.0f' % (taken / 1e6) if taken else '-')])
-        if name == 'ours':
-            operations = 2 * multiply_adds * batch_size * (3 if what == 'train' else 1)
-            row.update({'parameters': '%.3f M' % (sum(layer.parameters for layer in found) / 1e6),
-                        'multiply-adds': '%.1f G' % (multiply_adds / 1e9),
-                        'of the peak': '%.2f' % (operations / seconds / peak)})
-            if args.peer:
-                eager = got['PyTorch eager'][1]
-                row['time, ours / best peer'] = '%.2f' % (seconds / best)
-                row['memory, ours / eager'] = '%.2f' % (taken / eager) if taken and eager else '-'
-        table.append(row)
-    return table
+            best = min(measured['PyTorch ' + kind][0] for kind in PEERS)
+            eager = measured['PyTorch eager'][1]
+            row['time, ours / best peer'] = '%.2f' % (seconds / best)
+            row['memory, ours / eager'] = '%.2f' % (memory / eager) if memory and eager else '-'
+    return row
 
 
-def matrix_peak(process, size=3072):
-    """Operations a second of a product of two matrices of size x size in a worker, its best of five."""
-    process.run(2, 'multiply')
-    return 2 * size ** 3 / min(process.run(5, 'multiply')['seconds'])
+def settings_to_measure(args):
+    """Yields (model, (height, width), batch size, what, precision) of each measurement.
 
-
-def sweep(args):
-    """Rows by batch size at --height and --width, then by size at batch 1, and the picture of both."""
-    table = []
-    settings = [(args.height, args.width, batch) for batch in (1, 2, 4, 8)] + [(h, w, 1) for h, w in SWEEP]
+    `--sweep` grows the batch at --height and --width first, then the size at batch 1.
+    """
+    size = args.height, args.width
+    if args.sweep:
+        inputs = [(size, batch_size) for batch_size in (1, 2, 4, 8)] + [(one, 1) for one in SWEEP]
+    else:
+        inputs = [(size, batch_size) for batch_size in args.batch_size]
     for model in args.models:
         for what in args.what:
             for precision in args.precision:
-                for height, width, batch_size in settings:
-                    table += show(rows(args, model, height, width, batch_size, what, precision))
-    return table
-
-
-def show(table):
-    """Prints rows as they come; returns them."""
-    for row in table:
-        print('  '.join('%s %s' % (value, name) if name in ('ms/image', 'images/s', 'peak MB') else
-                        '%s: %s' % (name, value) if name.startswith(('of', 'time', 'memory')) else value
-                        for name, value in row.items()), flush=True)
-    return table
+                for one, batch_size in inputs:
+                    yield model, one, batch_size, what, precision
 
 
 def parse_args(argv=None):
     """Every setting of a measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpAsWritten)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpAsWritten, allow_abbrev=False)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
     parser.add_argument('--height', type=int, default=360)
@@ -133,7 +215,7 @@ def parse_args(argv=None):
     parser.add_argument('--batch_size', type=int, nargs='+', default=[1], help='images a run; several for several rows')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
                         help='a prediction, with batch norm folded in, or a training step')
-    parser.add_argument('--precision', nargs='+', choices=runs.PRECISIONS, default=['float32'],
+    parser.add_argument('--precision', nargs='+', choices=PRECISIONS, default=['float32'],
                         help='what the layers compute in')
     parser.add_argument('--peer', choices=('pytorch',), help='measure an equal network of PyTorch too, eager and '
                         'compiled, in turns with ours (segnet and segnet-basic)')
@@ -142,37 +224,39 @@ def parse_args(argv=None):
     parser.add_argument('--sweep', action='store_true', help='how time and memory grow with the batch and the size')
     parser.add_argument('--repeats', type=int, default=50, help='runs that are counted; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
-                        help='folder of benchmark.md and .csv, or of sweep.md and its picture')
+                        help='folder of benchmark.md and .csv, or of sweep.md and its figure')
     parser.add_argument('--xla', action='store_true', help='compile our graph by XLA (GPUs)')
     parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
+    parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # what `measure_in_subprocess` starts
     args = parser.parse_args(argv)
     cli.check_positive(args, 'height', 'width', 'repeats')
     if min(args.batch_size) < 1:
-        raise runs.UserError('--batch_size %s: must be above 0' % min(args.batch_size))
+        raise UserError('--batch_size %s: must be above 0' % min(args.batch_size))
     for model in args.models:
         if model not in networks.NETWORKS:
-            raise runs.UserError('%s: no such network; one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
+            raise UserError('%s: no such network; one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
         if args.peer and model not in ('segnet', 'segnet-basic'):
-            raise runs.UserError('--peer %s: has segnet and segnet-basic, not %s' % (args.peer, model))
+            raise UserError('--peer %s: has segnet and segnet-basic, not %s' % (args.peer, model))
     return args
 
 
 def main(args):
-    """Measures, prints, and writes the table as Markdown and CSV, and the sweep's picture."""
+    """Measures, prints each row as it comes, writes the table as Markdown and CSV, and the sweep's figure."""
+    if args.measure:
+        print(json.dumps(measure(**args.measure)))
+        return
     device = devices.device_name(args.device)
     print(device, flush=True)
-    name = 'sweep' if args.sweep else 'benchmark'
-    if args.sweep:
-        table = sweep(args)
-    else:
-        table = [row for model in args.models for what in args.what for precision in args.precision
-                 for batch_size in args.batch_size
-                 for row in show(rows(args, model, args.height, args.width, batch_size, what, precision))]
+    rows = []
+    for settings in settings_to_measure(args):
+        found = benchmark_rows(args, *settings)
+        rows += found
+        print(report.plain_table(found), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
-    path = os.path.join(args.output, name)
-    runs.write_table(path, 'Speed and memory', '%s; %s; `%s`' % (device, runs.revision(), cli.command()), table)
+    path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
+    report.write_table(path, 'Speed and memory', '%s; %s; `%s`' % (device, revision(), cli.command()), rows)
     if args.sweep:
-        plots.growth([row for row in table if row['by'] == 'ours'], path + '.png')
+        plots.growth([row for row in rows if row['by'] == 'ours'], path + '.png')
     print(path + '.md')
 
 

@@ -20,6 +20,7 @@ import evaluate
 import main
 from paper import tables as paper
 from runtime import plots
+from runtime import report
 from paper import results
 from runtime import run as runs
 from datasets import sunrgbd as sun
@@ -268,7 +269,7 @@ def order(found, split):
 
 def layers(model):
     """Layer table of a network for CamVid's 11 classes at the paper's size."""
-    return describe.layers(model, 360, 480, 11)
+    return describe.network_layers(model, 360, 480, 11)
 
 
 def class_columns(entries, expected, split):
@@ -323,7 +324,7 @@ def run(args):
             diverged.append('%s, %s' % (one.name, one.class_weights))
             found.append({'network': one.name, 'weights': one.class_weights, 'not run': str(error)})
         note = table.note + order(found, args.split or 'test') if args.table == 'table1' else table.note
-        text = runs.write_table(os.path.join(args.output, 'table'), table.title, note, found)
+        text = report.write_table(os.path.join(args.output, 'table'), table.title, note, found)
     if args.table == 'table1':
         split = args.split or 'test'
         plots.scores_against_time(

@@ -1,4 +1,4 @@
-"""A network's layers as a table: output shapes, parameters, multiply-adds. Builds a graph of its own, needs no data."""
+"""A network's layers as a table: output shapes, parameters, MACs. Builds a graph of its own, needs no data."""
 import collections
 
 import numpy as np
@@ -6,13 +6,13 @@ import tensorflow.compat.v1 as tf
 
 import networks
 
-Layer = collections.namedtuple('Layer', 'name kind shape parameters multiply_adds')  # shape: (height, width, channels)
+Layer = collections.namedtuple('Layer', 'name kind shape parameters macs')  # shape: (height, width, channels)
 KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2DBackpropInput': 'deconvolution',
          'MaxPoolWithArgmax': 'pooling', 'MaxPool': 'pooling', 'MaxPoolGradWithArgmax': 'upsampling by indices',
          'ResizeBilinear': 'bilinear upsampling', 'LRN': 'normalization'}
 
 
-def layers(model, height, width, num_classes):
+def network_layers(model, height, width, num_classes):
     """The network's layers for one image, in order: list of `Layer`; a layer's parameters are with its batch norm's."""
     with tf.Graph().as_default() as graph:
         networks.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)
@@ -35,11 +35,11 @@ def layers(model, height, width, num_classes):
                 pools -= 1
             elif layer not in sizes:
                 layer = {'normalization': 'norm'}.get(kind, 'upsample')
-            found.append(Layer(layer, kind, tuple(shape), sizes.pop(layer, 0), multiply_adds(op)))
+            found.append(Layer(layer, kind, tuple(shape), sizes.pop(layer, 0), macs(op)))
         return found
 
 
-def multiply_adds(op):
+def macs(op):
     """Multiplications of a (de)convolution, for one image; 0 for any other op."""
     if op.type not in ('Conv2D', 'DepthwiseConv2dNative', 'Conv2DBackpropInput'):
         return 0
@@ -49,12 +49,12 @@ def multiply_adds(op):
 
 
 def table(model, height, width, num_classes):
-    """`layers` as lines of text, with their sums."""
+    """`network_layers` as lines of text, with their sums."""
     row = '%-22s %-22s %-16s %12s %16s'
-    found = layers(model, height, width, num_classes)
-    lines = [row % ('layer', 'kind', 'output', 'parameters', 'multiply-adds')]
+    found = network_layers(model, height, width, num_classes)
+    lines = [row % ('layer', 'kind', 'output', 'parameters', 'MACs')]
     lines += [row % (layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}',
-                     f'{layer.multiply_adds:,}') for layer in found]
-    parameters, total = sum(layer.parameters for layer in found), sum(layer.multiply_adds for layer in found)
+                     f'{layer.macs:,}') for layer in found]
+    parameters, total = sum(layer.parameters for layer in found), sum(layer.macs for layer in found)
     lines.append(row % (model, '', '', f'{parameters:,}', f'{total:,}'))
     return '\n'.join(line.rstrip() for line in lines)

@@ -57,7 +57,7 @@ def write(run_folders, output, into):
         place = keep(run_folder, output)
         by_dataset.setdefault(runs.read_config(place)['flags']['dataset'], []).extend(result_rows(place))
     note = 'In percent, at the labels\' own size, batch norm by population statistics.'
-    text = '\n'.join(runs.write_table(os.path.join(output, name), name, note, found)
+    text = '\n'.join(report.write_table(os.path.join(output, name), name, note, found)
                      for name, found in by_dataset.items())
     print(text)
     if into:

@@ -3,9 +3,13 @@
 Made from config.json, log.jsonl, metrics.json and the pictures that lie there; nothing outside it is asked for.
 """
 import base64
+import csv
 import html
+import io
 import os
 import string
+
+import tabulate
 
 from paper import tables as paper
 from runtime import run as runs
@@ -45,7 +49,40 @@ def percent(value):
     return '-' if value is None else '%.1f' % (100 * value)
 
 
-def table(head, rows):
+def plain_table(rows):
+    """Rows of {column: text} as lines for a terminal. A column that a row lacks is empty there."""
+    return tabulate.tabulate(rows, headers='keys', disable_numparse=True)
+
+
+def markdown_table(rows):
+    """Rows of {column: text} as a Markdown table; `|` and line breaks in cells are escaped."""
+    escaped = [{name: cell.replace('|', '\\|').replace('\n', '<br>') for name, cell in row.items()} for row in rows]
+    return tabulate.tabulate(escaped, headers='keys', tablefmt='pipe', disable_numparse=True)
+
+
+def write_table(path, title, note, rows):
+    """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the former.
+
+    In Markdown the column `command` stands below the table, where a command can be copied whole.
+    """
+    parts = ['# ' + title, note, markdown_table([{name: cell for name, cell in row.items() if name != 'command'}
+                                                 for row in rows])]
+    commands = ['# row %d: %s\n%s' % (i, next(iter(row.values())), row['command'])
+                for i, row in enumerate(rows, 1) if 'command' in row]
+    if commands:
+        parts.append('```\n%s\n```' % '\n'.join(commands))
+    text = '\n\n'.join(parts) + '\n'
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), restval='',
+                            lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    runs.write_text(path + '.md', text)
+    runs.write_text(path + '.csv', out.getvalue())
+    return text
+
+
+def html_table(head, rows):
     """Cells of text as an HTML table."""
     def line(kind, cells):
         return '<tr>%s</tr>' % ''.join('<%s>%s</%s>' % (kind, html.escape(str(cell)), kind) for cell in cells)
@@ -71,8 +108,8 @@ def scores_tables(metrics, flags):
     head = ['class'] + ['%s, %s' % (split, what) for split in metrics for what in ('accuracy', 'IoU')]
     each = [[name] + [percent(scores[what][i]) for scores in metrics.values() for what in ('accuracy', 'IoU')]
             + ([str(theirs.get(name, '-'))] if theirs else []) for name, i in known.items()]
-    return (table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
-            + table(head + (['accuracy, the paper, test'] if theirs else []), each))
+    return (html_table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
+            + html_table(head + (['accuracy, the paper, test'] if theirs else []), each))
 
 
 def write(folder):
@@ -88,9 +125,9 @@ def write(folder):
     again = '\n'.join('%s    # revision %s, %s' % (one.get('command'), one.get('revision'), one.get('started'))
                       for one in config['starts'])
     sections.append(('To repeat it', '<pre>%s</pre>' % html.escape(again)))
-    sections.append(('Settings', table(['flag', 'value'], sorted(flags.items()))))
+    sections.append(('Settings', html_table(['flag', 'value'], sorted(flags.items()))))
     balance = zip(config['class_names'], config.get('class_weights', []))
-    sections.append(('Classes', table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in balance])))
+    sections.append(('Classes', html_table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in balance])))
     summary = '%s at %sx%s, TensorFlow %s on %s' % (flags['dataset'], flags['height'], flags['width'],
                                                     start.get('tensorflow'), start.get('device'))
     runs.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(

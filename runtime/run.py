@@ -3,10 +3,8 @@
 Builds no tensors and knows no network.
 """
 import contextlib
-import csv
 import datetime
 import fcntl
-import io
 import json
 import os
 import platform
@@ -64,23 +62,6 @@ def update_json(path, entries):
     value = read_json(path) if os.path.exists(path) else {}
     value.update(entries)
     write_json(path, value)
-
-
-def write_table(path, title, note, found):
-    """Rows of {column: text} as `path`.md, whose text this returns, and `path`.csv.
-
-    A column that only some rows have stays empty in the others.
-    """
-    names = list(dict.fromkeys(name for columns in found for name in columns))
-    lines = ['# ' + title, '', note, '', '| ' + ' | '.join(names) + ' |', '|' + ' --- |' * len(names)]
-    lines += ['| ' + ' | '.join(columns.get(name, '') for name in names) + ' |' for columns in found]
-    text, out = '\n'.join(lines) + '\n', io.StringIO()
-    writer = csv.DictWriter(out, names, restval='', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(found)
-    write_text(path + '.md', text)
-    write_text(path + '.csv', out.getvalue())
-    return text
 
 
 def corrupt_file_error(path, what):

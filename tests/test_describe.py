@@ -1,13 +1,13 @@
-"""The layer table: known sums, and multiply-adds by hand."""
+"""The layer table: known sums, and MACs by hand."""
 import main
 from paper import layers as describe
 
 
 def test_segnet_table():
-    layers = describe.layers('segnet', 360, 480, 11)
+    layers = describe.network_layers('segnet', 360, 480, 11)
     assert sum(layer.parameters for layer in layers) == 29449355
     by_name = {layer.name: layer for layer in layers}
-    assert by_name['conv1_1'].multiply_adds == 360 * 480 * 3 * 64 * 9
+    assert by_name['conv1_1'].macs == 360 * 480 * 3 * 64 * 9
     assert by_name['conv1_1'].parameters == 3 * 64 * 9 + 64 + 2 * 64
     assert by_name['pool4'].shape == (23, 30, 512) and by_name['upsample4'].shape == (45, 60, 512)
     assert layers[-1].name == 'conv1_1_D' and layers[-1].shape == (360, 480, 11)

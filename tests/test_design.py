@@ -13,14 +13,14 @@ import main
 import predict
 
 LAYERS = [  # from the bottom; a module may import modules of lower layers and, inside a folder, of its own
-    {'utils', 'data', 'metrics', 'paper.tables', 'worker'},  # paper.tables holds numbers only
+    {'utils', 'data', 'metrics', 'paper.tables'},  # paper.tables holds numbers only
     {'batches', 'datasets'},
     {'runtime'},
     {'segnet', 'optimize'},
     {'baselines'},
     {'networks'},
     {'runtime.distribute', 'paper'},
-    {'evaluate', 'measure'},
+    {'evaluate'},
     {'main', 'predict', 'benchmark'},
     {'experiments'},
 ]

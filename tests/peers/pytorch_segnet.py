@@ -4,16 +4,14 @@ Layers bear the names of segnet.py, so that the same weights go into both. Needs
 """
 import contextlib
 import json
-import os
 import sys
+import time
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
-import worker  # noqa: E402
-
+WARM_UP = 3  # runs that are not counted, as in benchmark.py
 ENCODER = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]
 EPSILON = 1.001e-5  # as utils.BN_EPSILON
 
@@ -117,32 +115,20 @@ def folded(network):
     return network
 
 
-def multiply(precision, device, size=3072):
-    """A function that multiplies two matrices."""
-    kind = getattr(torch, precision)
-    a = torch.ones(size, size, dtype=kind, device=device)
-
-    def run():
-        a @ a
-        synchronize(device)
-    return run
-
-
 def synchronize(device):
     """Waits for the GPU."""
     if device == 'cuda':
         torch.cuda.synchronize()
 
 
-def step(model, height, width, batch_size, num_classes, training, precision, device, compiled, layout):
+def step(model, height, width, batch_size, num_classes, training, precision, device, compiled):
     """A function that runs one training step, or predicts ids, on constant data."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision('high')  # TF32 on a GPU, as TensorFlow's default
-    layout = getattr(torch, layout)
-    images = torch.randint(0, 256, (batch_size, 3, height, width)).float().to(device, memory_format=layout)
+    images = torch.randint(0, 256, (batch_size, 3, height, width)).float().to(device, memory_format=torch.channels_last)
     labels = torch.randint(0, num_classes, (batch_size, height, width)).to(device)
-    network = NETWORKS[model](num_classes).to(device, memory_format=layout)
+    network = NETWORKS[model](num_classes).to(device, memory_format=torch.channels_last)
     cast = contextlib.nullcontext() if precision == 'float32' else torch.autocast(device, getattr(torch, precision))
     network = network.train() if training else folded(network.eval())
     run_network = torch.compile(network) if compiled else network
@@ -166,19 +152,25 @@ def step(model, height, width, batch_size, num_classes, training, precision, dev
     return train if training else predict
 
 
-def main(settings):
-    """Answers benchmark.py."""
-    replies, sys.stdout = sys.stdout, sys.stderr
-    device = 'cuda' if settings['device'] != 'cpu' and torch.cuda.is_available() else 'cpu'
-    before = worker.memory()
-    run = step(settings['model'], settings['height'], settings['width'], settings['batch_size'], 11,
-               settings['training'], settings['precision'], device, settings['compiled'], settings['layout'])
+def peak_memory():
+    """Peak memory of this process in bytes."""
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
 
-    def taken():
-        return torch.cuda.max_memory_allocated() if device == 'cuda' else worker.memory() - before
 
-    worker.answer({'step': run, 'multiply': multiply(settings['precision'], device)}, taken, replies)
+def measure(repeats, device, **settings):
+    """What benchmark.measure returns: seconds of each run, peak memory in bytes."""
+    device = 'cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu'
+    before = peak_memory()
+    run = step(num_classes=11, device=device, **settings)
+    seconds = []
+    for _ in range(WARM_UP + repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    memory = torch.cuda.max_memory_allocated() if device == 'cuda' else peak_memory() - before
+    return {'seconds': seconds[WARM_UP:], 'memory': memory}
 
 
 if __name__ == '__main__':
-    main(json.loads(sys.argv[1]))
+    print(json.dumps(measure(**json.loads(sys.argv[1]))))

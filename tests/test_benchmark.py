@@ -1,0 +1,99 @@
+"""benchmark.py: one process a measurement, and the rows of its tables."""
+import json
+import os
+import sys
+
+import pytest
+
+import benchmark
+from data import UserError
+
+SETTINGS = {'height': 23, 'width': 31, 'batch_size': 2, 'device': 'cpu'}
+
+
+def python(code):
+    return benchmark.run_measurement([sys.executable, '-c', code])
+
+
+def test_result_is_the_last_line_of_output_whatever_else_is_written():
+    """200,000 bytes on standard error are more than a pipe holds."""
+    code = ("import sys; sys.stderr.write('x' * 200000 + '\\n'); print('a library greets'); "
+            "print('{\"seconds\": [1.5], \"memory\": null}')")
+    assert python(code) == {'seconds': [1.5], 'memory': None}
+
+
+def test_failed_measurement_says_why():
+    with pytest.raises(ChildProcessError, match=r'no message \(status 1\)'):
+        benchmark.run_measurement(['/bin/false'])
+    with pytest.raises(ChildProcessError, match=r'ValueError: wrong size \(status 1\)'):
+        python('raise ValueError("wrong size")')
+    with pytest.raises(MemoryError, match='OOM when allocating'):
+        python('import sys; sys.exit("OOM when allocating\\nOriginal stack trace:")')
+    with pytest.raises(MemoryError):  # as the kernel ends a process when memory runs out
+        python('import os; os.kill(os.getpid(), 9)')
+
+
+def test_prediction_and_training_in_a_process():
+    """Training takes more memory than predicting: float32 feature maps of all layers stay until their gradients."""
+    sizes = dict(SETTINGS, height=180, width=240)
+    predicted = benchmark.measure_in_subprocess(2, model='segnet-basic', training=False, **sizes)
+    trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)
+    assert len(predicted['seconds']) == 2 and len(trained['seconds']) == 1
+    assert min(predicted['seconds'] + trained['seconds']) > 0
+    assert trained['memory'] > predicted['memory'] > 2 * 180 * 240 * 64 * 4  # bytes of the first layer's maps
+
+
+def test_ours_and_peers_take_turns():
+    """By hand: three rounds of two runs; the median of six times, the memory of the last process."""
+    asked = []
+    times = {'a': iter([[1, 9], [2, 3], [4, 5]]), 'b': iter([[1, 1]] * 3)}
+
+    def participant(name):
+        def run(repeats):
+            asked.append((name, repeats))
+            return {'seconds': next(times[name]), 'memory': len(asked)}
+        return run
+
+    found = benchmark.measured_in_turns({name: participant(name) for name in 'ab'}, 5)
+    assert asked == 3 * [('a', 2), ('b', 2)] and found == {'a': (3.5, 5), 'b': (1.0, 6)}
+    benchmark.measured_in_turns({'a': lambda repeats: asked.append(repeats) or {'seconds': [1], 'memory': 1}}, 5)
+    assert asked[-1] == 5 and len(asked) == 7
+
+
+def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
+    """Ratios by hand, from 0.65 s of ours, 0.5 s of the faster peer and 106.7 G MACs."""
+    monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, **_: {
+        'seconds': [0.5 if model == 'matrix-product' else 0.65] * repeats, 'memory': 3e6})
+    monkeypatch.setattr(benchmark, 'measure_peer', lambda python, repeats, compiled, **_: {
+        'seconds': [0.5 if compiled else 0.7] * repeats, 'memory': 2e6})
+    benchmark.main(benchmark.parse_args(['segnet', '--peer', 'pytorch', '--repeats', '3', '--device', 'cpu',
+                                         '--output', str(tmp_path)]))
+    ours, eager, compiled = [[cell.strip() for cell in line.split('|')[1:-1]]
+                             for line in (tmp_path / 'benchmark.md').read_text().splitlines()[-3:]]
+    assert ours[:9] == ['segnet', 'predict', 'float32', '360x480', '1', 'ours', '650.0', '1.54', '3']
+    peak = 2 * 3072 ** 3 / 0.5
+    assert ours[9:] == ['29.449 M', '106.7 G', '%.2f' % (2 * 106.7e9 / 0.65 / peak), '1.30', '1.50']
+    assert eager[5:7] == ['PyTorch eager', '700.0'] and compiled[5:7] == ['PyTorch compiled', '500.0']
+    assert set(eager[9:]) == {''} and sorted(os.listdir(str(tmp_path))) == ['benchmark.csv', 'benchmark.md']
+    assert 'PyTorch eager' in capsys.readouterr().out
+
+
+def test_measurements_of_a_sweep():
+    args = benchmark.parse_args(['segnet', '--sweep', '--height', '45', '--width', '61'])
+    assert [(size, batch_size) for _, size, batch_size, _, _ in benchmark.settings_to_measure(args)] == [
+        ((45, 61), 1), ((45, 61), 2), ((45, 61), 4), ((45, 61), 8), ((180, 240), 1), ((360, 480), 1), ((540, 720), 1),
+        ((720, 960), 1)]
+
+
+def test_bad_flags_are_refused():
+    for flags, message in ((['nonet'], 'nonet: no such network'), (['unet', '--peer', 'pytorch'], 'not unet'),
+                           (['--batch_size', '2', '0'], '--batch_size 0')):
+        with pytest.raises(UserError, match=message):
+            benchmark.parse_args(flags)
+
+
+def test_measuring_command_prints_one_json_line(capsys):
+    benchmark.main(benchmark.parse_args(['--measure', json.dumps(dict(
+        SETTINGS, model='segnet-basic', training=False, precision='float32', repeats=1, xla=False))]))
+    found = json.loads(capsys.readouterr().out)
+    assert len(found['seconds']) == 1 and found['memory'] >= 0
