@@ -1,7 +1,7 @@
 """From examples to batches: resizing, augmentation and the `tf.data` iterators.
 
-What is drawn for an example is a function of (seed, epoch, index): nothing depends on threads or on where a run
-was stopped.
+The random numbers of an example are a function of (seed, epoch, index). They depend neither on threads nor on where a
+run was stopped.
 """
 import functools
 import os
@@ -13,11 +13,12 @@ import tensorflow.compat.v1 as tf
 from data import IGNORE
 
 END = 1 << 40  # more steps than any run has
-NO_AUGMENTATION = {'flip': False, 'scale': 1.0, 'crop': None, 'shift': 0, 'jitter': 0.0}
+NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
+                   'gamma': 1.0}
 FITS = ('resize', 'crop')
 
 
-def resize(image, height, width):
+def resize(image, height: int, width: int):
     """uint8 [h, w, 3] -> [height, width, 3]: area average when it shrinks, bilinear when it grows."""
     if image.shape[:2] == (height, width):
         return image
@@ -25,7 +26,7 @@ def resize(image, height, width):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def resize_label(label, height, width):
+def resize_label(label, height: int, width: int):
     """uint8 [h, w] -> [height, width] by nearest neighbour, sampled at pixel centres; ids are never mixed."""
     if label.shape == (height, width):
         return label
@@ -35,7 +36,7 @@ def resize_label(label, height, width):
 
 
 def window(array, top, left, height, width, fill):
-    """Cuts [height, width] out of `array` at (top, left), which may lie outside; `fill` where nothing is known."""
+    """Cuts [height, width] out of `array` at (top, left), which may lie outside; `fill` beyond the edges."""
     cut = np.full((height, width) + array.shape[2:], fill, array.dtype)
     y, x = max(top, 0), max(left, 0)
     part = array[y:max(top + height, 0), x:max(left + width, 0)]
@@ -43,40 +44,55 @@ def window(array, top, left, height, width, fill):
     return cut
 
 
-def augment(image, label, height, width, fit, rng, flip, scale, crop, shift, jitter):
-    """One training example at the size that is trained at.
+def augment(image, label, height: int, width: int, fit: str, rng, augmentation: dict):
+    """One training example at the size that the network is trained at.
 
     Args:
       image, label: uint8 [h, w, 3] and [h, w], of any size.
-      height, width: the size that is trained at.
-      fit: how an image of another size gets there: 'resize' stretches the whole image, 'crop' keeps its scale and cuts
+      height, width: size trained at, in pixels.
+      fit: how an image of another size gets there: 'resize' stretches the whole image; 'crop' keeps its scale and cuts
         out a random part of that size, or pads.
-      rng: np.random.RandomState, of this example in this epoch.
-      flip: mirror left and right, every second time.
-      scale: zoom drawn between 1 / scale and scale, evenly in its logarithm; 1 is off.
-      crop: (height, width) cut out at a random place, or None for the whole.
-      shift: moved by up to this many pixels each way.
-      jitter: contrast and brightness of each channel changed by up to this share.
+      rng: np.random.RandomState of this example in this epoch.
+      augmentation: dict with the keys of NO_AUGMENTATION.
+        flip, flip_vertical: mirrors every second example left and right, top and bottom.
+        rotate: 90 turns by a random multiple of 90 degrees; None does not.
+        scale: zoom drawn between 1 / scale and scale, evenly in its logarithm.
+        crop: (height, width) cut out at a random place, or None for the whole.
+        jitter: contrast and brightness of each channel change by up to this share.
+        gamma: brightness to a power drawn between 1 / gamma and gamma, evenly in its logarithm.
     Returns:
-      image uint8 [height, width, 3] and label uint8 [height, width] (the crop's size with `crop`); where nothing
-      is known the image is 0 and the label IGNORE.
+      image uint8 [height, width, 3] and label uint8 [height, width] (the crop's size with `crop`). Beyond the edges of
+      the example the image is 0 and the label IGNORE.
     """
-    mirrored, zoom, tops, lefts = rng.rand() < 0.5, scale ** rng.uniform(-1, 1), rng.rand(), rng.rand()
-    moves, contrast, brightness = rng.randint(-shift, shift + 1, 2), rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
-    whole = (height, width) if fit == 'resize' else label.shape
-    zoomed = max(1, int(round(whole[0] * zoom))), max(1, int(round(whole[1] * zoom)))
+    mirrored = rng.rand() < 0.5  # the draws are in this order in all revisions: a run resumes with the same examples
+    zoom = augmentation['scale'] ** rng.uniform(-1, 1)
+    place = rng.rand(), rng.rand()
+    contrast, brightness = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
+    upside_down = rng.rand() < 0.5
+    turns = rng.randint(4)
+    power = augmentation['gamma'] ** rng.uniform(-1, 1)
+
+    base = (height, width) if fit == 'resize' else label.shape
+    zoomed = max(1, int(round(base[0] * zoom))), max(1, int(round(base[1] * zoom)))
     image, label = resize(image, *zoomed), resize_label(label, *zoomed)
-    if flip and mirrored:
+    if augmentation['flip'] and mirrored:
         image, label = image[:, ::-1], label[:, ::-1]
-    out_height, out_width = crop or (height, width)
-    top = int(round(tops * (zoomed[0] - out_height))) + moves[0]
-    left = int(round(lefts * (zoomed[1] - out_width))) + moves[1]
-    if (top, left) + zoomed != (0, 0, out_height, out_width):
+    if augmentation['flip_vertical'] and upside_down:
+        image, label = image[::-1], label[::-1]
+    if augmentation['rotate']:
+        image, label = np.rot90(image, turns), np.rot90(label, turns)
+    out_height, out_width = augmentation['crop'] or (height, width)
+    top = int(round(place[0] * (label.shape[0] - out_height)))
+    left = int(round(place[1] * (label.shape[1] - out_width)))
+    if (top, left) + label.shape != (0, 0, out_height, out_width):
         image = window(image, top, left, out_height, out_width, 0)
         label = window(label, top, left, out_height, out_width, IGNORE)
-    if jitter:
+    if augmentation['jitter']:
+        jitter = augmentation['jitter']
         image = (image - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
         image = np.clip(image, 0, 255).astype(np.uint8)
+    if augmentation['gamma'] != 1:
+        image = np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8)[image]
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
 
@@ -87,9 +103,9 @@ def epoch_order(size, seed, epoch):
 
 
 def position_example(position, size, seed):
-    """Place in the endless training stream -> (epoch, index of the example).
+    """Position in the endless training stream -> (epoch, index of the example).
 
-    Batches run on over the end of an epoch, as in Caffe's data layer, so all have the same size.
+    Batches cross the end of an epoch, as in Caffe's data layer, so all have the same size.
     """
     epoch = position // size
     return epoch, int(epoch_order(size, seed, epoch)[position % size])
@@ -113,11 +129,11 @@ def _pipeline(load, first, last, shapes, types):
 
 
 def _iterator(pipeline):
-    """Iterator over `pipeline`, without tf.data's own tuning: its thread made a new start wait for seconds."""
+    """Initializable iterator with tf.data's autotuning off: its background thread delayed each start by seconds."""
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = os.cpu_count()  # the session's own pool may have one thread
+        options.threading.private_threadpool_size = os.cpu_count()  # the session's pool may have one thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = os.cpu_count()
@@ -125,14 +141,14 @@ def _iterator(pipeline):
 
 
 def training_batches(dataset, height, width, batch_size, seed, augmentation, fit='resize'):
-    """The endless stream of training batches; what a batch holds depends on its number and the seed alone.
+    """The endless stream of training batches. A batch is a function of its number and the seed.
 
     Args:
-      augmentation: dict of `augment`'s last five arguments, as NO_AUGMENTATION.
+      augmentation: dict with the keys of NO_AUGMENTATION.
       fit: as `augment`.
     Returns:
-      start: function (first step) -> (initializer op, feed_dict) that starts the stream there; with END it ends the
-        stream, which lets a session close at once.
+      start: function (first step) -> (initializer op, feed_dict) that starts the stream there. END ends the
+        stream, so that a session closes at once.
       images: [batch_size, height, width, 3] uint8.
       labels: [batch_size, height, width] uint8, IGNORE where unlabelled.
     """
@@ -143,7 +159,7 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation, fit
     def load(position):
         epoch, i = position_example(int(position), size, seed)
         rng = np.random.RandomState([seed, epoch, i])
-        return augment(*dataset.load('train', i), height, width, fit, rng, **augmentation)
+        return augment(*dataset.load('train', i), height, width, fit, rng, augmentation)
 
     out = tuple(augmentation['crop'] or (height, width))
     pipeline = _pipeline(load, first_ph, last, [out + (3,), out], [tf.uint8, tf.uint8])
@@ -156,7 +172,7 @@ def scoring_batches(dataset, split, height, width, batch_size, fit='resize'):
     """One pass over a split, in order, each example once; the last batch may be short.
 
     Args:
-      fit: 'resize', or 'crop' for images as they are, which come one by one: no batch mate is to decide on padding.
+      fit: 'resize', or 'crop' for images at their own sizes. These come one by one, so that none is padded.
     Returns:
       initializer: op that starts a pass.
       images: [batch, height, width, 3] uint8, resized; with 'crop' [1, h, w, 3].

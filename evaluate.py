@@ -222,7 +222,7 @@ def evaluate(args) -> dict:
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
         weights.load_into(sess, weights.match_all_variables(loaded, variables, name))
         print('%s: %s, batch norm by %s statistics, %s, %s on %s'
-              % (name, loaded.what, args.bn, '%d samples' % samples if samples else 'no dropout',
+              % (name, loaded.description, args.bn, '%d samples' % samples if samples else 'no dropout',
                  flags['precision'], device))
         if args.bn == 'population':
             population_statistics(sess, dataset, flags)

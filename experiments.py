@@ -162,7 +162,7 @@ def check_same(flags, run_folder):
         config, wanted = runs.read_config(run_folder), vars(main.parse_args(flags))
         for name in ('height', 'width'):  # the data set's own, unless they are given
             wanted[name] = wanted[name] or config['flags'][name]
-        runs.check_same_run(config, wanted, run_folder)
+        runs.check_same_run(config, wanted, run_folder, vars(main.parse_args([])))
         data_dir = wanted['data_dir'] and os.path.abspath(wanted['data_dir'])
         if data_dir != config['flags']['data_dir']:
             raise UserError('--data_dir %s: the run in %s has %s; give that, or another --output'

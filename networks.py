@@ -1,5 +1,6 @@
 """Builds every network by its name, and the one prediction graph of scoring, prediction, export and benchmark."""
 import functools
+import re
 
 import tensorflow.compat.v1 as tf
 
@@ -135,3 +136,8 @@ def multipliers(name, variable):
     if kind == 'biases':
         return 2.0, 0.0
     return 1.0, 0.0 if kind == 'beta' and not is_basic(name) else 1.0
+
+
+def in_encoder(variable):
+    """Whether a variable belongs to an encoder: a convolution before pooling, or its batch norm."""
+    return re.search(r'/(conv|down)\d(_\d)?(_bn)?/\w+\Z', variable.op.name) is not None

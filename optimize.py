@@ -4,24 +4,26 @@ import tensorflow.compat.v1 as tf
 import utils
 from data import IGNORE
 
-SCHEDULES = ('constant', 'poly', 'step')
+SCHEDULES = ('constant', 'poly')
+LOSSES = ('ce', 'ce-dice')
 
 
 def labelled_pixels(labels):
-    """Scalar float32: how many of `labels` are not IGNORE."""
+    """Number of `labels` that are not IGNORE: scalar float32."""
     return tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORE), tf.float32))
 
 
 def loss(logits, labels, class_weights, count=None):
-    """Weighted softmax cross-entropy: the sum over labelled pixels divided by their number.
+    """Weighted softmax cross-entropy, summed over labelled pixels and divided by their number.
 
-    Not by the sum of the weights: so does caffe-segnet (softmax_loss_layer.cpp, normalize: true).
+    The divisor is the number of labelled pixels, not the sum of their weights, as in caffe-segnet
+    (softmax_loss_layer.cpp, normalize: true).
 
     Args:
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
-      count: what to divide by; the labelled pixels of the whole batch where these are a share of it.
+      count: divisor where `labels` are a share of the batch: labelled pixels of the whole batch.
     Returns:
       scalar float32; 0 where no pixel is labelled.
     """
@@ -33,31 +35,52 @@ def loss(logits, labels, class_weights, count=None):
     return tf.reduce_sum(weights * cross_entropy) / tf.maximum(count, 1.0)
 
 
+def dice_loss(logits, labels):
+    """One minus the mean Dice coefficient of the classes that the batch holds (Drozdzal et al. 2016, equation 1).
+
+    Dice of a class is 2 sum(p y) / (sum(p) + sum(y)), summed over the labelled pixels of the batch, with the softmax p
+    and the one-hot label y. Void pixels are left out of all sums.
+
+    Args:
+      logits: [batch, height, width, num_classes] float32.
+      labels: [batch, height, width] uint8, IGNORE where unlabelled.
+    Returns:
+      scalar float32; 0 where no pixel is labelled.
+    """
+    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # IGNORE: zeros
+    labelled = tf.cast(tf.not_equal(labels, IGNORE), tf.float32)[..., None]
+    probabilities = tf.nn.softmax(logits) * labelled
+    overlap = tf.reduce_sum(probabilities * truth, [0, 1, 2])  # [num_classes]
+    pixels = tf.reduce_sum(truth, [0, 1, 2])
+    total = pixels + tf.reduce_sum(probabilities, [0, 1, 2])
+    present = tf.cast(pixels > 0, tf.float32)
+    missed = present * (1 - 2 * overlap / tf.maximum(total, 1e-6))
+    return tf.reduce_sum(missed) / tf.maximum(tf.reduce_sum(present), 1.0)
+
+
 def learning_rate(schedule, base, total_steps):
-    """Scalar float32 at the current global step.
+    """Learning rate at the current global step: scalar float32.
 
     constant: base, as the released solvers.
     poly: base * (1 - step / total_steps) ** 0.9, as DeepLab.
-    step: a tenth of base after 0.6 of the steps, a hundredth after 0.85.
     """
+    if schedule == 'constant':
+        return tf.constant(base, tf.float32)
     done = tf.cast(tf.train.get_or_create_global_step(), tf.float32) / float(total_steps)
-    if schedule == 'poly':
-        return base * tf.maximum(1.0 - done, 0.0) ** 0.9
-    if schedule == 'step':
-        return base * tf.where(done < 0.6, 1.0, tf.where(done < 0.85, 0.1, 0.01))
-    return tf.constant(base, tf.float32)
+    return base * tf.maximum(1.0 - done, 0.0) ** 0.9
 
 
 def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32'):
-    """One step: gradients, weight decay, batch-norm averages and the global step.
+    """Op of one training step: gradients, weight decay, batch-norm averages and the global step.
 
     Args:
       rate: learning rate, scalar.
       weight_decay: added to the gradient as weight_decay * variable (so Caffe), before momentum.
-      multipliers: function variable -> (learning rate, weight decay) multipliers.
-      optimizer: 'sgd' (with momentum) or 'adam' (whose steps do not depend on the first multiplier).
-      precision: that of the layers. For float16 the loss is scaled by a power of two that falls when a gradient
-        overflows, which skips the step, and rises after 2,000 steps without.
+      multipliers: function variable -> (learning rate, weight decay) multipliers. A rate of 0 freezes the variable.
+      optimizer: 'sgd' (with momentum) or 'adam', whose steps do not depend on the scale of the gradient and so not on
+        the first multiplier.
+      precision: of the layers. For float16 the loss is scaled by a power of two. The scale falls when a gradient
+        overflows, which skips the step, and rises after 2,000 steps without an overflow.
     """
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)
@@ -67,10 +90,10 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     gradients = []
     for gradient, variable in update.compute_gradients(loss, colocate_gradients_with_ops=True):
         rate_multiplier, decay_multiplier = multipliers(variable)
-        if gradient is None:  # a bias in front of batch norm
+        if gradient is None or rate_multiplier == 0:  # None: a bias in front of batch norm
             continue
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # else all products are made at the step's start, and kept
+            with tf.control_dependencies([gradient]):  # otherwise all products are computed at the step's start
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     averages = utils.update_averages()

@@ -279,7 +279,7 @@ def predict(args):
         if os.path.isdir(args.export) and os.listdir(args.export):
             raise UserError('--export %s: holds files already; name a new folder' % args.export)
         export(args, flags, class_names, loaded)
-        print('%s: SavedModel of %s, %s' % (args.export, args.run, loaded.what))
+        print('%s: SavedModel of %s, %s' % (args.export, args.run, loaded.description))
     paths = expand(args.inputs)
     data.check_names(paths, 'pictures')
     names = output_names(paths)
@@ -298,7 +298,7 @@ def predict(args):
     faults, rows = [], ['id,predicted']
     with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
         model = predictor(sess, flags, loaded, class_names, samples, args.run)
-        print('%s: %s, %s on %s' % (args.run, loaded.what, flags['precision'], device), flush=True)
+        print('%s: %s, %s on %s' % (args.run, loaded.description, flags['precision'], device), flush=True)
         if args.camera is not None:
             label_video(model, args.camera, os.path.join(args.output, 'camera%d-overlay.mp4' % args.camera), config,
                         args.max_side)

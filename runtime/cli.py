@@ -1,4 +1,4 @@
-"""The command line: how a script ends and says why, its signals, the form of its flags."""
+"""The command line: argparse types, recipe files, exit statuses and signals. Imports no TensorFlow."""
 import argparse
 import contextlib
 import errno
@@ -8,70 +8,141 @@ import shlex
 import signal
 import sys
 
-import tensorflow.compat.v1 as tf
-
-from runtime import quiet
 from data import MAX_PIXELS, UserError, check_names
 
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds their product
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
+MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds height times width
 
+
+# ---------------------------------------------------------------- flags
+
+def number(kind: type, low: float, high: float):
+    """Type of an argparse flag: a number of `kind` (int or float) from `low` to `high`, both included."""
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if low <= value <= high:
+                return value
+        noun = 'a whole number' if kind is int else 'a number'
+        raise argparse.ArgumentTypeError('%s: must be %s from %s to %s' % (text[:60], noun, low, high))
+    return parse
+
+
+positive_int = number(int, 1, 10 ** 9)
+side = number(int, 1, MAX_SIDE)               # pixels
+fraction = number(float, 0, 1)
+positive_float = number(float, 1e-12, 1e9)
+seed = number(int, 0, 2 ** 32 - 1)
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser whose errors are one line, with recipe files (`@FILE`) and each default in --help."""
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
+
+    def convert_arg_line_to_args(self, line):
+        """A line of a recipe file: flags as in a shell; a `#` begins a comment."""
+        try:
+            return shlex.split(line, comments=True)
+        except ValueError as error:
+            raise UserError('recipe line %r: %s' % (line[:60], error))
+
+    def error(self, message):
+        raise UserError(message)
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """--help with each default, once, and only where there is one; the description keeps its lines."""
+
+    def _get_help_string(self, action):
+        told = action.default is None or action.default is False or '(default' in action.help
+        return action.help if told else super()._get_help_string(action)
+
+
+def check_size(args):
+    """Raises UserError where --height times --width is more than MAX_PIXELS."""
+    if (args.height or 0) * (args.width or 0) > MAX_PIXELS:
+        raise UserError('--height %d --width %d: at most %d pixels' % (args.height, args.width, MAX_PIXELS))
+
+
+def command_line() -> str:
+    """The command line that started this process, to be pasted into a shell."""
+    return ' '.join(['python', os.path.basename(sys.argv[0])] + [shlex.quote(argument) for argument in sys.argv[1:]])
+
+
+# ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller='--batch_size, or --height and --width, or use --precision bfloat16'):
-    """Runs `script()` and exits: 0 done, 1 failed in mid-run, 2 for what the user can mend, 128 + signal.
+    """Runs `script()` and exits: 0 done, 1 a failure while running, 2 a fault that the user can fix, 128 + signal.
 
-    `smaller`: what to lower when memory runs out.
+    Args:
+      smaller: the flags to lower when memory runs out.
     """
     if sys.stdout:
-        sys.stdout.reconfigure(errors='backslashreplace')  # in a locale without the letters of a path
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # quiet.py held it off
+        sys.stdout.reconfigure(errors='backslashreplace')  # a locale may lack the letters of a path
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # runtime.quiet set the default action while importing
     try:
         check_names(sys.argv, 'command line')
         try:
             script()
         finally:
             if sys.stdout:
-                sys.stdout.flush()  # here, where a reader that is gone can be told of
-    except UserError as error:
-        sys.exit(_say(error, 2))
-    except FloatingPointError as error:
-        sys.exit(_say(error, 1))
-    except MemoryError as error:
-        sys.exit(_say('out of memory: lower %s (%s)' % (smaller, error), 1))
-    except tf.errors.OpError as error:
-        sys.exit(_say(_failed_op(error, smaller), 1))
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        mend = '; make room, then the same command goes on' if error.errno in FULL else ''
-        sys.exit(_say('%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, mend), 1))
+                sys.stdout.flush()  # a closed pipe is reported here
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader, such as `| head`, has closed its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + 13)  # SIGPIPE, which Windows lacks
+    except Exception as error:
+        reason = explain(error, smaller)
+        if reason is None:
+            raise
+        print('error: ' + ' '.join(reason.split()), file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
 
 
-def _failed_op(error, smaller='the size'):
-    """What went wrong in a session, in one line that says what to do."""
-    found = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
-    first = quiet.first_line(error)
-    if found:
-        return found.group(1)
-    if 'No space left' in error.message or 'File too large' in error.message or 'Disk quota' in error.message:
-        return 'the disk is full: %s; make room, then the same command goes on from the last checkpoint' % first
-    if isinstance(error, tf.errors.ResourceExhaustedError):
+def explain(error, smaller='the size'):
+    """One line for an expected error, with the fix; None for an error that is a bug of ours."""
+    if isinstance(error, (UserError, FloatingPointError)):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return 'out of memory: lower %s (%s)' % (smaller, error)
+    if isinstance(error, OSError):
+        fix = '; make room, then run the same command again to resume' if error.errno in FULL else ''
+        return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
+    if hasattr(error, 'error_code') and hasattr(error, 'op'):  # tf.errors.OpError, without importing TensorFlow
+        return explain_op_error(error, smaller)
+    return None
+
+
+def explain_op_error(error, smaller):
+    """One line for a tf.errors.OpError that a session raised, with the fix."""
+    raised = re.search(r'UserError: (.*)', error.message)  # by the input pipeline
+    first = first_line(error)
+    if raised:
+        return raised.group(1)
+    if re.search('No space left|File too large|Disk quota', error.message):
+        return ('the disk is full: %s; make room, then run the same command again to resume from the last checkpoint'
+                % first)
+    if type(error).__name__ == 'ResourceExhaustedError':
         return 'out of memory: lower %s (%s)' % (smaller, first)
     return '%s: %s' % (type(error).__name__, first)
 
 
-def _say(error, status):
-    """One line on standard error; returns the exit status."""
-    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
-    return status
+def first_line(error) -> str:
+    """The message of a TensorFlow error without the list of code locations that TensorFlow 2 puts in front of it."""
+    message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
+    message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())
+    return (message.splitlines() or [type(error).__name__])[0][:300]
 
 
 @contextlib.contextmanager
 def stop_signals():
-    """Within, SIGINT and SIGTERM are noted in the list that this gives; a second one ends the process at once."""
+    """Inside the block SIGINT and SIGTERM are appended to the yielded list instead of being raised.
+
+    A second signal exits immediately.
+    """
     received = []
 
     def note(number, _):
@@ -87,29 +158,13 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """--help with each default, once, and only where there is one."""
-
-    def _get_help_string(self, action):
-        told = action.default is None or action.default is False or '(default' in action.help
-        return action.help if told else super()._get_help_string(action)
-
-
-class HelpAsWritten(Help, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
+HelpAsWritten = Help  # TEMPORARY names until all commands use Parser
+command = command_line
 
 
 def check_positive(args, *names):
-    """Raises UserError for a flag that is set and not above 0, or larger than anything that makes sense."""
+    """TEMPORARY: until all commands use argparse types."""
     for name in names:
         value = getattr(args, name)
-        most = MAX_SIDE if name in ('height', 'width', 'max_side') else 1e4 if name in ('batch_size', 'gpus') else 1e9
-        if value is not None and not 0 < value <= most:
-            raise UserError('--%s %s: must be above 0, and at most %d' % (name, value, most))
-    if (getattr(args, 'height', 0) or 0) * (getattr(args, 'width', 0) or 0) > MAX_PIXELS:
-        raise UserError('--height %d --width %d: %d pixels are the most' % (args.height, args.width, MAX_PIXELS))
-
-
-def command():
-    """The command line, to be pasted into a shell."""
-    return ' '.join(['python', os.path.basename(sys.argv[0])] + [shlex.quote(a) for a in sys.argv[1:]])
+        if value is not None and value <= 0:
+            raise UserError('--%s %s: must be above 0' % (name, value))

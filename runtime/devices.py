@@ -1,4 +1,4 @@
-"""The device: which one it is, the session's configuration for it, what it can compute in."""
+"""The device of `--device`: its name, the session's configuration for it, the precisions that it can compute in."""
 import functools
 import os
 import platform
@@ -6,25 +6,37 @@ import platform
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import device_lib
 
-from runtime import quiet
 import utils
 from data import UserError
+from runtime import cli, quiet
 
 DEVICES = ('auto', 'cpu', 'gpu')
-PRECISION_HELP = "what the layers compute in (default: the run's, or float32 where this device cannot)"
+PRECISIONS = ('float32', 'bfloat16', 'float16')
+PRECISION_HELP = "precision of the layers (default: the run's, or float32 where this device cannot)"
+
+
+def add_flags(parser):
+    """Adds --device to the parser of a command."""
+    parser.add_argument('--device', choices=DEVICES, default='auto', help='gpu is an error where there is no GPU')
+
+
+def add_precision_flag(parser):
+    """Adds --precision to the parser of a command that runs trained weights."""
+    parser.add_argument('--precision', choices=PRECISIONS,
+                        help=PRECISION_HELP)
 
 
 @functools.lru_cache(maxsize=None)
 def gpus():
-    """Descriptions of the GPUs that TensorFlow sees; it is asked once."""
+    """Descriptions of the GPUs that TensorFlow sees; TensorFlow is asked once."""
     config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
     with quiet.suppress_stderr():
         devices = device_lib.list_local_devices(config)
     return [device.physical_device_desc for device in devices if device.device_type == 'GPU']
 
 
-def device_name(device):
-    """What `--device` leads to, by name: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'."""
+def device_name(device: str) -> str:
+    """Name of the device that `--device` selects: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'."""
     found = gpus() if device != 'cpu' else []
     if found:
         return 'GPU ' + found[0].split('name: ')[-1].split(',')[0]
@@ -33,16 +45,17 @@ def device_name(device):
                         '(make does), or use --device cpu')
     name = platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo'):
-        lines = [line for line in open('/proc/cpuinfo') if line.startswith('model name')]
-        name = lines[0].split(':')[1].strip() if lines else name
+        with open('/proc/cpuinfo') as file:
+            models = [line for line in file if line.startswith('model name')]
+        name = models[0].split(':')[1].strip() if models else name
     return 'CPU %s, %d cores' % (name, os.cpu_count())
 
 
-def session_config(device, xla=False):
-    """tf.ConfigProto: GPU memory grows as needed; on a CPU one op at a time, each on all cores; `xla`: compiled.
+def session_config(device: str, xla: bool = False):
+    """tf.ConfigProto of a session: GPU memory grows as needed; a CPU runs one op at a time, each on all cores.
 
     Two convolutions at once took 8% longer than one after the other, and more memory. On a CPU XLA took half as long
-    again (SegNet-Basic, 360x480), so it is for GPUs.
+    again (SegNet-Basic, 360x480), so `xla` is for GPUs.
     """
     config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
     if device == 'cpu':
@@ -50,14 +63,14 @@ def session_config(device, xla=False):
     if device == 'cpu' or not gpus():
         config.inter_op_parallelism_threads = 1
         if xla:
-            raise UserError('--xla: there is no GPU to compile for, and on a CPU XLA is slower; leave it out')
+            raise UserError('--xla: there is no GPU to compile for, and XLA is slower on a CPU; leave --xla out')
     if xla:
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     return config
 
 
-def precision(asked, trained_in, device):
-    """What to predict in: `asked`, or else what the run was trained in, or float32 where the device cannot."""
+def precision(asked, trained_in: str, device: str) -> str:
+    """Precision to predict in: `asked`, or else `trained_in`, or float32 where the device cannot compute in that."""
     try:
         check_precision(asked or trained_in, device)
     except UserError:
@@ -67,9 +80,8 @@ def precision(asked, trained_in, device):
     return asked or trained_in
 
 
-def check_precision(precision, device):
-    """Raises UserError unless `device` can train in `precision`: takes the gradient of a small
-    encoder and decoder there."""
+def check_precision(precision: str, device: str):
+    """Raises UserError unless `device` can train in `precision`: it runs a small encoder and decoder there."""
     if precision == 'float32':
         return
     config = session_config(device)
@@ -77,11 +89,12 @@ def check_precision(precision, device):
     try:
         with tf.Graph().as_default(), tf.Session(config=config) as sess, quiet.suppress_stderr():
             image = tf.get_variable('image', [1, 33, 31, 3], initializer=tf.ones_initializer())
-            x = utils.conv_bn_relu(tf.cast(image, precision), 4, 3, 'conv', is_training=True)
-            x = utils.unpool(*(utils.max_pool_with_argmax(x) + (x,)))
-            loss = tf.reduce_sum(tf.cast(utils.conv(x, 2, 3, 'classifier'), tf.float32))
+            encoded = utils.conv_bn_relu(tf.cast(image, precision), 4, 3, 'conv', is_training=True)
+            pooled, indices = utils.max_pool_with_argmax(encoded)
+            logits = utils.conv(utils.unpool(pooled, indices, encoded), 2, 3, 'classifier')
+            gradient = tf.gradients(tf.reduce_sum(tf.cast(logits, tf.float32)), image)
             sess.run(tf.global_variables_initializer())
-            sess.run(tf.gradients(loss, image))
+            sess.run(gradient)
     except (tf.errors.OpError, TypeError, ValueError) as error:
         raise UserError('--precision %s: %s with TensorFlow %s cannot (%s); use another, float32 always works'
-                        % (precision, device_name(device), tf.__version__, quiet.first_line(error)))
+                        % (precision, device_name(device), tf.__version__, cli.first_line(error)))

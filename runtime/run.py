@@ -1,203 +1,169 @@
-"""What the scripts share about a run: its folder (config.json, log.jsonl, checkpoints) and its data set.
-
-Builds no tensors and knows no network.
-"""
+"""A run in training: its folder, log, checkpoints, best weights and patience. Draws nothing and builds no graph."""
 import contextlib
-import datetime
-import fcntl
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
+import time
 
+import filelock
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from runtime import cli
-import data
-from batches import FITS
+import batches
 from data import UserError
+from runtime.files import *  # noqa: F401, F403  TEMPORARY, until all commands import runtime.files
+from runtime.devices import PRECISIONS  # noqa: F401
+from runtime.files import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
+                           write_json, write_text)
 
-PRECISIONS = ('float32', 'bfloat16', 'float16')
-# Flags that a resumed run may have otherwise.
-MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla')
-
-
-# ---------------------------------------------------------------- the run folder
-
-@contextlib.contextmanager
-def locked(folder):
-    """Makes the run folder and keeps other processes from training in it; a process that died keeps nobody out."""
-    os.makedirs(folder, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        path = os.path.join(folder, 'config.json')
-        starts = read_config(folder).get('starts') if os.path.exists(path) else None
-        raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
-                        % (folder, starts[-1].get('pid') if starts else 'of somebody else'))
-    try:
-        yield
-    finally:
-        os.close(handle)
+MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
+REMOVED_FLAGS = {'shift': 0}  # flags of older revisions that changed a result -> the only value that still resumes
+SAVE_SECONDS = 600            # a killed run loses at most this much work between validations
 
 
-def write_text(path, text):
-    """Writes whole or not at all, so that a killed run leaves no half file."""
-    with data.atomic_write(path) as part, open(part, 'w', encoding='utf-8') as f:
-        f.write(text)
+def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
+    """Raises UserError if a flag that affects the result differs from the existing run.
 
-
-def write_json(path, value):
-    """`value` as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')
-
-
-def update_json(path, entries):
-    """Sets top-level `entries` in a JSON file, which need not exist."""
-    value = read_json(path) if os.path.exists(path) else {}
-    value.update(entries)
-    write_json(path, value)
-
-
-def corrupt_file_error(path, what):
-    """UserError for a file of a run folder that is not as it was written."""
-    return UserError('%s: %s; restore the file, or train again into another --output' % (path, what))
-
-
-def read_json(path):
-    """The object in a JSON file; UserError if there is none."""
-    try:
-        value = json.loads(data.read_bytes(path).decode('utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise corrupt_file_error(path, 'not JSON (%s)' % error)
-    if not isinstance(value, dict):
-        raise corrupt_file_error(path, 'holds no JSON object')
-    return value
-
-
-def check_folder(run):
-    """Raises UserError for a name that TensorFlow, which takes names of checkpoints for patterns, would not find."""
-    if set(run) & set('[]\\'):
-        raise UserError('%s: [, ] and \\ in a run folder lead TensorFlow astray; rename the folder' % run)
-
-
-def read_config(run):
-    """config.json of a run folder."""
-    check_folder(run)
-    if not os.path.isdir(run):
-        raise UserError('%s: no such run folder; main.py writes them, as Output/<dataset>-<model>' % run)
-    path = os.path.join(run, 'config.json')
-    config = read_json(path)
-    flags = config.get('flags')
-    needed = 'dataset data_dir model input fit height width batch_size seed dropout precision class_weights'
-    if not isinstance(flags, dict) or not set(needed.split()) <= set(flags):
-        raise corrupt_file_error(path, 'lacks the flags of a run')
-    for names, fits in (('height width batch_size', lambda x: type(x) is int and 0 < x <= cli.MAX_SIDE),
-                        ('seed', lambda x: type(x) is int and 0 <= x < 1 << 32),
-                        ('dropout', lambda x: isinstance(x, (int, float)) and 0 <= x < 1),
-                        ('fit', lambda x: x in FITS), ('precision', lambda x: x in PRECISIONS),
-                        ('dataset model input class_weights', lambda x: isinstance(x, str)),
-                        ('data_dir', lambda x: x is None or isinstance(x, str))):
-        for name in names.split():
-            if not fits(flags[name]):
-                raise corrupt_file_error(path, 'flag %s is %r' % (name, str(flags[name])[:60]))
-    classes, colors = config.get('class_names'), config.get('colors')
-    if not isinstance(classes, list) or not 2 <= len(classes) <= 254 or not all(
-            isinstance(c, str) and c.isprintable() for c in classes):
-        raise corrupt_file_error(path, 'class_names is no list of names')
-    if not isinstance(colors, list) or len(colors) != len(classes) or not all(
-            isinstance(c, list) and len(c) == 3 and all(type(x) is int and 0 <= x <= 255 for x in c) for c in colors):
-        raise corrupt_file_error(path, 'colors must be one [red, green, blue] a class')
-    starts, balance = config.setdefault('starts', []), config.get('class_weights', [1.0] * len(classes))
-    if not isinstance(starts, list) or not all(isinstance(s, dict) and isinstance(s.get(k), str) for s in starts
-                                               for k in ('command', 'revision', 'device')):
-        raise corrupt_file_error(path, 'starts must be a list, with command, revision and device')
-    if not isinstance(balance, list) or len(balance) != len(classes) or not all(
-            isinstance(x, (int, float)) for x in balance):
-        raise corrupt_file_error(path, 'class_weights must be one number a class')
-    return config
-
-
-def read_scores(run):
-    """metrics.json of a run folder -> {split: scores}; empty where there is none."""
-    path = os.path.join(run, 'metrics.json')
-    found = read_json(path) if os.path.exists(path) else {}
-    for split, scores in found.items():
-        if not isinstance(scores, dict) or not {'G', 'C', 'mIoU', 'accuracy', 'IoU', 'bn', 'step', 'images',
-                                                'class_names', 'confusion'} <= set(scores):
-            raise UserError('%s: %s holds no scores; delete the file, evaluate.py writes it again' % (path, split))
-    return found
-
-
-def check_same_run(config, flags, folder):
-    """Raises UserError if `flags` shape another run than the one that `config` tells of."""
-    for name in ['dataset', 'model'] + sorted(set(flags) | set(config['flags'])):  # what others follow from first
-        was, now = config['flags'].get(name), flags.get(name)
-        if name not in MAY_CHANGE and was != now:
-            raise UserError('--%s %s: the run in %s has %s; give that, or another --output' % (name, now, folder, was))
-
-
-def read_log(folder, last_step=np.inf):
-    """Records of log.jsonl up to `last_step`; a line that is cut short, or that a power cut left behind, is none."""
-    path, records = os.path.join(folder, 'log.jsonl'), []
-    if os.path.exists(path):
-        for line in data.read_bytes(path).decode('utf-8', 'replace').splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                record = json.loads(line)
-                if is_record(record) and record['step'] <= last_step:
-                    records.append(record)
-    return records
-
-
-def is_record(record):
-    """Whether it is a line of log.jsonl as `Log` writes it: a step and its loss, or a step and its validation."""
-    if not isinstance(record, dict) or type(record.get('step')) is not int:
-        return False
-    training = [record.get(name) for name in ('loss', 'learning_rate', 'images_per_second')]
-    return (all(isinstance(value, float) and np.isfinite(value) for value in training)
-            or all(name in record and isinstance(record[name], (float, type(None))) for name in ('G', 'C', 'mIoU')))
-
-
-def training_seconds(folder, config):
-    """Seconds that the steps of a run took, by their median: pauses do not count. Of a published run, as noted."""
-    if 'seconds' in config:
-        return config['seconds']
-    speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
-    return len(speeds) * config['flags']['batch_size'] / float(np.median(speeds)) if speeds else 0.0
-
-
-def publish_config(folder, run, step):
-    """Writes the config.json of `run` into `folder` without this machine's paths, with its time; a published one as is.
-
-    `step`: that of the weights that are handed on, or None.
+    Args:
+      config: config.json of the run in `folder`.
+      flags: the flags of this invocation.
+      defaults: the default of each flag, which counts for a flag that the older run did not know.
     """
-    config = read_config(run)
-    for start in config['starts']:
-        start['command'] = re.sub(r"--data_dir[ =]('[^']*'|\S+)", '--data_dir DIR', start['command'])
-        start.pop('pid', None)
-    config.update(step=config.get('step', step), seconds=training_seconds(run, config),
-                  flags=dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None))
-    write_json(os.path.join(folder, 'config.json'), config)
+    was = dict(defaults, **config['flags'])
+    now = dict(REMOVED_FLAGS, **flags)
+    for name in ['dataset', 'model'] + sorted(now):  # other defaults follow from these two, so they are compared first
+        if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
+            raise UserError('--%s %s: the run in %s has %s; give that, or another --output'
+                            % (name, now[name], folder, was[name]))
 
 
-class Log:
-    """log.jsonl and TensorBoard's event file; `records` are those of log.jsonl."""
+class Run:
+    """A run in training: the folder with its config, log, checkpoints and best weights, and the step counts.
 
-    def __init__(self, folder, step, graph):
-        self.records = read_log(folder, step)  # what stands behind it is dropped from the file too
-        path = os.path.join(folder, 'log.jsonl')
-        write_text(path, ''.join(json.dumps(record) + '\n' for record in self.records))
-        self.file = open(path, 'a', encoding='utf-8')
-        self.events = tf.summary.FileWriter(folder, graph)
-        self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
+    Attributes:
+      folder: path of the run folder.
+      flags: dict of all flags, as in config.json.
+      epoch_steps: float, steps of an epoch.
+      total: steps of the whole run, resumed ones included.
+      step: step of the newest checkpoint.
+      records: records of log.jsonl.
+    """
 
-    def write(self, step, **values):
-        """One record, a line in the file and a scalar each in TensorBoard."""
+    def __init__(self, args, dataset, defaults: dict):
+        """Checks the folder; writes nothing. Raises UserError for a folder that holds another run or other files."""
+        self.args = args
+        self.dataset = dataset
+        self.folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
+        self.flags = dict(vars(args), data_dir=args.data_dir and os.path.abspath(args.data_dir))
+        self.epoch_steps = len(dataset.examples['train']) / args.batch_size
+        self.total = args.steps or int(np.ceil(args.epochs * self.epoch_steps))
+        self.first = self.step = 0  # the restored step, the last saved step
+        self.records = []
+        self.best = -1.0  # best validation score by --select_by
+        self.stale = 0    # validations since then
+        self.validating_since = None
+        self.validation_seconds = 0.0
+        self.saved = self.validated = self.clock = time.time()
+        check_folder_name(self.folder)
+        if os.path.exists(os.path.join(self.folder, 'config.json')):
+            check_same_run(read_config(self.folder), self.flags, self.folder, defaults)
+        elif set(file_names(self.folder)) - {'config.json.part', '.lock'}:  # which a killed start can leave
+            raise UserError('--output %s: holds files but no run; name an empty or a new folder' % self.folder)
+
+    def is_new(self) -> bool:
+        """Whether the run has no checkpoint yet, so that --vgg16 and --init_from count."""
+        return not checkpoints(self.folder, 'last')
+
+    def path(self, *names: str) -> str:
+        """Path of a file of the run folder."""
+        return os.path.join(self.folder, *names)
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Makes the run folder and keeps other processes from training in it, until the block or the process ends."""
+        os.makedirs(self.folder, exist_ok=True)
+        lock = filelock.FileLock(self.path('.lock'))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            config = read_config(self.folder) if os.path.exists(self.path('config.json')) else {}
+            owner = config['starts'][-1].get('pid') if config.get('starts') else 'of another user'
+            raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
+                            % (self.folder, owner))
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def create_savers(self):
+        """Adds the two savers to the default graph: all variables to resume from, the model's for the best weights."""
+        self.saver = tf.train.Saver(max_to_keep=3)
+        self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
+
+    def restore(self, sess) -> int:
+        """Restores the newest intact checkpoint; returns its step, 0 for a new run.
+
+        Damaged checkpoints are reported and skipped. Half-written files of a killed process are removed.
+        Raises UserError if all checkpoints are damaged.
+        """
+        for place in FOLDERS.values():
+            for name in file_names(self.path(place)):
+                path = self.path(place, name)
+                if re.match(r'\Amodel-[0-9]+.*temp', name) and not os.path.islink(path):
+                    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        paths = checkpoints(self.folder, 'last')
+        for i, path in enumerate(paths):
+            try:
+                self.saver.restore(sess, path)
+            except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, ValueError) as error:
+                print('%s: damaged (%s); resuming from the one before' % (path, str(error).split('\n')[0][:100]))
+                continue
+            self.saver.recover_last_checkpoints(paths[i:][::-1])
+            self.best_saver.recover_last_checkpoints(checkpoints(self.folder, 'best')[::-1])
+            self.first = self.step = int(path.split('-')[-1])
+            return self.step
+        if paths:
+            raise UserError('%s: all %d checkpoints are damaged; delete the folder to begin again, or give another '
+                            '--output' % (os.path.dirname(paths[0]), len(paths)))
+        return 0
+
+    def write_config(self, class_weights, device: str):
+        """Writes config.json: flags, classes, class weights, split sizes, and one entry of `starts` an invocation."""
+        path = self.path('config.json')
+        config = read_config(self.folder) if os.path.exists(path) else {'starts': []}
+        facts = {'class_names': list(self.dataset.class_names),
+                 'class_weights': [float(weight) for weight in class_weights],
+                 'sizes': {split: len(names) for split, names in self.dataset.examples.items()}}
+        for name in facts:
+            if config.get(name, facts[name]) != facts[name]:
+                raise UserError('%s: the data or the class weights changed since the run began: %s was %s, is %s; '
+                                'restore the old data, or give another --output' % (path, name, config[name],
+                                                                                   facts[name]))
+        config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors])
+        config['starts'].append(dict(provenance(device), step=self.step))
+        write_json(path, config)
+
+    @contextlib.contextmanager
+    def open_log(self):
+        """Opens log.jsonl and TensorBoard's event file inside the block; drops records behind the restored step."""
+        os.makedirs(self.path('best'), exist_ok=True)
+        self.records = read_log(self.folder, self.step)
+        for record in self.records:
+            if 'mIoU' in record:
+                self.note_score(record)
+        write_text(self.path('log.jsonl'), ''.join(json.dumps(record) + '\n' for record in self.records))
+        self.events = tf.summary.FileWriter(self.folder, tf.get_default_graph())
+        self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), self.step)
+        self.saved = self.validated = self.clock = time.time()
+        try:
+            with open(self.path('log.jsonl'), 'a', encoding='utf-8') as self.file:
+                yield
+        finally:
+            self.events.close()
+
+    def log(self, step: int, **values):
+        """Writes one record: a line of log.jsonl, and each float as a scalar of TensorBoard."""
         self.records.append(dict(step=step, **values))
         self.file.write(json.dumps(self.records[-1]) + '\n')
         self.file.flush()
@@ -205,89 +171,83 @@ class Log:
                    if isinstance(value, float)]
         self.events.add_summary(tf.Summary(value=scalars), step)
 
-    def picture(self, step, path):
-        """The file `path` as a picture in TensorBoard."""
-        with open(path, 'rb') as f:
-            image = tf.Summary.Image(encoded_image_string=f.read())
+    def log_step(self, step: int, fetched: dict):
+        """Logs the loss and learning rate of a training step; FloatingPointError if the loss is not finite."""
+        if not np.isfinite(fetched['loss']):
+            last = [round(record['loss'], 4) for record in self.records if 'loss' in record][-5:]
+            names = batches.batch_names(self.dataset, step, self.args.batch_size, self.args.seed)
+            raise FloatingPointError(
+                'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the images of '
+                'the batch: %s. The last checkpoint is kept in %s'
+                % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names), self.folder))
+        now = time.time()
+        speed = self.args.batch_size / (now - self.clock)  # of the whole step, writing the log included
+        self.clock = now
+        self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
+                 images_per_second=speed)
+
+    def log_scores(self, step: int, scores: dict) -> bool:
+        """Logs the scores of a validation; returns True if they are the best so far by --select_by."""
+        self.log(step, epoch=round(step / self.epoch_steps, 2),
+                 **{name: scores[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')})
+        return self.note_score(self.records[-1])
+
+    def note_score(self, record: dict) -> bool:
+        """Counts one validation towards `best` and `stale`; returns True if it is the best so far."""
+        score = record.get(self.args.select_by) or 0.0
+        improved = score > self.best
+        self.best = max(score, self.best)
+        self.stale = 0 if improved else self.stale + 1
+        return improved
+
+    def log_image(self, step: int, path: str):
+        """Adds the PNG file `path` to TensorBoard."""
+        with open(path, 'rb') as file:
+            image = tf.Summary.Image(encoded_image_string=file.read())
         self.events.add_summary(tf.Summary(value=[tf.Summary.Value(tag='predictions', image=image)]), step)
         self.events.flush()
 
-    def validations(self, measure):
-        """`measure` of each validation so far; 0 where it has none."""
-        return [record[measure] or 0.0 for record in self.records if measure in record]
+    def validation_due(self, step: int) -> bool:
+        """Whether to validate after `step`: at the last step, and as --validate_every says.
 
-    def close(self):
-        """Ends both files."""
-        self.file.close()
-        self.events.close()
+        By default after an epoch, but only if validation has taken at most a tenth of the time since the last one.
+        """
+        every = self.args.validate_every
+        interval = self.epoch_steps
+        if every:
+            interval = int(every[:-5]) if every.endswith('steps') else int(every) * self.epoch_steps
+        due = step == self.total or int(step / interval) > int((step - 1) / interval) and (
+            bool(every) or time.time() - self.validated >= 9 * self.validation_seconds)
+        if due:
+            self.validating_since = time.time()
+        return due
 
+    def save_due(self) -> bool:
+        """Whether the last checkpoint is older than SAVE_SECONDS."""
+        return time.time() - self.saved > SAVE_SECONDS
 
-FOLDERS = {'best': 'best', 'last': 'checkpoints'}
+    def save(self, sess, step: int):
+        """Saves a checkpoint to resume from."""
+        self.saver.save(sess, self.path('checkpoints', 'model'), global_step=step, write_meta_graph=False)
+        self.step = step
+        self.saved = self.clock = time.time()
+        if self.validating_since:
+            self.validation_seconds = self.saved - self.validating_since
+            self.validated = self.saved
+            self.validating_since = None
 
+    def save_best(self, sess, step: int):
+        """Saves the model's variables as the best weights, in place of earlier ones."""
+        self.best_saver.save(sess, self.path('best', 'model'), global_step=step, write_meta_graph=False)
 
-def checkpoints(folder, which):
-    """Paths of the 'best' or 'last' checkpoints of a run, the newest first; by the files that are there."""
-    place = os.path.join(folder, FOLDERS[which])
-    found = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in files(place)]
-    return [os.path.join(place, 'model-%d' % step)
-            for step in sorted((int(match.group(1)) for match in found if match), reverse=True)]
+    def out_of_patience(self) -> bool:
+        """Whether the last --patience validations gained nothing."""
+        return bool(self.args.patience and self.stale >= self.args.patience)
 
-
-def files(place):
-    """Names in a folder; none where there is no such folder."""
-    return os.listdir(place) if os.path.isdir(place) else []
-
-
-def checkpoint(folder, which):
-    """Path of the `which` ('best' or 'last') checkpoint of a run."""
-    paths = checkpoints(folder, which)
-    if not paths:
-        raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
-    return paths[0]
-
-
-def resume(sess, saver, best_saver, folder):
-    """Restores the newest checkpoint of a run that is whole, if there is one; returns its step, or 0.
-
-    Damaged ones are told of and passed over; UserError if there are checkpoints and all are damaged. What a killed
-    process left half written is removed.
-    """
-    for which in FOLDERS:
-        place = os.path.join(folder, FOLDERS[which])
-        for name in files(place):
-            path = os.path.join(place, name)
-            if re.match(r'\Amodel-[0-9]+.*temp', name) and not os.path.islink(path):
-                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
-    paths = checkpoints(folder, 'last')
-    for i, path in enumerate(paths):
-        try:
-            saver.restore(sess, path)
-        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, ValueError) as error:
-            print('%s: damaged (%s); going on from the one before' % (path, str(error).split('\n')[0][:100]))
-            continue
-        saver.recover_last_checkpoints(paths[i:][::-1])
-        best_saver.recover_last_checkpoints(checkpoints(folder, 'best')[::-1])
-        return int(path.split('-')[-1])
-    if paths:
-        raise UserError('%s: all %d checkpoints are damaged; delete the folder to begin again, or give another --output'
-                        % (os.path.dirname(paths[0]), len(paths)))
-    return 0
-
-
-# ---------------------------------------------------------------- what a run was
-
-def revision():
-    """Git commit of this code, with '-dirty' behind it if files differ; 'unknown' outside a checkout."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    try:
-        return subprocess.check_output(['git', '-C', here, 'describe', '--always', '--dirty', '--abbrev=12',
-                                        '--exclude', '*'], stderr=subprocess.DEVNULL).decode().strip()
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'
-
-
-def provenance(device):
-    """What a run was made by: command, revision, versions, device, time."""
-    return {'command': cli.command(), 'revision': revision(), 'device': device, 'python': platform.python_version(),
-            'tensorflow': tf.__version__, 'numpy': np.__version__, 'pid': os.getpid(),
-            'started': datetime.datetime.now().isoformat(timespec='seconds')}
+    def summary(self, stop: list) -> str:
+        """One line on how the run ended: by a signal in `stop`, at the last step, or by --patience."""
+        if stop:
+            return '%s: stopped at step %d of %d; the same command resumes there' % (self.folder, self.step, self.total)
+        early = '; %d validations without a better %s' % (self.stale, self.args.select_by)
+        return ('%s: done, step %d of %d (%d in this run)%s'
+                % (self.folder, self.step, self.total, self.step - self.first, early if self.step < self.total else ''))

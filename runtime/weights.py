@@ -1,39 +1,46 @@
-"""Weights from outside: VGG16 as Keras gives it, an earlier run, a .npz, or the authors' .caffemodel.
+"""Weights from outside: VGG16 in Keras' file, an earlier run, a .npz, or the authors' .caffemodel.
 
-Values are named by layer below the network's scope, as 'conv1_1/weights'. Reads files; builds no tensors.
+Arrays are named by layer below the network's scope, as 'conv1_1/weights'. Reads files; builds no tensors.
 """
 import collections
 import os
+import re
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from runtime import caffe
 import data
-from runtime import quiet
-from runtime import run as runs
 import utils
 from data import UserError
+from runtime import caffe, cli, files
 
-Weights = collections.namedtuple('Weights', 'values step what')  # {name: array}; of a run's step, or None; in words
+# values: {name: array}. step: of the run, or None. description: for messages. class_names: of the run, or None.
+Weights = collections.namedtuple('Weights', 'values step description class_names')
 VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
              'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5')
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
 VGG16_LAYERS = ['conv%d_%d' % (block, i) for block, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1)]
 VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted from VGG16's input (keras imagenet_utils)
+# Layers whose maps are classes, in all networks.
+CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
+                          r'deconv\d(_bn)?)/')
+SCALE = ':scale'  # suffix in weights.npz: the step of an 8-bit kernel, one for each output map
 
 
-def vgg16(path):
-    """The 13 convolutions of Keras' VGG16 without top -> `Weights`, for BGR input 0..255 without mean subtraction.
+def vgg16(path: str) -> Weights:
+    """The 13 convolutions of Keras' VGG16 without top, for BGR input 0..255 without mean subtraction.
 
-    Keras kept the weights' BGR, which SegNet sees too. VGG16 wants the mean subtracted, SegNet's input is raw: what the
-    mean adds to the first convolution is taken out of its biases, which is the same but for the padded border.
+    Both networks take BGR, but VGG16 expects the mean to be subtracted. The mean is folded into conv1_1's biases
+    instead, which is exact everywhere except at the zero-padded border.
+
+    Args:
+      path: of Keras' HDF5 file, or 'download'.
     """
-    import h5py  # TensorFlow brings it along
+    import h5py  # TensorFlow installs h5py
     if path == 'download':
         try:
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
-        except Exception as error:  # Keras raises a bare one
+        except Exception as error:  # Keras raises a bare Exception
             raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
     data.check_file(path)
     values = {}
@@ -47,117 +54,165 @@ def vgg16(path):
         values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
     except Exception as error:  # h5py raises many kinds for a file of another form
         raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s: %s)" % (path, type(error).__name__, error))
-    return Weights(values, None, 'the encoder of VGG16')
+    return Weights(values, None, 'the encoder of VGG16', None)
 
 
-def of_run(folder, which):
-    """The `which` ('best' or 'last') weights of a run -> `Weights`. A run that was handed on has weights.npz only."""
-    config, path = runs.read_config(folder), os.path.join(folder, 'weights.npz')
-    flags = config['flags']
+def of_run(folder: str, which: str) -> Weights:
+    """The 'best' or 'last' weights of a run folder. A published folder holds weights.npz only."""
+    config = files.read_config(folder)
+    path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
-        return npz(path)._replace(step=config.get('step'))
-    path = runs.checkpoint(folder, which)
-    scope, values = flags['model'] + '/', {}
+        return npz(path)._replace(step=config.get('step'), class_names=config['class_names'])
+    path = files.checkpoint(folder, which)
+    scope = config['flags']['model'] + '/'
+    values = {}
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():
             if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1')):
                 values[name[len(scope):]] = reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError('%s: damaged (%s); --checkpoint names the other one, best or last'
-                        % (path, quiet.first_line(error)))
+        raise UserError('%s: damaged (%s); --checkpoint selects the other one, best or last'
+                        % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
-    return Weights(values, step, '%s weights of step %d' % (which, step))
+    return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'])
 
 
-def caffemodel(path):
-    """Weights as caffe-segnet stores them -> `Weights`.
+def caffemodel(path: str) -> Weights:
+    """Weights in a file of caffe-segnet. Convolutions are transposed from Caffe's [out, in, h, w].
 
-    Convolutions turn from Caffe's [out, in, h, w]. Caffe stores no statistics of batch norm: the moving mean and
-    variance become those that change nothing, which is right for a file of compute_bn_statistics.py, where they are
-    folded into scale and shift (`--bn moving`); a file of training wants `--bn population`.
+    Caffe stores no batch-norm statistics, so mean and variance are set to 0 and 1. That is correct for files from
+    compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For raw training snapshots use
+    `--bn population`.
     """
     values = {}
     for layer, blobs in caffe.layers(path).items():
         if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # else batch norm's [1, channels, 1, 1]
             kinds = ('weights', 'biases')
-            blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [one.reshape(-1) for one in blobs[1:]]
+            blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
         else:
-            kinds, blobs = ('gamma', 'beta'), [one.reshape(-1) for one in blobs]
+            kinds = ('gamma', 'beta')
+            blobs = [blob.reshape(-1) for blob in blobs]
             values[layer + '/moving_mean'] = np.zeros_like(blobs[0])
             values[layer + '/moving_variance'] = np.full_like(blobs[0], 1 - utils.BN_EPSILON)
         if len(blobs) != 2:
             raise UserError('%s: layer %s has %d blobs; expected two' % (path, layer, len(blobs)))
         values.update({'%s/%s' % (layer, kind): blob for kind, blob in zip(kinds, blobs)})
-    return Weights(values, None, 'weights from Caffe')
+    return Weights(values, None, 'weights from Caffe', None)
 
 
-def npz(path):
-    """A .npz of arrays by name, as 'conv1_1/weights' [3, 3, 3, 64] -> `Weights`; nothing is unpickled."""
+def npz(path: str) -> Weights:
+    """A .npz of arrays by name, as 'conv1_1/weights' [3, 3, 3, 64]; 8-bit kernels are scaled back to float32."""
     data.check_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             values = {name: np.asarray(file[name], np.float32) for name in file.files}
+        for name in [name for name in values if name.endswith(SCALE)]:
+            values[name[:-len(SCALE)]] *= values.pop(name)
     except Exception as error:  # NumPy and zipfile raise a dozen kinds for a damaged file
         raise UserError('%s: not a .npz of numbers (%s: %s)' % (path, type(error).__name__, str(error)[:200]))
-    return Weights(values, None, 'weights from %s' % os.path.basename(path))
+    return Weights(values, None, 'weights from %s' % os.path.basename(path), None)
 
 
-def publish(folder, run, sess, variables, step):
-    """Writes what a run is handed on by: weights.npz, and its config.json without this machine's paths.
+def publish(folder: str, run: str, sess, variables, step):
+    """Writes a run as a small folder: weights.npz, and config.json without paths of this machine.
 
-    Kernels are stored as float16, which halves them; what is one number a map, as float32.
+    Kernels are stored in 8 bits with a scale for each output map (the largest absolute value is 127), other variables
+    in float32.
+
+    Args:
+      variables: the model's variables, with their values in `sess`.
+      step: step of the weights, or None.
     """
     os.makedirs(folder, exist_ok=True)
-    values = {variable.op.name.split('/', 1)[1]: value for variable, value in zip(variables, sess.run(variables))}
+    arrays = {}
+    for variable, value in zip(variables, sess.run(variables)):
+        name = variable.op.name.split('/', 1)[1]
+        if value.ndim == 4:
+            scale = np.maximum(abs(value).max((0, 1, 2)), 1e-30) / 127
+            arrays[name + SCALE] = scale.astype(np.float32)
+            value = np.rint(value / scale).astype(np.int8)
+        arrays[name] = value
     with data.atomic_write(os.path.join(folder, 'weights.npz')) as part, open(part, 'wb') as file:
-        np.savez_compressed(file, **{name: value.astype(np.float16) if value.ndim == 4 else value
-                                     for name, value in values.items()})
-    runs.publish_config(folder, run, step)
+        np.savez_compressed(file, **arrays)
+    files.publish_config(folder, run, step)
 
 
-def load(path, which='best'):
-    """A run folder (its `which` checkpoint), a .npz or a .caffemodel -> `Weights`."""
+def load(path: str, which: str = 'best') -> Weights:
+    """Weights of a run folder (its `which` checkpoint), a published run by name, a .npz or a .caffemodel."""
     if path.endswith('.npz'):
-        return npz(path)
-    return caffemodel(path) if path.endswith('.caffemodel') else of_run(path, which)
+        loaded = npz(path)
+    elif path.endswith('.caffemodel'):
+        loaded = caffemodel(path)
+    else:
+        loaded = of_run(files.run_folder(path), which)
+    for name, value in loaded.values.items():
+        if not np.isfinite(value).all():
+            raise UserError('%s: %s holds numbers that are not finite; use other weights' % (path, name))
+    return loaded
 
 
-def match_variables(values, variables, num_classes, flag):
-    """Pairs `values` with `variables` by name; UserError, which begins with `flag`, where they do not fit.
+def match_classes(loaded: Weights, class_names: list) -> Weights:
+    """Orders the class maps of `loaded` by `class_names`, and prints which classes were taken over.
 
-    Where `values` were made for another number of classes, the classifier stays as it is initialized.
+    Maps of a class that `loaded` does not know become NaN, which `load_into` leaves as initialized.
+    """
+    old = loaded.class_names
+    if old is None or old == class_names:
+        return loaded
+    order = [old.index(name) if name in old else -1 for name in class_names]
+    values = {}
+    for name, value in loaded.values.items():
+        for axis in range(value.ndim) if CLASS_LAYERS.match(name) else ():
+            if value.shape[axis] == len(old):
+                missing = np.full_like(value.take([0], axis), np.nan)
+                value = np.concatenate([value, missing], axis).take(order, axis)
+        if not np.isnan(value).all():
+            values[name] = value
+    known = [name for name in class_names if name in old]
+    print('classes taken over by name: %s; new, as initialized: %s'
+          % (', '.join(known) or 'none', ', '.join(name for name in class_names if name not in old) or 'none'))
+    return loaded._replace(values=values)
+
+
+def match_variables(values: dict, variables, num_classes: int, flag: str):
+    """Pairs arrays with variables by name; UserError, which begins with `flag`, where a shape differs.
+
+    Where the arrays are of another number of classes, the classifier stays as initialized.
 
     Returns:
-      given: list of (variable, float32 array).
-      fresh: names of the variables that stay as they are initialized.
+      assignments: list of (variable, float32 array).
+      uninitialized: names of the variables that stay as initialized.
     """
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
     if unknown:
-        raise UserError('%s: has %s, which this network has not; give --model the network it is of'
+        raise UserError('%s: has %s, which this network has not; give --model the network of these weights'
                         % (flag, unknown[0]))
-    given, fresh = [], sorted(set(named) - set(values))
+    assignments = []
+    uninitialized = sorted(set(named) - set(values))
     for name in sorted(values):
-        shape, ours = list(values[name].shape), named[name].shape.as_list()
-        if shape == ours:
-            given.append((named[name], values[name].astype(np.float32)))
-        elif len(shape) == len(ours) and all(a == b or b == num_classes for a, b in zip(shape, ours)):
-            fresh.append(name)
+        shape, expected = list(values[name].shape), named[name].shape.as_list()
+        if shape == expected:
+            assignments.append((named[name], values[name].astype(np.float32)))
+        elif len(shape) == len(expected) and all(a == b or b == num_classes for a, b in zip(shape, expected)):
+            uninitialized.append(name)
         else:
-            raise UserError('%s: %s has shape %s, this network has %s' % (flag, name, shape, ours))
-    return given, fresh
+            raise UserError('%s: %s has shape %s, this network has %s' % (flag, name, shape, expected))
+    return assignments, uninitialized
 
 
-def load_into(sess, given):
-    """Sets the variables of `given`, a list of (variable, array)."""
-    for variable, value in given:
-        variable.load(value, sess)
-
-
-def match_all_variables(loaded, variables, flag):
+def match_all_variables(loaded: Weights, variables, flag: str):
     """Pairs every one of `variables` with its array: as `match_variables`, but UserError where a variable lacks one."""
-    given, fresh = match_variables(loaded.values, variables, 0, flag)
-    if fresh:
-        raise UserError('%s: lacks %s' % (flag, fresh[0]))
-    return given
+    assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
+    if uninitialized:
+        raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
+    return assignments
+
+
+def load_into(sess, assignments):
+    """Sets each variable of a list of (variable, array); where the array is NaN the variable keeps its value."""
+    for variable, value in assignments:
+        if np.isnan(value).any():
+            value = np.where(np.isnan(value), sess.run(variable), value)
+        variable.load(value, sess)
