@@ -3,6 +3,7 @@ import collections
 import os
 import textwrap
 
+import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -125,9 +126,20 @@ def colored(label, colors):
     return table[label]
 
 
-def overlay(image, colored_label):
-    """The label's colours over the picture, half and half: uint8 RGB [h, w, 3]."""
-    return ((image.astype(np.uint16) + colored_label) // 2).astype(np.uint8)
+def overlay(image, colored_label, alpha: float = 0.5):
+    """Blends a label's colours over an image, uint8 RGB [h, w, 3] each; `alpha` is the share of the colours."""
+    return cv2.addWeighted(image, 1 - alpha, colored_label, alpha, 0)
+
+
+def uncertainty(variance, num_classes: int):
+    """Colours the variance of Monte-Carlo samples by viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
+
+    The scale is the same for all images: the standard deviation, from 0 to the largest that probabilities of
+    `num_classes` classes can have, when each sample is certain of another class.
+    """
+    largest = (1 - 1.0 / num_classes) / num_classes  # variance, averaged over the classes
+    share = np.sqrt(np.minimum(variance / largest, 1))
+    return cv2.applyColorMap(np.uint8(255 * share), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
 
 
 def with_legend(picture, class_names, colors, shown):

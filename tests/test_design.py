@@ -19,7 +19,7 @@ LAYERS = [  # from the bottom; a module may import modules of lower layers and, 
     {'segnet', 'optimize'},
     {'baselines'},
     {'networks'},
-    {'runtime.distribute', 'paper'},
+    {'runtime.distribute', 'runtime.inference', 'paper'},
     {'evaluate'},
     {'main', 'predict', 'benchmark'},
     {'experiments'},
@@ -77,6 +77,7 @@ def test_each_flag_is_read(script):
     source = open(script.__file__, encoding='utf-8').read()
     names = re.findall(r"add_argument\('(?:--)?(\w+)'", source)
     assert len(names) > 5
+    source = '\n'.join(open(os.path.join(ROOT, path), encoding='utf-8').read() for path in FILES)
     for name in names:
         read = re.search(r'args\.%s\b' % name, source) or (script is main and name in main.batches.NO_AUGMENTATION)
         read = read or re.search(r"for name in \(.*'%s'" % name, source)

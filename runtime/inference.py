@@ -1,0 +1,203 @@
+"""Prediction of images of any size by a run's network: whole or in tiles, once or by test-time augmentation."""
+import argparse
+import collections
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import batches
+import networks
+from data import UserError
+from runtime import cli, tiles
+
+SMALLEST_TILE = 512    # pixels a side, for --tile auto
+WHOLE_VALUES = 2 ** 26  # probabilities of an image that the graph enlarges at once; 256 MiB of float32
+MAX_SCALE = 8
+
+Settings = collections.namedtuple('Settings', 'samples tile tta batch_size confidence probabilities',
+                                  defaults=(0, 'auto', None, 1, False, False))
+Settings.__doc__ = """How images are predicted.
+
+samples: samples of Monte-Carlo dropout; 0 for none.  tile: 'auto', 'off' or (height, width).
+tta: value of --tta, or None.  batch_size: images or tiles at a time.
+confidence, probabilities: bool, also return them.
+"""
+Prediction = collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)
+Prediction.__doc__ = """The prediction of one image, at the image's size.
+
+ids: uint8 [h, w].  variance: float32 [h, w], of the samples, or None.
+confidence: uint8 [h, w], the highest probability times 255, or None.
+probabilities: float16 [h, w, num_classes], or None.
+"""
+
+
+def add_flags(parser):
+    """Adds --tile, --tta and --batch_size to a command."""
+    parser.add_argument('--tile', nargs=2, default=['auto'], metavar=('auto|off|HEIGHT', 'WIDTH'), help='label in '
+                        'overlapping tiles of this size. auto: only runs of --fit crop, only images of more pixels '
+                        'than a tile of twice the trained size (at least %d a side) (default: auto)' % SMALLEST_TILE)
+    parser.add_argument('--tta', type=tta, metavar='flip,SCALE,...', help='average the probabilities over the mirrored '
+                        'image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
+    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=1,
+                        help='images of one size, or tiles, at a time')
+
+
+def spread(argv: list) -> list:
+    """Doubles `auto` and `off` behind --tile: argparse wants as many values there as in --tile HEIGHT WIDTH."""
+    doubled = []
+    for i, word in enumerate(argv):
+        doubled += [word] * (2 if word in ('auto', 'off') and argv[i - 1:i] == ['--tile'] else 1)
+    return doubled
+
+
+def tile(words: list):
+    """Values of --tile -> 'auto', 'off' or (height, width); UserError for anything else."""
+    if words[0] in ('auto', 'off') and len(set(words)) == 1:
+        return words[0]
+    if not all(word.isdigit() and 8 <= int(word) <= 1 << 14 for word in words):
+        raise UserError('--tile %s: must be auto, off, or HEIGHT WIDTH of 8 to %d pixels' % (' '.join(words), 1 << 14))
+    return int(words[0]), int(words[1])
+
+
+def passes(text: str) -> list:
+    """Value of --tta -> list of (scale, mirrored) passes; a single pass for None."""
+    words = (text or '1').split(',')
+    scales = [float(word) for word in words if word != 'flip'] or [1.0]
+    return [(scale, mirrored) for scale in scales for mirrored in ([False, True] if 'flip' in words else [False])]
+
+
+def tta(text: str) -> str:
+    """Type of --tta: returns the text if `passes` can read it."""
+    try:
+        fits = all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise argparse.ArgumentTypeError("%s: must be 'flip' and scales from %s to %d, with commas between"
+                                         % (text[:60], 1 / MAX_SCALE, MAX_SCALE))
+    return text
+
+
+class Predictor:
+    """The network of a run in a session. Its variables still have to be loaded.
+
+    Args:
+      flags: the run's flags, as in config.json.
+      reuse: take the variables of an earlier graph.
+    """
+
+    def __init__(self, sess, flags: dict, num_classes: int, settings: Settings, reuse=False):
+        self.sess = sess
+        self.flags = flags
+        self.settings = settings
+        self.passes = passes(settings.tta)
+        self.num_classes = num_classes
+        self.batch_size = 1 if settings.samples else settings.batch_size  # as networks.sampled
+        self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
+        self.sizes = tf.placeholder(tf.int32, [None, 2], 'size')
+        self.ids, self.probabilities, self.variance = networks.prediction_graph(
+            flags, self.images, num_classes, self.sizes, reuse, settings.samples)
+
+    def tile(self, height: int, width: int) -> tuple:
+        """(height, width) of the tiles of an image; the image's own size where it is predicted whole.
+
+        'auto' shrinks each image of a --fit resize run, as in training. For --fit crop it bounds the memory: any tile
+        edge costs accuracy, so an image is predicted whole up to four times the pixels of a training image.
+        """
+        tile = self.settings.tile
+        if tile == 'off' or tile == 'auto' and self.flags['fit'] == 'resize':
+            return height, width
+        if tile != 'auto':
+            if tile[0] > height or tile[1] > width:
+                raise UserError('--tile %d %d: larger than the image of %dx%d; give a smaller tile, or auto'
+                                % (tile + (height, width)))
+            return tile
+        sides = [max(2 * self.flags[side], SMALLEST_TILE) for side in ('height', 'width')]
+        if height * width <= sides[0] * sides[1]:
+            return height, width
+        return min(height, sides[0]), min(width, sides[1])
+
+    def shrinks(self, height: int, width: int) -> bool:
+        """Whether an image is predicted at less than half the scale that it has."""
+        tile = self.tile(height, width)
+        return self.flags['fit'] == 'resize' and (tile[0] > 2 * self.flags['height']
+                                                  or tile[1] > 2 * self.flags['width'])
+
+    def predict(self, images: list) -> list:
+        """Predicts uint8 RGB images [h, w, 3] of one size, at most `batch_size` -> list of Prediction."""
+        height, width = images[0].shape[:2]
+        tile = self.tile(height, width)
+        details = self.settings.confidence or self.settings.probabilities
+        small = height * width * self.num_classes <= WHOLE_VALUES
+        if tile != (height, width) or len(self.passes) > 1 or details or not small:
+            return [self.assemble(height, width, self.blocks(image, tile)) for image in images]
+        seen = np.stack([batches.resize(image, *self.network_size(height, width)) for image in images])
+        ids, variance = self.sess.run([self.ids, self.variance],
+                                      {self.images: seen, self.sizes: [[height, width]] * len(images)})
+        if not self.settings.samples:
+            return [Prediction(image_ids) for image_ids in ids]
+        return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
+
+    def network_size(self, height: int, width: int, scale=1.0) -> tuple:
+        """(height, width) that the network sees of an image or tile."""
+        if self.flags['fit'] == 'resize':
+            height, width = self.flags['height'], self.flags['width']
+        return max(1, int(round(height * scale))), max(1, int(round(width * scale)))
+
+    def maps(self, images: list) -> list:
+        """Runs each pass over images of one size.
+
+        Returns:
+          list of float32 [batch, h, w, num_classes], one a pass, at the network's size; with samples there is one
+          more channel, the variance.
+        """
+        found = []
+        for scale, mirrored in self.passes:
+            size = self.network_size(*images[0].shape[:2], scale=scale)
+            seen = np.stack([batches.resize(image, *size) for image in images])
+            flip = slice(None, None, -1 if mirrored else 1)
+            maps, variance = self.sess.run([self.probabilities, self.variance], {self.images: seen[:, :, flip]})
+            maps = np.concatenate([maps, variance[..., None]], -1) if self.settings.samples else maps
+            found.append(maps[:, :, flip])
+        return found
+
+    def blocks(self, image, tile: tuple):
+        """Yields (top, left, mean map [h, w, channels] over the passes) of blocks that cover an image."""
+        height, width = image.shape[:2]
+        channels = self.num_classes + bool(self.settings.samples)
+        if tile == (height, width):
+            found = self.maps([image])
+            rows = max(1, WHOLE_VALUES // 8 // (width * channels))
+            for top in range(0, height, rows):
+                last = min(top + rows, height)
+                yield top, 0, np.mean([tiles.enlarge(maps[0], height, width, top, last) for maps in found], 0)
+            return
+        yield from tiles.blend(self.tile_maps(image, tile), height, width, tile, channels)
+
+    def tile_maps(self, image, tile: tuple):
+        """Yields the mean map [tile height, tile width, channels] over the passes of each tile of an image."""
+        corners = tiles.corners(*image.shape[:2], tile=tile)
+        for first in range(0, len(corners), self.batch_size):
+            found = self.maps([image[top:top + tile[0], left:left + tile[1]]
+                               for top, left in corners[first:first + self.batch_size]])
+            for same_tile in zip(*found):
+                yield np.mean([tiles.enlarge(maps, tile[0], tile[1], 0, tile[0]) for maps in same_tile], 0)
+
+    def assemble(self, height: int, width: int, blocks) -> Prediction:
+        """Collects blocks of probabilities into the Prediction of an image."""
+        settings = self.settings
+        ids = np.empty((height, width), np.uint8)
+        variance = np.empty((height, width), np.float32) if settings.samples else None
+        confidence = np.empty((height, width), np.uint8) if settings.confidence else None
+        probabilities = np.empty((height, width, self.num_classes), np.float16) if settings.probabilities else None
+        for top, left, block in blocks:
+            place = slice(top, top + block.shape[0]), slice(left, left + block.shape[1])
+            classes = block[:, :, :self.num_classes]
+            ids[place] = classes.argmax(-1)
+            if settings.samples:
+                variance[place] = block[:, :, -1]
+            if settings.confidence:
+                confidence[place] = np.round(255 * classes.max(-1))
+            if settings.probabilities:
+                probabilities[place] = classes
+        return Prediction(ids, variance, confidence, probabilities)

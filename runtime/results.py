@@ -1,0 +1,81 @@
+"""The files that predict.py writes for an image: ids, colours, overlay, probabilities, rows of a submission."""
+import os
+
+import cv2
+import numpy as np
+import scipy.ndimage
+
+import data
+from runtime import plots
+
+SMALLEST_CELL = 30  # pixels: smaller components get no row in submission.csv
+
+
+def write_png(path: str, rgb_or_ids):
+    """Writes uint8 [h, w, 3] RGB or [h, w] as a PNG, atomically."""
+    array = rgb_or_ids[:, :, ::-1] if rgb_or_ids.ndim == 3 else rgb_or_ids
+    with data.atomic_write(path) as part, open(part, 'wb') as file:
+        file.write(cv2.imencode('.png', array)[1])
+
+
+def submission_rows(name: str, ids) -> list:
+    """Rows 'name,RLE', one a cell: connected pixels of one class other than the first. Cells cannot overlap."""
+    rows = []
+    for class_id in range(1, int(ids.max()) + 1):
+        components, count = scipy.ndimage.label(ids == class_id)
+        sizes = np.bincount(components.ravel(), minlength=count + 1)
+        for i in range(1, count + 1):
+            if sizes[i] >= SMALLEST_CELL:
+                rows.append('%s,%s' % (name, data.rle_encode(components == i)))
+    return rows
+
+
+def suffixes(args, samples: int, ids_of_classes) -> list:
+    """Endings of the results' names, for one image."""
+    endings = ['-ids.png', '-colors.png', '-overlay.png']
+    endings += ['-side.png'] * args.side_by_side
+    endings += ['-confidence.png'] * args.confidence
+    endings += ['-uncertainty.png'] * (samples > 0)
+    endings += ['-probabilities.npz'] * (args.probabilities == 'npz')
+    if args.probabilities == 'png':
+        endings += ['-probability-%d.png' % class_id for class_id in ids_of_classes]
+    return endings
+
+
+def write(name: str, image, prediction, config: dict, args) -> list:
+    """Writes the files of `suffixes` for one image; returns the rows of the submission.
+
+    Args:
+      prediction: `inference.Prediction`.
+      config: config.json of the run.
+      args: flags of predict.py.
+    """
+    stem = os.path.join(args.output, name)
+    colors = [tuple(color) for color in config['colors']]
+    ids, variance, confidence, probabilities = prediction
+    ids_of_classes = class_ids(config)
+    write_png(stem + '-ids.png', ids_of_classes[ids])
+    colored = plots.colored(ids, colors)
+    write_png(stem + '-colors.png', colored)
+    if args.side_by_side:
+        write_png(stem + '-side.png', np.hstack([image, colored]))
+    overlay = plots.overlay(image, colored, args.alpha)
+    write_png(stem + '-overlay.png', plots.with_legend(overlay, config['class_names'], colors, np.unique(ids)))
+    if confidence is not None:
+        write_png(stem + '-confidence.png', confidence)
+    if variance is not None:
+        write_png(stem + '-uncertainty.png', plots.uncertainty(variance, len(colors)))
+    if args.probabilities == 'npz':
+        with data.atomic_write(stem + '-probabilities.npz') as part, open(part, 'wb') as file:
+            np.savez_compressed(file, probabilities=probabilities, class_names=config['class_names'],
+                                class_ids=ids_of_classes)
+    if args.probabilities == 'png':
+        for i, class_id in enumerate(ids_of_classes):
+            write_png('%s-probability-%d.png' % (stem, class_id),
+                      np.round(255 * probabilities[:, :, i].astype(np.float32)).astype(np.uint8))
+    return submission_rows(name, ids) if args.submission else []
+
+
+def class_ids(config: dict):
+    """Ids of the classes in label files, uint8 [num_classes]; 0, 1, 2... for runs whose config.json has none."""
+    return np.array(config.get('class_ids') or range(len(config['class_names'])), np.uint8)

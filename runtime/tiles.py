@@ -1,0 +1,79 @@
+"""Overlapping tiles of large images: their corners, the blending of their maps, and the enlargement of maps.
+
+NumPy and OpenCV only. `blend` holds one tile and the overlap between two rows of tiles, so its memory does not grow
+with the height of the image.
+"""
+import cv2
+import numpy as np
+
+OVERLAP = 0.25  # least overlap of neighbouring tiles, as a fraction of a tile's side
+
+
+def starts(length: int, tile: int) -> list:
+    """First pixels of the tiles along an axis of `length` pixels: evenly spaced, from one end to the other."""
+    overlap = int(tile * OVERLAP)
+    count = 1 if tile >= length else int(np.ceil((length - overlap) / (tile - overlap)))
+    return [int(start) for start in np.linspace(0, length - tile, count).round()]
+
+
+def corners(height: int, width: int, tile: tuple) -> list:
+    """(top, left) of each tile of (height, width) `tile`, row by row."""
+    return [(top, left) for top in starts(height, tile[0]) for left in starts(width, tile[1])]
+
+
+def blending_weights(first: list, tile: int):
+    """Blending weights along one axis for tiles that start at `first`: float32 [len(first), tile].
+
+    A weight rises from the tile's border to its centre. Over each pixel the weights of all tiles sum to 1.
+    """
+    hat = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
+    total = np.zeros(first[-1] + tile)
+    for start in first:
+        total[start:start + tile] += hat
+    return np.array([hat / total[start:start + tile] for start in first], np.float32)
+
+
+def blend(maps, height: int, width: int, tile: tuple, channels: int):
+    """Blends the maps of overlapping tiles; yields each block of the image that no later tile overlaps.
+
+    Args:
+      maps: iterable of float32 [tile height, tile width, channels], in the order of `corners`.
+    Yields:
+      (top, left, float32 [block height, block width, channels]); the blocks cover the image without overlap.
+    """
+    maps = iter(maps)
+    tops, lefts = starts(height, tile[0]), starts(width, tile[1])
+    row_weights, column_weights = blending_weights(tops, tile[0]), blending_weights(lefts, tile[1])
+    below = np.zeros((0, width, channels), np.float32)  # sums of earlier rows of tiles
+    for row, next_top in enumerate(tops[1:] + [height]):
+        rows = next_top - tops[row]
+        above, below = below, np.zeros((tile[0] - rows, width, channels), np.float32)
+        right = np.zeros((tile[0], 0, channels), np.float32)  # sums of earlier tiles of this row, and of `above`
+        for column, next_left in enumerate(lefts[1:] + [width]):
+            left, columns = lefts[column], next_left - lefts[column]
+            known = right.shape[1]
+            block = next(maps) * (row_weights[row][:, None, None] * column_weights[column][:, None])
+            block[:, :known] += right
+            block[:len(above), known:] += above[:, left + known:left + tile[1]]
+            right = block[:, columns:].copy()
+            below[:, left:next_left] = block[rows:, :columns]
+            yield tops[row], left, block[:rows, :columns]
+
+
+def enlarge(maps, height: int, width: int, first: int, last: int):
+    """Resizes maps bilinearly with half-pixel centres, as `tf.image.resize_bilinear` does.
+
+    Args:
+      maps: float32 [h, w, channels].
+      first, last: range of the rows that are returned, out of `height`.
+    Returns:
+      float32 [last - first, width, channels].
+    """
+    if maps.shape[:2] == (height, width):
+        return maps[first:last]
+    y = np.clip((np.arange(first, last) + 0.5) * len(maps) / height - 0.5, 0, len(maps) - 1).astype(np.float32)
+    low = y.astype(int)
+    share = (y - low)[:, None, None]
+    rows = maps[low] * (1 - share) + maps[np.minimum(low + 1, len(maps) - 1)] * share
+    resized = cv2.resize(rows, (width, last - first), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(last - first, width, -1)  # OpenCV drops a single channel

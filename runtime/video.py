@@ -1,0 +1,97 @@
+"""Videos and cameras: frames in, frames out. OpenCV only."""
+import contextlib
+import os
+
+import cv2
+import numpy as np
+
+import data
+from data import UserError
+from runtime import quiet
+
+CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; each OpenCV has MPEG-4
+
+
+@contextlib.contextmanager
+def read_frames(source):
+    """Context manager that yields the frames of a video file (a path) or of a camera (its number).
+
+    Yields:
+      rate: frames a second.
+      total: number of frames by the file's header; 0 where it is not known.
+      frames: iterator of uint8 RGB [h, w, 3].
+    """
+    if isinstance(source, str):
+        data.check_file(source)
+    capture = cv2.VideoCapture(source)
+
+    def frames():
+        while True:
+            there, frame = capture.read()
+            if not there:
+                return
+            yield np.ascontiguousarray(frame[:, :, ::-1])
+
+    try:
+        yield (capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)), frames())
+    finally:
+        capture.release()
+
+
+class VideoFile:
+    """Context manager that writes an MP4 file atomically; the first frame opens it.
+
+    UserError where not all frames could be written. `codec` is the first of CODECS that the machine has.
+    """
+
+    def __init__(self, path: str, rate: float):
+        self.path = path
+        self.rate = rate
+        self.part = os.path.splitext(path)[0] + '.part.mp4'  # OpenCV goes by the extension
+        self.writer = None
+        self.codec = None
+        self.count = 0
+        self.size = (0, 0)
+
+    def __enter__(self):
+        return self
+
+    def write(self, image):
+        """Appends a frame, uint8 RGB [h, w, 3]."""
+        if self.writer is None:
+            self.open(image.shape[:2])
+        self.writer.write(np.ascontiguousarray(image[:, :, ::-1]))
+        self.count += 1
+
+    def open(self, size):
+        """Opens the file with the first codec that works for frames of (height, width) `size`."""
+        self.size = size
+        for self.codec in CODECS:
+            with quiet.suppress_stderr():  # OpenCV complains about each codec that it lacks
+                self.writer = cv2.VideoWriter(self.part, cv2.VideoWriter_fourcc(*self.codec), self.rate, size[::-1])
+            if self.writer.isOpened():
+                return
+
+    def __exit__(self, kind, *_):
+        if self.writer is not None:
+            self.writer.release()
+        try:
+            if kind is None and self.writer is not None:
+                written = num_frames(self.part)
+                if written < self.count:
+                    raise UserError('%s: could not be written (%d of %d frames): is there room on the disk? Is %dx%d '
+                                    'too small for a video?' % ((self.path, written, self.count) + self.size))
+                os.replace(self.part, self.path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.part)
+
+
+def num_frames(path: str) -> int:
+    """Number of frames by a video file's header; 0 if the file cannot be opened."""
+    if not os.path.exists(path):
+        return 0
+    capture = cv2.VideoCapture(path)
+    count = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)) if capture.isOpened() else 0
+    capture.release()
+    return count
