@@ -1,71 +1,95 @@
-"""Tables of trained and scored runs, made from the files of their folders alone: experiments.py results."""
+"""Tables of trained and scored runs, made from the files of the run folders alone: experiments.py results."""
 import collections
 import os
 import re
 import shutil
 
 import data
-from paper import tables as paper
+from data import UserError
+from paper import tables
 from runtime import report
 from runtime import run as runs
-from data import UserError
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
 BEGIN, END = '<!-- results: written by experiments.py -->', '<!-- end of results -->'
+NOTE = "In percent, at the labels' own size. A command is one of its revision: flags may have changed since."
 
 
-def keep(run_folder, output):
-    """What the results of a run are made of: its configuration, scores, curves; no picture of a data set."""
+def keep_sources(run_folder: str, output: str) -> str:
+    """Copies the configuration, scores and curves of a run to a folder below `output`; returns that folder.
+
+    No picture of a data set is copied. A folder that lies in `output` is used as it is.
+    """
     place = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
+    if os.path.abspath(place) == os.path.abspath(run_folder):
+        if 'seconds' not in runs.read_config(place):  # a run of main.py, not a copy
+            raise UserError('--output %s: %s is the run itself; name a folder for copies, such as Output/results'
+                            % (output, run_folder))
+        return place
     os.makedirs(place, exist_ok=True)
-    if os.path.abspath(place) != os.path.abspath(run_folder):
-        runs.publish_config(place, run_folder, None)
-        for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
-            if os.path.exists(os.path.join(run_folder, name)):
-                shutil.copy(os.path.join(run_folder, name), place)
+    runs.publish_config(place, run_folder, None)
+    for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
+        if os.path.exists(os.path.join(run_folder, name)):
+            shutil.copy(os.path.join(run_folder, name), place)
     return place
 
 
-def result_rows(place):
-    """A row for each split that a run was scored on -> a list of {column: text}."""
-    config, scored = runs.read_config(place), runs.read_scores(place)
-    flags, found = config['flags'], []
-    theirs = paper.rows(flags['dataset'], flags['model'], flags['class_weights'])
-    for split in [split for split in ('val', 'test') if split in scored]:
-        scores = scored[split]
-        columns = collections.OrderedDict([
+def scored_entries(metrics: dict) -> list:
+    """Entries of metrics.json that are shown, as (split, scores): test before val, each after all batch norms.
+
+    evaluate.py writes the entry SPLIT for population statistics, and 'SPLIT (moving)' for moving averages.
+    """
+    return [(split, metrics[key]) for split in ('test', 'val') for key in (split, split + ' (moving)')
+            if key in metrics]
+
+
+def result_rows(place: str) -> list:
+    """A row, {column: text}, for each entry of `scored_entries` of the run in the folder `place`."""
+    config = runs.read_config(place)
+    flags = config['flags']
+    rows = []
+    for split, scores in scored_entries(runs.read_scores(place)):
+        row = collections.OrderedDict([
             ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
-            ('trained at', '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])),
-            ('steps', '%s of %d images' % (scores['step'], flags['batch_size']))])
-        columns.update((name, report.percent(scores[name])) for name in MEASURES)
-        if theirs:
-            columns['the paper, test'] = ' / '.join('-' if value is None else '%.1f' % value for value in theirs[0][1])
-        columns['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['starts'][0]['device'])
-        for name, form in (('command', '`%s`'), ('revision', '%s')):  # each start's, where they differ
-            columns[name] = ', then '.join(form % one for one in dict.fromkeys(s[name] for s in config['starts']))
-        found.append(columns)
-    return found
+            ('batch norm', scores['bn'])])
+        row.update((name, report.percent(scores[name])) for name in MEASURES)
+        row['the paper, test'] = '; '.join(
+            '%s (%s)' % (' / '.join('-' if value is None else '%.1f' % value for value in published), where)
+            for where, published in tables.published_scores(flags['dataset'], flags['model'],
+                                                            flags['class_weights'])[:1])
+        row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
+        row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
+        row['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['starts'][0]['device'])
+        for name, separator in (('revision', ', '), ('command', '\n')):  # each start's, where they differ
+            row[name] = separator.join(dict.fromkeys(start[name] for start in config['starts']))
+        rows.append(row)
+    return rows
 
 
-def write(run_folders, output, into):
-    """Tables of trained and scored runs, one a data set, in `output`, and between two marks of the file `into`."""
+def insert_between_marks(path: str, text: str):
+    """Replaces the text between the lines BEGIN and END of a Markdown file."""
+    try:
+        page = data.read_bytes(path).decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise UserError('--into %s: not UTF-8 (%s)' % (path, error))
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (path, BEGIN, END))
+    runs.write_text(path, '%s%s\n\n%s\n%s%s' % (page.split(BEGIN)[0], BEGIN, text, END, page.split(END)[1]))
+
+
+def write_results(run_folders: list, output: str, into: str = None):
+    """Writes a table a data set to `output`, and all of them between two marks of the Markdown file `into`."""
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
         raise UserError('--runs: two of them have one name; rename a folder')
     by_dataset = collections.OrderedDict()
     for run_folder in run_folders:
-        place = keep(run_folder, output)
-        by_dataset.setdefault(runs.read_config(place)['flags']['dataset'], []).extend(result_rows(place))
-    note = 'In percent, at the labels\' own size, batch norm by population statistics.'
-    text = '\n'.join(report.write_table(os.path.join(output, name), name, note, found)
-                     for name, found in by_dataset.items())
-    print(text)
+        place = keep_sources(run_folder, output)
+        rows = result_rows(place)
+        if not rows:
+            raise UserError('%s: has no scores; run evaluate.py on it first' % run_folder)
+        by_dataset.setdefault(runs.read_config(place)['flags']['dataset'], []).extend(rows)
+    texts = [report.write_table(os.path.join(output, name), name, NOTE, rows) for name, rows in by_dataset.items()]
+    print('\n'.join(texts))
     if into:
-        try:
-            page = data.read_bytes(into).decode('utf-8')
-        except UnicodeDecodeError as error:
-            raise UserError('--into %s: not UTF-8 (%s)' % (into, error))
-        if page.count(BEGIN) != 1 or page.count(END) != 1:
-            raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (into, BEGIN, END))
-        runs.write_text(into, page.split(BEGIN)[0] + BEGIN + '\n\n' + re.sub('(?m)^# ', '#### ', text) + '\n' + END
-                        + page.split(END)[1])
+        insert_between_marks(into, '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts))

@@ -1,9 +1,11 @@
-"""The paper's tables as data (arXiv 1511.00561 v3; Bayesian SegNet: arXiv 1511.02680). No network, no file.
+"""The paper's tables as data (arXiv 1511.00561 v3; Bayesian SegNet: arXiv 1511.02680): scores, and the flags of rows.
 
-Scores are (G, C, mIoU, BF) in percent, None where the paper gives none. A network's flag value is its name in lower
+Scores are (G, C, mIoU, BF) in percent, None where the paper gives none. A network's `--model` is its name in lower
 case.
 """
 import collections
+
+from datasets import sunrgbd
 
 # Table 1: CamVid, 367 training and 233 test images, trained with median frequency balancing or without.
 Variant = collections.namedtuple('Variant', 'name parameters storage milliseconds balanced balanced_train natural '
@@ -36,9 +38,6 @@ TABLE4 = {'SegNet': (72.63, 44.76, 31.84, 12.66), 'DeepLab-LargeFOV': (71.90, 42
 # Table 2's class accuracies of SegNet (by 3,433 training images), and table 5's on SUN RGB-D, in percent.
 TABLE2_CLASSES = {'Building': 89.6, 'Tree': 83.4, 'Sky': 96.1, 'Car': 87.7, 'SignSymbol': 52.7, 'Road': 96.4,
                   'Pedestrian': 62.2, 'Fence': 53.45, 'Pole': 32.1, 'Pavement': 93.3, 'Bicyclist': 36.5}
-TABLE2_OTHERS = ['SfM+Appearance', 'Boosting', 'Dense Depth Maps', 'Structured Random Forests',
-                 'Neural Decision Forests', 'Local Label Descriptors', 'Super Parsing', 'Boosting + pairwise CRF',
-                 'Boosting + Higher order', 'Boosting + Detectors + CRF']
 TABLE5_CLASSES = [
     83.42, 93.43, 63.37, 73.18, 75.92, 59.57, 64.18, 52.50, 57.51, 42.05, 56.17, 37.66, 40.29, 11.92, 11.45, 66.56,
     52.73, 43.80, 26.30, 0.00, 34.31, 74.11, 53.77, 29.85, 33.76, 22.73, 19.83, 0.03, 23.14, 60.25, 27.27, 29.88,
@@ -53,24 +52,102 @@ BAYESIAN_SUN = {'SegNet': (70.3, 35.6, 22.1, None), 'Bayesian-SegNet': (71.2, 45
 TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # with median frequency balancing, in the text
 
 
-def rows(dataset, model, class_weights):
-    """What the paper prints for such a network on the test split: list of (where, (G, C, mIoU, BF))."""
+
+class Row(collections.namedtuple('Row', 'name class_weights recipe steps published')):
+    """A row that main.py can train: the flags that differ between rows.
+
+    recipe: name of a file in recipes/, None in table 6, which is measured and not trained; steps: the paper's number;
+    published: {split: (G, C, mIoU, BF)}.
+    """
+    __slots__ = ()
+
+    @property
+    def model(self):
+        """Value of --model."""
+        return self.name.lower()
+
+
+# note: a sentence below the title; class_accuracies: {class: the paper's accuracy}, or None.
+Table = collections.namedtuple('Table', 'title dataset splits note rows class_accuracies')
+
+ROAD_SCENES = ("The paper's networks saw 3,433 road scenes (CamVid, KITTI, Stanford background, LabelMe), ours "
+               "CamVid's 367: not comparable. ")
+FROM_SCRATCH = ("The paper's networks start with VGG16's weights, ours from scratch unless --flags \"--vgg16 PATH\" "
+                'says otherwise. ')
+LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored, not the best. '
+NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
+OTHERS = ('The methods that are no networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
+          'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
+
+
+def rows_of_table1():
+    """Eight decoders with median frequency balancing, then the same eight with natural frequencies."""
+    rows = [Row(variant.name, 'median', 'paper-table1', 10000,
+                {'test': variant.balanced, 'train': variant.balanced_train + (None,)}) for variant in TABLE1]
+    return rows + [Row(variant.name, 'none', 'paper-table1', 10000,
+                       {'test': variant.natural, 'train': variant.natural_train + (None,)}) for variant in TABLE1]
+
+
+def benchmark_rows(scores, recipe, thousands):
+    """Rows of tables 2 to 5; `thousands`: {network: steps / 1000}, the networks that are shown."""
+    return [Row(name, 'none', recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]
+
+
+def bayesian_rows():
+    """Bayesian SegNet's rows, with the settings of the released solvers."""
+    steps = {'SegNet': 40000, 'Bayesian-SegNet': 60000, 'SegNet-Basic': 10000, 'Bayesian-SegNet-Basic': 10000}
+    return [Row(name, 'median', 'released-segnet-basic' if name.endswith('Basic') else 'released-segnet', steps[name],
+                {'test': scores}) for name, scores in BAYESIAN.items()]
+
+
+TABLES = {
+    'table1': Table(
+        'Table 1: decoder variants on CamVid', 'camvid', ('test', 'train'),
+        'Weights: median frequency balancing, or none. Storage: the multiplier that the paper gives.',
+        rows_of_table1(), None),
+    'table2': Table(
+        'Table 2: CamVid, accuracy of each class', 'camvid', ('test',), ROAD_SCENES + FROM_SCRATCH + OTHERS,
+        benchmark_rows(TABLE3, 'paper-benchmark', {'SegNet': 140}), TABLE2_CLASSES),
+    'table3': Table(
+        'Table 3: CamVid', 'camvid', ('test',), ROAD_SCENES + FROM_SCRATCH + NO_CRF,
+        benchmark_rows(TABLE3, 'paper-benchmark', {
+            'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}), None),
+    'table4': Table(
+        'Table 4: SUN RGB-D', 'sunrgbd', ('test',), LAST_WEIGHTS + FROM_SCRATCH + NO_CRF,
+        benchmark_rows(TABLE4, 'paper-benchmark-sunrgbd', {
+            'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}), None),
+    'table5': Table(
+        'Table 5: SUN RGB-D, accuracy of each class', 'sunrgbd', ('test',), LAST_WEIGHTS + FROM_SCRATCH,
+        benchmark_rows(TABLE4, 'paper-benchmark-sunrgbd', {'SegNet': 240}),
+        dict(zip(sunrgbd.CLASSES, TABLE5_CLASSES))),
+    'table6': Table(
+        'Table 6: time and memory at 360x480', None, (),
+        'Backward: a training step of one image, weight update included, less a prediction.',
+        [Row(name, 'none', None, None, {}) for name in TABLE6], None),
+    'bayesian': Table(
+        'Bayesian SegNet on CamVid', 'camvid', ('test',), 'Trained on 367 images, as arXiv 1511.02680. ' + FROM_SCRATCH,
+        bayesian_rows(), None),
+}
+
+
+def published_scores(dataset: str, model: str, class_weights: str) -> list:
+    """The paper's scores of a network on the test split: list of (table and settings, (G, C, mIoU, BF)).
+
+    Any class weights but 'none' are compared with the paper's median frequency balancing.
+    """
+    natural = class_weights == 'none'
     found = []
-    if class_weights not in ('none', 'median', 'median-void', 'released'):  # a balancing of the user's
-        return found
     if dataset == 'camvid':
         for variant in TABLE1:
             if variant.name.lower() == model:
-                natural = class_weights == 'none'
                 found.append(('table 1, %s' % ('natural frequencies' if natural else 'median frequency balancing'),
                               variant.natural if natural else variant.balanced))
-        tables = [('arXiv 1511.02680, by 367 training images', BAYESIAN),
-                  ('table 3, without balancing, by 3,433 training images, not comparable', TABLE3)]
+        others = [('arXiv 1511.02680, trained on 367 images', BAYESIAN),
+                  ('table 3, natural frequencies, trained on 3,433 images, not comparable', TABLE3)]
     elif dataset == 'sunrgbd':
-        natural = ('table 4, without balancing', TABLE4)
-        tables = [natural if class_weights == 'none' else ('section 4.2, median frequency balancing', TABLE4_BALANCED),
-                  ('arXiv 1511.02680', BAYESIAN_SUN)]
+        others = [('table 4, natural frequencies', TABLE4) if natural else
+                  ('section 4.2, median frequency balancing', TABLE4_BALANCED), ('arXiv 1511.02680', BAYESIAN_SUN)]
     else:
-        tables = []
-    return found + [(where, scores) for where, table in tables for name, scores in table.items()
+        others = []
+    return found + [(where, scores) for where, table in others for name, scores in table.items()
                     if name.lower() == model]

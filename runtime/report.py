@@ -67,10 +67,13 @@ def write_table(path, title, note, rows):
     """
     parts = ['# ' + title, note, markdown_table([{name: cell for name, cell in row.items() if name != 'command'}
                                                  for row in rows])]
-    commands = ['# row %d: %s\n%s' % (i, next(iter(row.values())), row['command'])
-                for i, row in enumerate(rows, 1) if 'command' in row]
+    commands = {}  # {command: the numbers of its rows}
+    for i, row in enumerate(rows, 1):
+        if 'command' in row:
+            commands.setdefault(row['command'], []).append(str(i))
     if commands:
-        parts.append('```\n%s\n```' % '\n'.join(commands))
+        parts.append('```\n%s\n```' % '\n'.join('# row %s\n%s' % (', '.join(numbers), command)
+                                                for command, numbers in commands.items()))
     text = '\n\n'.join(parts) + '\n'
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), restval='',
@@ -101,7 +104,7 @@ def scores_tables(metrics, flags):
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')] + [scores['bn'], scores['step']]
             for split, scores in metrics.items()]
     rows += [['the paper, test: ' + where] + ['-' if value is None else '%.1f' % value for value in values] + ['', '']
-             for where, values in paper.rows(flags['dataset'], flags['model'], flags['class_weights'])]
+             for where, values in paper.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
     classes = next(iter(metrics.values()))['class_names']
     known = {name: i for i, name in enumerate(classes)}
     theirs = paper.TABLE2_CLASSES if flags['dataset'] == 'camvid' and flags['model'] == 'segnet' else {}
