@@ -22,8 +22,7 @@ import tensorflow.compat.v1 as tf
 
 from data import UserError
 from paper import layers
-from runtime import cli, devices, plots, report
-from runtime.run import PRECISIONS, revision
+from runtime import cli, devices, files, plots, report
 import networks
 import optimize
 
@@ -207,31 +206,30 @@ def settings_to_measure(args):
 
 def parse_args(argv=None):
     """Every setting of a measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpAsWritten, allow_abbrev=False)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
-    parser.add_argument('--height', type=int, default=360)
-    parser.add_argument('--width', type=int, default=480)
-    parser.add_argument('--batch_size', type=int, nargs='+', default=[1], help='images a run; several for several rows')
+    parser.add_argument('--height', type=cli.side, default=360)
+    parser.add_argument('--width', type=cli.side, default=480)
+    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1],
+                        help='images a run; several for several rows')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
                         help='a prediction, with batch norm folded in, or a training step')
-    parser.add_argument('--precision', nargs='+', choices=PRECISIONS, default=['float32'],
-                        help='what the layers compute in')
+    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'],
+                        help='precision of the layers')
     parser.add_argument('--peer', choices=('pytorch',), help='measure an equal network of PyTorch too, eager and '
                         'compiled, in turns with ours (segnet and segnet-basic)')
     parser.add_argument('--peer_python', default=sys.executable, metavar='PYTHON',
-                        help='the Python that has PyTorch (default: this one)')
+                        help='Python that has PyTorch (default: this one)')
     parser.add_argument('--sweep', action='store_true', help='how time and memory grow with the batch and the size')
-    parser.add_argument('--repeats', type=int, default=50, help='runs that are counted; the paper: 50')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='runs that are counted; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
                         help='folder of benchmark.md and .csv, or of sweep.md and its figure')
     parser.add_argument('--xla', action='store_true', help='compile our graph by XLA (GPUs)')
-    parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # what `measure_in_subprocess` starts
+    devices.add_flags(parser)
     args = parser.parse_args(argv)
-    cli.check_positive(args, 'height', 'width', 'repeats')
-    if min(args.batch_size) < 1:
-        raise UserError('--batch_size %s: must be above 0' % min(args.batch_size))
+    cli.check_size(args)
     for model in args.models:
         if model not in networks.NETWORKS:
             raise UserError('%s: no such network; one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
@@ -254,7 +252,7 @@ def main(args):
         print(report.plain_table(found), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
-    report.write_table(path, 'Speed and memory', '%s; %s; `%s`' % (device, revision(), cli.command()), rows)
+    report.write_table(path, 'Speed and memory', '%s; %s; `%s`' % (device, files.revision(), cli.command_line()), rows)
     if args.sweep:
         plots.growth([row for row in rows if row['by'] == 'ours'], path + '.png')
     print(path + '.md')

@@ -111,7 +111,7 @@ def population_statistics(sess, dataset, flags):
 
 
 def table(class_names, scores, papers=()):
-    """Scores in percent as lines of text; `papers`: rows as from `paper.rows`, put below."""
+    """Scores in percent as lines of text; `papers`: rows as from `paper.published_scores`, put below."""
     def cell(x):
         return '     -' if x is None else '%6.1f' % (100 * x)
 
@@ -238,7 +238,7 @@ def evaluate(args) -> dict:
                           revision=runs.revision())
             print('%s, %d images' % (split, images))
             print(table(dataset.class_names, scores,
-                        paper.rows(dataset.name, flags['model'], flags['class_weights'])), flush=True)
+                        paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
             write_scores(folder, dataset, split, scores, shown)
             results[split] = scores
     if os.path.exists(os.path.join(folder, 'config.json')):

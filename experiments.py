@@ -88,10 +88,9 @@ def row_flags(args, row, seed: int) -> list:
     """Flags of main.py for a row; flags behind the recipe win over it."""
     recipe = os.path.relpath(os.path.join(HERE, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', dataset_name(args), '--model', row.model, '--class_weights', row.class_weights,
-             '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed),
-             '--device', args.device]
-    for name in ('data_dir', 'height', 'width', 'batch_size'):
-        if getattr(args, name):
+             '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
+    for name in ('data_dir', 'height', 'width', 'batch_size', 'device'):
+        if getattr(args, name) not in (None, 'auto'):
             flags += ['--' + name, str(getattr(args, name))]
     return flags + args.flags
 

@@ -7,8 +7,7 @@ import shutil
 import data
 from data import UserError
 from paper import tables
-from runtime import report
-from runtime import run as runs
+from runtime import files, report
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
 BEGIN, END = '<!-- results: written by experiments.py -->', '<!-- end of results -->'
@@ -22,12 +21,12 @@ def keep_sources(run_folder: str, output: str) -> str:
     """
     place = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(place) == os.path.abspath(run_folder):
-        if 'seconds' not in runs.read_config(place):  # a run of main.py, not a copy
+        if 'seconds' not in files.read_config(place):  # a run of main.py, not a copy
             raise UserError('--output %s: %s is the run itself; name a folder for copies, such as Output/results'
                             % (output, run_folder))
         return place
     os.makedirs(place, exist_ok=True)
-    runs.publish_config(place, run_folder, None)
+    files.publish_config(place, run_folder, None)
     for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
         if os.path.exists(os.path.join(run_folder, name)):
             shutil.copy(os.path.join(run_folder, name), place)
@@ -45,10 +44,10 @@ def scored_entries(metrics: dict) -> list:
 
 def result_rows(place: str) -> list:
     """A row, {column: text}, for each entry of `scored_entries` of the run in the folder `place`."""
-    config = runs.read_config(place)
+    config = files.read_config(place)
     flags = config['flags']
     rows = []
-    for split, scores in scored_entries(runs.read_scores(place)):
+    for split, scores in scored_entries(files.read_scores(place)):
         row = collections.OrderedDict([
             ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
             ('batch norm', scores['bn'])])
@@ -74,7 +73,7 @@ def insert_between_marks(path: str, text: str):
         raise UserError('--into %s: not UTF-8 (%s)' % (path, error))
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (path, BEGIN, END))
-    runs.write_text(path, '%s%s\n\n%s\n%s%s' % (page.split(BEGIN)[0], BEGIN, text, END, page.split(END)[1]))
+    files.write_text(path, '%s%s\n\n%s\n%s%s' % (page.split(BEGIN)[0], BEGIN, text, END, page.split(END)[1]))
 
 
 def write_results(run_folders: list, output: str, into: str = None):
@@ -88,7 +87,7 @@ def write_results(run_folders: list, output: str, into: str = None):
         rows = result_rows(place)
         if not rows:
             raise UserError('%s: has no scores; run evaluate.py on it first' % run_folder)
-        by_dataset.setdefault(runs.read_config(place)['flags']['dataset'], []).extend(rows)
+        by_dataset.setdefault(files.read_config(place)['flags']['dataset'], []).extend(rows)
     texts = [report.write_table(os.path.join(output, name), name, NOTE, rows) for name, rows in by_dataset.items()]
     print('\n'.join(texts))
     if into:

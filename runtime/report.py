@@ -11,8 +11,8 @@ import string
 
 import tabulate
 
-from paper import tables as paper
-from runtime import run as runs
+from paper import tables
+from runtime import files
 
 PAGE = string.Template('''<!DOCTYPE html>
 <html lang="en">
@@ -80,8 +80,8 @@ def write_table(path, title, note, rows):
                             lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    runs.write_text(path + '.md', text)
-    runs.write_text(path + '.csv', out.getvalue())
+    files.write_text(path + '.md', text)
+    files.write_text(path + '.csv', out.getvalue())
     return text
 
 
@@ -104,10 +104,10 @@ def scores_tables(metrics, flags):
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')] + [scores['bn'], scores['step']]
             for split, scores in metrics.items()]
     rows += [['the paper, test: ' + where] + ['-' if value is None else '%.1f' % value for value in values] + ['', '']
-             for where, values in paper.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
+             for where, values in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
     classes = next(iter(metrics.values()))['class_names']
     known = {name: i for i, name in enumerate(classes)}
-    theirs = paper.TABLE2_CLASSES if flags['dataset'] == 'camvid' and flags['model'] == 'segnet' else {}
+    theirs = tables.TABLE2_CLASSES if flags['dataset'] == 'camvid' and flags['model'] == 'segnet' else {}
     head = ['class'] + ['%s, %s' % (split, what) for split in metrics for what in ('accuracy', 'IoU')]
     each = [[name] + [percent(scores[what][i]) for scores in metrics.values() for what in ('accuracy', 'IoU')]
             + ([str(theirs.get(name, '-'))] if theirs else []) for name, i in known.items()]
@@ -117,9 +117,9 @@ def scores_tables(metrics, flags):
 
 def write(folder):
     """Writes report.html of the run in `folder`, from what lies there."""
-    config = runs.read_config(folder)
+    config = files.read_config(folder)
     flags, start = config['flags'], (config['starts'] or [{}])[-1]
-    metrics = runs.read_scores(folder)
+    metrics = files.read_scores(folder)
     sections = []
     if metrics:
         sections.append(('Scores', scores_tables(metrics, flags)))
@@ -133,6 +133,6 @@ def write(folder):
     sections.append(('Classes', html_table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in balance])))
     summary = '%s at %sx%s, TensorFlow %s on %s' % (flags['dataset'], flags['height'], flags['width'],
                                                     start.get('tensorflow'), start.get('device'))
-    runs.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(
+    files.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(
         title=html.escape('%s on %s' % (flags['model'], flags['dataset'])), summary=html.escape(summary),
         sections='\n'.join('<h2>%s</h2>\n%s' % (html.escape(title), body) for title, body in sections)))

@@ -1,6 +1,7 @@
 """The paper's tables as commands: rows, what is run and what is not, resume, seeds, what is printed."""
 import csv
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import evaluate
 import experiments
 import main
 import networks
-from paper import tables as paper
-from paper import results
 from data import UserError
+from paper import results, tables
+from runtime import files
 
 
 def run(folder, output, *flags):
@@ -22,25 +23,27 @@ def run(folder, output, *flags):
         return list(csv.DictReader(f))
 
 
-def test_every_row_is_a_network_or_says_why_not():
-    for name, table in experiments.tables().items():
+def test_every_row_is_a_network_and_its_flags_are_known():
+    for name, table in tables.TABLES.items():
+        args = experiments.parse_args([name])
         for row in table.rows:
-            assert row.reason or row.model in networks.NETWORKS, (name, row.name)
-            if table.recipe and not row.reason:
-                args = experiments.parse_args([name])
-                main.parse_args(experiments.command(args, table, row, 1))  # knows every flag
-    assert [row.model for row in experiments.tables()['table1'].rows] == 2 * list(networks.segnet.VARIANTS)
-    assert len(experiments.tables()['table5'].classes) == 37
+            assert row.model in networks.NETWORKS, (name, row.name)
+            if row.recipe:
+                assert main.parse_args(experiments.row_flags(args, row, 1)).optimizer == 'sgd'
+    assert [row.model for row in tables.TABLES['table1'].rows] == 2 * list(networks.segnet.VARIANTS)
+    assert len(tables.TABLES['table5'].class_accuracies) == 37
 
 
-def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, capsys):
+def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', lambda repeats, **_: {
+        'seconds': repeats * [0.1], 'memory': 1e6})
     output = str(tmp_path / 'table1')
     rows = run(camvid_folder, output)
     assert [(row['network'], row['weights']) for row in rows] == [('SegNet-Basic', 'median'), ('SegNet-Basic', 'none')]
     assert [row['paper test G'] for row in rows] == ['82.7', '84.0']
     assert rows[0]['paper train mIoU'] == '92.7' and rows[0]['parameters (M)'] == '1.417' and rows[0]['storage'] == '1'
-    assert float(rows[0]['ms']) > 0 and rows[0]['budget'] == '1 steps of 2 at 23x31'
-    assert rows[0]['command'].startswith('python main.py --dataset camvid --model segnet-basic')
+    assert rows[0]['ms'] == '100.0' and rows[0]['budget'] == '1 steps of 2 at 23x31'
+    assert rows[0]['command'].startswith('python main.py @recipes/paper-table1.txt --dataset camvid --model ')
     for row in rows:
         for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'):
             assert 0 <= float(row[name]) <= 100
@@ -50,47 +53,118 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
     again = run(camvid_folder, output)
     assert again == rows and 'Training' not in capsys.readouterr().out, 'nothing is done twice'
-    fewer = run(camvid_folder, output, '--bf_images', '1')
-    assert 'step 1 of 1' in capsys.readouterr().out and fewer[0]['val G'] == rows[0]['val G']
+    one = ['--class_weights', 'none']
+    fewer = run(camvid_folder, output, '--bf_images', '1', *one)
+    assert 'step 1 of 1' in capsys.readouterr().out and fewer[0]['val G'] == rows[1]['val G']
+    shutil.copytree(camvid_folder, str(tmp_path / 'other'))
     for other, said in ((['--height', '24'], '--height 24: the run in'),
                         (['--flags=--flip'], '--flip True: the run in'),
-                        (['--data_dir', str(tmp_path)], '--data_dir .*: the run in')):
+                        (['--data_dir', str(tmp_path / 'other')], '--data_dir .*: the run in')):
         with pytest.raises(UserError, match=said):
-            run(camvid_folder, output, *other)
-    more = run(camvid_folder, output, '--steps', '2')
+            run(camvid_folder, output, *other + one)
+    more = run(camvid_folder, output, '--steps', '2', *one)
     assert 'done, step 2 of 2 (1 in this run)' in capsys.readouterr().out
     assert more[0]['budget'] == '2 steps of 2 at 23x31'
 
 
 def test_seeds_differ_and_one_seed_does_not(camvid_folder, tmp_path, monkeypatch):
-    flags = ['--rows', 'Bilinear-Interpolation']
-    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', lambda **_: {'seconds': [0.1], 'memory': 1e6})
+    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0})
+    flags = ['--rows', 'Bilinear-Interpolation', '--class_weights', 'median']
     rows = run(camvid_folder, str(tmp_path / 'a'), '--seeds', '2', *flags)
     assert '+-' in rows[0]['val mIoU'] and '+- 0.0' not in rows[0]['train mIoU']
-    scores = [main.runs.read_json(os.path.join(str(tmp_path / 'a'), 'bilinear-interpolation-median-seed%d' % seed,
+    scores = [files.read_json(os.path.join(str(tmp_path / 'a'), 'bilinear-interpolation-median-seed%d' % seed,
                                                'metrics.json'))['train']['confusion'] for seed in (1, 2)]
     assert scores[0] != scores[1]
     run(camvid_folder, str(tmp_path / 'b'), *flags)
-    again = main.runs.read_json(str(tmp_path / 'b' / 'bilinear-interpolation-median-seed1' / 'metrics.json'))
+    again = files.read_json(str(tmp_path / 'b' / 'bilinear-interpolation-median-seed1' / 'metrics.json'))
     assert again['train']['confusion'] == scores[0]
+
+
+def no_training(*_):
+    raise AssertionError('it trains')
+
+
+def test_unknown_split_is_refused_before_training(camvid_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, 'train', no_training)
+    with pytest.raises(UserError, match='--split tset: data set camvid has train, val'):
+        run(camvid_folder, str(tmp_path / 'table1'), '--split', 'tset')
+    assert not os.listdir(str(tmp_path / 'table1'))
+
+
+def scores_of(split_scores):
+    """Entries of metrics.json, two classes, from {split: (G, C, mIoU, BF)} in percent."""
+    return {split: dict(zip(results.MEASURES, [value / 100 for value in values]), accuracy=[0.5, 0.25],
+                        IoU=[0.5, 0.25], class_names=['Sky', 'Pole'], images=3, bf_images=3)
+            for split, values in split_scores.items()}
+
+
+def test_scores_on_the_training_split(tmp_path, monkeypatch):
+    """Each row's scores on train stand beside the paper's on train, and their order is compared with that column."""
+    train = {row.model: row.published['train'][:3] for row in tables.TABLES['table1'].rows[:3]}
+    monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
+        {'train': train[row.model] + (10.0,)}))
+    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0})
+    monkeypatch.setattr(experiments.files, 'read_config', lambda folder: {
+        'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'starts': [{'device': 'd', 'revision': 'r'}]})
+    args = experiments.parse_args(['table1', '--split', 'train', '--class_weights', 'median', '--output', str(tmp_path),
+                                   '--rows', 'Bilinear-Interpolation', 'SegNet-Basic', 'SegNet-Basic-EncoderAddition'])
+    experiments.run(args)
+    page = (tmp_path / 'table.md').read_text()
+    assert 'paper\'s train column (1: the same order): G 1.00, C 1.00, mIoU 1.00.' in page and ' test ' not in page
+    with open(str(tmp_path / 'table.csv')) as f:
+        assert [(row['train mIoU'], row['paper train mIoU']) for row in csv.DictReader(f)] == [
+            ('82.7', '82.7'), ('92.7', '92.7'), ('92.0', '92.0')]
+
+
+def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
+    """Its validation images are a part of test, in whatever table the data set stands; BF of no image is allowed."""
+    asked = []
+    monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
+    monkeypatch.setattr(main, 'train', lambda args: None)
+    monkeypatch.setattr(evaluate, 'evaluate', lambda args: asked.append(args) or scores_of({'test': (1, 2, 3, 4)}))
+    for flags in (['table3', '--dataset', 'sunrgbd'], ['table4'], ['table3'], ['table4', '--dataset', 'camvid']):
+        args = experiments.parse_args(flags + ['--output', str(tmp_path / str(len(asked))), '--bf_images', '0'])
+        row = tables.TABLES[args.table].rows[0]
+        os.makedirs(experiments.row_folder(args, row, 1))
+        assert experiments.row_scores(args, row, 1)['test']['asked_steps'] == row.steps
+    assert [args.checkpoint for args in asked] == ['last', 'last', 'best', 'best']
+    assert [args.bf_images for args in asked] == 4 * [0]
+
+
+def test_a_row_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    def diverge(args, row, seed):
+        raise FloatingPointError('the loss became nan at step 3')
+
+    monkeypatch.setattr(experiments, 'row_scores', diverge)
+    with pytest.raises(FloatingPointError, match='SegNet, none; DeconvNet, none: the loss is not finite'):
+        experiments.run(experiments.parse_args(['table3', '--rows', 'SegNet', 'DeconvNet', '--output', str(tmp_path)]))
+    with open(str(tmp_path / 'table.csv')) as f:
+        assert [row['failed'] for row in csv.DictReader(f)] == 2 * ['the loss became nan at step 3']
+
+
+def test_accuracy_of_each_class_beside_the_papers():
+    entries = [scores_of({'test': (1, 2, 3, 4)})]
+    assert dict(experiments.class_columns(entries, {'Pole': 32.1}, 'test')) == {
+        'Sky': '50.0', 'paper Sky': '-', 'Pole': '25.0', 'paper Pole': '32.1'}
 
 
 def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in experiments.tables():
+    for name in ('table1', 'table2', 'table3', 'table6', 'bayesian'):
         experiments.run(experiments.parse_args([name, '--list']))
     out = capsys.readouterr().out
-    assert '# DeepLab-LargeFOV-denseCRF, none: needs dense CRF' in out and '--model fcn-basic-noaddition ' in out
-    assert 'python benchmark.py deconvnet' in out and not list(tmp_path.iterdir())
+    assert '--model fcn-basic-noaddition ' in out and 'python benchmark.py deconvnet' in out
+    assert 'released-segnet-basic.txt --dataset camvid --model bayesian-segnet-basic ' in out
+    assert not list(tmp_path.iterdir())
     experiments.run(experiments.parse_args(['table1', '--list', '--class_weights', 'none']))
     out = capsys.readouterr().out
     assert out.count(', none') == 8 and ', median' not in out
 
 
 def test_mean_and_spread():
-    assert experiments.number([]) == '-' == experiments.number([None])
-    assert experiments.number([1.25, None]) == '1.2'
-    assert experiments.number([1.0, 3.0]) == '2.0 +- 1.4'
+    assert experiments.mean_and_spread([]) == '-' == experiments.mean_and_spread([None])
+    assert experiments.mean_and_spread([1.25, None]) == '1.2'
+    assert experiments.mean_and_spread([1.0, 3.0]) == '2.0 +- 1.4'
 
 
 def test_order_is_compared_with_the_papers():
@@ -98,24 +172,26 @@ def test_order_is_compared_with_the_papers():
     found = [{'val G': g, 'val C': c + ' +- 0.5', 'val mIoU': m, 'val BF': '-', 'paper test G': t, 'paper test C': t,
               'paper test mIoU': t, 'paper test BF': t} for g, c, m, t in (
                   ('50.0', '5.0', '9.0', '1.0'), ('61.0', '6.0', '8.0', '2.0'), ('60.0', '7.0', '7.0', '3.0'))]
-    found.append({'network': 'x', 'not run': 'why'})
-    assert experiments.order(found, 'val').endswith(': G 0.50, C 1.00, mIoU -1.00.')
-    assert experiments.order(found[:2], 'val') == ''
+    found.append({'network': 'x', 'failed': 'why'})
+    assert experiments.rank_correlation(found, 'val').endswith(': G 0.50, C 1.00, mIoU -1.00.')
+    assert experiments.rank_correlation(found[:2], 'val') == ''
 
 
 def test_bad_rows_are_refused():
     with pytest.raises(UserError, match='--rows SegNet: table1 has Bilinear-Interpolation, '):
         experiments.parse_args(['table1', '--rows', 'SegNet'])
     for flags, said in (('"', 'No closing quotation'), ('--steps 3', 'the rows set --steps themselves'),
-                        ('--step 3', 'the rows set --step themselves')):
+                        ('--seed=3', 'the rows set --seed themselves')):
         with pytest.raises(UserError, match=said):
-            experiments.parse_args(['table1', '--flags', flags])
+            experiments.parse_args(['table1', '--flags=' + flags])
+    with pytest.raises(UserError, match='--class_weights median: table3 has no such row'):
+        experiments.run(experiments.parse_args(['table3', '--class_weights', 'median']))
 
 
 def test_table6_measures(tmp_path, monkeypatch):
     asked = []
 
-    def measured(**settings):
+    def measured(repeats, **settings):
         asked.append((settings['model'], settings['training'], settings['batch_size']))
         return {'seconds': [0.1, 0.3] if settings['training'] else [0.05], 'memory': 5e6}
 
@@ -130,33 +206,53 @@ def test_table6_measures(tmp_path, monkeypatch):
 
 def test_the_papers_numbers_are_whole():
     """Every variant has all its scores; C of table 5's classes is near the mean printed there (44.75)."""
-    for variant in paper.TABLE1:
+    for variant in tables.TABLE1:
         assert len(variant.balanced) == len(variant.natural) == 4
         assert len(variant.balanced_train) == len(variant.natural_train) == 3
-    assert abs(np.mean(paper.TABLE5_CLASSES) - 44.75) < 0.1
-    assert abs(np.mean(list(paper.TABLE2_CLASSES.values())) - 71.20) < 0.1
+    assert abs(np.mean(tables.TABLE5_CLASSES) - 44.75) < 0.1
+    assert abs(np.mean(list(tables.TABLE2_CLASSES.values())) - 71.20) < 0.1
 
 
 def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
     """Scores as in metrics.json, no path, between two marks; from what was kept, the very same text again."""
     monkeypatch.chdir(tmp_path)
     flags = ['--dataset', 'camvid', '--data_dir', camvid_folder, '--model', 'segnet-basic', '--height', '23', '--width',
-             '31', '--steps', '1', '--output', 'run']
+             '31', '--steps', '1', '--output', os.path.join('Output', 'run')]
     main.train(main.parse_args(flags))
-    scores = evaluate.evaluate(evaluate.parse_args(['run']))['val']
+    scores = evaluate.evaluate(evaluate.parse_args([os.path.join('Output', 'run')]))['val']
     (tmp_path / 'PAGE.md').write_text('before\n%s\nold\n%s\nafter\n' % (results.BEGIN, results.END))
     command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
-    experiments.run(experiments.parse_args(command + ['run']))
+    experiments.run(experiments.parse_args(command + ['Output/run']))
     page = (tmp_path / 'PAGE.md').read_text()
     cells = [cell.strip() for cell in next(line for line in page.splitlines() if 'segnet-basic' in line).split('|')]
-    assert cells[5:9] == ['%.1f' % (100 * scores[name]) for name in ('G', 'C', 'mIoU', 'BF')]
-    assert cells[9] == '82.7 / 62.0 / 47.7 / 35.8' and page.startswith('before\n') and page.endswith('after\n')
-    assert 'old' not in page and camvid_folder not in page and cells[1:3] == ['segnet-basic', 'val, 5 images']
+    assert cells[1:4] == ['segnet-basic', 'val, 5 images', 'population']
+    assert cells[4:8] == ['%.1f' % (100 * scores[name]) for name in results.MEASURES]
+    assert cells[8].startswith('82.7 / 62.0 / 47.7 / 35.8 (table 1')
+    assert page.startswith('before\n') and page.endswith('after\n') and 'old' not in page
+    assert camvid_folder not in page
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
     experiments.run(experiments.parse_args(command + ['kept/run']))
     assert (tmp_path / 'PAGE.md').read_text() == page
+    with pytest.raises(UserError, match='--output Output: Output/run is the run itself; name a folder for copies'):
+        experiments.run(experiments.parse_args(['results', '--runs', 'Output/run', '--output', 'Output']))
     (tmp_path / 'PAGE.md').write_text('no marks')
     with pytest.raises(UserError, match='--into PAGE.md: needs the lines'):
-        experiments.run(experiments.parse_args(command + ['run']))
+        experiments.run(experiments.parse_args(command + ['kept/run']))
+    files.write_json('kept/run/metrics.json', {})
+    with pytest.raises(UserError, match='kept/run: has no scores; run evaluate.py'):
+        experiments.run(experiments.parse_args(command + ['kept/run']))
     with pytest.raises(UserError, match='--runs: name run folders, with results'):
         experiments.parse_args(['table1', '--runs', 'x'])
+
+
+def test_results_show_test_first():
+    """Of a run that was scored on several splits; what training itself scored is not shown."""
+    keys = ['train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving)']
+    assert results.scored_entries({key: key for key in keys}) == [
+        ('test', 'test'), ('test', 'test (moving)'), ('val', 'val'), ('val', 'val (moving)')]
+
+
+def test_results_of_any_weights_stand_beside_the_balanced_row():
+    for class_weights, mean_iou in (('median', 47.7), ('weights.csv', 47.7), ('none', 46.3)):
+        assert tables.published_scores('camvid', 'segnet-basic', class_weights)[0][1][2] == mean_iou
+    assert tables.published_scores('sartorius', 'segnet', 'median') == []

@@ -1,5 +1,6 @@
 """report.html: whole by itself, as read by a parser and as opened in a browser."""
 import base64
+import csv
 import html.parser
 import json
 import os
@@ -13,8 +14,7 @@ import pytest
 
 import evaluate
 import main
-from runtime import report
-from runtime import run as runs
+from runtime import files, report
 
 CHROMIUM = next((path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None)
 
@@ -26,13 +26,13 @@ def run(tmp_path_factory):
     main.train(main.parse_args(['--model', 'segnet-basic', '--height', '23', '--width', '31', '--steps', '2',
                                 '--output', folder]))
     evaluate.evaluate(evaluate.parse_args([folder, '--bf_images', '1', '--bn', 'moving']))
-    config = runs.read_config(folder)
+    config = files.read_config(folder)
     config['class_names'][1] = '<script>alert(1)</script>'
-    metrics = runs.read_json(os.path.join(folder, 'metrics.json'))
+    metrics = files.read_json(os.path.join(folder, 'metrics.json'))
     for scores in metrics.values():
         scores['class_names'] = config['class_names']
-    runs.write_json(os.path.join(folder, 'config.json'), config)
-    runs.write_json(os.path.join(folder, 'metrics.json'), metrics)
+    files.write_json(os.path.join(folder, 'config.json'), config)
+    files.write_json(os.path.join(folder, 'metrics.json'), metrics)
     report.write(folder)
     return folder
 
@@ -69,7 +69,7 @@ def test_page_holds_scores_pictures_and_command(run):
         with open(os.path.join(run, attributes['alt']), 'rb') as file:
             assert content == file.read()
         assert cv2.imdecode(np.frombuffer(content, np.uint8), 1) is not None
-    scores = runs.read_json(os.path.join(run, 'metrics.json'))['val']
+    scores = files.read_json(os.path.join(run, 'metrics.json'))['val']
     for value in ('%.1f' % (100 * scores['G']), '%.1f' % (100 * scores['mIoU']), '<script>alert(1)</script>', 'moving'):
         assert value in page.text
     assert any('--dataset' in text or 'python ' in text for text in page.text)
@@ -94,3 +94,20 @@ def test_browser_shows_every_picture_and_asks_for_nothing(run, tmp_path):
     asked = {event['params']['url'] for event in events if isinstance(event.get('params'), dict) and
              str(event['params'].get('initiator', '')).startswith('file') and 'url' in event['params']}
     assert all(url.startswith(('file:', 'data:')) for url in asked), asked
+
+
+def test_markdown_and_csv_of_a_table(tmp_path):
+    """Cells are escaped; a column may lack in a row; equal commands are told once, below."""
+    rows = [{'network': 'a|b', 'scores': '50.0', 'command': 'python a.py "x | y"'},
+            {'network': 'c\nd', 'note': 'n', 'command': 'python a.py "x | y"'},
+            {'network': '1e3', 'command': 'python b.py'}]
+    text = report.write_table(str(tmp_path / 'table'), 'Title', 'Note.', rows)
+    assert (tmp_path / 'table.md').read_text() == text
+    lines = [re.sub(' +', ' ', line) for line in text.splitlines()]
+    assert lines[:5] == ['# Title', '', 'Note.', '', '| network | scores | note |']
+    assert lines[6:10] == ['| a\\|b | 50.0 | |', '| c<br>d | | n |', '| 1e3 | | |', '']
+    assert lines[10:] == ['```', '# row 1, 2', 'python a.py "x | y"', '# row 3', 'python b.py', '```']
+    with open(str(tmp_path / 'table.csv')) as file:
+        assert list(csv.reader(file)) == [
+            ['network', 'scores', 'command', 'note'], ['a|b', '50.0', 'python a.py "x | y"', ''],
+            ['c\nd', '', 'python a.py "x | y"', 'n'], ['1e3', '', 'python b.py', '']]
