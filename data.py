@@ -1,75 +1,96 @@
 """From files to examples: RLE, image and label decoding, the `Dataset` contract, class frequencies and weights.
 
-Holds no fact of any one data set (those are in `datasets/`), no batches (`batches.py`) and no TensorFlow.
+Facts of a single data set are in `datasets/`, batches in `batches.py`. TensorFlow is not imported here.
 """
 import collections
-import concurrent.futures
 import contextlib
 import csv
+import functools
 import io
 import os
 import re
 import stat
-import zlib
+import sys
+import warnings
 
 MAX_PIXELS = 2 ** 27  # in an image; a header that claims more is refused unread
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # quiet.py sets it too, before any other import
 import cv2  # noqa: E402  (reads the limit above when it is imported)
 import numpy as np  # noqa: E402
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
+
+Image.MAX_IMAGE_PIXELS = None  # open_image compares with its own limit
+warnings.filterwarnings('ignore', module='PIL')  # damaged EXIF data and the like, which change no pixel
 
 IGNORE = 255            # the label of void pixels, in every data set, behind its reader
-CACHE_BYTES = 8 << 30   # decoded examples kept in memory; what is beyond is read again when needed
-IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')  # extensions, in lower case
-MAX_FIELD = 1 << 22     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 2 ** 24 / 4
+CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
+MAX_FIELD = 1 << 25     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million
+IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
+LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
+FORMATS = ('PNG', 'JPEG', 'MPO', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names
 
-Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights',
-                                 defaults=(None,))
+Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
+                                 'class_ids depth', defaults=(None, None, None))
 Dataset.__doc__ = """One data set, all splits.
 
-name: str.  class_names: list of str, void never counted.  colors: list of (red, green, blue), one a class.
-size: (height, width) that is trained at unless flags say otherwise.
+name: str.
+class_names: list of str, without void.
+colors: list of (red, green, blue), one a class.
+size: (height, width) of training, unless flags give another size.
 examples: {split: list of example names}.
-load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of class ids, IGNORE where unlabelled;
-    sizes may differ from example to example.
-panel: file name of the picture of results: 'predictions.png', or 'cell_types.png' with one row a class.
-released_weights: class weights that the data set's authors or the paper's authors published, or None.
+load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w]: places in `class_names`, IGNORE where
+    unlabelled. Sizes may differ from example to example.
+panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row a class.
+released_weights: class weights that the authors of the data set or of the paper published, or None.
+class_ids: list of int, the id of each class in the label files, which predictions bear too; None for 0, 1, 2 ...
+depth: bits of grey in images of 16 bits a channel, as for `read_image`; None where all images have 8 bits.
 """
 
 
 class UserError(Exception):
-    """What the user can mend: one line that names the file, row or flag, and the mend. Scripts exit with status 2."""
+    """A fault that the user can fix: one line that names the file, row or flag, and the fix. Exit status 2."""
+
+
+@functools.lru_cache(maxsize=None)
+def note(text):
+    """Prints a line on standard error, the same line once a process."""
+    print('note: ' + text, file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- run-length encoding
 
-def rle_decode(rle, height, width):
+def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     """Kaggle's run-length encoding -> bool [height, width].
 
-    `rle` is 'start length start length ...': starts count from 1 along the rows and grow; '' is the empty mask.
+    `rle` is 'start length start length ...': starts count from 1 and grow; '' is the empty mask. Pixels are counted
+    along the rows, or with `order` 'columns' down the columns, as most of Kaggle's competitions do.
     Raises UserError for anything else: an odd count, a token that is no number, runs that overlap, are out of
     order, empty or outside the image.
     """
-    mask = np.zeros(height * width, bool)
+    shape = (height, width) if order == 'rows' else (width, height)
+    mask = np.zeros(shape, bool)
+    pixels = mask.ravel()  # a view
     if not rle.strip(' '):
-        return mask.reshape(height, width)
+        return mask if order == 'rows' else mask.T
     if not re.match(r'\A *[0-9]{1,18}( +[0-9]{1,18})* *\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
         raise UserError('RLE token %r is not a whole number' % bad[:40])
     numbers = np.array(rle.split(), np.int64)
     if len(numbers) % 2:
         raise UserError('RLE has %d numbers; they come in pairs, start and length' % len(numbers))
-    starts, lengths = numbers[0::2] - 1, numbers[1::2]
+    starts = numbers[0::2] - 1
+    lengths = numbers[1::2]
     ends = starts + lengths
     if starts[0] < 0 or (lengths < 1).any():
         raise UserError('RLE starts count from 1 and lengths are at least 1')
-    if ends[-1] > mask.size or ends.max() > mask.size:
+    if ends[-1] > pixels.size or ends.max() > pixels.size:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     if (starts[1:] < ends[:-1]).any():
         i = int(np.argmax(starts[1:] < ends[:-1]))
         raise UserError('RLE runs overlap or are out of order: %d %d, then %d %d' % tuple(numbers[2 * i:2 * i + 4]))
     offsets = np.cumsum(lengths) - lengths  # how many pixels lie in the runs before
-    mask[np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())] = True
-    return mask.reshape(height, width)
+    pixels[np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())] = True
+    return mask if order == 'rows' else mask.T
 
 
 def rle_encode(mask):
@@ -108,7 +129,7 @@ def check_file(path):
 
 
 def read_bytes(path):
-    """The file's content; UserError if it cannot be had."""
+    """Content of a file; UserError if the file cannot be read."""
     check_file(path)
     try:
         with open(path, 'rb') as f:
@@ -124,100 +145,21 @@ def check_names(names, folder):
             raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
 
 
-def png_chunks(content, path):
-    """{chunk type: content of the first one} of a PNG; UserError where a chunk is cut short or its checksum is off."""
-    chunks, at = {}, 8
-    while b'IEND' not in chunks:
-        size, kind = int.from_bytes(content[at:at + 4], 'big'), content[at + 4:at + 8]
-        body, crc = content[at + 8:at + 8 + size], content[at + 8 + size:at + 12 + size]
-        if len(crc) < 4 or zlib.crc32(kind + body) != int.from_bytes(crc, 'big'):
-            raise UserError('%s: the PNG is truncated or damaged; get the file again' % path)
-        chunks.setdefault(kind, body)
-        at += 12 + size
-    return chunks
-
-
-def decode(path, flags):
-    """Image file -> (array as OpenCV decodes it with `flags`, {PNG chunk: content}); UserError if it is not whole."""
-    content, chunks = read_bytes(path), {}
-    if content[:8] == b'\x89PNG\r\n\x1a\n':
-        chunks = png_chunks(content, path)
-    elif content[:2] == b'\xff\xd8' and b'\xff\xd9' not in content[-4096:]:
-        raise UserError('%s: the JPEG is truncated; get the file again' % path)
+def read_text(path):
+    """Text file in UTF-8 or UTF-16 (with a byte order mark, as Windows writes it) -> str; UserError for others."""
+    content = read_bytes(path)
+    encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
     try:
-        array = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except cv2.error as error:
-        raise UserError('%s: refused by the decoder (%s)' % (path, ' '.join(str(error).split())[-120:]))
-    if array is None:
-        raise UserError('%s: not an image that OpenCV can decode' % path)
-    return array, chunks
-
-
-def read_image(path):
-    """Image file -> uint8 [h, w, 3] RGB: grey is repeated, alpha dropped, 16 bits cut to 8, EXIF rotation applied."""
-    return np.ascontiguousarray(decode(path, cv2.IMREAD_COLOR)[0][:, :, ::-1])
-
-
-def read_ids_or_colors(path):
-    """Label file -> uint8 [h, w] of ids (a grey or palette PNG), as stored, or [h, w, 3] RGB of colours."""
-    array, chunks = decode(path, cv2.IMREAD_UNCHANGED)
-    if array.dtype != np.uint8:
-        raise UserError('%s: labels must have 8 bits a pixel, this has %s' % (path, array.dtype))
-    if array.ndim == 2:
-        return array
-    if array.shape[2] == 4 and (array[:, :, 3] < 255).any():
-        raise UserError('%s: has transparent pixels, which are no label; save it without an alpha channel' % path)
-    rgb = array[:, :, 2::-1]
-    if b'PLTE' not in chunks or chunks[b'IHDR'][9] != 3:
-        return rgb
-    palette = np.frombuffer(chunks[b'PLTE'], np.uint8).reshape(-1, 3)
-    return colors_to_ids(rgb, palette, range(len(palette)), path)
-
-
-def read_label(path):
-    """Label file of 8-bit ids (grey or palette PNG) -> uint8 [h, w], as stored."""
-    label = read_ids_or_colors(path)
-    if label.ndim == 3:
-        raise UserError('%s: labels must be ids (a grey or palette PNG), this has colours' % path)
-    return label
-
-
-def colors_to_ids(rgb, colors, ids, path):
-    """Colour-coded label uint8 [h, w, 3] -> uint8 [h, w]: the id beside each colour; UserError for other colours."""
-    table = np.full(1 << 24, -1, np.int16)
-    shifts = np.array([1 << 16, 1 << 8, 1])
-    for color, i in reversed(list(zip(np.asarray(colors, int) @ shifts, ids))):  # the first of equal colours wins
-        table[color] = i
-    label = table[rgb.astype(np.int32) @ shifts.astype(np.int32)]
-    if (label < 0).any():
-        y, x = np.argwhere(label < 0)[0]
-        raise UserError('%s: colour %s at row %d, column %d is no class (%d such pixels); labels must be saved '
-                        'without smoothing' % (path, tuple(rgb[y, x].tolist()), y, x, (label < 0).sum()))
-    return label.astype(np.uint8)
-
-
-def voc_color(i):
-    """Colour of id `i` in PASCAL VOC's palette: its bits, three at a time, from each channel's highest bit down."""
-    return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
-
-
-def read_names(path):
-    """List file, a name a line -> names; UserError for an empty list or a name that leads out of the folder."""
-    lines = read_bytes(path).decode('utf-8', 'replace').splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise UserError('%s: lists no images' % path)
-    for name in names:
-        if '..' in name.split('/') or name.startswith('/') or '\0' in name:
-            raise UserError('%s: %r leads out of the folder' % (path, name[:80]))
-    return names
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError('%s: not text in UTF-8 (%s); save the file as UTF-8' % (path, error))
 
 
 def read_csv(path, columns):
     """Yields (row number in the file, {column: text}) for each row; UserError for a bad file or a missing column."""
     csv.field_size_limit(MAX_FIELD)
     try:
-        reader = csv.DictReader(io.StringIO(read_bytes(path).decode('utf-8-sig'), newline=''))
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=''), skipinitialspace=True)
         missing = [column for column in columns if column not in (reader.fieldnames or [])]
         if missing:
             raise UserError('%s: has no column %r; expected %s' % (path, missing[0], ','.join(columns)))
@@ -225,69 +167,124 @@ def read_csv(path, columns):
             if any(row[column] is None or '\0' in row[column] for column in columns):
                 raise UserError('%s row %d: cut short, or holds NUL bytes' % (path, reader.line_num))
             yield reader.line_num, row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError('%s: not a CSV file in UTF-8 (%s)' % (path, error))
+    except csv.Error as error:
+        raise UserError('%s: not a CSV file (%s)' % (path, error))
 
 
-def read_cells(path, class_names):
-    """Kaggle's cell table -> {image id: (height, width, [(row number, class id, RLE), ...])}, in the file's order."""
-    images = collections.OrderedDict()
-    for number, row in read_csv(path, ('id', 'annotation', 'width', 'height', 'cell_type')):
-        where = '%s row %d: ' % (path, number)
-        if not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', row['id']):
-            raise UserError(where + 'id %r; letters, digits, _ and - only, it becomes a file name' % row['id'][:60])
-        if row['cell_type'] not in class_names[1:]:
-            raise UserError(where + 'cell_type %r; expected one of %s'
-                            % (row['cell_type'][:60], ', '.join(class_names[1:])))
-        if not all(re.match(r'\A[1-9][0-9]{0,4}\Z', row[side]) for side in ('height', 'width')):
-            raise UserError(where + 'height %r and width %r must be whole numbers of pixels, up to 99999'
-                            % (row['height'][:20], row['width'][:20]))
-        size = int(row['height']), int(row['width'])
-        if size[0] * size[1] > MAX_PIXELS:
-            raise UserError(where + 'an image of %dx%d; %d pixels are the most' % (size + (MAX_PIXELS,)))
-        height, width, cells = images.setdefault(row['id'], size + ([],))
-        if (height, width) != size:
-            raise UserError(where + 'size %dx%d, an earlier row of image %s has %dx%d'
-                            % (size + (row['id'], height, width)))
-        cells.append((number, class_names.index(row['cell_type']), row['annotation']))
-    if not images:
-        raise UserError('%s: holds no rows' % path)
-    return images
+# ---------------------------------------------------------------- images and labels
+
+def check_tiff_bands(content, path):
+    """Raises UserError for a TIFF whose bands are not grey, RGB or CMYK, and perhaps alpha that is marked as alpha."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
+    stream = io.BytesIO(content)
+    stream.seek(directory.next)
+    directory.load(stream)
+    bands = directory.get(277, 1)
+    alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
+    if bands - alphas not in (1, 4 if directory.get(262) == 5 else 3):  # PhotometricInterpretation 5 is CMYK
+        raise UserError('%s: has %d bands, %d of them marked as alpha; save one band (grey) or three (RGB)'
+                        % (path, bands, alphas))
 
 
-def check_cells_size(path, name, image, height, width):
-    """Raises UserError unless `image` has the size that its rows in the table `path` say."""
-    if image.shape[:2] != (height, width):
-        raise UserError('%s: image %s has %dx%d, its rows say %dx%d'
-                        % ((path, name) + image.shape[:2] + (height, width)))
+def decode(path: str, max_pixels: int = MAX_PIXELS):
+    """Image file -> (decoded `PIL.Image`, array of its pixels), with EXIF rotation applied.
+
+    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; a palette image gives its indices.
+    Raises UserError unless the file is whole and has at most `max_pixels` pixels.
+    """
+    content = read_bytes(path)
+    kind = 'image'
+    try:
+        if content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+            check_tiff_bands(content, path)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        kind = image.format
+        if image.width * image.height > max_pixels:
+            raise UserError('%s: has %dx%d pixels; %d are the most' % (path, image.height, image.width, max_pixels))
+        if kind == 'PNG':
+            image.verify()  # compares the checksums; Pillow wants the file opened again afterwards
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # the second image of a phone's MPO is a preview
+            note('%s: has %d pages; of each file only the first page is read' % (path, image.n_frames))
+        coding = str([tile[3] for tile in image.tile])
+        image.load()
+        with contextlib.suppress(Exception):  # damaged EXIF data turn nothing
+            if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow has turned a TIFF already
+                image = ImageOps.exif_transpose(image)
+        array = np.array(image)
+    except UnidentifiedImageError:
+        raise UserError('%s: not an image that can be decoded, or damaged; convert it to PNG or TIFF' % path)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
+    if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of these bits
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
+    for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow stretches grey of 2 and 4 bits to 8
+        array = array // scale if bits in coding else array
+    image.format = kind
+    return image, array
 
 
-def cell_masks(path, height, width, cells):
-    """Yields the cells of one image, one mask in memory at a time: bool [height, width]; errors name the row."""
-    for number, _, rle in cells:
+def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
+    """Image file -> uint8 [h, w, 3] RGB: grey is repeated, alpha dropped, EXIF rotation applied.
+
+    `depth`: the bits in use of an image with 16 bits a channel (12 in most microscopes); None for 16. The highest 8
+    of them are kept; values beyond them become 255.
+    """
+    image, array = decode(path, max_pixels)
+    if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
+        raise UserError('%s: has 32 bits a pixel; save the image with 8 or 16' % path)
+    if array.dtype.itemsize == 1:
+        return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
+    if array.max() >> (depth or 16):
+        note('%s: has values up to %d; of %d bits, so values from %d on are shown white'
+             % (path, array.max(), depth, 1 << depth))
+    grey_or_rgb = np.minimum(array >> ((depth or 16) - 8), 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(grey_or_rgb.reshape(array.shape[:2] + (-1,)), array.shape[:2] + (3,)))
+
+
+def read_ids_or_colors(path: str):
+    """Label file -> uint8 [h, w] of ids as stored (grey or palette image, NPY), or [h, w, 3] RGB of colours.
+
+    Raises UserError for a format that changes ids, transparent pixels, and ids that are no whole numbers 0 to 255.
+    """
+    if path.lower().endswith('.npy'):
         try:
-            yield rle_decode(rle, height, width)
-        except UserError as error:
-            raise UserError('%s row %d: %s' % (path, number, error))
+            array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise UserError('%s: not a whole NPY file of numbers (%s)' % (path, error))
+    else:
+        image, array = decode(path)
+        if image.format not in ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') or image.info.get('compression') == 'jpeg':
+            raise UserError('%s: holds %s, which changes ids; save labels as PNG, TIFF, BMP, GIF or NPY'
+                            % (path, 'JPEG' if image.format == 'MPO' else image.format))
+        if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
+            if (array[:, :, -1] < 255).any():
+                raise UserError('%s: has transparent pixels, which are no label; save it without alpha' % path)
+            array = array[:, :, :-1] if image.mode == 'RGBA' else array[:, :, 0]
+    if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
+        raise UserError('%s: labels have one channel of ids or three of colours; this is %s of %s'
+                        % (path, 'x'.join(map(str, array.shape)), array.dtype))
+    ids = array.astype(np.uint8)
+    if (ids != array).any():
+        place = tuple(np.argwhere(ids != array)[0])
+        raise UserError('%s: id %s at row %d, column %d; ids are whole numbers from 0 to 255'
+                        % ((path, array[place]) + place[:2]))
+    return ids
 
 
-def cells_label(masks, cells, height, width):
-    """Cells of one image -> label uint8 [height, width]: 0 is background; a later row wins where cells overlap."""
-    label = np.zeros((height, width), np.uint8)
-    for mask, (_, class_id, _) in zip(masks, cells):
-        label[mask] = class_id
+def read_label(path: str):
+    """Label file of ids -> uint8 [h, w], as stored; ids may be repeated in three equal channels."""
+    label = read_ids_or_colors(path)
+    if label.ndim == 3 and (label == label[:, :, :1]).all():
+        label = label[:, :, 0].copy()
+    if label.ndim == 3:
+        raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
     return label
 
 
-def check_data_dir(data_dir, name, layout):
-    """Raises UserError unless `data_dir` is there and holds something."""
-    if not data_dir:
-        raise UserError('--data_dir: data set %s needs it; the folder that holds %s' % (name, layout))
-    if not os.path.isdir(data_dir):
-        raise UserError('--data_dir %s: no such folder; data set %s expects %s there' % (data_dir, name, layout))
-    if not os.listdir(data_dir):
-        raise UserError('--data_dir %s: is empty; data set %s expects %s there' % (data_dir, name, layout))
-
+# ---------------------------------------------------------------- examples
 
 def check_example(image, label, num_classes, name):
     """Raises UserError unless image and label keep the `Dataset` contract."""
@@ -298,24 +295,6 @@ def check_example(image, label, num_classes, name):
         y, x = np.argwhere(bad)[0]
         raise UserError('%s: class id %d at row %d, column %d; the data set has ids 0 to %d'
                         % (name, label[y, x], y, x, num_classes - 1))
-
-
-def preload(dataset, splits):
-    """Reads and checks every example of `splits` once -> the same data set, served from memory."""
-    jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
-
-    def load(job):
-        image, label = dataset.load(*job)
-        check_example(image, label, len(dataset.class_names), dataset.examples[job[0]][job[1]])
-        return job, image, label
-
-    cache, size = {}, 0
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV decodes outside Python's lock
-        for job, image, label in pool.map(load, jobs):
-            size += image.nbytes + label.nbytes
-            if size <= CACHE_BYTES:
-                cache[job] = image, label
-    return dataset._replace(load=lambda split, i: cache.get((split, i)) or dataset.load(split, i))
 
 
 # ---------------------------------------------------------------- class weights

@@ -9,7 +9,6 @@ import tensorflow.compat.v1 as tf
 
 import batches
 from runtime import cli
-import data
 import datasets
 from runtime import devices
 import metrics
@@ -210,7 +209,7 @@ def evaluate(args) -> dict:
     flags = dict(flags, precision=devices.precision(args.precision, flags['precision'], args.device))
     for split in args.split:
         datasets.check_split(dataset, split)
-    dataset = data.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
+    dataset = datasets.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
     samples = samples_of(args.samples, flags)
     name = args.weights or args.run
     loaded = weights.load(name, args.checkpoint)

@@ -43,6 +43,10 @@ def add_data_flags(parser):
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.names(), default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
+    group.add_argument('--rle_order', choices=('rows', 'columns'), help='how runs of a labels.csv count pixels '
+                       "(default: along rows; in Kaggle's EncodedPixels down the columns)")
+    group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images of --dataset folder '
+                       '(default: measured over the training split)')
     group.add_argument('--height', type=cli.side, help="size trained at, in pixels (default: the data set's own)")
     group.add_argument('--width', type=cli.side, help="size trained at, in pixels (default: the data set's own)")
     group.add_argument('--fit', choices=batches.FITS, default='resize',
@@ -275,7 +279,7 @@ def describe(args):
 
 def open_dataset(args):
     """Opens --dataset with its train and val splits; fills in --height and --width."""
-    dataset = datasets.open(args.dataset, args.data_dir)
+    dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
     args.height = args.height or dataset.size[0]
@@ -291,7 +295,7 @@ def train(args):
     dataset = open_dataset(args)
     run = Run(args, dataset, vars(parse_args([])))
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
-    run.dataset = data.preload(dataset, ('train', 'val'))
+    run.dataset = datasets.preload(dataset, ('train', 'val'))
     class_weights = data.class_weights(args.class_weights, run.dataset)
     with tf.Graph().as_default():
         graph = build(args, run.dataset, class_weights, run, towers)

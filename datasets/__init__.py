@@ -1,7 +1,11 @@
 """The data sets: one file a data set, named as its `--dataset` value, whose `read(data_dir)` returns a `data.Dataset`.
 
-`python -m datasets NAME --data_dir DIR` checks a data set. Code that two readers share is in `data.py`.
+`python -m datasets NAME --data_dir DIR` checks a data set. Readers share `data.py`, `files.py` and `tables.py`.
 """
+import concurrent.futures
+import os
+
+import data
 from data import UserError
 from datasets import camvid, folder, sample, sartorius, sunrgbd, voc2012
 
@@ -16,21 +20,50 @@ def names():
     return sorted(READERS)
 
 
-def open(name, data_dir=None, config=None):
+def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = None, depth: int = None):
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
     Args:
-      config: config.json of a run, whose class names must be those of the data set; None checks nothing.
+      config: config.json of a run, whose class names must be those of the data set, and whose `depth` and `rle_order`
+        count; None checks nothing.
+      rle_order, depth: as for `folder.read`; no other data set needs them.
     Raises:
       UserError: unknown name, a fault of the data, or other classes than the run's.
     """
     if name not in READERS:
         raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(names())))
-    dataset = READERS[name](data_dir)
+    if config:
+        rle_order = config['flags'].get('rle_order')
+        depth = config.get('depth') or 16
+    if name == 'folder':
+        dataset = folder.read(data_dir, rle_order, depth)
+    elif not config and (rle_order or depth):
+        raise UserError('--rle_order and --depth: only for --dataset folder')
+    else:
+        dataset = READERS[name](data_dir)
     if config and config.get('class_names') != dataset.class_names:
         raise UserError('%s: the run was trained on classes %s, the data has %s'
                         % (data_dir or name, config.get('class_names'), dataset.class_names))
     return dataset
+
+
+def preload(dataset, splits):
+    """Reads and checks every example of `splits` once -> the same data set, served from memory."""
+    jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
+
+    def load(job):
+        image, label = dataset.load(*job)
+        data.check_example(image, label, len(dataset.class_names), dataset.examples[job[0]][job[1]])
+        return job, image, label
+
+    cache = {}
+    size = 0
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
+        for job, image, label in pool.map(load, jobs):
+            size += image.nbytes + label.nbytes
+            if size <= data.CACHE_BYTES:
+                cache[job] = image, label
+    return dataset._replace(load=lambda split, i: cache.get((split, i)) or dataset.load(split, i))
 
 
 def check_split(dataset, split):

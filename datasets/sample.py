@@ -12,6 +12,7 @@ import numpy as np
 
 import data
 from data import Dataset
+from datasets import tables
 from datasets.sartorius import CELL_COLORS, CELLS, stratified
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -166,7 +167,7 @@ def render(masks, cell_types, name):
 def read(data_dir=None):
     """The bundled cells: masks from `train.csv`, images rendered from them. Every fourth image of a type validates."""
     path = os.path.join(data_dir or ROOT, 'train.csv')
-    images = data.read_cells(path, CELLS)
+    images = tables.read_cells(path, tables.class_places(CELLS))
     groups = stratified(images).values()
     examples = {'train': [name for group in groups for i, name in enumerate(group) if i % 4 != 3],
                 'val': [name for group in groups for name in group[3::4]]}
@@ -174,9 +175,10 @@ def read(data_dir=None):
     def load(split, i):
         name = examples[split][i]
         height, width, rows = images[name]
-        masks = list(data.cell_masks(path, height, width, rows))
+        masks = list(tables.cell_masks(path, (height, width), rows))
         grey = render(masks, [CELLS[class_id] for _, class_id, _ in rows], name)
-        return np.repeat(grey[:, :, None], 3, 2), data.cells_label(masks, rows, height, width)
+        image = np.repeat(grey[:, :, None], 3, 2)
+        return image, tables.cells_label(path, name, image, images[name])
 
     size = next(iter(images.values()))[:2]
     return Dataset('sample', CELLS, CELL_COLORS, size, examples, load, 'cell_types.png')

@@ -6,6 +6,7 @@ import numpy as np
 
 import data
 from data import Dataset
+from datasets import files, tables
 
 CELLS = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
 CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # told apart by colour-blind readers too
@@ -15,7 +16,7 @@ def stratified(images):
     """{image id: (height, width, cells)} -> {cell type: [ids]}, by each image's first cell, in the file's order."""
     groups = collections.OrderedDict()
     for name, (_, _, rows) in images.items():
-        groups.setdefault(rows[0][1], []).append(name)
+        groups.setdefault(rows[0][1] if rows else 0, []).append(name)
     return groups
 
 
@@ -24,9 +25,9 @@ def read(data_dir):
 
     A fifth of each cell type's images, drawn with a fixed seed, is the validation split: it is the same in each run.
     """
-    data.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
+    files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')
-    images = data.read_cells(path, CELLS)
+    images = tables.read_cells(path, tables.class_places(CELLS))
     examples, rng = {'train': [], 'val': []}, np.random.RandomState(0)
     for group in stratified(images).values():
         shuffled = [group[i] for i in rng.permutation(len(group))]
@@ -36,10 +37,7 @@ def read(data_dir):
 
     def load(split, i):
         name = examples[split][i]
-        height, width, rows = images[name]
         image = data.read_image(os.path.join(data_dir, 'train', name + '.png'))
-        data.check_cells_size(path, name, image, height, width)  # before masks of that size are made
-        masks = data.cell_masks(path, height, width, rows)
-        return image, data.cells_label(masks, rows, height, width)
+        return image, tables.cells_label(path, name, image, images[name])
 
     return Dataset('sartorius', CELLS, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')

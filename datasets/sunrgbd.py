@@ -8,6 +8,7 @@ import scipy.io
 
 import data
 from data import IGNORE, Dataset, UserError
+from datasets import files
 
 # The 37 classes of the SUN RGB-D benchmark (its seg37list), ids 1 to 37 in this order; 0 is void.
 CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk shelves curtain '
@@ -24,7 +25,7 @@ def read(data_dir):
     The official split has no validation part: 'val' is every tenth test image, to watch a run by. Scores to publish
     are of split test with `--checkpoint last`, which chooses nothing by it. Trained at 360x480, as the paper.
     """
-    data.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
+    files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
     pairs = (mat_pairs if toolbox else png_pairs)(data_dir)
     pairs['val'] = pairs['test'][::10]
@@ -37,8 +38,9 @@ def read(data_dir):
         return data.read_image(image), table[label() if callable(label) else data.read_label(label)]
 
     examples = {split: [image for image, _ in pairs[split]] for split in pairs}
-    colors = [data.voc_color(i + 1) for i in range(len(CLASSES))]
-    return Dataset('sunrgbd', CLASSES, colors, (360, 480), examples, load, 'predictions.png')
+    colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
+    return Dataset('sunrgbd', CLASSES, colors, (360, 480), examples, load, 'predictions.png',
+                   class_ids=list(range(1, len(CLASSES) + 1)))
 
 
 def png_pairs(data_dir):

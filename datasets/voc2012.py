@@ -3,6 +3,7 @@ import os
 
 import data
 from data import Dataset, UserError
+from datasets import files
 
 CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
        'pottedplant sheep sofa train tvmonitor').split()
@@ -14,7 +15,7 @@ def read(data_dir):
     With SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt (Hariharan et al. 2011) that list trains.
     Trained at 224x224, as the authors' segnet_pascal.prototxt.
     """
-    data.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
+    files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
     root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),
                                    data_dir) if os.path.isdir(os.path.join(path, 'ImageSets'))), None)
     if root is None:
@@ -24,12 +25,12 @@ def read(data_dir):
     augmented = os.path.exists(os.path.join(lists, 'trainaug.txt'))
     sources = {'train': ('trainaug', 'SegmentationClassAug') if augmented else ('train', 'SegmentationClass'),
                'val': ('val', 'SegmentationClass')}
-    examples = {split: data.read_names(os.path.join(lists, name + '.txt')) for split, (name, _) in sources.items()}
+    examples = {split: files.read_names(os.path.join(lists, name + '.txt')) for split, (name, _) in sources.items()}
 
     def load(split, i):
         name = examples[split][i]
         image = data.read_image(os.path.join(root, 'JPEGImages', name + '.jpg'))
         return image, data.read_label(os.path.join(root, sources[split][1], name + '.png'))
 
-    colors = [data.voc_color(i) for i in range(len(CLASSES))]
+    colors = [files.voc_color(i) for i in range(len(CLASSES))]
     return Dataset('voc2012', CLASSES, colors, (224, 224), examples, load, 'predictions.png')

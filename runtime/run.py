@@ -140,7 +140,9 @@ class Run:
                 raise UserError('%s: the data or the class weights changed since the run began: %s was %s, is %s; '
                                 'restore the old data, or give another --output' % (path, name, config[name],
                                                                                    facts[name]))
-        config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors])
+        config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors],
+                      class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
+                      depth=self.dataset.depth)
         config['starts'].append(dict(provenance(device), step=self.step))
         write_json(path, config)
 

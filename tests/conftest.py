@@ -17,6 +17,7 @@ import scipy.io  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 import data  # noqa: E402
+from datasets import files  # noqa: E402
 
 if os.environ.get('FUZZ'):  # `make fuzz`: so many examples for each property
     hypothesis.settings.register_profile('fuzz', max_examples=int(os.environ['FUZZ']), deadline=None)
@@ -54,7 +55,7 @@ def write_voc(folder):
     root = os.path.join(folder, 'VOCdevkit', 'VOC2012')
     for name in ('JPEGImages', 'SegmentationClass', os.path.join('ImageSets', 'Segmentation')):
         os.makedirs(os.path.join(root, name))
-    palette = [data.voc_color(i) for i in range(256)]
+    palette = [files.voc_color(i) for i in range(256)]
     for split, size in (('train', 3), ('val', 2)):
         names = ['2007_%06d' % i for i in range(size)] if split == 'train' else ['2008_%06d' % i for i in range(size)]
         for i, name in enumerate(names):

@@ -1,5 +1,6 @@
 """RLE, files, readers, class weights: by hand, by brute force, and on files that the tests make."""
 import os
+import shutil
 
 import cv2
 import hypothesis
@@ -14,6 +15,7 @@ import data
 import datasets
 import datasets.__main__
 from data import IGNORE, UserError
+from datasets import files, tables
 
 
 def test_rle_by_hand():
@@ -71,7 +73,7 @@ def test_rle_any_text(text):
 @needs_real_data
 def test_rle_real_rows():
     path = os.path.join(SHARED, 'sartorius', 'train.csv')
-    cells = data.read_cells(path, datasets.sartorius.CELLS)
+    cells = tables.read_cells(path, tables.class_places(datasets.sartorius.CELLS))
     assert sum(len(rows) for _, _, rows in cells.values()) == 13243
     height, width, rows = next(iter(cells.values()))
     for _, _, rle in rows:
@@ -99,7 +101,7 @@ def test_truncated_image(tmp_path, extension):
     path = str(tmp_path / ('a.' + extension))
     cv2.imwrite(path, np.random.RandomState(1).randint(0, 255, (99, 99, 3)).astype(np.uint8))
     content = open(path, 'rb').read()
-    for part in (content[:len(content) // 2], content[:-3] if extension == 'png' else content[:-2], b''):
+    for part in (content[:len(content) // 2], content[:-13] if extension == 'png' else content[:-2], b''):
         with open(path, 'wb') as f:
             f.write(part)
         with pytest.raises(UserError, match='a.' + extension):
@@ -129,10 +131,10 @@ def test_not_an_image(tmp_path):
 
 def test_label_of_16_bits_or_colours(tmp_path):
     path = str(tmp_path / 'a.png')
-    cv2.imwrite(path, np.ones((4, 5), np.uint16))
-    with pytest.raises(UserError, match='8 bits'):
+    cv2.imwrite(path, np.full((4, 5), 256, np.uint16))
+    with pytest.raises(UserError, match='id 256 at row 0, column 0'):
         data.read_label(path)
-    cv2.imwrite(path, np.ones((4, 5, 3), np.uint8))
+    cv2.imwrite(path, np.dstack([np.ones((4, 5), np.uint8)] * 2 + [np.zeros((4, 5), np.uint8)]))
     with pytest.raises(UserError, match='ids'):
         data.read_label(path)
 
@@ -171,7 +173,7 @@ def test_contract(tmp_path):
 
 def test_voc_palette(tmp_path):
     """Ids as stored, though OpenCV gives colours; VOC's own first colours; 255 is void."""
-    assert [data.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
+    assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
     label = datasets.voc2012.read(write_voc(str(tmp_path))).load('train', 1)[1]
     assert label.shape == (25, 18) and set(np.unique(label)) == {0, 16, 255}
@@ -286,17 +288,60 @@ def test_folder_split_is_fixed(tmp_path):
     assert sorted(dataset.examples['train'] + dataset.examples['val']) == ['im%d' % i for i in range(10)]
 
 
-def test_folder_rle(tmp_path):
-    folder = write_folder(str(tmp_path))
+def write_masks(folder, rows, header='id,annotation,width,height,cell_type'):
+    """labels.csv instead of labels/ in the folder of `write_folder`."""
+    if os.path.isdir(os.path.join(folder, 'labels')):
+        shutil.rmtree(os.path.join(folder, 'labels'))
     with open(os.path.join(folder, 'labels.csv'), 'w') as f:
-        f.write('id,annotation,width,height,cell_type\nim0,2 2,16,12,cat\nim0,3 1 20 2,16,12,dog\n')
+        f.write('\n'.join([header] + rows) + '\n')
+    return folder
+
+
+def label_of(dataset, name):
+    """The label of the example `name`, in whatever split it is."""
+    split = next(split for split in dataset.examples if name in dataset.examples[split])
+    return dataset.load(split, dataset.examples[split].index(name))[1]
+
+
+def test_folder_rle(tmp_path):
+    """Runs along rows; a later row lies on top; 16.0 of pandas is 16; an empty annotation is an image of background."""
+    rows = ['im0,2 2,16,12,cat', 'im0,3 1 20 2,16.0,12.0,dog'] + ['im%d,,16,%d,' % (i, 12 + i) for i in range(1, 10)]
+    folder = write_masks(write_folder(str(tmp_path)), rows)
     dataset = datasets.folder.read(folder)
-    split = next(s for s in dataset.examples if 'im0' in dataset.examples[s])
-    label = dataset.load(split, dataset.examples[split].index('im0'))[1]
+    label = label_of(dataset, 'im0')
     assert label.ravel()[:22].tolist() == [0, 1, 2] + [0] * 16 + [2, 2, 0]
     assert label.shape == (12, 16) and label.sum() == 7
-    other = next(name for name in dataset.examples['train'] if name != 'im0')
-    assert not dataset.load('train', dataset.examples['train'].index(other))[1].any()
+    assert label_of(dataset, 'im4').shape == (16, 16) and not label_of(dataset, 'im4').any()
+    label = label_of(datasets.folder.read(folder, rle_order='columns'), 'im0')
+    assert [label[:3, 0].tolist(), label[6:9, 1].tolist()] == [[0, 1, 2], [0, 2, 2]] and label.sum() == 7
+
+
+def test_folder_kaggle_columns(tmp_path):
+    """ImageId with a suffix, EncodedPixels down the columns, no sizes; ClassId is a class or its id."""
+    rows = ['im%d.jpg,%s,%s' % (i, '2 3' if i == 2 else '', '2' if i == 2 else '') for i in range(10)]
+    folder = write_masks(write_folder(str(tmp_path)), rows + ['im2.jpg,30 1,cat'], 'ImageId,EncodedPixels,ClassId')
+    label = label_of(datasets.folder.read(folder), 'im2')
+    assert label.shape == (14, 16) and label[1:4, 0].tolist() == [2, 2, 2]
+    assert label[1, 2] == 1 and label.sum() == 7  # pixel 30 of columns of 14
+    write_masks(folder, [row.rsplit(',', 1)[0] for row in rows], 'ImageId,EncodedPixels')
+    with pytest.raises(UserError, match="row 4: ClassId ''; expected one of"):
+        datasets.folder.read(folder)
+    with open(os.path.join(folder, 'classes.csv'), 'w') as f:
+        f.write('name,id\nground,0\ncat,1\n')
+    assert label_of(datasets.folder.read(folder), 'im2').sum() == 3
+
+
+@pytest.mark.parametrize('ids, said', [
+    (['im%d' % i for i in range(9)], '1 images without a row: im9'),
+    (['im%d' % i for i in range(10)] + ['7'], '1 ids without an image: 7'),
+    (['%d' % i for i in range(10)], '10 ids without an image: 0, 1')])
+def test_folder_rle_needs_a_row_for_each_image(tmp_path, ids, said):
+    folder = write_masks(write_folder(str(tmp_path)), [name + ',' for name in ids], 'ImageId,EncodedPixels')
+    with pytest.raises(UserError, match='labels.csv: ' + said):
+        datasets.folder.read(folder)
+    os.makedirs(os.path.join(folder, 'labels'))
+    with pytest.raises(UserError, match='both labels.csv and labels/'):
+        datasets.folder.read(folder)
 
 
 @pytest.mark.parametrize('classes, said', [
@@ -306,7 +351,7 @@ def test_folder_rle(tmp_path):
     (['x,0,1 2 3', 'y,1,1 2 3'], r'row 3: color \(1, 2, 3\) stands'),
     (['x,0,', ',1,'], 'row 3: a class has a name of 1 to 100'), (['x,0,', 'y' * 101 + ',1,'], 'row 3: a class has'),
     (['x%d,%d,' % (i, i) for i in range(255)], 'has 255 classes; 254 are the most'),
-    (['x,0,', 'y,1,'], 'id 255 at row 0, column 1 is not in classes.csv')])
+    (['x,0,', 'y,1,'], 'id 255 at row 0, column 1 is not in the table')])
 def test_folder_bad_classes(tmp_path, classes, said):
     with pytest.raises(UserError, match=said):
         own_label(tmp_path, classes, IDS)
@@ -345,8 +390,8 @@ def test_folder_bad_files(tmp_path):
         datasets.folder.read(folder)
     os.remove(os.path.join(folder, 'val.txt'))
     os.remove(os.path.join(folder, 'labels', 'im3.png'))
-    with pytest.raises(UserError, match='im3.png: cannot be read'):
-        data.preload(datasets.folder.read(folder), ('train', 'val'))
+    with pytest.raises(UserError, match='no label for image im3; expected im3.png'):
+        datasets.preload(datasets.folder.read(folder), ('train', 'val'))
     cv2.imwrite(os.path.join(folder, 'images', 'im3.jpg'), np.zeros((2, 2), np.uint8))
     with pytest.raises(UserError, match='have one name'):
         datasets.folder.read(folder)
@@ -505,7 +550,7 @@ def test_class_weights_of_void_only():
 ])
 def test_bad_cell_rows(tmp_path, row, said):
     with pytest.raises(UserError) as error:
-        data.preload(datasets.sartorius.read(write_sartorius(str(tmp_path), [row])), ('train', 'val'))
+        datasets.preload(datasets.sartorius.read(write_sartorius(str(tmp_path), [row])), ('train', 'val'))
     assert 'train.csv' in str(error.value) or 'gone.png' in str(error.value)
     assert said in str(error.value)
 
@@ -547,5 +592,5 @@ def test_bad_camvid_lists(camvid_folder, line, said):
 def test_bad_camvid_labels(camvid_folder, label, said):
     cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), label)
     with pytest.raises(UserError, match=said) as error:
-        data.preload(datasets.camvid.read(camvid_folder), ('train',))
+        datasets.preload(datasets.camvid.read(camvid_folder), ('train',))
     assert 'train_03.png' in str(error.value)

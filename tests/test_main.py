@@ -12,7 +12,6 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT, weights_of, write_folder, write_sartorius
 
-import data
 import datasets
 from runtime import devices
 import evaluate
@@ -264,7 +263,7 @@ def test_sartorius_draws_cell_types(tmp_path):
     main.train(main.parse_args(['--dataset', 'sartorius', '--data_dir', folder, '--output', output, '--model',
                                 'segnet-basic', '--steps', '2', '--height', '20', '--width', '30']))
     assert os.path.exists(os.path.join(output, 'cell_types.png'))
-    dataset = data.preload(datasets.sartorius.read(folder), ('val',))
+    dataset = datasets.preload(datasets.sartorius.read(folder), ('val',))
     shown = plots.panel_examples(dataset, 'val')
     assert len(shown) == 3
     for class_id, i in enumerate(shown, 1):
@@ -273,7 +272,7 @@ def test_sartorius_draws_cell_types(tmp_path):
 
 def test_scores_of_a_known_prediction(camvid_folder):
     """Scoring counts each labelled pixel of each image once, at its own size, whatever the size of the network."""
-    dataset = data.preload(datasets.camvid.read(camvid_folder), ('val',))
+    dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))
     with tf.Graph().as_default(), tf.Session() as sess:
         scoring = evaluate.scoring_graph(dataset, 'val', dict(RUN, height=23, width=31), 2)
         sess.run(tf.global_variables_initializer())
@@ -316,7 +315,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
 
 def test_population_statistics_equal_numpy(camvid_folder):
     """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
-    dataset = data.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))
+    dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))
     flags = dict(RUN, model='segnet', input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(3)

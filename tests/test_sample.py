@@ -11,7 +11,7 @@ import data
 import datasets
 import main
 import metrics
-from datasets import sample
+from datasets import sample, tables
 
 CSV = os.path.join(ROOT, 'train.csv')
 
@@ -30,11 +30,11 @@ def test_csv_is_what_the_seed_gives(tmp_path):
 
 
 def test_cells_do_not_overlap_and_are_of_some_size():
-    images = data.read_cells(CSV, datasets.sartorius.CELLS)
+    images = tables.read_cells(CSV, tables.class_places(datasets.sartorius.CELLS))
     assert len(images) == sample.NUM_IMAGES
     for height, width, cells in images.values():
         assert (height, width) == (sample.HEIGHT, sample.WIDTH)
-        masks = list(data.cell_masks(CSV, height, width, cells))
+        masks = list(tables.cell_masks(CSV, (height, width), cells))
         assert np.sum(masks, 0).max() == 1
         assert min(mask.sum() for mask in masks) >= sample.SMALLEST
         assert {class_id for _, class_id, _ in cells} == {1, 2, 3}, 'all cell types in each image'
