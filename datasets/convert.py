@@ -1,0 +1,329 @@
+"""Converts the annotations of other tools into the `folder` layout: images/, labels/ and classes.csv.
+
+    python -m datasets.convert coco SOURCE OUT      COCO JSON: polygons and masks in run lengths
+    python -m datasets.convert labelme SOURCE OUT   JSON files of labelme
+    python -m datasets.convert yolo SOURCE OUT      polygons in text files (Ultralytics)
+
+Later annotations lie on top of earlier ones; `datasets/shapes.py` says which pixels an annotation holds.
+docs/data.md has the command for each tool.
+"""
+import argparse
+import collections
+import contextlib
+import csv
+import functools
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+import numpy as np
+import tqdm
+import yaml
+from PIL import Image
+
+import data
+from data import UserError
+from datasets import folder, shapes
+
+MAX_CLASSES = 253  # beside the background and void
+MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
+SPLIT = re.compile(r'(?:^|[/_.-])(train|val|valid|validation|test)(?:20\d\d)?(?:[/_.-]|$)')
+
+# image: path; split: of the source or None; size: (height, width) that the annotations say, or None
+Example = collections.namedtuple('Example', 'image split size shapes')
+# where: file and entry, for messages; name: class; draw: function (height, width) -> bool mask [height, width]
+Shape = collections.namedtuple('Shape', 'where name draw')
+
+
+@contextlib.contextmanager
+def naming(where):
+    """Names the file and the entry `where` in every error of the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError('%s: %s' % (where, error))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError('%s: malformed (%s: %s)' % (where, type(error).__name__, error))
+
+
+def pick(table, key, what):
+    """table[key]; UserError where there is none."""
+    if key not in table:
+        raise UserError('%s %r is unknown' % (what, key))
+    return table[key]
+
+
+# ---------------------------------------------------------------- files of the source
+
+def list_files(source, suffixes):
+    """Sorted paths of the files below the folder `source` with one of `suffixes`, without hidden ones."""
+    return sorted(os.path.join(parent, name) for parent, _, names in os.walk(source) for name in names
+                  if name.lower().endswith(suffixes) and not name.startswith('.') and '__MACOSX' not in parent)
+
+
+def image_folder(source):
+    """Folder of the images of `source`: the folder itself, or that of the JSON file, above annotations/."""
+    if os.path.isdir(source):
+        return source
+    data.check_file(source)
+    root = os.path.dirname(os.path.abspath(source))
+    return os.path.dirname(root) if os.path.basename(root) == 'annotations' else root
+
+
+def images_by_name(root):
+    """{file name: [paths]} of the images below the folder `root`."""
+    images = collections.defaultdict(list)
+    for path in list_files(root, data.IMAGE_FILES):
+        images[os.path.basename(path)].append(path)
+    return images
+
+
+def split_of(root, *paths):
+    """'train', 'val' or 'test' by the first of `paths` whose part below `root` names a split, else None."""
+    for path in paths:
+        found = SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/'))
+        if found:
+            return 'val' if found.group(1).startswith('val') else found.group(1)
+    return None
+
+
+def find_image(images, name, source):
+    """Path of the image that the JSON file `source` calls `name`, whose folders may be those of another machine."""
+    name = name.replace('\\', '/')
+    paths = images.get(name.split('/')[-1], [])
+    beside = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(source)), name))
+    fits = ([path for path in paths if os.path.abspath(path) == beside]
+            or [path for path in paths if path.replace(os.sep, '/').endswith('/' + name)] or paths)
+    if len(fits) != 1:
+        raise UserError('image %s: %s' % (name, '%s or %s?' % tuple(fits[:2]) if fits else 'no such file'))
+    return fits[0]
+
+
+def read_json(source, keys, left_out):
+    """Yields (path, content) of `source`, or of the JSON files below it, that have all `keys`; counts the others."""
+    for path in list_files(source, ('.json',)) if os.path.isdir(source) else [source]:
+        try:
+            content = json.loads(data.read_bytes(path).decode('utf-8-sig'))
+        except (ValueError, RecursionError) as error:
+            raise UserError('%s: not JSON in UTF-8 (%s)' % (path, error))
+        if isinstance(content, dict) and set(keys) <= set(content):
+            yield path, content
+        else:
+            left_out['JSON files without %s' % ', '.join(keys)] += 1
+
+
+def read_coco(source, root, left_out):
+    """COCO JSON -> (class names in the order of the files, examples)."""
+    images = images_by_name(root)
+    classes, examples = [], {}
+    for path, content in read_json(source, ('images', 'annotations', 'categories'), left_out):
+        names, by_id = {}, {}
+        for i, category in enumerate(content['categories'], 1):
+            with naming('%s: category %d' % (path, i)):
+                names[category['id']] = category['name']
+        classes += [name for name in names.values() if name not in classes]
+        for i, entry in enumerate(content['images'], 1):
+            with naming('%s: image %d' % (path, i)):
+                image = find_image(images, entry['file_name'], path)
+                if image in examples:
+                    raise UserError('%s is listed twice; SOURCE may be one of several JSON files' % image)
+                split = split_of(root, os.path.dirname(image), path)
+                by_id[entry['id']] = examples[image] = Example(image, split, (entry['height'], entry['width']), [])
+        for i, annotation in enumerate(content['annotations'], 1):
+            where = '%s: annotation %d' % (path, i)
+            with naming(where):
+                name = pick(names, annotation['category_id'], 'category_id')
+                pick(by_id, annotation['image_id'], 'image_id').shapes.append(
+                    Shape(where, name, functools.partial(shapes.coco_mask, annotation)))
+    left_out['images that the JSON does not list'] += sum(map(len, images.values())) - len(examples)
+    return classes, list(examples.values())
+
+
+def read_labelme(source, root, left_out, line_width):
+    """JSON files of labelme -> (class names of labels.txt, then in the order of their use; examples)."""
+    images = images_by_name(root)
+    order = os.path.join(source, 'labels.txt')
+    classes = data.read_names(order) if os.path.exists(order) else []
+    examples = {}
+    for path, content in read_json(source, ('shapes', 'imagePath'), left_out):
+        with naming(path):
+            image = find_image(images, content['imagePath'], path)
+            if image in examples:
+                raise UserError('image %s has another JSON file too' % image)
+            size = content.get('imageHeight'), content.get('imageWidth')
+            examples[image] = Example(image, split_of(root, os.path.dirname(image)), size if all(size) else None, [])
+        for i, shape in enumerate(content['shapes'], 1):
+            where = '%s: shape %d' % (path, i)
+            with naming(where):
+                if shape['label'] not in classes:
+                    classes.append(shape['label'])
+                draw = functools.partial(shapes.labelme_mask, shape, line_width)
+                examples[image].shapes.append(Shape(where, shape['label'], draw))
+    for image in sum(images.values(), []) if os.path.isdir(source) else []:
+        examples.setdefault(image, Example(image, split_of(root, os.path.dirname(image)), None, []))
+    return classes, list(examples.values())
+
+
+def yolo_names(source):
+    """Class names of a YOLO data set, {number: name}, from the YAML file or classes.txt."""
+    for path in sorted(os.path.join(source, name) for name in os.listdir(source)):
+        if path.lower().endswith(('.yaml', '.yml')):
+            with naming(path):
+                try:
+                    names = yaml.load(data.read_bytes(path), Loader=yaml.BaseLoader)['names']
+                except yaml.YAMLError as error:
+                    raise UserError('not YAML (%s)' % error)
+                return dict(enumerate(names)) if isinstance(names, list) else {int(i): names[i] for i in names}
+    return dict(enumerate(data.read_names(os.path.join(source, 'classes.txt'))))
+
+
+def read_yolo(source, root, left_out):
+    """Images, each with a text file in labels/ instead of images/ or beside the image -> (class names, examples)."""
+    data.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
+    names, examples, known = yolo_names(source), [], set()
+    for image in list_files(source, data.IMAGE_FILES):
+        head, images, tail = (os.sep + os.path.relpath(image, source)).rpartition(os.sep + 'images' + os.sep)
+        path = os.path.join(source, (head + images.replace('images', 'labels') + tail).lstrip(os.sep))
+        path = os.path.splitext(path)[0] + '.txt'
+        lines = data.read_bytes(path).decode('utf-8', 'replace').splitlines() if os.path.exists(path) else []
+        known.add(path)
+        example = Example(image, split_of(root, os.path.dirname(image)), None, [])
+        for i, line in enumerate(lines, 1):
+            where = '%s line %d' % (path, i)
+            with naming(where):
+                numbers = [float(number) for number in line.split()]
+                if numbers:
+                    draw = functools.partial(shapes.yolo_mask, numbers[1:])
+                    example.shapes.append(Shape(where, pick(names, numbers[0], 'class'), draw))
+        examples.append(example)
+    for path in list_files(source, ('.txt',)):
+        if os.sep + 'labels' + os.sep in path and path not in known:
+            raise UserError('%s: no image has this name' % path)
+    return [names[i] for i in sorted(names)], examples
+
+
+# ---------------------------------------------------------------- the folder layout
+
+def class_ids(classes):
+    """{name: id} of the classes: 1, 2, ... in the order given, 0 for background, IGNORE for void and ignore."""
+    ids = {}
+    for name in classes:
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= folder.MAX_NAME:
+            raise UserError('class %r: a name has 1 to %d printable characters' % (name, folder.MAX_NAME))
+        following = 1 + sum(0 < i < data.IGNORE for i in ids.values())
+        ids[name] = MEANINGS.get(name.strip(' _').lower(), following)
+    if len(ids) > MAX_CLASSES:
+        raise UserError('%d classes; %d are the most' % (len(ids), MAX_CLASSES))
+    return ids
+
+
+def draw_label(example, ids, left_out):
+    """Label uint8 [h, w] of an example; UserError where the image has another size than its annotations say."""
+    size = data.read_image(example.image).shape[:2]
+    if example.size not in (None, size):
+        raise UserError('%s: the image has %dx%d, its annotations say %sx%s' % ((example.image,) + size + example.size))
+    label = np.zeros(size, np.uint8)
+    for shape in example.shapes:
+        try:
+            with naming(shape.where):
+                mask = shape.draw(*size)
+            label[mask] = ids[shape.name]
+            left_out['annotations that hold no pixel centre'] += not mask.any()
+        except shapes.NoArea as error:
+            left_out[str(error)] += 1
+    return label
+
+
+def write_examples(out, examples, ids, root, left_out):
+    """Writes images/ and labels/, palette PNGs whose indices are the ids; returns {split or None: names}."""
+    palette = [channel for i in range(256) for channel in data.voc_color(i)]
+    names, splits = set(), collections.defaultdict(list)
+    for kind in ('images', 'labels'):
+        os.makedirs(os.path.join(out, kind))
+    for example in tqdm.tqdm(examples, unit='image', disable=None):
+        path, suffix = os.path.splitext(example.image)
+        name = os.path.basename(path)
+        if name in names:  # train/1.png and val/1.png
+            name = os.path.relpath(path, root).replace(os.sep, '_')
+        if name in names:
+            raise UserError('%s: another image has this name; rename one of them' % example.image)
+        names.add(name)
+        label = Image.fromarray(draw_label(example, ids, left_out))
+        label.putpalette(palette)
+        label.save(os.path.join(out, 'labels', name + '.png'))
+        shutil.copyfile(example.image, os.path.join(out, 'images', name + suffix))
+        splits[example.split].append(name)
+    return splits
+
+
+def write(out, examples, ids, root, left_out):
+    """Writes the folder layout; train.txt, val.txt and test.txt where the source has train and val."""
+    splits = write_examples(out, examples, ids, root, left_out)
+    rows = [('background', 0)] + [(name.strip(), i) for name, i in ids.items() if 0 < i < data.IGNORE]
+    rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
+    with open(os.path.join(out, 'classes.csv'), 'w', encoding='utf-8', newline='') as file:
+        table = csv.writer(file, lineterminator='\n')
+        table.writerow(['name', 'id', 'color'])
+        table.writerows((name, i, '%d %d %d' % data.voc_color(i)) for name, i in rows)
+    if {'train', 'val'} <= set(splits) <= {'train', 'val', 'test'}:
+        for split, names in splits.items():
+            with open(os.path.join(out, split + '.txt'), 'w', encoding='utf-8') as file:
+                file.write('\n'.join(names) + '\n')
+    elif set(splits) - {None, 'train'}:
+        left_out['splits: only train and val, with every image in one of the splits, are kept'] += 1
+
+
+def convert(read, source, out):
+    """Converts `source` into the new folder `out`, all of it or nothing; prints what was drawn and left out."""
+    if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+        raise UserError('%s: holds files already; name a new folder' % out)
+    left_out = collections.Counter()
+    root = image_folder(source)
+    classes, examples = read(source, root, left_out)
+    if not examples:
+        raise UserError('%s: holds no annotated images of this format' % source)
+    ids = class_ids(classes)
+    os.makedirs(out, exist_ok=True)
+    part = tempfile.mkdtemp(suffix='.part', dir=out)
+    try:
+        write(part, examples, ids, root, left_out)
+        for name in os.listdir(part):
+            os.replace(os.path.join(part, name), os.path.join(out, name))
+    finally:
+        shutil.rmtree(part)
+        if not os.listdir(out):
+            os.rmdir(out)
+    used = collections.Counter(shape.name for example in examples for shape in example.shapes)
+    for name in ids:
+        print('%3d %s: %d annotations' % (ids[name], name, used[name]))
+    print('%d images, %d of them without an annotation' % (len(examples), sum(not e.shapes for e in examples)))
+    for kind, count in left_out.items():
+        if count:
+            print('left out: %d %s' % (count, kind))
+    print('now check the labels: python -m datasets folder --data_dir %s' % out)
+
+
+def main(argv=None):
+    """`python -m datasets.convert FORMAT SOURCE OUT`; returns the exit status."""
+    parser = argparse.ArgumentParser(description='Converts annotations into the layout of --dataset folder.',
+                                     allow_abbrev=False)
+    parser.add_argument('format', choices=['coco', 'labelme', 'yolo'])
+    parser.add_argument('source', metavar='SOURCE', help='folder of annotations and images, or one JSON file in it')
+    parser.add_argument('out', metavar='OUT', help='new folder')
+    parser.add_argument('--line_width', type=float, default=10, help='pixels, for lines of labelme (default: 10)')
+    args = parser.parse_args(argv)
+    readers = {'coco': read_coco, 'yolo': read_yolo,
+               'labelme': functools.partial(read_labelme, line_width=args.line_width)}
+    try:
+        convert(readers[args.format], args.source, args.out)
+    except (UserError, OSError) as error:
+        print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

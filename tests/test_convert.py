@@ -1,0 +1,312 @@
+"""Annotations of other tools: six small images with polygons in each format, against labels drawn by brute force."""
+import base64
+import io
+import itertools
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import datasets
+from datasets import convert, shapes
+
+SIZES = {'a': (45, 61), 'b': (31, 40), 'c': (44, 29), 'd': (17, 53), 'e': (20, 20), 'f': (33, 35)}
+CLASSES = {7: 'zebra', 3: 'ant', 9: 'Background', 1: '__ignore__'}  # the order of the file, not of the ids
+IDS = {7: 1, 3: 2, 9: 0, 1: 255}
+POLYGONS = {  # {image: [(class, [x, y, x, y, ...])]}; later ones lie on top
+    'a': [(3, [3, 2, 30, 2, 30, 40, 3, 40]),                       # whole numbers
+          (7, [10.5, 5.5, 50.5, 9.5, 44.5, 39.5, 8.5, 30.5]),      # vertices on pixel centres
+          (9, [20.2, 12.1, 26.7, 14.9, 22.3, 23.8]),               # a hole
+          (1, [0, 41, 61, 43, 61, 45, 0, 45])],
+    'b': [(7, [5, 5, 35, 25, 5, 25, 35, 5]),                       # crosses itself: even-odd
+          (3, [-4, 20.3, 12.25, 20.3, 12.25, 40, -4, 40])],        # leaves the image
+    'c': [(1, [2.5, 2.5, 9.5, 2.5, 9.5, 9.5, 2.5, 9.5]), (3, [9.5, 2.5, 16.5, 2.5, 16.5, 9.5, 9.5, 9.5]),
+          (7, [14.2, 15.1, 21.9, 30.3, 14.8, 41.7, 3.3, 28.6])],
+    'd': [], 'f': [(3, [1.1, 1.2, 33.3, 2.2, 17.7, 31.9, 16.6, 8.4])],
+    'e': [(7, [0, 0, 20, 0, 20, 20, 0, 20]), (3, [4.75, 4.25, 15.25, 4.25, 15.25, 15.75, 4.75, 15.75])],
+}
+
+
+def inside(polygon, height, width):
+    """Mask by a ray to the left from each pixel centre; an edge on the centre counts, its lower end does not."""
+    mask = np.zeros((height, width), bool)
+    points = list(zip(polygon[0::2], polygon[1::2]))
+    for i, j in itertools.product(range(height), range(width)):
+        x, y = j + 0.5, i + 0.5
+        crossings = sum(min(y0, y1) <= y < max(y0, y1) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x
+                        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1]) if y0 != y1)
+        mask[i, j] = crossings % 2
+    return mask
+
+
+@pytest.fixture(scope='module')
+def masks():
+    """{image: [(class, mask)]} of all polygons."""
+    return {name: [(key, inside(polygon, *SIZES[name])) for key, polygon in polygons]
+            for name, polygons in POLYGONS.items()}
+
+
+@pytest.fixture(scope='module')
+def expected(masks):
+    """{image: label}."""
+    labels = {name: np.zeros(size, np.uint8) for name, size in SIZES.items()}
+    for name, drawn in masks.items():
+        for key, mask in drawn:
+            labels[name][mask] = IDS[key]
+    return labels
+
+
+def write_image(path, size, seed=0):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    Image.fromarray(np.random.RandomState(seed).randint(0, 256, size + (3,)).astype(np.uint8)).save(path)
+
+
+def write_images(folder, suffix='.png'):
+    for i, (name, size) in enumerate(SIZES.items()):
+        write_image(str(folder / (name + suffix)), size, i)
+
+
+def coco(folder, segmentation, file='annotations/instances_default.json'):
+    """COCO as CVAT exports it; segmentation: function (image, number of the polygon) -> value of the annotation."""
+    write_images(folder / 'images')
+    numbers = {name: 10 * (i + 3) for i, name in enumerate(SIZES)}
+    content = {
+        'images': [{'id': numbers[name], 'file_name': name + '.png', 'height': height, 'width': width}
+                   for name, (height, width) in SIZES.items()],
+        'categories': [{'id': key, 'name': name, 'supercategory': ''} for key, name in CLASSES.items()],
+        'annotations': [{'id': 1, 'image_id': numbers[name], 'category_id': key, 'iscrowd': 0,
+                         'segmentation': segmentation(name, i)}
+                        for name, polygons in POLYGONS.items() for i, (key, _) in enumerate(polygons)]}
+    os.makedirs(os.path.dirname(str(folder / file)), exist_ok=True)
+    (folder / file).write_text(json.dumps(content))
+
+
+def run_lengths(mask):
+    """COCO's run lengths by hand: along the columns, the first run is of zeros."""
+    runs = [(value, len(list(group))) for value, group in itertools.groupby(mask.T.ravel().tolist())]
+    return [0] * runs[0][0] + [length for _, length in runs]
+
+
+def labelme(folder):
+    write_images(folder, '.jpg')
+    for name in SIZES:
+        if POLYGONS[name]:
+            shapes = [{'label': CLASSES[key], 'shape_type': 'polygon', 'group_id': None,
+                       'points': np.reshape(polygon, (-1, 2)).tolist()} for key, polygon in POLYGONS[name]]
+            content = {'version': '5.5.0', 'imagePath': 'C:\\work\\' + name + '.jpg', 'imageData': None,
+                       'shapes': shapes, 'imageHeight': SIZES[name][0], 'imageWidth': SIZES[name][1]}
+            (folder / (name + '.json')).write_text(json.dumps(content))
+    (folder / 'labels.txt').write_text('\n'.join(CLASSES.values()))
+
+
+def yolo(folder, names='data.yaml'):
+    write_images(folder / 'images')
+    os.makedirs(str(folder / 'labels'))
+    for name, (height, width) in SIZES.items():
+        if POLYGONS[name]:
+            lines = ['%d %s' % (list(CLASSES).index(key), ' '.join(
+                repr(number / (height if i % 2 else width)) for i, number in enumerate(polygon)))
+                for key, polygon in POLYGONS[name]]
+            (folder / 'labels' / (name + '.txt')).write_text('\n'.join(lines) + '\n\n')
+    if names == 'classes.txt':
+        (folder / names).write_text('\n'.join(CLASSES.values()))
+    else:
+        (folder / names).write_text('train: images\nnc: 4  # four\nnames:\n' + ''.join(
+            '  %d: "%s"\n' % pair for pair in enumerate(CLASSES.values())))
+
+
+def check(folder, expected):
+    """The folder's reader gives the expected labels, and each label is a palette PNG of ids."""
+    dataset = datasets.open('folder', str(folder))
+    assert dataset.class_names == ['background', 'zebra', 'ant']
+    examples = [(name, dataset.load(split, i)) for split, names in dataset.examples.items()
+                for i, name in enumerate(names)]
+    assert sorted(name for name, _ in examples) == sorted(expected)
+    for name, (image, label) in examples:
+        assert image.shape == SIZES[name] + (3,)
+        assert (label == expected[name]).all(), name
+        stored = Image.open(str(folder / 'labels' / (name + '.png')))
+        assert stored.mode == 'P' and (np.array(stored) == expected[name]).all()
+
+
+@pytest.mark.parametrize('form', ['polygons', 'RLE', 'compressed RLE'])
+def test_coco(tmp_path, masks, expected, form, capsys):
+    def segmentation(name, i):
+        mask = masks[name][i][1]
+        if form == 'polygons':
+            return [POLYGONS[name][i][1]]
+        if form == 'RLE':
+            return {'size': list(mask.shape), 'counts': run_lengths(mask)}
+        reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')
+        encoded = reference.encode(np.asfortranarray(mask.astype(np.uint8)))
+        return {'size': list(mask.shape), 'counts': encoded['counts'].decode()}
+
+    coco(tmp_path / 'in', segmentation)
+    assert convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    check(tmp_path / 'out', expected)
+    out = capsys.readouterr().out
+    assert '6 images, 1 of them without' in out and 'left out' not in out
+    assert (tmp_path / 'out' / 'classes.csv').read_text().splitlines() == [
+        'name,id,color', 'background,0,0 0 0', 'zebra,1,128 0 0', 'ant,2,0 128 0', 'void,255,224 224 192']
+
+
+def test_labelme(tmp_path, expected):
+    labelme(tmp_path / 'in')
+    assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    check(tmp_path / 'out', expected)
+
+
+@pytest.mark.parametrize('names', ['data.yaml', 'classes.txt'])
+def test_yolo(tmp_path, expected, names):
+    yolo(tmp_path / 'in', names)
+    assert convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    check(tmp_path / 'out', expected)
+
+
+def test_many_polygons_and_run_lengths():
+    """Random polygons at odd sizes against brute force; compressed run lengths against pycocotools."""
+    reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')
+    rng = np.random.RandomState(0)
+    for i in range(30):
+        height, width, points = rng.randint(5, 25), rng.randint(5, 25), rng.randint(3, 8)
+        polygon = rng.uniform(-5, 30, 2 * points)
+        polygon = np.floor(polygon * 2) / 2 if i % 2 else polygon
+        mask = inside(polygon.tolist(), height, width)
+        assert (shapes.polygon_mask(polygon, height, width) == mask).all()
+        encoded = reference.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert shapes.coco_counts(encoded['counts'].decode()) == run_lengths(mask)
+
+
+def test_parts_of_a_coco_annotation_are_united(tmp_path):
+    left, right = [1, 1, 6, 1, 6, 6, 1, 6], [4, 4, 9, 4, 9, 8, 4, 8]
+    mask = shapes.coco_mask({'segmentation': [left, right]}, 11, 13)
+    by_hand = np.zeros((11, 13), bool)
+    by_hand[1:6, 1:6] = by_hand[4:8, 4:9] = True
+    assert (mask == by_hand).all()
+
+
+def png(mask):
+    out = io.BytesIO()
+    Image.fromarray(mask).save(out, 'PNG')
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def drawn(kind, points, height=11, width=13, **entries):
+    return shapes.labelme_mask(dict(entries, shape_type=kind, points=points), 4, height, width)
+
+
+def test_shapes_of_labelme():
+    by_hand = np.zeros((11, 13), bool)
+    by_hand[2:5, 3:9] = True
+    for kind, points in (('rectangle', [[9, 5], [3, 2]]), ('line', [[3, 3.6], [9, 3.6]])):
+        by_hand[5] = by_hand[4] if kind == 'line' else 0  # a line of width 4, from 1.6 to 5.6
+        assert (drawn(kind, points) == by_hand).all()
+    circle = drawn('circle', [[5.5, 5.5], [8.5, 5.5]])
+    assert circle[5].nonzero()[0].tolist() == circle[:, 5].nonzero()[0].tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert circle.sum() == sum(i * i + j * j <= 9 for i in range(-5, 6) for j in range(-5, 6))
+    strip = drawn('linestrip', [[2, 3], [8, 3], [8, 9]])
+    by_hand[:] = False
+    by_hand[1:5, 2:8] = by_hand[3:9, 6:10] = True
+    by_hand[2, 8:10] = by_hand[1, 8] = True  # the round corner
+    assert (strip == by_hand).all()
+    mask = np.array([[True, False, True], [False, True, True]])
+    by_hand[:] = False
+    by_hand[7:9, 2:5] = mask
+    assert (drawn('mask', [[2, 7], [4, 8]], mask=png(mask)) == by_hand).all()
+
+
+def test_splits_and_equal_names(tmp_path):
+    """Roboflow's folders: train, valid and test, with the same file names; one JSON file each."""
+    content = {'categories': [{'id': 0, 'name': 'x'}], 'annotations': [
+        {'image_id': 5, 'category_id': 0, 'segmentation': [[0, 0, 3, 0, 3, 2, 0, 2]]}]}
+    for i, split in enumerate(('train', 'valid', 'test')):
+        write_image(str(tmp_path / 'in' / split / '1.png'), (9 + i, 7))
+        content['images'] = [{'id': 5, 'file_name': '1.png', 'height': 9 + i, 'width': 7}]
+        (tmp_path / 'in' / split / '_annotations.coco.json').write_text(json.dumps(content))
+    assert convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    dataset = datasets.open('folder', str(tmp_path / 'out'))
+    assert [len(dataset.examples[split]) for split in ('train', 'val', 'test')] == [1, 1, 1]
+    assert dataset.load('val', 0)[1].shape == (10, 7) and dataset.load('test', 0)[1].sum() == 6
+
+
+def test_what_has_no_area_is_counted(tmp_path, capsys):
+    write_image(str(tmp_path / 'in' / 'p.png'), (9, 7))
+    write_image(str(tmp_path / 'in' / 'q.png'), (9, 7))
+    entries = [{'label': 'x', 'shape_type': 'point', 'points': [[1, 1]]},
+               {'label': 'x', 'shape_type': 'polygon', 'points': [[1, 1], [5, 1]]},
+               {'label': 'x', 'shape_type': 'polygon', 'points': [[1, 1], [1.2, 1], [1.2, 1.3]]},
+               {'label': 'y', 'shape_type': 'rectangle', 'points': [[1, 1], [3, 3]]}]
+    (tmp_path / 'in' / 'p.json').write_text(json.dumps({'imagePath': 'p.png', 'shapes': entries}))
+    (tmp_path / 'in' / 'other.json').write_text('{}')
+    assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    out = capsys.readouterr().out
+    for line in ('left out: 1 points', '2 annotations that hold no pixel',
+                 '1 JSON files without', '2 images, 1 of them without'):
+        assert line in out, out
+
+
+def broken_coco(tmp_path, change):
+    coco(tmp_path / 'in', lambda name, i: [POLYGONS[name][i][1]])
+    path = tmp_path / 'in' / 'annotations' / 'instances_default.json'
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
+
+
+@pytest.mark.parametrize('entry, said', [
+    ({'image_id': 999}, "annotation 2: image_id 999 is unknown"), ({'category_id': 999}, 'category_id 999'),
+    ({'segmentation': [['x', 1, 2, 3, 4, 5]]}, 'annotation 2: malformed'),
+    ({'segmentation': [[1, 1, 2, 2, 3, 3, 4]]}, 'annotation 2: malformed'),
+    ({'segmentation': [[1, 1, 2, float('nan'), 3, 3]]}, 'annotation 2: coordinates'),
+    ({'segmentation': {'size': [45, 61], 'counts': [3, 4]}}, 'cover 7 pixels, the image has 2745'),
+    ({'segmentation': {'size': [45, 61], 'counts': [2746, -1]}}, 'annotation 2: the run lengths'),
+    ({'segmentation': {'size': [61, 45], 'counts': 'o2'}}, 'the mask has size [61, 45]'),
+    ({'segmentation': {'size': [45, 61], 'counts': ''}}, 'cover 0 pixels'),
+    ({'segmentation': {'size': [45, 61], 'counts': '~~~'}}, 'annotation 2: the run lengths'),
+    ({'segmentation': 5}, 'annotation 2: malformed')])
+def test_wrong_annotation(tmp_path, entry, said, capsys):
+    assert broken_coco(tmp_path, lambda content: content['annotations'][1].update(entry)) == 2
+    error = capsys.readouterr().err
+    assert said in error and 'instances_default.json' in error and len(error.splitlines()) == 1
+    assert os.listdir(str(tmp_path)) == ['in']
+
+
+@pytest.mark.parametrize('change, said', [
+    (lambda content: content['images'][0].update(file_name='z.png'), 'image 1: image z.png: no such file'),
+    (lambda content: content['images'][0].update(height=44), 'a.png: the image has 45x61, its annotations say 44x61'),
+    (lambda content: content['images'].append(content['images'][0]), 'is listed twice'),
+    (lambda content: content['categories'].append(5), 'category 5: malformed'),
+    (lambda content: content['categories'][0].update(name='x\ny'), 'printable characters'),
+    (lambda content: content.pop('images'), 'holds no annotated images')])
+def test_wrong_coco(tmp_path, change, said, capsys):
+    assert broken_coco(tmp_path, change) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1 and os.listdir(str(tmp_path)) == ['in']
+
+
+@pytest.mark.parametrize('file, content, said', [
+    ('labels/a.txt', '0 0.1 0.1 0.5 0.1 0.5 0.9\n8 0 0 1 1 0 1', 'a.txt line 2: class 8.0 is unknown'),
+    ('labels/a.txt', '0 1 1 50 1 50 9', 'a.txt line 1: coordinates must be shares'),
+    ('labels/a.txt', '0 0.1 0.1 0.5 0.1 0.5', 'line 1: malformed'), ('labels/a.txt', 'zebra 0 0', 'line 1: malformed'),
+    ('labels/z.txt', '', 'z.txt: no image'), ('data.yaml', 'names: [', 'data.yaml: not YAML'),
+    ('data.yaml', 'nc: 3', 'data.yaml: malformed')])
+def test_wrong_yolo(tmp_path, file, content, said, capsys):
+    yolo(tmp_path / 'in')
+    (tmp_path / 'in' / file).write_text(content)
+    assert convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1 and os.listdir(str(tmp_path)) == ['in']
+
+
+def test_full_folder_and_missing_source(tmp_path, capsys):
+    labelme(tmp_path / 'in')
+    assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'in')]) == 2
+    assert convert.main(['labelme', str(tmp_path / 'none'), str(tmp_path / 'out')]) == 2
+    (tmp_path / 'in' / 'a.json').write_text('{')
+    assert convert.main(['labelme', str(tmp_path / 'in' / 'a.json'), str(tmp_path / 'out')]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert 'holds files already' in errors[0] and 'cannot be read' in errors[1] and 'a.json: not JSON' in errors[2]
+    assert sorted(os.listdir(str(tmp_path))) == ['in']
