@@ -247,7 +247,8 @@ def evaluate(args) -> dict:
 
 def write_scores(folder, dataset, split, scores, shown):
     """The entry of `split` in metrics.json, the picture of results, the confusion matrix as CSV and picture."""
-    runs.update_json(os.path.join(folder, 'metrics.json'), {split: scores})
+    entry = split if scores['bn'] == 'population' else '%s (moving)' % split
+    runs.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)
     runs.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))

@@ -52,10 +52,6 @@ def result_rows(place: str) -> list:
             ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
             ('batch norm', scores['bn'])])
         row.update((name, report.percent(scores[name])) for name in MEASURES)
-        row['the paper, test'] = '; '.join(
-            '%s (%s)' % (' / '.join('-' if value is None else '%.1f' % value for value in published), where)
-            for where, published in tables.published_scores(flags['dataset'], flags['model'],
-                                                            flags['class_weights'])[:1])
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
         row['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['starts'][0]['device'])
@@ -63,6 +59,15 @@ def result_rows(place: str) -> list:
             row[name] = separator.join(dict.fromkeys(start[name] for start in config['starts']))
         rows.append(row)
     return rows
+
+
+def published_rows(flags: dict) -> list:
+    """The paper's rows, {column: text}, for the network and the data set of a run."""
+    return [collections.OrderedDict(
+        [('network', flags['model']), ('scored on', 'test'), ('batch norm', 'population')]
+        + [(name, '-' if value is None else '%.1f' % value) for name, value in zip(MEASURES, scores)]
+        + [('trained at', 'the paper, ' + where)])
+            for where, scores in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
 
 
 def insert_between_marks(path: str, text: str):
@@ -81,14 +86,18 @@ def write_results(run_folders: list, output: str, into: str = None):
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
         raise UserError('--runs: two of them have one name; rename a folder')
-    by_dataset = collections.OrderedDict()
+    by_dataset, published = collections.OrderedDict(), {}
     for run_folder in run_folders:
         place = keep_sources(run_folder, output)
         rows = result_rows(place)
         if not rows:
             raise UserError('%s: has no scores; run evaluate.py on it first' % run_folder)
-        by_dataset.setdefault(files.read_config(place)['flags']['dataset'], []).extend(rows)
-    texts = [report.write_table(os.path.join(output, name), name, NOTE, rows) for name, rows in by_dataset.items()]
+        flags = files.read_config(place)['flags']
+        by_dataset.setdefault(flags['dataset'], []).extend(rows)
+        seen = published.setdefault(flags['dataset'], [])
+        seen += [row for row in published_rows(flags) if row not in seen]
+    texts = [report.write_table(os.path.join(output, name), name, NOTE, rows + published[name])
+             for name, rows in by_dataset.items()]
     print('\n'.join(texts))
     if into:
         insert_between_marks(into, '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts))

@@ -70,7 +70,7 @@ def test_run_folder(camvid_folder, tmp_path):
     scores = metrics.scores(np.array(matrices[0]))
     for name in ('G', 'C', 'mIoU'):
         assert scores[name] == validations[-1][name], 'the score in training is the stand-alone one'
-    assert json.load(open(os.path.join(output, 'metrics.json')))['val']['step'] == 7
+    assert json.load(open(os.path.join(output, 'metrics.json')))['val (moving)']['step'] == 7
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, tmp_path):

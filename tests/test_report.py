@@ -69,7 +69,7 @@ def test_page_holds_scores_pictures_and_command(run):
         with open(os.path.join(run, attributes['alt']), 'rb') as file:
             assert content == file.read()
         assert cv2.imdecode(np.frombuffer(content, np.uint8), 1) is not None
-    scores = files.read_json(os.path.join(run, 'metrics.json'))['val']
+    scores = files.read_json(os.path.join(run, 'metrics.json'))['val (moving)']
     for value in ('%.1f' % (100 * scores['G']), '%.1f' % (100 * scores['mIoU']), '<script>alert(1)</script>', 'moving'):
         assert value in page.text
     assert any('--dataset' in text or 'python ' in text for text in page.text)
