@@ -12,6 +12,7 @@ import collections
 import contextlib
 import csv
 import functools
+import glob
 import json
 import os
 import re
@@ -26,13 +27,13 @@ from PIL import Image
 
 import data
 from data import UserError
-from datasets import folder, shapes
+from datasets import files, shapes, tables
 
 MAX_CLASSES = 253  # beside the background and void
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
-SPLIT = re.compile(r'(?:^|[/_.-])(train|val|valid|validation|test)(?:20\d\d)?(?:[/_.-]|$)')
+SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS))
 
-# image: path; split: of the source or None; size: (height, width) that the annotations say, or None
+# image: path; split: 'train', 'val', 'test' or ''; size: (height, width) that the annotations say, or None
 Example = collections.namedtuple('Example', 'image split size shapes')
 # where: file and entry, for messages; name: class; draw: function (height, width) -> bool mask [height, width]
 Shape = collections.namedtuple('Shape', 'where name draw')
@@ -58,12 +59,6 @@ def pick(table, key, what):
 
 # ---------------------------------------------------------------- files of the source
 
-def list_files(source, suffixes):
-    """Sorted paths of the files below the folder `source` with one of `suffixes`, without hidden ones."""
-    return sorted(os.path.join(parent, name) for parent, _, names in os.walk(source) for name in names
-                  if name.lower().endswith(suffixes) and not name.startswith('.') and '__MACOSX' not in parent)
-
-
 def image_folder(source):
     """Folder of the images of `source`: the folder itself, or that of the JSON file, above annotations/."""
     if os.path.isdir(source):
@@ -76,18 +71,15 @@ def image_folder(source):
 def images_by_name(root):
     """{file name: [paths]} of the images below the folder `root`."""
     images = collections.defaultdict(list)
-    for path in list_files(root, data.IMAGE_FILES):
+    for _, path in files.files_below(root, data.IMAGE_FILES):
         images[os.path.basename(path)].append(path)
     return images
 
 
 def split_of(root, *paths):
-    """'train', 'val' or 'test' by the first of `paths` whose part below `root` names a split, else None."""
-    for path in paths:
-        found = SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/'))
-        if found:
-            return 'val' if found.group(1).startswith('val') else found.group(1)
-    return None
+    """'train', 'val' or 'test' by the first of `paths` whose part below `root` names a split, else ''."""
+    found = [SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/')) for path in paths]
+    return next((files.FOLDERS[match.group(1)] for match in found if match), '')
 
 
 def find_image(images, name, source):
@@ -104,7 +96,8 @@ def find_image(images, name, source):
 
 def read_json(source, keys, left_out):
     """Yields (path, content) of `source`, or of the JSON files below it, that have all `keys`; counts the others."""
-    for path in list_files(source, ('.json',)) if os.path.isdir(source) else [source]:
+    below = os.path.join(glob.escape(source), '**', '*.json')
+    for path in sorted(glob.glob(below, recursive=True)) if os.path.isdir(source) else [source]:
         try:
             content = json.loads(data.read_bytes(path).decode('utf-8-sig'))
         except (ValueError, RecursionError) as error:
@@ -146,7 +139,7 @@ def read_labelme(source, root, left_out, line_width):
     """JSON files of labelme -> (class names of labels.txt, then in the order of their use; examples)."""
     images = images_by_name(root)
     order = os.path.join(source, 'labels.txt')
-    classes = data.read_names(order) if os.path.exists(order) else []
+    classes = files.read_names(order) if os.path.exists(order) else []
     examples = {}
     for path, content in read_json(source, ('shapes', 'imagePath'), left_out):
         with naming(path):
@@ -177,14 +170,14 @@ def yolo_names(source):
                 except yaml.YAMLError as error:
                     raise UserError('not YAML (%s)' % error)
                 return dict(enumerate(names)) if isinstance(names, list) else {int(i): names[i] for i in names}
-    return dict(enumerate(data.read_names(os.path.join(source, 'classes.txt'))))
+    return dict(enumerate(files.read_names(os.path.join(source, 'classes.txt'))))
 
 
 def read_yolo(source, root, left_out):
     """Images, each with a text file in labels/ instead of images/ or beside the image -> (class names, examples)."""
-    data.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
+    files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
     names, examples, known = yolo_names(source), [], set()
-    for image in list_files(source, data.IMAGE_FILES):
+    for _, image in files.files_below(source, data.IMAGE_FILES):
         head, images, tail = (os.sep + os.path.relpath(image, source)).rpartition(os.sep + 'images' + os.sep)
         path = os.path.join(source, (head + images.replace('images', 'labels') + tail).lstrip(os.sep))
         path = os.path.splitext(path)[0] + '.txt'
@@ -199,8 +192,8 @@ def read_yolo(source, root, left_out):
                     draw = functools.partial(shapes.yolo_mask, numbers[1:])
                     example.shapes.append(Shape(where, pick(names, numbers[0], 'class'), draw))
         examples.append(example)
-    for path in list_files(source, ('.txt',)):
-        if os.sep + 'labels' + os.sep in path and path not in known:
+    for path in glob.glob(os.path.join(glob.escape(source), '**', 'labels', '**', '*.txt'), recursive=True):
+        if path not in known:
             raise UserError('%s: no image has this name' % path)
     return [names[i] for i in sorted(names)], examples
 
@@ -211,8 +204,8 @@ def class_ids(classes):
     """{name: id} of the classes: 1, 2, ... in the order given, 0 for background, IGNORE for void and ignore."""
     ids = {}
     for name in classes:
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= folder.MAX_NAME:
-            raise UserError('class %r: a name has 1 to %d printable characters' % (name, folder.MAX_NAME))
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= tables.MAX_NAME:
+            raise UserError('class %r: a name has 1 to %d printable characters' % (name, tables.MAX_NAME))
         following = 1 + sum(0 < i < data.IGNORE for i in ids.values())
         ids[name] = MEANINGS.get(name.strip(' _').lower(), following)
     if len(ids) > MAX_CLASSES:
@@ -237,43 +230,26 @@ def draw_label(example, ids, left_out):
     return label
 
 
-def write_examples(out, examples, ids, root, left_out):
-    """Writes images/ and labels/, palette PNGs whose indices are the ids; returns {split or None: names}."""
-    palette = [channel for i in range(256) for channel in data.voc_color(i)]
-    names, splits = set(), collections.defaultdict(list)
-    for kind in ('images', 'labels'):
-        os.makedirs(os.path.join(out, kind))
+def write(out, examples, ids, left_out):
+    """Writes the folder layout; labels are palette PNGs whose indices are the ids, images of a split have a folder."""
+    palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example in tqdm.tqdm(examples, unit='image', disable=None):
-        path, suffix = os.path.splitext(example.image)
-        name = os.path.basename(path)
-        if name in names:  # train/1.png and val/1.png
-            name = os.path.relpath(path, root).replace(os.sep, '_')
-        if name in names:
+        name = os.path.join(example.split, os.path.basename(example.image))
+        for kind in ('images', 'labels'):
+            os.makedirs(os.path.join(out, kind, example.split), exist_ok=True)
+        path = os.path.join(out, 'labels', os.path.splitext(name)[0] + '.png')
+        if os.path.exists(path):
             raise UserError('%s: another image has this name; rename one of them' % example.image)
-        names.add(name)
         label = Image.fromarray(draw_label(example, ids, left_out))
         label.putpalette(palette)
-        label.save(os.path.join(out, 'labels', name + '.png'))
-        shutil.copyfile(example.image, os.path.join(out, 'images', name + suffix))
-        splits[example.split].append(name)
-    return splits
-
-
-def write(out, examples, ids, root, left_out):
-    """Writes the folder layout; train.txt, val.txt and test.txt where the source has train and val."""
-    splits = write_examples(out, examples, ids, root, left_out)
+        label.save(path)
+        shutil.copyfile(example.image, os.path.join(out, 'images', name))
     rows = [('background', 0)] + [(name.strip(), i) for name, i in ids.items() if 0 < i < data.IGNORE]
     rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
     with open(os.path.join(out, 'classes.csv'), 'w', encoding='utf-8', newline='') as file:
         table = csv.writer(file, lineterminator='\n')
         table.writerow(['name', 'id', 'color'])
-        table.writerows((name, i, '%d %d %d' % data.voc_color(i)) for name, i in rows)
-    if {'train', 'val'} <= set(splits) <= {'train', 'val', 'test'}:
-        for split, names in splits.items():
-            with open(os.path.join(out, split + '.txt'), 'w', encoding='utf-8') as file:
-                file.write('\n'.join(names) + '\n')
-    elif set(splits) - {None, 'train'}:
-        left_out['splits: only train and val, with every image in one of the splits, are kept'] += 1
+        table.writerows((name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows)
 
 
 def convert(read, source, out):
@@ -289,7 +265,7 @@ def convert(read, source, out):
     os.makedirs(out, exist_ok=True)
     part = tempfile.mkdtemp(suffix='.part', dir=out)
     try:
-        write(part, examples, ids, root, left_out)
+        write(part, examples, ids, left_out)
         for name in os.listdir(part):
             os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:
