@@ -278,7 +278,7 @@ def convert(read, source, out):
     print('%d images, %d of them without an annotation' % (len(examples), sum(not e.shapes for e in examples)))
     for kind, count in left_out.items():
         if count:
-            print('left out: %d %s' % (count, kind))
+            print('left out: %s (%d)' % (kind, count))
     print('now check the labels: python -m datasets folder --data_dir %s' % out)
 
 

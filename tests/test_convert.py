@@ -242,8 +242,8 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     (tmp_path / 'in' / 'other.json').write_text('{}')
     assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
     out = capsys.readouterr().out
-    for line in ('left out: 1 points', '2 annotations that hold no pixel',
-                 '1 JSON files without', '2 images, 1 of them without'):
+    for line in ('left out: points (1)', 'no pixel centre (2)',
+                 'JSON files without shapes, imagePath (1)', '2 images, 1 of them without'):
         assert line in out, out
 
 
