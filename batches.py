@@ -140,32 +140,34 @@ def _iterator(pipeline):
     return tf.data.make_initializable_iterator(pipeline.with_options(options))
 
 
-def training_batches(dataset, height, width, batch_size, seed, augmentation, fit='resize'):
+def training_batches(dataset, height, width, batch_size, seed, augmentation, fit='resize', share=None):
     """The endless stream of training batches. A batch is a function of its number and the seed.
 
     Args:
       augmentation: dict with the keys of NO_AUGMENTATION.
       fit: as `augment`.
+      share: range of the places in a batch that are wanted, as `Group.share`; None for all.
     Returns:
       start: function (first step) -> (initializer op, feed_dict) that starts the stream there. END ends the
         stream, so that a session closes at once.
-      images: [batch_size, height, width, 3] uint8.
-      labels: [batch_size, height, width] uint8, IGNORE where unlabelled.
+      images: [len(share), height, width, 3] uint8.
+      labels: [len(share), height, width] uint8, IGNORE where unlabelled.
     """
+    share = range(batch_size) if share is None else share
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
-    last = END * batch_size
 
-    def load(position):
-        epoch, i = position_example(int(position), size, seed)
+    def load(number):  # counts the examples of the share
+        step, place = divmod(int(number), len(share))
+        epoch, i = position_example(step * batch_size + share[place], size, seed)
         rng = np.random.RandomState([seed, epoch, i])
         return augment(*dataset.load('train', i), height, width, fit, rng, augmentation)
 
     out = tuple(augmentation['crop'] or (height, width))
-    pipeline = _pipeline(load, first_ph, last, [out + (3,), out], [tf.uint8, tf.uint8])
-    iterator = _iterator(pipeline.batch(batch_size, drop_remainder=True).prefetch(2))
+    pipeline = _pipeline(load, first_ph, END * len(share), [out + (3,), out], [tf.uint8, tf.uint8])
+    iterator = _iterator(pipeline.batch(len(share), drop_remainder=True).prefetch(2))
     images, labels = iterator.get_next()
-    return lambda step: (iterator.initializer, {first_ph: step * batch_size}), images, labels
+    return lambda step: (iterator.initializer, {first_ph: step * len(share)}), images, labels
 
 
 def scoring_batches(dataset, split, height, width, batch_size, fit='resize'):

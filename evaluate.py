@@ -86,6 +86,17 @@ def score_split(predictions, num_classes: int, panel=(), bf_images=0, num_extrem
     return scores, shown, extremes
 
 
+def merge(shares, num_extremes: int = 0):
+    """Merges what `score_split` returned for shares of a split, without BF -> the same of the whole split."""
+    if len(shares) == 1:
+        return shares[0]
+    counts = np.sum([scores['confusion'] for scores, _, _ in shares], 0)
+    scores = dict(shares[0][0], **dict(metrics.scores(counts), confusion=counts.tolist()))
+    shown = {i: prediction for _, some, _ in shares for i, prediction in some.items()}
+    extremes = sorted(sum((some for _, _, some in shares), []), key=lambda extreme: (-extreme[0], extreme[1]))
+    return scores, shown, extremes[:num_extremes] + extremes[num_extremes:][-num_extremes:]
+
+
 def population_statistics(sess, dataset, flags):
     """Sets each batch norm's mean and variance to those of one pass over the training split, as the authors did.
 

@@ -4,7 +4,9 @@ The same command again resumes where the run stopped. `@recipes/NAME.txt` reads 
 """
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
+import functools
 import re
+import signal
 import sys
 
 import numpy as np
@@ -20,13 +22,15 @@ import optimize
 import utils
 from data import UserError
 from paper import layers
-from runtime import cli, devices, distribute, files, plots, report, weights
+from runtime import cli, cluster, devices, distribute, files, plots, report, weights
 from runtime.run import Run
 
 # start: function (step) -> (op, feed_dict) that starts the batches there. fetches: dict that a training step runs.
+# signals: placeholder [2], this process's requests to stop and to validate; a step fetches all processes' sums.
 # scoring: evaluate.Scoring of the validation split. init: initializes all variables.
-# assignments, uninitialized: of the starting weights, as weights.match_variables.
-TrainingGraph = collections.namedtuple('TrainingGraph', 'start fetches scoring init assignments uninitialized')
+# assignments, uninitialized: of the starting weights, as weights.match_variables. spread: sends the chief's variables.
+TrainingGraph = collections.namedtuple('TrainingGraph',
+                                       'start fetches signals scoring init assignments uninitialized spread')
 
 
 # ---------------------------------------------------------------- flags
@@ -116,7 +120,7 @@ def add_run_flags(parser):
                        help='precision of the layers; float16 with a loss scale')
     group.add_argument('--xla', action='store_true', help='compile the graph by XLA (GPUs)')
     group.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs of this machine that share each '
-                       'batch (with --device cpu: parts of the CPU, to try it)')
+                       'batch, a process each (with --device cpu: processes on the CPU, to try it)')
     devices.add_flags(group)
 
 
@@ -143,34 +147,30 @@ def parse_args(argv=None):
 
 # ---------------------------------------------------------------- graph
 
-def training_graph(args, num_classes: int, class_weights, batch, total: int, towers):
-    """The training graph: each device of `towers` takes a share of the batch; gradients are added.
+def training_graph(args, num_classes: int, class_weights, batch, total: int, group):
+    """The training graph of this process, whose gradients are added to those of the other processes of `group`.
 
-    Batch norm normalizes by a tower's share. The loss is divided by the labelled pixels of the whole batch.
+    Batch norm normalizes by the process's share of the batch. The loss is divided by the labelled pixels of the whole
+    batch.
 
     Args:
-      batch: images [batch, h, w, 3] uint8 and labels [batch, h, w] uint8.
+      batch: images [share, h, w, 3] uint8 and labels [share, h, w] uint8.
       total: steps of the run, for the schedule.
-      towers: names of devices.
     Returns:
-      dict of the tensors that a step fetches: loss, learning_rate, step_op.
+      dict of the tensors that a step fetches: loss (of this process's share), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
-    count = optimize.labelled_pixels(labels)
-    shares = distribute.shares(args.batch_size, len(towers))
-    losses = []
-    for i, (tower, image, label) in enumerate(zip(towers, tf.split(images, shares), tf.split(labels, shares))):
-        def dropout(x, name, tower='-%d' % i if i else ''):
-            return utils.dropout(x, args.dropout, (args.seed, step), name + tower) if args.dropout else x
+    count = group.added([optimize.labelled_pixels(labels)])[0]
+    masks = '-%d' % group.index if group.index else ''
 
-        with tf.device(tower):
-            logits = networks.build(args.model, image, num_classes, True, args.input, dropout, reuse=i > 0,
-                                    precision=args.precision)
-            losses.append(optimize.loss(logits, label, class_weights, count))
-            if args.loss == 'ce-dice':
-                losses.append(optimize.dice_loss(logits, label) * shares[i] / args.batch_size)
-    loss = tf.add_n(losses)
+    def dropout(x, name):
+        return utils.dropout(x, args.dropout, (args.seed, step), name + masks) if args.dropout else x
+
+    logits = networks.build(args.model, images, num_classes, True, args.input, dropout, precision=args.precision)
+    loss = optimize.loss(logits, labels, class_weights, count)
+    if args.loss == 'ce-dice':
+        loss += optimize.dice_loss(logits, labels) * len(group.share(args.batch_size)) / args.batch_size
 
     def multipliers(variable):
         rate, decay = networks.multipliers(args.model, variable)
@@ -180,7 +180,7 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, tow
 
     rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
     step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay, multipliers, args.optimizer,
-                                args.precision)
+                                args.precision, functools.partial(group.added, device=devices.kind(args.device)))
     return {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
 
 
@@ -194,20 +194,23 @@ def starting_weights(args, class_names: list):
     return {}, ''
 
 
-def build(args, dataset, class_weights, run, towers) -> TrainingGraph:
+def build(args, dataset, class_weights, run, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph."""
     tf.set_random_seed(args.seed)
     num_classes = len(dataset.class_names)
     augmentation = {name: getattr(args, name) for name in batches.NO_AUGMENTATION}
     start, images, labels = batches.training_batches(dataset, args.height, args.width, args.batch_size, args.seed,
-                                                     augmentation, args.fit)
-    fetches = training_graph(args, num_classes, class_weights, (images, labels), run.total, towers)
-    scoring = evaluate.scoring_graph(dataset, 'val', run.flags, args.batch_size, reuse=True)
+                                                     augmentation, args.fit, group.share(args.batch_size))
+    fetches = training_graph(args, num_classes, class_weights, (images, labels), run.total, group)
+    signals = tf.placeholder(tf.float32, [2], 'signals')
+    fetches['loss'], fetches['signals'] = group.added([fetches['loss'], signals])
+    scoring = evaluate.scoring_graph(group.dataset_share(dataset, 'val'), 'val', run.flags, args.batch_size, reuse=True)
     values, flag = starting_weights(args, dataset.class_names) if run.is_new() else ({}, '')
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, num_classes, flag)
     run.create_savers()
-    graph = TrainingGraph(start, fetches, scoring, tf.global_variables_initializer(), assignments, uninitialized)
+    graph = TrainingGraph(start, fetches, signals, scoring, tf.global_variables_initializer(), assignments,
+                          uninitialized, group.chief_values(tf.global_variables()))
     tf.get_default_graph().finalize()
     return graph
 
@@ -222,33 +225,39 @@ def set_starting_weights(sess, graph: TrainingGraph):
               % (len(graph.assignments), ', '.join(graph.uninitialized) or 'none'))
 
 
-def session_loop(sess, graph: TrainingGraph, run: Run, stop: list):
+def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     """Runs training steps from the restored step to the last one, or until a signal comes or patience ends."""
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
         for step in range(run.step + 1, run.total + 1):
-            fetched = sess.run(graph.fetches)
+            asked = [bool(stop), group.chief and run.validation_due(step)]
+            fetched = sess.run(graph.fetches, {graph.signals: asked})
+            stopping, due = fetched['signals'] > 0
             run.log_step(step, fetched)
             bar.update()
             bar.set_postfix_str('loss %.3f' % fetched['loss'])
-            due = run.validation_due(step)
             if due:
-                bar.write(validate(sess, graph, run, step), file=sys.stdout)
-            if due or stop or run.save_due():
+                scored = validate(sess, graph, run, step, group)
+                bar.write(scored, file=sys.stdout, end='\n' if scored else '')
+            if group.chief and (due or stopping or run.save_due()):
                 run.save(sess, step)
-            if stop or run.out_of_patience():
+            if stopping or due and group.gathered(run.out_of_patience())[0]:
+                stop += [signal.SIGTERM] * (stopping and not stop)  # another process was told to stop
                 break
     finally:
         bar.close()
         sess.run(*graph.start(batches.END))  # the session closes at once
 
 
-def validate(sess, graph: TrainingGraph, run: Run, step: int) -> str:
+def validate(sess, graph: TrainingGraph, run: Run, step: int, group) -> str:
     """Scores the validation split by the moving averages, keeps the best weights and draws; returns one line."""
     panel = plots.panel_examples(run.dataset, 'val')
-    predictions = evaluate.predictions_of_split(sess, graph.scoring)
-    scores, shown, extremes = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2)
+    predictions = group.numbered(evaluate.predictions_of_split(sess, graph.scoring))
+    share = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2)
+    scores, shown, extremes = evaluate.merge(group.gathered(share), num_extremes=2)
+    if not group.chief:
+        return ''
     if run.log_scores(step, scores):
         run.save_best(sess, step)
     scores.update(class_names=run.dataset.class_names, step=step, bn='moving',
@@ -289,37 +298,53 @@ def open_dataset(args):
 
 def train(args):
     """Trains to --steps or --epochs, from the newest checkpoint of the run if there is one; returns the run folder."""
+    group = distribute.Group(*cluster.from_environment())
+    args.output = args.output if group.chief else group.scratch.name
     device = devices.device_name(args.device)
     devices.check_precision(args.precision, args.device)
-    towers = distribute.towers(None, args.device, args.gpus)
     dataset = open_dataset(args)
     run = Run(args, dataset, vars(parse_args([])))
+    config = devices.session_config(args.device, args.xla)
+    group.connect(config, settings(args, dataset))
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
     run.dataset = datasets.preload(dataset, ('train', 'val'))
     class_weights = data.class_weights(args.class_weights, run.dataset)
-    with tf.Graph().as_default():
-        graph = build(args, run.dataset, class_weights, run, towers)
-        config = distribute.session_config(None, args.device, args.gpus, args.xla)
-        with run.locked(), tf.Session(config=config) as sess, cli.stop_signals() as stop:
+    with tf.Graph().as_default(), tf.device(group.place):
+        graph = build(args, run.dataset, class_weights, run, group)
+        session = tf.Session(group.target, config=config)
+        with run.locked(), cli.stop_signals() as stop, session as sess, group.together():
             sess.run(graph.init)
-            if run.restore(sess) >= run.total:
+            if group.chief and run.restore(sess) == 0:
+                set_starting_weights(sess, graph)
+            sess.run(graph.spread)
+            run.step = group.gathered(run.step)[0]
+            if run.step >= run.total:
                 print('%s: finished, at step %d of %d; a larger --steps or --epochs trains on'
                       % (run.folder, run.step, run.total))
                 return run.folder
-            if run.step == 0:
-                set_starting_weights(sess, graph)
             run.write_config(class_weights, device)
             with run.open_log():
-                session_loop(sess, graph, run, stop)
-    print(run.summary(stop))
+                session_loop(sess, graph, run, stop, group)
+    if group.chief:
+        print(run.summary(stop))
     if stop:
         sys.exit(128 + stop[0])
     return run.folder
 
 
+def settings(args, dataset) -> dict:
+    """Settings that must be the same in all processes of a training."""
+    local = ('output', 'data_dir', 'device', 'gpus')
+    return dict({'--' + name: value for name, value in vars(args).items() if name not in local},
+                revision=files.revision(), tensorflow=tf.__version__, device=devices.kind(args.device),
+                examples={split: len(names) for split, names in dataset.examples.items()})
+
+
 def main():
     """Trains, or describes the network."""
     args = parse_args()
+    if args.gpus > 1:
+        cluster.launch(args.gpus, args.device)
     describe(args) if args.describe else train(args)
 
 

@@ -70,7 +70,7 @@ def learning_rate(schedule, base, total_steps):
     return base * tf.maximum(1.0 - done, 0.0) ** 0.9
 
 
-def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32'):
+def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32', added=list):
     """Op of one training step: gradients, weight decay, batch-norm averages and the global step.
 
     Args:
@@ -81,22 +81,27 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
         the first multiplier.
       precision: of the layers. For float16 the loss is scaled by a power of two. The scale falls when a gradient
         overflows, which skips the step, and rises after 2,000 steps without an overflow.
+      added: function list of tensors -> their sums over the processes that train together, as `Group.added`.
     """
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)
     if precision == 'float16':
         scale = tf.train.experimental.DynamicLossScale()
         update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, scale)
+    found = [(gradient, variable) for gradient, variable
+             in update.compute_gradients(loss, colocate_gradients_with_ops=True)
+             if gradient is not None and multipliers(variable)[0]]  # None: a bias in front of batch norm
+    statistics = tf.get_collection(utils.BN_STATISTICS)
+    sums = added([gradient for gradient, _ in found] + [batch for _, batch in statistics] + [tf.ones([])])
     gradients = []
-    for gradient, variable in update.compute_gradients(loss, colocate_gradients_with_ops=True):
+    for gradient, (_, variable) in zip(sums, found):
         rate_multiplier, decay_multiplier = multipliers(variable)
-        if gradient is None or rate_multiplier == 0:  # None: a bias in front of batch norm
-            continue
         if weight_decay * decay_multiplier:
             with tf.control_dependencies([gradient]):  # otherwise all products are computed at the step's start
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
-    averages = utils.update_averages()
+    means = [batch / sums[-1] for batch in sums[len(found):-1]]  # sums[-1]: the number of processes
+    averages = utils.update_averages([(moving, mean) for (moving, _), mean in zip(statistics, means)])
     norms = sum(variable.op.name.endswith('/moving_mean') for variable in tf.global_variables())
     assert len(averages) == 2 * norms, '%d batch-norm updates for %d batch norms' % (len(averages), norms)
     with tf.control_dependencies(averages):

@@ -3,7 +3,6 @@
 A layer's variables are named `weights biases gamma beta moving_mean moving_variance` below the layer's scope.
 Variables and batch-norm statistics are float32; layers compute in the dtype of their input.
 """
-import collections
 import contextlib
 import zlib
 
@@ -146,19 +145,18 @@ def upsample_bilinear(x, shape_like):
     return tf.cast(y, x.dtype)  # TensorFlow resizes in float32
 
 
-def update_averages():
+def update_averages(statistics):
     """Ops that update the moving averages of all batch norms, two ops per batch norm.
 
     The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates:
-    the initial values fade within a run of a few hundred steps. Statistics of several towers are averaged.
+    the initial values fade within a run of a few hundred steps.
+
+    Args:
+      statistics: list of (moving variable, batch statistic), as the collection BN_STATISTICS.
     """
     step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
     momentum = tf.minimum(BN_MOMENTUM, (1 + step) / (10 + step))
-    batches = collections.OrderedDict()  # {variable name: (variable, [batch statistic of each tower])}
-    for moving, batch in tf.get_collection(BN_STATISTICS):
-        batches.setdefault(moving.op.name, (moving, []))[1].append(batch)
-    return [tf.assign_sub(moving, (1 - momentum) * (moving - tf.add_n(values) / len(values)))
-            for moving, values in batches.values()]
+    return [tf.assign_sub(moving, (1 - momentum) * (moving - batch)) for moving, batch in statistics]
 
 
 def lrn(x):

@@ -26,6 +26,11 @@ def add_precision_flag(parser):
                         help=PRECISION_HELP)
 
 
+def kind(device: str) -> str:
+    """'GPU' or 'CPU': the kind of device that `--device` selects."""
+    return 'GPU' if device != 'cpu' and gpus() else 'CPU'
+
+
 @functools.lru_cache(maxsize=None)
 def gpus():
     """Descriptions of the GPUs that TensorFlow sees; TensorFlow is asked once."""

@@ -1,173 +1,134 @@
-"""Several GPUs, several machines: one graph, whose towers each take a share of the batch on a device of their own.
+"""Several processes train together: each on its share of the batch, gradients and statistics added by all-reduce.
 
-The first process (the chief) holds data, variables and run folder and drives all; the others lend their devices until
-it is done. So a checkpoint does not know how many there were. Each process finds itself in TF_CONFIG:
-{"cluster": {"worker": ["first:2222", "second:2222"]}, "task": {"type": "worker", "index": 0}}
+Each process has its own variables and session. TensorFlow's CollectiveReduce connects the processes, without a
+parameter server. The first process, the chief, writes the run folder. `runtime/cluster.py` finds the processes.
 """
-import collections
 import contextlib
-import json
-import os
-import signal
-import socket
-import sys
+import itertools
+import pickle
+import tempfile
 import threading
-import time
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
-from runtime import devices
-from runtime import quiet
 from data import UserError
+from runtime import cli, cluster, quiet
 
-Cluster = collections.namedtuple('Cluster', 'hosts index')  # host:port of each process; which one this is, 0 the chief
-CHIEF = '/job:worker/task:0'
-SILENCE = 30  # seconds that a process may not answer
-
-
-def from_environment():
-    """`Cluster` of TF_CONFIG, or None where it is not set or names this process alone."""
-    text = os.environ.get('TF_CONFIG')
-    if not text:
-        return None
-    try:
-        config = json.loads(text)
-        hosts, task = config['cluster']['worker'], config['task']
-        fits = list(config['cluster']) == ['worker'] and task['type'] == 'worker' and 0 <= task['index'] < len(hosts)
-        fits = fits and isinstance(hosts, list) and type(task['index']) is int and len(set(hosts)) == len(hosts)
-        places = [host.rpartition(':') for host in hosts]
-        fits = fits and all(host and 0 < int(port) < 1 << 16 for host, _, port in places)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        fits = False
-    if not fits:
-        raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
-                        '"index": 0}}, with the place of this process in the list as index' % text[:200])
-    return Cluster(hosts, task['index']) if len(hosts) > 1 else None
+HANG_SECONDS = 900  # the longest wait for a process that answers but does not arrive
+CHUNK = 1 << 16     # int32 words of each process in one exchange
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
+        tf.errors.CancelledError)
 
 
-def towers(cluster, device, gpus):
-    """Names of the devices that share a batch: `gpus` in each process ('cpu': as many parts of its CPU)."""
-    found = len(devices.gpus()) if device != 'cpu' else 0
-    if found and gpus > found:
-        raise UserError('--gpus %d: TensorFlow sees %d here; give at most that' % (gpus, found))
-    if gpus > 1 and not found and device != 'cpu':
-        raise UserError('--gpus %d: TensorFlow sees no GPU; with --device cpu the CPU is shared, to try it' % gpus)
-    kind = 'GPU' if found else 'CPU'
-    if not cluster and gpus == 1:
-        return ['']  # where TensorFlow would put it
-    return ['%s/device:%s:%d' % ('/job:worker/task:%d' % task if cluster else '', kind, i)
-            for task in range(len(cluster.hosts) if cluster else 1) for i in range(gpus)]
+class Group:
+    """The processes that train together, by `hosts` ('host:port' each). `index` 0 is the chief."""
 
+    def __init__(self, hosts=('',), index: int = 0):
+        self.hosts = list(hosts)
+        self.index = index
+        self.size = len(hosts)
+        self.chief = index == 0
+        self.place = '/job:worker/task:%d' % index if self.size > 1 else ''
+        self.keys = itertools.count(1)
+        self.done = threading.Event()
+        self.target = ''  # of tf.Session
+        self.scratch = None if self.chief else tempfile.TemporaryDirectory()  # in place of the run folder
 
-def session_config(cluster, device, gpus, xla):
-    """As `devices.session_config`, for several devices."""
-    config = devices.session_config(device, xla)
-    if device == 'cpu':
-        config.device_count['CPU'] = gpus
-    if cluster or gpus > 1:
-        config.inter_op_parallelism_threads = 0  # towers run side by side
-    return config
+    def share(self, batch_size: int) -> range:
+        """The places in a batch that are this process's share; shares differ by one image at most."""
+        if batch_size < self.size:
+            raise UserError('--batch_size %d: must be at least the number of processes, %d' % (batch_size, self.size))
+        return range(batch_size * self.index // self.size, batch_size * (self.index + 1) // self.size)
 
+    def dataset_share(self, dataset, split: str):
+        """`dataset` with every size-th example of `split`, from the index-th on."""
+        def load(name, i):
+            return dataset.load(name, self.index + self.size * i if name == split else i)
+        return dataset._replace(load=load, examples=dict(dataset.examples, **{
+            split: dataset.examples[split][self.index::self.size]}))
 
-def shares(batch_size, count):
-    """Images of a batch for each of `count` towers, as even as can be."""
-    if batch_size < count:
-        raise UserError('--batch_size %d: must be at least the number of devices, %d' % (batch_size, count))
-    return [batch_size // count + (i < batch_size % count) for i in range(count)]
+    def numbered(self, predictions):
+        """`predictions` (example, label, prediction) of `dataset_share`, with the numbers of the whole split."""
+        return ((self.index + self.size * i, label, prediction) for i, label, prediction in predictions)
 
+    def added(self, tensors, device: str = 'CPU') -> list:
+        """Sums of each of `tensors` over all processes, by one CollectiveReduce of their concatenation.
 
-def leave(hosts):
-    """Ends this process at once, with one line; a session that waits for a lost process would not come back."""
-    print('error: %s of TF_CONFIG is gone; start all again, the same commands go on from the last checkpoint'
-          % ' or '.join([host for host in hosts if not answers(host)] or hosts), file=sys.stderr, flush=True)
-    os._exit(1)
+        The tensors are float32, with the same static shapes in all processes, on `device`: 'CPU' or 'GPU'.
+        """
+        if self.size == 1:
+            return list(tensors)
+        with tf.device('%s/device:%s:0' % (self.place, device)):
+            total = self._reduced(tf.concat([tf.reshape(x, [-1]) for x in tensors], 0), device)
+            parts = tf.split(total, [x.shape.num_elements() for x in tensors])
+            return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors)]
 
+    def _reduced(self, x, device='CPU'):
+        newer = {} if tf.__version__.startswith('1.') else {'communication_hint': 'nccl' if device == 'GPU' else 'ring'}
+        return tf.raw_ops.CollectiveReduce(
+            input=x, group_size=self.size, group_key=2 if device == 'GPU' else 1, instance_key=next(self.keys),
+            merge_op='Add', final_op='Id', subdiv_offsets=[0], **newer)
 
-def answers(host):
-    """Whether something listens at host:port."""
-    name, _, port = host.rpartition(':')
-    try:
-        socket.create_connection((name, int(port)), 5).close()
-        return True
-    except OSError:
-        return False
+    def chief_values(self, variables) -> tf.Operation:
+        """Op that sets `variables` of all processes to the chief's values; the others add zeros."""
+        mine = [tf.cast(v if self.chief else tf.zeros_like(v), tf.float32) for v in variables]
+        return tf.group(*[tf.assign(v, tf.cast(x, v.dtype.base_dtype)) for v, x in zip(variables, self.added(mine))])
 
+    def gathered(self, value, seconds: int = HANG_SECONDS) -> list:
+        """What the processes gave for `value`, anything that pickle takes, in the processes' order."""
+        if self.size == 1:
+            return [value]
+        text = pickle.dumps(value, 2)
+        words = np.frombuffer(np.int32(len(text)).tobytes() + text + bytes(-len(text) % 4), np.int32)
+        table = np.zeros([self.size, 0], np.int32)
+        while not table.size or 4 * table.shape[1] < 4 + table[:, 0].max():
+            part = words[table.shape[1]:][:CHUNK]
+            given = np.zeros([self.size, CHUNK], np.int32)
+            given[self.index, :len(part)] = part
+            table = np.hstack([table, self.session.run(self.sum, {self.given: given}, tf.RunOptions(
+                timeout_in_ms=1000 * seconds))])
+        return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in table]
 
-def watch(hosts):
-    """From now on, in a thread: ends this process when one of `hosts` has not answered for SILENCE seconds."""
-    def look():
-        heard = {host: time.time() for host in hosts}
-        while True:
-            time.sleep(5)
-            for host in hosts:
-                heard[host] = time.time() if answers(host) else heard[host]
-                if time.time() - heard[host] > SILENCE:
-                    leave([host])
-    threading.Thread(target=look, daemon=True).start()
-
-
-def farewells(count):
-    """Queue at the chief from which each other process takes one when all is done, with what to run for it."""
-    with tf.device(CHIEF + '/device:CPU:0'):
-        queue = tf.FIFOQueue(count, tf.int32, [()], shared_name='farewells')
-        return queue.enqueue_many([tf.zeros([count], tf.int32)]), queue.dequeue(), queue.size()
-
-
-def listen(cluster, config):
-    """The server of this process."""
-    with quiet.suppress_stderr():
-        return tf.train.Server({'worker': cluster.hosts}, 'worker', cluster.index, config=config)
-
-
-@contextlib.contextmanager
-def session(cluster, config, farewell):
-    """The session that drives all devices; at its end the other processes are let go, by what `farewells` gave."""
-    if not cluster:
-        with tf.Session(config=config) as sess:
-            yield sess
-        return
-    server = listen(cluster, config)
-    print('Waiting for %s' % ', '.join(cluster.hosts[1:]), flush=True)
-    sess = tf.Session(server.target, config=config)
-    enqueue, _, size = farewell
-    try:
+    def connect(self, config: tf.ConfigProto, settings: dict) -> None:
+        """Connects and from now on watches the processes; UserError for missing ones and different `settings`."""
+        if self.size == 1:
+            return
+        cluster.check_port(self.hosts[self.index])
+        config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
+        config.device_filters.append(self.place)
+        config.operation_timeout_in_ms = 1000 * HANG_SECONDS
+        print('Process %d of %s waits for the others' % (self.index, ', '.join(self.hosts)), flush=True)
         with quiet.suppress_stderr():
-            sess.run(size)  # comes back when all are there
-        watch(cluster.hosts[1:])
-        yield sess
-    except (tf.errors.UnavailableError, tf.errors.AbortedError):
-        leave(cluster.hosts[1:])
-    finally:
-        sess.run(enqueue)
-        until = time.time() + SILENCE
-        while sess.run(size) and time.time() < until:
-            time.sleep(0.1)
-        sess.close()
+            self.server = tf.train.Server({'worker': self.hosts}, 'worker', self.index, config=config)
+            self.target = self.server.target
+            cluster.wait(self.hosts)
+        with tf.Graph().as_default(), tf.device(self.place + '/device:CPU:0'):
+            self.given = tf.placeholder(tf.int32, [self.size, CHUNK])
+            self.sum = self._reduced(self.given)
+            self.session = tf.Session(self.target, config=config)
+        try:
+            with quiet.suppress_stderr():
+                everybody = self.gathered(settings, 60 - cluster.START_SECONDS)
+        except LOST as error:
+            raise UserError('%s: no agreement between the processes (%s); does each have an index of its own, and the '
+                            'same list?' % (', '.join(self.hosts), cli.first_line(error)))
+        for host, theirs in zip(self.hosts, everybody):
+            for name in sorted(set(theirs) | set(everybody[0])):
+                if theirs.get(name) != everybody[0].get(name):
+                    raise UserError('%s: %s has %s, %s has %s; start all processes with the same flags and code'
+                                    % (name, self.hosts[0], everybody[0].get(name), host, theirs.get(name)))
+        threading.Thread(target=cluster.watch, args=(self.hosts, self.done), daemon=True).start()
 
-
-def lend(cluster, config):
-    """Runs a process that is not the chief, until the chief is done; ends the process if the chief is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
-    server = listen(cluster, config)
-    print('Lending the devices of %s to %s' % (cluster.hosts[cluster.index], cluster.hosts[0]), flush=True)
-    while not answers(cluster.hosts[0]):
-        time.sleep(1)
-    watch(cluster.hosts[:1])
-    def wait():
-        with tf.Graph().as_default():
-            _, dequeue, size = farewells(len(cluster.hosts) - 1)
-            with tf.Session('grpc://' + cluster.hosts[0]) as sess:
-                try:
-                    with quiet.suppress_stderr():
-                        sess.run(size)
-                    sess.run(dequeue)
-                except tf.errors.OpError:
-                    leave(cluster.hosts[:1])
-
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
-    while waiting.is_alive():
-        waiting.join(1)
-    del server
-    print('%s is done' % cluster.hosts[0])
+    @contextlib.contextmanager
+    def together(self):
+        """Inside the block a lost process ends this one; at its end all wait for each other."""
+        try:
+            yield
+            self.gathered(None)
+        except LOST:
+            if self.size == 1:
+                raise
+            cluster.leave(self.hosts)
+        finally:
+            self.done.set()

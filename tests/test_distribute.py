@@ -1,9 +1,10 @@
-"""Several devices and several processes against one device that does the shares one after the other, in NumPy's SGD.
+"""Several processes against one process that computes the shares one after the other, in NumPy's SGD.
 
-By FCN-Basic at a low rate: the last bit of a sum can move a maximum, after which two trainings part.
+By FCN-Basic at a low rate: the last bit of a sum can move a maximum, and then two trainings diverge.
 """
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,28 +14,90 @@ import time
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT
+from conftest import ROOT, write_camvid
 
 import batches
-import datasets
-from runtime import distribute
 import main
 import networks
 import optimize
-from runtime import run as runs
 import utils
 from data import UserError
+from datasets import camvid
+from runtime import cluster, distribute
+from runtime import run as runs
 
-STEPS, BATCH, RATE = 20, 3, 1e-4
+STEPS, BATCH, RATE = 20, 5, 1e-4
 FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',
-         str(BATCH), '--learning_rate', str(RATE), '--schedule', 'constant', '--class_weights', 'none', '--flip',
-         '--device', 'cpu']
+         str(BATCH), '--optimizer', 'sgd', '--learning_rate', str(RATE), '--schedule', 'constant', '--class_weights',
+         'none', '--flip', '--device', 'cpu']
+# Runs main.py's `main`. Saves all variables of this process at the end; with KILL kills this process at a moment.
+DRIVER = """
+import os, signal, sys, threading
+sys.path.insert(0, %r)
+from runtime import quiet
+import numpy as np, tensorflow.compat.v1 as tf
+import evaluate, main
+from runtime import cli
+from runtime.run import Run
+loop = main.session_loop
+def recorded(sess, graph, run, stop, group):
+    loop(sess, graph, run, stop, group)
+    np.savez(os.environ['DUMP'], **{v.op.name: sess.run(v) for v in tf.global_variables()})
+main.session_loop = recorded
+def dies(owner, name, wait=0.0):
+    function = getattr(owner, name)
+    def dying(*args, **kwargs):
+        if name != 'log_step' or args[1] == 8:
+            threading.Timer(wait, os.kill, [os.getpid(), signal.SIGKILL]).start()
+        return function(*args, **kwargs)
+    setattr(owner, name, dying)
+moment = os.environ.get('KILL')
+if moment: dies(*{'step': (Run, 'log_step'), 'validation': (evaluate, 'predictions_of_split'),
+                  'saving': (Run, 'save', 0.02), 'drawing': (main, 'draw')}[moment])
+cli.main(main.main)
+""" % ROOT
 
 
-@pytest.fixture
-def start(tmp_path):
+def free_hosts(count):
+    """'127.0.0.1:port' of free ports."""
+    taken = [socket.socket() for _ in range(count)]
+    for one in taken:
+        one.bind(('127.0.0.1', 0))
+    hosts = ['127.0.0.1:%d' % one.getsockname()[1] for one in taken]
+    for one in taken:
+        one.close()
+    return hosts
+
+
+def start(output, index, hosts, flags, **variables):
+    """One process of a training; its variables at the end go to output.INDEX.npz."""
+    config = {'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}}
+    environment = dict(os.environ, TF_CONFIG=json.dumps(config), DUMP='%s.%d.npz' % (output, index), **variables)
+    return subprocess.Popen([sys.executable, '-c', DRIVER] + FLAGS + ['--output', output] + list(flags),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, env=environment)
+
+
+def ends(processes, seconds):
+    """[(exit status, standard output, lines of errors)] of processes, each within `seconds`."""
+    try:
+        said = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, out, [line for line in errors.splitlines() if 'cuInit' not in line])
+            for process, (out, errors) in zip(processes, said)]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """7 training, 5 validation and 3 test images of 45x61."""
+    return write_camvid(str(tmp_path_factory.mktemp('camvid')), {'train': 7, 'val': 5, 'test': 3})
+
+
+@pytest.fixture(scope='module')
+def start_weights(tmp_path_factory):
     """File of starting weights: random ones depend on how the graph was built."""
-    path = str(tmp_path / 'start.npz')
+    path = str(tmp_path_factory.mktemp('weights') / 'start.npz')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(2)
         networks.build('fcn-basic', tf.zeros([1, 23, 31, 3]), 11, True)
@@ -45,8 +108,8 @@ def start(tmp_path):
 
 
 def reference(folder, weights, shares):
-    """Losses, and {name: value} of the model's variables, after STEPS steps on one device."""
-    dataset, first = datasets.camvid.read(folder), np.load(weights)
+    """Losses, and {name: value} of the model's variables, after STEPS steps of one process."""
+    dataset, first = camvid.read(folder), np.load(weights)
     with tf.Graph().as_default():
         start, images, labels = batches.training_batches(dataset, 23, 31, BATCH, 1,
                                                          dict(batches.NO_AUGMENTATION, flip=True))
@@ -91,86 +154,159 @@ def reference(folder, weights, shares):
     return losses, found
 
 
-def check_equal(folder, expected, start):
-    """The run's losses and weights are those of the reference, to 1e-4; how far weights moved, to 1%."""
+def check_equal(output, expected, start):
+    """The run's losses and weights are those of the reference, to 1e-5; how far weights moved, to 1%."""
     losses, values = expected
     first = np.load(start)
-    np.testing.assert_allclose([r['loss'] for r in runs.read_log(folder, STEPS) if 'loss' in r], losses, rtol=1e-4)
-    reader = tf.train.NewCheckpointReader(runs.checkpoint(folder, 'last'))
+    np.testing.assert_allclose([r['loss'] for r in runs.read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
+    got = np.load(output + '.0.npz')
     for name, value in values.items():
-        got, old = reader.get_tensor(name), first[name.split('/', 1)[1]]
-        np.testing.assert_allclose(got, value, rtol=1e-4, atol=1e-4, err_msg=name)
-        np.testing.assert_allclose(got - old, value - old, atol=0.01 * abs(value - old).max(), err_msg=name)
+        old = first[name.split('/', 1)[1]]
+        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(got[name] - old, value - old, atol=0.01 * abs(value - old).max(), err_msg=name)
 
 
-def processes(folder, output, steps, *flags, count=2):
-    """`count` processes of one training on this machine, the chief first."""
-    ports = []
-    for _ in range(count):
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            ports.append(free.getsockname()[1])
-    hosts = ['127.0.0.1:%d' % port for port in ports]
-    command = [sys.executable, os.path.join(ROOT, 'main.py')] + FLAGS + [
-        '--data_dir', folder, '--output', output, '--steps', str(steps)] + list(flags)
-    return [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                             env=dict(os.environ, TF_CONFIG=json.dumps({'cluster': {'worker': hosts}, 'task': {
-                                 'type': 'worker', 'index': index}}))) for index in range(count)]
-
-
-def test_two_devices_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, start):
+@pytest.mark.parametrize('shares', [[2, 3], pytest.param([1, 2, 2], marks=pytest.mark.slow)])
+def test_processes_equal_one_that_adds_the_gradients(folder, tmp_path, start_weights, shares):
     output = str(tmp_path / 'run')
-    main.train(main.parse_args(FLAGS + ['--data_dir', camvid_folder, '--output', output, '--steps', str(STEPS),
-                                        '--gpus', '2', '--init_from', start]))
-    expected = reference(camvid_folder, start, [2, 1])
-    check_equal(output, expected, start)
-    whole, _ = reference(camvid_folder, start, [3])
-    assert abs(np.array(whole) - expected[0]).max() > 1e-2  # shares are normalized apart
+    hosts = free_hosts(len(shares))
+    flags = ['--data_dir', folder, '--steps', str(STEPS), '--init_from', start_weights]
+    said = ends([start(output, i, hosts, flags) for i in range(len(shares))], 240)
+    assert [status for status, _, _ in said] == [0] * len(shares), said
+    assert 'done, step 20 of 20' in said[0][1] and 'done' not in said[1][1], said
+    check_equal(output, reference(folder, start_weights, shares), start_weights)
+    values = [np.load('%s.%d.npz' % (output, i)) for i in range(len(shares))]
+    for name in values[0].files:  # also the optimizer's and the global step
+        assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
+    whole, _ = reference(folder, start_weights, [BATCH])
+    assert abs(np.array(whole) - [r['loss'] for r in runs.read_log(output) if 'loss' in r]).max() > 1e-2
+    check_scores(folder, output)
 
 
-def test_two_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, start):
-    output = str(tmp_path / 'run')
-    pair = processes(camvid_folder, output, STEPS, '--init_from', start)
-    said = [process.communicate(timeout=120) for process in pair]
-    assert 'done, step 20 of 20' in said[0][0] and 'is done' in said[1][0], said
-    check_equal(output, reference(camvid_folder, start, [2, 1]), start)
+def check_scores(folder, output):
+    """The scores of the shared validation are those of one process by the same weights."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        flags = runs.read_config(output)['flags']
+        scoring = main.evaluate.scoring_graph(camvid.read(folder), 'val', flags, BATCH)
+        values = np.load(output + '.0.npz')
+        for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
+            variable.load(values[variable.op.name], sess)
+        expected, _, _ = main.evaluate.score_split(main.evaluate.predictions_of_split(sess, scoring), 11)
+    got = runs.read_scores(output)['val (while training)']
+    assert got['confusion'] == expected['confusion'] and got['mIoU'] == expected['mIoU']
+
+
+def test_a_step_sends_gradients_and_statistics_only(folder, graph):
+    group = distribute.Group(['a:1', 'b:2'], 1)
+    args = main.parse_args(FLAGS)
+    with tf.device(group.place):
+        images, labels = tf.zeros([3, 23, 31, 3], tf.uint8), tf.zeros([3, 23, 31], tf.uint8)
+        main.training_graph(args, 11, np.ones(11), (images, labels), STEPS, group)
+    normed = {v.op.name[:-len('_bn/gamma')] for v in tf.trainable_variables() if v.op.name.endswith('_bn/gamma')}
+    trained = [v for v in tf.trainable_variables()
+               if not (v.op.name.endswith('/biases') and v.op.name[:-len('/biases')] in normed)]  # have no gradient
+    statistics = [v for v in tf.global_variables() if 'moving' in v.op.name]
+    numbers = sum(v.shape.num_elements() for v in trained + statistics)
+    reductions = [op for op in graph.get_operations() if op.type == 'CollectiveReduce']
+    assert sorted(op.inputs[0].shape.num_elements() for op in reductions) == [1, numbers + 1]
+    assert len({op.get_attr('instance_key') for op in reductions}) == 2
+    assert {op.device for op in reductions} == {'/job:worker/task:1/device:CPU:0'}
+    assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # nothing is sent
+    sent = next(op for op in reductions if op.inputs[0].shape.num_elements() > 1).inputs[0].op
+    sources = [source(x.op.inputs[0]) for x in sent.inputs[:-2]]  # without the ones and concat's axis
+    assert not [op.name for op in sources if 'Variable' in op.type]
+
+
+def source(tensor):
+    """Op that computes `tensor`, behind identities."""
+    return source(tensor.op.inputs[0]) if tensor.op.type == 'Identity' else tensor.op
+
+
+def test_shares_cover_the_batch_and_the_split(folder):
+    groups = [distribute.Group(['a:1', 'b:2', 'c:3'], i) for i in range(3)]
+    assert [list(group.share(7)) for group in groups] == [[0, 1], [2, 3], [4, 5, 6]]
+    with pytest.raises(UserError, match='--batch_size 2: must be at least the number of processes, 3'):
+        groups[0].share(2)
+    dataset = camvid.read(folder)
+    found = {}
+    for group in groups:
+        part = group.dataset_share(dataset, 'val')
+        assert part.examples['train'] == dataset.examples['train']
+        pairs = [(i,) + part.load('val', i) for i in range(len(part.examples['val']))]
+        found.update((i, label) for i, _, label in group.numbered(pairs))
+    assert sorted(found) == list(range(5))
+    assert all((found[i] == dataset.load('val', i)[1]).all() for i in found)
+
+
+def test_merged_scores_equal_those_of_the_whole_split():
+    rng = np.random.RandomState(4)
+    whole = [(i, rng.randint(0, 3, (5, 7)), rng.randint(0, 3, (5, 7))) for i in range(11)]
+    expected = main.evaluate.score_split(whole, 3, [1, 4], num_extremes=2)
+    parts = [main.evaluate.score_split(whole[i::3], 3, [1, 4], num_extremes=2) for i in range(3)]
+    scores, shown, extremes = main.evaluate.merge(parts, 2)
+    assert scores == expected[0] and shown.keys() == expected[1].keys()
+    assert [extreme[:2] for extreme in extremes] == [extreme[:2] for extreme in expected[2]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('victim', [1, 0])
-def test_a_lost_process_ends_the_other_and_the_run_resumes(camvid_folder, tmp_path, victim):
-    output = str(tmp_path / 'run')
-    pair = processes(camvid_folder, output, 100000)
-    try:
-        log, until = os.path.join(output, 'log.jsonl'), time.time() + 90
-        while not (os.path.exists(log) and runs.checkpoints(output, 'last')):
-            assert time.time() < until and pair[0].poll() is None, pair[0].communicate()
-            time.sleep(0.2)
-        pair[victim].send_signal(signal.SIGKILL)
-        _, said = pair[1 - victim].communicate(timeout=60)
-    finally:
-        for process in pair:
-            process.kill()
-    assert pair[1 - victim].returncode == 1
-    lines = [line for line in said.splitlines() if 'cuInit' not in line]  # TensorFlow without a GPU
-    assert len(lines) == 1 and 'is gone' in lines[0] and 'go on from the last checkpoint' in lines[0], said
-    step = int(runs.checkpoint(output, 'last').split('-')[-1])
-    main.train(main.parse_args(FLAGS + ['--data_dir', camvid_folder, '--output', output, '--steps', str(step + 2)]))
-    assert int(runs.checkpoint(output, 'last').split('-')[-1]) == step + 2
+@pytest.mark.parametrize('victim, moment', [(0, 'step'), (1, 'step'), (0, 'validation'), (1, 'validation'),
+                                            (0, 'saving'), (0, 'drawing')])
+def test_a_lost_process_ends_the_others_and_the_run_resumes(folder, tmp_path, victim, moment):
+    output, flags = str(tmp_path / 'run'), ['--data_dir', folder, '--validate_every', '5steps']
+    hosts = free_hosts(2)
+    pair = [start(output, i, hosts, flags + ['--steps', '100000'], **({'KILL': moment} if i == victim else {}))
+            for i in range(2)]
+    pair[victim].wait(240)
+    began = time.time()
+    status, _, lines = ends(pair, 60)[1 - victim]
+    assert time.time() - began < 60 and status == 1, lines
+    assert len(lines) == 1 and hosts[victim] + ' is gone; start all again' in lines[0], lines
+    before = runs.checkpoints(output, 'last')
+    step = int(before[0].split('-')[-1]) if before else 0
+    hosts = free_hosts(2)
+    again = ends([start(output, i, hosts, flags + ['--steps', str(step + 2)]) for i in range(2)], 240)
+    assert [status for status, _, _ in again] == [0, 0] and '(2 in this run)' in again[0][1], again
 
 
 @pytest.mark.slow
-def test_an_interrupted_chief_saves_and_lets_the_others_go(camvid_folder, tmp_path):
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(folder, tmp_path):
     output = str(tmp_path / 'run')
-    pair = processes(camvid_folder, output, 100000)
-    log, until = os.path.join(output, 'log.jsonl'), time.time() + 90
+    hosts = free_hosts(2)
+    pair = [start(output, i, hosts, ['--data_dir', folder, '--steps', '100000']) for i in range(2)]
+    log, until = os.path.join(output, 'log.jsonl'), time.time() + 200
     while not (os.path.exists(log) and os.path.getsize(log)):
         assert time.time() < until and pair[0].poll() is None, pair[0].communicate()
         time.sleep(0.2)
-    pair[0].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=60) for process in pair]
-    assert [process.returncode for process in pair] == [128 + signal.SIGTERM, 0], said
-    assert runs.checkpoints(output, 'last')
+    pair[1].send_signal(signal.SIGTERM)
+    said = ends(pair, 60)
+    assert [status for status, _, _ in said] == [128 + signal.SIGTERM] * 2, said
+    assert runs.checkpoints(output, 'last') and 'stopped at step' in said[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case, message', [
+    ('missing', 'no answer within'), ('name', 'no answer within'), ('port', 'Address already in use'),
+    ('flags', "--learning_rate: .* has 0.0001, .* has 0.5; start all processes with the same flags"),
+    ('index', 'Address already in use')])
+def test_a_wrong_start_is_told_within_a_minute(folder, tmp_path, case, message):
+    hosts = free_hosts(2)
+    listed = [hosts, hosts]
+    if case == 'name':
+        listed = [hosts, [hosts[0], 'no-such-host.invalid:2222']]
+    with socket.socket() as other:
+        if case == 'port':
+            other.bind(('', int(hosts[1].split(':')[1])))
+            other.listen(1)
+        pair = []
+        for i in range(1 if case == 'missing' else 2):
+            flags = ['--data_dir', folder] + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags')
+            pair.append(start(str(tmp_path / 'run'), 0 if case == 'index' else i, listed[i], flags))
+        began = time.time()
+        said = ends(pair, 90)
+    assert time.time() - began < 75  # importing TensorFlow included
+    status, _, lines = said[-1]
+    assert status == 2 and len(lines) == 1, said
+    assert re.search(message, lines[0]), said
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '{"cluster": {"worker": ["a:1"]}}', '{"cluster": {"worker": ["a"]}, '
@@ -184,18 +320,34 @@ def test_an_interrupted_chief_saves_and_lets_the_others_go(camvid_folder, tmp_pa
 def test_bad_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv('TF_CONFIG', text)
     with pytest.raises(UserError, match='TF_CONFIG .*expected'):
-        distribute.from_environment()
+        cluster.from_environment()
 
 
-def test_towers_and_shares(monkeypatch):
+def test_processes_of_the_environment(monkeypatch, tmp_path):
+    assert cluster.from_environment() == ([''], 0)
     monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}')
-    assert distribute.from_environment() is None
-    assert distribute.shares(7, 3) == [3, 2, 2]
-    with pytest.raises(UserError, match='--batch_size 2: must be at least the number of devices, 3'):
-        distribute.shares(2, 3)
-    monkeypatch.setattr(distribute.devices, 'gpus', lambda: ['one', 'two'])
-    assert distribute.towers(None, 'auto', 2) == ['/device:GPU:0', '/device:GPU:1']
-    assert distribute.towers(distribute.Cluster(['a:1', 'b:2'], 0), 'gpu', 1) == [
-        '/job:worker/task:0/device:GPU:0', '/job:worker/task:1/device:GPU:0']
-    with pytest.raises(UserError, match='--gpus 3: TensorFlow sees 2 here'):
-        distribute.towers(None, 'auto', 3)
+    assert cluster.from_environment() == ([''], 0)
+    monkeypatch.delenv('TF_CONFIG')
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostnames gpu[3,7-8]" ] && printf "gpu3\\ngpu7\\ngpu8\\n"\n')
+    scontrol.chmod(0o755)
+    for name, value in {'PATH': '%s:%s' % (tmp_path, os.environ['PATH']), 'SLURM_STEP_NUM_TASKS': '5',
+                        'SLURM_STEP_NODELIST': 'gpu[3,7-8]', 'SLURM_STEP_TASKS_PER_NODE': '2(x2),1',
+                        'SLURM_PROCID': '3', 'SLURM_LOCALID': '1', 'SLURM_JOB_ID': '40007',
+                        'CUDA_VISIBLE_DEVICES': '4,6'}.items():
+        monkeypatch.setenv(name, value)
+    assert cluster.from_environment() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
+    monkeypatch.delenv('SLURM_JOB_ID')
+    with pytest.raises(UserError, match='SLURM_STEP_NUM_TASKS is set, but'):
+        cluster.from_environment()
+
+
+def test_gpus_that_are_not_there(monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setattr(os.path, 'isdir', lambda path: False)
+    with pytest.raises(UserError, match='--gpus 2: this machine has GPUs none'):
+        cluster.launch(2, 'auto')
+    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
+    with pytest.raises(UserError, match='start one process for each GPU'):
+        cluster.launch(2, 'cpu')

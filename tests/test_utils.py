@@ -144,7 +144,7 @@ def test_batch_norm_training_and_averages(graph):
     with tf.variable_scope('', reuse=True):
         tested = utils.conv_bn(x_ph, 3, 1, 'c', False)
     weights, biases = tf.trainable_variables()[:2]
-    with tf.control_dependencies(utils.update_averages()):
+    with tf.control_dependencies(utils.update_averages(tf.get_collection(utils.BN_STATISTICS))):
         step_op = tf.assign_add(tf.train.get_global_step(), 1)
     mean, variance = np.zeros(3), np.ones(3)
     with tf.Session() as sess:

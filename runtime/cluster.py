@@ -1,0 +1,129 @@
+"""Which processes train together, and whether they are there: TF_CONFIG, Slurm, `--gpus`, sockets. No TensorFlow."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from data import UserError
+
+START_SECONDS = 40    # within which all processes must be there
+SILENCE_SECONDS = 20  # after which a process that does not answer counts as lost
+
+
+def from_environment() -> tuple:
+    """(['host:port' of each process], index of this one) by TF_CONFIG, else by Slurm's srun; ([''], 0) without."""
+    text = os.environ.get('TF_CONFIG')
+    if not text:
+        return from_slurm() if int(os.environ.get('SLURM_STEP_NUM_TASKS') or 1) > 1 else ([''], 0)
+    try:
+        config = json.loads(text)
+        hosts, task = config['cluster']['worker'], config['task']
+        fits = list(config['cluster']) == ['worker'] and task['type'] == 'worker' and 0 <= task['index'] < len(hosts)
+        fits = fits and isinstance(hosts, list) and type(task['index']) is int and len(set(hosts)) == len(hosts)
+        places = [host.rpartition(':') for host in hosts]
+        fits = fits and all(host and 0 < int(port) < 1 << 16 for host, _, port in places)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        fits = False
+    if not fits:
+        raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
+                        '"index": 0}}, with the place of this process in the list as index' % text[:200])
+    return (hosts, task['index']) if len(hosts) > 1 else ([''], 0)
+
+
+def from_slurm() -> tuple:
+    """As `from_environment`, for a process that srun started; takes the GPU of its local index."""
+    try:
+        nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
+                                        universal_newlines=True).split()
+        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # 2(x3),1
+        tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
+        port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs that share a node differ
+        hosts = ['%s:%d' % (node, port + i) for node, count in zip(nodes, tasks) for i in range(count)]
+        gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
+        if len(gpus) > 1:
+            os.environ['CUDA_VISIBLE_DEVICES'] = gpus[int(os.environ['SLURM_LOCALID']) % len(gpus)]
+        return hosts, int(os.environ['SLURM_PROCID'])
+    except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but not all that srun sets (%r); set TF_CONFIG, or unset it'
+                        % error)
+
+
+def launch(count: int, device: str) -> None:
+    """Runs this command in `count` processes of this machine, the i-th on GPU i; exits with the worst exit status."""
+    if from_environment()[0] != ['']:
+        raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
+    driver = '/proc/driver/nvidia/gpus'
+    found = len(os.listdir(driver)) if os.path.isdir(driver) else 0
+    found = count if device == 'cpu' else found
+    gpus = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(str(i) for i in range(found))
+    if len(gpus.split(',')) < count or not gpus:
+        raise UserError('--gpus %d: this machine has GPUs %s; --device cpu tries it without' % (count, gpus or 'none'))
+    free = [socket.socket() for _ in range(count)]
+    for one in free:
+        one.bind(('127.0.0.1', 0))
+    hosts = ['127.0.0.1:%d' % one.getsockname()[1] for one in free]
+    for one in free:
+        one.close()
+    started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], env=dict(
+        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=json.dumps(
+            {'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': i}})))
+               for i, gpu in enumerate(gpus.split(',')[:count])]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: [process.send_signal(number) for process in started])
+    sys.exit(max(process.wait() % 256 for process in started))
+
+
+def check_port(host: str) -> None:
+    """Raises UserError if the port of `host`, which is this process's, is in use."""
+    try:
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(('', int(host.rpartition(':')[2])))
+    except OSError as error:
+        raise UserError('%s: %s; end the process that has the port, or give each process its own index'
+                        % (host, error.strerror))
+
+
+def answers(host: str) -> bool:
+    """Whether something listens at 'host:port'."""
+    name, _, port = host.rpartition(':')
+    try:
+        socket.create_connection((name, int(port)), 5).close()
+        return True
+    except OSError:
+        return False
+
+
+def wait(hosts: list) -> None:
+    """Returns when all of `hosts` answer; UserError for those that do not within START_SECONDS."""
+    missing, until = hosts, time.time() + START_SECONDS
+    while missing:
+        missing = [host for host in missing if not answers(host)]
+        if missing and time.time() > until:
+            raise UserError('%s: no answer within %d s; check the names, the ports, the index of each process and '
+                            'firewalls' % (', '.join(missing), START_SECONDS))
+        time.sleep(0.2)
+
+
+def watch(hosts: list, done) -> None:
+    """Ends this process when one of `hosts` is silent for SILENCE_SECONDS; returns when the Event `done` is set."""
+    heard = {}
+    while not done.wait(2):
+        for host in hosts:
+            now = time.time()
+            if answers(host):
+                heard[host] = now
+            elif now - heard.setdefault(host, now) > SILENCE_SECONDS and not done.is_set():
+                leave(hosts)
+
+
+def leave(hosts: list) -> None:
+    """Ends this process at once: a session that waits for a lost process would not come back."""
+    print('error: %s is gone; start all again, the same commands resume from the last checkpoint'
+          % ' or '.join([host for host in hosts if not answers(host)] or ['one of ' + ', '.join(hosts)]),
+          file=sys.stderr, flush=True)
+    os._exit(1)
