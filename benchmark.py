@@ -225,6 +225,7 @@ def parse_args(argv=None):
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='runs that are counted; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
                         help='folder of benchmark.md and .csv, or of sweep.md and its figure')
+    parser.add_argument('--into', metavar='FILE', help='also write the table into this Markdown file')
     parser.add_argument('--xla', action='store_true', help='compile our graph by XLA (GPUs)')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # what `measure_in_subprocess` starts
     devices.add_flags(parser)
@@ -252,7 +253,10 @@ def main(args):
         print(report.plain_table(found), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
-    report.write_table(path, 'Speed and memory', '%s; %s; `%s`' % (device, files.revision(), cli.command_line()), rows)
+    note = '%s; revision %s; `%s`' % (device, files.revision(), cli.command_line())
+    text = report.write_table(path, 'Speed and memory', note, rows)
+    if args.into:
+        report.insert_tables(args.into, [text])
     if args.sweep:
         plots.growth([row for row in rows if row['by'] == 'ours'], path + '.png')
     print(path + '.md')

@@ -1,16 +1,13 @@
 """Tables of trained and scored runs, made from the files of the run folders alone: experiments.py results."""
 import collections
 import os
-import re
 import shutil
 
-import data
 from data import UserError
 from paper import tables
 from runtime import files, report
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
-BEGIN, END = '<!-- results: written by experiments.py -->', '<!-- end of results -->'
 NOTE = "In percent, at the labels' own size. A command is one of its revision: flags may have changed since."
 
 
@@ -70,17 +67,6 @@ def published_rows(flags: dict) -> list:
             for where, scores in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
 
 
-def insert_between_marks(path: str, text: str):
-    """Replaces the text between the lines BEGIN and END of a Markdown file."""
-    try:
-        page = data.read_bytes(path).decode('utf-8')
-    except UnicodeDecodeError as error:
-        raise UserError('--into %s: not UTF-8 (%s)' % (path, error))
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (path, BEGIN, END))
-    files.write_text(path, '%s%s\n\n%s\n%s%s' % (page.split(BEGIN)[0], BEGIN, text, END, page.split(END)[1]))
-
-
 def write_results(run_folders: list, output: str, into: str = None):
     """Writes a table a data set to `output`, and all of them between two marks of the Markdown file `into`."""
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
@@ -100,4 +86,4 @@ def write_results(run_folders: list, output: str, into: str = None):
              for name, rows in by_dataset.items()]
     print('\n'.join(texts))
     if into:
-        insert_between_marks(into, '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts))
+        report.insert_tables(into, texts)

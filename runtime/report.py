@@ -7,13 +7,17 @@ import csv
 import html
 import io
 import os
+import re
 import string
 
 import tabulate
 
+import data
+from data import UserError
 from paper import tables
 from runtime import files
 
+BEGIN, END = '<!-- BEGIN: written by a command -->', '<!-- END -->'
 PAGE = string.Template('''<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -83,6 +87,19 @@ def write_table(path, title, note, rows):
     files.write_text(path + '.md', text)
     files.write_text(path + '.csv', out.getvalue())
     return text
+
+
+def insert_tables(path, texts):
+    """Replaces the text between the lines BEGIN and END of a Markdown file by `texts`, as from `write_table`."""
+    try:
+        page = data.read_bytes(path).decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise UserError('--into %s: not UTF-8 (%s)' % (path, error))
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (path, BEGIN, END))
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    tables_text = '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts)
+    files.write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))
 
 
 def html_table(head, rows):

@@ -12,7 +12,7 @@ import main
 import networks
 from data import UserError
 from paper import results, tables
-from runtime import files
+from runtime import files, report
 
 
 def run(folder, output, *flags):
@@ -220,7 +220,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
              '31', '--steps', '1', '--output', os.path.join('Output', 'run')]
     main.train(main.parse_args(flags))
     scores = evaluate.evaluate(evaluate.parse_args([os.path.join('Output', 'run')]))['val']
-    (tmp_path / 'PAGE.md').write_text('before\n%s\nold\n%s\nafter\n' % (results.BEGIN, results.END))
+    (tmp_path / 'PAGE.md').write_text('before\n%s\nold\n%s\nafter\n' % (report.BEGIN, report.END))
     command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
     experiments.run(experiments.parse_args(command + ['Output/run']))
     page = (tmp_path / 'PAGE.md').read_text()
