@@ -95,14 +95,14 @@ def find_image(images, name, source):
 
 
 def read_json(source, keys, left_out):
-    """Yields (path, content) of `source`, or of the JSON files below it, that have all `keys`; counts the others."""
+    """Yields (path, content) of `source`, or of the JSON files below it, with lists named `keys`; counts the others."""
     below = os.path.join(glob.escape(source), '**', '*.json')
     for path in sorted(glob.glob(below, recursive=True)) if os.path.isdir(source) else [source]:
         try:
             content = json.loads(data.read_bytes(path).decode('utf-8-sig'))
         except (ValueError, RecursionError) as error:
             raise UserError('%s: not JSON in UTF-8 (%s)' % (path, error))
-        if isinstance(content, dict) and set(keys) <= set(content):
+        if isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys):
             yield path, content
         else:
             left_out['JSON files without %s' % ', '.join(keys)] += 1
@@ -141,7 +141,7 @@ def read_labelme(source, root, left_out, line_width):
     order = os.path.join(source, 'labels.txt')
     classes = files.read_names(order) if os.path.exists(order) else []
     examples = {}
-    for path, content in read_json(source, ('shapes', 'imagePath'), left_out):
+    for path, content in read_json(source, ('shapes',), left_out):
         with naming(path):
             image = find_image(images, content['imagePath'], path)
             if image in examples:
@@ -261,7 +261,8 @@ def convert(read, source, out):
     classes, examples = read(source, root, left_out)
     if not examples:
         raise UserError('%s: holds no annotated images of this format' % source)
-    ids = class_ids(classes)
+    with naming(source):
+        ids = class_ids(classes)
     os.makedirs(out, exist_ok=True)
     part = tempfile.mkdtemp(suffix='.part', dir=out)
     try:

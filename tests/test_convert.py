@@ -231,6 +231,22 @@ def test_splits_and_equal_names(tmp_path):
     assert dataset.load('val', 0)[1].shape == (10, 7) and dataset.load('test', 0)[1].sum() == 6
 
 
+@pytest.mark.parametrize('image, text', [('images/train/1.png', 'labels/train/1.txt'), ('1.png', '1.txt'),
+                                         ('train/images/1.png', 'train/labels/1.txt')])
+def test_layouts_of_yolo(tmp_path, image, text):
+    """Ultralytics' folders, Roboflow's, and text files beside the images; a share of the image is x first."""
+    write_image(str(tmp_path / 'in' / image), (10, 20))
+    os.makedirs(os.path.dirname(str(tmp_path / 'in' / text)), exist_ok=True)
+    (tmp_path / 'in' / text).write_text('1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')
+    (tmp_path / 'in' / 'data.yaml').write_text('names: [a, no]  # YAML 1.1 takes a bare no for false\n')
+    assert convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    by_hand = np.zeros((10, 20), np.uint8)
+    by_hand[2:7, 5:10] = 2
+    folder = tmp_path / 'out' / 'labels' / ('train' if 'train' in image else '')
+    assert (np.array(Image.open(str(folder / '1.png'))) == by_hand).all()
+    assert 'no,2,' in (tmp_path / 'out' / 'classes.csv').read_text()
+
+
 def test_what_has_no_area_is_counted(tmp_path, capsys):
     write_image(str(tmp_path / 'in' / 'p.png'), (9, 7))
     write_image(str(tmp_path / 'in' / 'q.png'), (9, 7))
@@ -243,7 +259,7 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
     out = capsys.readouterr().out
     for line in ('left out: points (1)', 'no pixel centre (2)',
-                 'JSON files without shapes, imagePath (1)', '2 images, 1 of them without'):
+                 'JSON files without shapes (1)', '2 images, 1 of them without'):
         assert line in out, out
 
 
@@ -280,7 +296,7 @@ def test_wrong_annotation(tmp_path, entry, said, capsys):
     (lambda content: content['images'].append(content['images'][0]), 'is listed twice'),
     (lambda content: content['categories'].append(5), 'category 5: malformed'),
     (lambda content: content['categories'][0].update(name='x\ny'), 'printable characters'),
-    (lambda content: content.pop('images'), 'holds no annotated images')])
+    (lambda content: content.update(images=5), 'holds no annotated images')])
 def test_wrong_coco(tmp_path, change, said, capsys):
     assert broken_coco(tmp_path, change) == 2
     error = capsys.readouterr().err
