@@ -13,16 +13,14 @@ import tensorflow.compat.v1 as tf
 from conftest import ROOT, weights_of, write_folder, write_sartorius
 
 import datasets
-from runtime import devices
 import evaluate
 import main
 import metrics
-from runtime import plots
-from runtime import run as runs
 from data import UserError
+from runtime import devices, files, plots
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
-         '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip']
+         '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
 RUN = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 45, 'width': 61, 'batch_size': 2,
        'precision': 'float32'}
 
@@ -339,14 +337,14 @@ def test_population_statistics_equal_numpy(camvid_folder):
 # ---------------------------------------------------------------- refusals
 
 @pytest.mark.parametrize('flags, said', [
-    (['--height', '0'], '--height 0'), (['--batch_size', '-1'], '--batch_size -1'),
-    (['--learning_rate', 'nan'], '--learning_rate nan'), (['--momentum', '1.5'], '--momentum 1.5'),
-    (['--scale', '0.5'], '--scale 0.5'), (['--crop', '0', '5'], '--crop 0 5'),
+    (['--height', '0'], '--height: 0: must be'), (['--batch_size', '-1'], '--batch_size: -1: must be'),
+    (['--learning_rate', 'nan'], '--learning_rate: nan'), (['--momentum', '1.5'], '--momentum: 1.5'),
+    (['--scale', '0.5'], '--scale: 0.5'), (['--crop', '0', '5'], '--crop: 0'), (['--validate_every', '0'], 'epochs'),
     (['--crop', '40000', '40000'], '--crop 40000 40000'), (['--height', '30000', '--width', '30000'], '--height 30000'),
-    (['--gpus', '1000000000'], '--gpus 1000000000'), (['--output', 'a[1]/run'], r'a\[1\]/run: \[, \] and'),
-    (['--seed', '-1'], '--seed -1'),
-    (['--dropout', '1'], '--dropout 1.0'), (['--patience', '0'], '--patience 0'),
-    (['--jitter', '2'], '--jitter 2'), (['--shift', '-1'], '--shift -1'),
+    (['--gpus', '1000000000'], '--gpus: 1000000000'), (['--output', 'a[1]/run'], r'a\[1\]/run: .*rename'),
+    (['--seed', '-1'], '--seed: -1'), (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: goes'),
+    (['--dropout', '1'], '--dropout: 1: must'), (['--patience', '0'], '--patience: 0'), (['--jit', '0'], '--jit 0'),
+    (['--jitter', '2'], '--jitter: 2'), (['--vgg16', 'x', '--init_from', 'y'], 'give one of them'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
     (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run')])
 def test_bad_flags(camvid_folder, tmp_path, flags, said):
@@ -372,14 +370,14 @@ def test_bad_data_writes_nothing(camvid_folder, tmp_path):
     assert not os.path.exists(output)
 
 
-@pytest.mark.parametrize('config, said', [('{"flags": 3}', 'lacks the flags'), ('[1]', 'no JSON object'),
+@pytest.mark.parametrize('config, said', [('{"flags": 3}', 'not the config of a run'), ('[1]', 'no JSON object'),
                                           ('{', 'not JSON'), (None, 'cannot be read')])
 def test_bad_config(tmp_path, config, said):
     if config is not None:
         with open(str(tmp_path / 'config.json'), 'w') as f:
             f.write(config)
     with pytest.raises(UserError, match=said) as error:
-        runs.read_config(str(tmp_path))
+        files.read_config(str(tmp_path))
     assert 'config.json' in str(error.value)
 
 
@@ -411,16 +409,97 @@ def test_device_gpu_refuses_without_one(monkeypatch):
         devices.session_config('cpu', True)
 
 
-def test_recipes_and_flags_by_hand():
-    args = main.parse_args(['--recipe', 'paper-table1', '--model', 'segnet-basic', '--batch_size', '6'])
+def test_recipes_and_later_flags(monkeypatch):
+    """Recipe files hold the paper's settings; a flag behind the file wins; one set of defaults for all data sets."""
+    monkeypatch.chdir(ROOT)
+    args = main.parse_args(['@recipes/paper-table1.txt', '--model', 'segnet-basic', '--batch_size', '6'])
     assert (args.learning_rate, args.momentum, args.batch_size, args.class_weights) == (0.1, 0.9, 6, 'median')
     assert (args.optimizer, args.schedule, args.select_by, args.weight_decay) == ('sgd', 'constant', 'G', 5e-4)
-    args = main.parse_args(['--recipe', 'released', '--dataset', 'camvid', '--data_dir', 'x'])
-    assert (args.learning_rate, args.batch_size, args.class_weights) == (0.001, 4, 'released')
-    assert main.parse_args(['--recipe', 'released', '--model', 'segnet-basic']).learning_rate == 0.1
-    args = main.parse_args(['--recipe', 'paper-benchmark', '--dataset', 'camvid'])
+    for model, rate in (('segnet', 0.001), ('segnet-basic', 0.1)):
+        args = main.parse_args(['@recipes/released-%s.txt' % model])
+        assert (args.optimizer, args.learning_rate, args.batch_size, args.class_weights) == ('sgd', rate, 4, 'released')
+    args = main.parse_args(['@recipes/paper-benchmark.txt', '--dataset', 'camvid'])
     assert (args.learning_rate, args.batch_size, args.class_weights, args.dropout) == (0.001, 5, 'none', 0.5)
-    assert main.parse_args(['--recipe', 'paper-benchmark', '--dataset', 'sunrgbd']).batch_size == 4
-    assert (main.parse_args([]).optimizer, main.parse_args([]).learning_rate) == ('adam', 0.001)  # sample: quick
-    assert main.parse_args(['--dataset', 'camvid']).optimizer == 'sgd'
-    assert main.parse_args(['--recipe', 'released']).optimizer == 'sgd'
+    assert main.parse_args(['@recipes/paper-benchmark-sunrgbd.txt']).batch_size == 4
+    for name in os.listdir('recipes'):
+        assert main.parse_args(['@recipes/' + name])
+    defaults = [vars(main.parse_args(['--dataset', name])) for name in datasets.names()]
+    for flags in defaults:
+        assert dict(flags, dataset=None) == dict(defaults[0], dataset=None)
+
+
+def run_of(dataset, output, *flags):
+    return main.Run(main.parse_args(FLAGS + ['--output', output] + list(flags)), dataset, vars(main.parse_args([])))
+
+
+def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
+    """A flag that config.json lacks counts as its default; a removed flag that changed the result is an error."""
+    output, dataset = str(tmp_path / 'run'), datasets.camvid.read(camvid_folder)
+    train(camvid_folder, output, '--steps', '1')
+    config = files.read_config(output)
+    for name in ('validate_every', 'loss', 'gamma', 'rotate', 'encoder_rate', 'freeze_encoder', 'flip_vertical'):
+        del config['flags'][name]
+    config['flags'].update(shift=0, recipe='quick')
+    files.write_json(os.path.join(output, 'config.json'), config)
+    assert run_of(dataset, output, '--data_dir', camvid_folder, '--validate_every', '7steps').total == 56
+    with pytest.raises(UserError, match='--gamma 1.5: the run in .* has 1.0'):
+        run_of(dataset, output, '--gamma', '1.5')
+    config['flags'].update(shift=3)
+    files.write_json(os.path.join(output, 'config.json'), config)
+    with pytest.raises(UserError, match='--shift 0: the run in .* has 3'):
+        run_of(dataset, output)
+
+
+def test_validation_is_due(camvid_folder, tmp_path, monkeypatch):
+    """By epochs of 3.5 steps, by steps, and by default at most a tenth of the time."""
+    clock = [100.0]
+    monkeypatch.setattr(main.files.os, 'getpid', os.getpid)
+    monkeypatch.setattr('runtime.run.time.time', lambda: clock[0])
+    dataset = datasets.camvid.read(camvid_folder)
+
+    def due(*flags):
+        run = run_of(dataset, str(tmp_path / 'run'), '--steps', '21', *flags)
+        run.saver = type('Saver', (), {'save': lambda *_, **__: clock.__setitem__(0, clock[0] + 30)})
+        steps = []
+        for step in range(1, 22):
+            clock[0] += 30  # seconds a step
+            if run.validation_due(step):
+                steps.append(step)
+                run.save(None, step)
+        return steps
+
+    assert due('--validate_every', '1') == [4, 7, 11, 14, 18, 21]
+    assert due('--validate_every', '2') == [7, 14, 21]
+    assert due('--validate_every', '5steps') == [5, 10, 15, 20, 21]
+    assert due('--validate_every', '100') == [21]
+    assert due() == [4, 14, 21], 'validation takes a step: nine steps must lie between'
+
+
+def test_best_weights_and_patience_by_the_scores(camvid_folder, tmp_path):
+    run = run_of(datasets.camvid.read(camvid_folder), str(tmp_path / 'run'), '--patience', '2')
+    empty = {name: None for name in ('G', 'C', 'fwIoU', 'accuracy', 'IoU')}
+    os.makedirs(run.folder)
+    with tf.Graph().as_default(), run.open_log():
+        improved = [run.log_scores(step, dict(empty, mIoU=mean)) for step, mean in ((1, .3), (2, .2), (3, .4), (4, .4))]
+        assert improved == [True, False, True, False] and not run.out_of_patience()
+        run.log_scores(5, dict(empty, mIoU=None))
+        assert run.out_of_patience()
+    run.step = 4
+    with tf.Graph().as_default(), run.open_log():
+        pass
+    again = run_of(run.dataset, run.folder, '--patience', '2')
+    again.step = 4
+    with tf.Graph().as_default(), again.open_log():
+        assert (again.best, again.stale) == (0.4, 1), 'counted from the log up to the restored step'
+
+
+def test_best_weights_are_kept_where_validation_falls(camvid_folder, tmp_path, monkeypatch):
+    real, means = evaluate.score_split, [0.5, 0.2]
+
+    def falling(*args, **named):
+        scores, shown, extremes = real(*args, **named)
+        return dict(scores, mIoU=means.pop(0)), shown, extremes
+
+    monkeypatch.setattr(evaluate, 'score_split', falling)
+    output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '7')
+    assert files.checkpoint(output, 'best').endswith('model-4') and files.checkpoint(output, 'last').endswith('model-7')
