@@ -81,9 +81,10 @@ def read_config(folder: str) -> dict:
         config.setdefault('starts', [])
         missing = {'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width', 'batch_size', 'seed', 'dropout',
                    'precision', 'class_weights'} - set(config['flags'])
+        sizes = [config['flags'][name] for name in ('height', 'width', 'batch_size')]
         colors = np.array(config['colors'], np.uint8)
-        if missing or colors.shape != (len(config['class_names']), 3) or len(colors) < 2:
-            raise ValueError(', '.join(sorted(missing)) or 'class_names and colors')
+        if missing or min(sizes) < 1 or colors.shape != (len(config['class_names']), 3) or len(colors) < 2:
+            raise ValueError(', '.join(sorted(missing)) or 'sizes, class_names or colors')
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise corrupt_file_error(path, 'not the config of a run (%s)' % error)
     return config

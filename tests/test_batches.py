@@ -33,8 +33,8 @@ def test_each_epoch_visits_each_example_once():
 
 
 def test_stream_does_not_depend_on_where_it_was_started():
-    whole = stream(made(), 0, 9, flip=True, scale=1.5, shift=3, jitter=0.2)
-    rest = stream(made(), 4, 5, flip=True, scale=1.5, shift=3, jitter=0.2)
+    whole = stream(made(), 0, 9, flip=True, flip_vertical=True, rotate=90, scale=1.5, jitter=0.2, gamma=1.5)
+    rest = stream(made(), 4, 5, flip=True, flip_vertical=True, rotate=90, scale=1.5, jitter=0.2, gamma=1.5)
     for (image, label), (image_again, label_again) in zip(whole[4:], rest):
         np.testing.assert_array_equal(image, image_again)
         np.testing.assert_array_equal(label, label_again)
@@ -55,14 +55,15 @@ def test_flip_moves_image_and_label_together():
 
 
 def test_augmentation_keeps_label_on_image():
-    """Zoom, crop and shift: a label's edge stays on its image's edge, and void is where the image ends."""
+    """Zoom and crop: a label's edge stays on its image's edge, and void is where the image ends."""
     image = np.full((40, 60, 3), 200, np.uint8)
     image[:, 30:] = 50
     label = (image[:, :, 0] == 50).astype(np.uint8)
     void = 0
     for seed in range(40):
         rng = np.random.RandomState(seed)
-        out, out_label = batches.augment(image, label, 40, 60, 'resize', rng, True, 1.6, (30, 50), 9, 0.0)
+        out, out_label = batches.augment(image, label, 40, 60, 'resize', rng,
+                                         dict(NO_AUGMENTATION, flip=True, scale=1.6, crop=(30, 50)))
         assert out.shape == (30, 50, 3) and out_label.shape == (30, 50)
         np.testing.assert_array_equal(out_label == IGNORE, (out == 0).all(2))
         known = out_label != IGNORE
@@ -72,9 +73,31 @@ def test_augmentation_keeps_label_on_image():
     assert void > 0
 
 
+def test_turns_and_vertical_flips_move_image_and_label_together():
+    """The four turns and the mirror image of an asymmetric 2x2 image; gamma leaves black, white and labels alone."""
+    label = np.array([[0, 1], [2, 3]], np.uint8)
+    image = np.repeat(np.array([0, 60, 120, 255], np.uint8)[label][..., None], 3, 2)
+    seen = set()
+    for seed in range(60):
+        out, out_label = batches.augment(image, label, 2, 2, 'resize', np.random.RandomState(seed),
+                                         dict(NO_AUGMENTATION, flip_vertical=True, rotate=90))
+        np.testing.assert_array_equal(out[:, :, 1], np.array([0, 60, 120, 255])[out_label])
+        seen.add(tuple(out_label.ravel()))
+    assert seen == {(0, 1, 2, 3), (1, 3, 0, 2), (3, 2, 1, 0), (2, 0, 3, 1),  # counterclockwise turns, by hand
+                    (2, 3, 0, 1), (3, 1, 2, 0), (1, 0, 3, 2), (0, 2, 1, 3)}  # of the image upside down
+    greys = set()
+    for seed in range(20):
+        out, out_label = batches.augment(image, label, 2, 2, 'resize', np.random.RandomState(seed),
+                                         dict(NO_AUGMENTATION, gamma=2.0))
+        np.testing.assert_array_equal(out_label, label)
+        assert out[0, 0, 0] == 0 and out[1, 1, 0] == 255
+        greys.add(out[1, 0, 0])
+    assert min(greys) >= 56 and max(greys) <= 175 and len(greys) > 10, '255 (120 / 255) ** 2 = 56, ** 0.5: 175'
+
+
 def test_no_augmentation_changes_nothing():
     image, label = made().load('train', 3)
-    out, out_label = batches.augment(image, label, 9, 13, 'resize', np.random.RandomState(1), **NO_AUGMENTATION)
+    out, out_label = batches.augment(image, label, 9, 13, 'resize', np.random.RandomState(1), NO_AUGMENTATION)
     np.testing.assert_array_equal(out, image)
     np.testing.assert_array_equal(out_label, label)
 

@@ -16,7 +16,7 @@ import metrics
 import networks
 import optimize
 from datasets import tables
-from runtime import run as runs
+from runtime import devices
 from data import IGNORE, UserError
 
 quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
@@ -87,8 +87,8 @@ def test_measures_stay_within_their_range(height, width, num_classes, random):
     assert perfect in (None, 1.0)
 
 
-FLAGS = st.sampled_from(['--height', '--width', '--batch_size', '--learning_rate', '--scale', '--shift', '--crop',
-                         '--flip', '--model', '--dataset', '--recipe', '--input', '--dropout', '--seed', '--steps',
+FLAGS = st.sampled_from(['--height', '--width', '--batch_size', '--learning_rate', '--scale', '--crop',
+                         '--flip', '--model', '--dataset', '--input', '--dropout', '--seed', '--steps',
                          '--patience', '--class_weights', '--jitter', '--vgg16', '--init_from'])
 VALUES = st.sampled_from(['0', '1', '-1', '4', '0.5', 'nan', 'inf', '1e9', 'segnet', 'fcn-basic', 'camvid', 'sample',
                           'lcn', 'raw', 'released', 'none', '', '\u00e9', '9' * 25])
@@ -117,10 +117,12 @@ def test_graphs(model, height, width, batch_size, num_classes, input_norm, is_tr
 # Values that parse; what they ask for together may still be refused.
 FITTING = {'--model': ['segnet-basic', 'bayesian-segnet-basic', 'fcn-basic', 'bilinear-interpolation'],
            '--input': sorted(networks.INPUTS), '--fit': batches.FITS, '--scale': ['1', '1.5', '10'],
-           '--shift': ['0', '3', '10000'], '--jitter': ['0', '0.3', '1'], '--dropout': ['0', '0.5', '0.99'],
-           '--schedule': optimize.SCHEDULES, '--optimizer': ['sgd', 'adam'], '--precision': runs.PRECISIONS,
+           '--rotate': ['90'], '--gamma': ['1', '2'], '--loss': optimize.LOSSES,
+           '--jitter': ['0', '0.3', '1'],
+           '--dropout': ['0', '0.5', '0.99'],
+           '--schedule': optimize.SCHEDULES, '--optimizer': ['sgd', 'adam'], '--precision': devices.PRECISIONS,
            '--learning_rate': ['1e-9', '0.1', '1e9'], '--momentum': ['0', '1'], '--gpus': ['1', '2', '3'],
-           '--weight_decay': ['0', '1'], '--recipe': ['paper-table1', 'paper-benchmark', 'released', 'quick']}
+           '--weight_decay': ['0', '1']}
 SIZES = st.integers(1, 70).map(str)
 
 
@@ -138,7 +140,9 @@ def test_training_graphs(sizes, names, crop, flip, draw):
         args = main.parse_args(flags)
         towers = distribute.towers(None, 'cpu', args.gpus)
         with tf.Graph().as_default():
-            fetches = main.training_graph(args, dataset, np.ones(4), 10, towers)[1]
+            batch = batches.training_batches(dataset, args.height, args.width, args.batch_size, 1,
+                                             dict(batches.NO_AUGMENTATION, crop=args.crop))[1:]
+            fetches = main.training_graph(args, 4, np.ones(4), batch, 10, towers)
     except UserError:
         return
     assert fetches['loss'].dtype == tf.float32 and fetches['loss'].shape.as_list() == []

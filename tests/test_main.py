@@ -453,7 +453,6 @@ def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
 def test_validation_is_due(camvid_folder, tmp_path, monkeypatch):
     """By epochs of 3.5 steps, by steps, and by default at most a tenth of the time."""
     clock = [100.0]
-    monkeypatch.setattr(main.files.os, 'getpid', os.getpid)
     monkeypatch.setattr('runtime.run.time.time', lambda: clock[0])
     dataset = datasets.camvid.read(camvid_folder)
 
@@ -477,7 +476,7 @@ def test_validation_is_due(camvid_folder, tmp_path, monkeypatch):
 
 def test_best_weights_and_patience_by_the_scores(camvid_folder, tmp_path):
     run = run_of(datasets.camvid.read(camvid_folder), str(tmp_path / 'run'), '--patience', '2')
-    empty = {name: None for name in ('G', 'C', 'fwIoU', 'accuracy', 'IoU')}
+    empty = dict.fromkeys(('G', 'C', 'fwIoU', 'accuracy', 'IoU'))
     os.makedirs(run.folder)
     with tf.Graph().as_default(), run.open_log():
         improved = [run.log_scores(step, dict(empty, mIoU=mean)) for step, mean in ((1, .3), (2, .2), (3, .4), (4, .4))]
@@ -502,4 +501,5 @@ def test_best_weights_are_kept_where_validation_falls(camvid_folder, tmp_path, m
 
     monkeypatch.setattr(evaluate, 'score_split', falling)
     output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '7')
-    assert files.checkpoint(output, 'best').endswith('model-4') and files.checkpoint(output, 'last').endswith('model-7')
+    assert files.checkpoint(output, 'best').endswith('model-4')
+    assert files.checkpoint(output, 'last').endswith('model-7')

@@ -13,7 +13,7 @@ from test_segnet import SEGNET, conv_reference
 import evaluate
 import main
 import networks
-from runtime import run as runs
+from runtime import files
 from runtime import weights
 from data import UserError
 
@@ -264,12 +264,12 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
 
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, capsys):
-    """A small folder that scores as the run did: kernels of float16, the training split's statistics, no paths."""
+    """A small folder that scores as the run did: kernels in 8 bits, the training split's statistics, no paths."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--dataset', 'camvid', '--steps', '2', '--learning_rate', '0.01')
-    config = runs.read_config(run)
+    config = files.read_config(run)
     config['starts'][0]['command'] = "python main.py --data_dir '/home/a b/CamVid' --model x"
-    runs.write_json(os.path.join(run, 'config.json'), config)
+    files.write_json(os.path.join(run, 'config.json'), config)
     scores = evaluate.evaluate(evaluate.parse_args([run, '--publish', published, '--bf_images', '0']))['val']
     again = evaluate.evaluate(evaluate.parse_args([published, '--data_dir', camvid_folder, '--bn', 'moving',
                                                    '--bf_images', '0']))['val']
@@ -281,6 +281,39 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     assert '"python main.py --data_dir DIR --model x"' in text
     assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text
     with np.load(os.path.join(published, 'weights.npz')) as file:
-        assert file['conv1/weights'].dtype == np.float16 and file['conv1_bn/moving_variance'].dtype == np.float32
+        assert file['conv1/weights'].dtype == np.int8 and file['conv1_bn/moving_variance'].dtype == np.float32
     with pytest.raises(UserError, match='--publish .*must not exist yet'):
         evaluate.parse_args([run, '--publish', published])
+
+
+def test_classes_are_matched_by_name(graph, capsys):
+    """The same classes in another order are permuted; a new class stays as initialized; encoders are not touched."""
+    values = {'conv_classifier/weights': np.arange(6.0).reshape(1, 1, 2, 3), 'conv_classifier/biases': np.arange(3.0),
+              'conv2/weights': np.arange(9.0).reshape(1, 1, 3, 3)}
+    loaded = weights.match_classes(weights.Weights(values, 1, 'x', ['sky', 'road', 'car']), ['car', 'bus', 'sky'])
+    assert 'taken over by name: car, sky; new, as initialized: bus' in capsys.readouterr().out
+    nan = np.nan
+    np.testing.assert_array_equal(loaded.values['conv_classifier/weights'][0, 0], [[2, nan, 0], [5, nan, 3]])
+    np.testing.assert_array_equal(loaded.values['conv_classifier/biases'], [2, nan, 0])
+    np.testing.assert_array_equal(loaded.values['conv2/weights'], values['conv2/weights'])
+    variable = tf.get_variable('biases', initializer=[7.0, 8.0, 9.0])
+    with tf.Session() as sess:
+        weights.load_into(sess, [(variable, loaded.values['conv_classifier/biases'])])
+        assert sess.run(variable).tolist() == [2, 8, 0]
+
+
+def test_published_kernels_in_8_bits(graph, tmp_path, monkeypatch):
+    """Each output map has a step of its own: the error is at most half of it, whatever the other maps hold."""
+    monkeypatch.setattr(weights.files, 'publish_config', lambda *_: None)
+    kernel = np.random.RandomState(2).normal(size=(3, 3, 5, 4)) * [1e-3, 1, 50, 0]
+    with tf.variable_scope('net'):
+        variables = [tf.get_variable('conv/weights', initializer=kernel.astype(np.float32)),
+                     tf.get_variable('conv/biases', initializer=[0.1, 0.2])]
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        weights.publish(str(tmp_path / 'out'), 'run', sess, variables, 3)
+    values = weights.npz(str(tmp_path / 'out' / 'weights.npz')).values
+    assert set(values) == {'conv/weights', 'conv/biases'}
+    np.testing.assert_array_equal(values['conv/biases'], np.float32([0.1, 0.2]))
+    error = abs(values['conv/weights'] - kernel).max((0, 1, 2))
+    assert (error <= abs(kernel).max((0, 1, 2)) / 127 * 0.501 + 1e-12).all() and error[1] > 1e-4
