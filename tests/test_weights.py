@@ -73,7 +73,7 @@ def test_vgg16_bad_files(tmp_path):
         del file['block5_conv2']
     with pytest.raises(UserError, match='vgg.h5: not Keras'):
         weights.vgg16(path)
-    with pytest.raises(UserError, match='--vgg16: its weights want --input raw'):
+    with pytest.raises(UserError, match="--vgg16: VGG16's weights need --input raw"):
         main.parse_args(['--vgg16', path, '--model', 'segnet-basic'])
     with pytest.raises(UserError, match='give one of them'):
         main.parse_args(['--vgg16', path, '--init_from', path])
