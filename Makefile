@@ -1,4 +1,4 @@
-# make run | test | test-tf1 | test-slow | fuzz | lint     Everything they need is installed into .venv (or .venv-tf1).
+# make run | test | test-tf1 | test-slow | fuzz | lint     Installs what it needs into .venv or .venv-tf1.
 PYTHON ?= python3
 PYTHON37 ?= $(shell command -v python3.7 >/dev/null 2>&1 && python3.7 -c '' 2>/dev/null && echo python3.7 || \
 	ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.7.*/bin/python 2>/dev/null | tail -n 1)
@@ -12,7 +12,7 @@ test: .venv/ready-dev lint
 test-slow: .venv/ready-dev
 	.venv/bin/python -m pytest -q -m slow
 
-# 100,000 made-up inputs for each pure function, 333 graphs of networks and 333 of training with any flags.
+# 100,000 random inputs for each pure function, 333 graphs of networks and 333 training graphs with random flags.
 fuzz: .venv/ready-dev
 	FUZZ=100000 .venv/bin/python -m pytest -q tests/test_fuzz.py tests/test_data.py -k 'fuzz or rle'
 
@@ -27,7 +27,7 @@ else
 	.venv-tf1/bin/python -m pytest -q -m 'not slow' -p no:cacheprovider
 endif
 
-# TensorFlow with CUDA's libraries where there is an NVIDIA GPU.
+# With an NVIDIA GPU TensorFlow comes with the CUDA libraries.
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	if [ -e /proc/driver/nvidia/version ]; then sed 's/^tensorflow==/tensorflow[and-cuda]==/' requirements.txt; \
