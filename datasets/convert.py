@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -111,9 +112,11 @@ def read_json(source, keys, left_out):
 def read_coco(source, root, left_out):
     """COCO JSON -> (class names in the order of the files, examples)."""
     images = images_by_name(root)
-    classes, examples = [], {}
+    classes = []
+    examples = {}
     for path, content in read_json(source, ('images', 'annotations', 'categories'), left_out):
-        names, by_id = {}, {}
+        names = {}
+        by_id = {}
         for i, category in enumerate(content['categories'], 1):
             with naming('%s: category %d' % (path, i)):
                 names[category['id']] = category['name']
@@ -176,7 +179,9 @@ def yolo_names(source):
 def read_yolo(source, root, left_out):
     """Images, each with a text file in labels/ instead of images/ or beside the image -> (class names, examples)."""
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
-    names, examples, known = yolo_names(source), [], set()
+    names = yolo_names(source)
+    examples = []
+    known = set()
     for _, image in files.files_below(source, data.IMAGE_FILES):
         head, images, tail = (os.sep + os.path.relpath(image, source)).rpartition(os.sep + 'images' + os.sep)
         path = os.path.join(source, (head + images.replace('images', 'labels') + tail).lstrip(os.sep))
@@ -299,6 +304,8 @@ def main(argv=None):
     except (UserError, OSError) as error:
         print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 
