@@ -19,7 +19,8 @@ import cv2  # noqa: E402  (reads the limit above when it is imported)
 import numpy as np  # noqa: E402
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
 
-Image.MAX_IMAGE_PIXELS = None  # open_image compares with its own limit
+Image.init()  # registers all formats
+Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
 warnings.filterwarnings('ignore', module='PIL')  # damaged EXIF data and the like, which change no pixel
 
 IGNORE = 255            # the label of void pixels, in every data set, behind its reader
@@ -27,7 +28,7 @@ CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are 
 MAX_FIELD = 1 << 25     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
-FORMATS = ('PNG', 'JPEG', 'MPO', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names
+FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names
 
 Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
                                  'class_ids depth', defaults=(None, None, None))
@@ -74,7 +75,7 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
         return mask if order == 'rows' else mask.T
     if not re.match(r'\A *[0-9]{1,18}( +[0-9]{1,18})* *\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
-        raise UserError('RLE token %r is not a whole number' % bad[:40])
+        raise UserError('RLE token %r is not a whole number; a mask without pixels is an empty text' % bad[:40])
     numbers = np.array(rle.split(), np.int64)
     if len(numbers) % 2:
         raise UserError('RLE has %d numbers; they come in pairs, start and length' % len(numbers))

@@ -38,8 +38,8 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     elif os.path.exists(os.path.join(data_dir, 'classes.csv')):
         classes, images, label, examples = _own(data_dir, rle_order)
     else:
-        raise UserError('--data_dir %s: holds no classes.csv (beside %s), no labelmap.txt of CVAT and no '
-                        'train/_classes.csv of Roboflow' % (data_dir, LAYOUT))
+        raise UserError('--data_dir %s: has neither classes.csv (%s) nor labelmap.txt (CVAT) nor '
+                        'train/_classes.csv (Roboflow)' % (data_dir, LAYOUT))
     depth = depth or measured_depth([images[name] for name in examples['train']])
 
     def load(split, i):
@@ -72,6 +72,8 @@ def _own(data_dir, rle_order):
         places[''] = 1
     cells = tables.read_cells(table, places, images)
     order = rle_order or tables.rle_order(table)
+    if not rle_order:
+        data.note('%s: runs are read along the %s; --rle_order gives another order' % (table, order))
     return classes, images, lambda name, image: tables.cells_label(table, name, image, cells[name], order), examples
 
 
