@@ -5,6 +5,8 @@
 import concurrent.futures
 import os
 
+import numpy as np
+
 import data
 from data import UserError
 from datasets import camvid, folder, sample, sartorius, sunrgbd, voc2012
@@ -13,6 +15,7 @@ READERS = {'camvid': camvid.read, 'folder': folder.read, 'sample': sample.read, 
            'sunrgbd': sunrgbd.read, 'voc2012': voc2012.read}
 CLASS_NAMES = {'sample': sartorius.CELLS, 'sartorius': sartorius.CELLS, 'camvid': list(camvid.CLASSES),
                'voc2012': voc2012.CLASSES, 'sunrgbd': sunrgbd.CLASSES}  # classes.csv names those of `folder`
+ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 
 def names():
@@ -48,7 +51,10 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 
 
 def preload(dataset, splits):
-    """Reads and checks every example of `splits` once -> the same data set, served from memory."""
+    """Reads and checks every example of `splits` once -> the same data set, served from memory.
+
+    Prints the classes without a training pixel.
+    """
     jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
 
     def load(job):
@@ -57,12 +63,17 @@ def preload(dataset, splits):
         return job, image, label
 
     cache = {}
+    pixels = np.zeros(256, np.int64)
     size = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
         for job, image, label in pool.map(load, jobs):
             size += image.nbytes + label.nbytes
+            pixels += np.bincount(label.ravel(), minlength=256) if job[0] == 'train' else 0
             if size <= data.CACHE_BYTES:
                 cache[job] = image, label
+    absent = [name for name, count in zip(dataset.class_names, pixels) if not count]
+    if absent and 'train' in splits:
+        data.note(ABSENT % ', '.join(absent))
     return dataset._replace(load=lambda split, i: cache.get((split, i)) or dataset.load(split, i))
 
 

@@ -1,72 +1,124 @@
-"""Checks a data set: python -m datasets NAME --data_dir DIR, with --download after fetching it."""
-import argparse
+"""Checks a data set before training: python -m datasets NAME --data_dir DIR, with --download after fetching it."""
 import collections
-import os
-import signal
 import sys
 
 import numpy as np
+import tabulate
 
 import data
 import datasets
 from data import UserError
 from datasets import download
+from runtime import cli
+
+FEW = 5  # images of a class: fewer are told of
+CONTRAST = 4  # largest number of pixels of an image over the smallest: more are told of
+
+# counts: int64 [images, num_classes + 1], pixels of each class, void last.
+# sizes: [(height, width)] of the images. names: of the images.
+Split = collections.namedtuple('Split', 'counts sizes names')
+
+
+def read_split(dataset, split: str):
+    """Reads every example of a split -> (Split of the intact ones, [a line for each fault])."""
+    counts, sizes, names, faults = [], [], [], []
+    for i, name in enumerate(dataset.examples[split]):
+        try:
+            image, label = dataset.load(split, i)
+            data.check_example(image, label, len(dataset.class_names), name)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        counts.append(data.label_counts(label, len(dataset.class_names)))
+        sizes.append(label.shape)
+        names.append(name)
+    counts = np.array(counts, np.int64).reshape(-1, len(dataset.class_names) + 1)
+    return Split(counts, sizes, names), faults
+
+
+def class_table(class_names, split):
+    """Pixels, share, images and both kinds of median frequency weights of each class of a split, as text."""
+    pixels = split.counts.sum(0)
+    areas = split.counts.sum(1, keepdims=True)
+    present = ((split.counts > 0) * areas).sum(0)
+    columns = [data.median_frequency_weights(pixels, present, void) for void in (False, True)]
+    rows = [[name, pixels[i], '%.2f%%' % (100.0 * pixels[i] / pixels.sum()), (split.counts[:, i] > 0).sum()]
+            + ['%.4f' % weights[i] for weights in columns if i < len(class_names)]
+            for i, name in enumerate(list(class_names) + ['void'])]
+    return tabulate.tabulate(rows, ['class', 'pixels', 'share', 'images', 'median', 'median-void'],
+                             colalign=['left'] + ['right'] * 5, disable_numparse=True)
+
+
+def advice(dataset, name: str, split):
+    """Yields a line for each thing that often makes training fail: rare classes, uniform labels, unequal sizes."""
+    if name == 'train':
+        images = (split.counts[:, :-1] > 0).sum(0)
+        absent = [one for one, count in zip(dataset.class_names, images) if not count]
+        rare = ['%s (%d)' % (one, count) for one, count in zip(dataset.class_names, images) if 0 < count < FEW]
+        if absent:
+            yield datasets.ABSENT % ', '.join(absent)
+        if rare:
+            yield 'classes in fewer than %d training images: %s' % (FEW, ', '.join(rare))
+    uniform = np.flatnonzero((split.counts > 0).sum(1) == 1)
+    if len(uniform):
+        i = uniform[0]
+        class_name = (list(dataset.class_names) + ['void'])[split.counts[i].argmax()]
+        yield '%d of %d labels of %s hold a single id, as %s (%s)' % (len(uniform), len(split.names), name,
+                                                                      split.names[i], class_name)
+    areas = split.counts.sum(1)
+    small, large = areas.argmin(), areas.argmax()
+    if areas[large] > CONTRAST * areas[small]:
+        yield 'images of %s differ in size, from %dx%d (%s) to %dx%d (%s)' % (
+            (name,) + split.sizes[small] + (split.names[small],) + split.sizes[large] + (split.names[large],))
+    factors = dataset.size / np.array(split.sizes, float)
+    resized = (factors != 1).any(1)
+    if resized.any():
+        yield ('%d of %d images of %s are resized to %dx%d, unless --height, --width or --fit crop say otherwise: '
+               'heights by %.2f to %.2f, widths by %.2f to %.2f'
+               % ((resized.sum(), len(split.names), name) + tuple(dataset.size)
+                  + (factors[:, 0].min(), factors[:, 0].max(), factors[:, 1].min(), factors[:, 1].max())))
 
 
 def check(dataset):
-    """Reads every example; prints counts, sizes, class shares and weights; returns the faults, a line each."""
+    """Reads every example and prints sizes, classes and notes of each split; returns the faults, a line each."""
     faults = []
-    for split, names in dataset.examples.items():
-        sizes, num_classes = collections.Counter(), len(dataset.class_names)
-        pixels, present = np.zeros((2, num_classes + 1), np.int64)
-        for i, name in enumerate(names):
-            try:
-                image, label = dataset.load(split, i)
-                data.check_example(image, label, num_classes, name)
-            except UserError as error:
-                faults.append(str(error))
-                continue
-            sizes[label.shape] += 1
-            counts = data.label_counts(label, num_classes)
-            pixels, present = pixels + counts, present + (counts > 0) * label.size
-        print('%s %s: %d examples; sizes %s' % (dataset.name, split, len(names), ', '.join(
+    for name in dataset.examples:
+        split, found = read_split(dataset, name)
+        faults += found
+        sizes = collections.Counter(split.sizes)
+        print('%s %s: %d examples; sizes %s' % (dataset.name, name, len(dataset.examples[name]), ', '.join(
             '%dx%d (%d)' % (size + (count,)) for size, count in sizes.most_common(5))
             + (' and %d more' % (len(sizes) - 5) if len(sizes) > 5 else '')))
-        if not pixels[:-1].any():
-            continue
-        weights = [data.median_frequency_weights(pixels, present, void) for void in (False, True)]
-        print('%-16s %12s %7s %9s %12s' % ('class', 'pixels', 'share', 'median', 'median-void'))
-        for i, name in enumerate(list(dataset.class_names) + ['void']):
-            print('%-16s %12d %6.2f%%' % (name, pixels[i], 100.0 * pixels[i] / pixels.sum())
-                  + (' %9.4f %12.4f' % (weights[0][i], weights[1][i]) if i < num_classes else ''))
+        if split.counts[:, :-1].any():
+            print(class_table(dataset.class_names, split))
+        for line in advice(dataset, name, split) if split.names else ():
+            print('note: ' + line)
     return faults
 
 
-def main(argv=None):
-    """`python -m datasets NAME --data_dir DIR`: checks a data set; exit status 2 where something is wrong."""
-    parser = argparse.ArgumentParser(description='Checks a data set: counts, sizes, class shares, class weights, and '
-                                                 'what is wrong with which file.')
+def parse_args(argv=None):
+    parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
+                        'weights, what may make training fail, and what is wrong with which file.')
     parser.add_argument('name', choices=datasets.names(), help='the data set')
     parser.add_argument('--data_dir', help='its folder; sample needs none')
     parser.add_argument('--download', action='store_true',
                         help='first fetch it into --data_dir (camvid, voc2012; for the others: says how to get it)')
-    args = parser.parse_args(argv)
-    try:
-        if args.download:
-            download.download(args.name, args.data_dir)
-        faults = check(datasets.open(args.name, args.data_dir))
-        sys.stdout.flush()
-    except UserError as error:
-        faults = [str(error)]
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        faults = ['%s: %s' % (error.filename or args.data_dir, error.strerror or error)]
+    parser.add_argument('--rle_order', choices=('rows', 'columns'), help='how runs of a labels.csv count pixels')
+    parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Checks the data set of the command line; prints a line for each fault and returns the exit status."""
+    args = parse_args(argv)
+    if args.download:
+        download.download(args.name, args.data_dir)
+    faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth))
+    sys.stdout.flush()  # before the faults
     for fault in faults:
         print('error: ' + ' '.join(fault.split()), file=sys.stderr)
     return 2 if faults else 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    cli.main(lambda: sys.exit(main()), '--height and --width')

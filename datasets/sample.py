@@ -5,6 +5,7 @@ Reads no file and knows no TensorFlow; shapes use integers only, so that `train.
 """
 import collections
 import os
+import sys
 import zlib
 
 import cv2
@@ -185,5 +186,8 @@ def read(data_dir=None):
 
 
 if __name__ == '__main__':
+    if os.path.exists('train.csv'):
+        print('error: train.csv: exists already; start this command in another folder', file=sys.stderr)
+        sys.exit(2)
     write_csv('train.csv')
     print('train.csv: %d images from seed %d' % (NUM_IMAGES, SEED))

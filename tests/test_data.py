@@ -454,13 +454,35 @@ def test_real_camvid_frames_agree_with_the_released_labels():
 def test_check_names_every_fault(camvid_folder, capsys):
     """`python -m datasets`: counts and weights of what is whole, and each faulty file, not the first only."""
     assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 0
-    assert 'camvid train: 7 examples; sizes 45x61 (7)' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'camvid train: 7 examples; sizes 45x61 (7)' in out
+    assert '7 of 7 images of train are resized to 360x480' in out and 'heights by 8.00 to 8.00, widths by 7.87' in out
     cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), np.full((45, 61), 77, np.uint8))
     os.truncate(os.path.join(camvid_folder, 'val', 'val_01.png'), 99)
     assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 2
     error = capsys.readouterr().err
     assert 'train_03.png: class id 77' in error and 'val_01.png: the PNG is truncated' in error
     assert len(error.strip().splitlines()) == 2
+
+
+def test_check_tells_before_training(tmp_path, capsys):
+    """Absent and rare classes, labels of one id, unequal sizes; main.py's own line comes from preload."""
+    folder = write_folder(str(tmp_path))  # cat in five images, dog in five
+    cv2.imwrite(os.path.join(folder, 'images', 'im5.png'), np.zeros((30, 60, 3), np.uint8))
+    cv2.imwrite(os.path.join(folder, 'labels', 'im5.png'), np.zeros((30, 60), np.uint8))
+    for name, numbers in (('train', (0, 2, 4, 6, 8, 5)), ('val', (1, 3))):
+        with open(os.path.join(folder, name + '.txt'), 'w') as f:
+            f.write('\n'.join('im%d' % i for i in numbers))
+    dataset = datasets.folder.read(folder)
+    datasets.preload(dataset, ('train', 'val'))
+    assert 'note: classes without a training pixel: dog;' in capsys.readouterr().err
+    assert datasets.__main__.main(['folder', '--data_dir', folder]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
+    assert len(notes) == 5 and 'classes without a training pixel: dog;' in notes[0]
+    assert notes[1] == 'note: 1 of 6 labels of train hold a single id, as im5 (ground)'
+    assert notes[2] == 'note: images of train differ in size, from 12x16 (im0) to 30x60 (im5)'
+    assert '5 of 6 images of train are resized to 12x16' in notes[3] and 'heights by 0.40 to 1.00' in notes[3]
+    assert '2 of 2 images of val are resized' in notes[4]
 
 
 def test_camvid_void_and_order(tmp_path):

@@ -1,5 +1,7 @@
 """The bundled cells: reproducible, well-formed, and no gift: local brightness and contrast do not give them away."""
 import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -27,6 +29,15 @@ def test_csv_is_what_the_seed_gives(tmp_path):
     assert open(path, 'rb').read() == open(CSV, 'rb').read()
     sample.write_csv(path, seed=sample.SEED + 1)
     assert open(path, 'rb').read() != open(CSV, 'rb').read()
+
+
+def test_an_existing_train_csv_is_kept(tmp_path):
+    """As when the command is started in the folder of Kaggle's data set."""
+    (tmp_path / 'train.csv').write_text('mine')
+    done = subprocess.run([sys.executable, '-m', 'datasets.sample'], cwd=str(tmp_path), stderr=subprocess.PIPE,
+                          env=dict(os.environ, PYTHONPATH=ROOT))
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(b'error: train.csv: exists')
+    assert (tmp_path / 'train.csv').read_text() == 'mine'
 
 
 def test_cells_do_not_overlap_and_are_of_some_size():
