@@ -94,6 +94,13 @@ def sampled(flags, images, num_classes, samples, reuse):
     return mean, tf.reduce_mean(variance, -1)
 
 
+def class_ids(probabilities, size):
+    """Resizes probabilities [batch, h, w, num_classes] bilinearly to size = (height, width) and takes the argmax, uint8."""
+    if isinstance(size, tf.Tensor) or probabilities.shape.as_list()[1:3] != list(size):
+        probabilities = tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
+    return tf.cast(tf.argmax(probabilities, -1), tf.uint8)
+
+
 def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
     """Predicts the class of each pixel: softmax, resize to the wanted size, argmax.
 
@@ -118,9 +125,7 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
 
     def at_own_size(item):
         one, size = item
-        one = tf.image.resize_bilinear(one[None], size, half_pixel_centers=True)[0]
-        ids = tf.cast(tf.argmax(one, -1), tf.uint8)
-        return tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
+        return tf.pad(class_ids(one[None], size)[0], [[0, height - size[0]], [0, width - size[1]]])
 
     predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.uint8, parallel_iterations=1)
     return predictions, probabilities, variance
