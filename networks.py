@@ -94,8 +94,8 @@ def sampled(flags, images, num_classes, samples, reuse):
     return mean, tf.reduce_mean(variance, -1)
 
 
-def class_ids(probabilities, size):
-    """Resizes probabilities [batch, h, w, num_classes] bilinearly to size = (height, width) and takes the argmax, uint8."""
+def argmax_at(probabilities, size):
+    """Argmax, uint8 [batch, height, width], of probabilities resized bilinearly to size = (height, width)."""
     if isinstance(size, tf.Tensor) or probabilities.shape.as_list()[1:3] != list(size):
         probabilities = tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
     return tf.cast(tf.argmax(probabilities, -1), tf.uint8)
@@ -125,7 +125,7 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
 
     def at_own_size(item):
         one, size = item
-        return tf.pad(class_ids(one[None], size)[0], [[0, height - size[0]], [0, width - size[1]]])
+        return tf.pad(argmax_at(one[None], size)[0], [[0, height - size[0]], [0, width - size[1]]])
 
     predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.uint8, parallel_iterations=1)
     return predictions, probabilities, variance

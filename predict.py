@@ -22,8 +22,8 @@ from runtime import cli
 import data
 from runtime import devices
 import evaluate
+from runtime import export
 from runtime import inference
-import networks
 from runtime import files
 from runtime import plots
 from runtime import results
@@ -68,14 +68,19 @@ def parse_args(argv=None):
                         help="also write submission.csv in Sartorius' form: a row a cell, connected pixels of one type")
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best by validation, or the newest')
-    parser.add_argument('--export', metavar='DIR', help='write a TensorFlow SavedModel: uint8 images of any size in, '
-                        'ids and probabilities out')
+    parser.add_argument('--export', type=export.path, metavar='FILE.tflite|FILE.onnx|DIR', help='write the network as '
+                        'a TFLite or ONNX file, or a TensorFlow SavedModel: uint8 images in, ids and probabilities out')
+    parser.add_argument('--export_size', nargs=2, metavar=('free|HEIGHT', 'WIDTH'), help='size of the images for '
+                        '--export (default: free, any size, for DIR; the size of training for a file)')
     devices.add_precision_flag(parser)
     devices.add_flags(parser)
     args = parser.parse_intermixed_args(inference.spread(sys.argv[1:] if argv is None else argv))
     args.tile = inference.tile(args.tile)
+    args.export_size = export.image_size(args.export_size)
     if not (args.inputs or args.export or args.camera is not None):
-        raise UserError('nothing to label: give images, folders or videos, --camera, or --export DIR')
+        raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
+    if args.export_size and not args.export:
+        raise UserError('--export_size: needs --export FILE.tflite, FILE.onnx or DIR')
     return args
 
 
@@ -158,36 +163,6 @@ def is_video(job: Job) -> bool:
 def submission_name(args) -> str:
     """File name of the submission, one a shard."""
     return 'submission-%d-of-%d.csv' % args.shard if args.shard else 'submission.csv'
-
-
-# ---------------------------------------------------------------- export
-
-def export(args, flags, class_names, loaded):
-    """Writes a SavedModel: 'images' uint8 [batch, h, w, 3] -> 'ids' uint8 [batch, h, w], 'probabilities' float32.
-
-    Its weights are constants, with batch norm folded in.
-    """
-    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
-        images = tf.placeholder(tf.uint8, [None, None, None, 3], 'images')
-        shape, seen = tf.shape(images), tf.cast(images, tf.float32)
-        if flags['fit'] == 'resize':
-            size = [flags['height'], flags['width']]
-            shrinks = tf.less(flags['height'] * flags['width'], shape[1] * shape[2])
-            seen = tf.cond(shrinks, lambda: tf.image.resize_area(seen, size),
-                           lambda: tf.image.resize_bilinear(seen, size, half_pixel_centers=True))
-            seen = tf.round(tf.ensure_shape(seen, [None] + size + [3]))
-        sizes = tf.tile(shape[None, 1:3], [shape[0], 1])
-        flags = dict(flags, precision='float32')
-        ids, probabilities, _ = networks.prediction_graph(flags, seen, len(class_names), sizes)
-        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-        weights.load_into(sess, weights.match_all_variables(loaded, variables, args.run))
-        outputs = [tf.identity(ids, 'ids'), tf.identity(probabilities, 'probabilities')]
-        frozen = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, [out.op.name for out in outputs])
-    with tf.Graph().as_default(), tf.Session() as sess:
-        tf.import_graph_def(frozen, name='')
-        tensors = {name: sess.graph.get_tensor_by_name(name + ':0') for name in ('images', 'ids', 'probabilities')}
-        tf.saved_model.simple_save(sess, args.export, {'images': tensors.pop('images')}, tensors)
-    files.write_json(os.path.join(args.export, 'classes.json'), {'class_names': class_names})
 
 
 # ---------------------------------------------------------------- labelling
@@ -304,10 +279,8 @@ def predict(args) -> int:
     loaded = weights.load(args.run, args.checkpoint)
     samples = evaluate.samples_of(args.samples, flags)
     if args.export:
-        if os.path.isdir(args.export) and os.listdir(args.export):
-            raise UserError('--export %s: holds files already; name a new folder' % args.export)
-        export(args, flags, class_names, loaded)
-        print('%s: SavedModel of %s, %s' % (args.export, args.run, loaded.description))
+        export.export(args.export, args.run, config, loaded, args.export_size)
+        print('%s: %s, %s' % (args.export, args.run, loaded.description))
     jobs = plan(args, results.suffixes(args, samples, results.class_ids(config)))
     if not jobs:
         return 0

@@ -5,6 +5,7 @@ Each export takes 'images' uint8 RGB [batch, height, width, 3] and returns 'ids'
 'probabilities' float32 [batch, H, W, num_classes], where H x W is the input size of the network.
 """
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -17,67 +18,90 @@ import data
 import networks
 import utils
 from data import UserError
-from runtime import quiet, weights
+from runtime import cli, devices, quiet, results, weights
 
 OUTPUTS = ('ids', 'probabilities')
 CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive behind a TFLite model; ONNX: key 'classes'
 
 
-def check_path(path):
-    """Format that `path` asks for: '.tflite', '.onnx' or '' (SavedModel); UserError if it cannot be written."""
-    ending = os.path.splitext(path.rstrip(os.sep))[1].lower()
+def path(text: str) -> str:
+    """Type of --export: NAME.tflite, NAME.onnx, or a folder; refuses other endings and existing files."""
+    ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
         raise UserError('--export %s: unknown ending %s; use NAME.tflite, NAME.onnx, or a folder without an ending '
-                        'for a SavedModel' % (path, ending))
+                        'for a SavedModel' % (text, ending))
+    if ending == '.tflite' and tf.__version__.startswith('1.'):  # its converter aborts
+        raise UserError('--export %s: needs TensorFlow 2; use a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):
-        raise UserError('--export %s: needs tf2onnx; pip install -r requirements-export.txt' % path)
-    if os.path.exists(path) and not (os.path.isdir(path) and not ending and not os.listdir(path)):
-        raise UserError('--export %s: exists already; remove it or use another name' % path)
-    return ending
+        raise UserError('--export %s: needs tf2onnx; pip install -r requirements-export.txt' % text)
+    if os.path.exists(text) and not (os.path.isdir(text) and not ending and not os.listdir(text)):
+        raise UserError('--export %s: exists already; remove it or use another name' % text)
+    return text
 
 
-def export(path, run, config, loaded, size=None):
+def format_of(path: str) -> str:
+    """'.tflite', '.onnx', or '' for a SavedModel."""
+    return os.path.splitext(path.rstrip(os.sep))[1].lower()
+
+
+def image_size(words):
+    """Values of --export_size -> None, 'free' or (height, width); UserError for anything else."""
+    if words is None or words == ['free', 'free']:
+        return words and 'free'
+    if not all(word.isdigit() and 1 <= int(word) <= cli.MAX_SIDE for word in words):
+        raise UserError('--export_size %s: must be free, or HEIGHT WIDTH of 1 to %d pixels'
+                        % (' '.join(words), cli.MAX_SIDE))
+    return int(words[0]), int(words[1])
+
+
+def export(path: str, run: str, config: dict, loaded, size=None):
     """Writes the run's network to `path`, completely or not at all.
 
     Args:
-      path: NAME.tflite, NAME.onnx, or a folder for a SavedModel.
       run: folder of the run, named in errors.
       config: the run's config.json.
-      loaded: weights as `weights.load` returns them.
-      size: (height, width) of the images, 'free' for any size; None for 'free' in a SavedModel, for the size of
-        training in a file.
+      loaded: `weights.Weights`.
+      size: (height, width) of the images, or 'free' for any size. Default: 'free' for a SavedModel, the size of
+        training for a file.
     """
-    ending = check_path(path)
+    ending = format_of(path)
     flags = config['flags']
     if size is None and ending:
         size = flags['height'], flags['width']
     shape = (1 if ending else None,) + ((None, None) if size in (None, 'free') else tuple(size)) + (3,)
-    with tf.Graph().as_default(), tf.Session() as sess:
-        export_graph(flags, len(config['class_names']), shape)
-        weights.load_into(sess, weights.match_all_variables(loaded, tf.global_variables(), run))
-        graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, OUTPUTS)
-    classes = json.dumps({'class_names': config['class_names'], 'colors': config['colors']})
+    ids = results.class_ids(config)
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
+        export_graph(flags, ids, shape)
+        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+        weights.load_into(sess, weights.match_all_variables(loaded, variables, run))
+        graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
+    classes = json.dumps({'class_names': config['class_names'], 'class_ids': ids.tolist(), 'colors': config['colors']})
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.export-', dir=parent) as temporary:
         saved_model = os.path.join(temporary, 'saved_model')
         write_saved_model(saved_model, graph_def, classes)
-        if ending:
-            file = os.path.join(temporary, 'file')
-            (write_tflite if ending == '.tflite' else write_onnx)(file, saved_model, graph_def, classes)
-        os.replace(file if ending else saved_model, path)
+        if ending == '.tflite':
+            write_tflite(path, saved_model, classes)
+        elif ending == '.onnx':
+            write_onnx(path, graph_def, classes)
+        else:
+            os.replace(saved_model, path)
 
 
-def export_graph(flags, num_classes, shape):
-    """Builds 'images' of `shape` -> 'ids' and 'probabilities', in float32."""
+def export_graph(flags, class_ids, shape):
+    """Builds 'images' of `shape` -> 'ids' (of `class_ids`, one a class) and 'probabilities', in float32."""
     images = tf.placeholder(tf.uint8, shape, 'images')
     x = tf.cast(images, tf.float32)
     if flags['fit'] == 'resize':
         x = resize(x, flags['height'], flags['width'])
     with utils.portable_pooling():
-        logits = networks.build(flags['model'], x, num_classes, False, flags['input'])
+        logits = networks.build(flags['model'], x, len(class_ids), False, flags['input'])
     probabilities = tf.nn.softmax(logits, name='probabilities')
-    tf.identity(networks.class_ids(probabilities, utils.height_width(images)), 'ids')
+    ids = networks.argmax_at(probabilities, utils.height_width(images))
+    if list(class_ids) != list(range(len(class_ids))):
+        ids = tf.gather(class_ids, tf.cast(ids, tf.int32))
+    tf.identity(ids, 'ids')
 
 
 def resize(x, height, width):
@@ -107,7 +131,7 @@ def resize_weights(old, new, shrinks):
 
 def write_saved_model(path, graph_def, classes):
     """Writes the frozen graph as a SavedModel with the classes beside it."""
-    with tf.Graph().as_default(), tf.Session() as sess:
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         tf.import_graph_def(graph_def, name='')
         tensors = {name: sess.graph.get_tensor_by_name(name + ':0') for name in OUTPUTS}
         tf.saved_model.simple_save(sess, path, {'images': sess.graph.get_tensor_by_name('images:0')}, tensors)
@@ -115,17 +139,18 @@ def write_saved_model(path, graph_def, classes):
         file.write(classes)
 
 
-def write_tflite(path, saved_model, graph_def, classes):
+def write_tflite(path, saved_model, classes):
     """Converts to TFLite with built-in operations only; the classes follow the model as a zip archive."""
     with quiet.suppress_stderr():
         model = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model).convert()
-    with open(path, 'wb') as file:
-        file.write(model)
-    with zipfile.ZipFile(path, 'a') as archive:  # as in TFLite's own metadata: interpreters ignore what follows
-        archive.writestr(CLASSES, classes)
+    archive = io.BytesIO(model)
+    with zipfile.ZipFile(archive, 'a') as classes_file:  # as in TFLite's own metadata: interpreters ignore the archive
+        classes_file.writestr(CLASSES, classes)
+    with data.atomic_write(path) as part, open(part, 'wb') as file:
+        file.write(archive.getvalue())
 
 
-def write_onnx(path, saved_model, graph_def, classes):
+def write_onnx(path, graph_def, classes):
     """Converts to ONNX by tf2onnx; the classes are in the model's metadata."""
     import tf2onnx  # not among the requirements
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
@@ -134,5 +159,5 @@ def write_onnx(path, saved_model, graph_def, classes):
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],
                                                   tensors_to_rename=names, opset=13)
     model.metadata_props.add(key='classes', value=classes)
-    with open(path, 'wb') as file:
+    with data.atomic_write(path) as part, open(part, 'wb') as file:
         file.write(model.SerializeToString())

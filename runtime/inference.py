@@ -43,10 +43,11 @@ def add_flags(parser):
 
 
 def spread(argv: list) -> list:
-    """Doubles `auto` and `off` behind --tile: argparse wants as many values there as in --tile HEIGHT WIDTH."""
+    """Doubles `auto`, `off` and `free` behind flags of HEIGHT WIDTH, because argparse wants two values there."""
     doubled = []
     for i, word in enumerate(argv):
-        doubled += [word] * (2 if word in ('auto', 'off') and argv[i - 1:i] == ['--tile'] else 1)
+        of_size = argv[max(i - 1, 0):i] in (['--tile'], ['--export_size'])
+        doubled += [word] * (2 if of_size and word in ('auto', 'off', 'free') else 1)
     return doubled
 
 

@@ -212,7 +212,9 @@ def match_all_variables(loaded: Weights, variables, flag: str):
 
 def load_into(sess, assignments):
     """Sets each variable of a list of (variable, array); where the array is NaN the variable keeps its value."""
+    values = {}
     for variable, value in assignments:
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
-        variable.load(value, sess)
+        values[variable.initializer.inputs[1]] = value
+    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load would be a run for each

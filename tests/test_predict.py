@@ -203,31 +203,6 @@ def test_names():
     assert len(set(long)) == 3 and all(len(name.encode()) < 210 for name in long)
 
 
-@pytest.mark.skipif(tf.__version__.startswith('1.'), reason='reloads under TensorFlow 2')
-def test_export_reloads_and_gives_the_same_ids(run, tmp_path):
-    """At the size of the network and at others; in a plain TensorFlow 2 process, by its own loader."""
-    import subprocess
-    import sys
-    exported, images = str(tmp_path / 'saved'), [picture(str(tmp_path / name), *size) for name, size in
-                                                 (('net.png', (23, 31)), ('large.png', (90, 120)))]
-    assert go(run, '--export', exported) == 0
-    assert go(run, *images, '--output', tmp_path / 'out') == 0
-    script = ('import sys, numpy as np, tensorflow as tf, cv2\n'
-              'model = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]\n'
-              'for path in sys.argv[2:]:\n'
-              '    image = cv2.imread(path)[None, :, :, ::-1]\n'
-              '    out = model(images=tf.constant(image))\n'
-              '    assert abs(out["probabilities"].numpy().sum(-1) - 1).max() < 1e-4\n'
-              '    cv2.imwrite(path + "-ids.png", out["ids"].numpy()[0])\n')
-    subprocess.check_call([sys.executable, '-c', script, exported] + images)
-    for path, share in zip(images, (1.0, 0.99)):
-        stem = os.path.splitext(os.path.basename(path))[0]
-        ours = data.read_label(str(tmp_path / 'out' / (stem + '-ids.png')))
-        assert (data.read_label(path + '-ids.png') == ours).mean() >= share
-    with pytest.raises(UserError, match='holds files already'):
-        go(run, '--export', exported)
-
-
 PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name)
               for name in ('camvid-segnet-basic', 'camvid-segnet-basic-240x320')]
 

@@ -1,0 +1,204 @@
+"""Exported files in the programs that read them, against the prediction graph of unportable ops."""
+import importlib.util
+import json
+import os
+import resource
+import signal
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT
+
+import batches
+import networks
+import predict
+import segnet
+from data import UserError
+from runtime import export, files, inference, weights
+
+PUBLISHED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic-240x320')
+needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('tf2onnx', 'onnxruntime'))),
+                                reason='tf2onnx and onnxruntime are not installed (requirements-export.txt)')
+needs_tf2 = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="TensorFlow 1.15's converter to TFLite aborts")
+FORMATS = [pytest.param('saved', id='SavedModel'), pytest.param('a.tflite', id='TFLite', marks=needs_tf2),
+           pytest.param('a.onnx', id='ONNX', marks=needs_onnx)]
+
+
+def blocks(height, width, seed):
+    """uint8 [height, width, 3]: blocks of random colours and noise."""
+    rng = np.random.RandomState(seed)
+    colors = rng.randint(0, 200, (5, 7, 3)).astype(np.uint8)
+    image = cv2.resize(colors, (width, height), interpolation=cv2.INTER_NEAREST)
+    return image + rng.randint(0, 50, image.shape).astype(np.uint8)
+
+
+def random_weights(model):
+    """Weights and batch-norm statistics that are neither 0 nor 1, in the range that keeps activations alive."""
+    rng = np.random.RandomState(5)
+    values = {}
+    with tf.Graph().as_default():
+        networks.build(model, tf.zeros([1, 8, 8, 3]), 11, is_training=False)
+        for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
+            layer, kind = variable.op.name.split('/')[-2:]
+            shape = variable.shape.as_list()
+            value = {'weights': rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1])),
+                     'gamma': rng.uniform(0.7, 1.3, shape),
+                     'moving_variance': rng.uniform(0.5, 1.5, shape)}.get(kind, rng.normal(size=shape) * 0.3)
+            values[layer + '/' + kind] = value.astype(np.float32)
+    return weights.Weights(values, None, 'random', None)
+
+
+IMAGES = [blocks(45, 61, seed) for seed in range(3)]
+
+
+@pytest.fixture(scope='module', params=['segnet', 'segnet-basic'])
+def network(request, tmp_path_factory):
+    """(function that exports a network of 45x61 to a file's name, its ids of IMAGES).
+
+    The networks are SegNet, a sixteenth as wide with random weights, and the published SegNet-Basic.
+    """
+    config, loaded = files.read_config(PUBLISHED), weights.load(PUBLISHED)
+    config['flags'].update(height=45, width=61, precision='float32')
+    folder = tmp_path_factory.mktemp(request.param)
+
+    def exported(name):
+        path = str(folder / name)
+        if not os.path.exists(path):
+            export.export(path, 'test', config, loaded)
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == 'segnet':
+            patch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
+            config['flags'].update(model='segnet', input='raw')
+            loaded = random_weights('segnet')
+        yield exported, expected_ids(config, loaded, IMAGES)
+
+
+def expected_ids(config, loaded, images):
+    """Class numbers by the prediction graph with MaxPoolWithArgmax: what predict.py does."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        predictor = inference.Predictor(sess, config['flags'], 11, inference.Settings())
+        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+        weights.load_into(sess, weights.match_all_variables(loaded, variables, 'test'))
+        return [predictor.predict([image])[0].ids for image in images]
+
+
+def run_exported(path, images):
+    """[(ids, probabilities)] of uint8 images by the program that reads `path`."""
+    if path.endswith('.tflite'):
+        run = tf.lite.Interpreter(path).get_signature_runner()
+        outputs = [run(images=image[None]) for image in images]
+    elif path.endswith('.onnx'):
+        import onnxruntime
+        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        outputs = [dict(zip(export.OUTPUTS, session.run(export.OUTPUTS, {'images': image[None]}))) for image in images]
+    else:
+        with tf.Graph().as_default(), tf.Session() as sess:
+            signature = tf.saved_model.loader.load(sess, ['serve'], path).signature_def['serving_default']
+            names = {name: signature.outputs[name].name for name in export.OUTPUTS}
+            outputs = [sess.run(names, {signature.inputs['images'].name: image[None]}) for image in images]
+    return [(output['ids'][0], output['probabilities'][0]) for output in outputs]
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_exported_network_predicts_the_same_classes(network, name):
+    exported, expected = network
+    assert len(np.unique(expected)) > 3
+    outputs = run_exported(exported(name), IMAGES)
+    assert np.mean([ids == right for (ids, _), right in zip(outputs, expected)]) >= 0.9999
+    for ids, probabilities in outputs:
+        assert ids.dtype == np.uint8 and probabilities.shape == (45, 61, 11)
+        assert (probabilities.argmax(-1) == ids).all() and np.abs(probabilities.sum(-1) - 1).max() < 1e-4
+
+
+@pytest.mark.parametrize('name', FORMATS)
+@pytest.mark.parametrize('size', ['free', (90, 121)])
+def test_images_are_resized_as_predict_does(tmp_path, name, size):
+    """A run of --fit resize: smaller and larger images for any size, larger ones for a fixed size."""
+    config, loaded = files.read_config(PUBLISHED), weights.load(PUBLISHED)
+    config['flags'].update(height=45, width=61, precision='float32')
+    config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
+    images = [blocks(90, 121, 3)] + [blocks(31, 23, 4)] * (size == 'free')
+    export.export(str(tmp_path / name), 'test', config, loaded, size)
+    path = str(tmp_path / name)
+    if size == 'free' and name == 'a.tflite':
+        interpreter = tf.lite.Interpreter(path)
+        for image in images:
+            interpreter.resize_tensor_input(interpreter.get_input_details()[0]['index'], (1,) + image.shape)
+            interpreter.allocate_tensors()
+    expected = expected_ids(config, loaded, images)
+    for (ids, probabilities), right in zip(run_exported(path, images), expected):
+        assert (ids == np.array(config['class_ids'])[right]).mean() > 0.99
+        assert probabilities.shape == (45, 61, 11)
+
+
+@needs_tf2
+def test_tflite_needs_no_operations_beyond_the_built_in_and_holds_the_classes(network):
+    from tensorflow.lite.python import schema_py_generated
+    path = network[0]('a.tflite')
+    model = schema_py_generated.ModelT.InitFromObj(schema_py_generated.Model.GetRootAsModel(open(path, 'rb').read(), 0))
+    assert len(model.operatorCodes) > 10
+    assert not any(code.customCode for code in model.operatorCodes)
+    with zipfile.ZipFile(path) as archive:
+        classes = json.loads(archive.read('classes.json').decode())
+    assert classes['class_names'][3] == 'Road' and classes['colors'][3] == [128, 64, 128]
+    assert classes['class_ids'] == list(range(11))
+
+
+@needs_onnx
+def test_opencv_reads_onnx(network):
+    import onnx
+    exported, expected = network
+    net = cv2.dnn.readNetFromONNX(exported('a.onnx'))
+    net.setInput(IMAGES[0][None])
+    assert (net.forward('ids')[0] == expected[0]).mean() > 0.999
+    metadata = {entry.key: entry.value for entry in onnx.load(exported('a.onnx')).metadata_props}
+    assert json.loads(metadata['classes'])['class_names'][3] == 'Road'
+
+
+@pytest.mark.parametrize('height, width', [(23, 31), (96, 128), (45, 128)])
+def test_resize_equals_opencv(graph, height, width):
+    """Shrinks by area averages, enlarges bilinearly; off by one level at most, where OpenCV rounds its weights."""
+    image = blocks(45, 61, 2)
+    resized = export.resize(tf.constant(image[None].astype(np.float32)), height, width)
+    with tf.Session() as sess:
+        difference = np.abs(sess.run(resized)[0] - batches.resize(image, height, width))
+    assert difference.max() <= 1 and difference.mean() < 0.2
+
+
+def test_refused_paths_and_sizes(tmp_path, monkeypatch):
+    (tmp_path / 'old').mkdir()
+    (tmp_path / 'old' / 'file').write_text('x')
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    for name, message in (('a.pb', 'unknown ending .pb'), ('a.onnx', 'pip install -r requirements-export.txt'),
+                          ('old', 'exists already')):
+        with pytest.raises(UserError, match=message):
+            predict.parse_args([PUBLISHED, '--export', str(tmp_path / name)])
+    for words in (['0', '5'], ['45', 'free'], ['-1', '3']):
+        with pytest.raises(UserError, match='export_size'):
+            predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size'] + words)
+    with pytest.raises(UserError, match='--export_size: needs --export'):
+        predict.parse_args([PUBLISHED, 'image.png', '--export_size', 'free'])
+    args = predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size', '45', '61', 'image.png'])
+    assert args.export_size == (45, 61) and args.inputs == ['image.png']
+    assert predict.parse_args([PUBLISHED, '--export', 'new', '--export_size', 'free']).export_size == 'free'
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_full_disk_leaves_nothing(tmp_path, name):
+    """A limit on the size of files stands in for the disk: one that the SavedModel exceeds."""
+    loaded = weights.load(PUBLISHED)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limit[1]))
+    try:
+        with pytest.raises((OSError, tf.errors.OpError)):
+            export.export(str(tmp_path / name), 'test', files.read_config(PUBLISHED), loaded)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(str(tmp_path)) == []
