@@ -118,17 +118,21 @@ def yolo(folder, names='data.yaml'):
 
 
 def check(folder, expected):
-    """The folder's reader gives the expected labels, and each label is a palette PNG of ids."""
+    """The reader gives the images and the expected labels."""
     dataset = datasets.open('folder', str(folder))
     assert dataset.class_names == ['background', 'zebra', 'ant']
-    examples = [(name, dataset.load(split, i)) for split, names in dataset.examples.items()
+    examples = [(os.path.basename(name), dataset.load(split, i)) for split, names in dataset.examples.items()
                 for i, name in enumerate(names)]
     assert sorted(name for name, _ in examples) == sorted(expected)
     for name, (image, label) in examples:
         assert image.shape == SIZES[name] + (3,)
         assert (label == expected[name]).all(), name
+
+
+def check_palettes(folder, expected):
+    for name, label in expected.items():
         stored = Image.open(str(folder / 'labels' / (name + '.png')))
-        assert stored.mode == 'P' and (np.array(stored) == expected[name]).all()
+        assert stored.mode == 'P' and (np.array(stored) == label).all()
 
 
 @pytest.mark.parametrize('form', ['polygons', 'RLE', 'compressed RLE'])
@@ -146,6 +150,7 @@ def test_coco(tmp_path, masks, expected, form, capsys):
     coco(tmp_path / 'in', segmentation)
     assert convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
     check(tmp_path / 'out', expected)
+    check_palettes(tmp_path / 'out', expected)
     out = capsys.readouterr().out
     assert '6 images, 1 of them without' in out and 'left out' not in out
     assert (tmp_path / 'out' / 'classes.csv').read_text().splitlines() == [
@@ -163,6 +168,30 @@ def test_yolo(tmp_path, expected, names):
     yolo(tmp_path / 'in', names)
     assert convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
     check(tmp_path / 'out', expected)
+
+
+def test_masks_of_cvat(tmp_path, expected):
+    """Segmentation mask 1.1: labels in the colours of labelmap.txt."""
+    colors = {0: (0, 0, 0), 1: (250, 50, 83), 2: (51, 221, 255), 255: (224, 224, 192)}
+    write_images(tmp_path / 'JPEGImages')
+    os.makedirs(str(tmp_path / 'SegmentationClass'))
+    for name, label in expected.items():
+        rgb = np.array([colors.get(i, (1, 1, 1)) for i in range(256)], np.uint8)[label]
+        Image.fromarray(rgb).save(str(tmp_path / 'SegmentationClass' / (name + '.png')))
+    (tmp_path / 'labelmap.txt').write_text('# label:color_rgb:parts:actions\n' + ''.join(
+        '%s:%d,%d,%d::\n' % ((name,) + colors[i]) for name, i in
+        (('background', 0), ('zebra', 1), ('ant', 2), ('void', 255))))
+    check(tmp_path, expected)
+
+
+def test_masks_of_roboflow(tmp_path, expected):
+    """Semantic Segmentation Masks: grey ids beside the images."""
+    for i, (name, label) in enumerate(expected.items()):
+        folder = tmp_path / ('train', 'valid', 'test')[i % 3]
+        write_image(str(folder / (name + '.jpg')), SIZES[name])
+        Image.fromarray(label).save(str(folder / (name + '_mask.png')))
+        (folder / '_classes.csv').write_text('Pixel Value, Class\n0, background\n1, zebra\n2, ant\n255, void\n')
+    check(tmp_path, expected)
 
 
 def test_many_polygons_and_run_lengths():
