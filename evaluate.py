@@ -1,8 +1,8 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
 from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
-import argparse
 import collections
 import os
+import sys
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -11,12 +11,13 @@ import batches
 from runtime import cli
 import datasets
 from runtime import devices
+from runtime import files
+from runtime import inference
 import metrics
 import networks
 from paper import tables as paper
 from runtime import plots
 from runtime import report
-from runtime import run as runs
 import utils
 from runtime import weights
 from data import UserError
@@ -50,6 +51,26 @@ def predictions_of_split(sess, scoring):
         for label, prediction, (height, width) in zip(*fetched):
             yield i, label[:height, :width], prediction[:height, :width]
             i += 1
+
+
+def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings) -> dict:
+    """Builds the prediction graph of a run for each of `splits`: {split: iterator as from `predictions_of_split`}.
+
+    Images are predicted one by one with --tta, with --tile HEIGHT WIDTH, and where 'auto' may choose tiles; else in
+    batches.
+    """
+    if settings.tta or settings.tile != 'off' and (settings.tile != 'auto' or flags['fit'] == 'crop'):
+        predictor = inference.Predictor(sess, flags, len(dataset.class_names), settings)
+
+        def one_by_one(split):
+            for i in range(len(dataset.examples[split])):
+                image, label = dataset.load(split, i)
+                yield i, label, predictor.predict([image])[0].ids
+
+        return {split: one_by_one(split) for split in splits}
+    scorings = [scoring_graph(dataset, split, flags, settings.batch_size, i > 0, settings.samples)
+                for i, split in enumerate(splits)]
+    return {split: predictions_of_split(sess, scoring) for split, scoring in zip(splits, scorings)}
 
 
 def score_split(predictions, num_classes: int, panel=(), bf_images=0, num_extremes=0):
@@ -97,12 +118,12 @@ def merge(shares, num_extremes: int = 0):
     return scores, shown, extremes[:num_extremes] + extremes[num_extremes:][-num_extremes:]
 
 
-def population_statistics(sess, dataset, flags):
-    """Sets each batch norm's mean and variance to those of one pass over the training split, as the authors did.
+def population_statistics(sess, dataset, flags: dict):
+    """Sets each batch norm's mean and variance by one pass over the training split, as compute_bn_statistics.py does.
 
-    compute_bn_statistics.py: no augmentation, no dropout, the layers upstream normalized by their batch; the mean of
-    the batches' means and of their (unbiased) variances, in batches of the run's own size. The last batch is filled
-    up from the split's start.
+    Without augmentation and dropout, each batch is normalized by its own statistics. The mean of a layer is the mean of
+    the batches' means, its variance the mean of their unbiased variances, in batches of the run's size. The last batch
+    is filled up from the start of the split.
     """
     steps = -(-len(dataset.examples['train']) // flags['batch_size'])
     start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
@@ -120,8 +141,12 @@ def population_statistics(sess, dataset, flags):
         variable.load((total / steps).astype(np.float32), sess)
 
 
-def table(class_names, scores, papers=()):
-    """Scores in percent as lines of text; `papers`: rows as from `paper.published_scores`, put below."""
+def table(class_names: list, scores: dict, papers=()) -> str:
+    """Formats scores in percent as lines of text.
+
+    Args:
+      papers: rows as from `paper.published_scores`, printed below.
+    """
     def cell(x):
         return '     -' if x is None else '%6.1f' % (100 * x)
 
@@ -136,35 +161,34 @@ def table(class_names, scores, papers=()):
 
 
 def parse_args(argv=None):
-    """Every setting of a scoring."""
-    parser = argparse.ArgumentParser(description='Scores a trained run, or a file of weights, on a split.',
-                                     formatter_class=cli.Help)
-    parser.add_argument('run', nargs='?', help='run folder, as written by main.py')
+    """Parses the flags of a scoring."""
+    parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
+    parser.add_argument('run', nargs='?', type=files.run_folder, help='run folder, or the name of a published one')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
-    parser.add_argument('--data_dir', help='folder of the data set (default: that of the run)')
+    parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
                         help='batch-norm statistics: of one pass over the training split, as the paper, or the moving '
                              'averages of training')
-    parser.add_argument('--samples', type=int, help='samples of Monte-Carlo dropout; 0 averages the weights instead '
-                        '(default: 0; for the Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
+    parser.add_argument('--samples', type=cli.number(int, 0, 10000),
+                        help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 0; for the '
+                             'Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
+    inference.add_flags(parser, batch_size=4)
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best by validation, or the newest')
-    parser.add_argument('--bf_images', type=int, help='take the boundary measure BF over the first so '
-                        'many images only; 0 for none (default: all)')
+    parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9),
+                        help='take the boundary measure BF over the first so many images; 0 for none (default: all)')
     parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
-                        'a small folder that evaluate.py and predict.py take for a run')
-    parser.add_argument('--batch_size', type=int, default=4,
-                        help='images at a time; only the scores of --weights with --bn population depend on it')
-    parser.add_argument('--precision', choices=runs.PRECISIONS, help=devices.PRECISION_HELP)
-    parser.add_argument('--device', choices=devices.DEVICES, default='auto', help='gpu refuses to run without one')
+                        'a small folder that evaluate.py and predict.py accept like a run')
+    devices.add_precision_flag(parser)
+    devices.add_flags(parser)
     group = parser.add_argument_group('weights from elsewhere, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
                        '--bn moving if compute_bn_statistics.py wrote it)')
-    group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network that they are of')
-    group.add_argument('--dataset', choices=datasets.names(), help='what to score on')
+    group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of --weights')
+    group.add_argument('--dataset', choices=datasets.names(), help='the data set to score --weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
-    args = parser.parse_args(argv)
-    cli.check_positive(args, 'batch_size')
+    args = parser.parse_args(inference.spread(sys.argv[1:] if argv is None else argv))
+    args.tile = inference.tile(args.tile)
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output go with --weights; a run knows its own')
     if args.publish and (not args.run or os.path.exists(args.publish)):
@@ -176,28 +200,26 @@ def parse_args(argv=None):
     return args
 
 
-def samples_of(samples, flags):
-    """`--samples` of a run: None stands for the network's own number."""
+def samples_of(samples, flags: dict) -> int:
+    """Number of Monte-Carlo samples for `--samples`, where None selects the default of the run's network."""
     if samples is None:
         return networks.default_samples(flags['model']) if flags['dropout'] else 0
-    if samples < 0 or samples > 10000:
-        raise UserError('--samples %d: must be 0 to 10000' % samples)
     if samples and not flags['dropout']:
         raise UserError('--samples %d: the run has no dropout to sample from; train with --dropout 0.5' % samples)
     return samples
 
 
-def check_network(flags, run):
-    """Raises UserError unless there are such a network and such an input as the run's config.json names."""
+def check_network(flags: dict, run: str):
+    """Raises UserError for a network or an input normalization that this revision does not know."""
     if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
         raise UserError('%s: no network %r, or no input %r; restore the file, or train again into another --output'
                         % (os.path.join(run, 'config.json'), flags['model'][:60], flags['input'][:60]))
 
 
-def described(args):
-    """(folder for the scores, data set, flags of the run): of `args.run`, or made up for `args.weights`."""
+def described(args) -> tuple:
+    """Folder for the scores, data set and flags: those of `args.run`, or defaults for `args.weights`."""
     if args.run:
-        config = runs.read_config(args.run)
+        config = files.read_config(args.run)
         flags = config['flags']
         check_network(flags, args.run)
         return args.run, datasets.open(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
@@ -210,7 +232,7 @@ def described(args):
 
 
 def evaluate(args) -> dict:
-    """Scores a run or a file of weights on each `--split`, prints tables and writes `write_scores`' files.
+    """Scores a run or a file of weights on each `--split`, prints tables and writes the files of `write_scores`.
 
     Returns:
       {split: scores}.
@@ -221,31 +243,32 @@ def evaluate(args) -> dict:
     for split in args.split:
         datasets.check_split(dataset, split)
     dataset = datasets.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
-    samples = samples_of(args.samples, flags)
+    settings = inference.Settings(samples_of(args.samples, flags), args.tile, args.tile_overlap, args.tta,
+                                  args.batch_size)
     name = args.weights or args.run
     loaded = weights.load(name, args.checkpoint)
     os.makedirs(folder, exist_ok=True)
     results = {}
     with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
-        scorings = [scoring_graph(dataset, split, flags, args.batch_size, i > 0, samples)
-                    for i, split in enumerate(args.split)]
+        predictions = predictions_of_splits(sess, dataset, args.split, flags, settings)
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
         weights.load_into(sess, weights.match_all_variables(loaded, variables, name))
-        print('%s: %s, batch norm by %s statistics, %s, %s on %s'
-              % (name, loaded.description, args.bn, '%d samples' % samples if samples else 'no dropout',
-                 flags['precision'], device))
+        print('%s: %s, batch norm by %s statistics, %s, %s on %s%s'
+              % (name, loaded.description, args.bn,
+                 '%d samples' % settings.samples if settings.samples else 'no dropout', flags['precision'], device,
+                 ', --tta ' + args.tta if args.tta else ''))
         if args.bn == 'population':
             population_statistics(sess, dataset, flags)
         if args.publish:
             weights.publish(args.publish, args.run, sess, variables, loaded.step)
-        for split, scoring in zip(args.split, scorings):
+        for split in args.split:
             images = len(dataset.examples[split])
-            bf_images = images if args.bf_images is None else args.bf_images
-            scores, shown, _ = score_split(predictions_of_split(sess, scoring), len(dataset.class_names),
-                                           plots.panel_examples(dataset, split), bf_images)
-            scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=samples,
-                          checkpoint=args.checkpoint, images=images, device=device, command=cli.command(),
-                          revision=runs.revision())
+            scores, shown, _ = score_split(predictions[split], len(dataset.class_names),
+                                           plots.panel_examples(dataset, split),
+                                           images if args.bf_images is None else args.bf_images)
+            scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=settings.samples,
+                          tile=args.tile, tta=args.tta, checkpoint=args.checkpoint, images=images, device=device,
+                          command=cli.command_line(), revision=files.revision())
             print('%s, %d images' % (split, images))
             print(table(dataset.class_names, scores,
                         paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
@@ -256,13 +279,12 @@ def evaluate(args) -> dict:
     return results
 
 
-def write_scores(folder, dataset, split, scores, shown):
-    """The entry of `split` in metrics.json, the picture of results, the confusion matrix as CSV and picture."""
-    entry = split if scores['bn'] == 'population' else '%s (moving)' % split
-    runs.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
+def write_scores(folder: str, dataset, split: str, scores: dict, shown: dict):
+    """Writes the entry of `split` in metrics.json, the panel, and the confusion matrix as CSV and figure."""
+    files.update_json(os.path.join(folder, 'metrics.json'), {split: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)
-    runs.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
+    files.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
     plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png')
 
 

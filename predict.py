@@ -285,8 +285,8 @@ def predict(args) -> int:
     if not jobs:
         return 0
     os.makedirs(args.output, exist_ok=True)
-    settings = inference.Settings(samples, args.tile, args.tta, args.batch_size, args.confidence,
-                                  args.probabilities is not None)
+    settings = inference.Settings(samples, args.tile, args.tile_overlap, args.tta, args.batch_size,
+                                  args.confidence, args.probabilities is not None)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
         predictor = inference.Predictor(sess, flags, len(class_names), settings)
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)

@@ -14,11 +14,12 @@ SMALLEST_TILE = 512    # pixels a side, for --tile auto
 WHOLE_VALUES = 2 ** 26  # probabilities of an image that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
 
-Settings = collections.namedtuple('Settings', 'samples tile tta batch_size confidence probabilities',
-                                  defaults=(0, 'auto', None, 1, False, False))
+Settings = collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
+                                  defaults=(0, 'auto', 0.25, None, 1, False, False))
 Settings.__doc__ = """How images are predicted.
 
 samples: samples of Monte-Carlo dropout; 0 for none.  tile: 'auto', 'off' or (height, width).
+tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side.
 tta: value of --tta, or None.  batch_size: images or tiles at a time.
 confidence, probabilities: bool, also return them.
 """
@@ -31,14 +32,17 @@ probabilities: float16 [h, w, num_classes], or None.
 """
 
 
-def add_flags(parser):
-    """Adds --tile, --tta and --batch_size to a command."""
-    parser.add_argument('--tile', nargs=2, default=['auto'], metavar=('auto|off|HEIGHT', 'WIDTH'), help='label in '
-                        'overlapping tiles of this size. auto: only runs of --fit crop, only images of more pixels '
-                        'than a tile of twice the trained size (at least %d a side) (default: auto)' % SMALLEST_TILE)
+def add_flags(parser, batch_size: int = 1):
+    """Adds --tile, --tile_overlap, --tta and --batch_size to a command."""
+    parser.add_argument('--tile', nargs=2, default=('auto', 'auto'), metavar=('auto|off|HEIGHT', 'WIDTH'),
+                        help='label in overlapping tiles of this size; auto: only with runs of --fit crop, only images '
+                             'of more pixels than a tile of twice the trained size, at least %d a side (default: auto)'
+                             % SMALLEST_TILE)
+    parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), default=0.25, metavar='FRACTION',
+                        help="least overlap of neighbouring tiles, as a fraction of a tile's side")
     parser.add_argument('--tta', type=tta, metavar='flip,SCALE,...', help='average the probabilities over the mirrored '
                         'image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
-    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=1,
+    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size,
                         help='images of one size, or tiles, at a time')
 
 
@@ -62,7 +66,7 @@ def tile(words: list):
 
 def passes(text: str) -> list:
     """Value of --tta -> list of (scale, mirrored) passes; a single pass for None."""
-    words = (text or '1').split(',')
+    words = ('1' if text is None else text).split(',')
     scales = [float(word) for word in words if word != 'flip'] or [1.0]
     return [(scale, mirrored) for scale in scales for mirrored in ([False, True] if 'flip' in words else [False])]
 
@@ -173,16 +177,18 @@ class Predictor:
                 last = min(top + rows, height)
                 yield top, 0, np.mean([tiles.enlarge(maps[0], height, width, top, last) for maps in found], 0)
             return
-        yield from tiles.blend(self.tile_maps(image, tile), height, width, tile, channels)
+        grid = tiles.grid((height, width), tile, self.settings.tile_overlap)
+        yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
 
-    def tile_maps(self, image, tile: tuple):
+    def tile_maps(self, image, grid: tiles.Grid):
         """Yields the mean map [tile height, tile width, channels] over the passes of each tile of an image."""
-        corners = tiles.corners(*image.shape[:2], tile=tile)
+        height, width = grid.tile
+        corners = [(top, left) for top in grid.tops for left in grid.lefts]
         for first in range(0, len(corners), self.batch_size):
-            found = self.maps([image[top:top + tile[0], left:left + tile[1]]
+            found = self.maps([image[top:top + height, left:left + width]
                                for top, left in corners[first:first + self.batch_size]])
             for same_tile in zip(*found):
-                yield np.mean([tiles.enlarge(maps, tile[0], tile[1], 0, tile[0]) for maps in same_tile], 0)
+                yield np.mean([tiles.enlarge(maps, height, width, 0, height) for maps in same_tile], 0)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:
         """Collects blocks of probabilities into the Prediction of an image."""

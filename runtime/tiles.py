@@ -1,24 +1,27 @@
-"""Overlapping tiles of large images: their corners, the blending of their maps, and the enlargement of maps.
+"""Overlapping tiles of large images: the grid, the blending of the tiles' maps, and the enlargement of maps.
 
 NumPy and OpenCV only. `blend` holds one tile and the overlap between two rows of tiles, so its memory does not grow
 with the height of the image.
 """
+import collections
+
 import cv2
 import numpy as np
 
-OVERLAP = 0.25  # least overlap of neighbouring tiles, as a fraction of a tile's side
+# tops, lefts: first rows and columns of the tiles.  tile: their (height, width).  size: (height, width) of the image.
+Grid = collections.namedtuple('Grid', 'tops lefts tile size')
 
 
-def starts(length: int, tile: int) -> list:
+def grid(size: tuple, tile: tuple, overlap: float) -> Grid:
+    """Covers an image of `size` with tiles that overlap by at least the fraction `overlap` of their sides."""
+    return Grid(starts(size[0], tile[0], overlap), starts(size[1], tile[1], overlap), tile, size)
+
+
+def starts(length: int, tile: int, overlap: float) -> list:
     """First pixels of the tiles along an axis of `length` pixels: evenly spaced, from one end to the other."""
-    overlap = int(tile * OVERLAP)
-    count = 1 if tile >= length else int(np.ceil((length - overlap) / (tile - overlap)))
+    shared = int(tile * overlap)
+    count = 1 if tile >= length else int(np.ceil((length - shared) / (tile - shared)))
     return [int(start) for start in np.linspace(0, length - tile, count).round()]
-
-
-def corners(height: int, width: int, tile: tuple) -> list:
-    """(top, left) of each tile of (height, width) `tile`, row by row."""
-    return [(top, left) for top in starts(height, tile[0]) for left in starts(width, tile[1])]
 
 
 def blending_weights(first: list, tile: int):
@@ -33,17 +36,18 @@ def blending_weights(first: list, tile: int):
     return np.array([hat / total[start:start + tile] for start in first], np.float32)
 
 
-def blend(maps, height: int, width: int, tile: tuple, channels: int):
+def blend(maps, grid: Grid, channels: int):
     """Blends the maps of overlapping tiles; yields each block of the image that no later tile overlaps.
 
     Args:
-      maps: iterable of float32 [tile height, tile width, channels], in the order of `corners`.
+      maps: iterable of float32 [tile height, tile width, channels], row by row of the grid.
     Yields:
       (top, left, float32 [block height, block width, channels]); the blocks cover the image without overlap.
     """
+    tops, lefts, tile, (height, width) = grid
     maps = iter(maps)
-    tops, lefts = starts(height, tile[0]), starts(width, tile[1])
-    row_weights, column_weights = blending_weights(tops, tile[0]), blending_weights(lefts, tile[1])
+    row_weights = blending_weights(tops, tile[0])
+    column_weights = blending_weights(lefts, tile[1])
     below = np.zeros((0, width, channels), np.float32)  # sums of earlier rows of tiles
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]

@@ -1,0 +1,155 @@
+"""Tiles against plain sums, enlargement against TensorFlow's, test-time augmentation against passes by hand."""
+import argparse
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from data import UserError
+from runtime import inference, tiles
+
+FLAGS = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 16, 'width': 24, 'dropout': 0.5, 'seed': 3,
+         'precision': 'float32'}
+
+
+@pytest.mark.parametrize('length,tile,overlap,expected', [
+    (20, 20, 0.25, [0]), (21, 20, 0.25, [0, 1]), (40, 20, 0, [0, 20]), (40, 20, 0.25, [0, 10, 20]),
+    (35, 20, 0.25, [0, 15]), (36, 20, 0.25, [0, 8, 16])])
+def test_starts_of_tiles(length, tile, overlap, expected):
+    assert tiles.starts(length, tile, overlap) == expected
+
+
+@pytest.mark.parametrize('size,tile,overlap', [
+    ((45, 61), (16, 24), 0.25), ((45, 61), (45, 20), 0), ((17, 40), (9, 8), 0.7), ((10, 11), (10, 11), 0.25)])
+def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
+    """Each pixel is the mean over its tiles, weighted by the product of the distances to their borders."""
+    rng = np.random.RandomState(1)
+    grid = tiles.grid(size, tile, overlap)
+    maps = rng.rand(len(grid.tops) * len(grid.lefts), *tile, 3).astype(np.float32)
+    total, weights = np.zeros(size + (3,)), np.zeros(size + (1,))
+    for i, (top, left) in enumerate((top, left) for top in grid.tops for left in grid.lefts):
+        for y in range(tile[0]):
+            for x in range(tile[1]):
+                weight = min(y + 1, tile[0] - y) * min(x + 1, tile[1] - x)
+                total[top + y, left + x] += weight * maps[i, y, x]
+                weights[top + y, left + x] += weight
+    assert weights.min() > 0
+    blended, times = np.zeros(size + (3,)), np.zeros(size, int)
+    for top, left, block in tiles.blend(maps, grid, 3):
+        place = slice(top, top + block.shape[0]), slice(left, left + block.shape[1])
+        blended[place] = block
+        times[place] += 1
+    assert (times == 1).all()
+    # the weights of rows and of columns are normalized apart, which is the same: tiles lie on a grid
+    np.testing.assert_allclose(blended, total / weights, atol=1e-5)
+
+
+@pytest.mark.parametrize('small,large', [((5, 7), (23, 31)), ((23, 31), (10, 9)), ((4, 6), (4, 6)), ((1, 3), (5, 2))])
+def test_enlarge_equals_tensorflow(small, large):
+    maps = np.random.RandomState(2).rand(*small, 5).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        expected = sess.run(tf.image.resize_bilinear(maps[None], large, half_pixel_centers=True)[0])
+    bands = [tiles.enlarge(maps, *large, first=first, last=min(first + 3, large[0])) for first in range(0, large[0], 3)]
+    np.testing.assert_allclose(np.concatenate(bands), expected, atol=1e-5)
+    one_channel = tiles.enlarge(maps[:, :, :1], *large, first=0, last=large[0])
+    np.testing.assert_allclose(one_channel, expected[:, :, :1], atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def network():
+    """Function (settings, flags) -> Predictor on one set of random weights, which tells classes apart."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        predictors = []
+
+        def predictor(fit='resize', **settings):
+            built = inference.Predictor(sess, dict(FLAGS, fit=fit), 4, inference.Settings(**settings), bool(predictors))
+            if not predictors:
+                tf.set_random_seed(5)
+                sess.run(tf.global_variables_initializer())
+                rng = np.random.RandomState(4)
+                for variable in tf.global_variables():
+                    if variable.op.name.endswith('weights'):
+                        shape = variable.shape.as_list()
+                        values = rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))
+                        variable.load(values.astype(np.float32), sess)
+            predictors.append(built)
+            return built
+
+        yield predictor
+
+
+def images(count, height, width):
+    small = np.random.RandomState(3).randint(0, 256, (count, 3, 4, 3)).astype(np.uint8)
+    return [inference.batches.resize(image, height, width) for image in small]
+
+
+def test_touching_tiles_are_labelled_as_single_images(network):
+    """A mosaic of 2x2 images, without overlap: exactly the labels of each."""
+    singles = images(4, 33, 47)
+    mosaic = np.vstack([np.hstack(singles[:2]), np.hstack(singles[2:])])
+    expected = [prediction.ids for prediction in network(batch_size=4, confidence=True).predict(singles)]
+    ids = network(tile=(33, 47), tile_overlap=0.0, batch_size=3).predict([mosaic])[0].ids
+    np.testing.assert_array_equal(ids, np.vstack([np.hstack(expected[:2]), np.hstack(expected[2:])]))
+    assert len(np.unique(ids)) > 2
+
+
+def test_details_equal_the_graphs_prediction(network):
+    """Ids and probabilities by way of blocks, against the graph's own ids."""
+    image = images(1, 45, 61)
+    plain = network().predict(image)[0]
+    detailed = network(confidence=True, probabilities=True).predict(image)[0]
+    assert (plain.ids == detailed.ids).mean() > 0.999
+    assert detailed.probabilities.dtype == np.float16 and detailed.probabilities.shape == (45, 61, 4)
+    np.testing.assert_allclose(detailed.probabilities.sum(-1), 1, atol=2e-3)
+    np.testing.assert_allclose(detailed.confidence / 255.0, detailed.probabilities.max(-1), atol=3e-3)
+    assert plain.confidence is None and plain.probabilities is None and plain.variance is None
+
+
+def test_augmentation_is_the_mean_of_passes(network):
+    image = images(1, 45, 61)[0]
+    once = network(fit='crop', tile='off', probabilities=True)
+
+    def probabilities(seen):
+        return once.predict([np.ascontiguousarray(seen)])[0].probabilities.astype(float)
+
+    flipped = network(fit='crop', tile='off', tta='flip', probabilities=True).predict([image])[0]
+    expected = (probabilities(image) + probabilities(image[:, ::-1])[:, ::-1]) / 2
+    np.testing.assert_allclose(flipped.probabilities, expected, atol=2e-3)
+    scaled = network(fit='crop', tile='off', tta='0.5,1', probabilities=True).predict([image])[0]
+    small = probabilities(inference.batches.resize(image, 22, 30))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        small = sess.run(tf.image.resize_bilinear(small[None].astype(np.float32), (45, 61), half_pixel_centers=True))[0]
+    np.testing.assert_allclose(scaled.probabilities, (probabilities(image) + small) / 2, atol=2e-3)
+    assert abs(scaled.probabilities.astype(float) - probabilities(image)).max() > 0.01
+
+
+def test_samples_and_tiles_give_a_variance(network):
+    image = images(1, 45, 61)
+    whole, tiled = [network(samples=3, **settings).predict(image)[0] for settings in ({}, {'tile': (33, 47)})]
+    for prediction in (whole, tiled):
+        assert prediction.variance.shape == (45, 61) and prediction.variance.max() > 0
+
+
+def test_choice_of_tiles(network):
+    """A run of --fit resize shrinks images; one of --fit crop has tiles for what is larger than 512x512."""
+    assert network().tile(5000, 4000) == (5000, 4000) and network().shrinks(33, 24) and not network().shrinks(32, 48)
+    crop = network(fit='crop')
+    assert crop.tile(512, 512) == (512, 512) and crop.tile(513, 512) == (512, 512)
+    assert crop.tile(100, 9000) == (100, 512) and not crop.shrinks(100, 9000)
+    with pytest.raises(UserError, match='--tile 20 30: larger than the image of 19x40'):
+        network(tile=(20, 30)).tile(19, 40)
+
+
+def test_flags():
+    parser = argparse.ArgumentParser()
+    inference.add_flags(parser)
+    for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', '45', '61'], (45, 61))):
+        assert inference.tile(parser.parse_args(inference.spread(words)).tile) == expected
+    for words in (['off', 'auto'], ['45', 'x'], ['0', '61'], ['-4', '61'], ['99999', '61']):
+        with pytest.raises(UserError, match='--tile'):
+            inference.tile(words)
+    assert inference.passes('flip') == [(1, False), (1, True)]
+    assert inference.passes('0.75,1,flip') == [(0.75, False), (0.75, True), (1, False), (1, True)]
+    for text in ('0', '0.75,0', 'nan', 'flop', '', '9', '1,,2'):
+        with pytest.raises(argparse.ArgumentTypeError, match='scales from'):
+            inference.tta(text)
