@@ -267,7 +267,8 @@ def read_ids_or_colors(path: str):
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
         raise UserError('%s: labels have one channel of ids or three of colours; this is %s of %s'
                         % (path, 'x'.join(map(str, array.shape)), array.dtype))
-    ids = array.astype(np.uint8)
+    with np.errstate(invalid='ignore'):  # not a number
+        ids = array.astype(np.uint8)
     if (ids != array).any():
         place = tuple(np.argwhere(ids != array)[0])
         raise UserError('%s: id %s at row %d, column %d; ids are whole numbers from 0 to 255'

@@ -63,21 +63,25 @@ def write_voc(folder):
             label[5:12, 4:9] = 15 + i
             label[4, 4:9] = 255
             cv2.imwrite(os.path.join(root, 'JPEGImages', name + '.jpg'), np.repeat(label[:, :, None], 3, 2))
-            write_palette_png(os.path.join(root, 'SegmentationClass', name + '.png'), label, palette)
+            write_png(os.path.join(root, 'SegmentationClass', name + '.png'), label, palette)
         with open(os.path.join(root, 'ImageSets', 'Segmentation', split + '.txt'), 'w') as f:
             f.write('\n'.join(names) + '\n')
     return folder
 
 
-def write_palette_png(path, label, palette):
-    """PNG of colour type 3 by hand: OpenCV writes none."""
+def write_png(path, label, palette=None, bits=8, alpha=None):
+    """PNG by hand: uint8 [h, w] as grey or palette indices of 1, 2, 4 or 8 bits; `alpha`: the bytes of tRNS."""
     def chunk(kind, body):
         return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-    rows = b''.join(b'\0' + row.tobytes() for row in label)
+    each = 8 // bits
+    pixels = np.pad(label, [(0, 0), (0, -label.shape[1] % each)], 'constant').reshape(len(label), -1, each)
+    rows = (pixels.astype(int) << bits * np.arange(each)[::-1]).sum(2).astype(np.uint8)
+    header = struct.pack('>IIBBBBB', label.shape[1], label.shape[0], bits, 3 if palette else 0, 0, 0, 0)
     with open(path, 'wb') as f:
-        header = struct.pack('>IIBBBBB', label.shape[1], label.shape[0], 8, 3, 0, 0, 0)
         f.write(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
-                + chunk(b'PLTE', np.array(palette, np.uint8).tobytes()) + chunk(b'IDAT', zlib.compress(rows))
+                + (chunk(b'PLTE', np.array(palette, np.uint8).tobytes()) if palette else b'')
+                + (chunk(b'tRNS', alpha) if alpha else b'')
+                + chunk(b'IDAT', zlib.compress(b''.join(b'\0' + row.tobytes() for row in rows)))
                 + chunk(b'IEND', b''))
 
 

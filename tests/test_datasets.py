@@ -1,0 +1,265 @@
+"""The readers of published data sets and the checker, on files that the tests make."""
+import os
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+from conftest import (SHARED, needs_real_data, write_camvid, write_folder, write_sartorius, write_sunrgbd_mat,
+                      write_sunrgbd_png, write_voc)
+
+import data
+import datasets
+import datasets.__main__
+from data import IGNORE, UserError
+from datasets import files
+
+
+# ---------------------------------------------------------------- readers
+
+def all_datasets(tmp_path):
+    """Every data set, on the files that the tests make."""
+    return {'sample': datasets.sample.read(),
+            'sartorius': datasets.sartorius.read(write_sartorius(str(tmp_path / 's'))),
+            'camvid': datasets.camvid.read(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2})),
+            'voc2012': datasets.voc2012.read(write_voc(str(tmp_path / 'v'))),
+            'sunrgbd': datasets.sunrgbd.read(write_sunrgbd_png(str(tmp_path / 'n'))),
+            'folder': datasets.folder.read(write_folder(str(tmp_path / 'f')))}
+
+
+def test_contract(tmp_path):
+    made = all_datasets(tmp_path)
+    assert set(made) == set(datasets.names())
+    for name, dataset in made.items():
+        assert dataset.name == name
+        num_classes = len(dataset.class_names)
+        assert len(dataset.colors) == num_classes == len(set(dataset.colors))
+        assert dataset.examples['train'] and dataset.examples['val']
+        assert not set(dataset.examples['train']) & set(dataset.examples['val'])
+        seen = set()
+        for split, names in dataset.examples.items():
+            for i in range(min(4, len(names))):
+                image, label = dataset.load(split, i)
+                assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+                assert label.dtype == np.uint8 and label.shape == image.shape[:2]
+                assert ((label < num_classes) | (label == IGNORE)).all()
+                seen |= set(np.unique(label))
+        assert len(seen) > 1
+
+
+def test_voc_palette(tmp_path):
+    """Ids as stored, though OpenCV gives colours; VOC's own first colours; 255 is void."""
+    assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
+        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
+    label = datasets.voc2012.read(write_voc(str(tmp_path))).load('train', 1)[1]
+    assert label.shape == (25, 18) and set(np.unique(label)) == {0, 16, 255}
+    assert (label[5:12, 4:9] == 16).all() and (label[4, 4:9] == IGNORE).all()
+
+
+# ---------------------------------------------------------------- SUN RGB-D
+
+def test_sunrgbd_both_layouts_are_one_data_set(tmp_path):
+    made = [datasets.sunrgbd.read(write(str(tmp_path / write.__name__)))
+            for write in (write_sunrgbd_png, write_sunrgbd_mat)]
+    for dataset in made:
+        assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
+        image, label = dataset.load('train', 1)
+        assert image.shape == (20, 32, 3) and image[0, 0].tolist() == [101, 0, 0]
+        assert label[3, 4:7].tolist() == [36, 0, IGNORE]  # stored as 37, 1 and 0
+        assert dataset.load('test', 0)[0][0, 0, 0] == 200 == dataset.load('val', 0)[0][0, 0, 0]
+        assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
+
+
+def test_sunrgbd_faults_are_named(tmp_path):
+    folder = write_sunrgbd_png(str(tmp_path / 'png'))
+    os.remove(os.path.join(folder, 'label37', 'test', 'img37labels-000002.png'))
+    with pytest.raises(UserError, match='number 2 has only one'):
+        datasets.sunrgbd.read(folder)
+    with pytest.raises(UserError, match='label37'):
+        datasets.sunrgbd.read(str(tmp_path))
+    folder = write_sunrgbd_mat(str(tmp_path / 'mat'))
+    for name in ('Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat'):
+        path = os.path.join(folder, 'SUNRGBDtoolbox', *name.split('/'))
+        content = open(path, 'rb').read()
+        with open(path, 'wb') as f:
+            f.write(b'hello')
+        with pytest.raises(UserError, match=os.path.basename(name)):
+            datasets.sunrgbd.read(folder)
+        os.remove(path)
+        with pytest.raises(UserError, match='unpack SUNRGBDtoolbox.zip'):
+            datasets.sunrgbd.read(folder)
+        with open(path, 'wb') as f:
+            f.write(content)
+    for field, said in (('rgbpath', 'leads out of the folder'), ('depthpath', 'entry 0 of SUNRGBDMeta has no rgbpath')):
+        meta = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [(field, object)])
+        scipy.io.savemat(os.path.join(folder, 'SUNRGBDtoolbox', 'Metadata', 'SUNRGBDMeta.mat'), {'SUNRGBDMeta': meta})
+        with pytest.raises(UserError, match=said):
+            datasets.sunrgbd.read(folder)
+
+
+def write_frames(folder, colors):
+    """Frames and colour-coded labels, one row a colour of label_colors.txt; returns the folder."""
+    os.makedirs(folder)
+    with open(os.path.join(folder, 'label_colors.txt'), 'w') as f:
+        f.write('\n'.join('%d %d %d\t%s' % (color + (name,)) for name, color in colors))
+    label = np.repeat(np.array([color for _, color in colors], np.uint8)[:, None], 6, 1)
+    for i in range(5):
+        cv2.imwrite(os.path.join(folder, 'f%d.png' % i), label)
+        cv2.imwrite(os.path.join(folder, 'f%d_L.png' % i), label[:, :, ::-1])
+    return folder
+
+
+def test_camvid_frames(tmp_path):
+    colors = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0)),
+              ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
+    folder = write_frames(str(tmp_path / 'frames'), colors)
+    dataset = datasets.camvid.read(folder)
+    assert dataset.examples == {'train': ['f0', 'f1', 'f2', 'f3'], 'val': ['f4']}
+    assert dataset.load('val', 0)[1][:, 2].tolist() == [8, 0, IGNORE, 1, IGNORE, 10]
+    with open(os.path.join(folder, 'val.txt'), 'w') as f, open(os.path.join(folder, 'train.txt'), 'w') as g:
+        f.write('f1.png\n'), g.write('f3.png\n')
+    assert datasets.camvid.read(folder).examples == {'train': ['f3'], 'val': ['f1']}
+    label = cv2.imread(os.path.join(folder, 'f1_L.png'))
+    label[3, 4] += 1  # as anti-aliasing does
+    cv2.imwrite(os.path.join(folder, 'f1_L.png'), label)
+    with pytest.raises(UserError, match=r'f1_L.png: colour \(65, 193, 1\) at row 3, column 4'):
+        datasets.camvid.read(folder).load('val', 0)
+
+
+@needs_real_data
+def test_real_camvid_frames_agree_with_the_released_labels():
+    """Subsampled twofold, at least 0.97 of the labelled pixels."""
+    frames = datasets.camvid.read(os.path.join(SHARED, 'camvid_color'))
+    agree = total = 0
+    for split, names in frames.examples.items():
+        for i, name in enumerate(names):
+            label = frames.load(split, i)[1][::2, ::2]
+            released = data.read_label(os.path.join(SHARED, 'camvid', 'valannot', name + '.png'))
+            both = (label != IGNORE) & (released < 11)
+            agree, total = agree + (label == released)[both].sum(), total + both.sum()
+    assert total > 500000 and agree / total >= 0.97
+
+
+def test_check_names_every_fault(camvid_folder, capsys):
+    """`python -m datasets`: counts and weights of what is whole, and each faulty file, not the first only."""
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 0
+    out = capsys.readouterr().out
+    assert 'camvid train: 7 examples; sizes 45x61 (7)' in out
+    assert '7 of 7 images of train are resized to 360x480' in out and 'heights by 8.00 to 8.00, widths by 7.87' in out
+    cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), np.full((45, 61), 77, np.uint8))
+    os.truncate(os.path.join(camvid_folder, 'val', 'val_01.png'), 99)
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 2
+    error = capsys.readouterr().err
+    assert 'train_03.png: class id 77' in error and 'val_01.png: the PNG is truncated' in error
+    assert len(error.strip().splitlines()) == 2
+
+
+def test_check_tells_before_training(tmp_path, capsys):
+    """Absent and rare classes, labels of one id, unequal sizes; main.py's own line comes from preload."""
+    folder = write_folder(str(tmp_path))  # cat in five images, dog in five
+    cv2.imwrite(os.path.join(folder, 'images', 'im5.png'), np.zeros((30, 60, 3), np.uint8))
+    cv2.imwrite(os.path.join(folder, 'labels', 'im5.png'), np.zeros((30, 60), np.uint8))
+    for name, numbers in (('train', (0, 2, 4, 6, 8, 5)), ('val', (1, 3))):
+        with open(os.path.join(folder, name + '.txt'), 'w') as f:
+            f.write('\n'.join('im%d' % i for i in numbers))
+    dataset = datasets.folder.read(folder)
+    datasets.preload(dataset, ('train', 'val'))
+    assert 'note: classes without a training pixel: dog;' in capsys.readouterr().err
+    assert datasets.__main__.main(['folder', '--data_dir', folder]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
+    assert len(notes) == 5 and 'classes without a training pixel: dog;' in notes[0]
+    assert notes[1] == 'note: 1 of 6 labels of train hold a single id, as im5 (ground)'
+    assert notes[2] == 'note: images of train differ in size, from 12x16 (im0) to 30x60 (im5)'
+    assert '5 of 6 images of train are resized to 12x16' in notes[3] and 'heights by 0.40 to 1.00' in notes[3]
+    assert '2 of 2 images of val are resized' in notes[4]
+
+
+def test_camvid_void_and_order(tmp_path):
+    folder = write_camvid(str(tmp_path), {'train': 2, 'val': 1})
+    image, label = datasets.camvid.read(folder).load('train', 1)
+    stored = cv2.imread(os.path.join(folder, 'trainannot', 'train_01.png'), cv2.IMREAD_UNCHANGED)
+    assert (stored[:2] == 11).all() and (label[:2] == IGNORE).all()
+    np.testing.assert_array_equal(label[2:], stored[2:])
+    assert len(datasets.camvid.read(folder).class_names) == 11
+
+
+def test_sartorius_later_row_wins(tmp_path):
+    rows = ['cell%d,1 4,30,20,%s,,,,' % (i, kind) for i, kind in enumerate(['astro'] * 5 + ['cort'] * 5)]
+    rows.append('cell0,3 4,30,20,cort,,,,')
+    dataset = datasets.sartorius.read(write_sartorius(str(tmp_path), rows))
+    split = next(s for s in dataset.examples if 'cell0' in dataset.examples[s])
+    label = dataset.load(split, dataset.examples[split].index('cell0'))[1]
+    assert label[0, :8].tolist() == [2, 2, 3, 3, 3, 3, 0, 0]
+
+
+def test_sartorius_split_is_stratified_and_fixed(tmp_path):
+    folder = write_sartorius(str(tmp_path))
+    dataset = datasets.sartorius.read(folder)
+    assert dataset.examples == datasets.sartorius.read(folder).examples
+    kinds = sorted(int(name[4:]) % 3 for name in dataset.examples['val'])
+    assert kinds == [0, 1, 2]  # a fifth of 4, 3 and 3 images, rounded up
+    assert len(dataset.examples['train']) == 7
+
+
+# ---------------------------------------------------------------- bad input: each names the file or row
+
+@pytest.mark.parametrize('row, said', [
+    ('cell0,1 2 3,30,20,astro,,,,', 'row 2: RLE has 3'),
+    ('cell0,1 x,30,20,astro,,,,', "row 2: RLE token 'x'"),
+    ('cell0,1 5 3 2,30,20,astro,,,,', 'row 2: RLE runs overlap'),
+    ('cell0,600 2,30,20,astro,,,,', 'row 2: RLE run ends at pixel 601'),
+    ('cell0,1 2,30,20,neuron,,,,', "row 2: cell_type 'neuron'"),
+    ('cell0,1 2,31,20,astro,,,,', 'its rows say 20x31'),
+    ('cell0,1 2,30,-20,astro,,,,', "row 2: height '-20'"),
+    ('cell0,1 2,99999,99999,astro,,,,', 'row 2: an image of 99999x99999'),
+    ('../../etc/passwd,1 2,30,20,astro,,,,', 'row 2: id'),
+    ('/etc/passwd,1 2,30,20,astro,,,,', 'row 2: id'),
+    ('gone,1 2,30,20,astro,,,,', 'gone.png'),
+    ('cell0,1 2', 'row 2: cut short'),
+])
+def test_bad_cell_rows(tmp_path, row, said):
+    with pytest.raises(UserError) as error:
+        datasets.preload(datasets.sartorius.read(write_sartorius(str(tmp_path), [row])), ('train', 'val'))
+    assert 'train.csv' in str(error.value) or 'gone.png' in str(error.value)
+    assert said in str(error.value)
+
+
+def test_bad_cell_files(tmp_path):
+    folder = str(tmp_path / 'x')
+    with pytest.raises(UserError, match='no such folder'):
+        datasets.sartorius.read(folder)
+    os.makedirs(folder)
+    with pytest.raises(UserError, match='is empty'):
+        datasets.sartorius.read(folder)
+    os.makedirs(os.path.join(folder, 'train'))
+    with pytest.raises(UserError, match='train.csv'):
+        datasets.sartorius.read(folder)
+    for content, said in ((b'id,width\n', "column 'annotation'"), (b'', 'column'), (b'\xff\xfe\x00', 'train.csv'),
+                          (b'id,annotation,width,height,cell_type\n', 'no rows'),
+                          (b'id,annotation,width,height,cell_type\na,1 \x002,3,4,cort\n', 'NUL')):
+        with open(os.path.join(folder, 'train.csv'), 'wb') as f:
+            f.write(content)
+        with pytest.raises(UserError, match=said):
+            datasets.sartorius.read(folder)
+    with pytest.raises(UserError, match='--data_dir'):
+        datasets.sartorius.read(None)
+
+
+@pytest.mark.parametrize('line, said', [('train/train_00.png\n', 'expected an image and its annotation'),
+                                        ('a/train/no.png a/trainannot/no.png\n', 'no.png is not there'),
+                                        ('x/../y.png x/../y.png', 'leads out'), ('\n', 'lists no images')])
+def test_bad_camvid_lists(camvid_folder, line, said):
+    with open(os.path.join(camvid_folder, 'train.txt'), 'w') as f:
+        f.write(line)
+    with pytest.raises(UserError, match=said) as error:
+        datasets.camvid.read(camvid_folder)
+    assert 'train.txt' in str(error.value)
+
+
+@pytest.mark.parametrize('label, said', [(np.full((45, 61), 12, np.uint8), 'class id 12 at row 0, column 0'),
+                                         (np.zeros((45, 60), np.uint8), 'the label is 45x60, its image 45x61')])
+def test_bad_camvid_labels(camvid_folder, label, said):
+    cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), label)
+    with pytest.raises(UserError, match=said) as error:
+        datasets.preload(datasets.camvid.read(camvid_folder), ('train',))
+    assert 'train_03.png' in str(error.value)

@@ -1,0 +1,239 @@
+"""Decoding of images and labels: files written by hand or by another library, pixels known in advance."""
+import io
+import os
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from conftest import write_png
+from PIL import Image
+
+import data
+from data import UserError
+
+IDS = np.array([[0, 3, 2, 0, 1], [1, 1, 0, 2, 3], [3, 0, 0, 1, 2]], np.uint8)
+TWINS = [(9, 9, 9), (200, 0, 0), (200, 0, 0), (0, 0, 0)] + [(0, 0, 0)] * 252  # colours of two ids each
+
+
+def noise(height=99, width=95, channels=3):
+    return np.random.RandomState(1).randint(0, 255, (height, width, channels)).astype(np.uint8)
+
+
+def save(path, array, **settings):
+    Image.fromarray(array).save(path, **settings)
+    return path
+
+
+# ---------------------------------------------------------------- images
+
+def test_read_image_is_rgb(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))  # OpenCV writes BGR
+    assert data.read_image(path).tolist() == [[[3, 2, 1], [6, 5, 4]]]
+
+
+@pytest.mark.parametrize('extension', ['png', 'tif'])
+@pytest.mark.parametrize('shape, scale', [((4, 5), 1), ((4, 5, 3), 1), ((4, 5), 257), ((4, 5, 3), 257)])
+def test_read_image_of_other_kinds(tmp_path, extension, shape, scale):
+    path = str(tmp_path / ('a.' + extension))
+    cv2.imwrite(path, np.full(shape, 9 * scale, np.uint8 if scale == 1 else np.uint16))
+    np.testing.assert_array_equal(data.read_image(path), np.full((4, 5, 3), 9, np.uint8))
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
+def test_alpha_is_dropped_not_multiplied(tmp_path, name):
+    rgba = np.dstack([noise(5, 7), np.arange(35, dtype=np.uint8).reshape(5, 7) + 9])
+    save(str(tmp_path / name), rgba, **({'lossless': True, 'exact': True} if name == 'a.webp' else {}))
+    np.testing.assert_array_equal(data.read_image(str(tmp_path / name)), rgba[:, :, :3])
+
+
+def test_bits_in_use(tmp_path, capsys):
+    """12 bits in 16: the highest 8 of the 12. Larger values become white, and a line says so."""
+    values = np.array([[0, 15, 16, 4095, 2048]], np.uint16)
+    for name in ('a.png', 'b.tif'):
+        path = str(tmp_path / name)
+        cv2.imwrite(path, values)
+        assert data.read_image(path, 12)[:, :, 1].tolist() == [[0, 0, 1, 255, 128]]
+        assert data.read_image(path)[0, 3].tolist() == [15, 15, 15]
+        cv2.imwrite(path, np.dstack([values, values // 2, values * 0]))
+        assert data.read_image(path, 12)[0, 3].tolist() == [0, 127, 255]
+    assert 'note' not in capsys.readouterr().err
+    assert data.read_image(path, 11)[0, 3].tolist() == [0, 255, 255]
+    assert 'b.tif: has values up to 4095' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
+@pytest.mark.parametrize('orientation, upright', [(1, 'abc def'), (3, 'fed cba'), (6, 'da eb fc'), (8, 'cf be ad')])
+def test_exif_rotation_is_applied(tmp_path, name, orientation, upright):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.array([list(b'abc'), list(b'def')], np.uint8)
+    save(str(tmp_path / name), np.dstack([stored] * 3), exif=exif, **({'lossless': True} if name == 'a.webp' else {}))
+    image = data.read_image(str(tmp_path / name))
+    assert b' '.join(bytes(row) for row in image[:, :, 0].tolist()).decode() == upright
+
+
+def test_rotation_of_16_bits(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ('a.png', 'a.tif'):
+        path = save(str(tmp_path / name), np.array([[256, 512, 768]], np.uint16), exif=exif)
+        assert data.read_image(path)[:, :, 0].tolist() == [[1], [2], [3]]
+
+
+def test_bytes_behind_a_jpeg(tmp_path):
+    """A phone's motion photo: a video behind the image."""
+    path = str(tmp_path / 'a.jpg')
+    cv2.imwrite(path, noise())
+    image = data.read_image(path)
+    with open(path, 'ab') as f:
+        f.write(b'\0\0\0\x18ftypmp42' * 999)
+    np.testing.assert_array_equal(data.read_image(path), image)
+    np.testing.assert_array_equal(image, cv2.imread(path)[:, :, ::-1])
+
+
+@pytest.mark.parametrize('extension', ['png', 'jpg', 'tif', 'bmp', 'webp', 'gif', 'jp2'])
+def test_truncated_image(tmp_path, extension):
+    """Half of the file; all but the last bytes of a PNG's or JPEG's pixels; an empty file."""
+    path = save(str(tmp_path / ('a.' + extension)), noise())
+    content = open(path, 'rb').read()
+    for end in (len(content) // 2, len(content) - (13 if extension == 'png' else 2), 0):
+        if end <= len(content) // 2 or extension in ('png', 'jpg'):
+            with open(path, 'wb') as f:
+                f.write(content[:end])
+            with pytest.raises(UserError, match='a.' + extension):
+                data.read_image(path)
+
+
+def test_damaged_png(tmp_path):
+    path = save(str(tmp_path / 'a.png'), noise())
+    content = bytearray(open(path, 'rb').read())
+    content[5000] ^= 255
+    with open(path, 'wb') as f:
+        f.write(content)
+    with pytest.raises(UserError, match='PNG is truncated or damaged'):
+        data.read_image(path)
+
+
+def test_not_an_image(tmp_path):
+    path = str(tmp_path / 'a.png')
+    with open(path, 'w') as f:
+        f.write('hello')
+    with pytest.raises(UserError, match='a.png: not an image'):
+        data.read_image(path)
+    with pytest.raises(UserError, match='b.png: cannot be read'):
+        data.read_image(str(tmp_path / 'b.png'))
+    with pytest.raises(UserError, match='c.png: has 3x2 pixels; 5 are the most'):
+        data.read_image(save(str(tmp_path / 'c.png'), noise(3, 2)), max_pixels=5)
+
+
+@pytest.mark.parametrize('bands, alpha, said', [(4, None, 'has 4 bands, 0 of them'), (4, 0, 'has 4 bands, 0 of them'),
+                                                (7, 0, 'has 7 bands'), (2, 0, 'has 2 bands'), (5, 2, 'has 5 bands, 1')])
+def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
+    """Bands of satellites and microscopes: neither dropped nor taken for alpha. Tags of a TIFF written by hand."""
+    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, bands)]
+    tags += [(338, 3, 1, alpha)] if alpha is not None else []
+    body = bytes(range(2 * bands)) + b'\0' * (2 * bands % 2)
+    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', *tag) for tag in tags) + b'\0' * 4
+    with open(str(tmp_path / 'a.tif'), 'wb') as f:
+        f.write(b'II*\0' + struct.pack('<I', 8 + len(body)) + body + directory)
+    with pytest.raises(UserError, match='a.tif: ' + said):
+        data.read_image(str(tmp_path / 'a.tif'))
+
+
+def test_further_pages_are_told_of(tmp_path, capsys):
+    first, second = noise(5, 7), noise(5, 7) // 2
+    for name in ('a.tif', 'b.gif'):
+        path = save(str(tmp_path / name), first, save_all=True, append_images=[Image.fromarray(second)])
+        data.read_image(path)
+        assert '%s: has 2 pages' % name in capsys.readouterr().err
+    np.testing.assert_array_equal(data.read_image(str(tmp_path / 'a.tif')), first)
+
+
+# ---------------------------------------------------------------- labels
+
+WRITERS = {
+    'grey.png': lambda path: cv2.imwrite(path, IDS),
+    'grey2bits.png': lambda path: write_png(path, IDS, bits=2),
+    'grey4bits.png': lambda path: write_png(path, IDS, bits=4),
+    'palette.png': lambda path: write_png(path, IDS, TWINS),
+    'palette2bits.png': lambda path: write_png(path, IDS, TWINS[:4], bits=2),
+    'palette4bits.png': lambda path: write_png(path, IDS, TWINS[:16], bits=4),
+    'transparent.png': lambda path: write_png(path, IDS, TWINS, alpha=b'\0\x80'),
+    'long.png': lambda path: cv2.imwrite(path, IDS.astype(np.uint16)),
+    'channels.png': lambda path: cv2.imwrite(path, np.dstack([IDS] * 3)),
+    'long_channels.png': lambda path: cv2.imwrite(path, np.dstack([IDS] * 3).astype(np.uint16)),
+    'opaque.png': lambda path: save(path, np.dstack([IDS, np.full_like(IDS, 255)])),
+    'grey.tif': lambda path: cv2.imwrite(path, IDS),
+    'long.tif': lambda path: cv2.imwrite(path, IDS.astype(np.uint16)),
+    'float.tif': lambda path: save(path, IDS.astype(np.float32)),
+    'grey.bmp': lambda path: cv2.imwrite(path, IDS),
+    'ids.npy': lambda path: np.save(path, IDS.astype(np.int64)),
+    'fortran.npy': lambda path: np.save(path, np.asfortranarray(IDS)),
+}
+
+
+def save_palette(path):
+    image = Image.fromarray(IDS)
+    image.putpalette([value for color in TWINS for value in color])
+    image.save(path)
+
+
+@pytest.mark.parametrize('name', sorted(WRITERS) + ['palette.tif', 'palette.bmp', 'palette.gif'])
+def test_labels_are_their_ids(tmp_path, name):
+    path = str(tmp_path / name)
+    WRITERS.get(name, save_palette)(path)
+    label = data.read_label(path)
+    assert label.dtype == np.uint8 and label.tolist() == IDS.tolist()
+    label[0] = 1  # readers write into it
+
+
+def test_labels_of_one_bit(tmp_path):
+    bits = IDS > 1
+    write_png(str(tmp_path / 'a.png'), bits.astype(np.uint8), bits=1)
+    write_png(str(tmp_path / 'b.png'), bits.astype(np.uint8), TWINS[:2], bits=1)
+    save(str(tmp_path / 'c.tif'), bits)
+    np.save(str(tmp_path / 'd.npy'), bits)
+    for name in ('a.png', 'b.png', 'c.tif', 'd.npy'):
+        assert data.read_label(str(tmp_path / name)).tolist() == bits.astype(int).tolist()
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.tif', 'b.webp', 'c.tif'])
+def test_formats_that_change_ids_are_refused(tmp_path, name):
+    """By what a file holds, whatever its name; a TIFF may hold JPEG."""
+    path = str(tmp_path / name)
+    if name == 'c.tif':
+        save(path, IDS, compression='jpeg')
+    else:
+        save(path, np.dstack([IDS] * 3), format='WEBP' if name == 'b.webp' else 'JPEG')
+    with pytest.raises(UserError, match=name + ': holds (JPEG|WEBP|TIFF), which changes ids'):
+        data.read_label(path)
+
+
+@pytest.mark.parametrize('array, said', [
+    (np.full((4, 5), 256), 'id 256 at row 0, column 0'), (np.full((4, 5), -1), 'id -1 at row 0'),
+    (np.full((4, 5), 0.5), 'id 0.5 at row 0'), (np.full((4, 5), np.nan), 'id nan'), (np.zeros(4), 'one channel of ids'),
+    (np.zeros((4, 5, 2)), 'one channel'), (np.array(['a']), 'one channel'), (np.array([None]), 'not a whole NPY')])
+def test_npy_that_is_no_label(tmp_path, array, said):
+    np.save(str(tmp_path / 'a.npy'), array)
+    with pytest.raises(UserError, match='a.npy: .*' + said):
+        data.read_label(str(tmp_path / 'a.npy'))
+
+
+def test_labels_of_colours_or_transparent(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.dstack([IDS, IDS, IDS + 1]))
+    with pytest.raises(UserError, match='must be ids'):
+        data.read_label(path)
+    assert data.read_ids_or_colors(path)[0, 1].tolist() == [4, 3, 3]
+    for bands in (1, 3):
+        save(path, np.dstack([IDS] * bands + [np.where(IDS, 255, 254).astype(np.uint8)]))
+        with pytest.raises(UserError, match='has transparent pixels'):
+            data.read_label(path)
+    content = io.BytesIO()
+    np.save(content, IDS)
+    with open(str(tmp_path / 'b.npy'), 'wb') as f:
+        f.write(content.getvalue()[:-3])
+    with pytest.raises(UserError, match='b.npy: not a whole NPY'):
+        data.read_label(os.path.join(str(tmp_path), 'b.npy'))
