@@ -85,10 +85,10 @@ def conv_bn_reference(x, w, name):
     return x * w[name + '_bn/gamma'] + w[name + '_bn/beta']
 
 
-def unpool_reference(x, places, shape):
+def unpool_reference(x, positions, shape):
     out = np.zeros(shape)
     for n, i, j, c in np.ndindex(*x.shape):
-        row, column = places[n, i, j, c]
+        row, column = positions[n, i, j, c]
         out[n, row, column, c] = x[n, i, j, c]
     return out
 
@@ -100,8 +100,8 @@ def segnet_reference(images, w):
         for _ in range(convolutions):
             x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
         shape = x.shape
-        x, places = pool_reference(x)
-        pooled.append((places, shape))
+        x, positions = pool_reference(x)
+        pooled.append((positions, shape))
     for convolutions in (3, 3, 3, 2):
         x = unpool_reference(x, *pooled.pop())
         for _ in range(convolutions):
@@ -117,8 +117,8 @@ def segnet_basic_reference(images, w):
     for layer in ('conv1', 'conv2', 'conv3', 'conv4'):
         x = np.maximum(conv_bn_reference(x, w, layer), 0)
         shape = x.shape
-        x, places = pool_reference(x)
-        pooled.append((places, shape))
+        x, positions = pool_reference(x)
+        pooled.append((positions, shape))
     for layer in ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1'):
         x = conv_bn_reference(unpool_reference(x, *pooled.pop()), w, layer)
     return conv_reference(x, w['conv_classifier/weights'], w['conv_classifier/biases'])

@@ -37,30 +37,30 @@ def test_lcn_equals_its_formula(graph):
     assert np.abs(flat).max() < 0.1, 'a flat image has no contrast, at its edges neither'
 
 
-def test_dropout_is_a_function_of_seed_step_and_place(graph):
+def test_dropout_is_a_function_of_seed_step_and_name(graph):
     x, step = tf.ones([3, 20, 30, 8]), tf.placeholder(tf.int64, [])
-    out = {key: utils.dropout(x, 0.25, (seed, step), place)
-           for key, seed, place in (('a', 1, 'p'), ('b', 1, 'p'), ('seed', 2, 'p'), ('place', 1, 'q'))}
+    out = {key: utils.dropout(x, 0.25, (seed, step), name)
+           for key, seed, name in (('a', 1, 'p'), ('b', 1, 'p'), ('seed', 2, 'p'), ('name', 1, 'q'))}
     with tf.Session() as sess:
         first, second = (sess.run(out, {step: number}) for number in (3, 4))
     np.testing.assert_array_equal(first['a'], first['b'])
     assert set(np.unique(first['a'])) == {0, np.float32(1 / 0.75)}
     assert abs((first['a'] == 0).mean() - 0.25) < 0.02 and abs(first['a'].mean() - 1) < 0.02
-    for other in (first['seed'], first['place'], second['a']):
+    for other in (first['seed'], first['name'], second['a']):
         assert 0.2 < (other != first['a']).mean() < 0.55  # 2 * 0.25 * 0.75 where they are independent
 
 
 def pool_reference(x):
-    """Max pooling by loops -> pooled values and, for each, the (row, column) of the first maximum; edges stay short."""
+    """Max pooling by loops -> pooled values, and (row, column) of the first maximum of each window."""
     batch, height, width, channels = x.shape
     out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
-    places = np.zeros(out.shape + (2,), int)
+    positions = np.zeros(out.shape + (2,), int)
     for n, i, j, c in np.ndindex(*out.shape):
         block = x[n, 2 * i:2 * i + 2, 2 * j:2 * j + 2, c]
         row, column = np.unravel_index(block.argmax(), block.shape)
         out[n, i, j, c] = block[row, column]
-        places[n, i, j, c] = 2 * i + row, 2 * j + column
-    return out, places
+        positions[n, i, j, c] = 2 * i + row, 2 * j + column
+    return out, positions
 
 
 SIZES = [(5, 7), (23, 30), (45, 60), (7, 1)]
@@ -78,16 +78,16 @@ def test_pooling_and_unpooling(graph, height, width):
     weights = rng.rand(*x.shape).astype(np.float32)
     gradient, = tf.gradients(tf.reduce_sum(unpooled * weights), values_ph)
     with tf.Session() as sess:
-        expected, places = pool_reference(x)
+        expected, positions = pool_reference(x)
         values = rng.rand(*expected.shape).astype(np.float32)
         got, got_indices, got_map, got_gradient = sess.run([pooled, indices, unpooled, gradient],
                                                            {x_ph: x, values_ph: values})
         onehot = sess.run(tf.scatter_nd(*scatter_arguments(indices, values_ph, x_ph)), {x_ph: x, values_ph: values})
     np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(got_indices, (places[..., 0] * width + places[..., 1]) * 4 + np.arange(4))
+    np.testing.assert_array_equal(got_indices, (positions[..., 0] * width + positions[..., 1]) * 4 + np.arange(4))
     expected_map, expected_gradient = np.zeros(x.shape, np.float32), np.zeros(expected.shape, np.float32)
     for n, i, j, c in np.ndindex(*expected.shape):
-        row, column = places[n, i, j, c]
+        row, column = positions[n, i, j, c]
         expected_map[n, row, column, c] = values[n, i, j, c]
         expected_gradient[n, i, j, c] = weights[n, row, column, c]
     np.testing.assert_array_equal(got_map, expected_map)
@@ -100,6 +100,57 @@ def scatter_arguments(indices, values, like):
     shape = tf.shape(like, out_type=tf.int64)
     flat = indices + tf.reshape(tf.range(shape[0]), [-1, 1, 1, 1]) * tf.reduce_prod(shape[1:])
     return tf.reshape(flat, [-1, 1]), tf.reshape(values, [-1]), [tf.reduce_prod(shape)]
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('height, width', SIZES + [(None, None)])
+def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
+    """Pooled and unpooled maps and both gradients, bit for bit; batch 3, ties, negative values, unknown sizes."""
+    rng = np.random.RandomState(1)
+    shape = [3, height or 7, width or 9, 4]
+    x_ph = tf.placeholder(dtype, [None, height, width, 4])
+    image = rng.randint(-3, 3, shape)  # many windows have equal values
+    weights = rng.normal(size=shape)
+    outputs = []
+    for portable in (False, True):
+        with utils.portable_pooling(portable):
+            pooled, indices = utils.max_pool_with_argmax(x_ph)
+            unpooled = utils.unpool(pooled * pooled + 0.5, indices, x_ph)
+        assert pooled.dtype == unpooled.dtype == x_ph.dtype and (indices.dtype == tf.int64) != portable
+        assert unpooled.shape.as_list() == [None, height, width, 4]
+        gradient, = tf.gradients(unpooled, x_ph, tf.constant(weights, dtype))
+        outputs.append([tf.cast(y, tf.float32) for y in (pooled, unpooled, gradient)])
+    with tf.Session() as sess:
+        scattered, portable = sess.run(outputs, {x_ph: image})
+    for one, other in zip(scattered, portable):
+        np.testing.assert_array_equal(one, other)
+    assert scattered[2].any()
+
+
+def test_portable_pooling_ends_with_its_block(graph):
+    x = tf.zeros([1, 3, 5, 2])
+    with utils.portable_pooling():
+        with utils.portable_pooling(False):
+            assert utils.max_pool_with_argmax(x)[1].dtype == tf.int64
+        assert utils.max_pool_with_argmax(x)[1].dtype == tf.float32
+        with tf.Graph().as_default():
+            assert not utils.is_portable(), 'another graph'
+    assert utils.max_pool_with_argmax(x)[1].dtype == tf.int64
+
+
+def test_portable_unpooling_of_dropout_samples(graph):
+    """Three samples of an image share the indices of the image."""
+    rng = np.random.RandomState(4)
+    encoded = tf.constant(rng.rand(1, 5, 7, 2))
+    samples = tf.constant(rng.rand(3, 3, 4, 2))
+    maps = []
+    for portable in (False, True):
+        with utils.portable_pooling(portable):
+            maps.append(utils.unpool(samples, utils.max_pool_with_argmax(encoded)[1], encoded))
+    with tf.Session() as sess:
+        scattered, portable = sess.run(maps)
+    assert scattered.shape == (3, 5, 7, 2)
+    np.testing.assert_array_equal(scattered, portable)
 
 
 def test_pooling_gradient_flows_to_the_maximum(graph):
