@@ -7,7 +7,6 @@
 Later annotations lie on top of earlier ones; `datasets/shapes.py` says which pixels an annotation holds.
 docs/data.md has the command for each tool.
 """
-import argparse
 import collections
 import contextlib
 import csv
@@ -17,8 +16,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import sys
 import tempfile
 
 import numpy as np
@@ -29,6 +26,7 @@ from PIL import Image
 import data
 from data import UserError
 from datasets import files, shapes, tables
+from runtime import cli
 
 MAX_CLASSES = 253  # beside the background and void
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
@@ -289,25 +287,18 @@ def convert(read, source, out):
 
 
 def main(argv=None):
-    """`python -m datasets.convert FORMAT SOURCE OUT`; returns the exit status."""
-    parser = argparse.ArgumentParser(description='Converts annotations into the layout of --dataset folder.',
-                                     allow_abbrev=False)
-    parser.add_argument('format', choices=['coco', 'labelme', 'yolo'])
+    """Converts the annotations that the command line names."""
+    parser = cli.Parser(prog='python -m datasets.convert',
+                        description='Converts annotations into the layout of --dataset folder.')
+    parser.add_argument('format', choices=['coco', 'labelme', 'yolo'], help='format of the annotations')
     parser.add_argument('source', metavar='SOURCE', help='folder of annotations and images, or one JSON file in it')
     parser.add_argument('out', metavar='OUT', help='new folder')
-    parser.add_argument('--line_width', type=float, default=10, help='pixels, for lines of labelme (default: 10)')
+    parser.add_argument('--line_width', type=cli.positive_float, default=10, help='pixels, for lines of labelme')
     args = parser.parse_args(argv)
     readers = {'coco': read_coco, 'yolo': read_yolo,
                'labelme': functools.partial(read_labelme, line_width=args.line_width)}
-    try:
-        convert(readers[args.format], args.source, args.out)
-    except (UserError, OSError) as error:
-        print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    return 0
+    convert(readers[args.format], args.source, args.out)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    cli.main(main, 'the size of the images')

@@ -4,12 +4,14 @@ import io
 import itertools
 import json
 import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import datasets
+from data import UserError
 from datasets import convert, shapes
 
 SIZES = {'a': (45, 61), 'b': (31, 40), 'c': (44, 29), 'd': (17, 53), 'e': (20, 20), 'f': (33, 35)}
@@ -148,7 +150,7 @@ def test_coco(tmp_path, masks, expected, form, capsys):
         return {'size': list(mask.shape), 'counts': encoded['counts'].decode()}
 
     coco(tmp_path / 'in', segmentation)
-    assert convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
     check(tmp_path / 'out', expected)
     check_palettes(tmp_path / 'out', expected)
     out = capsys.readouterr().out
@@ -159,14 +161,14 @@ def test_coco(tmp_path, masks, expected, form, capsys):
 
 def test_labelme(tmp_path, expected):
     labelme(tmp_path / 'in')
-    assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')])
     check(tmp_path / 'out', expected)
 
 
 @pytest.mark.parametrize('names', ['data.yaml', 'classes.txt'])
 def test_yolo(tmp_path, expected, names):
     yolo(tmp_path / 'in', names)
-    assert convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
     check(tmp_path / 'out', expected)
 
 
@@ -254,7 +256,7 @@ def test_splits_and_equal_names(tmp_path):
         write_image(str(tmp_path / 'in' / split / '1.png'), (9 + i, 7))
         content['images'] = [{'id': 5, 'file_name': '1.png', 'height': 9 + i, 'width': 7}]
         (tmp_path / 'in' / split / '_annotations.coco.json').write_text(json.dumps(content))
-    assert convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
     dataset = datasets.open('folder', str(tmp_path / 'out'))
     assert [len(dataset.examples[split]) for split in ('train', 'val', 'test')] == [1, 1, 1]
     assert dataset.load('val', 0)[1].shape == (10, 7) and dataset.load('test', 0)[1].sum() == 6
@@ -268,7 +270,7 @@ def test_layouts_of_yolo(tmp_path, image, text):
     os.makedirs(os.path.dirname(str(tmp_path / 'in' / text)), exist_ok=True)
     (tmp_path / 'in' / text).write_text('1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')
     (tmp_path / 'in' / 'data.yaml').write_text('names: [a, no]  # YAML 1.1 takes a bare no for false\n')
-    assert convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
     by_hand = np.zeros((10, 20), np.uint8)
     by_hand[2:7, 5:10] = 2
     folder = tmp_path / 'out' / 'labels' / ('train' if 'train' in image else '')
@@ -285,7 +287,7 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
                {'label': 'y', 'shape_type': 'rectangle', 'points': [[1, 1], [3, 3]]}]
     (tmp_path / 'in' / 'p.json').write_text(json.dumps({'imagePath': 'p.png', 'shapes': entries}))
     (tmp_path / 'in' / 'other.json').write_text('{}')
-    assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 0
+    convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')])
     out = capsys.readouterr().out
     for line in ('left out: points (1)', 'no pixel centre (2)',
                  'JSON files without shapes (1)', '2 images, 1 of them without'):
@@ -298,7 +300,7 @@ def broken_coco(tmp_path, change):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    return convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
+    convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
 
 
 @pytest.mark.parametrize('entry, said', [
@@ -312,10 +314,9 @@ def broken_coco(tmp_path, change):
     ({'segmentation': {'size': [45, 61], 'counts': ''}}, 'cover 0 pixels'),
     ({'segmentation': {'size': [45, 61], 'counts': '~~~'}}, 'annotation 2: the run lengths'),
     ({'segmentation': 5}, 'annotation 2: malformed')])
-def test_wrong_annotation(tmp_path, entry, said, capsys):
-    assert broken_coco(tmp_path, lambda content: content['annotations'][1].update(entry)) == 2
-    error = capsys.readouterr().err
-    assert said in error and 'instances_default.json' in error and len(error.splitlines()) == 1
+def test_wrong_annotation(tmp_path, entry, said):
+    with pytest.raises(UserError, match='instances_default.json.*' + re.escape(said)):
+        broken_coco(tmp_path, lambda content: content['annotations'][1].update(entry))
     assert os.listdir(str(tmp_path)) == ['in']
 
 
@@ -326,10 +327,10 @@ def test_wrong_annotation(tmp_path, entry, said, capsys):
     (lambda content: content['categories'].append(5), 'category 5: malformed'),
     (lambda content: content['categories'][0].update(name='x\ny'), 'printable characters'),
     (lambda content: content.update(images=5), 'holds no annotated images')])
-def test_wrong_coco(tmp_path, change, said, capsys):
-    assert broken_coco(tmp_path, change) == 2
-    error = capsys.readouterr().err
-    assert said in error and len(error.splitlines()) == 1 and os.listdir(str(tmp_path)) == ['in']
+def test_wrong_coco(tmp_path, change, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        broken_coco(tmp_path, change)
+    assert os.listdir(str(tmp_path)) == ['in']
 
 
 @pytest.mark.parametrize('file, content, said', [
@@ -338,20 +339,19 @@ def test_wrong_coco(tmp_path, change, said, capsys):
     ('labels/a.txt', '0 0.1 0.1 0.5 0.1 0.5', 'line 1: malformed'), ('labels/a.txt', 'zebra 0 0', 'line 1: malformed'),
     ('labels/z.txt', '', 'z.txt: no image'), ('data.yaml', 'names: [', 'data.yaml: not YAML'),
     ('data.yaml', 'nc: 3', 'data.yaml: malformed')])
-def test_wrong_yolo(tmp_path, file, content, said, capsys):
+def test_wrong_yolo(tmp_path, file, content, said):
     yolo(tmp_path / 'in')
     (tmp_path / 'in' / file).write_text(content)
-    assert convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')]) == 2
-    error = capsys.readouterr().err
-    assert said in error and len(error.splitlines()) == 1 and os.listdir(str(tmp_path)) == ['in']
+    with pytest.raises(UserError, match=re.escape(said)):
+        convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
+    assert os.listdir(str(tmp_path)) == ['in']
 
 
-def test_full_folder_and_missing_source(tmp_path, capsys):
+def test_full_folder_and_missing_source(tmp_path):
     labelme(tmp_path / 'in')
-    assert convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'in')]) == 2
-    assert convert.main(['labelme', str(tmp_path / 'none'), str(tmp_path / 'out')]) == 2
     (tmp_path / 'in' / 'a.json').write_text('{')
-    assert convert.main(['labelme', str(tmp_path / 'in' / 'a.json'), str(tmp_path / 'out')]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert 'holds files already' in errors[0] and 'cannot be read' in errors[1] and 'a.json: not JSON' in errors[2]
-    assert sorted(os.listdir(str(tmp_path))) == ['in']
+    for source, out, said in (('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
+                              ('in/a.json', 'out', 'a.json: not JSON')):
+        with pytest.raises(UserError, match=said):
+            convert.main(['labelme', str(tmp_path / source), str(tmp_path / out)])
+    assert os.listdir(str(tmp_path)) == ['in']

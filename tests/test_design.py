@@ -22,7 +22,7 @@ LAYERS = [  # from the bottom; a module may import modules of lower layers and, 
     {'networks'},
     {'runtime.distribute', 'runtime.inference', 'runtime.export', 'paper'},
     {'evaluate'},
-    {'main', 'predict', 'benchmark', 'datasets.__main__'},
+    {'main', 'predict', 'benchmark', 'datasets.__main__', 'datasets.convert'},
     {'experiments'},
 ]
 FILES = sorted(os.path.relpath(path, ROOT) for folder in ('', 'datasets', 'runtime', 'paper')
