@@ -283,7 +283,7 @@ def draw(run: Run, step: int, scores: dict, shown: dict, extremes: list):
 def describe(args):
     """Prints the layers of --model for the classes of --dataset."""
     class_names = datasets.CLASS_NAMES.get(args.dataset) or datasets.open(args.dataset, args.data_dir).class_names
-    print(layers.table(args.model, args.height or 360, args.width or 480, len(class_names)))
+    print(layers.layer_table(args.model, args.height or 360, args.width or 480, len(class_names)))
 
 
 def open_dataset(args):

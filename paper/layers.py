@@ -1,7 +1,8 @@
-"""A network's layers as a table: output shapes, parameters, MACs. Builds a graph of its own, needs no data."""
+"""Layers of a network as a table: output shapes, parameters, MACs. Needs no data; builds a graph of its own."""
 import collections
 
 import numpy as np
+import tabulate
 import tensorflow.compat.v1 as tf
 
 import networks
@@ -12,15 +13,16 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
          'ResizeBilinear': 'bilinear upsampling', 'LRN': 'normalization'}
 
 
-def network_layers(model, height, width, num_classes):
-    """The network's layers for one image, in order: list of `Layer`; a layer's parameters are with its batch norm's."""
+def network_layers(model: str, height: int, width: int, num_classes: int) -> list:
+    """Layers of a network for one image, in order: list of `Layer`; parameters include those of batch norm."""
     with tf.Graph().as_default() as graph:
         networks.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)
         sizes = collections.Counter()
         for variable in tf.trainable_variables():
             layer = variable.op.name.split('/')[1]
             sizes[layer[:-3] if layer.endswith('_bn') else layer] += int(np.prod(variable.shape.as_list()))
-        found, pools = [], 0
+        found = []
+        pools = 0  # poolings that no upsampling has undone yet
         for op in graph.get_operations():
             kind = KINDS.get(op.type)
             layer = op.name.split('/')[1] if kind else None
@@ -35,26 +37,26 @@ def network_layers(model, height, width, num_classes):
                 pools -= 1
             elif layer not in sizes:
                 layer = {'normalization': 'norm'}.get(kind, 'upsample')
-            found.append(Layer(layer, kind, tuple(shape), sizes.pop(layer, 0), macs(op)))
+            found.append(Layer(layer, kind, tuple(shape), sizes.pop(layer, 0), num_macs(op)))
         return found
 
 
-def macs(op):
-    """Multiplications of a (de)convolution, for one image; 0 for any other op."""
+def num_macs(op) -> int:
+    """Multiply-accumulates of a convolution or deconvolution, for one image; 0 for any other op."""
     if op.type not in ('Conv2D', 'DepthwiseConv2dNative', 'Conv2DBackpropInput'):
         return 0
     kernel = op.inputs[1].shape.as_list()
-    places = (op.inputs[2] if op.type == 'Conv2DBackpropInput' else op.outputs[0]).shape.as_list()[1:3]
-    return int(np.prod(kernel) * np.prod(places))
+    positions = (op.inputs[2] if op.type == 'Conv2DBackpropInput' else op.outputs[0]).shape.as_list()[1:3]
+    return int(np.prod(kernel) * np.prod(positions))
 
 
-def table(model, height, width, num_classes):
+def layer_table(model: str, height: int, width: int, num_classes: int) -> str:
     """`network_layers` as lines of text, with their sums."""
-    row = '%-22s %-22s %-16s %12s %16s'
     found = network_layers(model, height, width, num_classes)
-    lines = [row % ('layer', 'kind', 'output', 'parameters', 'MACs')]
-    lines += [row % (layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}',
-                     f'{layer.macs:,}') for layer in found]
-    parameters, total = sum(layer.parameters for layer in found), sum(layer.macs for layer in found)
-    lines.append(row % (model, '', '', f'{parameters:,}', f'{total:,}'))
-    return '\n'.join(line.rstrip() for line in lines)
+    rows = [(layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}', f'{layer.macs:,}')
+            for layer in found]
+    parameters = sum(layer.parameters for layer in found)
+    macs = sum(layer.macs for layer in found)
+    rows.append((model, '', '', f'{parameters:,}', f'{macs:,}'))
+    return tabulate.tabulate(rows, headers=('layer', 'kind', 'output', 'parameters', 'MACs'), disable_numparse=True,
+                             colalign=('left', 'left', 'left', 'right', 'right'))

@@ -1,6 +1,6 @@
-"""report.html of a run folder: all that a person copies from the machine to look at, in one file without scripts.
+"""Tables as text, Markdown, CSV and HTML; report.html of a run folder, one page without scripts or links.
 
-Made from config.json, log.jsonl, metrics.json and the pictures that lie there; nothing outside it is asked for.
+The page is made from config.json, metrics.json and the figures of the folder.
 """
 import base64
 import csv
@@ -43,28 +43,28 @@ $sections
 </body>
 </html>
 ''')
-PICTURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions'), ('cell_types.png', 'Predictions'),
+FIGURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions'), ('cell_types.png', 'Predictions'),
             ('extremes.png', 'Best and worst of validation'), ('confusion-val.png', 'Confusion, validation'),
             ('confusion-test.png', 'Confusion, test'))
 
 
-def percent(value):
+def percent(value) -> str:
     """A share as text in percent; '-' for None."""
     return '-' if value is None else '%.1f' % (100 * value)
 
 
-def plain_table(rows):
+def plain_table(rows: list) -> str:
     """Rows of {column: text} as lines for a terminal. A column that a row lacks is empty there."""
     return tabulate.tabulate(rows, headers='keys', disable_numparse=True)
 
 
-def markdown_table(rows):
+def markdown_table(rows: list) -> str:
     """Rows of {column: text} as a Markdown table; `|` and line breaks in cells are escaped."""
     escaped = [{name: cell.replace('|', '\\|').replace('\n', '<br>') for name, cell in row.items()} for row in rows]
     return tabulate.tabulate(escaped, headers='keys', tablefmt='pipe', disable_numparse=True)
 
 
-def write_table(path, title, note, rows):
+def write_table(path: str, title: str, note: str, rows: list) -> str:
     """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the former.
 
     In Markdown the column `command` stands below the table, where a command can be copied whole.
@@ -89,7 +89,7 @@ def write_table(path, title, note, rows):
     return text
 
 
-def insert_tables(path, texts):
+def insert_tables(path: str, texts: list):
     """Replaces the text between the lines BEGIN and END of a Markdown file by `texts`, as from `write_table`."""
     try:
         page = data.read_bytes(path).decode('utf-8')
@@ -102,52 +102,54 @@ def insert_tables(path, texts):
     files.write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))
 
 
-def html_table(head, rows):
-    """Cells of text as an HTML table."""
+def html_table(head: list, rows: list) -> str:
+    """Rows of cells as an HTML table below the cells of `head`."""
     def line(kind, cells):
         return '<tr>%s</tr>' % ''.join('<%s>%s</%s>' % (kind, html.escape(str(cell)), kind) for cell in cells)
     return '<div class="wide"><table>%s\n%s</table></div>' % (line('th', head), '\n'.join(line('td', r) for r in rows))
 
 
-def picture(path):
-    """A PNG file within the page."""
+def embedded_image(path: str) -> str:
+    """HTML of a PNG file, its bytes included."""
     with open(path, 'rb') as file:
         return '<img alt="%s" src="data:image/png;base64,%s">' % (
             html.escape(os.path.basename(path)), base64.b64encode(file.read()).decode())
 
 
-def scores_tables(metrics, flags):
-    """Scores of each split that was scored, the paper's below; then each class."""
-    rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')] + [scores['bn'], scores['step']]
-            for split, scores in metrics.items()]
+def scores_tables(metrics: dict, flags: dict) -> str:
+    """HTML of two tables: scores of each entry of metrics.json and the paper's; then each class."""
+    rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
+            + [scores.get('bn', '-'), scores.get('step', '-')] for split, scores in metrics.items()]
     rows += [['the paper, test: ' + where] + ['-' if value is None else '%.1f' % value for value in values] + ['', '']
              for where, values in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
-    classes = next(iter(metrics.values()))['class_names']
-    known = {name: i for i, name in enumerate(classes)}
-    theirs = tables.TABLE2_CLASSES if flags['dataset'] == 'camvid' and flags['model'] == 'segnet' else {}
-    head = ['class'] + ['%s, %s' % (split, what) for split in metrics for what in ('accuracy', 'IoU')]
-    each = [[name] + [percent(scores[what][i]) for scores in metrics.values() for what in ('accuracy', 'IoU')]
-            + ([str(theirs.get(name, '-'))] if theirs else []) for name, i in known.items()]
+    published = tables.TABLE2_CLASSES if (flags['dataset'], flags['model']) == ('camvid', 'segnet') else {}
+    head = ['class'] + ['%s, %s' % (split, name) for split in metrics for name in ('accuracy', 'IoU')]
+    head += ['accuracy, the paper, test'] if published else []
+    class_rows = []
+    for i, class_name in enumerate(next(iter(metrics.values()))['class_names']):
+        row = [class_name] + [percent(scores[name][i]) for scores in metrics.values() for name in ('accuracy', 'IoU')]
+        class_rows.append(row + ([str(published.get(class_name, '-'))] if published else []))
     return (html_table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
-            + html_table(head + (['accuracy, the paper, test'] if theirs else []), each))
+            + html_table(head, class_rows))
 
 
-def write(folder):
-    """Writes report.html of the run in `folder`, from what lies there."""
+def write(folder: str):
+    """Writes report.html of the run in `folder`."""
     config = files.read_config(folder)
-    flags, start = config['flags'], (config['starts'] or [{}])[-1]
+    flags = config['flags']
+    start = (config['starts'] or [{}])[-1]
     metrics = files.read_scores(folder)
     sections = []
     if metrics:
         sections.append(('Scores', scores_tables(metrics, flags)))
-    sections += [(title, picture(os.path.join(folder, name))) for name, title in PICTURES
+    sections += [(title, embedded_image(os.path.join(folder, name))) for name, title in FIGURES
                  if os.path.exists(os.path.join(folder, name))]
-    again = '\n'.join('%s    # revision %s, %s' % (one.get('command'), one.get('revision'), one.get('started'))
-                      for one in config['starts'])
-    sections.append(('To repeat it', '<pre>%s</pre>' % html.escape(again)))
-    sections.append(('Settings', html_table(['flag', 'value'], sorted(flags.items()))))
-    balance = zip(config['class_names'], config.get('class_weights', []))
-    sections.append(('Classes', html_table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in balance])))
+    commands = '\n'.join('%s    # revision %s, %s' % (one.get('command'), one.get('revision'), one.get('started'))
+                         for one in config['starts'])
+    sections.append(('Commands', '<pre>%s</pre>' % html.escape(commands)))
+    sections.append(('Flags', html_table(['flag', 'value'], sorted(flags.items()))))
+    weights = zip(config['class_names'], config.get('class_weights', []))
+    sections.append(('Classes', html_table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in weights])))
     summary = '%s at %sx%s, TensorFlow %s on %s' % (flags['dataset'], flags['height'], flags['width'],
                                                     start.get('tensorflow'), start.get('device'))
     files.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(

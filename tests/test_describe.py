@@ -1,10 +1,10 @@
 """The layer table: known sums, and MACs by hand."""
 import main
-from paper import layers as describe
+from paper.layers import network_layers
 
 
 def test_segnet_table():
-    layers = describe.network_layers('segnet', 360, 480, 11)
+    layers = network_layers('segnet', 360, 480, 11)
     assert sum(layer.parameters for layer in layers) == 29449355
     by_name = {layer.name: layer for layer in layers}
     assert by_name['conv1_1'].macs == 360 * 480 * 3 * 64 * 9
@@ -16,9 +16,9 @@ def test_segnet_table():
 
 def test_describe_needs_no_data(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    main.train(main.parse_args(['--describe', '--dataset', 'voc2012', '--model', 'segnet-basic', '--height', '45',
-                                '--width', '61']))
+    main.describe(main.parse_args(['--describe', '--dataset', 'voc2012', '--model', 'segnet-basic', '--height', '45',
+                                   '--width', '61']))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ['norm', 'normalization', '45x61x3', '0', '0']
+    assert lines[2].split() == ['norm', 'normalization', '45x61x3', '0', '0']
     assert lines[-2].split() == ['conv_classifier', 'convolution', '45x61x21', '1,365', '3,689,280']
     assert lines[-1].split()[:2] == ['segnet-basic', '1,417,237'] and not list(tmp_path.iterdir())

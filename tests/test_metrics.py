@@ -41,9 +41,9 @@ def test_equal_to_brute_force():
     scores = metrics.scores(metrics.confusion(labels, predictions, 4))
     valid = labels != 255
     for c in range(4):
-        truth, said = (labels == c), (predictions == c) & valid
-        assert scores['IoU'][c] == pytest.approx((truth & said).sum() / (truth | said).sum())
-        assert scores['accuracy'][c] == pytest.approx((truth & said).sum() / truth.sum())
+        truth, predicted = (labels == c), (predictions == c) & valid
+        assert scores['IoU'][c] == pytest.approx((truth & predicted).sum() / (truth | predicted).sum())
+        assert scores['accuracy'][c] == pytest.approx((truth & predicted).sum() / truth.sum())
     assert scores['G'] == pytest.approx((labels == predictions)[valid].mean())
 
 
