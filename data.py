@@ -5,7 +5,6 @@ Facts of a single data set are in `datasets/`, batches in `batches.py`. TensorFl
 import collections
 import contextlib
 import csv
-import functools
 import io
 import os
 import re
@@ -52,10 +51,14 @@ class UserError(Exception):
     """A fault that the user can fix: one line that names the file, row or flag, and the fix. Exit status 2."""
 
 
-@functools.lru_cache(maxsize=None)
-def note(text):
-    """Prints a line on standard error, the same line once a process."""
-    print('note: ' + text, file=sys.stderr, flush=True)
+_noted = set()
+
+
+def note(text: str, about: str = None):
+    """Prints a line on standard error, once a process for each `about`, which is the line itself by default."""
+    if (about or text) not in _noted:
+        _noted.add(about or text)
+        print('note: ' + text, file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- run-length encoding
@@ -206,7 +209,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
             image.verify()  # compares the checksums; Pillow wants the file opened again afterwards
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # the second image of a phone's MPO is a preview
-            note('%s: has %d pages; of each file only the first page is read' % (path, image.n_frames))
+            note('%s: has %d pages; of each such file only the first page is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF data turn nothing
@@ -239,8 +242,8 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     if array.max() >> (depth or 16):
-        note('%s: has values up to %d; of %d bits, so values from %d on are shown white'
-             % (path, array.max(), depth, 1 << depth))
+        note('%s: has values up to %d, which %d bits do not hold; in such images they become white'
+             % (path, array.max(), depth), 'depth')
     grey_or_rgb = np.minimum(array >> ((depth or 16) - 8), 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(grey_or_rgb.reshape(array.shape[:2] + (-1,)), array.shape[:2] + (3,)))
 
@@ -341,44 +344,3 @@ def median_frequency_weights(pixels, present, void_in_median=False):
         raise UserError('the training split holds no labelled pixel, so there are no class weights; check the labels')
     weights = np.where(frequency > 0, np.median(frequency[known]) / np.where(frequency > 0, frequency, 1), 0)
     return weights[:-1]
-
-
-def read_class_weights(path, class_names):
-    """CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`."""
-    weights = {}
-    for number, row in read_csv(path, ('name', 'weight')):
-        if row['name'] in weights:
-            raise UserError('%s row %d: class %s stands in an earlier row too' % (path, number, row['name'][:60]))
-        try:
-            weights[row['name']] = float(row['weight'])
-        except ValueError:
-            raise UserError('%s row %d: weight %r is no number' % (path, number, row['weight']))
-        if not (0 <= weights[row['name']] < np.inf):
-            raise UserError('%s row %d: weight %r must be 0 or more' % (path, number, row['weight']))
-    if set(weights) != set(class_names):
-        raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))
-    return np.array([weights[name] for name in class_names])
-
-
-def class_weights(choice, dataset):
-    """Class weights of the loss by the value of `--class_weights` -> float64 [num_classes].
-
-    Args:
-      choice: 'none', 'median', 'median-sqrt' (square roots of the median weights), 'median-void', 'released', or the
-        path of a CSV file with columns name,weight.
-    Raises:
-      UserError: no such choice or file, or a data set without released weights.
-    """
-    if choice == 'none':
-        return np.ones(len(dataset.class_names))
-    if choice in ('median', 'median-sqrt', 'median-void'):
-        median = median_frequency_weights(*class_counts(dataset, 'train'), choice == 'median-void')
-        return np.sqrt(median) if choice == 'median-sqrt' else median
-    if choice == 'released':
-        if dataset.released_weights is None:
-            raise UserError('--class_weights released: nobody released weights for %s (but for camvid); use median'
-                            % dataset.name)
-        return np.array(dataset.released_weights)
-    if not os.path.exists(choice):
-        raise UserError('--class_weights %s: no such file, and no name that --help knows' % choice)
-    return read_class_weights(choice, dataset.class_names)

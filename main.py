@@ -308,7 +308,7 @@ def train(args):
     group.connect(config, settings(args, dataset))
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
     run.dataset = datasets.preload(dataset, ('train', 'val'))
-    class_weights = data.class_weights(args.class_weights, run.dataset)
+    class_weights = datasets.class_weights(args.class_weights, run.dataset)
     with tf.Graph().as_default(), tf.device(group.place):
         graph = build(args, run.dataset, class_weights, run, group)
         session = tf.Session(group.target, config=config)

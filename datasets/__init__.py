@@ -9,7 +9,7 @@ import numpy as np
 
 import data
 from data import UserError
-from datasets import camvid, folder, sample, sartorius, sunrgbd, voc2012
+from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
 
 READERS = {'camvid': camvid.read, 'folder': folder.read, 'sample': sample.read, 'sartorius': sartorius.read,
            'sunrgbd': sunrgbd.read, 'voc2012': voc2012.read}
@@ -82,3 +82,27 @@ def check_split(dataset, split):
     if not dataset.examples.get(split):
         raise UserError('--split %s: data set %s has %s'
                         % (split, dataset.name, ', '.join(s for s in dataset.examples if dataset.examples[s])))
+
+
+def class_weights(choice: str, dataset):
+    """Class weights of the loss by the value of `--class_weights` -> float64 [num_classes].
+
+    Args:
+      choice: 'none', 'median', 'median-sqrt' (square roots of the median weights), 'median-void', 'released', or the
+        path of a CSV file with columns name,weight.
+    Raises:
+      UserError: no such choice or file, or a data set without released weights.
+    """
+    if choice == 'none':
+        return np.ones(len(dataset.class_names))
+    if choice in ('median', 'median-sqrt', 'median-void'):
+        median = data.median_frequency_weights(*data.class_counts(dataset, 'train'), choice == 'median-void')
+        return np.sqrt(median) if choice == 'median-sqrt' else median
+    if choice == 'released':
+        if dataset.released_weights is None:
+            raise UserError('--class_weights released: nobody released weights for %s (but for camvid); use median'
+                            % dataset.name)
+        return np.array(dataset.released_weights)
+    if not os.path.exists(choice):
+        raise UserError('--class_weights %s: no such file, and no name that --help knows' % choice)
+    return tables.read_class_weights(choice, dataset.class_names)

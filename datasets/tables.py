@@ -219,3 +219,20 @@ def _from_colors(path, label, classes, colored):
     if missing:
         raise UserError('%s: is a colour image, but the table of classes gives class %s no color' % (path, missing[0]))
     return files.colors_to_ids(label, *zip(*colored), path)
+
+
+def read_class_weights(path: str, class_names):
+    """CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`."""
+    weights = {}
+    for number, row in data.read_csv(path, ('name', 'weight')):
+        if row['name'] in weights:
+            raise UserError('%s row %d: class %s stands in an earlier row too' % (path, number, row['name'][:60]))
+        try:
+            weights[row['name']] = float(row['weight'])
+        except ValueError:
+            raise UserError('%s row %d: weight %r is no number' % (path, number, row['weight']))
+        if not (0 <= weights[row['name']] < np.inf):
+            raise UserError('%s row %d: weight %r must be 0 or more' % (path, number, row['weight']))
+    if set(weights) != set(class_names):
+        raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))
+    return np.array([weights[name] for name in class_names])

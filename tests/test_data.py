@@ -109,7 +109,7 @@ def test_class_counts_by_hand():
     assert present.tolist() == [8, 6, 0, 8]
     # frequencies 4/8 and 2/6; their median 5/12; c is nowhere
     np.testing.assert_allclose(data.median_frequency_weights(pixels, present), [5 / 6, 5 / 4, 0])
-    np.testing.assert_allclose(data.class_weights('median-sqrt', dataset), [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
+    np.testing.assert_allclose(datasets.class_weights('median-sqrt', dataset), [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
 
 
 def test_class_weights_of_void_only():

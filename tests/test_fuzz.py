@@ -8,7 +8,6 @@ import tensorflow.compat.v1 as tf
 from hypothesis import strategies as st
 
 import batches
-import data
 import datasets
 from runtime import distribute
 import main
@@ -67,7 +66,8 @@ def test_class_tables(rows):
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.floats().map(str))), max_size=4))
 @quick
 def test_weight_tables(rows):
-    weights = written('\n'.join(['name,weight'] + [','.join(row) for row in rows]), data.read_class_weights, ['a', 'b'])
+    text = '\n'.join(['name,weight'] + [','.join(row) for row in rows])
+    weights = written(text, tables.read_class_weights, ['a', 'b'])
     assert weights is None or (np.isfinite(weights).all() and (weights >= 0).all())
 
 

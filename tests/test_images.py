@@ -145,6 +145,7 @@ def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
 def test_further_pages_are_told_of(tmp_path, capsys):
     first, second = noise(5, 7), noise(5, 7) // 2
     for name in ('a.tif', 'b.gif'):
+        data._noted.clear()
         path = save(str(tmp_path / name), first, save_all=True, append_images=[Image.fromarray(second)])
         data.read_image(path)
         assert '%s: has 2 pages' % name in capsys.readouterr().err

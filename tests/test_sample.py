@@ -13,7 +13,7 @@ import data
 import datasets
 import main
 import metrics
-from datasets import sample, tables
+from datasets import cells, tables
 
 CSV = os.path.join(ROOT, 'train.csv')
 
@@ -25,9 +25,9 @@ def examples(split):
 
 def test_csv_is_what_the_seed_gives(tmp_path):
     path = str(tmp_path / 'train.csv')
-    sample.write_csv(path)
+    cells.write_csv(path)
     assert open(path, 'rb').read() == open(CSV, 'rb').read()
-    sample.write_csv(path, seed=sample.SEED + 1)
+    cells.write_csv(path, seed=cells.SEED + 1)
     assert open(path, 'rb').read() != open(CSV, 'rb').read()
 
 
@@ -42,13 +42,13 @@ def test_an_existing_train_csv_is_kept(tmp_path):
 
 def test_cells_do_not_overlap_and_are_of_some_size():
     images = tables.read_cells(CSV, tables.class_places(datasets.sartorius.CELLS))
-    assert len(images) == sample.NUM_IMAGES
-    for height, width, cells in images.values():
-        assert (height, width) == (sample.HEIGHT, sample.WIDTH)
-        masks = list(tables.cell_masks(CSV, (height, width), cells))
+    assert len(images) == cells.NUM_IMAGES
+    for height, width, rows in images.values():
+        assert (height, width) == (cells.HEIGHT, cells.WIDTH)
+        masks = list(tables.cell_masks(CSV, (height, width), rows))
         assert np.sum(masks, 0).max() == 1
-        assert min(mask.sum() for mask in masks) >= sample.SMALLEST
-        assert {class_id for _, class_id, _ in cells} == {1, 2, 3}, 'all cell types in each image'
+        assert min(mask.sum() for mask in masks) >= cells.SMALLEST
+        assert {class_id for _, class_id, _ in rows} == {1, 2, 3}, 'all cell types in each image'
 
 
 def test_splits_and_shares():
@@ -66,7 +66,7 @@ def test_rendering_is_a_function_of_the_name():
     assert image.dtype == np.uint8 and image.shape == label.shape + (3,) == (128, 176, 3)
     np.testing.assert_array_equal(image, dataset.load('train', 3)[0])
     mask = label > 0
-    assert (sample.render([mask], ['cort'], 'a') != sample.render([mask], ['cort'], 'b')).mean() > 0.5
+    assert (cells.render([mask], ['cort'], 'a') != cells.render([mask], ['cort'], 'b')).mean() > 0.5
 
 
 def test_brightness_tells_no_cell_type():

@@ -1,0 +1,159 @@
+"""Synthetic cells: masks drawn from a seed into `train.csv`, and images rendered from masks.
+
+They look like the cells of Sartorius, but hold no real pixel or outline. Shapes use integers only, so that `train.csv`
+is the same on every machine.
+"""
+import collections
+import zlib
+
+import cv2
+import numpy as np
+
+import data
+
+SEED = 1
+NUM_IMAGES = 64
+HEIGHT, WIDTH = 128, 176  # small enough that SegNet learns them in minutes on two CPU cores
+COLUMNS = 'id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta'  # Kaggle's
+
+# Ranges are (low, high), high excluded, in pixels; `cells` is for an image of HEIGHT x WIDTH, which holds all three.
+Shape = collections.namedtuple('Shape', 'cells radius stretch arms arm_length arm_radius clumped neurites')
+SHAPES = {
+    # compact spindles and triangles in clumps, with short processes
+    'shsy5y': Shape((4, 7), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
+    # few and large, with long arms
+    'astro': Shape((2, 3), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
+    # small round somata far apart; their many thin processes are no part of the mask, as in the real labels
+    'cort': Shape((4, 7), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
+}
+
+UNIT = 1024  # fixed point: a pixel is 1024 units
+TURN = 64  # angles are in 1/64 of a full turn
+DIRECTIONS = np.rint(UNIT * np.exp(2j * np.pi * np.arange(TURN) / TURN)).view(np.float64).reshape(-1, 2).astype(int)
+TIP = 3000  # radius at the end of an arm, in units: 6 pixels wide, which a network can still outline
+SMALLEST = 100  # pixels: what the image's edge or a neighbour leaves of a cell
+
+
+def add_disc(mask, y, x, radius):
+    """Sets the disc at (y, x), all three in units, in `mask` [height, width] bool."""
+    top, left = max((y - radius) // UNIT, 0), max((x - radius) // UNIT, 0)
+    part = mask[top:max((y + radius) // UNIT + 1, 0), left:max((x + radius) // UNIT + 1, 0)]
+    rows = (np.arange(part.shape[0], dtype=np.int64) + top) * UNIT - y
+    columns = (np.arange(part.shape[1], dtype=np.int64) + left) * UNIT - x
+    part |= rows[:, None] ** 2 + columns ** 2 <= radius ** 2
+
+
+def add_arm(mask, rng, y, x, angle, length, root, tip):
+    """Sets in `mask` a winding arm of `length` pixels from (y, x), `root` to `tip` units in radius."""
+    for i in range(length + 1):
+        add_disc(mask, y, x, root + (tip - root) * i // max(length, 1))
+        y, x = y + int(DIRECTIONS[angle % TURN, 0]), x + int(DIRECTIONS[angle % TURN, 1])
+        angle += rng.randint(-1, 2)
+
+
+def cell(rng, shape, y, x, height, width):
+    """Draws one cell around pixel (y, x): [height, width] bool."""
+    mask = np.zeros([height, width], bool)
+    y, x, angle = y * UNIT, x * UNIT, rng.randint(TURN)
+    radius = rng.randint(shape.radius[0] * UNIT, shape.radius[1] * UNIT)
+    add_arm(mask, rng, y, x, angle, rng.randint(*shape.stretch), radius, radius * 3 // 4)
+    num_arms = rng.randint(*shape.arms)
+    for i in range(num_arms):  # evenly around the body, then shaken
+        turn = angle + TURN * (2 * i + 1) // (2 * num_arms) + rng.randint(-3, 4)
+        add_arm(mask, rng, y, x, turn, rng.randint(*shape.arm_length) + radius // UNIT // 2,
+                shape.arm_radius * UNIT, TIP)
+    return mask
+
+
+def cells(name, height=HEIGHT, width=WIDTH):
+    """Draws the cells of image `name`: a list of (cell type, [height, width] bool) that do not overlap."""
+    rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
+    drawn, taken = [], np.zeros([height, width], bool)
+    for cell_type in ('astro', 'shsy5y', 'cort'):  # the large ones while there is room
+        shape, centres = SHAPES[cell_type], []
+        wanted = max(1, rng.randint(*shape.cells) * height * width // (HEIGHT * WIDTH))
+        for _ in range(20 * wanted):  # tries, since a crowded image has no room for more
+            y, x = rng.randint(height), rng.randint(width)
+            if shape.clumped and centres and rng.randint(2):
+                y, x = np.array(centres[rng.randint(len(centres))]) + rng.randint(-24, 25, 2)
+            mask = cell(rng, shape, int(y), int(x), height, width)
+            free = mask & ~taken
+            if free.sum() >= max(SMALLEST, mask.sum() * 7 // 8):
+                drawn.append((cell_type, free))
+                centres.append((y, x))
+                taken |= mask
+            if len(centres) == wanted:
+                break
+    return drawn
+
+
+def write_csv(path, seed=SEED, num_images=NUM_IMAGES):
+    """Writes the cells of `num_images` images as Kaggle's table, one row a cell."""
+    rng = np.random.RandomState(seed)
+    with open(path, 'w', newline='\n') as file:
+        file.write(COLUMNS + '\n')
+        for _ in range(num_images):
+            name = '%06x%06x' % tuple(rng.randint(1 << 24, size=2))
+            for cell_type, mask in cells(name):
+                file.write('%s,%s,%d,%d,%s,,,,\n' % (name, data.rle_encode(mask), WIDTH, HEIGHT, cell_type))
+
+
+def noise(rng, height, width, sigma):
+    """Smooth noise [height, width] float32 of mean 0 and standard deviation 1."""
+    blurred = cv2.GaussianBlur(rng.randn(height, width).astype(np.float32), (0, 0), sigma)
+    return (blurred - blurred.mean()) / blurred.std()
+
+
+def debris(rng, union, num_neurites):
+    """Thin processes that start on cells, and specks anywhere: [height, width] float32, no part of any mask."""
+    height, width = union.shape
+    layer, roots = np.zeros([height, width], np.float32), np.argwhere(union)
+    for _ in range(num_neurites):
+        angles = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.uniform(-0.15, 0.15, rng.randint(15, 40)))
+        path = roots[rng.randint(len(roots))] + np.cumsum(np.stack([np.sin(angles), np.cos(angles)], 1), 0)
+        cv2.polylines(layer, [np.rint(path[:, ::-1]).astype(np.int32)], False, rng.uniform(0.3, 0.8))
+    for _ in range(rng.randint(10, 25) * height * width // (HEIGHT * WIDTH)):
+        centre = (rng.randint(width), rng.randint(height))
+        cv2.circle(layer, centre, rng.randint(1, 3), rng.uniform(0.8, 1.8), -1)
+    return layer
+
+
+def pattern(rng, cell_type, height, width):
+    """What fills a cell: fine grains, fibres or a lattice of granules, [height, width] float32.
+
+    Mean 0 and standard deviation 1 or so for each, so that only their shape tells them apart.
+    """
+    if cell_type == 'shsy5y':
+        return noise(rng, height, width, 0.6)
+    angle, (y, x) = rng.uniform(0, 2 * np.pi), 2 * np.pi * np.mgrid[:height, :width]
+    along, across = y * np.sin(angle) + x * np.cos(angle), y * np.cos(angle) - x * np.sin(angle)
+    if cell_type == 'astro':
+        return np.sqrt(2) * np.cos(along / 5)
+    return 2 * np.cos(along / 8) * np.cos(across / 8)
+
+
+def render(masks, cell_types, name):
+    """Renders image `name`, as under a phase-contrast microscope: [height, width] uint8.
+
+    Brightness is the difference of two blurs of the thickness: dark rims inside, a bright halo outside, and an
+    interior as bright as the background. Cell types differ by shape and pattern, not by brightness or contrast;
+    the background's own patches keep contrast from giving cells away.
+
+    Args:
+      masks: [cells, height, width] bool, at least one cell.
+      cell_types: their names.
+    """
+    rng, union = np.random.RandomState([zlib.crc32(name.encode()), 1]), np.any(masks, axis=0)
+    height, width = union.shape
+    thickness = np.zeros([height, width], np.float32)
+    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # the background's
+    for mask, cell_type in zip(masks, cell_types):  # one by one: touching cells keep a seam
+        filling = rng.uniform(0.8, 1.2) * pattern(rng, cell_type, height, width)  # cells differ in contrast
+        texture[mask] = filling[mask]
+        distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+        thickness += rng.uniform(0.8, 1.2) * np.minimum(distance / 2, 1)
+    thickness += debris(rng, union, sum(SHAPES[cell_type].neurites for cell_type in cell_types))
+    phase = cv2.GaussianBlur(thickness, (0, 0), 2.5) - 0.8 * cv2.GaussianBlur(thickness, (0, 0), 0.7)
+    image = 128 + 6 * noise(rng, height, width, 50) + 2 * noise(rng, height, width, 0.5) + 24 * texture
+    image += rng.uniform(80, 100) * phase
+    return np.clip(np.rint(128 + 1.6 * (image - 128)), 0, 255).astype(np.uint8)
