@@ -7,6 +7,7 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import glob
 import itertools
 import os
@@ -37,6 +38,8 @@ LONGEST_NAME = 200        # bytes; a file system takes 255
 THREADS = 2               # that decode, and as many that write
 PENDING_PIXELS = 2 ** 24  # of results that wait to be written
 
+TOO_LARGE = '%s: too large for the memory here; give --tile HEIGHT WIDTH or --max_side'
+
 # path: of an image or video; a camera's number for --camera.  name: of the results.
 Job = collections.namedtuple('Job', 'path name')
 
@@ -55,6 +58,8 @@ def parse_args(argv=None):
     inference.add_flags(parser)
     parser.add_argument('--max_side', type=cli.side, metavar='PIXELS',
                         help='shrink larger images to this longer side for labelling; the results are enlarged again')
+    parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
+                        help='refuse images of more pixels without decoding them')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),
                         help='samples of Monte-Carlo dropout; also writes NAME-uncertainty.png (default: 0; for the '
                         'Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
@@ -167,18 +172,26 @@ def submission_name(args) -> str:
 
 # ---------------------------------------------------------------- labelling
 
-def read_images(jobs: list, ahead: int, faults: list):
-    """Yields (job, image) in order; threads decode up to `ahead` images in advance. Unreadable ones go to `faults`."""
+def read_images(jobs: list, read, ahead: int, faults: list):
+    """Yields (job, image) in order, while threads decode up to `ahead` later images.
+
+    Args:
+      read: function path -> image.
+      faults: list that gets a line for each image that cannot be read.
+    """
     to_read = iter(jobs)
     reading = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for job in tqdm.tqdm(jobs, unit='image', disable=None):
             for later in itertools.islice(to_read, ahead + 1 - len(reading)):
-                reading.append(pool.submit(data.read_image, later.path))
+                reading.append(pool.submit(read, later.path))
             try:
                 image = reading.popleft().result()
             except UserError as error:
                 faults.append(str(error))
+                continue
+            except MemoryError:
+                faults.append(TOO_LARGE % job.path)
                 continue
             yield job, image
 
@@ -213,9 +226,9 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
     Returns:
       (faults, rows of the submission), each a list of lines.
     """
-    faults, rows = [], []
+    faults, rows, shrunk = [], [], []
     writing = collections.deque()  # (pixels, future)
-    shrunk = []
+    read = functools.partial(data.read_image, depth=config.get('depth'), max_pixels=args.max_pixels)
 
     def wait(pixels):
         """Waits until results of at most so many pixels are still to be written."""
@@ -223,15 +236,15 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
             rows.extend(writing.popleft()[1].result())
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for batch in batches_of_one_size(read_images(jobs, predictor.batch_size, faults), predictor.batch_size):
+        images = read_images(jobs, read, predictor.batch_size, faults)
+        for batch in batches_of_one_size(images, predictor.batch_size):
             try:
                 predictions = predict_images(predictor, [image for _, image in batch], args.max_side)
             except UserError as error:
                 faults += ['%s: %s' % (job.path, error) for job, _ in batch]
                 continue
             except (MemoryError, tf.errors.ResourceExhaustedError):
-                faults += ['%s: too large for the memory here; give --tile HEIGHT WIDTH or --max_side' % job.path
-                           for job, _ in batch]
+                faults += [TOO_LARGE % job.path for job, _ in batch]
                 continue
             for (job, image), prediction in zip(batch, predictions):
                 writing.append((image.size, pool.submit(results.write, job.name, image, prediction, config, args)))

@@ -1,4 +1,5 @@
 """predict.py on pictures, folders, globs and a video; names, refusals, export, submission rows."""
+import contextlib
 import os
 import resource
 import shutil
@@ -82,7 +83,8 @@ def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'holds no images'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
-                        (['x', '--max_side', '0'], '--max_side: 0')):
+                        (['x', '--max_side', '0'], '--max_side: 0'), (['x', '--tta', '0'], '--tta: 0'),
+                        (['x', '--shard', '3/2'], '--shard: 3/2'), (['x', '--tile', '4', '0'], '--tile 4 0')):
         with pytest.raises(UserError, match=said):
             go(run, '--output', tmp_path / 'out', *flags)
     with pytest.raises(UserError, match='no such run folder'):
@@ -180,6 +182,86 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
     assert 'a.png: too large for the memory here; give --tile' in capsys.readouterr().err
     assert 'b-ids.png' in os.listdir(str(tmp_path / 'out'))
+
+
+def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
+    """Probabilities and ids agree; ids are written as config.json names them; an overlay of --alpha 0 is the image."""
+    copy, out = str(tmp_path / 'copy'), str(tmp_path / 'out')
+    shutil.copytree(run, copy)
+    config = dict(files.read_config(copy), class_ids=[7 + 3 * i for i in range(11)])
+    files.write_json(os.path.join(copy, 'config.json'), config)
+    path = picture(str(tmp_path / 'a.png'), 41, 57)
+    assert go(copy, path, '--output', out, '--probabilities', 'npz', '--confidence', '--alpha', 0) == 0
+    with np.load(os.path.join(out, 'a-probabilities.npz')) as arrays:
+        probabilities, class_ids, names = arrays['probabilities'], arrays['class_ids'], list(arrays['class_names'])
+    assert probabilities.dtype == np.float16 and probabilities.shape == (41, 57, 11) and names == config['class_names']
+    ids = data.read_label(os.path.join(out, 'a-ids.png'))
+    assert (class_ids[probabilities.argmax(-1)] == ids).mean() > 0.99
+    assert set(np.unique(ids)) <= set(config['class_ids'])
+    confidence = data.read_label(os.path.join(out, 'a-confidence.png'))
+    np.testing.assert_allclose(confidence / 255.0, probabilities.max(-1), atol=4e-3)
+    overlay = data.read_image(os.path.join(out, 'a-overlay.png'))
+    np.testing.assert_array_equal(overlay[:41, :57], data.read_image(path))
+    assert go(copy, path, '--output', out, '--probabilities', 'png', '--overwrite') == 0
+    for i, class_id in enumerate(config['class_ids']):
+        share = data.read_label(os.path.join(out, 'a-probability-%d.png' % class_id))
+        np.testing.assert_allclose(share / 255.0, probabilities[:, :, i], atol=4e-3)
+
+
+def test_batches_and_shards_change_no_label(run, tmp_path):
+    """Images of two sizes, in turns, in batches; the two shards together give what one call gives."""
+    paths = [picture(str(tmp_path / ('%d.png' % i)), 40, 56 - i // 2, seed=i) for i in range(5)]
+    assert go(run, *paths, '--output', tmp_path / 'one', '--submission') == 0
+    assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '1/2', '--submission') == 0
+    assert sorted(os.listdir(str(tmp_path / 'two'))) == sorted(
+        ['%d%s.png' % (i, ending) for i in (0, 2, 4) for ending in ('-ids', '-colors', '-overlay')]
+        + ['submission-1-of-2.csv'])
+    assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '2/2') == 0
+    for i in range(5):
+        one, two = [data.read_label(str(tmp_path / folder / ('%d-ids.png' % i))) for folder in ('one', 'two')]
+        np.testing.assert_array_equal(one, two)
+    rows = [open(str(tmp_path / folder / name)).read().splitlines() for folder, name in
+            (('one', 'submission.csv'), ('two', 'submission-1-of-2.csv'))]
+    assert rows[1] == [row for row in rows[0] if row[0] not in '13']
+
+
+def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, capsys):
+    small, large = picture(str(tmp_path / 'small.png'), 30, 40), picture(str(tmp_path / 'large.png'), 50, 70)
+    assert go(run, small, large, '--output', tmp_path / 'out', '--tile', 33, 47, '--tta', 'flip') == 2
+    assert 'small.png: --tile 33 47: larger than the image of 30x40' in capsys.readouterr().err
+    assert 'large-ids.png' in os.listdir(str(tmp_path / 'out'))
+    assert go(run, small, large, '--output', tmp_path / 'out2', '--tile', 'off') == 0
+    out = capsys.readouterr().out
+    assert 'large.png: shrunk by more than half to the 23x31 of the run; --tile' in out and 'small.png:' not in out
+    assert go(run, large, '--output', tmp_path / 'out3', '--max_pixels', 50 * 70 - 1) == 2
+    assert 'large.png: has 50x70 pixels; 3499 are the most' in capsys.readouterr().err
+
+
+def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsys):
+    @contextlib.contextmanager
+    def read_frames(source):
+        def frames():
+            for i in range(3):
+                yield np.full((48, 64, 3), 60 * i, np.uint8)
+            raise KeyboardInterrupt
+        assert source == 5
+        yield 10.0, 0, frames()
+
+    monkeypatch.setattr(predict.video, 'read_frames', read_frames)
+    assert go(run, '--camera', 5, '--output', tmp_path) == 0
+    out = capsys.readouterr().out
+    assert '5: 3 frames' in out and '1 of 1 labelled' in out
+    assert predict.video.num_frames(str(tmp_path / 'camera5-overlay.mp4')) == 3
+
+
+def test_uncertainty_has_one_scale():
+    """The colour of a variance does not depend on the rest of the image; the ends are viridis' ends."""
+    largest = 0.75 / 4  # four samples, each certain of another of four classes: 4 * 0.25 * 0.75 / 4
+    one = plots.uncertainty(np.array([[0, 0.01], [0.02, largest]], np.float32), 4)
+    other = plots.uncertainty(np.array([[0.01, 0.01]], np.float32), 4)
+    assert (one[0, 1] == other).all()
+    ends = cv2.applyColorMap(np.array([[0, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)[0, :, ::-1]
+    np.testing.assert_array_equal([one[0, 0], one[1, 1]], ends)
 
 
 def test_submission_rows():
