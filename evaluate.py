@@ -280,8 +280,9 @@ def evaluate(args) -> dict:
 
 
 def write_scores(folder: str, dataset, split: str, scores: dict, shown: dict):
-    """Writes the entry of `split` in metrics.json, the panel, and the confusion matrix as CSV and figure."""
-    files.update_json(os.path.join(folder, 'metrics.json'), {split: scores})
+    """Writes the entry SPLIT or 'SPLIT (moving)' of metrics.json, the panel and the confusion matrix."""
+    entry = split if scores['bn'] == 'population' else '%s (moving)' % split  # neither overwrites the other
+    files.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)
     files.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
