@@ -25,6 +25,7 @@ from paper import layers
 from runtime import cli, devices, files, plots, report
 import networks
 import optimize
+import utils
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEER = os.path.join(HERE, 'tests', 'peers', 'pytorch_segnet.py')
@@ -75,7 +76,7 @@ def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dic
     config = devices.session_config(device, xla)
     before = peak_memory()
     seconds = []
-    with tf.Graph().as_default(), tf.Session(config=config) as sess:
+    with tf.Graph().as_default(), utils.portable_pooling(xla), tf.Session(config=config) as sess:
         if model == 'matrix-product':
             op = matrix_product_op(settings['precision'])
         else:

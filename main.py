@@ -309,7 +309,7 @@ def train(args):
     print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
     run.dataset = datasets.preload(dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    with tf.Graph().as_default(), tf.device(group.place):
+    with tf.Graph().as_default(), tf.device(group.place), utils.portable_pooling(args.xla):
         graph = build(args, run.dataset, class_weights, run, group)
         session = tf.Session(group.target, config=config)
         with run.locked(), cli.stop_signals() as stop, session as sess, group.together():
