@@ -158,6 +158,24 @@ def write_folder(folder):
     return folder
 
 
+def assert_contract(dataset):
+    """The `Dataset` contract: types, shapes and ids of the first examples of each split."""
+    num_classes = len(dataset.class_names)
+    assert len(dataset.colors) == num_classes == len(set(dataset.colors))
+    assert dataset.class_ids is None or len(set(dataset.class_ids)) == num_classes
+    assert dataset.examples['train'] and dataset.examples['val']
+    assert not set(dataset.examples['train']) & set(dataset.examples['val'])
+    seen = set()
+    for split, names in dataset.examples.items():
+        for i in range(min(4, len(names))):
+            image, label = dataset.load(split, i)
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            assert label.dtype == np.uint8 and label.shape == image.shape[:2]
+            assert ((label < num_classes) | (label == data.IGNORE)).all()
+            seen |= set(np.unique(label))
+    assert len(seen) > 1
+
+
 @pytest.fixture
 def camvid_folder(tmp_path):
     """7 training, 5 validation and 3 test images of 45x61."""

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import (SHARED, needs_real_data, write_camvid, write_folder, write_sartorius, write_sunrgbd_mat,
-                      write_sunrgbd_png, write_voc)
+from conftest import (SHARED, assert_contract, needs_real_data, write_camvid, write_folder, write_sartorius,
+                      write_sunrgbd_mat, write_sunrgbd_png, write_voc)
 
 import data
 import datasets
@@ -17,34 +17,58 @@ from datasets import files
 
 # ---------------------------------------------------------------- readers
 
-def all_datasets(tmp_path):
-    """Every data set, on the files that the tests make."""
+def write_frames(folder, colors):
+    """Frames and colour-coded labels, one row a colour of label_colors.txt; returns the folder."""
+    os.makedirs(folder)
+    with open(os.path.join(folder, 'label_colors.txt'), 'w') as f:
+        f.write('\n'.join('%d %d %d\t%s' % (color + (name,)) for name, color in colors))
+    label = np.repeat(np.array([color for _, color in colors], np.uint8)[:, None], 6, 1)
+    for i in range(5):
+        cv2.imwrite(os.path.join(folder, 'f%d.png' % i), label)
+        cv2.imwrite(os.path.join(folder, 'f%d_L.png' % i), label[:, :, ::-1])
+    return folder
+
+
+def write_kaggle(folder):
+    """CamVid as Kaggle has it: class_dict.csv, and label_colors.txt is not there."""
+    for split, size in (('train', 3), ('val', 2), ('test', 1)):
+        for kind, colors in ((split, False), (split + '_labels', True)):
+            os.makedirs(os.path.join(folder, kind))
+            for i in range(size):
+                image = np.full((5, 7, 3), 9 * i, np.uint8)
+                if colors:
+                    image[:] = 0, 128, 64  # BGR of a wall
+                    image[i] = 128, 128, 128
+                    image[:, 6] = 0
+                cv2.imwrite(os.path.join(folder, kind, 'f%d%s.png' % (i, '_L' * colors)), image)
+    with open(os.path.join(folder, 'class_dict.csv'), 'w') as f:
+        f.write('name,r,g,b\nVoid,0,0,0\nSky,128,128,128\nWall,64,128,0\n')
+    return folder
+
+
+def layouts(folder):
+    """{layout: Dataset} of every layout of every data set but `folder`, which has its own file of tests."""
     return {'sample': datasets.sample.read(),
-            'sartorius': datasets.sartorius.read(write_sartorius(str(tmp_path / 's'))),
-            'camvid': datasets.camvid.read(write_camvid(str(tmp_path / 'c'), {'train': 3, 'val': 2})),
-            'voc2012': datasets.voc2012.read(write_voc(str(tmp_path / 'v'))),
-            'sunrgbd': datasets.sunrgbd.read(write_sunrgbd_png(str(tmp_path / 'n'))),
-            'folder': datasets.folder.read(write_folder(str(tmp_path / 'f')))}
+            'sartorius': datasets.sartorius.read(write_sartorius(os.path.join(folder, 's'))),
+            'camvid': datasets.camvid.read(write_camvid(os.path.join(folder, 'c'), {'train': 3, 'val': 2})),
+            'camvid frames': datasets.camvid.read(write_frames(os.path.join(folder, 'm'), [
+                ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0))])),
+            'camvid kaggle': datasets.camvid.read(write_kaggle(os.path.join(folder, 'k'))),
+            'voc2012': datasets.voc2012.read(write_voc(os.path.join(folder, 'v'))),
+            'sunrgbd': datasets.sunrgbd.read(write_sunrgbd_png(os.path.join(folder, 'n'))),
+            'sunrgbd mat': datasets.sunrgbd.read(write_sunrgbd_mat(os.path.join(folder, 'r'))),
+            'folder': datasets.folder.read(write_folder(os.path.join(folder, 'f')))}
 
 
 def test_contract(tmp_path):
-    made = all_datasets(tmp_path)
-    assert set(made) == set(datasets.names())
+    made = layouts(str(tmp_path))
+    assert {name.split()[0] for name in made} == set(datasets.names())
     for name, dataset in made.items():
-        assert dataset.name == name
-        num_classes = len(dataset.class_names)
-        assert len(dataset.colors) == num_classes == len(set(dataset.colors))
-        assert dataset.examples['train'] and dataset.examples['val']
-        assert not set(dataset.examples['train']) & set(dataset.examples['val'])
-        seen = set()
-        for split, names in dataset.examples.items():
-            for i in range(min(4, len(names))):
-                image, label = dataset.load(split, i)
-                assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-                assert label.dtype == np.uint8 and label.shape == image.shape[:2]
-                assert ((label < num_classes) | (label == IGNORE)).all()
-                seen |= set(np.unique(label))
-        assert len(seen) > 1
+        assert dataset.name == name.split()[0]
+        assert_contract(dataset)
+    assert made['sunrgbd'].class_ids == list(range(1, 38))
+    label = made['camvid kaggle'].load('val', 1)[1]
+    assert label[:, 0].tolist() == [1, 0, 1, 1, 1] and (label[:, 6] == IGNORE).all()
 
 
 def test_voc_palette(tmp_path):
@@ -95,18 +119,6 @@ def test_sunrgbd_faults_are_named(tmp_path):
         scipy.io.savemat(os.path.join(folder, 'SUNRGBDtoolbox', 'Metadata', 'SUNRGBDMeta.mat'), {'SUNRGBDMeta': meta})
         with pytest.raises(UserError, match=said):
             datasets.sunrgbd.read(folder)
-
-
-def write_frames(folder, colors):
-    """Frames and colour-coded labels, one row a colour of label_colors.txt; returns the folder."""
-    os.makedirs(folder)
-    with open(os.path.join(folder, 'label_colors.txt'), 'w') as f:
-        f.write('\n'.join('%d %d %d\t%s' % (color + (name,)) for name, color in colors))
-    label = np.repeat(np.array([color for _, color in colors], np.uint8)[:, None], 6, 1)
-    for i in range(5):
-        cv2.imwrite(os.path.join(folder, 'f%d.png' % i), label)
-        cv2.imwrite(os.path.join(folder, 'f%d_L.png' % i), label[:, :, ::-1])
-    return folder
 
 
 def test_camvid_frames(tmp_path):

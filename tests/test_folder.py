@@ -1,4 +1,4 @@
-"""One's own data: every layout that `--dataset folder` reads, and what it refuses."""
+"""Our own layout of `--dataset folder`: classes, labels, masks in run lengths, lists."""
 import os
 import shutil
 
@@ -10,8 +10,6 @@ from conftest import write_folder, write_png
 import datasets
 from data import IGNORE, UserError
 
-
-# ---------------------------------------------------------------- one's own data
 
 def own_label(tmp_path, classes, pixels, name='a.png', palette=None):
     """The label that comes of `pixels` (RGB where they are colours) under `classes`, beside a black image."""

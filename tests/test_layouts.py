@@ -1,0 +1,209 @@
+"""Every layout that `--dataset folder` reads holds the same six images and labels; files and tables that are refused."""
+import os
+import re
+
+import cv2
+import numpy as np
+import pytest
+from conftest import assert_contract, write_png
+
+import datasets
+from data import IGNORE, UserError
+
+COLORS = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 7]], np.uint8)
+PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
+
+
+def scene(i):
+    """Image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE, of a size of its own, the sides unequal."""
+    rng = np.random.RandomState(i)
+    label = np.repeat(rng.randint(0, 3, (9 + 2 * i, 1 + i)), 5, axis=1).astype(np.uint8)
+    label[i] = IGNORE
+    label[-3:, -1] = 0, 1, 2
+    return rng.randint(0, 255, label.shape + (3,)).astype(np.uint8), label
+
+
+def put(folder, path, array):
+    """Writes RGB or ids below `folder`, as an image or as NPY."""
+    path = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if path.endswith('.npy'):
+        np.save(path, array)
+    else:
+        cv2.imwrite(path, array if array.ndim == 2 else array[:, :, ::-1])
+
+
+def put_text(folder, path, text, encoding='utf-8'):
+    path = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w', encoding=encoding, newline='') as f:
+        f.write(text)
+
+
+def colored(label):
+    return np.where((label == IGNORE)[:, :, None], np.uint8(0), COLORS[np.minimum(label, 2)])
+
+
+def write_own(folder, image='images/%s.png', label='labels/%s.png', make=lambda label: label,
+              classes='a,0,\nb,1,\nc,2,\nVoid,255,\n'):
+    for i in range(6):
+        name = 'im %d' % i
+        put(folder, image % name, scene(i)[0])
+        put(folder, label % name, make(scene(i)[1]))
+    put_text(folder, 'classes.csv', 'name,id,color\n' + classes)
+
+
+def write_splits(folder):
+    for i in range(6):
+        for kind, array in zip(('images', 'labels'), scene(i)):
+            put(folder, '%s/%s/im %d.png' % (kind, 'valid' if i > 3 else 'train', i), array)
+    put_text(folder, 'classes.csv', '\ufeffname,id\r\na,0\r\nb,1\r\nc,2\r\nvoid,255\r\n')
+
+
+def write_lists(folder):
+    """As Notepad and Excel write text: UTF-16, a byte order mark, backslashes."""
+    write_own(folder)
+    put_text(folder, 'train.txt', 'im 0.png\r\nim 1\r\nimages\\im 2.PNG\r\n', 'utf-16')
+    put_text(folder, 'val.txt', './images/im 3.png\nim 4\nim 5\n', 'utf-8-sig')
+
+
+def write_palette(folder):
+    write_own(folder, classes='a,0,1 2 3\nb,1,4 5 6\nc,2,7 8 9\nvoid,255,\n')
+    for i in range(6):
+        write_png(os.path.join(folder, 'labels', 'im %d.png' % i), scene(i)[1], PALETTE)
+
+
+def runs(mask):
+    """Run lengths by brute force; counted down the columns if the mask is transposed."""
+    flat = [0] + [int(value) for value in mask.ravel()] + [0]
+    starts = [i for i in range(1, len(flat)) if flat[i] and not flat[i - 1]]
+    return ' '.join('%d %d' % (i, flat[i:].index(0)) for i in starts)
+
+
+def write_runs(folder, kaggle=False):
+    rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
+    for i in range(6):
+        image, label = scene(i)
+        put(folder, 'images/im %d.png' % i, image)
+        for place, name in ((1, 'b'), (2, 'c'), (IGNORE, 'void')):
+            mask = label == place
+            rows.append('im %d.jpg,%d,%s' % (i, place, runs(mask.T)) if kaggle else
+                        'im %d,%s,%d.0,%d,%s' % (i, runs(mask), mask.shape[1], mask.shape[0], name))
+    put_text(folder, 'labels.csv', '\n'.join(rows) + '\n')
+    put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\nc,2\nvoid,255\n')
+
+
+def write_cvat(folder, palette=False):
+    for i in range(6):
+        put(folder, 'JPEGImages/cam/im %d.png' % i, scene(i)[0])
+        path = 'SegmentationClass/cam/im %d.png' % i
+        put(folder, path, np.where(colored(scene(i)[1]).any(2, keepdims=True), colored(scene(i)[1]),
+                                   np.array([224, 224, 192], np.uint8)))
+        if palette:
+            write_png(os.path.join(folder, path), scene(i)[1], PALETTE)
+    put(folder, 'JPEGImages/cam/not yet.png', scene(1)[0])
+    put_text(folder, 'ImageSets/Segmentation/default.txt', ''.join('cam/im %d\n' % i for i in range(6)))
+    put_text(folder, 'labelmap.txt', '# label:color_rgb:parts:actions\na:10,20,30::\nb:200,0,0::\nc:0,200,7::\n')
+
+
+def write_roboflow(folder):
+    for i in range(6):
+        split = ('train', 'train', 'train', 'valid', 'valid', 'test')[i]
+        put(folder, '%s/im %d_jpg.rf.0af.png' % (split, i), scene(i)[0])
+        put(folder, '%s/im %d_jpg.rf.0af_mask.png' % (split, i), scene(i)[1])
+        put_text(folder, split + '/_classes.csv', 'Pixel Value, Class\n0, a\n1, b\n2, c\n255, void\n')
+
+
+LAYOUTS = {
+    'ids': write_own,
+    'suffix': lambda folder: write_own(folder, 'images/%s.tif', 'labels/%s_mask.PNG'),
+    'numbers': lambda folder: write_own(folder, label='labels/%s.npy'),
+    'colors': lambda folder: write_own(folder, 'images/%s.bmp', make=colored, classes='a,0,10 20 30\nb,1,200 0 0\n'
+                                       'c,2,0 200 7\nvoid,255,0 0 0\n'),
+    'channels': lambda folder: write_own(folder, make=lambda label: np.dstack([label] * 3)),
+    'several ids': lambda folder: write_own(
+        folder, make=lambda label: np.where(label == IGNORE, np.arange(label.shape[1]) % 2 + 30, label + 7),
+        classes='VOID,30 31,\na,7,\nb,8 50,\nc,9 4 5,\n'),
+    'splits': write_splits, 'lists': write_lists, 'palette': write_palette,
+    'runs': write_runs, 'kaggle': lambda folder: write_runs(folder, kaggle=True),
+    'cvat': write_cvat, 'cvat palette': lambda folder: write_cvat(folder, palette=True), 'roboflow': write_roboflow}
+
+
+@pytest.mark.parametrize('layout', sorted(LAYOUTS))
+def test_layouts(tmp_path, layout):
+    """Every layout gives the same six images and labels, pixel for pixel, and keeps the contract."""
+    LAYOUTS[layout](str(tmp_path))
+    dataset = datasets.open('folder', str(tmp_path))
+    assert_contract(dataset)
+    assert dataset.class_names == ['a', 'b', 'c'] and dataset.depth is None
+    assert dataset.class_ids == ([7, 8, 9] if layout == 'several ids' else [0, 1, 2])
+    found = {}
+    for split, names in dataset.examples.items():
+        for i, name in enumerate(names):
+            found[int(re.search('im ([0-9])', name).group(1))] = dataset.load(split, i)
+    assert sorted(found) == list(range(6))
+    for i, (image, label) in found.items():
+        np.testing.assert_array_equal(label, scene(i)[1])
+        np.testing.assert_array_equal(image, scene(i)[0])
+    sizes = [len(names) for names in dataset.examples.values()]
+    assert sizes == {'splits': [4, 2], 'lists': [3, 3], 'roboflow': [3, 2, 1]}.get(layout, [5, 1])
+
+
+def test_images_of_12_bits(tmp_path, capsys):
+    """The bits in use are measured over the training split, or given; a run keeps them."""
+    for i, top in enumerate((900, 4095, 17, 60000)):
+        put(str(tmp_path), 'images/im%d.png' % i, np.full((3, 5), top, np.uint16))
+        put(str(tmp_path), 'labels/im%d.png' % i, np.full((3, 5), i % 2, np.uint8))
+    put_text(str(tmp_path), 'classes.csv', 'name,id\na,0\nb,1\n')
+    put_text(str(tmp_path), 'train.txt', 'im0\nim1\nim2\n')
+    put_text(str(tmp_path), 'val.txt', 'im3\n')
+    dataset = datasets.open('folder', str(tmp_path))
+    assert dataset.depth == 12 and [dataset.load('train', i)[0][2, 4, 1] for i in range(3)] == [56, 255, 1]
+    assert dataset.load('val', 0)[0].min() == 255 and 'im3.png: has values up to 60000' in capsys.readouterr().err
+    config = {'flags': {}, 'class_names': ['a', 'b'], 'depth': 14}
+    assert datasets.open('folder', str(tmp_path), config).load('train', 1)[0][0, 0, 0] == 63
+    assert datasets.open('folder', str(tmp_path), dict(config, depth=None)).load('train', 1)[0][0, 0, 0] == 15
+    assert datasets.open('folder', str(tmp_path), depth=16).load('train', 1)[0][0, 0, 0] == 15
+    with pytest.raises(UserError, match='--rle_order and --depth: only for'):
+        datasets.open('sample', depth=12)
+
+
+def test_files_are_told_of(tmp_path, capsys):
+    """Litter is skipped; what may be an image, a label without an image and an unlisted image are told of."""
+    folder = str(tmp_path)
+    write_own(folder)
+    for path in ('images/._im 0.png', 'images/.DS_Store', 'images/Thumbs.db', 'images/a.heic', 'images/notes.txt'):
+        put_text(folder, path, 'x')
+    put(folder, 'labels/im 0_L.png', scene(0)[1])
+    put(folder, 'labels/other.png', scene(0)[1])
+    put_text(folder, 'train.txt', 'im 0\nim 1\n')
+    put_text(folder, 'val.txt', 'im 3\n')
+    dataset = datasets.folder.read(folder)
+    assert [dataset.load('train', 0)[1].tolist()] == [scene(0)[1].tolist()]
+    error = capsys.readouterr().err
+    assert 'images: 1 files are not read (a.heic)' in error and '3 of 6 images stand in no list' in error
+    assert 'labels: 2 labels belong to no image' in error and error.count('\n') == 3
+
+
+@pytest.mark.parametrize('labels, said', [
+    ([], 'no label for image im 0'), (['im 1.png'], 'no label for image im 0'), (['im 0.png', 'im 0.npy'], '2 labels'),
+    (['im 0_L.png', 'im 0_mask.png'], '2 labels'), (['im 0_2.png'], 'the folder has im 0_2.png')])
+def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
+    folder = str(tmp_path)
+    write_own(folder)
+    os.remove(os.path.join(folder, 'labels', 'im 0.png'))
+    for name in labels:
+        put(folder, 'labels/' + name, scene(0)[1])
+    dataset = datasets.folder.read(folder)
+    with pytest.raises(UserError, match=said):
+        datasets.preload(dataset, dataset.examples)
+
+
+@pytest.mark.parametrize('path, content, said', [
+    ('labelmap.txt', 'a:1,2\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\na:1,2,4::\n', 'row 2: name a'),
+    ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'), ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
+    ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv')])
+def test_bad_tables_of_other_tools(tmp_path, path, content, said):
+    put_text(str(tmp_path), path, content)
+    with pytest.raises(UserError, match=said):
+        datasets.folder.read(str(tmp_path))
