@@ -1,4 +1,4 @@
-"""Every layout that `--dataset folder` reads holds the same six images and labels; files and tables that are refused."""
+"""Every layout that `--dataset folder` reads gives the same six images and labels; what is refused or told of."""
 import os
 import re
 
