@@ -109,6 +109,15 @@ def wait(hosts: list) -> None:
         time.sleep(0.2)
 
 
+def check_equal(hosts: list, settings: list) -> None:
+    """Raises UserError for the first setting of a process, a dict each, that differs from the chief's."""
+    for host, theirs in zip(hosts, settings):
+        for name in sorted(set(theirs) | set(settings[0])):
+            if theirs.get(name) != settings[0].get(name):
+                raise UserError('%s: %s has %s, %s has %s; start all processes with the same flags and code'
+                                % (name, hosts[0], settings[0].get(name), host, theirs.get(name)))
+
+
 def watch(hosts: list, done) -> None:
     """Ends this process when one of `hosts` is silent for SILENCE_SECONDS; returns when the Event `done` is set."""
     heard = {}

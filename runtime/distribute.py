@@ -17,8 +17,8 @@ from runtime import cli, cluster, quiet
 
 HANG_SECONDS = 900  # the longest wait for a process that answers but does not arrive
 CHUNK = 1 << 16     # int32 words of each process in one exchange
-LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
-        tf.errors.CancelledError)
+LOST = tuple(getattr(tf.errors, name + 'Error')  # of a session whose peer is lost
+             for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
 class Group:
@@ -65,10 +65,10 @@ class Group:
             return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors)]
 
     def _reduced(self, x, device='CPU'):
-        newer = {} if tf.__version__.startswith('1.') else {'communication_hint': 'nccl' if device == 'GPU' else 'ring'}
-        return tf.raw_ops.CollectiveReduce(
-            input=x, group_size=self.size, group_key=2 if device == 'GPU' else 1, instance_key=next(self.keys),
-            merge_op='Add', final_op='Id', subdiv_offsets=[0], **newer)
+        hint = {} if tf.__version__.startswith('1.') else {'communication_hint': 'nccl' if device == 'GPU' else 'ring'}
+        return tf.raw_ops.CollectiveReduce(input=x, group_size=self.size, group_key=1 + (device == 'GPU'),
+                                           instance_key=next(self.keys), merge_op='Add', final_op='Id',
+                                           subdiv_offsets=[0], **hint)
 
     def chief_values(self, variables) -> tf.Operation:
         """Op that sets `variables` of all processes to the chief's values; the others add zeros."""
@@ -103,21 +103,17 @@ class Group:
             self.server = tf.train.Server({'worker': self.hosts}, 'worker', self.index, config=config)
             self.target = self.server.target
             cluster.wait(self.hosts)
+        quiet.silence_tensorflow()  # which tells of a lost process in seven lines
         with tf.Graph().as_default(), tf.device(self.place + '/device:CPU:0'):
             self.given = tf.placeholder(tf.int32, [self.size, CHUNK])
             self.sum = self._reduced(self.given)
             self.session = tf.Session(self.target, config=config)
         try:
-            with quiet.suppress_stderr():
-                everybody = self.gathered(settings, 60 - cluster.START_SECONDS)
+            everybody = self.gathered(settings, 60 - cluster.START_SECONDS)
         except LOST as error:
-            raise UserError('%s: no agreement between the processes (%s); does each have an index of its own, and the '
-                            'same list?' % (', '.join(self.hosts), cli.first_line(error)))
-        for host, theirs in zip(self.hosts, everybody):
-            for name in sorted(set(theirs) | set(everybody[0])):
-                if theirs.get(name) != everybody[0].get(name):
-                    raise UserError('%s: %s has %s, %s has %s; start all processes with the same flags and code'
-                                    % (name, self.hosts[0], everybody[0].get(name), host, theirs.get(name)))
+            raise UserError('%s: no agreement between the processes (%s); give each the same list and an index of its '
+                            'own' % (', '.join(self.hosts), cli.first_line(error)))
+        cluster.check_equal(self.hosts, everybody)
         threading.Thread(target=cluster.watch, args=(self.hosts, self.done), daemon=True).start()
 
     @contextlib.contextmanager

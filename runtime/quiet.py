@@ -35,6 +35,12 @@ def suppress_stderr():
                     os.write(2, line)
 
 
+def silence_tensorflow():
+    """Drops what TensorFlow's C++ code writes to standard error from now on; Python still writes there."""
+    sys.stderr = os.fdopen(os.dup(2), 'w', 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.main runs: Ctrl-C while importing prints no traceback
 

@@ -343,6 +343,16 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
         cluster.from_environment()
 
 
+def test_settings_that_differ():
+    hosts, chief = ['a:1', 'b:1'], {'--steps': 3, 'revision': 'f00'}
+    cluster.check_equal(hosts, [chief, dict(chief)])
+    for other, message in (({'--steps': 4, 'revision': 'f00'}, '--steps: a:1 has 3, b:1 has 4; start all'),
+                           ({'--steps': 3}, 'revision: a:1 has f00, b:1 has None'),
+                           (dict(chief, more=1), 'more: a:1 has None, b:1 has 1')):
+        with pytest.raises(UserError, match=message):
+            cluster.check_equal(hosts, [chief, other])
+
+
 def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(os.path, 'isdir', lambda path: False)

@@ -1,0 +1,72 @@
+"""Kernels for a GPU, proved without a GPU: TensorFlow registers its kernels on every machine."""
+import functools
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from tensorflow.python.framework import kernels
+
+import main
+import networks
+from runtime import distribute
+
+pytestmark = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="1.15's wheel for CPUs has no GPU kernels")
+ON_HOST = {  # the only ops without a GPU kernel, in the loop that resizes each prediction to its label's own size
+    ('TensorListSetItem', ('uint8',)): 'copies the predicted ids, a byte a pixel, which the host wants in any case',
+    ('TensorListStack', ('uint8',)): 'the same',
+}
+FEW = ('segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # in each run of the suite; the others are marked slow
+
+
+@functools.lru_cache(maxsize=None)
+def gpu_kernels(op_type):
+    """Registered kernels of an op that a GPU can take; TensorFlow uses DEFAULT kernels on all devices."""
+    return [kernel for kernel in kernels.get_registered_kernels_for_op(op_type).kernel
+            if kernel.device_type in ('GPU', 'DEFAULT')]
+
+
+def fits(kernel, node):
+    """Whether `kernel` is for the types of `node`."""
+    return all(node.attr[limit.name].type in limit.allowed_values.list.type for limit in kernel.constraint)
+
+
+def lacking(outputs):
+    """{(op type, dtypes)} without a GPU kernel among the ops that a session runs for `outputs`, with loop bodies."""
+    definition = tf.get_default_graph().as_graph_def()
+    names = [getattr(x, 'op', x).name for x in outputs]
+    nodes = list(tf.graph_util.extract_sub_graph(definition, names).node)
+    nodes += [node for function in definition.library.function for node in function.node_def]
+    return {(node.op, tuple(sorted(tf.as_dtype(value.type).name for value in node.attr.values() if value.type)))
+            for node in nodes if not any(fits(kernel, node) for kernel in gpu_kernels(node.op))}
+
+
+def training(model, precision):
+    """The tensors and ops of a training step."""
+    args = main.parse_args(['--model', model, '--precision', precision, '--batch_size', '2', '--optimizer', 'sgd'])
+    batch = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.uint8, [2, 45, 61])
+    return list(main.training_graph(args, 3, np.ones(3), batch, 10, distribute.Group()).values())
+
+
+def prediction(model, precision):
+    """The tensor of predicted ids."""
+    flags = {'model': model, 'input': networks.default_input(model), 'precision': precision, 'dropout': 0, 'seed': 1}
+    images, sizes = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.int32, [2, 2])
+    return [networks.prediction_graph(flags, images, 3, sizes)[0]]
+
+
+@pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('model', [name if name in FEW else pytest.param(name, marks=pytest.mark.slow)
+                                   for name in sorted(networks.NETWORKS)])
+def test_all_ops_have_gpu_kernels(graph, model, precision):
+    for build in (training, prediction):
+        with tf.Graph().as_default():
+            found = lacking(build(model, precision))
+        assert found <= set(ON_HOST) and (found == set() or build == prediction), found
+
+
+def test_a_missing_kernel_is_found(graph):
+    image = tf.placeholder(tf.float16, [1, 4, 4, 8])
+    assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # TensorFlow's is for float32 alone
+    pooled = tf.raw_ops.MaxPoolWithArgmax(input=image, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding='SAME',
+                                          Targmax=tf.int32)
+    assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # of int64 indices alone
