@@ -1,20 +1,26 @@
 """Made-up input of all kinds: it is read, or refused as a UserError; nothing else. `make fuzz` tries many more."""
+import functools
+import io
 import os
 import tempfile
 
+import cv2
 import hypothesis
 import numpy as np
 import tensorflow.compat.v1 as tf
+from conftest import write_png
 from hypothesis import strategies as st
+from PIL import Image
 
 import batches
+import data
 import datasets
 from runtime import distribute
 import main
 import metrics
 import networks
 import optimize
-from datasets import tables
+from datasets import files, tables
 from runtime import devices
 from data import IGNORE, UserError
 
@@ -62,6 +68,101 @@ def test_class_tables(rows):
         assert len({one.name for one in read}) == len(read) and sorted(set(ids)) == sorted(ids)
         assert all(0 <= i <= 255 for i in ids)
 
+
+@hypothesis.given(st.binary(max_size=60), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'latin-1']), TEXT,
+                  st.sampled_from([files.read_names, tables.read_labelmap, tables.read_classes,
+                                   tables.read_pixel_values]))
+@quick
+def test_texts_of_any_encoding(junk, encoding, text, read):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'file.txt')
+        with open(path, 'wb') as f:
+            f.write(text.encode(encoding, 'replace') + junk)
+        try:
+            assert read(path)
+        except UserError as error:
+            assert 'file.txt' in str(error)
+
+
+# ---------------------------------------------------------------- images and labels
+
+def write_label(path, ids, kind, bits, palette):
+    """Writes ids uint8 [h, w] as drawn by `test_labels`; returns the path with the extension."""
+    if kind in ('grey', 'palette'):
+        write_png(path + '.png', ids, palette[:1 << bits] if kind == 'palette' else None, bits)
+        return path + '.png'
+    if kind == 'npy':
+        np.save(path + '.npy', ids.astype(np.int32))
+        return path + '.npy'
+    if kind in ('tif', 'bmp'):
+        image = Image.fromarray(ids)
+        image.putpalette([value for color in palette for value in color])
+        image.save('%s.%s' % (path, kind))
+        return '%s.%s' % (path, kind)
+    cv2.imwrite(path + '.png', {'long': ids.astype(np.uint16), 'channels': np.dstack([ids] * 3)}[kind])
+    return path + '.png'
+
+
+@hypothesis.given(st.integers(1, 9), st.integers(1, 11), st.sampled_from([1, 2, 4, 8]), st.integers(0, 1 << 30),
+                  st.sampled_from(['grey', 'palette', 'npy', 'tif', 'bmp', 'long', 'channels']),
+                  st.sampled_from(['', '_mask', '_L', '-gt', '.label']), st.sampled_from([str.lower, str.upper]),
+                  st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
+@quick
+def test_labels(height, width, bits, seed, kind, suffix, case, encoding):
+    """Palettes that repeat colours, bit depths, suffixes, extensions, encodings: the ids are those that went in."""
+    rng = np.random.RandomState(seed)
+    ids = rng.randint(0, 1 << bits, (height, width)).astype(np.uint8)
+    palette = [tuple(color) for color in rng.randint(0, 3, (256, 3)).tolist()]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ('images', 'labels'):
+            os.mkdir(os.path.join(folder, name))
+        for name in ('a', 'a b'):
+            cv2.imwrite(os.path.join(folder, 'images', name + '.png'), np.zeros((height, width, 3), np.uint8))
+            path = write_label(os.path.join(folder, 'labels', name + suffix), ids, kind, bits, palette)
+            stem, extension = os.path.splitext(path)
+            os.rename(path, stem + case(extension))
+        with open(os.path.join(folder, 'classes.csv'), 'w', encoding=encoding) as f:
+            f.write('name,id\n' + ''.join('%d,%d\n' % (i, i) for i in range(250)) + 'void,250 251 252 253 254 255\n')
+        dataset = datasets.folder.read(folder)
+        expected = np.where(ids < 250, ids, IGNORE)
+        for split in ('train', 'val'):
+            np.testing.assert_array_equal(dataset.load(split, 0)[1], expected)
+
+
+@functools.lru_cache()
+def whole_files():
+    """(content, extension) of intact images of every format."""
+    array = np.random.RandomState(1).randint(0, 255, (9, 13, 3)).astype(np.uint8)
+    contents = []
+    for kind, settings in (('PNG', {}), ('JPEG', {}), ('BMP', {}), ('TIFF', {}), ('TIFF', {'compression': 'tiff_lzw'}),
+                           ('WEBP', {}), ('GIF', {}), ('JPEG2000', {})):
+        content = io.BytesIO()
+        Image.fromarray(array).save(content, kind, **settings)
+        contents.append(content.getvalue())
+    return contents
+
+
+@hypothesis.given(st.integers(0, 7), st.integers(0, 1 << 30), st.integers(0, 5), st.booleans())
+@quick
+def test_damaged_images(kind, seed, changes, cut):
+    """Bytes changed at random, the end cut off: an image, or a UserError that names the file."""
+    rng = np.random.RandomState(seed)
+    content = bytearray(whole_files()[kind])
+    for _ in range(changes):
+        content[int(len(content) * rng.rand() ** 3)] = rng.randint(256)  # headers more often
+    content = content[:rng.randint(len(content))] if cut else content
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'file.png')
+        with open(path, 'wb') as f:
+            f.write(content)
+        for read in (data.read_image, data.read_label):
+            try:
+                assert read(path).dtype == np.uint8
+            except UserError as error:
+                assert 'file.png' in str(error)
+
+
+# ---------------------------------------------------------------- scores and flags
 
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.floats().map(str))), max_size=4))
 @quick
