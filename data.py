@@ -13,8 +13,8 @@ import sys
 import warnings
 
 MAX_PIXELS = 2 ** 27  # in an image; a header that claims more is refused unread
-os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # quiet.py sets it too, before any other import
-import cv2  # noqa: E402  (reads the limit above when it is imported)
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # OpenCV reads the limit when it is imported
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
 
@@ -42,8 +42,8 @@ load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w]: plac
     unlabelled. Sizes may differ from example to example.
 panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row a class.
 released_weights: class weights that the authors of the data set or of the paper published, or None.
-class_ids: list of int, the id of each class in the label files, which predictions bear too; None for 0, 1, 2 ...
-depth: bits of grey in images of 16 bits a channel, as for `read_image`; None where all images have 8 bits.
+class_ids: list of int, the id of each class in the label files, also written by predictions; None for 0, 1, 2 ...
+depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
 """
 
 
@@ -92,7 +92,7 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     if (starts[1:] < ends[:-1]).any():
         i = int(np.argmax(starts[1:] < ends[:-1]))
         raise UserError('RLE runs overlap or are out of order: %d %d, then %d %d' % tuple(numbers[2 * i:2 * i + 4]))
-    offsets = np.cumsum(lengths) - lengths  # how many pixels lie in the runs before
+    offsets = np.cumsum(lengths) - lengths  # pixels in the runs before
     pixels[np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())] = True
     return mask if order == 'rows' else mask.T
 
@@ -101,7 +101,7 @@ def rle_encode(mask):
     """bool [height, width] -> Kaggle's run-length encoding, the exact inverse of `rle_decode`."""
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask, bool).ravel()
-    edges = np.flatnonzero(np.diff(padded))  # run starts (0-based) and ends, by turns
+    edges = np.flatnonzero(np.diff(padded))  # alternately the start (from 0) and the end of a run
     runs = np.stack([edges[0::2] + 1, edges[1::2] - edges[0::2]], 1)
     return ' '.join(map(str, runs.ravel().tolist()))
 
@@ -109,8 +109,8 @@ def rle_encode(mask):
 # ---------------------------------------------------------------- files
 
 @contextlib.contextmanager
-def atomic_write(path):
-    """Gives the name of a file to write, which becomes `path` when it is done; one that is not done is removed."""
+def atomic_write(path: str):
+    """Context manager for atomic writes: yields a temporary name, renamed to `path` on success, deleted on failure."""
     part = path + '.part'
     try:
         yield part
@@ -123,8 +123,8 @@ def atomic_write(path):
         raise
 
 
-def check_file(path):
-    """Raises UserError unless there is a regular file: a pipe would be waited for, a device might never end."""
+def check_file(path: str):
+    """Raises UserError unless `path` is a regular file. Reading a pipe would wait, reading a device might never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError('%s: cannot be read (it is no regular file)' % path)
@@ -132,7 +132,7 @@ def check_file(path):
         raise UserError('%s: cannot be read (%s)' % (path, getattr(error, 'strerror', error)))
 
 
-def read_bytes(path):
+def read_bytes(path: str) -> bytes:
     """Content of a file; UserError if the file cannot be read."""
     check_file(path)
     try:
@@ -142,15 +142,15 @@ def read_bytes(path):
         raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
 
 
-def check_names(names, folder):
-    """Raises UserError for a file name that is no UTF-8: no list, table or page could hold it."""
+def check_names(names, folder: str):
+    """Raises UserError for a file name that is not UTF-8, which no list, table or page could hold."""
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
             raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
 
 
-def read_text(path):
-    """Text file in UTF-8 or UTF-16 (with a byte order mark, as Windows writes it) -> str; UserError for others."""
+def read_text(path: str) -> str:
+    """Reads a text file in UTF-8 or UTF-16, as Windows writes it with a byte order mark; UserError for others."""
     content = read_bytes(path)
     encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
     try:
@@ -159,7 +159,7 @@ def read_text(path):
         raise UserError('%s: not text in UTF-8 (%s); save the file as UTF-8' % (path, error))
 
 
-def read_csv(path, columns):
+def read_csv(path: str, columns):
     """Yields (row number in the file, {column: text}) for each row; UserError for a bad file or a missing column."""
     csv.field_size_limit(MAX_FIELD)
     try:
@@ -212,18 +212,18 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
             note('%s: has %d pages; of each such file only the first page is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
         image.load()
-        with contextlib.suppress(Exception):  # damaged EXIF data turn nothing
+        with contextlib.suppress(Exception):  # damaged EXIF data
             if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow has turned a TIFF already
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
+        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of these bits
+            array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     except UnidentifiedImageError:
-        raise UserError('%s: not an image that can be decoded, or damaged; convert it to PNG or TIFF' % path)
+        raise UserError('%s: not an image of a known format, or damaged; convert the file to PNG or TIFF' % path)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
-    if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of these bits
-        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow stretches grey of 2 and 4 bits to 8
         array = array // scale if bits in coding else array
     image.format = kind
@@ -291,7 +291,7 @@ def read_label(path: str):
 
 # ---------------------------------------------------------------- examples
 
-def check_example(image, label, num_classes, name):
+def check_example(image, label, num_classes: int, name: str):
     """Raises UserError unless image and label keep the `Dataset` contract."""
     if image.shape[:2] != label.shape:
         raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
@@ -304,20 +304,21 @@ def check_example(image, label, num_classes, name):
 
 # ---------------------------------------------------------------- class weights
 
-def label_counts(label, num_classes):
-    """uint8 [h, w] -> int64 [num_classes + 1], pixels of each class; void last."""
+def label_counts(label, num_classes: int):
+    """Counts the pixels of each class: uint8 [h, w] -> int64 [num_classes + 1], void last."""
     counts = np.bincount(label.ravel(), minlength=256)
     return np.append(counts[:num_classes], counts[IGNORE])
 
 
-def class_counts(dataset, split):
+def class_counts(dataset, split: str):
     """Pixel counts over a split, at the labels' own sizes.
 
     Returns:
       pixels: int64 [num_classes + 1], pixels of each class; void last.
       present: int64 [num_classes + 1], all pixels (void too) of the images that hold the class.
     """
-    pixels, present = np.zeros((2, len(dataset.class_names) + 1), np.int64)
+    pixels = np.zeros(len(dataset.class_names) + 1, np.int64)
+    present = np.zeros_like(pixels)
     for i in range(len(dataset.examples[split])):
         label = dataset.load(split, i)[1]
         counts = label_counts(label, len(dataset.class_names))
@@ -326,16 +327,16 @@ def class_counts(dataset, split):
     return pixels, present
 
 
-def median_frequency_weights(pixels, present, void_in_median=False):
+def median_frequency_weights(pixels, present, void_in_median: bool = False):
     """Median frequency balancing (Eigen and Fergus 2015; SegNet, section 3.1): median frequency / class frequency.
 
-    A class's frequency is its pixels over all pixels, void included, of the images that hold it.
+    The frequency of a class is its pixels divided by all pixels, void included, of the images that hold the class.
 
     Args:
       pixels, present: as from `class_counts`, void last.
-      void_in_median: void's frequency takes part in the median, as in the weights released with SegNet.
+      void_in_median: include void's frequency in the median, as in the weights released with SegNet.
     Returns:
-      float64 [num_classes]; 0 for a class that the split does not hold.
+      float64 [num_classes]; 0 for a class without a pixel.
     """
     frequency = pixels / np.maximum(present, 1.0)
     known = frequency > 0

@@ -104,7 +104,8 @@ def expand(inputs: list) -> list:
     found = []
     for path in inputs:
         if os.path.isdir(path):
-            inside = sorted(name for name in os.listdir(path) if name.lower().endswith(data.IMAGE_FILES + VIDEOS))
+            inside = sorted(name for name in os.listdir(path)
+                            if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.'))
             if not inside:
                 raise UserError('%s: holds no images (%s)' % (path, ' '.join(data.IMAGE_FILES)))
             found += [os.path.join(path, name) for name in inside]

@@ -30,8 +30,8 @@ SHAPES = {
 UNIT = 1024  # fixed point: a pixel is 1024 units
 TURN = 64  # angles are in 1/64 of a full turn
 DIRECTIONS = np.rint(UNIT * np.exp(2j * np.pi * np.arange(TURN) / TURN)).view(np.float64).reshape(-1, 2).astype(int)
-TIP = 3000  # radius at the end of an arm, in units: 6 pixels wide, which a network can still outline
-SMALLEST = 100  # pixels: what the image's edge or a neighbour leaves of a cell
+TIP = 3000  # radius at the end of an arm, in units: 6 pixels wide, which a network can still segment
+SMALLEST = 100  # pixels of a cell that the edge of the image or a neighbour cuts off
 
 
 def add_disc(mask, y, x, radius):
@@ -54,11 +54,12 @@ def add_arm(mask, rng, y, x, angle, length, root, tip):
 def cell(rng, shape, y, x, height, width):
     """Draws one cell around pixel (y, x): [height, width] bool."""
     mask = np.zeros([height, width], bool)
-    y, x, angle = y * UNIT, x * UNIT, rng.randint(TURN)
+    y, x = y * UNIT, x * UNIT
+    angle = rng.randint(TURN)
     radius = rng.randint(shape.radius[0] * UNIT, shape.radius[1] * UNIT)
     add_arm(mask, rng, y, x, angle, rng.randint(*shape.stretch), radius, radius * 3 // 4)
     num_arms = rng.randint(*shape.arms)
-    for i in range(num_arms):  # evenly around the body, then shaken
+    for i in range(num_arms):  # evenly around the body, with jitter
         turn = angle + TURN * (2 * i + 1) // (2 * num_arms) + rng.randint(-3, 4)
         add_arm(mask, rng, y, x, turn, rng.randint(*shape.arm_length) + radius // UNIT // 2,
                 shape.arm_radius * UNIT, TIP)
@@ -68,9 +69,11 @@ def cell(rng, shape, y, x, height, width):
 def cells(name, height=HEIGHT, width=WIDTH):
     """Draws the cells of image `name`: a list of (cell type, [height, width] bool) that do not overlap."""
     rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
-    drawn, taken = [], np.zeros([height, width], bool)
-    for cell_type in ('astro', 'shsy5y', 'cort'):  # the large ones while there is room
-        shape, centres = SHAPES[cell_type], []
+    drawn = []
+    taken = np.zeros([height, width], bool)
+    for cell_type in ('astro', 'shsy5y', 'cort'):  # large cells first, while there is room
+        shape = SHAPES[cell_type]
+        centres = []
         wanted = max(1, rng.randint(*shape.cells) * height * width // (HEIGHT * WIDTH))
         for _ in range(20 * wanted):  # tries, since a crowded image has no room for more
             y, x = rng.randint(height), rng.randint(width)
@@ -87,7 +90,7 @@ def cells(name, height=HEIGHT, width=WIDTH):
     return drawn
 
 
-def write_csv(path, seed=SEED, num_images=NUM_IMAGES):
+def write_csv(path: str, seed: int = SEED, num_images: int = NUM_IMAGES):
     """Writes the cells of `num_images` images as Kaggle's table, one row a cell."""
     rng = np.random.RandomState(seed)
     with open(path, 'w', newline='\n') as file:
@@ -105,9 +108,10 @@ def noise(rng, height, width, sigma):
 
 
 def debris(rng, union, num_neurites):
-    """Thin processes that start on cells, and specks anywhere: [height, width] float32, no part of any mask."""
+    """Draws thin processes that start on cells, and specks anywhere: [height, width] float32, outside all masks."""
     height, width = union.shape
-    layer, roots = np.zeros([height, width], np.float32), np.argwhere(union)
+    layer = np.zeros([height, width], np.float32)
+    roots = np.argwhere(union)
     for _ in range(num_neurites):
         angles = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.uniform(-0.15, 0.15, rng.randint(15, 40)))
         path = roots[rng.randint(len(roots))] + np.cumsum(np.stack([np.sin(angles), np.cos(angles)], 1), 0)
@@ -119,14 +123,16 @@ def debris(rng, union, num_neurites):
 
 
 def pattern(rng, cell_type, height, width):
-    """What fills a cell: fine grains, fibres or a lattice of granules, [height, width] float32.
+    """Texture of a cell type, [height, width] float32: fine grains, fibres or a lattice of granules.
 
-    Mean 0 and standard deviation 1 or so for each, so that only their shape tells them apart.
+    Each has mean 0 and a standard deviation of about 1, so that only the shape of the texture tells the types apart.
     """
     if cell_type == 'shsy5y':
         return noise(rng, height, width, 0.6)
-    angle, (y, x) = rng.uniform(0, 2 * np.pi), 2 * np.pi * np.mgrid[:height, :width]
-    along, across = y * np.sin(angle) + x * np.cos(angle), y * np.cos(angle) - x * np.sin(angle)
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = 2 * np.pi * np.mgrid[:height, :width]
+    along = y * np.sin(angle) + x * np.cos(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
     if cell_type == 'astro':
         return np.sqrt(2) * np.cos(along / 5)
     return 2 * np.cos(along / 8) * np.cos(across / 8)
@@ -143,7 +149,8 @@ def render(masks, cell_types, name):
       masks: [cells, height, width] bool, at least one cell.
       cell_types: their names.
     """
-    rng, union = np.random.RandomState([zlib.crc32(name.encode()), 1]), np.any(masks, axis=0)
+    rng = np.random.RandomState([zlib.crc32(name.encode()), 1])
+    union = np.any(masks, axis=0)
     height, width = union.shape
     thickness = np.zeros([height, width], np.float32)
     texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # the background's

@@ -9,7 +9,7 @@ from data import Dataset
 from datasets import files, tables
 
 CELLS = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
-CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # told apart by colour-blind readers too
+CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # distinct for colour-blind readers too
 
 
 def stratified(images):
@@ -20,15 +20,16 @@ def stratified(images):
     return groups
 
 
-def read(data_dir):
+def read(data_dir: str):
     """Sartorius Cell Instance Segmentation (Kaggle 2021): train.csv and train/ID.png.
 
-    A fifth of each cell type's images, drawn with a fixed seed, is the validation split: it is the same in each run.
+    The validation split is a fifth of the images of each cell type, drawn with a fixed seed.
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')
     images = tables.read_cells(path, tables.class_places(CELLS))
-    examples, rng = {'train': [], 'val': []}, np.random.RandomState(0)
+    examples = {'train': [], 'val': []}
+    rng = np.random.RandomState(0)
     for group in stratified(images).values():
         shuffled = [group[i] for i in rng.permutation(len(group))]
         held_out = (len(group) + 4) // 5

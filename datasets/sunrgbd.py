@@ -1,4 +1,4 @@
-"""SUN RGB-D, in the two forms that it is passed on in -> `Dataset`."""
+"""SUN RGB-D, in its two published layouts -> `Dataset`."""
 import functools
 import os
 import re
@@ -16,14 +16,14 @@ CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf pictur
            'person night_stand toilet sink lamp bathtub bag').split()
 
 
-def read(data_dir):
-    """SUN RGB-D, RGB only: 37 classes, 0 void, 5,285 training and 5,050 test images of several sizes.
+def read(data_dir: str):
+    """SUN RGB-D, RGB only: 37 classes, 0 is void, 5,285 training and 5,050 test images of several sizes.
 
-    As its home page has it (SUNRGBD/ and SUNRGBDtoolbox/, labels in a .mat of MATLAB 7.3), or as images and PNG
-    labels (image/train, label37/train and test alike; the numbers in the names pair them).
+    Two layouts: the home page's SUNRGBD/ and SUNRGBDtoolbox/ with labels in a .mat file of MATLAB 7.3, or images and
+    PNG labels in image/train, label37/train (test alike), paired by the numbers in their names.
 
-    The official split has no validation part: 'val' is every tenth test image, to watch a run by. Scores to publish
-    are of split test with `--checkpoint last`, which chooses nothing by it. Trained at 360x480, as the paper.
+    The official split has no validation part. 'val' is every tenth test image, for watching a run. Published scores
+    are of split test with `--checkpoint last`, which is not selected by 'val'. Trained at 360x480, as in the paper.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
@@ -31,7 +31,7 @@ def read(data_dir):
     pairs['val'] = pairs['test'][::10]
     table = np.arange(-1, 255).astype(np.uint8)  # ids 1 to 37 -> 0 to 36
     table[0] = IGNORE
-    table[len(CLASSES) + 1:] = np.arange(len(CLASSES) + 1, 256)  # no class: refused under their own numbers
+    table[len(CLASSES) + 1:] = np.arange(len(CLASSES) + 1, 256)  # refused by check_example
 
     def load(split, i):
         image, label = pairs[split][i]
@@ -67,55 +67,61 @@ def png_pairs(data_dir):
 def mat_pairs(data_dir):
     """{'train' and 'test': [(image path, function () -> label)]} of the home page's files.
 
-    SUNRGBDMeta.mat names the 10,335 images, SUNRGBD2Dseg.mat has their labels in the same order, transposed, and
-    allsplit.mat the folders of each split; all paths begin with the authors' own /n/fs/sun3d/data/.
+    SUNRGBDMeta.mat names the 10,335 images, SUNRGBD2Dseg.mat holds their labels in the same order, transposed, and
+    allsplit.mat the folders of each split. All paths begin with the authors' own /n/fs/sun3d/data/.
     """
-    import h5py  # TensorFlow brings it along
-    root = os.path.join(data_dir, 'SUNRGBDtoolbox')
-    path = {name: os.path.join(root, *name.split('/')) for name in (
-        'Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat')}
-    for name in path.values():
-        if not os.path.isfile(name):
-            raise UserError('%s: is not there; unpack SUNRGBDtoolbox.zip in --data_dir' % name)
-    meta, labels, split = path.values()
-
-    def matlab(name, variable):
-        try:
-            return np.atleast_1d(scipy.io.loadmat(name, squeeze_me=True, struct_as_record=False)[variable])
-        except Exception as error:  # SciPy raises many kinds for a damaged file
-            raise UserError('%s: has no variable %s to read (%s: %s)' % (name, variable, type(error).__name__, error))
-
-    def below(place):  # what follows .../data/SUNRGBD/
-        path = str(place).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
-        if '..' in path.split('/'):
-            raise UserError('%s: %r leads out of the folder' % (root, path[:80]))
-        return path
-
-    try:
-        with h5py.File(labels, 'r') as file:
-            references = file['SUNRGBD2Dseg/seglabel'][()].ravel()
-    except Exception as error:  # h5py raises many kinds for a file of another form
-        raise UserError('%s: has no SUNRGBD2Dseg/seglabel to read (%s: %s)' % (labels, type(error).__name__, error))
-    images = [str(getattr(one, 'rgbpath', '')) for one in matlab(meta, 'SUNRGBDMeta')]
+    toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
+    meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
+    labels = os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat')
+    split = os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat')
+    for path in (meta, labels, split):
+        if not os.path.isfile(path):
+            raise UserError('%s: is not there; unpack SUNRGBDtoolbox.zip in --data_dir' % path)
+    references = read_hdf5(labels, 'SUNRGBD2Dseg/seglabel').ravel()
+    images = [str(getattr(entry, 'rgbpath', '')) for entry in read_matlab(meta, 'SUNRGBDMeta')]
     if '' in images:
         raise UserError('%s: entry %d of SUNRGBDMeta has no rgbpath' % (meta, images.index('')))
     if len(images) != len(references):
         raise UserError('%s: has %d labels, %s %d images' % (labels, len(references), meta, len(images)))
-
-    def label(i):
-        try:
-            with h5py.File(labels, 'r') as file:
-                return file[references[i]][()].T.astype(np.uint8)
-        except Exception as error:
-            raise UserError('%s: label %d cannot be read (%s: %s)' % (labels, i, type(error).__name__, error))
-
-    number = {below(os.path.dirname(os.path.dirname(image))): i for i, image in enumerate(images)}
+    images = [relative(image, meta) for image in images]
+    numbers = {os.path.dirname(os.path.dirname(image)): i for i, image in enumerate(images)}
     pairs = {}
     for name, variable in (('train', 'alltrain'), ('test', 'alltest')):
-        folders = [below(folder) for folder in matlab(split, variable)]
-        unknown = [folder for folder in folders if folder not in number]
+        folders = [relative(folder, split) for folder in read_matlab(split, variable)]
+        unknown = [folder for folder in folders if folder not in numbers]
         if unknown:
             raise UserError('%s: %s is not in %s' % (split, unknown[0], meta))
-        pairs[name] = [(os.path.join(data_dir, 'SUNRGBD', below(images[number[folder]])),
-                        functools.partial(label, number[folder])) for folder in folders]
+        pairs[name] = [(os.path.join(data_dir, 'SUNRGBD', images[numbers[folder]]),
+                        functools.partial(mat_label, labels, references[numbers[folder]])) for folder in folders]
     return pairs
+
+
+def mat_label(path, reference):
+    """Label uint8 [h, w] that a reference in SUNRGBD2Dseg.mat points to."""
+    return read_hdf5(path, reference).T.astype(np.uint8)
+
+
+def read_hdf5(path, key):
+    """Value of a variable or reference of a .mat file of MATLAB 7.3, which is HDF5; UserError for other files."""
+    import h5py  # installed with TensorFlow
+    try:
+        with h5py.File(path, 'r') as file:
+            return file[key][()]
+    except Exception as error:  # h5py raises many kinds for a damaged file
+        raise UserError('%s: has no %s to read (%s: %s)' % (path, key, type(error).__name__, error))
+
+
+def read_matlab(path, variable):
+    """Array of a variable in a .mat file of MATLAB before 7.3; UserError for other files."""
+    try:
+        return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[variable])
+    except Exception as error:  # SciPy raises many kinds for a damaged file
+        raise UserError('%s: has no variable %s to read (%s: %s)' % (path, variable, type(error).__name__, error))
+
+
+def relative(path, source):
+    """The part of an authors' path behind SUNRGBD/; UserError, which names `source`, if it leads out of the folder."""
+    path = str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
+    if '..' in path.split('/'):
+        raise UserError('%s: %r leads out of the folder' % (source, path[:80]))
+    return path

@@ -9,11 +9,11 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
        'pottedplant sheep sofa train tvmonitor').split()
 
 
-def read(data_dir):
-    """PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 void; sizes differ from image to image.
+def read(data_dir: str):
+    """PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 is void; images of many sizes.
 
-    With SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt (Hariharan et al. 2011) that list trains.
-    Trained at 224x224, as the authors' segnet_pascal.prototxt.
+    If ImageSets/Segmentation/trainaug.txt and SegmentationClassAug/ (Hariharan et al. 2011) exist, they are the
+    training split. Trained at 224x224, as in the authors' segnet_pascal.prototxt.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
     root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),
