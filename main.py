@@ -230,10 +230,11 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        for step in range(run.step + 1, run.total + 1):
+        last = run.step if group.gathered(run.out_of_patience())[0] else run.total  # a stopped run stays stopped
+        for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})
-            stopping, due = fetched['signals'] > 0
+            stopping, due = (fetched['signals'] > 0).tolist()
             run.log_step(step, fetched)
             bar.update()
             bar.set_postfix_str('loss %.3f' % fetched['loss'])

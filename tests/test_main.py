@@ -104,8 +104,7 @@ def damage(path, how):
         f.truncate(size // 2) if how == 'truncated' else f.write(bytes(size))
 
 
-@pytest.mark.parametrize('how', ['truncated', 'zeroed', 'gone'])
-@pytest.mark.parametrize('part', ['index', 'data-00000-of-00001'])
+@pytest.mark.parametrize('how, part', [('truncated', 'data-00000-of-00001'), ('zeroed', 'index'), ('gone', 'index')])
 def test_damaged_checkpoint(camvid_folder, tmp_path, capsys, how, part):
     """The newest one is told of and passed over: the run ends with the weights of one that was not damaged."""
     whole, hurt = str(tmp_path / 'whole'), str(tmp_path / 'hurt')
@@ -340,7 +339,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     (['--height', '0'], '--height: 0: must be'), (['--batch_size', '-1'], '--batch_size: -1: must be'),
     (['--learning_rate', 'nan'], '--learning_rate: nan'), (['--momentum', '1.5'], '--momentum: 1.5'),
     (['--scale', '0.5'], '--scale: 0.5'), (['--crop', '0', '5'], '--crop: 0'), (['--validate_every', '0'], 'epochs'),
-    (['--crop', '40000', '40000'], '--crop 40000 40000'), (['--height', '30000', '--width', '30000'], '--height 30000'),
+    (['--crop', '20000', '20000'], '--crop 20000 20000'), (['--height', '30000', '--width', '30000'], '--height 30000'),
     (['--gpus', '1000000000'], '--gpus: 1000000000'), (['--output', 'a[1]/run'], r'a\[1\]/run: .*rename'),
     (['--seed', '-1'], '--seed: -1'), (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: goes'),
     (['--dropout', '1'], '--dropout: 1: must'), (['--patience', '0'], '--patience: 0'), (['--jit', '0'], '--jit 0'),
@@ -429,7 +428,8 @@ def test_recipes_and_later_flags(monkeypatch):
 
 
 def run_of(dataset, output, *flags):
-    return main.Run(main.parse_args(FLAGS + ['--output', output] + list(flags)), dataset, vars(main.parse_args([])))
+    flags = ['--batch_size', '2', '--output', output] + list(flags)
+    return main.Run(main.parse_args(flags), dataset, vars(main.parse_args([])))
 
 
 def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
@@ -441,13 +441,13 @@ def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
         del config['flags'][name]
     config['flags'].update(shift=0, recipe='quick')
     files.write_json(os.path.join(output, 'config.json'), config)
-    assert run_of(dataset, output, '--data_dir', camvid_folder, '--validate_every', '7steps').total == 56
+    assert run_of(dataset, output, *(FLAGS + ['--validate_every', '7steps'])).total == 56
     with pytest.raises(UserError, match='--gamma 1.5: the run in .* has 1.0'):
-        run_of(dataset, output, '--gamma', '1.5')
+        run_of(dataset, output, *(FLAGS + ['--gamma', '1.5']))
     config['flags'].update(shift=3)
     files.write_json(os.path.join(output, 'config.json'), config)
     with pytest.raises(UserError, match='--shift 0: the run in .* has 3'):
-        run_of(dataset, output)
+        run_of(dataset, output, *FLAGS)
 
 
 def test_validation_is_due(camvid_folder, tmp_path, monkeypatch):
@@ -475,7 +475,8 @@ def test_validation_is_due(camvid_folder, tmp_path, monkeypatch):
 
 
 def test_best_weights_and_patience_by_the_scores(camvid_folder, tmp_path):
-    run = run_of(datasets.camvid.read(camvid_folder), str(tmp_path / 'run'), '--patience', '2')
+    flags = FLAGS + ['--patience', '2']
+    run = run_of(datasets.camvid.read(camvid_folder), str(tmp_path / 'run'), *flags)
     empty = dict.fromkeys(('G', 'C', 'fwIoU', 'accuracy', 'IoU'))
     os.makedirs(run.folder)
     with tf.Graph().as_default(), run.open_log():
@@ -483,10 +484,8 @@ def test_best_weights_and_patience_by_the_scores(camvid_folder, tmp_path):
         assert improved == [True, False, True, False] and not run.out_of_patience()
         run.log_scores(5, dict(empty, mIoU=None))
         assert run.out_of_patience()
-    run.step = 4
-    with tf.Graph().as_default(), run.open_log():
-        pass
-    again = run_of(run.dataset, run.folder, '--patience', '2')
+    run.write_config(np.ones(11), 'CPU')
+    again = run_of(run.dataset, run.folder, *flags)
     again.step = 4
     with tf.Graph().as_default(), again.open_log():
         assert (again.best, again.stale) == (0.4, 1), 'counted from the log up to the restored step'
