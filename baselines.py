@@ -45,7 +45,7 @@ def fcn(images, num_classes, is_training, dropout, learnt):
 
 
 def deconvnet(images, num_classes, is_training, dropout):
-    """Builds DeconvNet (Noh, Hong and Han 2015): SegNet with two fully connected layers between encoder and decoder.
+    """Builds DeconvNet (Noh, Hong and Han 2015): SegNet with two fully connected layers in the middle.
 
     The fully connected layers have 1,024 units instead of 4,096, as in the SegNet paper. They are convolutions here, so
     images of any size work.

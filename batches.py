@@ -129,7 +129,10 @@ def _pipeline(load, first, last, shapes, types):
 
 
 def _iterator(pipeline):
-    """Initializable iterator with tf.data's autotuning off: its background thread delayed each start by seconds."""
+    """Initializable iterator over `pipeline`, with tf.data's autotuning off.
+
+    Autotuning's background thread delayed each start by seconds.
+    """
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False

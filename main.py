@@ -298,7 +298,7 @@ def open_dataset(args):
 
 
 def train(args):
-    """Trains to --steps or --epochs, from the newest checkpoint of the run if there is one; returns the run folder."""
+    """Trains to --steps or --epochs, from the newest checkpoint if there is one; returns the run folder."""
     group = distribute.Group(*cluster.from_environment())
     args.output = args.output if group.chief else group.scratch.name
     device = devices.device_name(args.device)

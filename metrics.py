@@ -59,9 +59,10 @@ def confusion_csv(counts, class_names):
 
 
 def boundary(region):
-    """Marks the boundary pixels of a region, bool [h, w] -> bool [h, w]: the 2x2 block from there on is not uniform.
+    """Marks the boundary pixels of a region: bool [h, w] -> bool [h, w].
 
-    The same as BSDS' seg2bdry(..., 'imageSize'), which the authors use.
+    A pixel is on the boundary if the 2x2 block that starts at the pixel is not uniform. The same as BSDS'
+    seg2bdry(..., 'imageSize'), which the authors use.
     """
     padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
     return (padded[1:, :-1] != region) | (padded[:-1, 1:] != region) | (padded[1:, 1:] != region)
@@ -85,7 +86,7 @@ def matched_pixels(one, other, radius: float) -> int:
 
 
 def boundary_f1(label, prediction, num_classes: int):
-    """Computes the boundary measure BF of one image: F1 of boundary precision and recall, averaged over the classes.
+    """Computes the boundary measure BF of one image: F1 of precision and recall, averaged over the classes.
 
     The same as the authors' computeBFmeasure.m: a boundary pixel is right if the one-to-one matching within the
     tolerance pairs it, and a class counts if it has a boundary in the truth or the prediction.

@@ -1,4 +1,4 @@
-"""Builds every network by its name, and the one prediction graph of scoring, prediction, export and benchmark."""
+"""Every network by its name, and the one prediction graph of scoring, prediction and export."""
 import functools
 import re
 

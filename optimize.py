@@ -36,8 +36,9 @@ def loss(logits, labels, class_weights, count=None):
 
 
 def dice_loss(logits, labels):
-    """One minus the mean Dice coefficient of the classes that the batch holds (Drozdzal et al. 2016, equation 1).
+    """One minus the mean Dice coefficient of the classes in the batch.
 
+    Source: Drozdzal et al. 2016, equation 1.
     Dice of a class is 2 sum(p y) / (sum(p) + sum(y)), summed over the labelled pixels of the batch, with the softmax p
     and the one-hot label y. Void pixels are left out of all sums.
 

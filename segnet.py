@@ -1,4 +1,4 @@
-"""SegNet, SegNet-Basic and the variants of the paper's table 1 (Badrinarayanan, Kendall and Cipolla, arXiv 1511.00561).
+"""SegNet, SegNet-Basic and the variants of the paper's table 1 (arXiv 1511.00561).
 
 Each network takes x [batch, h, w, 3], num_classes, is_training and a function dropout(x, name), and returns logits
 [batch, h, w, num_classes]. Variable scopes are the layer names of the released prototxts.
@@ -53,7 +53,9 @@ VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder with eight decoders
 
 
 def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, addition=False, reduction=False):
-    """Builds SegNet-Basic or a variant: 4 encoders, 4 decoders, 7x7 kernels, 64 filters (segnet_basic_train.prototxt).
+    """Builds SegNet-Basic or a variant of table 1: 4 encoders, 4 decoders, 7x7 kernels, 64 filters.
+
+    Source: segnet_basic_train.prototxt.
 
     The four dropout layers are those of bayesian_segnet_basic_train.prototxt.
 

@@ -1,6 +1,6 @@
-"""Reads a .caffemodel, as caffe-segnet writes them, without Caffe: protocol buffers' wire format, bounds checked.
+"""Reads a .caffemodel of caffe-segnet without Caffe, from protocol buffers' wire format.
 
-NumPy only. Field numbers are those of caffe-segnet's caffe.proto.
+All lengths are checked. NumPy only. Field numbers are those of caffe-segnet's caffe.proto.
 """
 import functools
 import operator
@@ -14,7 +14,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
 def varint(content, at):
-    """Little-endian base-128 number at `at` -> (value, next position)."""
+    """Reads the little-endian base-128 number at position `at`; returns (value, next position)."""
     value = shift = 0
     while True:
         if at >= len(content) or shift > 63:
@@ -27,7 +27,7 @@ def varint(content, at):
 
 
 def fields(content):
-    """Yields (field number, wire type, value) of a message; value is an int, or a memoryview of what lies there."""
+    """Yields (field number, wire type, value) of a message; the value is an int, or a memoryview of the bytes."""
     at = 0
     while at < len(content):
         key, at = varint(content, at)
@@ -75,7 +75,7 @@ def blob(content):
 
 
 def layers(path):
-    """{layer name: list of arrays} of the layers that have blobs, in the file's order; UserError for a bad file."""
+    """Reads {layer name: list of arrays} of the layers with blobs, in the file's order; UserError for a bad file."""
     content, found = memoryview(read_bytes(path)), {}
     try:
         for number, kind, layer in fields(content):

@@ -74,7 +74,9 @@ def command_line() -> str:
 # ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller='--batch_size, or --height and --width, or use --precision bfloat16'):
-    """Runs `script()` and exits: 0 done, 1 a failure while running, 2 a fault that the user can fix, 128 + signal.
+    """Runs `script()` and exits with a status that says how the script ended.
+
+    0: done. 1: a failure while running. 2: a fault that the user can fix. 128 + number: a signal.
 
     Args:
       smaller: the flags to lower when memory runs out.
@@ -131,7 +133,7 @@ def explain_op_error(error, smaller):
 
 
 def first_line(error) -> str:
-    """The message of a TensorFlow error without the list of code locations that TensorFlow 2 puts in front of it."""
+    """First line of a TensorFlow error's message, without TensorFlow 2's list of code locations."""
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())
     return (message.splitlines() or [type(error).__name__])[0][:300]
@@ -156,15 +158,3 @@ def stop_signals():
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-HelpAsWritten = Help  # TEMPORARY names until all commands use Parser
-command = command_line
-
-
-def check_positive(args, *names):
-    """TEMPORARY: until all commands use argparse types."""
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise UserError('--%s %s: must be above 0' % (name, value))

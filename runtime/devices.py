@@ -1,4 +1,4 @@
-"""The device of `--device`: its name, the session's configuration for it, the precisions that it can compute in."""
+"""The device of `--device`: its name, its session configuration and its precisions."""
 import functools
 import os
 import platform
@@ -57,8 +57,9 @@ def device_name(device: str) -> str:
 
 
 def session_config(device: str, xla: bool = False):
-    """tf.ConfigProto of a session: GPU memory grows as needed; a CPU runs one op at a time, each on all cores.
+    """tf.ConfigProto of a session on `device`.
 
+    GPU memory grows as needed. A CPU runs one op at a time, each on all cores.
     Two convolutions at once took 8% longer than one after the other, and more memory. On a CPU XLA took half as long
     again (SegNet-Basic, 360x480), so `xla` is for GPUs.
     """
@@ -75,7 +76,7 @@ def session_config(device: str, xla: bool = False):
 
 
 def precision(asked, trained_in: str, device: str) -> str:
-    """Precision to predict in: `asked`, or else `trained_in`, or float32 where the device cannot compute in that."""
+    """Precision to predict in: `asked`, else `trained_in`, else float32 where the device lacks that precision."""
     try:
         check_precision(asked or trained_in, device)
     except UserError:

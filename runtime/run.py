@@ -1,4 +1,7 @@
-"""A run in training: its folder, log, checkpoints, best weights and patience. Draws nothing and builds no graph."""
+"""A run in training: its folder, log, checkpoints, best weights and patience.
+
+Draws nothing and builds no graph.
+"""
 import contextlib
 import json
 import os
@@ -12,8 +15,6 @@ import tensorflow.compat.v1 as tf
 
 import batches
 from data import UserError
-from runtime.files import *  # noqa: F401, F403  TEMPORARY, until all commands import runtime.files
-from runtime.devices import PRECISIONS  # noqa: F401
 from runtime.files import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
                            write_json, write_text)
 
@@ -81,7 +82,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self):
-        """Makes the run folder and keeps other processes from training in it, until the block or the process ends."""
+        """Makes the run folder and locks it against other processes until the block or the process ends."""
         os.makedirs(self.folder, exist_ok=True)
         lock = filelock.FileLock(self.path('.lock'))
         try:
@@ -97,7 +98,7 @@ class Run:
             lock.release()
 
     def create_savers(self):
-        """Adds the two savers to the default graph: all variables to resume from, the model's for the best weights."""
+        """Adds two savers to the default graph: of all variables, to resume; of the model's, for the best weights."""
         self.saver = tf.train.Saver(max_to_keep=3)
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 

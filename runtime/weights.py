@@ -203,7 +203,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 
 
 def match_all_variables(loaded: Weights, variables, flag: str):
-    """Pairs every one of `variables` with its array: as `match_variables`, but UserError where a variable lacks one."""
+    """Pairs each variable with its array, as `match_variables`; UserError where a variable has no array."""
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
     if uninitialized:
         raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
