@@ -33,8 +33,7 @@ Dataset = collections.namedtuple('Dataset', 'name class_names colors size exampl
                                  'class_ids depth', defaults=(None, None, None))
 Dataset.__doc__ = """One data set, all splits.
 
-name: str.
-class_names: list of str, without void.
+name, class_names: str and list of str; void is no class.
 colors: list of (red, green, blue), one a class.
 size: (height, width) of training, unless flags give another size.
 examples: {split: list of example names}.
@@ -71,8 +70,7 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     Raises UserError for anything else: an odd count, a token that is no number, runs that overlap, are out of
     order, empty or outside the image.
     """
-    shape = (height, width) if order == 'rows' else (width, height)
-    mask = np.zeros(shape, bool)
+    mask = np.zeros((height, width) if order == 'rows' else (width, height), bool)
     pixels = mask.ravel()  # a view
     if not rle.strip(' '):
         return mask if order == 'rows' else mask.T
@@ -233,18 +231,23 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """Image file -> uint8 [h, w, 3] RGB: grey is repeated, alpha dropped, EXIF rotation applied.
 
-    `depth`: the bits in use of an image with 16 bits a channel (12 in most microscopes); None for 16. The highest 8
-    of them are kept; values beyond them become 255.
+    `depth`: the bits in use of an image with 16 bits a channel (12 in most microscopes), of which the highest 8 are
+    kept; larger values become 255. None: the bits of the largest value if they are at most 12, else 16.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
         raise UserError('%s: has 32 bits a pixel; save the image with 8 or 16' % path)
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
-    if array.max() >> (depth or 16):
+    bits = max(9, int(array.max()).bit_length())
+    if depth is None:
+        depth = bits if bits <= 12 else 16
+        if depth < 16:
+            note('%s: has 16 bits a channel, of which %d are in use; such images are brightened' % (path, bits), 'bits')
+    if bits > depth:
         note('%s: has values up to %d, which %d bits do not hold; in such images they become white'
              % (path, array.max(), depth), 'depth')
-    grey_or_rgb = np.minimum(array >> ((depth or 16) - 8), 255).astype(np.uint8)
+    grey_or_rgb = np.minimum(array >> (depth - 8), 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(grey_or_rgb.reshape(array.shape[:2] + (-1,)), array.shape[:2] + (3,)))
 
 
@@ -267,6 +270,7 @@ def read_ids_or_colors(path: str):
             if (array[:, :, -1] < 255).any():
                 raise UserError('%s: has transparent pixels, which are no label; save it without alpha' % path)
             array = array[:, :, :-1] if image.mode == 'RGBA' else array[:, :, 0]
+    array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
         raise UserError('%s: labels have one channel of ids or three of colours; this is %s of %s'
                         % (path, 'x'.join(map(str, array.shape)), array.dtype))
@@ -282,11 +286,9 @@ def read_ids_or_colors(path: str):
 def read_label(path: str):
     """Label file of ids -> uint8 [h, w], as stored; ids may be repeated in three equal channels."""
     label = read_ids_or_colors(path)
-    if label.ndim == 3 and (label == label[:, :, :1]).all():
-        label = label[:, :, 0].copy()
-    if label.ndim == 3:
+    if label.ndim == 3 and (label != label[:, :, :1]).any():
         raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
-    return label
+    return label if label.ndim == 2 else label[:, :, 0].copy()
 
 
 # ---------------------------------------------------------------- examples
@@ -343,5 +345,4 @@ def median_frequency_weights(pixels, present, void_in_median: bool = False):
     known[-1] &= void_in_median
     if not known.any():
         raise UserError('the training split holds no labelled pixel, so there are no class weights; check the labels')
-    weights = np.where(frequency > 0, np.median(frequency[known]) / np.where(frequency > 0, frequency, 1), 0)
-    return weights[:-1]
+    return np.where(frequency > 0, np.median(frequency[known]) / np.where(frequency > 0, frequency, 1), 0)[:-1]

@@ -37,8 +37,8 @@ def test_read_image_is_rgb(tmp_path):
 @pytest.mark.parametrize('shape, scale', [((4, 5), 1), ((4, 5, 3), 1), ((4, 5), 257), ((4, 5, 3), 257)])
 def test_read_image_of_other_kinds(tmp_path, extension, shape, scale):
     path = str(tmp_path / ('a.' + extension))
-    cv2.imwrite(path, np.full(shape, 9 * scale, np.uint8 if scale == 1 else np.uint16))
-    np.testing.assert_array_equal(data.read_image(path), np.full((4, 5, 3), 9, np.uint8))
+    cv2.imwrite(path, np.full(shape, 90 * scale, np.uint8 if scale == 1 else np.uint16))
+    np.testing.assert_array_equal(data.read_image(path), np.full((4, 5, 3), 90, np.uint8))
 
 
 @pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
@@ -55,12 +55,15 @@ def test_bits_in_use(tmp_path, capsys):
         path = str(tmp_path / name)
         cv2.imwrite(path, values)
         assert data.read_image(path, 12)[:, :, 1].tolist() == [[0, 0, 1, 255, 128]]
-        assert data.read_image(path)[0, 3].tolist() == [15, 15, 15]
+        assert data.read_image(path, 16)[0, 3].tolist() == [15, 15, 15]
         cv2.imwrite(path, np.dstack([values, values // 2, values * 0]))
         assert data.read_image(path, 12)[0, 3].tolist() == [0, 127, 255]
     assert 'note' not in capsys.readouterr().err
+    data._noted.clear()
     assert data.read_image(path, 11)[0, 3].tolist() == [0, 255, 255]
     assert 'b.tif: has values up to 4095' in capsys.readouterr().err
+    assert data.read_image(path)[0, 3].tolist() == [0, 127, 255]
+    assert 'b.tif: has 16 bits a channel, of which 12 are in use' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
@@ -78,8 +81,8 @@ def test_rotation_of_16_bits(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in ('a.png', 'a.tif'):
-        path = save(str(tmp_path / name), np.array([[256, 512, 768]], np.uint16), exif=exif)
-        assert data.read_image(path)[:, :, 0].tolist() == [[1], [2], [3]]
+        path = save(str(tmp_path / name), np.array([[256, 512, 768]], np.uint16) * 16, exif=exif)
+        assert data.read_image(path, 16)[:, :, 0].tolist() == [[16], [32], [48]]
 
 
 def test_bytes_behind_a_jpeg(tmp_path):
@@ -172,6 +175,7 @@ WRITERS = {
     'grey.bmp': lambda path: cv2.imwrite(path, IDS),
     'ids.npy': lambda path: np.save(path, IDS.astype(np.int64)),
     'fortran.npy': lambda path: np.save(path, np.asfortranarray(IDS)),
+    'deep.npy': lambda path: np.save(path, IDS[:, :, None]),
 }
 
 
