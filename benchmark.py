@@ -1,4 +1,4 @@
-"""Time, memory, parameters and MACs of the networks on constant input; beside PyTorch's; as the input grows.
+"""Measures time and memory of the networks on constant input: alone, beside PyTorch, or as the input grows.
 
 python benchmark.py segnet --what predict train --precision float32 bfloat16
 python benchmark.py segnet --peer pytorch        ours and an equal PyTorch network, in turns
@@ -66,7 +66,7 @@ def peak_memory() -> int:
 
 
 def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dict:
-    """Runs one network in this process; model 'matrix-product' runs `matrix_product_op`.
+    """Measures one network in this process. The model 'matrix-product' stands for `matrix_product_op`.
 
     Returns:
       seconds: list, the time of each of `repeats` runs after the warm-up.
@@ -113,7 +113,7 @@ def run_measurement(command: list) -> dict:
 
 
 def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
-    """`measure` of one of our networks in a process of its own; raises what `run_measurement` raises.
+    """Measures one of our networks by `measure` in a new process; raises the errors of `run_measurement`.
 
     Args:
       settings: model, height, width, batch_size, training, device; and precision (float32) and xla (False).
@@ -123,7 +123,7 @@ def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
 
 
 def measure_peer(python: str, repeats: int, **settings) -> dict:
-    """The same of a network of PyTorch; `settings` holds compiled (bool) too."""
+    """Measures the PyTorch network in a process of the interpreter `python`; settings include compiled (bool)."""
     return run_measurement([python, PEER, json.dumps(dict(settings, repeats=repeats))])
 
 
@@ -147,13 +147,13 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
 
 def peak_operations(device: str, precision: str) -> float:
-    """Operations a second of a matrix product on the device, the best of five runs."""
+    """Measures the operations a second of a matrix product on the device: the best of five runs."""
     found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
     return 2 * MATRIX_SIDE ** 3 / min(found['seconds'])
 
 
 def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, precision: str) -> list:
-    """Measures one network, and the peers if asked for -> rows for the table, a list of {column: text}."""
+    """Measures one network, and the peers with --peer; returns rows {column: text} of the table."""
     height, width = size
     settings = {'model': model, 'height': height, 'width': width, 'batch_size': batch_size,
                 'training': what == 'train', 'precision': precision, 'device': args.device}
@@ -166,7 +166,7 @@ def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, pr
 
 
 def benchmark_row(args, settings: dict, name: str, measured: dict):
-    """One row of the table, {column: text}; `name`: whose, a key of `measured`."""
+    """One row of the table, {column: text}, of the participant `name`, a key of `measured`."""
     batch_size, (seconds, memory) = settings['batch_size'], measured[name]
     row = collections.OrderedDict([
         ('network', settings['model']), ('what', 'train' if settings['training'] else 'predict'),
@@ -206,7 +206,7 @@ def settings_to_measure(args):
 
 
 def parse_args(argv=None):
-    """Every setting of a measurement."""
+    """Parses the flags of a measurement."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))

@@ -23,7 +23,7 @@ from runtime.run import Run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SET_BY_ROWS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output')  # flags of main.py
-SIZE, NUM_CLASSES = (360, 480), 11  # at which parameters, time and memory are told, as in the paper
+SIZE, NUM_CLASSES = (360, 480), 11  # of parameters, time and memory in the tables, as in the paper
 
 
 def parse_args(argv=None):
@@ -75,7 +75,7 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- a row as a command
 
 def dataset_name(args) -> str:
-    """Value of --dataset for the rows: the table's, unless another one is given."""
+    """Name of the data set: --dataset, or the table's own."""
     return args.dataset or tables.TABLES[args.table].dataset
 
 
@@ -85,7 +85,7 @@ def row_folder(args, row, seed: int) -> str:
 
 
 def row_flags(args, row, seed: int) -> list:
-    """Flags of main.py for a row; flags behind the recipe win over it."""
+    """Flags of main.py that train a row. The recipe comes first, so that every other flag overrides it."""
     recipe = os.path.relpath(os.path.join(HERE, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', dataset_name(args), '--model', row.model, '--class_weights', row.class_weights,
              '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
@@ -109,7 +109,7 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError, before anything is trained, for a split that the data lacks or a folder of another run."""
+    """Raises UserError for a split that the data set lacks, or a run folder of other flags or other data."""
     flags = main.parse_args(row_flags(args, row, seed))
     dataset = main.open_dataset(flags)
     for split in shown_splits(args):
@@ -123,14 +123,14 @@ def check_row(args, row, seed: int):
 
 
 def is_scored(args, row, scores: dict) -> bool:
-    """Whether an entry of metrics.json was made by as many steps and BF images as are asked for."""
+    """Whether an entry of metrics.json has the steps and the number of BF images that the flags ask for."""
     images = scores.get('images', 0)
     bf_images = images if args.bf_images is None else min(args.bf_images, images)
     return scores.get('asked_steps') == (args.steps or row.steps) and scores.get('bf_images') == bf_images
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Trains and scores a row as far as that is missing -> {split: its entry in metrics.json}."""
+    """Trains and scores a row, where that is not done yet; returns {split: entry of metrics.json}."""
     check_row(args, row, seed)
     folder = row_folder(args, row, seed)
     entries = files.read_scores(folder)
@@ -147,7 +147,7 @@ def row_scores(args, row, seed: int) -> dict:
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
-    """Milliseconds and megabytes ('ms', 'MB') of a network at 360x480, measured once and kept in costs.json."""
+    """Measures a network at 360x480, once: {'ms': milliseconds, 'MB': megabytes}, kept in costs.json."""
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
                                              devices.device_name(args.device))
@@ -163,7 +163,7 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
 # ---------------------------------------------------------------- a row as text
 
 def mean_and_spread(values: list) -> str:
-    """Mean of the values that are not None, and of several also the standard deviation; '-' for none."""
+    """Mean of the values, and the standard deviation of several, as text. None is skipped; '-' if all are None."""
     values = [value for value in values if value is not None]
     if not values:
         return '-'
@@ -181,7 +181,7 @@ def published_split(split: str) -> str:
 
 
 def score_columns(entries: list, published: tuple, split: str):
-    """{column: text} of one split: the scores of each seed's entry, and the paper's."""
+    """{column: text} of one split: the mean of the seeds' scores, and the paper's score, in percent."""
     columns = collections.OrderedDict()
     for name, value in zip(MEASURES, published):
         columns['%s %s' % (split, name)] = mean_and_spread(percents([entry[split][name] for entry in entries]))
@@ -190,7 +190,7 @@ def score_columns(entries: list, published: tuple, split: str):
 
 
 def class_columns(entries: list, published: dict, split: str):
-    """{class: accuracy in percent}, ours and the paper's."""
+    """{class: text}: accuracy in percent, ours and the paper's."""
     columns = collections.OrderedDict()
     for i, name in enumerate(entries[0][split]['class_names']):
         columns[name] = mean_and_spread(percents([entry[split]['accuracy'][i] for entry in entries]))
@@ -204,7 +204,7 @@ def num_parameters(model: str) -> int:
 
 
 def variant_columns(args, row):
-    """{column: text} of a variant of table 1: parameters, storage and time of a forward pass, ours and the paper's."""
+    """{column: text} of a decoder variant: parameters, storage and forward time, ours and the paper's."""
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
     return collections.OrderedDict([
         ('parameters (M)', '%.3f' % (num_parameters(row.model) / 1e6)),
@@ -213,7 +213,7 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains, scores and measures a row -> {column: text}; 'failed' holds the reason if the loss is not finite."""
+    """Trains, scores and measures a row: {column: text}; 'failed' says why if the loss is not finite."""
     columns = collections.OrderedDict([('network', row.name), ('weights', row.class_weights)])
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
@@ -237,7 +237,7 @@ def trained_row(args, row):
 
 
 def measured_row(args, row):
-    """A row of table 6, {column: text}: time, memory and size of a network, ours and the paper's."""
+    """Measures a row of table 6: {column: text}, time, memory and size, ours and the paper's."""
     forward = measured_cost(args, row.model)
     training = measured_cost(args, row.model, training=True)
     batch = measured_cost(args, row.model, training=True, batch_size=4)
@@ -254,10 +254,7 @@ def measured_row(args, row):
 
 
 def rank_correlation(rows: list, split: str) -> str:
-    """A sentence on how the order of the rows agrees with the paper's; '' for fewer than three rows.
-
-    Spearman's rank correlation of each measure's means with the paper's column.
-    """
+    """A sentence with Spearman's rank correlation of each score with the paper's; '' for fewer than three rows."""
     published = published_split(split)
     correlations = []
     for name in MEASURES:

@@ -1,4 +1,4 @@
-"""Layers of a network as a table: output shapes, parameters, MACs. Needs no data; builds a graph of its own."""
+"""Layers of a network as a table: output shapes, parameters, MACs. Builds a graph of its own."""
 import collections
 
 import numpy as np

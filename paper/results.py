@@ -1,4 +1,4 @@
-"""Tables of trained and scored runs, made from the files of the run folders alone: experiments.py results."""
+"""Tables of trained and scored runs, written by `experiments.py results` from the files of run folders."""
 import collections
 import os
 import shutil
@@ -31,7 +31,7 @@ def keep_sources(run_folder: str, output: str) -> str:
 
 
 def scored_entries(metrics: dict) -> list:
-    """Entries of metrics.json that are shown, as (split, scores): test before val, each after all batch norms.
+    """Entries of metrics.json for the table, (split, scores): test before val, population before moving.
 
     evaluate.py writes the entry SPLIT for population statistics, and 'SPLIT (moving)' for moving averages.
     """
@@ -40,7 +40,7 @@ def scored_entries(metrics: dict) -> list:
 
 
 def result_rows(place: str) -> list:
-    """A row, {column: text}, for each entry of `scored_entries` of the run in the folder `place`."""
+    """Rows {column: text} of the run in the folder `place`, one for each of its `scored_entries`."""
     config = files.read_config(place)
     flags = config['flags']
     rows = []
@@ -59,7 +59,7 @@ def result_rows(place: str) -> list:
 
 
 def published_rows(flags: dict) -> list:
-    """The paper's rows, {column: text}, for the network and the data set of a run."""
+    """Rows {column: text} of the paper's scores for the network and the data set of a run."""
     return [collections.OrderedDict(
         [('network', flags['model']), ('scored on', 'test'), ('batch norm', 'population')]
         + [(name, '-' if value is None else '%.1f' % value) for name, value in zip(MEASURES, scores)]
@@ -68,7 +68,7 @@ def published_rows(flags: dict) -> list:
 
 
 def write_results(run_folders: list, output: str, into: str = None):
-    """Writes a table a data set to `output`, and all of them between two marks of the Markdown file `into`."""
+    """Writes one table a data set to `output`, and all tables into the Markdown file `into`."""
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
         raise UserError('--runs: two of them have one name; rename a folder')

@@ -1,4 +1,4 @@
-"""The paper's tables as data (arXiv 1511.00561 v3; Bayesian SegNet: arXiv 1511.02680): scores, and the flags of rows.
+"""The paper's tables as data: scores, and the flags of each row. arXiv 1511.00561 v3; Bayesian: 1511.02680.
 
 Scores are (G, C, mIoU, BF) in percent, None where the paper gives none. A network's `--model` is its name in lower
 case.

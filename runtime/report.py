@@ -90,7 +90,7 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
 
 
 def insert_tables(path: str, texts: list):
-    """Replaces the text between the lines BEGIN and END of a Markdown file by `texts`, as from `write_table`."""
+    """Replaces the text between the lines BEGIN and END of a Markdown file by texts of `write_table`."""
     try:
         page = data.read_bytes(path).decode('utf-8')
     except UnicodeDecodeError as error:

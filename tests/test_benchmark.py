@@ -34,7 +34,7 @@ def test_failed_measurement_says_why():
 
 
 def test_prediction_and_training_in_a_process():
-    """Training takes more memory than predicting: float32 feature maps of all layers stay until their gradients."""
+    """Training takes more memory: the feature maps of all layers stay until their gradients."""
     sizes = dict(SETTINGS, height=180, width=240)
     predicted = benchmark.measure_in_subprocess(2, model='segnet-basic', training=False, **sizes)
     trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)

@@ -99,7 +99,7 @@ def scores_of(split_scores):
 
 
 def test_scores_on_the_training_split(tmp_path, monkeypatch):
-    """Each row's scores on train stand beside the paper's on train, and their order is compared with that column."""
+    """Scores on train stand beside the paper's scores on train, and the order is compared with that column."""
     train = {row.model: row.published['train'][:3] for row in tables.TABLES['table1'].rows[:3]}
     monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
         {'train': train[row.model] + (10.0,)}))
@@ -117,7 +117,7 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
 
 
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
-    """Its validation images are a part of test, in whatever table the data set stands; BF of no image is allowed."""
+    """Its validation images are a part of test, whatever the table. BF of no image is allowed."""
     asked = []
     monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
     monkeypatch.setattr(main, 'train', lambda args: None)

@@ -1,4 +1,4 @@
-"""The network that benchmark.py measures ours against computes the same; where PyTorch is installed."""
+"""The PyTorch networks of benchmark.py --peer give the same logits as ours; needs PyTorch."""
 import os
 import sys
 

@@ -1,4 +1,4 @@
-"""SegNet and SegNet-Basic in PyTorch, to compare speed, memory and logits with; benchmark.py --peer pytorch runs this.
+"""SegNet and SegNet-Basic in PyTorch: logits, speed and memory to compare with; benchmark.py --peer pytorch runs this.
 
 Layers bear the names of segnet.py, so that the same weights go into both. Needs torch and numpy only.
 """
