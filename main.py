@@ -5,7 +5,6 @@ The same command again resumes where the run stopped. `@recipes/NAME.txt` reads 
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
 import functools
-import re
 import signal
 import sys
 
@@ -34,13 +33,6 @@ TrainingGraph = collections.namedtuple('TrainingGraph',
 
 
 # ---------------------------------------------------------------- flags
-
-def interval(text):
-    """Argparse type of --validate_every: a number of epochs, or of steps, as '500steps'."""
-    if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
-        raise cli.argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
-    return text
-
 
 def add_data_flags(parser):
     """Adds the flags of the data set, its size and its augmentation."""
@@ -108,7 +100,7 @@ def add_run_flags(parser):
     """Adds the flags of the run folder, of validation and of the device."""
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
-    group.add_argument('--validate_every', type=interval, metavar='N|Nsteps', help='epochs or steps between '
+    group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps', help='epochs or steps between '
                        'validations (default: an epoch, or more where validation would take over a tenth of the time)')
     group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU',
                        help='validation score that selects best/; the paper: G')

@@ -35,6 +35,13 @@ positive_float = number(float, 1e-12, 1e9)
 seed = number(int, 0, 2 ** 32 - 1)
 
 
+def interval(text):
+    """Argparse type of --validate_every: a number of epochs, or of steps, as '500steps'."""
+    if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
+        raise argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
+    return text
+
+
 class Parser(argparse.ArgumentParser):
     """ArgumentParser whose errors are one line, with recipe files (`@FILE`) and each default in --help."""
 

@@ -83,3 +83,24 @@ def test_each_flag_is_read(script):
         read = re.search(r'args\.%s\b' % name, source) or (script is main and name in main.batches.NO_AUGMENTATION)
         read = read or re.search(r"for name in \(.*'%s'" % name, source)
         assert read, 'nothing reads --%s' % name
+
+
+TOP = {'main', 'evaluate', 'predict', 'experiments', 'benchmark', 'segnet', 'baselines', 'networks', 'utils',
+       'optimize', 'data', 'batches', 'metrics'}
+
+
+def test_the_top_shows_the_architecture():
+    assert {path[:-3] for path in FILES if os.sep not in path} == TOP
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_sizes(path):
+    """At most 350 lines a file, 60 a function, 8 parameters."""
+    tree = parse(path)
+    with open(os.path.join(ROOT, path), encoding='utf-8') as file:
+        assert len(file.readlines()) <= 350
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            last = max(getattr(child, 'lineno', 0) for child in ast.walk(node))
+            assert last - node.lineno < 60, node.name
+            assert len(node.args.args + node.args.kwonlyargs) <= 8, node.name
