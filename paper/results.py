@@ -8,7 +8,7 @@ from paper import tables
 from runtime import files, report
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
-NOTE = "In percent, at the labels' own size. A command is one of its revision: flags may have changed since."
+NOTE = "In percent, at the labels' own size. Run a command at its revision: flags have changed since."
 
 
 def keep_sources(run_folder: str, output: str) -> str:
