@@ -249,13 +249,14 @@ def evaluate(args) -> dict:
     loaded = weights.load(name, args.checkpoint)
     os.makedirs(folder, exist_ok=True)
     results = {}
-    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device)) as sess:
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device, tf32=args.tf32)) as sess:
         predictions = predictions_of_splits(sess, dataset, args.split, flags, settings)
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
         weights.load_into(sess, weights.match_all_variables(loaded, variables, name))
         print('%s: %s, batch norm by %s statistics, %s, %s on %s%s'
               % (name, loaded.description, args.bn,
-                 '%d samples' % settings.samples if settings.samples else 'no dropout', flags['precision'], device,
+                 '%d samples' % settings.samples if settings.samples else 'no dropout',
+                 devices.precision_name(flags['precision'], args.device, args.tf32), device,
                  ', --tta ' + args.tta if args.tta else ''))
         if args.bn == 'population':
             population_statistics(sess, dataset, flags)

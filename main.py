@@ -142,8 +142,7 @@ def parse_args(argv=None):
 def training_graph(args, num_classes: int, class_weights, batch, total: int, group):
     """The training graph of this process, whose gradients are added to those of the other processes of `group`.
 
-    Batch norm normalizes by the process's share of the batch. The loss is divided by the labelled pixels of the whole
-    batch.
+    Batch norm normalizes by the process's share. The loss is divided by the labelled pixels of the whole batch.
 
     Args:
       batch: images [share, h, w, 3] uint8 and labels [share, h, w] uint8.
@@ -231,8 +230,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
             bar.update()
             bar.set_postfix_str('loss %.3f' % fetched['loss'])
             if due:
-                scored = validate(sess, graph, run, step, group)
-                bar.write(scored, file=sys.stdout, end='\n' if scored else '')
+                validate(sess, graph, run, step, group)
             if group.chief and (due or stopping or run.save_due()):
                 run.save(sess, step)
             if stopping or due and group.gathered(run.out_of_patience())[0]:
@@ -243,22 +241,22 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
         sess.run(*graph.start(batches.END))  # the session closes at once
 
 
-def validate(sess, graph: TrainingGraph, run: Run, step: int, group) -> str:
-    """Scores the validation split by the moving averages, keeps the best weights and draws; returns one line."""
+def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
+    """Scores the validation split by the moving averages, keeps the best weights, draws and prints one line."""
     panel = plots.panel_examples(run.dataset, 'val')
     predictions = group.numbered(evaluate.predictions_of_split(sess, graph.scoring))
     share = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2)
     scores, shown, extremes = evaluate.merge(group.gathered(share), num_extremes=2)
     if not group.chief:
-        return ''
+        return
     if run.log_scores(step, scores):
         run.save_best(sess, step)
     scores.update(class_names=run.dataset.class_names, step=step, bn='moving',
                   images=len(run.dataset.examples['val']))
     files.update_json(run.path('metrics.json'), {'val (while training)': scores})
     draw(run, step, scores, shown, extremes)
-    return ('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f'
-            % (step / run.epoch_steps, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0))
+    tqdm.tqdm.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f' % (
+        step / run.epoch_steps, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
 
 
 def draw(run: Run, step: int, scores: dict, shown: dict, extremes: list):
@@ -297,9 +295,10 @@ def train(args):
     devices.check_precision(args.precision, args.device)
     dataset = open_dataset(args)
     run = Run(args, dataset, vars(parse_args([])))
-    config = devices.session_config(args.device, args.xla)
+    config = devices.session_config(args.device, args.xla, args.tf32)
     group.connect(config, settings(args, dataset))
-    print('Training %s on %s with %s' % (args.model, args.dataset, device), flush=True)
+    print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, devices.precision_name(
+        args.precision, args.device, args.tf32)), flush=True)
     run.dataset = datasets.preload(dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
     with tf.Graph().as_default(), tf.device(group.place), utils.portable_pooling(args.xla):
@@ -312,8 +311,9 @@ def train(args):
             sess.run(graph.spread)
             run.step = group.gathered(run.step)[0]
             if run.step >= run.total:
-                print('%s: finished, at step %d of %d; a larger --steps or --epochs trains on'
-                      % (run.folder, run.step, run.total))
+                if group.chief:
+                    print('%s: finished, at step %d of %d; a larger --steps or --epochs trains on'
+                          % (run.folder, run.step, run.total))
                 return run.folder
             run.write_config(class_weights, device)
             with run.open_log():

@@ -2,6 +2,7 @@
 import functools
 import os
 import platform
+import re
 
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import device_lib
@@ -16,8 +17,10 @@ PRECISION_HELP = "precision of the layers (default: the run's, or float32 where 
 
 
 def add_flags(parser):
-    """Adds --device to the parser of a command."""
+    """Adds --device and --tf32 to the parser of a command."""
     parser.add_argument('--device', choices=DEVICES, default='auto', help='gpu is an error where there is no GPU')
+    parser.add_argument('--tf32', choices=('on', 'off'), default='on', help='off: recent GPUs multiply in float32, '
+                        'not in TensorFloat-32 with 10 bits of fraction, several times slower')
 
 
 def add_precision_flag(parser):
@@ -40,6 +43,13 @@ def gpus():
     return [device.physical_device_desc for device in devices if device.device_type == 'GPU']
 
 
+def precision_name(precision: str, device: str, tf32: str) -> str:
+    """`precision`, or 'float32 (TF32)' where the GPU multiplies float32 in TensorFloat-32: from compute 8.0 on."""
+    capability = re.search(r'compute capability: (\d+)', gpus()[0]) if kind(device) == 'GPU' else None
+    rounded = precision == 'float32' and tf32 == 'on' and capability and int(capability.group(1)) >= 8
+    return 'float32 (TF32)' if rounded else precision
+
+
 def device_name(device: str) -> str:
     """Name of the device that `--device` selects: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'."""
     found = gpus() if device != 'cpu' else []
@@ -56,13 +66,15 @@ def device_name(device: str) -> str:
     return 'CPU %s, %d cores' % (name, os.cpu_count())
 
 
-def session_config(device: str, xla: bool = False):
+def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     """tf.ConfigProto of a session on `device`.
 
     GPU memory grows as needed. A CPU runs one op at a time, each on all cores.
     Two convolutions at once took 8% longer than one after the other, and more memory. On a CPU XLA took half as long
-    again (SegNet-Basic, 360x480), so `xla` is for GPUs.
+    again (SegNet-Basic, 360x480), so `xla` is for GPUs. `tf32` 'off' holds for the whole process.
     """
+    if not tf.__version__.startswith('1.'):  # 1.15 is older than TensorFloat-32
+        tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
     config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
     if device == 'cpu':
         config.device_count['GPU'] = 0

@@ -408,6 +408,24 @@ def test_device_gpu_refuses_without_one(monkeypatch):
         devices.session_config('cpu', True)
 
 
+@pytest.mark.parametrize('capability, precision, tf32, expected', [
+    ('9.0', 'float32', 'on', 'float32 (TF32)'),
+    ('8.6', 'float32', 'off', 'float32'), ('7.5', 'float32', 'on', 'float32'),
+    ('9.0', 'bfloat16', 'on', 'bfloat16')])
+def test_the_first_line_says_whether_tf32_is_used(monkeypatch, capability, precision, tf32, expected):
+    monkeypatch.setattr(devices, 'gpus', lambda: ['device: 0, name: A, compute capability: ' + capability])
+    assert devices.precision_name(precision, 'auto', tf32) == expected
+    assert devices.precision_name(precision, 'cpu', tf32) == precision
+
+
+@pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 has no TensorFloat-32')
+def test_tf32_is_switched(monkeypatch):
+    devices.session_config('cpu', tf32='off')
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    devices.session_config('cpu')
+    assert tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_recipes_and_later_flags(monkeypatch):
     """Recipe files hold the paper's settings; a flag behind the file wins; one set of defaults for all data sets."""
     monkeypatch.chdir(ROOT)
