@@ -296,7 +296,7 @@ def train(args):
     dataset = open_dataset(args)
     run = Run(args, dataset, vars(parse_args([])))
     config = devices.session_config(args.device, args.xla, args.tf32)
-    group.connect(config, settings(args, dataset))
+    group.connect(config, dict(run.shared_settings(), device=devices.kind(args.device)))
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, devices.precision_name(
         args.precision, args.device, args.tf32)), flush=True)
     run.dataset = datasets.preload(dataset, ('train', 'val'))
@@ -323,14 +323,6 @@ def train(args):
     if stop:
         sys.exit(128 + stop[0])
     return run.folder
-
-
-def settings(args, dataset) -> dict:
-    """Settings that must be the same in all processes of a training."""
-    local = ('output', 'data_dir', 'device', 'gpus')
-    return dict({'--' + name: value for name, value in vars(args).items() if name not in local},
-                revision=files.revision(), tensorflow=tf.__version__, device=devices.kind(args.device),
-                examples={split: len(names) for split, names in dataset.examples.items()})
 
 
 def main():

@@ -289,6 +289,9 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(folder, tmp_path):
     ('flags', "--learning_rate: .* has 0.0001, .* has 0.5; start all processes with the same flags"),
     ('index', 'Address already in use')])
 def test_a_wrong_start_is_told_within_a_minute(folder, tmp_path, case, message):
+    began = time.time()
+    subprocess.check_call([sys.executable, '-c', 'import tensorflow'], stderr=subprocess.DEVNULL)
+    limit = 60 + 2 * (time.time() - began)  # two processes import at a time
     hosts = free_hosts(2)
     listed = [hosts, hosts]
     if case == 'name':
@@ -302,8 +305,8 @@ def test_a_wrong_start_is_told_within_a_minute(folder, tmp_path, case, message):
             flags = ['--data_dir', folder] + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags')
             pair.append(start(str(tmp_path / 'run'), 0 if case == 'index' else i, listed[i], flags))
         began = time.time()
-        said = ends(pair, 90)
-    assert time.time() - began < 75  # importing TensorFlow included
+        said = ends(pair, 150)
+    assert time.time() - began < limit
     status, _, lines = said[-1]
     assert status == 2 and len(lines) == 1, said
     assert re.search(message, lines[0]), said
