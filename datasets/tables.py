@@ -20,7 +20,8 @@ Class.__doc__ = """A class, or void: its name, the ids in label files that mean 
 
 def rle_order(path):
     """'columns' for a table with Kaggle's column EncodedPixels, whose runs go down the columns; 'rows' for others."""
-    return 'columns' if 'EncodedPixels' in data.read_text(path)[:1000].split('\n')[0] else 'rows'
+    header = data.read_bytes(path)[:1000].split(b'\n')[0].replace(b'\0', b'')  # of UTF-8 or UTF-16
+    return 'columns' if b'EncodedPixels' in header else 'rows'
 
 
 def class_places(class_names):

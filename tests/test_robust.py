@@ -203,14 +203,14 @@ def test_symlink_loops_and_claims_of_size(tmp_path):
     header += zlib.crc32(header[12:]).to_bytes(4, 'big')
     with open(str(tmp_path / 'big.png'), 'wb') as f:
         f.write(header + b'\0\0\0\0IEND' + zlib.crc32(b'IEND').to_bytes(4, 'big'))
-    began = time.time()
+    began = time.process_time()
     with pytest.raises(UserError, match='big.png'):
         data.read_image(str(tmp_path / 'big.png'))
     with open(str(tmp_path / 'long.csv'), 'w') as f:
         f.write('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
     with pytest.raises(UserError, match='long.csv'):
         tables.read_cells(str(tmp_path / 'long.csv'), {'cort': 3})
-    assert time.time() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_pipes_and_devices_are_no_files(tmp_path):
