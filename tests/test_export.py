@@ -154,8 +154,9 @@ def test_opencv_reads_onnx(network):
     import onnx
     exported, expected = network
     net = cv2.dnn.readNetFromONNX(exported('a.onnx'))
+    net.enableWinograd(False)  # its convolutions are less exact: 2% of the pixels of the random SegNet differ
     net.setInput(IMAGES[0][None])
-    assert (net.forward('ids')[0] == expected[0]).mean() > 0.999
+    assert (net.forward('ids')[0] == expected[0]).mean() >= 0.9999
     metadata = {entry.key: entry.value for entry in onnx.load(exported('a.onnx')).metadata_props}
     assert json.loads(metadata['classes'])['class_names'][3] == 'Road'
 
