@@ -1,4 +1,4 @@
-# make run | test | test-tf1 | test-slow | fuzz | lint     Installs what it needs into .venv or .venv-tf1.
+# make run | test | test-tf1 | test-slow | gpu-report | fuzz | lint     Installs what it needs into .venv or .venv-tf1.
 PYTHON ?= python3
 PYTHON37 ?= $(shell command -v python3.7 >/dev/null 2>&1 && python3.7 -c '' 2>/dev/null && echo python3.7 || \
 	ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.7.*/bin/python 2>/dev/null | tail -n 1)
@@ -11,6 +11,10 @@ test: .venv/ready-dev lint
 
 test-slow: .venv/ready-dev
 	.venv/bin/python -m pytest -q -m slow
+
+# On a machine without a GPU: make gpu-report REPORT='--device cpu --steps 3 --height 45 --width 61 --repeats 3'
+gpu-report: .venv/ready-dev
+	.venv/bin/python -m runtime.gpu_report $(REPORT)
 
 # 100,000 random inputs for each pure function, 333 graphs of networks and 333 training graphs with random flags.
 fuzz: .venv/ready-dev
@@ -45,4 +49,4 @@ endif
 	.venv-tf1/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tf1.txt
 	touch $@
 
-.PHONY: run test test-slow test-tf1 fuzz lint
+.PHONY: run test test-slow test-tf1 gpu-report fuzz lint

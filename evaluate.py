@@ -181,6 +181,7 @@ def parse_args(argv=None):
                         'a small folder that evaluate.py and predict.py accept like a run')
     devices.add_precision_flag(parser)
     devices.add_flags(parser)
+    devices.add_tf32_flag(parser)
     group = parser.add_argument_group('weights from elsewhere, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
                        '--bn moving if compute_bn_statistics.py wrote it)')

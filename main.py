@@ -114,6 +114,7 @@ def add_run_flags(parser):
     group.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs of this machine that share each '
                        'batch, a process each (with --device cpu: processes on the CPU, to try it)')
     devices.add_flags(group)
+    devices.add_tf32_flag(group)
 
 
 def parse_args(argv=None):

@@ -79,6 +79,7 @@ def parse_args(argv=None):
                         '--export (default: free, any size, for DIR; the size of training for a file)')
     devices.add_precision_flag(parser)
     devices.add_flags(parser)
+    devices.add_tf32_flag(parser)
     args = parser.parse_intermixed_args(inference.spread(sys.argv[1:] if argv is None else argv))
     args.tile = inference.tile(args.tile)
     args.export_size = export.image_size(args.export_size)

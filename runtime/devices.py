@@ -17,8 +17,12 @@ PRECISION_HELP = "precision of the layers (default: the run's, or float32 where 
 
 
 def add_flags(parser):
-    """Adds --device and --tf32 to the parser of a command."""
+    """Adds --device to the parser of a command."""
     parser.add_argument('--device', choices=DEVICES, default='auto', help='gpu is an error where there is no GPU')
+
+
+def add_tf32_flag(parser):
+    """Adds --tf32 to the parser of a command that trains or predicts."""
     parser.add_argument('--tf32', choices=('on', 'off'), default='on', help='off: recent GPUs multiply in float32, '
                         'not in TensorFloat-32 with 10 bits of fraction, several times slower')
 

@@ -8,9 +8,11 @@ from tensorflow.python.framework import kernels
 
 import main
 import networks
-from runtime import distribute
+import utils
+from runtime import devices, distribute
 
 pytestmark = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="1.15's wheel for CPUs has no GPU kernels")
+needs_gpu = pytest.mark.skipif(devices.kind('auto') == 'CPU', reason='this machine has no GPU')
 ON_HOST = {  # the only ops without a GPU kernel, in the loop that resizes each prediction to its label's own size
     ('TensorListSetItem', ('uint8',)): 'copies the predicted ids, a byte a pixel, which the host wants in any case',
     ('TensorListStack', ('uint8',)): 'the same',
@@ -70,3 +72,26 @@ def test_a_missing_kernel_is_found(graph):
     pooled = tf.raw_ops.MaxPoolWithArgmax(input=image, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding='SAME',
                                           Targmax=tf.int32)
     assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # of int64 indices alone
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize('precision', devices.PRECISIONS)
+def test_a_gpu_trains_in_each_precision(precision):
+    devices.check_precision(precision, 'gpu')
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_pools_and_unpools_as_the_cpu(graph):
+    x = np.random.RandomState(5).randn(3, 45, 61, 8).astype(np.float32)
+    found = []
+    for device in ('/CPU:0', '/GPU:0'):
+        with tf.device(device):
+            image = tf.constant(x)
+            pooled, indices = utils.max_pool_with_argmax(image)
+            y = utils.unpool(pooled, indices, image)
+            found.append([pooled, indices, y] + tf.gradients(y * y, image))
+    with tf.Session() as sess:
+        for on_cpu, on_gpu in zip(*sess.run(found)):
+            np.testing.assert_array_equal(on_cpu, on_gpu)

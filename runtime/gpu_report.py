@@ -1,0 +1,96 @@
+"""Runs tests, benchmark and short trainings on the GPU of this machine and writes one Markdown file: make gpu-report
+
+The benchmark includes PyTorch if it is installed. A training of SegNet on the bundled cells runs in each precision.
+"""
+from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import tensorflow.compat.v1 as tf
+
+from data import UserError
+from runtime import cli, devices, files, report
+from runtime.files import read_log, read_scores
+
+
+def run(*command: str) -> tuple:
+    """Runs a command of this Python -> (exit status, last lines of its output, seconds)."""
+    print(' '.join(command), flush=True)
+    began = time.time()
+    done = subprocess.run((sys.executable,) + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lines = done.stdout.decode('utf-8', 'replace').strip().splitlines()
+    return done.returncode, '\n'.join(lines[-12:]), time.time() - began
+
+
+def usable_precisions(device: str) -> list:
+    """Precisions that the device can train in."""
+    found = []
+    for precision in devices.PRECISIONS:
+        try:
+            devices.check_precision(precision, device)
+            found.append(precision)
+        except UserError as error:
+            print(error, flush=True)
+    return found
+
+
+def training_row(args, precision: str, folder: str) -> dict:
+    """Trains SegNet on the bundled cells in `precision` -> a row of the table."""
+    status, said, seconds = run('main.py', '--model', 'segnet', '--steps', str(args.steps), '--precision', precision,
+                                '--device', args.device, '--output', folder, '--batch_size', '2',
+                                '--height', str(args.height), '--width', str(args.width))
+    row = {'precision': precision, 'exit status': str(status), 'seconds': '%.0f' % seconds}
+    if status:
+        return dict(row, error=said.splitlines()[-1])
+    log = [record for record in read_log(folder) if 'loss' in record]
+    speeds = sorted(record['images_per_second'] for record in log)
+    mean_iou = read_scores(folder)['val (while training)']['mIoU']
+    return dict(row, **{'first loss': '%.3f' % log[0]['loss'], 'last loss': '%.3f' % log[-1]['loss'],
+                        'images/s (median)': '%.1f' % speeds[len(speeds) // 2], 'mIoU': '%.3f' % (mean_iou or 0)})
+
+
+def parse_args(argv=None):
+    """Parses the flags of a report."""
+    parser = cli.Parser(description=__doc__)
+    devices.add_flags(parser)
+    parser.add_argument('--steps', type=cli.positive_int, default=200, help='steps of each training')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='runs that the benchmark counts')
+    parser.add_argument('--height', type=cli.side, default=360, help='of benchmark and training, in pixels')
+    parser.add_argument('--width', type=cli.side, default=480, help='of benchmark and training, in pixels')
+    parser.add_argument('--output', default=os.path.join('Output', 'gpu-report.md'), help='Markdown file to write')
+    return parser.parse_args(argv)
+
+
+def main(args):
+    """Writes --output."""
+    device = devices.device_name(args.device)
+    precisions = usable_precisions(args.device)
+    torch = importlib.util.find_spec('torch')
+    status, tests, seconds = run('-m', 'pytest', '-q', '-m', 'gpu', '-rs', 'tests/test_kernels.py')
+    parts = ['# GPU report', '%s; float32 is %s; TensorFlow %s; revision %s; `%s`' % (
+        device, devices.precision_name('float32', args.device, 'on'), tf.__version__, files.revision(),
+        cli.command_line()), '## Tests that need a GPU', 'Exit status %d after %.0f s.' % (status, seconds),
+        '```\n%s\n```' % tests, '## Speed' + ('' if torch else ' (PyTorch is not installed)')]
+    with tempfile.TemporaryDirectory() as folder:
+        status, said, _ = run('benchmark.py', 'segnet', 'segnet-basic', '--what', 'predict', 'train', '--precision',
+                              *precisions, '--repeats', str(args.repeats), '--device', args.device, '--output', folder,
+                              '--height', str(args.height), '--width', str(args.width),
+                              *(('--peer', 'pytorch') if torch else ()))
+        path = os.path.join(folder, 'benchmark.md')
+        if os.path.exists(path):
+            with open(path, encoding='utf-8') as file:
+                parts.append(file.read().split('\n', 1)[1].strip())
+        else:
+            parts.append('```\n%s\n```' % said)
+        rows = [training_row(args, precision, os.path.join(folder, precision)) for precision in precisions]
+    parts += ['## SegNet on the bundled cells, %d steps of 2 images' % args.steps, report.markdown_table(rows)]
+    files.write_text(args.output, '\n\n'.join(parts) + '\n')
+    print(args.output)
+
+
+if __name__ == '__main__':
+    cli.main(lambda: main(parse_args()))
