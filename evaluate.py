@@ -282,8 +282,14 @@ def evaluate(args) -> dict:
 
 
 def write_scores(folder: str, dataset, split: str, scores: dict, shown: dict):
-    """Writes the entry SPLIT or 'SPLIT (moving)' of metrics.json, the panel and the confusion matrix."""
-    entry = split if scores['bn'] == 'population' else '%s (moving)' % split  # neither overwrites the other
+    """Writes the entry SPLIT, or 'SPLIT (moving, tta flip)' and the like, of metrics.json, the panel and the confusion.
+
+    Each kind of scoring has its own entry, so that none overwrites another.
+    """
+    kinds = ['moving'] if scores['bn'] == 'moving' else []
+    kinds += ['tta ' + scores['tta']] if scores['tta'] else []
+    kinds += ['tile %d %d' % scores['tile']] if scores['tile'] not in ('auto', 'off') else []
+    entry = '%s (%s)' % (split, ', '.join(kinds)) if kinds else split
     files.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)

@@ -83,6 +83,16 @@ def tta(text: str) -> str:
     return text
 
 
+def mean(maps):
+    """Mean of an iterable of arrays, of which two are in memory at a time."""
+    maps = iter(maps)
+    total, count = next(maps), 1
+    for array in maps:
+        total = total + array
+        count += 1
+    return total / count if count > 1 else total
+
+
 class Predictor:
     """The network of a run in a session. Its variables still have to be loaded.
 
@@ -175,7 +185,7 @@ class Predictor:
             rows = max(1, WHOLE_VALUES // 8 // (width * channels))
             for top in range(0, height, rows):
                 last = min(top + rows, height)
-                yield top, 0, np.mean([tiles.enlarge(maps[0], height, width, top, last) for maps in found], 0)
+                yield top, 0, mean(tiles.enlarge(maps[0], height, width, top, last) for maps in found)
             return
         grid = tiles.grid((height, width), tile, self.settings.tile_overlap)
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
@@ -188,7 +198,7 @@ class Predictor:
             found = self.maps([image[top:top + height, left:left + width]
                                for top, left in corners[first:first + self.batch_size]])
             for same_tile in zip(*found):
-                yield np.mean([tiles.enlarge(maps, height, width, 0, height) for maps in same_tile], 0)
+                yield mean(tiles.enlarge(maps, height, width, 0, height) for maps in same_tile)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:
         """Collects blocks of probabilities into the Prediction of an image."""

@@ -237,6 +237,26 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
     assert 'large.png: has 50x70 pixels; 3499 are the most' in capsys.readouterr().err
 
 
+def test_evaluate_by_tiles_and_augmentation(run):
+    """metrics.json says which; one tile as large as the images changes nothing; the mirror image changes something."""
+    def scores(*flags):
+        evaluate.evaluate(evaluate.parse_args([run, '--bn', 'moving', '--bf_images', '0'] + list(flags)))
+
+    scores()
+    scores('--tile', '45', '61')
+    scores('--tta', 'flip')
+    stored = files.read_json(os.path.join(run, 'metrics.json'))
+    plain, tiled, flipped = [stored['val (moving%s)' % kind] for kind in ('', ', tile 45 61', ', tta flip')]
+    assert plain['confusion'] == tiled['confusion'] != flipped['confusion']
+    assert np.sum(flipped['confusion'], 1).tolist() == np.sum(plain['confusion'], 1).tolist()
+    assert (plain['tile'], plain['tta']) == ('auto', None) and (tiled['tile'], flipped['tta']) == ([45, 61], 'flip')
+    for flags in (['--bf_images', '-5'], ['--tta', '0'], ['--bf_form', 'distance']):
+        with pytest.raises(UserError, match=flags[0]):
+            evaluate.parse_args([run] + flags)
+    with pytest.raises(UserError, match='--tile 46 61: larger than the image of 45x61'):
+        scores('--tile', '46', '61')
+
+
 def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsys):
     @contextlib.contextmanager
     def read_frames(source):
