@@ -48,7 +48,7 @@ def image_size(words):
     """Values of --export_size -> None, 'free' or (height, width); UserError for anything else."""
     if words is None or words == ['free', 'free']:
         return words and 'free'
-    if not all(word.isdigit() and 1 <= int(word) <= cli.MAX_SIDE for word in words):
+    if not all(word.isdecimal() and 1 <= int(word) <= cli.MAX_SIDE for word in words):
         raise UserError('--export_size %s: must be free, or HEIGHT WIDTH of 1 to %d pixels'
                         % (' '.join(words), cli.MAX_SIDE))
     return int(words[0]), int(words[1])
@@ -78,13 +78,14 @@ def export(path: str, run: str, config: dict, loaded, size=None):
     classes = json.dumps({'class_names': config['class_names'], 'class_ids': ids.tolist(), 'colors': config['colors']})
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
+    if ending == '.onnx':
+        write_onnx(path, graph_def, classes)
+        return
     with tempfile.TemporaryDirectory(prefix='.export-', dir=parent) as temporary:
         saved_model = os.path.join(temporary, 'saved_model')
         write_saved_model(saved_model, graph_def, classes)
-        if ending == '.tflite':
+        if ending:
             write_tflite(path, saved_model, classes)
-        elif ending == '.onnx':
-            write_onnx(path, graph_def, classes)
         else:
             os.replace(saved_model, path)
 
