@@ -21,7 +21,10 @@ Split = collections.namedtuple('Split', 'counts sizes names')
 
 def read_split(dataset, split: str):
     """Reads every example of a split -> (Split of the intact ones, [a line for each fault])."""
-    counts, sizes, names, faults = [], [], [], []
+    counts = []
+    sizes = []
+    names = []
+    faults = []
     for i, name in enumerate(dataset.examples[split]):
         try:
             image, label = dataset.load(split, i)
@@ -53,8 +56,8 @@ def advice(dataset, name: str, split):
     """Yields a line for each thing that often makes training fail: rare classes, uniform labels, unequal sizes."""
     if name == 'train':
         images = (split.counts[:, :-1] > 0).sum(0)
-        absent = [one for one, count in zip(dataset.class_names, images) if not count]
-        rare = ['%s (%d)' % (one, count) for one, count in zip(dataset.class_names, images) if 0 < count < FEW]
+        absent = [entry for entry, count in zip(dataset.class_names, images) if not count]
+        rare = ['%s (%d)' % (entry, count) for entry, count in zip(dataset.class_names, images) if 0 < count < FEW]
         if absent:
             yield datasets.ABSENT % ', '.join(absent)
         if rare:

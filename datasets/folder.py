@@ -47,11 +47,11 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
         image = data.read_image(images[name], depth)
         return image, label(name, image)
 
-    named = [one for one in classes if not tables.is_void(one)]
-    colors = [one.color or files.voc_color(i) for i, one in enumerate(named)]
+    named = [entry for entry in classes if not tables.is_void(entry)]
+    colors = [entry.color or files.voc_color(i) for i, entry in enumerate(named)]
     size = data.read_image(images[examples['train'][0]], depth).shape[:2]
-    return Dataset('folder', [one.name for one in named], colors, size, examples, load, 'predictions.png',
-                   class_ids=[one.ids[0] for one in named], depth=depth)
+    return Dataset('folder', [entry.name for entry in named], colors, size, examples, load, 'predictions.png',
+                   class_ids=[entry.ids[0] for entry in named], depth=depth)
 
 
 def _own(data_dir, rle_order):
@@ -59,17 +59,18 @@ def _own(data_dir, rle_order):
     classes = tables.read_classes(os.path.join(data_dir, 'classes.csv'))
     images = files.image_files(os.path.join(data_dir, 'images'))
     examples = files.splits(data_dir, images)
-    table, folder = os.path.join(data_dir, 'labels.csv'), os.path.join(data_dir, 'labels')
+    table = os.path.join(data_dir, 'labels.csv')
+    folder = os.path.join(data_dir, 'labels')
     if not os.path.exists(table):
         return classes, images, _label_reader(folder, files.label_files(folder, images), classes), examples
     if os.path.isdir(folder):
         raise UserError('%s: both labels.csv and labels/ are there; remove the one that is not meant' % data_dir)
     places = {}
-    for i, one in enumerate(classes):
-        place = IGNORE if tables.is_void(one) else i
-        places.update({str(number): place for number in one.ids}, **{one.name: place})
-    if len(classes) == 2:
-        places[''] = 1
+    for i, entry in enumerate(classes):
+        place = IGNORE if tables.is_void(entry) else i
+        places.update({str(number): place for number in entry.ids}, **{entry.name: place})
+    if sum(not tables.is_void(entry) for entry in classes) == 2:
+        places[''] = 1  # a table without a column of classes
     cells = tables.read_cells(table, places, images)
     order = rle_order or tables.rle_order(table)
     if not rle_order:
@@ -106,6 +107,7 @@ def _roboflow(data_dir):
 
 
 def _label_reader(folder, labels, classes):
+    """Function (name, image) -> label uint8 [h, w], from the result of `files.label_files`."""
     return lambda name, _: tables.read_class_label(files.label_path(folder, labels, name), classes)
 
 

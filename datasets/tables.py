@@ -44,7 +44,8 @@ def read_cells(path, places, images=None):
     cells = collections.OrderedDict()
     for number, row in data.read_csv(path, columns):
         where = '%s row %d: ' % (path, number)
-        name, rle = row[columns[0]], row[columns[1]]
+        name = row[columns[0]]
+        rle = row[columns[1]]
         stem, extension = os.path.splitext(name)
         name = stem if extension.lower() in data.IMAGE_FILES and name not in (images or ()) else name
         if images is None and not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', name):
@@ -145,7 +146,7 @@ def read_labelmap(path):
                 raise UserError('%s row %d: %r; expected name:red,green,blue::' % (path, number, line[:60]))
             classes.append(Class(match.group(1), [len(classes)], tuple(map(int, match.group(2, 3, 4)))))
             _check_class(classes, '%s row %d: ' % (path, number))
-    if not any(one.color == VOC_VOID or is_void(one) for one in classes):
+    if not any(entry.color == VOC_VOID or is_void(entry) for entry in classes):
         classes.append(Class('void', [255], VOC_VOID))
     return _void_last(classes, path)
 
@@ -161,9 +162,9 @@ def read_pixel_values(path):
     return _void_last(classes, path)
 
 
-def is_void(one):
+def is_void(entry):
     """True for the class that marks ignored pixels: void, in any case of letters."""
-    return one.name.lower() == 'void'
+    return entry.name.lower() == 'void'
 
 
 def _check_class(classes, where):
@@ -181,8 +182,8 @@ def _check_class(classes, where):
 
 def _void_last(classes, path):
     """The classes, void last; UserError for fewer than two beside void, or more than 254."""
-    voids = [one for one in classes if is_void(one)]
-    named = [one for one in classes if not is_void(one)]
+    voids = [entry for entry in classes if is_void(entry)]
+    named = [entry for entry in classes if not is_void(entry)]
     if len(named) > 254:
         raise UserError('%s: has %d classes; 254 are the most' % (path, len(named)))
     if len(voids) > 1:
@@ -195,28 +196,29 @@ def _void_last(classes, path):
 
 def read_class_label(path, classes):
     """Label file of ids or colours -> uint8 [h, w]: the place of each class in `classes`, IGNORE for void."""
-    places = [IGNORE if is_void(one) else i for i, one in enumerate(classes)]
+    places = [IGNORE if is_void(entry) else i for i, entry in enumerate(classes)]
     label = data.read_ids_or_colors(path)
     if label.ndim == 3:
-        colored = [(one.color, place) for one, place in zip(classes, places) if one.color]
+        colored = [(entry.color, place) for entry, place in zip(classes, places) if entry.color]
         repeated = (label == label[:, :, :1]).all()  # ids in three equal channels, or shades of grey as colours
         if not repeated or {(grey,) * 3 for grey in np.unique(label)} <= {color for color, _ in colored}:
             return _from_colors(path, label, classes, colored)
         label = label[:, :, 0]
     table = np.full(256, -1)
-    for one, place in zip(classes, places):
-        table[one.ids] = place
+    for entry, place in zip(classes, places):
+        table[entry.ids] = place
     mapped = table[label]
     if (mapped < 0).any():
         y, x = np.argwhere(mapped < 0)[0]
         raise UserError('%s: id %d at row %d, column %d is not in the table of classes, which has %s; add the id to '
                         'the class that it stands for, or to void if it is to be ignored'
-                        % (path, label[y, x], y, x, ' '.join(str(i) for one in classes for i in one.ids)[:60]))
+                        % (path, label[y, x], y, x, ' '.join(str(i) for entry in classes for i in entry.ids)[:60]))
     return mapped.astype(np.uint8)
 
 
 def _from_colors(path, label, classes, colored):
-    missing = [one.name for one in classes if not one.color and not is_void(one)]
+    """Colour-coded label -> uint8 [h, w]; UserError if a class other than void has no colour."""
+    missing = [entry.name for entry in classes if not entry.color and not is_void(entry)]
     if missing:
         raise UserError('%s: is a colour image, but the table of classes gives class %s no color' % (path, missing[0]))
     return files.colors_to_ids(label, *zip(*colored), path)

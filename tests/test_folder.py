@@ -115,7 +115,7 @@ def test_folder_kaggle_columns(tmp_path):
     with pytest.raises(UserError, match="row 4: ClassId ''; expected one of"):
         datasets.folder.read(folder)
     with open(os.path.join(folder, 'classes.csv'), 'w') as f:
-        f.write('name,id\nground,0\ncat,1\n')
+        f.write('name,id\nground,0\ncat,1\nvoid,255\n')
     assert label_of(datasets.folder.read(folder), 'im2').sum() == 3
 
 
