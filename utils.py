@@ -227,6 +227,7 @@ def max_pool_with_argmax(x):
     @tf.custom_gradient
     def pool(x):
         y, indices = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
+        indices = tf.maximum(indices, tf.zeros([], tf.int64))  # a GPU gives -1 for a window of NaNs
         return (y, indices), lambda gradient, _: scatter(gradient, indices, shape)
 
     y, indices = pool(x)

@@ -76,7 +76,7 @@ def main(args):
         cli.command_line()), '## Tests that need a GPU', 'Exit status %d after %.0f s.' % (status, seconds),
         '```\n%s\n```' % tests, '## Speed' + ('' if torch else ' (PyTorch is not installed)')]
     with tempfile.TemporaryDirectory() as folder:
-        status, said, _ = run('benchmark.py', 'segnet', 'segnet-basic', '--what', 'predict', 'train', '--precision',
+        status, said, _ = run('benchmark.py', 'segnet', '--what', 'predict', 'train', '--precision',
                               *precisions, '--repeats', str(args.repeats), '--device', args.device, '--output', folder,
                               '--height', str(args.height), '--width', str(args.width),
                               *(('--peer', 'pytorch') if torch else ()))

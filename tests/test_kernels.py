@@ -95,3 +95,19 @@ def test_a_gpu_pools_and_unpools_as_the_cpu(graph):
     with tf.Session() as sess:
         for on_cpu, on_gpu in zip(*sess.run(found)):
             np.testing.assert_array_equal(on_cpu, on_gpu)
+
+
+def test_an_index_before_the_image_is_clipped(graph, monkeypatch):
+    """A GPU gives -1 for a window of NaNs only; TensorFlow's scatter on a GPU does not check indices."""
+    pool = tf.nn.max_pool_with_argmax
+
+    def on_gpu(x, *settings):
+        y, indices = pool(x, *settings)
+        return y, tf.where(tf.equal(y, 5.0), -tf.ones_like(indices), indices)
+
+    monkeypatch.setattr(tf.nn, 'max_pool_with_argmax', on_gpu)
+    x = tf.constant(np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1))
+    y, indices = utils.max_pool_with_argmax(x)
+    with tf.Session() as sess:
+        assert sess.run(indices).ravel().tolist() == [4, 0]  # 4 and, at the right edge, 5
+        assert sess.run(utils.unpool(y, indices, x)).ravel().tolist() == [5, 0, 0, 0, 4, 0]
