@@ -12,7 +12,7 @@ test: .venv/ready-dev lint
 test-slow: .venv/ready-dev
 	.venv/bin/python -m pytest -q -m slow
 
-# On a machine without a GPU: make gpu-report REPORT='--device cpu --steps 3 --height 45 --width 61 --repeats 3'
+# Without a GPU: make gpu-report REPORT='--device cpu --steps 3 --height 45 --width 61 --repeats 3 --precision float32'
 gpu-report: .venv/ready-dev
 	.venv/bin/python -m runtime.gpu_report $(REPORT)
 

@@ -26,10 +26,10 @@ def run(*command: str) -> tuple:
     return done.returncode, '\n'.join(lines[-12:]), time.time() - began
 
 
-def usable_precisions(device: str) -> list:
-    """Precisions that the device can train in."""
+def usable_precisions(asked: list, device: str) -> list:
+    """Those of the precisions `asked` that the device can train in."""
     found = []
-    for precision in devices.PRECISIONS:
+    for precision in asked:
         try:
             devices.check_precision(precision, device)
             found.append(precision)
@@ -57,6 +57,8 @@ def parse_args(argv=None):
     """Parses the flags of a report."""
     parser = cli.Parser(description=__doc__)
     devices.add_flags(parser)
+    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=list(devices.PRECISIONS),
+                        help='precisions of benchmark and training')
     parser.add_argument('--steps', type=cli.positive_int, default=200, help='steps of each training')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='runs that the benchmark counts')
     parser.add_argument('--height', type=cli.side, default=360, help='of benchmark and training, in pixels')
@@ -68,7 +70,7 @@ def parse_args(argv=None):
 def main(args):
     """Writes --output."""
     device = devices.device_name(args.device)
-    precisions = usable_precisions(args.device)
+    precisions = usable_precisions(args.precision, args.device)
     torch = importlib.util.find_spec('torch')
     status, tests, seconds = run('-m', 'pytest', '-q', '-m', 'gpu', '-rs', 'tests/test_kernels.py')
     parts = ['# GPU report', '%s; float32 is %s; TensorFlow %s; revision %s; `%s`' % (
