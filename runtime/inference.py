@@ -15,7 +15,7 @@ WHOLE_VALUES = 2 ** 26  # probabilities of an image that the graph enlarges at o
 MAX_SCALE = 8
 
 Settings = collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
-                                  defaults=(0, 'auto', 0.25, None, 1, False, False))
+                                  defaults=(0, 'auto', 0.5, None, 1, False, False))
 Settings.__doc__ = """How images are predicted.
 
 samples: samples of Monte-Carlo dropout; 0 for none.  tile: 'auto', 'off' or (height, width).
@@ -38,7 +38,7 @@ def add_flags(parser, batch_size: int = 1):
                         help='label in overlapping tiles of this size; auto: only with runs of --fit crop, only images '
                              'of more pixels than a tile of twice the trained size, at least %d a side (default: auto)'
                              % SMALLEST_TILE)
-    parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), default=0.25, metavar='FRACTION',
+    parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), default=0.5, metavar='FRACTION',
                         help="least overlap of neighbouring tiles, as a fraction of a tile's side")
     parser.add_argument('--tta', type=tta, metavar='flip,SCALE,...', help='average the probabilities over the mirrored '
                         'image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')

@@ -48,20 +48,22 @@ def blend(maps, grid: Grid, channels: int):
     maps = iter(maps)
     row_weights = blending_weights(tops, tile[0])
     column_weights = blending_weights(lefts, tile[1])
-    below = np.zeros((0, width, channels), np.float32)  # sums of earlier rows of tiles
+    # The sums of earlier rows of tiles, in the first `shared` rows of `carried`, are replaced tile by tile.
+    carried = np.empty((tile[0] - min(np.diff(tops), default=tile[0]), width, channels), np.float32)
+    shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        above, below = below, np.zeros((tile[0] - rows, width, channels), np.float32)
-        right = np.zeros((tile[0], 0, channels), np.float32)  # sums of earlier tiles of this row, and of `above`
+        right = np.empty((tile[0], 0, channels), np.float32)  # sums of earlier tiles of this row, `carried` included
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]
             block = next(maps) * (row_weights[row][:, None, None] * column_weights[column][:, None])
             block[:, :known] += right
-            block[:len(above), known:] += above[:, left + known:left + tile[1]]
+            block[:shared, known:] += carried[:shared, left + known:left + tile[1]]
             right = block[:, columns:].copy()
-            below[:, left:next_left] = block[rows:, :columns]
+            carried[:tile[0] - rows, left:next_left] = block[rows:, :columns]
             yield tops[row], left, block[:rows, :columns]
+        shared = tile[0] - rows
 
 
 def enlarge(maps, height: int, width: int, first: int, last: int):
