@@ -86,12 +86,14 @@ def _check_images(path, cells, images):
     """Raises UserError for ids without an image and images without a row."""
     if images is None:
         return
-    for fault, names, others in (('ids without an image', [name for name in cells if name not in images], images),
-                                 ('images without a row', [name for name in images if name not in cells], cells)):
-        if names:
-            raise UserError('%s: %d %s: %s; %s. An image without an object has a row with an empty annotation'
-                            % (path, len(names), fault, ', '.join(names[:5]), 'the others are %s, ...'
-                               % ', '.join(list(others)[:3])))
+    ids = [name for name in cells if name not in images]
+    if ids:
+        raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
+                        % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
+    missing = [name for name in images if name not in cells]
+    if missing:
+        raise UserError('%s: %d images without a row: %s; an image without an object has a row with an empty annotation'
+                        % (path, len(missing), ', '.join(missing[:5])))
 
 
 def cells_label(path, name, image, entry, order='rows'):
