@@ -25,7 +25,7 @@ INPUTS = {  # input normalizations, applied to BGR 0..255
 
 
 def default_input(name):
-    """Input normalization of the network: LRN for the networks of table 1, as the released SegNet-Basic, else raw."""
+    """Input normalization of the network: LRN for those of table 1, as the released SegNet-Basic, else raw."""
     return 'lrn' if is_basic(name) else 'raw'
 
 
@@ -40,7 +40,7 @@ def default_dropout(name):
 
 
 def default_samples(name):
-    """Number of Monte-Carlo dropout samples: 4, or 8 for Basic, as in the released prototxts; 0 without dropout."""
+    """Number of Monte-Carlo dropout samples: 4, or 8 for Basic, as in the released prototxts, else 0."""
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 

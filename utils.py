@@ -168,7 +168,7 @@ def lrn(x):
 
 
 def lcn(x):
-    """Normalizes local contrast as Jarrett et al. 2009 (section 2): subtractive, then divisive, over all channels.
+    """Normalizes local contrast (Jarrett et al. 2009, section 2): subtractive, then divisive, over all channels.
 
     The window is a 9x9 Gaussian; the paper gives no standard deviation, here it is 2 pixels. Near an edge the weights
     inside the image are rescaled to sum to 1, so a constant image becomes 0 everywhere.
@@ -328,7 +328,7 @@ def portable_max_pool(x):
 
 
 def portable_unpool(x, indices, shape_like):
-    """Writes `x` to the positions `indices`, 0 to 3, of 2x2 windows, cut to the height and width of `shape_like`."""
+    """Writes `x` to the positions `indices`, 0 to 3, of 2x2 windows, cut to the size of `shape_like`."""
     windows = tf.concat([x * tf.cast(tf.equal(indices, i), x.dtype) for i in range(4)], -1)
     height, width = height_width(shape_like)
     return tf.depth_to_space(windows, 2)[:, :height, :width]

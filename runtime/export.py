@@ -106,7 +106,7 @@ def export_graph(flags, class_ids, shape):
 
 
 def resize(x, height, width):
-    """Resizes images [batch, h, w, 3] like `batches.resize`, as two matrix products: no format has an area average."""
+    """Resizes images [batch, h, w, 3] as `batches.resize`, by matrix products: no format has an area average."""
     if x.shape.as_list()[1:3] == [height, width]:
         return x
     old_height, old_width = utils.height_width(x)
