@@ -1,4 +1,4 @@
-"""Pictures: loss curves, panels of image, truth and prediction with a legend. NumPy, Pillow and Matplotlib only."""
+"""Figures (loss curves, panels, confusion) and label images (colours, overlay, legend). No TensorFlow."""
 import collections
 import os
 import textwrap
@@ -18,25 +18,29 @@ GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points
 PANEL_ROWS = 4  # examples in predictions.png
 
 
-def save(figure, path):
-    """Writes a figure whole or not at all."""
+def save(figure, path: str):
+    """Writes a figure to `path` as PNG, atomically."""
     with atomic_write(path) as part:
         figure.savefig(part, format='png', dpi=100, bbox_inches='tight')
     plt.close(figure)
 
 
-def drawable(text):
+def drawable(text: str) -> str:
     """Escapes the characters that DejaVu Sans has no glyph for: two Chinese ones become \\u80cc\\u666f."""
     return ''.join(c if ord(c) in GLYPHS else c.encode('ascii', 'backslashreplace').decode() for c in text)
 
 
-def plain(text):
-    """Text that Matplotlib draws as it stands: drawable characters, and dollars that begin no formula."""
+def plain(text: str) -> str:
+    """Escapes text so that Matplotlib draws it literally: no formulas between dollars, no missing glyphs."""
     return drawable(text).replace('$', r'\$')
 
 
-def loss_curves(log, path):
-    """Loss of each step and its running mean; below, the validation measures; from the records of log.jsonl."""
+def loss_curves(log: list, path: str):
+    """Draws the loss of each step with its running mean; below, the validation scores.
+
+    Args:
+      log: records of log.jsonl.
+    """
     training = [record for record in log if 'loss' in record]
     validation = [record for record in log if 'mIoU' in record]
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
@@ -58,8 +62,8 @@ def loss_curves(log, path):
     save(figure, path)
 
 
-def scores_against_time(rows, split, path):
-    """Table 1 as a picture: mIoU and BF against the time of a forward pass, one dot a variant.
+def scores_against_time(rows: list, split: str, path: str):
+    """Draws table 1: mIoU and BF against the time of a forward pass, one dot a variant.
 
     Args:
       rows: list of (network, class weights, ms, mIoU, BF), the measures as text in percent, perhaps with a spread.
@@ -80,8 +84,8 @@ def scores_against_time(rows, split, path):
     save(figure, path)
 
 
-def growth(rows, path):
-    """Time and memory of rows as from `benchmark.rows`: over the batch size, and over the size of one image."""
+def growth(rows: list, path: str):
+    """Draws time and memory of rows of the benchmark table, over the batch size and over the image size."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 7))
     pixels = {row['size']: np.prod([int(x) for x in row['size'].split('x')]) / 1e6 for row in rows}
     size = collections.Counter(row['size'] for row in rows).most_common(1)[0][0]
@@ -103,8 +107,8 @@ def growth(rows, path):
     save(figure, path)
 
 
-def confusion(counts, class_names, path):
-    """Confusion matrix [num_classes, num_classes]: a row a true class, cells in percent of its pixels."""
+def confusion(counts, class_names: list, path: str):
+    """Draws a confusion matrix [num_classes, num_classes]: a row a true class, cells in percent of the row."""
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     class_names, size = [plain(name) for name in class_names], min(2 + 0.45 * len(class_names), 40)
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
@@ -120,7 +124,7 @@ def confusion(counts, class_names, path):
 
 
 def colored(label, colors):
-    """uint8 class ids [h, w] -> uint8 RGB [h, w, 3]; void is white."""
+    """Colours a label: uint8 class ids [h, w] -> uint8 RGB [h, w, 3]; void is white."""
     table = np.full((256, 3), 255, np.uint8)
     table[:len(colors)] = colors
     return table[label]
@@ -142,19 +146,19 @@ def uncertainty(variance, num_classes: int):
     return cv2.applyColorMap(np.uint8(255 * share), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
 
 
-def with_legend(picture, class_names, colors, shown):
+def with_legend(image, class_names: list, colors: list, shown):
     """Adds rows with the colours and names of the classes `shown` below an image.
 
     Args:
-      picture: uint8 RGB [h, w, 3].
+      image: uint8 RGB [h, w, 3].
     Returns:
-      uint8 RGB, wider than `picture` where a name needs it.
+      uint8 RGB, wider than `image` where a name needs it.
     """
     font, row = ImageFont.truetype(FONT, 11), 18
     names = [drawable(class_names[class_id]) for class_id in shown]
     widths = [24 + int(np.ceil(font.getlength(name))) for name in names]
-    width = max([picture.shape[1], 160] + widths)
-    x, y = 4, picture.shape[0]
+    width = max([image.shape[1], 160] + widths)
+    x, y = 4, image.shape[0]
     places = []
     for needed in widths:
         if x + needed > width and x > 4:
@@ -162,7 +166,7 @@ def with_legend(picture, class_names, colors, shown):
         places.append((x, y))
         x += needed
     out = Image.new('RGB', (width, y + row), 'white')
-    out.paste(Image.fromarray(picture))
+    out.paste(Image.fromarray(image))
     draw = ImageDraw.Draw(out)
     for class_id, name, (x, y) in zip(shown, names, places):
         draw.rectangle((x, y + 4, x + 10, y + 14), fill=tuple(int(c) for c in colors[class_id]))
@@ -170,10 +174,10 @@ def with_legend(picture, class_names, colors, shown):
     return np.array(out)
 
 
-def panel_examples(dataset, split):
-    """Indices of the examples that `panel` shows.
+def panel_examples(dataset, split: str) -> list:
+    """Indices of the examples that `panel` shows: PANEL_ROWS, evenly over the split.
 
-    For cells one a type, the image that holds most of it; else PANEL_ROWS, evenly over the split.
+    For cells: for each cell type the image with most of its pixels.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':
@@ -182,12 +186,12 @@ def panel_examples(dataset, split):
     return list(counts[:, 1:len(dataset.class_names)].argmax(0))
 
 
-def panel(dataset, split, predictions, path, names=None):
-    """Rows of image, truth and prediction, with a legend.
+def panel(dataset, split: str, predictions: dict, path: str, names: dict = None):
+    """Draws rows of image, truth and prediction, with a legend.
 
     Args:
-      predictions: {i: uint8 class ids [h, w]} of the examples to show.
-      names: {i: text}, those to show, in this order, and what stands beside each; None for `panel_examples`.
+      predictions: {example index: uint8 class ids [h, w]}.
+      names: optional {example index: row title}; selects and orders the rows. Default: `panel_examples`.
     """
     rows = list(names or panel_examples(dataset, split))
     if names:

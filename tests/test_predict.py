@@ -14,8 +14,9 @@ import batches
 import data
 import evaluate
 import main
+import networks
 import predict
-from runtime import files, plots, results
+from runtime import files, plots, results, weights
 from conftest import ROOT, SHARED, needs_real_data, write_camvid
 from data import UserError
 
@@ -49,9 +50,9 @@ def test_results_of_a_picture(run, tmp_path):
     config = files.read_config(run)
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
-        graph = predict.networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
-        loaded = predict.weights.load(run)
-        for variable, value in predict.weights.match_all_variables(loaded, tf.global_variables(), run):
+        graph = networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
+        loaded = weights.load(run)
+        for variable, value in weights.match_all_variables(loaded, tf.global_variables(), run):
             variable.load(value, sess)
         expected, probabilities = sess.run(graph[:2])
     np.testing.assert_array_equal(ids, expected[0])
