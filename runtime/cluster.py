@@ -130,9 +130,13 @@ def watch(hosts: list, done) -> None:
                 leave(hosts)
 
 
-def leave(hosts: list) -> None:
-    """Ends this process at once: a session that waits for a lost process would not come back."""
-    print('error: %s is gone; start all again, the same commands resume from the last checkpoint'
-          % ' or '.join([host for host in hosts if not answers(host)] or ['one of ' + ', '.join(hosts)]),
-          file=sys.stderr, flush=True)
+def leave(hosts: list, reason: str = 'another process is gone') -> None:
+    """Ends this process at once: a session that waits for a lost process would not come back.
+
+    One line names the hosts that do not answer, or else the `reason`.
+    """
+    time.sleep(1)  # a port may close after its connections
+    lost = [host for host in hosts if not answers(host)]
+    print('error: %s; start all again, the same commands resume from the last checkpoint'
+          % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)
     os._exit(1)

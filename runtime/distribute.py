@@ -122,9 +122,9 @@ class Group:
         try:
             yield
             self.gathered(None)
-        except LOST:
+        except LOST as error:
             if self.size == 1:
                 raise
-            cluster.leave(self.hosts)
+            cluster.leave(self.hosts, cli.first_line(error))
         finally:
             self.done.set()

@@ -364,3 +364,13 @@ def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
     with pytest.raises(UserError, match='start one process for each GPU'):
         cluster.launch(2, 'cpu')
+
+
+@pytest.mark.slow
+def test_gpus_starts_a_process_each(folder, tmp_path):
+    output = str(tmp_path / 'run')
+    command = [sys.executable, os.path.join(ROOT, 'main.py'), '--gpus', '2', '--data_dir', folder, '--output', output,
+               '--steps', '2']
+    said = subprocess.run(command + FLAGS, stdout=subprocess.PIPE, text=True, timeout=240)
+    assert said.returncode == 0 and 'done, step 2 of 2' in said.stdout
+    assert 'Process 1 of 127.0.0.1' in said.stdout and files.read_log(output)[-1]['step'] == 2
