@@ -1,7 +1,7 @@
 """FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
 Batch norm follows each convolution, as in the paper's benchmark. Convolutions are padded, so images of any size work.
-Dropout layers are those of the original networks. Arguments and result are as in segnet.py.
+Dropout layers follow the original networks. Arguments and result are as in segnet.py.
 """
 import tensorflow.compat.v1 as tf
 
@@ -29,7 +29,7 @@ def fcn(images, num_classes, is_training, dropout, learnt):
     """Builds FCN-8s (Long, Shelhamer and Darrell 2015): scores of three depths, upsampled and added.
 
     Args:
-      learnt: upsample by deconvolutions that start as bilinear, instead of by fixed bilinear resizing.
+      learnt: upsample by deconvolutions that are initialized as bilinear, instead of fixed bilinear resizing.
     """
     def up(x, stride, shape_like, name):
         return (utils.deconv(x, num_classes, 2 * stride, stride, shape_like, name) if learnt

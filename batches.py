@@ -1,7 +1,6 @@
-"""From examples to batches: resizing, augmentation and the `tf.data` iterators.
+"""Makes batches of examples: resizing, augmentation and the `tf.data` iterators.
 
-The random numbers of an example are a function of (seed, epoch, index). They depend neither on threads nor on where a
-run was stopped.
+The random numbers of an example are a function of (seed, epoch, index). Threads and interruptions do not change them.
 """
 import functools
 import os
@@ -12,14 +11,14 @@ import tensorflow.compat.v1 as tf
 
 from data import IGNORE
 
-END = 1 << 40  # more steps than any run has
+END = 1 << 40  # steps; no run has as many
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
                    'gamma': 1.0}
 FITS = ('resize', 'crop')
 
 
 def resize(image, height: int, width: int):
-    """uint8 [h, w, 3] -> [height, width, 3]: area average when it shrinks, bilinear when it grows."""
+    """Resizes uint8 [h, w, 3] to [height, width, 3]: area average to shrink, bilinear to enlarge."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
@@ -27,7 +26,7 @@ def resize(image, height: int, width: int):
 
 
 def resize_label(label, height: int, width: int):
-    """uint8 [h, w] -> [height, width] by nearest neighbour, sampled at pixel centres; ids are never mixed."""
+    """Resizes uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres."""
     if label.shape == (height, width):
         return label
     rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(int)
@@ -36,7 +35,7 @@ def resize_label(label, height: int, width: int):
 
 
 def window(array, top, left, height, width, fill):
-    """Cuts [height, width] out of `array` at (top, left), which may lie outside; `fill` beyond the edges."""
+    """Cuts [height, width] out of `array` at (top, left); pixels beyond the edges are `fill`."""
     cut = np.full((height, width) + array.shape[2:], fill, array.dtype)
     y, x = max(top, 0), max(left, 0)
     part = array[y:max(top + height, 0), x:max(left + width, 0)]
@@ -45,26 +44,26 @@ def window(array, top, left, height, width, fill):
 
 
 def augment(image, label, height: int, width: int, fit: str, rng, augmentation: dict):
-    """One training example at the size that the network is trained at.
+    """Augments one example and fits the result to the training size.
 
     Args:
       image, label: uint8 [h, w, 3] and [h, w], of any size.
-      height, width: size trained at, in pixels.
-      fit: how an image of another size gets there: 'resize' stretches the whole image; 'crop' keeps its scale and cuts
-        out a random part of that size, or pads.
+      height, width: training size in pixels.
+      fit: 'resize' stretches the whole image to the training size; 'crop' keeps the scale of the image and cuts out a
+        random part of the training size, or pads.
       rng: np.random.RandomState of this example in this epoch.
       augmentation: dict with the keys of NO_AUGMENTATION.
-        flip, flip_vertical: mirrors every second example left and right, top and bottom.
-        rotate: 90 turns by a random multiple of 90 degrees; None does not.
+        flip, flip_vertical: mirror half of the examples left to right, top to bottom.
+        rotate: 90 rotates by a random multiple of 90 degrees; None does not rotate.
         scale: zoom drawn between 1 / scale and scale, evenly in its logarithm.
-        crop: (height, width) cut out at a random place, or None for the whole.
+        crop: (height, width) of a part cut out at a random place; None for the whole.
         jitter: contrast and brightness of each channel change by up to this share.
         gamma: brightness to a power drawn between 1 / gamma and gamma, evenly in its logarithm.
     Returns:
-      image uint8 [height, width, 3] and label uint8 [height, width] (the crop's size with `crop`). Beyond the edges of
-      the example the image is 0 and the label IGNORE.
+      image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Beyond the edges of the
+      example the image is 0 and the label IGNORE.
     """
-    mirrored = rng.rand() < 0.5  # the draws are in this order in all revisions: a run resumes with the same examples
+    mirrored = rng.rand() < 0.5  # keep the order of the draws: runs of older revisions resume with the same examples
     zoom = augmentation['scale'] ** rng.uniform(-1, 1)
     place = rng.rand(), rng.rand()
     contrast, brightness = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
@@ -98,7 +97,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(size, seed, epoch):
-    """Order int64 [size] in which `epoch` visits the examples, each once."""
+    """Order int64 [size] of the examples in `epoch`."""
     return np.random.RandomState([seed, epoch]).permutation(size)
 
 
@@ -112,14 +111,14 @@ def position_example(position, size, seed):
 
 
 def batch_names(dataset, step, batch_size, seed):
-    """Names of the training examples of the batch of step number `step`, which counts from 1."""
+    """Names of the training examples in the batch of `step`, counted from 1."""
     positions = range((step - 1) * batch_size, step * batch_size)
     size = len(dataset.examples['train'])
     return [str(dataset.examples['train'][position_example(position, size, seed)[1]]) for position in positions]
 
 
 def _pipeline(load, first, last, shapes, types):
-    """tf.data.Dataset of `load(position)` for first <= position < last."""
+    """tf.data.Dataset of `load(position)` for first <= position < last; `shapes` and `types` of the arrays."""
     def example(position):
         arrays = tf.numpy_function(load, [position], types)
         for array, shape in zip(arrays, shapes):
@@ -144,14 +143,14 @@ def _iterator(pipeline):
 
 
 def training_batches(dataset, height, width, batch_size, seed, augmentation, fit='resize', share=None):
-    """The endless stream of training batches. A batch is a function of its number and the seed.
+    """Endless stream of training batches. A batch is a function of the step and the seed.
 
     Args:
       augmentation: dict with the keys of NO_AUGMENTATION.
-      fit: as `augment`.
-      share: range of the places in a batch that are wanted, as `Group.share`; None for all.
+      fit: as in `augment`.
+      share: range of the places in a batch that this process loads, as `Group.share`; None for all.
     Returns:
-      start: function (first step) -> (initializer op, feed_dict) that starts the stream there. END ends the
+      start: function (first step) -> (initializer op, feed_dict) that starts the stream at a step. END ends the
         stream, so that a session closes at once.
       images: [len(share), height, width, 3] uint8.
       labels: [len(share), height, width] uint8, IGNORE where unlabelled.
@@ -174,15 +173,15 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation, fit
 
 
 def scoring_batches(dataset, split, height, width, batch_size, fit='resize'):
-    """One pass over a split, in order, each example once; the last batch may be short.
+    """Batches of one pass over a split, in order; the last batch may be smaller.
 
     Args:
-      fit: 'resize', or 'crop' for images at their own sizes. These come one by one, so that none is padded.
+      fit: 'resize', or 'crop' for images at their own sizes in batches of one, so that no image is padded.
     Returns:
       initializer: op that starts a pass.
       images: [batch, height, width, 3] uint8, resized; with 'crop' [1, h, w, 3].
       labels: [batch, h, w] uint8 at the labels' own sizes, padded with IGNORE to the largest of the batch.
-      sizes: [batch, 2] int32, each label's own height and width.
+      sizes: [batch, 2] int32, the height and width of each label.
     """
     def load(i):
         image, label = dataset.load(split, int(i))

@@ -1,10 +1,10 @@
-"""Measures time and memory of the networks on constant input: alone, beside PyTorch, or as the input grows.
+"""Measures time and memory of the networks on constant input.
 
 python benchmark.py segnet --what predict train --precision float32 bfloat16
-python benchmark.py segnet --peer pytorch        ours and an equal PyTorch network, in turns
+python benchmark.py segnet --peer pytorch        alternates with an equal PyTorch network
 python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x960
 """
-from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import argparse
 import collections
 import errno
@@ -20,27 +20,27 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import UserError
-from paper import layers
-from runtime import cli, devices, files, plots, report
 import networks
 import optimize
 import utils
+from data import UserError
+from paper import layers
+from runtime import cli, devices, files, plots, report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEER = os.path.join(HERE, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # of processes: ours and the peers take turns
-WARM_UP = 3  # runs that are not counted: kernels are chosen, memory is allocated
+ROUNDS = 3  # of alternating processes, ours and the peers
+WARM_UP = 3  # untimed runs, in which kernels are chosen and memory is allocated
 NUM_CLASSES = 11
-MATRIX_SIDE = 3072  # of the matrix product whose speed stands for the machine's peak
+MATRIX_SIDE = 3072  # of the matrix product that measures the device's peak speed
 
 
 # ---------------------------------------------------------------- inside the measuring process
 
 def network_op(model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
-    """The op of one training step, or of one prediction, on constant images that lie on the device."""
+    """Op of one training step, or of one prediction, on constant images in the device's memory."""
     rng = np.random.RandomState(0)
     images = tf.get_local_variable('images', initializer=rng.randint(
         0, 256, (batch_size, height, width, 3)).astype(np.float32))
@@ -54,23 +54,23 @@ def network_op(model: str, height: int, width: int, batch_size: int, training: b
 
 
 def matrix_product_op(precision: str):
-    """The op of one product of two square matrices of MATRIX_SIDE."""
+    """Op that multiplies two square matrices of MATRIX_SIDE rows."""
     matrix = tf.get_local_variable('matrix', initializer=tf.ones([MATRIX_SIDE] * 2, tf.as_dtype(precision)))
     return tf.matmul(matrix, matrix).op
 
 
 def peak_memory() -> int:
-    """Peak memory of this process in bytes. Unlike getrusage's, it does not begin with the parent's peak."""
+    """Peak memory of this process in bytes. In contrast, getrusage's value starts at the parent's peak."""
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
 
 
 def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dict:
-    """Measures one network in this process. The model 'matrix-product' stands for `matrix_product_op`.
+    """Measures one network in this process. The model 'matrix-product' selects `matrix_product_op`.
 
-    Returns:
+    Returns a dict:
       seconds: list, the time of each of `repeats` runs after the warm-up.
-      memory: peak in bytes above the process after its imports; None on a GPU.
+      memory: peak in bytes above the memory in use after the imports; None on a GPU.
     """
     on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
@@ -92,15 +92,15 @@ def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dic
 # ---------------------------------------------------------------- outside
 
 def run_measurement(command: list) -> dict:
-    """Runs `command`, whose last line of output is the JSON object that `measure` returns.
+    """Runs `command`; parses the last line of output as the JSON object of `measure`.
 
-    Each measurement has a process of its own, so that its peak memory is that of a single network.
+    Each measurement runs in a new process, so that the peak memory belongs to a single network.
 
     Raises:
       MemoryError: the process ran out of memory, or was killed by the kernel for it.
       ChildProcessError: the process failed for another reason.
     """
-    with tempfile.TemporaryFile() as log:  # a pipe would fill up: nobody reads it while the command runs
+    with tempfile.TemporaryFile() as log:  # not a pipe, which nobody reads while the command runs and which fills up
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log)
         log.seek(0)
         messages = log.read().decode('utf-8', 'replace').strip().splitlines() or ['no message']
@@ -113,7 +113,7 @@ def run_measurement(command: list) -> dict:
 
 
 def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
-    """Measures one of our networks by `measure` in a new process; raises the errors of `run_measurement`.
+    """Measures one of our networks with `measure` in a new process; raises the errors of `run_measurement`.
 
     Args:
       settings: model, height, width, batch_size, training, device; and precision (float32) and xla (False).
@@ -123,15 +123,21 @@ def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
 
 
 def measure_peer(python: str, repeats: int, **settings) -> dict:
-    """Measures the PyTorch network in a process of the interpreter `python`; settings include compiled (bool)."""
+    """Measures the PyTorch network in a process of the interpreter `python`.
+
+    Args:
+      settings: model, height, width, batch_size, training, precision, device, compiled (bool).
+    """
     return run_measurement([python, PEER, json.dumps(dict(settings, repeats=repeats))])
 
 
 def measured_in_turns(participants: dict, repeats: int) -> dict:
-    """Measures each of `participants`, {name: function of a number of repeats -> dict as from `measure`}.
+    """Measures all participants; two or more take turns in ROUNDS rounds.
 
-    Several take turns in ROUNDS rounds, so that a change of the machine's load meets all of them.
+    Taking turns spreads a change of the machine's load over all participants.
 
+    Args:
+      participants: {name: function (repeats) -> dict as from `measure`}.
     Returns:
       {name: (median seconds of a run, peak memory in bytes or None)}.
     """
@@ -147,13 +153,13 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
 
 def peak_operations(device: str, precision: str) -> float:
-    """Measures the operations a second of a matrix product on the device: the best of five runs."""
+    """Measures the speed of a matrix product on the device, in operations a second: the best of five runs."""
     found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
     return 2 * MATRIX_SIDE ** 3 / min(found['seconds'])
 
 
 def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, precision: str) -> list:
-    """Measures one network, and the peers with --peer; returns rows {column: text} of the table."""
+    """Measures one network, with --peer the peers too; returns rows {column: text} of the table."""
     height, width = size
     settings = {'model': model, 'height': height, 'width': width, 'batch_size': batch_size,
                 'training': what == 'train', 'precision': precision, 'device': args.device}
@@ -166,8 +172,9 @@ def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, pr
 
 
 def benchmark_row(args, settings: dict, name: str, measured: dict):
-    """One row of the table, {column: text}, of the participant `name`, a key of `measured`."""
-    batch_size, (seconds, memory) = settings['batch_size'], measured[name]
+    """Row {column: text} of the participant `name`, a key of `measured`."""
+    batch_size = settings['batch_size']
+    seconds, memory = measured[name]
     row = collections.OrderedDict([
         ('network', settings['model']), ('what', 'train' if settings['training'] else 'predict'),
         ('precision', settings['precision']), ('size', '%dx%d' % (settings['height'], settings['width'])),
@@ -191,18 +198,18 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 def settings_to_measure(args):
     """Yields (model, (height, width), batch size, what, precision) of each measurement.
 
-    `--sweep` grows the batch at --height and --width first, then the size at batch 1.
+    `--sweep` increases the batch size at --height and --width, then the image size at batch size 1.
     """
-    size = args.height, args.width
+    flag_size = args.height, args.width
     if args.sweep:
-        inputs = [(size, batch_size) for batch_size in (1, 2, 4, 8)] + [(one, 1) for one in SWEEP]
+        inputs = [(flag_size, batch_size) for batch_size in (1, 2, 4, 8)] + [(size, 1) for size in SWEEP]
     else:
-        inputs = [(size, batch_size) for batch_size in args.batch_size]
+        inputs = [(flag_size, batch_size) for batch_size in args.batch_size]
     for model in args.models:
         for what in args.what:
             for precision in args.precision:
-                for one, batch_size in inputs:
-                    yield model, one, batch_size, what, precision
+                for size, batch_size in inputs:
+                    yield model, size, batch_size, what, precision
 
 
 def parse_args(argv=None):
@@ -210,25 +217,25 @@ def parse_args(argv=None):
     parser = cli.Parser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
-    parser.add_argument('--height', type=cli.side, default=360)
-    parser.add_argument('--width', type=cli.side, default=480)
+    parser.add_argument('--height', type=cli.side, default=360, help='of the images, in pixels')
+    parser.add_argument('--width', type=cli.side, default=480, help='of the images, in pixels')
     parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1],
-                        help='images a run; several for several rows')
+                        help='images a run; one row for each value')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
-                        help='a prediction, with batch norm folded in, or a training step')
+                        help='predict: a forward pass with batch norm folded in; train: a training step')
     parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'],
                         help='precision of the layers')
-    parser.add_argument('--peer', choices=('pytorch',), help='measure an equal network of PyTorch too, eager and '
-                        'compiled, in turns with ours (segnet and segnet-basic)')
+    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network, eager and '
+                        'compiled, alternating with ours (segnet and segnet-basic)')
     parser.add_argument('--peer_python', default=sys.executable, metavar='PYTHON',
-                        help='Python that has PyTorch (default: this one)')
-    parser.add_argument('--sweep', action='store_true', help='how time and memory grow with the batch and the size')
-    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='runs that are counted; the paper: 50')
+                        help='Python with PyTorch (default: this one)')
+    parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
                         help='folder of benchmark.md and .csv, or of sweep.md and its figure')
     parser.add_argument('--into', metavar='FILE', help='also write the table into this Markdown file')
-    parser.add_argument('--xla', action='store_true', help='compile our graph by XLA (GPUs)')
-    parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # what `measure_in_subprocess` starts
+    parser.add_argument('--xla', action='store_true', help='compile our graph with XLA (GPUs only)')
+    parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`
     devices.add_flags(parser)
     args = parser.parse_args(argv)
     cli.check_size(args)
@@ -236,12 +243,12 @@ def parse_args(argv=None):
         if model not in networks.NETWORKS:
             raise UserError('%s: no such network; one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
         if args.peer and model not in ('segnet', 'segnet-basic'):
-            raise UserError('--peer %s: has segnet and segnet-basic, not %s' % (args.peer, model))
+            raise UserError('--peer %s: has no %s; measure segnet or segnet-basic' % (args.peer, model))
     return args
 
 
 def main(args):
-    """Measures, prints each row as it comes, writes the table as Markdown and CSV, and the sweep's figure."""
+    """Measures and prints the rows; writes the table as Markdown and CSV, with --sweep a figure too."""
     if args.measure:
         print(json.dumps(measure(**args.measure)))
         return

@@ -1,9 +1,9 @@
-"""The paper's tables as commands: python experiments.py table1 --data_dir DIR
+"""Reproduces the paper's tables: python experiments.py table1 --data_dir DIR
 
-Trains the rows that are missing, resumes rows that were stopped, scores them, and writes ours beside the paper's.
+Trains missing rows, resumes interrupted rows, scores all, and writes our scores beside the paper's.
 `python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
 """
-from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
 import os
 import shlex
@@ -23,7 +23,8 @@ from runtime.run import Run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SET_BY_ROWS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output')  # flags of main.py
-SIZE, NUM_CLASSES = (360, 480), 11  # of parameters, time and memory in the tables, as in the paper
+SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
+NUM_CLASSES = 11   # likewise
 
 
 def parse_args(argv=None):
@@ -35,19 +36,19 @@ def parse_args(argv=None):
     parser.add_argument('--into', metavar='FILE', help='with results: also write the tables into this Markdown file')
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', choices=datasets.names(), help="another data set than the table's")
-    parser.add_argument('--rows', nargs='+', metavar='NAME', help='these rows only, by their names in the paper')
-    parser.add_argument('--class_weights', choices=('median', 'none'), help='the rows of this balancing only')
+    parser.add_argument('--rows', nargs='+', metavar='NAME', help='only these rows, named as in the paper')
+    parser.add_argument('--class_weights', choices=('median', 'none'), help='only the rows with this balancing')
     parser.add_argument('--steps', type=cli.positive_int, help="training steps of each row (default: the paper's)")
     parser.add_argument('--height', type=cli.side, help="size trained at, in pixels (default: the data set's own)")
     parser.add_argument('--width', type=cli.side, help="size trained at, in pixels (default: the data set's own)")
     parser.add_argument('--batch_size', type=cli.positive_int, help="images a step (default: the paper's)")
     parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K',
-                        help='runs of each row; with several: mean and standard deviation')
+                        help='runs of each row; more than one: mean and standard deviation')
     parser.add_argument('--split', help="score this split instead of the paper's test split")
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9),
-                        help='take BF over the first so many images only; 0 for no BF (default: all)')
+                        help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
     parser.add_argument('--repeats', type=cli.positive_int, default=50,
-                        help='forward passes that the time is the mean of; the paper: 50')
+                        help='timed runs of each measurement, which are averaged; the paper: 50')
     parser.add_argument('--flags', default='', metavar='"FLAGS"', help='more flags of main.py, for every row')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
     parser.add_argument('--list', action='store_true', help='print the commands of the rows, run nothing')
@@ -60,9 +61,9 @@ def parse_args(argv=None):
         raise UserError('--flags %s: %s' % (args.flags, error))
     clashes = {'--' + name for name in SET_BY_ROWS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
-        raise UserError('--flags: the rows set %s themselves' % ', '.join(sorted(clashes)))
+        raise UserError('--flags: the rows set %s themselves; leave that out' % ', '.join(sorted(clashes)))
     if (args.table == 'results') != bool(args.runs):
-        raise UserError('--runs: name run folders, with results and only there')
+        raise UserError("--runs: name run folders, with results; the paper's tables take no --runs")
     if args.table in tables.TABLES:
         names = [row.name for row in tables.TABLES[args.table].rows]
         for name in args.rows or []:
@@ -85,7 +86,7 @@ def row_folder(args, row, seed: int) -> str:
 
 
 def row_flags(args, row, seed: int) -> list:
-    """Flags of main.py that train a row. The recipe comes first, so that every other flag overrides it."""
+    """Flags of main.py that train a row. The recipe comes first, so that the other flags override the recipe."""
     recipe = os.path.relpath(os.path.join(HERE, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', dataset_name(args), '--model', row.model, '--class_weights', row.class_weights,
              '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
@@ -109,7 +110,7 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError for a split that the data set lacks, or a run folder of other flags or other data."""
+    """Raises UserError if the data set lacks a split, or the run folder has other flags or other data."""
     flags = main.parse_args(row_flags(args, row, seed))
     dataset = main.open_dataset(flags)
     for split in shown_splits(args):
@@ -130,7 +131,7 @@ def is_scored(args, row, scores: dict) -> bool:
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Trains and scores a row, where that is not done yet; returns {split: entry of metrics.json}."""
+    """Trains and scores a row unless that is done already; returns {split: entry of metrics.json}."""
     check_row(args, row, seed)
     folder = row_folder(args, row, seed)
     entries = files.read_scores(folder)
@@ -147,7 +148,7 @@ def row_scores(args, row, seed: int) -> dict:
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
-    """Measures a network at 360x480, once: {'ms': milliseconds, 'MB': megabytes}, kept in costs.json."""
+    """Measures a network at 360x480: {'ms': milliseconds, 'MB': megabytes or None}. Cached in costs.json."""
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
                                              devices.device_name(args.device))
@@ -163,7 +164,10 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
 # ---------------------------------------------------------------- a row as text
 
 def mean_and_spread(values: list) -> str:
-    """Mean of the values, and the standard deviation of several, as text. None is skipped; '-' if all are None."""
+    """Mean of the values as text, with the standard deviation of two or more.
+
+    None is skipped; '-' if all values are None.
+    """
     values = [value for value in values if value is not None]
     if not values:
         return '-'
@@ -171,17 +175,17 @@ def mean_and_spread(values: list) -> str:
 
 
 def percents(values: list) -> list:
-    """Shares in percent; None stays None."""
+    """Fractions 0..1 in percent; None stays None."""
     return [None if value is None else 100 * value for value in values]
 
 
 def published_split(split: str) -> str:
-    """The split whose published scores stand beside those of `split`."""
+    """Split of the published scores that are shown beside the scores of `split`."""
     return 'train' if split == 'train' else 'test'
 
 
 def score_columns(entries: list, published: tuple, split: str):
-    """{column: text} of one split: the mean of the seeds' scores, and the paper's score, in percent."""
+    """{column: text} of one split: the mean score of all seeds and the paper's score, in percent."""
     columns = collections.OrderedDict()
     for name, value in zip(MEASURES, published):
         columns['%s %s' % (split, name)] = mean_and_spread(percents([entry[split][name] for entry in entries]))
@@ -190,7 +194,7 @@ def score_columns(entries: list, published: tuple, split: str):
 
 
 def class_columns(entries: list, published: dict, split: str):
-    """{class: text}: accuracy in percent, ours and the paper's."""
+    """{column: text} of each class: our accuracy and the paper's, in percent."""
     columns = collections.OrderedDict()
     for i, name in enumerate(entries[0][split]['class_names']):
         columns[name] = mean_and_spread(percents([entry[split]['accuracy'][i] for entry in entries]))
@@ -204,7 +208,7 @@ def num_parameters(model: str) -> int:
 
 
 def variant_columns(args, row):
-    """{column: text} of a decoder variant: parameters, storage and forward time, ours and the paper's."""
+    """{column: text} of a decoder variant: parameters, storage and forward time, ours beside the paper's."""
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
     return collections.OrderedDict([
         ('parameters (M)', '%.3f' % (num_parameters(row.model) / 1e6)),
@@ -213,11 +217,11 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains, scores and measures a row: {column: text}; 'failed' says why if the loss is not finite."""
+    """Trains, scores and measures a row: {column: text}. The column 'failed' reports a loss that is not finite."""
     columns = collections.OrderedDict([('network', row.name), ('weights', row.class_weights)])
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
-    except FloatingPointError as error:  # a result too: the other rows go on
+    except FloatingPointError as error:  # a result too: the other rows are run as well
         columns['failed'] = str(error)
         return columns
     for split in shown_splits(args):
@@ -237,7 +241,7 @@ def trained_row(args, row):
 
 
 def measured_row(args, row):
-    """Measures a row of table 6: {column: text}, time, memory and size, ours and the paper's."""
+    """Measures time, memory and size of a row of table 6: {column: text}, ours beside the paper's."""
     forward = measured_cost(args, row.model)
     training = measured_cost(args, row.model, training=True)
     batch = measured_cost(args, row.model, training=True, batch_size=4)
@@ -254,7 +258,7 @@ def measured_row(args, row):
 
 
 def rank_correlation(rows: list, split: str) -> str:
-    """A sentence with Spearman's rank correlation of each score with the paper's; '' for fewer than three rows."""
+    """Sentence on Spearman's rank correlation of our scores with the paper's; '' for fewer than three rows."""
     published = published_split(split)
     correlations = []
     for name in MEASURES:
@@ -283,11 +287,12 @@ def list_commands(args, rows: list):
 
 
 def run_table(args, rows: list):
-    """Runs the rows; writes table.md and table.csv after each row, at the end scores.png for table 1.
+    """Runs the rows; writes table.md and table.csv after each row, and scores.png at the end of table 1.
 
-    Raises FloatingPointError at the end if a row's loss was not finite.
+    Raises FloatingPointError after the last row if the loss of any row was not finite.
     """
-    table, split = tables.TABLES[args.table], args.split or 'test'
+    table = tables.TABLES[args.table]
+    split = args.split or 'test'
     os.makedirs(args.output, exist_ok=True)
     found = []
     for row in rows:
@@ -306,7 +311,7 @@ def run_table(args, rows: list):
 
 
 def run(args):
-    """Runs a table, prints its commands, or writes the tables of --runs."""
+    """Runs the rows of a table, prints the commands of the rows, or writes the tables of --runs."""
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)
         return

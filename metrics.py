@@ -1,4 +1,4 @@
-"""Scores of a split from one confusion matrix, and the boundary measure BF. NumPy and SciPy only, no files."""
+"""Computes the scores of a split from one confusion matrix, and the boundary measure BF."""
 import csv
 import io
 
@@ -61,7 +61,7 @@ def confusion_csv(counts, class_names):
 def boundary(region):
     """Marks the boundary pixels of a region: bool [h, w] -> bool [h, w].
 
-    A pixel is on the boundary if the 2x2 block that starts at the pixel is not uniform. The same as BSDS'
+    A pixel is on the boundary if the 2x2 block that starts at the pixel is not uniform, as in BSDS'
     seg2bdry(..., 'imageSize'), which the authors use.
     """
     padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
@@ -71,8 +71,8 @@ def boundary(region):
 def matched_pixels(one, other, radius: float) -> int:
     """Size of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
 
-    Matched pixels are at most `radius` pixels apart. The same as BSDS' correspondPixels: an assignment in which an
-    unmatched pixel costs more than any pair.
+    Matched pixels are at most `radius` pixels apart. As in BSDS' correspondPixels, an unmatched pixel costs more than
+    any pair.
     """
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
@@ -88,11 +88,11 @@ def matched_pixels(one, other, radius: float) -> int:
 def boundary_f1(label, prediction, num_classes: int):
     """Computes the boundary measure BF of one image: F1 of precision and recall, averaged over the classes.
 
-    The same as the authors' computeBFmeasure.m: a boundary pixel is right if the one-to-one matching within the
-    tolerance pairs it, and a class counts if it has a boundary in the truth or the prediction.
+    As in the authors' computeBFmeasure.m, a boundary pixel is correct if the one-to-one matching within the tolerance
+    finds a partner for the pixel. A class counts if the truth or the prediction has a boundary of the class.
 
     Args:
-      label, prediction: uint8 [h, w] class ids. Void belongs to no class, but an edge against void is an edge.
+      label, prediction: uint8 [h, w] class ids. Void belongs to no class, but the edge of a class against void counts.
     Returns:
       float, or None if no class has a boundary.
     """

@@ -9,7 +9,7 @@ LOSSES = ('ce', 'ce-dice')
 
 
 def labelled_pixels(labels):
-    """Number of `labels` that are not IGNORE: scalar float32."""
+    """Counts the `labels` that are not IGNORE: scalar float32."""
     return tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORE), tf.float32))
 
 
@@ -23,9 +23,9 @@ def loss(logits, labels, class_weights, count=None):
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
-      count: divisor where `labels` are a share of the batch: labelled pixels of the whole batch.
+      count: divisor if `labels` are a share of the batch: labelled pixels of the whole batch.
     Returns:
-      scalar float32; 0 where no pixel is labelled.
+      scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
     ids = tf.where(labelled, tf.cast(labels, tf.int32), tf.zeros_like(labels, tf.int32))
@@ -36,17 +36,16 @@ def loss(logits, labels, class_weights, count=None):
 
 
 def dice_loss(logits, labels):
-    """One minus the mean Dice coefficient of the classes in the batch.
+    """One minus the mean Dice coefficient of the classes in the batch (Drozdzal et al. 2016, equation 1).
 
-    Source: Drozdzal et al. 2016, equation 1.
-    Dice of a class is 2 sum(p y) / (sum(p) + sum(y)), summed over the labelled pixels of the batch, with the softmax p
-    and the one-hot label y. Void pixels are left out of all sums.
+    Dice of a class is 2 sum(p y) / (sum(p) + sum(y)), with the softmax p and the one-hot label y, summed over the
+    labelled pixels of the batch.
 
     Args:
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
     Returns:
-      scalar float32; 0 where no pixel is labelled.
+      scalar float32; 0 if no pixel is labelled.
     """
     truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # IGNORE: zeros
     labelled = tf.cast(tf.not_equal(labels, IGNORE), tf.float32)[..., None]
@@ -62,8 +61,8 @@ def dice_loss(logits, labels):
 def learning_rate(schedule, base, total_steps):
     """Learning rate at the current global step: scalar float32.
 
-    constant: base, as the released solvers.
-    poly: base * (1 - step / total_steps) ** 0.9, as DeepLab.
+    constant: base, as in the released solvers.
+    poly: base * (1 - step / total_steps) ** 0.9, as in DeepLab.
     """
     if schedule == 'constant':
         return tf.constant(base, tf.float32)
@@ -76,13 +75,13 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
 
     Args:
       rate: learning rate, scalar.
-      weight_decay: added to the gradient as weight_decay * variable (so Caffe), before momentum.
+      weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
       multipliers: function variable -> (learning rate, weight decay) multipliers. A rate of 0 freezes the variable.
-      optimizer: 'sgd' (with momentum) or 'adam', whose steps do not depend on the scale of the gradient and so not on
-        the first multiplier.
+      optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so a learning
+        rate multiplier other than 0 has no effect.
       precision: of the layers. For float16 the loss is scaled by a power of two. The scale falls when a gradient
         overflows, which skips the step, and rises after 2,000 steps without an overflow.
-      added: function list of tensors -> their sums over the processes that train together, as `Group.added`.
+      added: function from a list of tensors to the sums over the processes that train together, as `Group.added`.
     """
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)

@@ -19,7 +19,7 @@ ENCODER = [      # (filters, convolutions): VGG16's 13 convolutions, 3x3. The de
 def segnet(x, num_classes, is_training, dropout):
     """Builds SegNet: five encoders, five decoders, the classifier (segnet_train.prototxt).
 
-    The six dropout layers are those of bayesian_segnet_train.prototxt and train_segnet_sun.prototxt.
+    Source of the six dropout layers: bayesian_segnet_train.prototxt and train_segnet_sun.prototxt.
     """
     pooled = []
     for level, (filters, convolutions) in enumerate(ENCODER, 1):
@@ -55,13 +55,11 @@ VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder with eight decoders
 def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, addition=False, reduction=False):
     """Builds SegNet-Basic or a variant of table 1: 4 encoders, 4 decoders, 7x7 kernels, 64 filters.
 
-    Source: segnet_basic_train.prototxt.
-
-    The four dropout layers are those of bayesian_segnet_basic_train.prototxt.
+    Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt.
 
     Args:
-      upsample: 'indices' unpools, 'deconv' is a learned 8x8 deconvolution that starts as bilinear, 'bilinear' resizes
-        the classifier's output once.
+      upsample: 'indices' unpools, 'deconv' is a learned 8x8 deconvolution that is initialized as bilinear, 'bilinear'
+        resizes the classifier's output once.
       decoder: with 'indices', the convolution after unpooling: 'full' 7x7, or 'single channel' (depthwise) 7x7. Batch
         norm follows, no ReLU.
       addition: add the encoder's feature maps of the same size: before pooling in SegNet, after pooling in FCN.

@@ -1,7 +1,7 @@
 """Synthetic cells: masks drawn from a seed into `train.csv`, and images rendered from masks.
 
-They look like the cells of Sartorius, but hold no real pixel or outline. Shapes use integers only, so that `train.csv`
-is the same on every machine.
+The cells resemble the cells of Sartorius, but contain no real pixel or outline. Shapes are drawn in integers only, so
+that `train.csv` is the same on every machine.
 """
 import collections
 import zlib
@@ -16,14 +16,14 @@ NUM_IMAGES = 64
 HEIGHT, WIDTH = 128, 176  # small enough that SegNet learns them in minutes on two CPU cores
 COLUMNS = 'id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta'  # Kaggle's
 
-# Ranges are (low, high), high excluded, in pixels; `cells` is for an image of HEIGHT x WIDTH, which holds all three.
+# Ranges are (low, high), high excluded, in pixels. `cells`: number of cells in an image of HEIGHT x WIDTH.
 Shape = collections.namedtuple('Shape', 'cells radius stretch arms arm_length arm_radius clumped neurites')
 SHAPES = {
     # compact spindles and triangles in clumps, with short processes
     'shsy5y': Shape((4, 7), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
     # few and large, with long arms
     'astro': Shape((2, 3), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
-    # small round somata far apart; their many thin processes are no part of the mask, as in the real labels
+    # small round somata far apart; the mask leaves out the many thin processes, as in the real labels
     'cort': Shape((4, 7), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
 }
 
@@ -35,7 +35,7 @@ SMALLEST = 100  # pixels of a cell that the edge of the image or a neighbour cut
 
 
 def add_disc(mask, y, x, radius):
-    """Sets the disc at (y, x), all three in units, in `mask` [height, width] bool."""
+    """Sets the disc at (y, x) in `mask` [height, width] bool; y, x and radius are in units."""
     top, left = max((y - radius) // UNIT, 0), max((x - radius) // UNIT, 0)
     part = mask[top:max((y + radius) // UNIT + 1, 0), left:max((x + radius) // UNIT + 1, 0)]
     rows = (np.arange(part.shape[0], dtype=np.int64) + top) * UNIT - y
@@ -44,7 +44,7 @@ def add_disc(mask, y, x, radius):
 
 
 def add_arm(mask, rng, y, x, angle, length, root, tip):
-    """Sets in `mask` a winding arm of `length` pixels from (y, x), `root` to `tip` units in radius."""
+    """Sets a winding arm of `length` pixels from (y, x) in `mask`; the radius goes from `root` to `tip` units."""
     for i in range(length + 1):
         add_disc(mask, y, x, root + (tip - root) * i // max(length, 1))
         y, x = y + int(DIRECTIONS[angle % TURN, 0]), x + int(DIRECTIONS[angle % TURN, 1])
@@ -91,7 +91,7 @@ def cells(name, height=HEIGHT, width=WIDTH):
 
 
 def write_csv(path: str, seed: int = SEED, num_images: int = NUM_IMAGES):
-    """Writes the cells of `num_images` images as Kaggle's table, one row a cell."""
+    """Writes the cells of `num_images` images in the columns of Kaggle's train.csv, one row a cell."""
     rng = np.random.RandomState(seed)
     with open(path, 'w', newline='\n') as file:
         file.write(COLUMNS + '\n')
@@ -108,7 +108,10 @@ def noise(rng, height, width, sigma):
 
 
 def debris(rng, union, num_neurites):
-    """Draws thin processes that start on cells, and specks anywhere: [height, width] float32, outside all masks."""
+    """Draws thin processes that start on cells, and specks: [height, width] float32.
+
+    No mask includes them.
+    """
     height, width = union.shape
     layer = np.zeros([height, width], np.float32)
     roots = np.argwhere(union)
@@ -125,7 +128,7 @@ def debris(rng, union, num_neurites):
 def pattern(rng, cell_type, height, width):
     """Texture of a cell type, [height, width] float32: fine grains, fibres or a lattice of granules.
 
-    Each has mean 0 and a standard deviation of about 1, so that only the shape of the texture tells the types apart.
+    Each texture has mean 0 and a standard deviation of about 1, so that only the shape of the texture differs.
     """
     if cell_type == 'shsy5y':
         return noise(rng, height, width, 0.6)
@@ -142,12 +145,12 @@ def render(masks, cell_types, name):
     """Renders image `name`, as under a phase-contrast microscope: [height, width] uint8.
 
     Brightness is the difference of two blurs of the thickness: dark rims inside, a bright halo outside, and an
-    interior as bright as the background. Cell types differ by shape and pattern, not by brightness or contrast;
-    the background's own patches keep contrast from giving cells away.
+    interior as bright as the background. Cell types differ by shape and pattern, not by brightness or contrast.
+    The background has patches of texture too, so that contrast alone does not reveal cells.
 
     Args:
       masks: [cells, height, width] bool, at least one cell.
-      cell_types: their names.
+      cell_types: the cell type of each mask.
     """
     rng = np.random.RandomState([zlib.crc32(name.encode()), 1])
     union = np.any(masks, axis=0)

@@ -32,7 +32,7 @@ MAX_CLASSES = 253  # beside the background and void
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS))
 
-# image: path; split: 'train', 'val', 'test' or ''; size: (height, width) that the annotations say, or None
+# image: path; split: 'train', 'val', 'test' or ''; size: (height, width) in the annotations, or None
 Example = collections.namedtuple('Example', 'image split size shapes')
 # where: file and entry, for messages; name: class; draw: function (height, width) -> bool mask [height, width]
 Shape = collections.namedtuple('Shape', 'where name draw')
@@ -50,7 +50,7 @@ def naming(where):
 
 
 def pick(table, key, what):
-    """table[key]; UserError where there is none."""
+    """table[key]; UserError, which calls the key `what`, if the key is missing."""
     if key not in table:
         raise UserError('%s %r is unknown' % (what, key))
     return table[key]
@@ -59,7 +59,10 @@ def pick(table, key, what):
 # ---------------------------------------------------------------- files of the source
 
 def image_folder(source):
-    """Folder of the images of `source`: the folder itself, or that of the JSON file, above annotations/."""
+    """Folder of the images: `source`, or the folder of the JSON file `source`.
+
+    For a file in annotations/, the folder above annotations/.
+    """
     if os.path.isdir(source):
         return source
     data.check_file(source)
@@ -82,7 +85,10 @@ def split_of(root, *paths):
 
 
 def find_image(images, name, source):
-    """Path of the image that the JSON file `source` calls `name`, whose folders may be those of another machine."""
+    """Path of the image `name` of the JSON file `source`.
+
+    The folders in `name` may be from another machine. UserError unless exactly one image fits.
+    """
     name = name.replace('\\', '/')
     paths = images.get(name.split('/')[-1], [])
     beside = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(source)), name))
@@ -94,7 +100,10 @@ def find_image(images, name, source):
 
 
 def read_json(source, keys, left_out):
-    """Yields (path, content) of `source`, or of the JSON files below it, with lists named `keys`; counts the others."""
+    """Yields (path, content) of `source`, or of the JSON files below the folder `source`.
+
+    Counts files without lists named `keys` in `left_out`.
+    """
     below = os.path.join(glob.escape(source), '**', '*.json')
     for path in sorted(glob.glob(below, recursive=True)) if os.path.isdir(source) else [source]:
         try:
@@ -175,7 +184,10 @@ def yolo_names(source):
 
 
 def read_yolo(source, root, left_out):
-    """Images, each with a text file in labels/ instead of images/ or beside the image -> (class names, examples)."""
+    """Images and text files of polygons -> (class names, examples).
+
+    The text file of an image lies in labels/ instead of images/, or beside the image.
+    """
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
     names = yolo_names(source)
     examples = []
@@ -204,7 +216,7 @@ def read_yolo(source, root, left_out):
 # ---------------------------------------------------------------- the folder layout
 
 def class_ids(classes):
-    """{name: id} of the classes: 1, 2, ... in the order given, 0 for background, IGNORE for void and ignore."""
+    """{name: id} of the classes: 1, 2, ... in the given order, 0 for background, IGNORE for void and ignore."""
     ids = {}
     for name in classes:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= tables.MAX_NAME:
@@ -217,7 +229,7 @@ def class_ids(classes):
 
 
 def draw_label(example, ids, left_out):
-    """Label uint8 [h, w] of an example; UserError where the image has another size than its annotations say."""
+    """Label uint8 [h, w] of an example; UserError if the size of the image differs from the annotations."""
     size = data.read_image(example.image).shape[:2]
     if example.size not in (None, size):
         raise UserError('%s: the image has %dx%d, its annotations say %sx%s' % ((example.image,) + size + example.size))
@@ -234,7 +246,7 @@ def draw_label(example, ids, left_out):
 
 
 def write(out, examples, ids, left_out):
-    """Writes the folder layout; labels are palette PNGs whose indices are the ids, images of a split have a folder."""
+    """Writes the folder layout. Labels are palette PNGs with the ids as indices; each split has a folder."""
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example in tqdm.tqdm(examples, unit='image', disable=None):
         name = os.path.join(example.split, os.path.basename(example.image))
@@ -256,7 +268,10 @@ def write(out, examples, ids, left_out):
 
 
 def convert(read, source, out):
-    """Converts `source` into the new folder `out`, all of it or nothing; prints what was drawn and left out."""
+    """Converts `source` into the new folder `out`; prints the annotations drawn and left out.
+
+    After an error no file is left.
+    """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError('%s: holds files already; name a new folder' % out)
     left_out = collections.Counter()
@@ -287,13 +302,13 @@ def convert(read, source, out):
 
 
 def main(argv=None):
-    """Converts the annotations that the command line names."""
+    """Converts the annotations named on the command line."""
     parser = cli.Parser(prog='python -m datasets.convert',
                         description='Converts annotations into the layout of --dataset folder.')
     parser.add_argument('format', choices=['coco', 'labelme', 'yolo'], help='format of the annotations')
     parser.add_argument('source', metavar='SOURCE', help='folder of annotations and images, or one JSON file in it')
     parser.add_argument('out', metavar='OUT', help='new folder')
-    parser.add_argument('--line_width', type=cli.positive_float, default=10, help='pixels, for lines of labelme')
+    parser.add_argument('--line_width', type=cli.positive_float, default=10, help="width of labelme's lines, in pixels")
     args = parser.parse_args(argv)
     readers = {'coco': read_coco, 'yolo': read_yolo,
                'labelme': functools.partial(read_labelme, line_width=args.line_width)}

@@ -1,6 +1,6 @@
-"""Downloads the data sets that need no account, checks them and unpacks them; prints the steps for the others.
+"""Downloads, checks and unpacks the data sets that need no account; prints the steps for the others.
 
-`python -m datasets camvid --data_dir DIR --download` ends here.
+Called by `python -m datasets camvid --data_dir DIR --download`.
 """
 import collections
 import hashlib
@@ -46,14 +46,14 @@ BY_HAND = {
                '2. unzip both into DIR, so that DIR/SUNRGBD/kv1 and DIR/SUNRGBDtoolbox/Metadata are there\n'
                '3. python -m datasets sunrgbd --data_dir DIR',
     'folder': 'your own data: put images/, labels/ and classes.csv into DIR (docs/data.md)',
-    'sample': 'nothing to fetch: the bundled cells are drawn from train.csv',
+    'sample': 'nothing to download: the bundled cells are drawn from train.csv',
 }
 
 
 def check_members(path):
     """Raises UserError for an archive member outside the archive's folder, a link or a device.
 
-    Python's own tarfile writes such members before version 3.14.
+    Before Python 3.14, tarfile extracts these members.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -71,9 +71,9 @@ def check_members(path):
 
 
 def fetch(source, folder):
-    """Downloads the archive of `source` into `folder` and unpacks it -> path of the wanted part.
+    """Downloads the archive of `source` into `folder` and unpacks it; returns the path of `source.part`.
 
-    Raises UserError for a host that does not answer, another checksum, and an archive that is damaged or unsafe.
+    Raises UserError for a failed download, a wrong checksum, and a damaged or unsafe archive.
     """
     pooch.get_logger().setLevel('WARNING')
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
@@ -90,7 +90,7 @@ def fetch(source, folder):
         raise UserError('%s: the download failed (%s); try again later' % (source.url, error))
     except UserError as error:
         raise UserError('%s: refused, %s' % (source.url, error))
-    except ValueError:  # pooch's word for another hash
+    except ValueError:  # raised by pooch for a wrong hash
         raise UserError('%s: refused, the MD5 is not %s; the same command fetches the archive again'
                         % (source.url, source.md5))
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -99,7 +99,7 @@ def fetch(source, folder):
 
 
 def check_contents(folder, contents):
-    """Raises UserError unless each folder holds the number of files, the bytes and the SHA-256 of `contents`."""
+    """Raises UserError unless each folder has the number of files, the size and the SHA-256 of `contents`."""
     for name, expected in contents.items():
         digest = hashlib.sha256()
         size = 0
@@ -115,16 +115,19 @@ def check_contents(folder, contents):
 
 
 def download(name, data_dir):
-    """Downloads data set `name` into the empty folder `data_dir`, all of it or nothing."""
+    """Downloads data set `name` into the empty folder `data_dir`; after an error no file is left.
+
+    UserError for a data set that cannot be downloaded, whose steps are printed, and for a folder with files.
+    """
     if name not in SOURCES:
         print(BY_HAND[name])
-        raise UserError('--download: %s cannot be fetched for you; the steps are printed above' % name)
+        raise UserError('--download: %s cannot be fetched automatically; the steps are printed above' % name)
     source = SOURCES[name]
     if not data_dir:
         raise UserError('--data_dir: name the folder to download %s into' % name)
     target = os.path.normpath(os.path.join(data_dir, source.into))
     if os.path.isdir(target) and any(not file.endswith('.part') for file in os.listdir(target)):
-        raise UserError('--data_dir %s: %s holds files already; name an empty or a new folder, or leave out --download'
+        raise UserError('--data_dir %s: %s holds files already; name an empty or new folder, or leave out --download'
                         % (data_dir, target))
     os.makedirs(data_dir, exist_ok=True)
     folder = tempfile.mkdtemp(suffix='.part', dir=data_dir)

@@ -1,4 +1,4 @@
-"""The bundled synthetic cells -> `Dataset`; as a command writes `train.csv`, their table of masks."""
+"""The bundled synthetic cells -> `Dataset`. As a command it writes `train.csv`, the table of masks."""
 import os
 import sys
 
@@ -12,7 +12,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def read(data_dir: str = None):
-    """The bundled cells: masks from `train.csv`, images rendered from them. Every fourth image of a type validates."""
+    """Reads the masks of `train.csv` and renders the images; every fourth image of a type is in val."""
     path = os.path.join(data_dir or ROOT, 'train.csv')
     images = tables.read_cells(path, tables.class_places(CELLS))
     groups = stratified(images).values()
@@ -33,7 +33,7 @@ def read(data_dir: str = None):
 
 if __name__ == '__main__':
     if os.path.exists('train.csv'):
-        print('error: train.csv: exists already; start this command in another folder', file=sys.stderr)
+        print('error: train.csv: already exists; start this command in another folder', file=sys.stderr)
         sys.exit(2)
     cells.write_csv('train.csv')
     print('train.csv: %d images from seed %d' % (cells.NUM_IMAGES, cells.SEED))

@@ -1,4 +1,4 @@
-"""Masks of annotations: polygons, discs and lines, COCO's run lengths, the shapes of labelme, the lines of YOLO.
+"""Draws annotations as masks: polygons, discs and lines; COCO's run lengths; shapes of labelme and YOLO.
 
 A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
 A centre on an edge belongs to the polygon right of the edge or below, so that neighbours neither overlap nor leave a
@@ -17,7 +17,10 @@ class NoArea(Exception):
 
 
 def polygon_mask(points, height, width):
-    """Fills the polygon float [n, 2] of (x, y); a scanline at each row of pixel centres counts the crossed edges."""
+    """Fills the polygon float [n, 2] of (x, y), in pixels.
+
+    A scanline at each row of pixel centres counts the crossed edges. UserError for coordinates above a million.
+    """
     points = np.asarray(points, float).reshape(-1, 2)
     if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
         raise UserError('coordinates must be numbers up to a million')
@@ -31,13 +34,13 @@ def polygon_mask(points, height, width):
 
 
 def disc_mask(center, radius, height, width):
-    """Fills a disc: the pixels whose centre lies at most `radius` from `center`, (x, y)."""
+    """Fills the disc around `center`, (x, y), with a radius of `radius` pixels."""
     y, x = np.ogrid[:height, :width]
     return (x + 0.5 - center[0]) ** 2 + (y + 0.5 - center[1]) ** 2 <= radius ** 2
 
 
 def line_mask(points, line_width, height, width):
-    """Draws a line through the points float [n, 2]: square at both ends, round where it bends."""
+    """Draws a line through the points float [n, 2], `line_width` pixels wide: square ends, round bends."""
     mask = np.zeros((height, width), bool)
     for start, end in zip(points[:-1], points[1:]):
         along = (end - start) / max(np.hypot(*(end - start)), 1e-9)
@@ -49,9 +52,10 @@ def line_mask(points, line_width, height, width):
 
 
 def coco_counts(text):
-    """Run lengths of a compressed COCO mask: five bits a character, the lowest first; from the third on differences.
+    """Decodes the run lengths of a compressed COCO mask.
 
-    pycocotools decodes such text too, but gives unset memory for what a text cut short does not cover.
+    Each character holds five bits, the lowest first. From the fourth number on, a number is the difference from the
+    number two places before. pycocotools decodes this text too, but returns unset memory where the text is cut short.
     """
     counts = []
     value = shift = 0
@@ -66,7 +70,10 @@ def coco_counts(text):
 
 
 def coco_mask(annotation, height, width):
-    """Mask of a COCO annotation: the union of its polygons, or run lengths along the columns."""
+    """Mask of a COCO annotation: the union of polygons, or run lengths along the columns.
+
+    NoArea for an annotation without a segmentation, UserError for sizes that do not fit the image.
+    """
     segmentation = annotation.get('segmentation')
     if not segmentation:
         raise NoArea('annotations without a segmentation (boxes or key points)')
@@ -83,7 +90,10 @@ def coco_mask(annotation, height, width):
 
 
 def labelme_mask(shape, line_width, height, width):
-    """Mask of a shape of labelme."""
+    """Mask of a shape of labelme; lines are `line_width` pixels wide.
+
+    NoArea for points, UserError for an unknown shape type or a mask that does not fit the image.
+    """
     kind = shape.get('shape_type') or 'polygon'
     points = np.array(shape['points'], float).reshape(-1, 2)
     if kind in ('point', 'points'):
@@ -104,14 +114,14 @@ def labelme_mask(shape, line_width, height, width):
         box = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
         mask = np.zeros((height, width), bool)
         if box is None or mask[top:bottom + 1, left:right + 1].shape != box.shape or min(left, top) < 0:
-            raise UserError('the mask is no PNG of the size of its box inside the image')
+            raise UserError('the mask must be a PNG with the size of the box, inside the image')
         mask[top:bottom + 1, left:right + 1] = box > 0
         return mask
     raise UserError('shape_type %r is unknown' % kind)
 
 
 def yolo_mask(numbers, height, width):
-    """Mask of a line of YOLO: x y x y ..., as shares of the image's width and height."""
+    """Mask of a polygon of YOLO: x y x y ..., as shares of the width and height. NoArea for a box."""
     if len(numbers) == 4:
         raise NoArea('boxes')
     points = np.array(numbers).reshape(-1, 2)

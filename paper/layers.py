@@ -1,4 +1,4 @@
-"""Layers of a network as a table: output shapes, parameters, MACs. Builds a graph of its own."""
+"""Layers of a network as a table: output shapes, parameters and MACs (multiply-accumulates)."""
 import collections
 
 import numpy as np
@@ -14,7 +14,10 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
 
 
 def network_layers(model: str, height: int, width: int, num_classes: int) -> list:
-    """Layers of a network for one image, in order: list of `Layer`; parameters include those of batch norm."""
+    """Layers of a network for one image, in order: list of `Layer`; parameters include batch norm.
+
+    Builds the network in a new graph.
+    """
     with tf.Graph().as_default() as graph:
         networks.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)
         sizes = collections.Counter()
@@ -42,7 +45,7 @@ def network_layers(model: str, height: int, width: int, num_classes: int) -> lis
 
 
 def num_macs(op) -> int:
-    """Multiply-accumulates of a convolution or deconvolution, for one image; 0 for any other op."""
+    """MACs of a convolution or deconvolution for one image; 0 for any other op."""
     if op.type not in ('Conv2D', 'DepthwiseConv2dNative', 'Conv2DBackpropInput'):
         return 0
     kernel = op.inputs[1].shape.as_list()
@@ -51,7 +54,7 @@ def num_macs(op) -> int:
 
 
 def layer_table(model: str, height: int, width: int, num_classes: int) -> str:
-    """`network_layers` as lines of text, with their sums."""
+    """`network_layers` as lines of text, with the sums of parameters and MACs in the last line."""
     found = network_layers(model, height, width, num_classes)
     rows = [(layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}', f'{layer.macs:,}')
             for layer in found]

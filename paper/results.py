@@ -1,4 +1,4 @@
-"""Tables of trained and scored runs, written by `experiments.py results` from the files of run folders."""
+"""Writes tables of trained and scored runs from the files of run folders, for `experiments.py results`."""
 import collections
 import os
 import shutil
@@ -12,39 +12,39 @@ NOTE = "In percent, at the labels' own size. Run a command at its revision: flag
 
 
 def keep_sources(run_folder: str, output: str) -> str:
-    """Copies the configuration, scores and curves of a run to a folder below `output`; returns that folder.
+    """Copies the config, scores and curves of a run to a folder below `output`; returns the folder.
 
-    No picture of a data set is copied. A folder that lies in `output` is used as it is.
+    No image of a data set is copied. A run folder that already lies in `output` is used unchanged.
     """
-    place = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
-    if os.path.abspath(place) == os.path.abspath(run_folder):
-        if 'seconds' not in files.read_config(place):  # a run of main.py, not a copy
+    folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
+    if os.path.abspath(folder) == os.path.abspath(run_folder):
+        if 'seconds' not in files.read_config(folder):  # a run of main.py, not a copy
             raise UserError('--output %s: %s is the run itself; name a folder for copies, such as Output/results'
                             % (output, run_folder))
-        return place
-    os.makedirs(place, exist_ok=True)
-    files.publish_config(place, run_folder, None)
+        return folder
+    os.makedirs(folder, exist_ok=True)
+    files.publish_config(folder, run_folder, None)
     for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
         if os.path.exists(os.path.join(run_folder, name)):
-            shutil.copy(os.path.join(run_folder, name), place)
-    return place
+            shutil.copy(os.path.join(run_folder, name), folder)
+    return folder
 
 
 def scored_entries(metrics: dict) -> list:
     """Entries of metrics.json for the table, (split, scores): test before val, population before moving.
 
-    evaluate.py writes the entry SPLIT for population statistics, and 'SPLIT (moving)' for moving averages.
+    evaluate.py names an entry SPLIT for population statistics and 'SPLIT (moving)' for moving averages.
     """
     return [(split, metrics[key]) for split in ('test', 'val') for key in (split, split + ' (moving)')
             if key in metrics]
 
 
-def result_rows(place: str) -> list:
-    """Rows {column: text} of the run in the folder `place`, one for each of its `scored_entries`."""
-    config = files.read_config(place)
+def result_rows(folder: str) -> list:
+    """Rows {column: text} of the run in `folder`, one row for each of the `scored_entries`."""
+    config = files.read_config(folder)
     flags = config['flags']
     rows = []
-    for split, scores in scored_entries(files.read_scores(place)):
+    for split, scores in scored_entries(files.read_scores(folder)):
         row = collections.OrderedDict([
             ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
             ('batch norm', scores['bn'])])
@@ -52,14 +52,14 @@ def result_rows(place: str) -> list:
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
         row['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['starts'][0]['device'])
-        for name, separator in (('revision', ', '), ('command', '\n')):  # each start's, where they differ
+        for name, separator in (('revision', ', '), ('command', '\n')):  # of all starts, equal values once
             row[name] = separator.join(dict.fromkeys(start[name] for start in config['starts']))
         rows.append(row)
     return rows
 
 
 def published_rows(flags: dict) -> list:
-    """Rows {column: text} of the paper's scores for the network and the data set of a run."""
+    """Rows {column: text} of the paper's scores for the network and the data set in a run's `flags`."""
     return [collections.OrderedDict(
         [('network', flags['model']), ('scored on', 'test'), ('batch norm', 'population')]
         + [(name, '-' if value is None else '%.1f' % value) for name, value in zip(MEASURES, scores)]
@@ -68,17 +68,21 @@ def published_rows(flags: dict) -> list:
 
 
 def write_results(run_folders: list, output: str, into: str = None):
-    """Writes one table a data set to `output`, and all tables into the Markdown file `into`."""
+    """Writes one table a data set to `output`, and all tables into the Markdown file `into`.
+
+    UserError for two runs with one name and for a run without scores.
+    """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
-        raise UserError('--runs: two of them have one name; rename a folder')
-    by_dataset, published = collections.OrderedDict(), {}
+        raise UserError('--runs: two run folders have the same name; rename a folder')
+    by_dataset = collections.OrderedDict()
+    published = {}
     for run_folder in run_folders:
-        place = keep_sources(run_folder, output)
-        rows = result_rows(place)
+        folder = keep_sources(run_folder, output)
+        rows = result_rows(folder)
         if not rows:
-            raise UserError('%s: has no scores; run evaluate.py on it first' % run_folder)
-        flags = files.read_config(place)['flags']
+            raise UserError('%s: has no scores; run evaluate.py %s first' % (run_folder, run_folder))
+        flags = files.read_config(folder)['flags']
         by_dataset.setdefault(flags['dataset'], []).extend(rows)
         seen = published.setdefault(flags['dataset'], [])
         seen += [row for row in published_rows(flags) if row not in seen]

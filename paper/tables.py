@@ -1,7 +1,7 @@
 """The paper's tables as data: scores, and the flags of each row. arXiv 1511.00561 v3; Bayesian: 1511.02680.
 
-Scores are (G, C, mIoU, BF) in percent, None where the paper gives none. A network's `--model` is its name in lower
-case.
+Scores are (G, C, mIoU, BF) in percent, None where the paper gives none. The value of `--model` is the network's name
+in lower case.
 """
 import collections
 
@@ -29,13 +29,13 @@ TABLE1 = [
             (83.7, 54.8, 45.5, 33.17), (95.0, 80.2, 67.8)),
 ]
 
-# The benchmark: tables 3 and 4, at the end of training. Table 3's networks saw 3,433 road scenes, not CamVid's 367.
+# The benchmark: tables 3 and 4, at the end of training. Table 3's networks were trained on 3,433 road scenes.
 TABLE3 = {'SegNet': (90.40, 71.20, 60.10, 46.84), 'DeepLab-LargeFOV': (88.20, 62.53, 53.88, 32.77),
           'FCN': (83.27, 59.56, 49.83, 27.99), 'FCN-Deconv': (83.14, 64.21, 51.96, 33.18),
           'DeconvNet': (89.58, 70.24, 59.77, 52.23)}
 TABLE4 = {'SegNet': (72.63, 44.76, 31.84, 12.66), 'DeepLab-LargeFOV': (71.90, 42.21, 32.08, 8.26),
           'FCN-Deconv': (68.18, 38.41, 27.39, 9.68), 'DeconvNet': (66.13, 32.28, 22.57, 10.47)}
-# Table 2's class accuracies of SegNet (by 3,433 training images), and table 5's on SUN RGB-D, in percent.
+# Class accuracies of SegNet in percent: table 2 (trained on 3,433 images), and table 5 on SUN RGB-D.
 TABLE2_CLASSES = {'Building': 89.6, 'Tree': 83.4, 'Sky': 96.1, 'Car': 87.7, 'SignSymbol': 52.7, 'Road': 96.4,
                   'Pedestrian': 62.2, 'Fence': 53.45, 'Pole': 32.1, 'Pavement': 93.3, 'Bicyclist': 36.5}
 TABLE5_CLASSES = [
@@ -45,18 +45,18 @@ TABLE5_CLASSES = [
 # Table 6: milliseconds forward and backward, MB of GPU memory in training (batch 4) and prediction, MB of the model.
 TABLE6 = {'SegNet': (422.50, 488.71, 6803, 1052, 117), 'DeepLab-LargeFOV': (110.06, 160.73, 5618, 1993, 83),
           'FCN-Deconv': (317.09, 484.11, 9735, 1806, 539), 'DeconvNet': (474.65, 602.15, 9731, 1872, 877)}
-# Bayesian SegNet (arXiv 1511.02680): CamVid by its 367 training images.
+# Bayesian SegNet (arXiv 1511.02680), trained on CamVid's 367 images.
 BAYESIAN = {'SegNet': (88.6, 65.9, 50.2, None), 'Bayesian-SegNet': (86.9, 76.3, 63.1, None),
             'SegNet-Basic': (82.8, 62.3, 46.3, None), 'Bayesian-SegNet-Basic': (81.6, 70.5, 55.8, None)}
 BAYESIAN_SUN = {'SegNet': (70.3, 35.6, 22.1, None), 'Bayesian-SegNet': (71.2, 45.9, 30.7, None)}
 TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # with median frequency balancing, in the text
 
 
-
 class Row(collections.namedtuple('Row', 'name class_weights recipe steps published')):
-    """A row that main.py can train: the flags that differ between rows.
+    """A row that main.py can train: the flags that differ between rows, and the published scores.
 
-    recipe: name of a file in recipes/, None in table 6, which is measured and not trained; steps: the paper's number;
+    recipe: name of a file in recipes/; None in table 6, whose networks are measured and not trained.
+    steps: the paper's number of training steps.
     published: {split: (G, C, mIoU, BF)}.
     """
     __slots__ = ()
@@ -70,18 +70,18 @@ class Row(collections.namedtuple('Row', 'name class_weights recipe steps publish
 # note: a sentence below the title; class_accuracies: {class: the paper's accuracy}, or None.
 Table = collections.namedtuple('Table', 'title dataset splits note rows class_accuracies')
 
-ROAD_SCENES = ("The paper's networks saw 3,433 road scenes (CamVid, KITTI, Stanford background, LabelMe), ours "
-               "CamVid's 367: not comparable. ")
+ROAD_SCENES = ("The paper's networks were trained on 3,433 road scenes (CamVid, KITTI, Stanford background, LabelMe), "
+               "ours on CamVid's 367: not comparable. ")
 FROM_SCRATCH = ("The paper's networks start with VGG16's weights, ours from scratch unless --flags \"--vgg16 PATH\" "
                 'says otherwise. ')
 LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored, not the best. '
 NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
-OTHERS = ('The methods that are no networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
+OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
           'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
 
 
 def rows_of_table1():
-    """Eight decoders with median frequency balancing, then the same eight with natural frequencies."""
+    """Rows of the eight decoders with median frequency balancing, then with natural frequencies."""
     rows = [Row(variant.name, 'median', 'paper-table1', 10000,
                 {'test': variant.balanced, 'train': variant.balanced_train + (None,)}) for variant in TABLE1]
     return rows + [Row(variant.name, 'none', 'paper-table1', 10000,
@@ -89,7 +89,7 @@ def rows_of_table1():
 
 
 def benchmark_rows(scores, recipe, thousands):
-    """Rows of tables 2 to 5; `thousands`: {network: steps / 1000}, the networks that are shown."""
+    """Rows of tables 2 to 5. `thousands`: {network: steps / 1000} of the networks in the table."""
     return [Row(name, 'none', recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]
 
 
@@ -133,7 +133,7 @@ TABLES = {
 def published_scores(dataset: str, model: str, class_weights: str) -> list:
     """The paper's scores of a network on the test split: list of (table and settings, (G, C, mIoU, BF)).
 
-    Any class weights but 'none' are compared with the paper's median frequency balancing.
+    All class weights except 'none' are compared with the paper's median frequency balancing.
     """
     natural = class_weights == 'none'
     found = []

@@ -1,6 +1,6 @@
-"""Reads a .caffemodel of caffe-segnet without Caffe, from protocol buffers' wire format.
+"""Reads a .caffemodel of caffe-segnet without Caffe, from the wire format of protocol buffers.
 
-All lengths are checked. NumPy only. Field numbers are those of caffe-segnet's caffe.proto.
+All lengths are checked. Field numbers come from caffe-segnet's caffe.proto.
 """
 import functools
 import operator
@@ -14,7 +14,10 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
 def varint(content, at):
-    """Reads the little-endian base-128 number at position `at`; returns (value, next position)."""
+    """Reads the little-endian base-128 number at position `at`; returns (value, next position).
+
+    ValueError if the content ends inside the number.
+    """
     value = shift = 0
     while True:
         if at >= len(content) or shift > 63:
@@ -27,7 +30,10 @@ def varint(content, at):
 
 
 def fields(content):
-    """Yields (field number, wire type, value) of a message; the value is an int, or a memoryview of the bytes."""
+    """Yields (field number, wire type, value) of a message; the value is an int or a memoryview.
+
+    ValueError for an unknown wire type and for a message that is cut short.
+    """
     at = 0
     while at < len(content):
         key, at = varint(content, at)
@@ -48,8 +54,14 @@ def fields(content):
 
 
 def blob(content):
-    """BlobProto: num, channels, height, width 1 to 4; data 5; shape 7 (BlobShape: dim 1) -> float32 array."""
-    old, shape, parts = [None] * 4, None, []
+    """Parses a BlobProto message -> float32 array.
+
+    Fields: num, channels, height and width 1 to 4; data 5; shape 7 (BlobShape: dim 1).
+    ValueError for a shape that does not fit the number of values.
+    """
+    old = [None] * 4  # num, channels, height, width
+    shape = None
+    parts = []
     for number, kind, value in fields(content):
         if number <= 4 and kind == VARINT:
             old[number - 1] = value
@@ -63,8 +75,8 @@ def blob(content):
                 elif inner == 1 and inner_kind == BYTES:
                     at = 0
                     while at < len(dim):
-                        one, at = varint(dim, at)
-                        shape.append(one)
+                        size, at = varint(dim, at)
+                        shape.append(size)
     values = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     shape = shape if shape is not None else [size for size in old if size is not None]
     if len(shape) > 8:
@@ -75,13 +87,18 @@ def blob(content):
 
 
 def layers(path):
-    """Reads {layer name: list of arrays} of the layers with blobs, in the file's order; UserError for a bad file."""
-    content, found = memoryview(read_bytes(path)), {}
+    """Reads {layer name: list of float32 arrays} of the layers with weights, in the order of the file.
+
+    UserError for a file that is damaged or holds no weights.
+    """
+    content = memoryview(read_bytes(path))
+    found = {}
     try:
         for number, kind, layer in fields(content):
             if kind == BYTES and number in (100, 2):  # LayerParameter; V1LayerParameter in older files
                 name_field, blobs_field = (1, 7) if number == 100 else (4, 6)
-                name, blobs = '', []
+                name = ''
+                blobs = []
                 for inner, inner_kind, value in fields(layer):
                     if inner == name_field and inner_kind == BYTES:
                         name = bytes(value).decode('utf-8', 'replace')

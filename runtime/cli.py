@@ -1,4 +1,4 @@
-"""The command line: argparse types, recipe files, exit statuses and signals. Imports no TensorFlow."""
+"""The command line: argparse types, recipe files, exit statuses and signals. Does not import TensorFlow."""
 import argparse
 import contextlib
 import errno
@@ -17,7 +17,7 @@ MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds height times width
 # ---------------------------------------------------------------- flags
 
 def number(kind: type, low: float, high: float):
-    """Type of an argparse flag: a number of `kind` (int or float) from `low` to `high`, both included."""
+    """Argparse type of a number: `kind` (int or float), from `low` to `high`, both included."""
     def parse(text):
         with contextlib.suppress(ValueError):
             value = kind(text)
@@ -43,13 +43,13 @@ def interval(text):
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser whose errors are one line, with recipe files (`@FILE`) and each default in --help."""
+    """ArgumentParser with errors of one line, recipe files (`@FILE`) and each default in --help."""
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
 
     def convert_arg_line_to_args(self, line):
-        """A line of a recipe file: flags as in a shell; a `#` begins a comment."""
+        """Splits a line of a recipe file as a shell does; a `#` begins a comment."""
         try:
             return shlex.split(line, comments=True)
         except ValueError as error:
@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """--help with each default, once, and only where there is one; the description keeps its lines."""
+    """--help with the default of each flag that has one; the description keeps its line breaks."""
 
     def _get_help_string(self, action):
         told = action.default is None or action.default is False or '(default' in action.help
@@ -68,22 +68,22 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
 
 
 def check_size(args):
-    """Raises UserError where --height times --width is more than MAX_PIXELS."""
+    """Raises UserError if --height times --width exceeds MAX_PIXELS."""
     if (args.height or 0) * (args.width or 0) > MAX_PIXELS:
         raise UserError('--height %d --width %d: at most %d pixels' % (args.height, args.width, MAX_PIXELS))
 
 
 def command_line() -> str:
-    """The command line that started this process, to be pasted into a shell."""
+    """Command line of this process, quoted for a shell."""
     return ' '.join(['python', os.path.basename(sys.argv[0])] + [shlex.quote(argument) for argument in sys.argv[1:]])
 
 
 # ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller='--batch_size, or --height and --width, or use --precision bfloat16'):
-    """Runs `script()` and exits with a status that says how the script ended.
+    """Runs `script()`; prints an error as one line and exits with its status.
 
-    0: done. 1: a failure while running. 2: a fault that the user can fix. 128 + number: a signal.
+    0: done. 1: a failure while running. 2: an error that the user can fix. 128 + number: a signal.
 
     Args:
       smaller: the flags to lower when memory runs out.
@@ -112,7 +112,7 @@ def main(script, smaller='--batch_size, or --height and --width, or use --precis
 
 
 def explain(error, smaller='the size'):
-    """One line for an expected error, with the fix; None for an error that is a bug of ours."""
+    """One line for an expected error, with the fix; None for a bug."""
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
     if isinstance(error, MemoryError):
@@ -126,8 +126,8 @@ def explain(error, smaller='the size'):
 
 
 def explain_op_error(error, smaller):
-    """One line for a tf.errors.OpError that a session raised, with the fix."""
-    raised = re.search(r'UserError: (.*)', error.message)  # by the input pipeline
+    """One line for a tf.errors.OpError of a session, with the fix."""
+    raised = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
     first = first_line(error)
     if raised:
         return raised.group(1)

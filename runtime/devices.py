@@ -1,4 +1,4 @@
-"""The device of `--device`: its name, its session configuration and its precisions."""
+"""The device of `--device`: name, session configuration and precisions."""
 import functools
 import os
 import platform
@@ -13,34 +13,33 @@ from runtime import cli, quiet
 
 DEVICES = ('auto', 'cpu', 'gpu')
 PRECISIONS = ('float32', 'bfloat16', 'float16')
-PRECISION_HELP = "precision of the layers (default: the run's, or float32 where this device cannot)"
-
 
 def add_flags(parser):
     """Adds --device to the parser of a command."""
-    parser.add_argument('--device', choices=DEVICES, default='auto', help='gpu is an error where there is no GPU')
+    parser.add_argument('--device', choices=DEVICES, default='auto',
+                        help='auto: a GPU if there is one; gpu: an error if there is none')
 
 
 def add_tf32_flag(parser):
     """Adds --tf32 to the parser of a command that trains or predicts."""
-    parser.add_argument('--tf32', choices=('on', 'off'), default='on', help='off: recent GPUs multiply in float32, '
-                        'not in TensorFloat-32 with 10 bits of fraction, several times slower')
+    parser.add_argument('--tf32', choices=('on', 'off'), default='on', help='off: recent GPUs multiply in float32 '
+                        'instead of TensorFloat-32 (10 bits of fraction), several times slower')
 
 
 def add_precision_flag(parser):
     """Adds --precision to the parser of a command that runs trained weights."""
     parser.add_argument('--precision', choices=PRECISIONS,
-                        help=PRECISION_HELP)
+                        help="precision of the layers (default: the run's, or float32 if the device lacks it)")
 
 
 def kind(device: str) -> str:
-    """'GPU' or 'CPU': the kind of device that `--device` selects."""
+    """Kind of the device that `--device` selects: 'GPU' or 'CPU'."""
     return 'GPU' if device != 'cpu' and gpus() else 'CPU'
 
 
 @functools.lru_cache(maxsize=None)
 def gpus():
-    """Descriptions of the GPUs that TensorFlow sees; TensorFlow is asked once."""
+    """Descriptions of the GPUs that TensorFlow sees, a list of strings. Cached."""
     config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
     with quiet.suppress_stderr():
         devices = device_lib.list_local_devices(config)
@@ -48,14 +47,20 @@ def gpus():
 
 
 def precision_name(precision: str, device: str, tf32: str) -> str:
-    """`precision`, or 'float32 (TF32)' where the GPU multiplies float32 in TensorFloat-32: from compute 8.0 on."""
+    """Name of a precision: 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
+
+    GPUs do so from compute capability 8.0 on.
+    """
     capability = re.search(r'compute capability: (\d+)', gpus()[0]) if kind(device) == 'GPU' else None
     rounded = precision == 'float32' and tf32 == 'on' and capability and int(capability.group(1)) >= 8
     return 'float32 (TF32)' if rounded else precision
 
 
 def device_name(device: str) -> str:
-    """Name of the device that `--device` selects: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'."""
+    """Name of the device that `--device` selects: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'.
+
+    UserError for 'gpu' if TensorFlow sees no GPU.
+    """
     found = gpus() if device != 'cpu' else []
     if found:
         return 'GPU ' + found[0].split('name: ')[-1].split(',')[0]
@@ -73,9 +78,9 @@ def device_name(device: str) -> str:
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     """tf.ConfigProto of a session on `device`.
 
-    GPU memory grows as needed. A CPU runs one op at a time, each on all cores.
-    Two convolutions at once took 8% longer than one after the other, and more memory. On a CPU XLA took half as long
-    again (SegNet-Basic, 360x480), so `xla` is for GPUs. `tf32` 'off' holds for the whole process.
+    GPU memory grows as needed. A CPU runs one op at a time on all cores, because two convolutions in parallel took 8%
+    longer than in sequence, and more memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480).
+    `tf32` 'off' applies to the whole process.
     """
     if not tf.__version__.startswith('1.'):  # 1.15 is older than TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
@@ -92,7 +97,10 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
 
 
 def precision(asked, trained_in: str, device: str) -> str:
-    """Precision to predict in: `asked`, else `trained_in`, else float32 where the device lacks that precision."""
+    """Precision of a prediction: `asked`, or `trained_in`, or float32 if the device lacks `trained_in`.
+
+    UserError if the device lacks the precision `asked`.
+    """
     try:
         check_precision(asked or trained_in, device)
     except UserError:
@@ -103,7 +111,7 @@ def precision(asked, trained_in: str, device: str) -> str:
 
 
 def check_precision(precision: str, device: str):
-    """Raises UserError unless `device` can train in `precision`: it runs a small encoder and decoder there."""
+    """Runs a small encoder and decoder on `device`; raises UserError if training in `precision` fails."""
     if precision == 'float32':
         return
     config = session_config(device)

@@ -1,4 +1,4 @@
-"""The files of a run folder: JSON, config, scores, log and checkpoints, for every command that reads a run."""
+"""Reads and writes the files of a run folder: JSON, config, scores, log and checkpoints."""
 import contextlib
 import datetime
 import json
@@ -30,19 +30,19 @@ def write_json(path: str, value):
 
 
 def update_json(path: str, entries: dict):
-    """Sets the top-level `entries` of a JSON file, which need not exist."""
+    """Sets the top-level `entries` of a JSON file; makes the file if there is none."""
     value = read_json(path) if os.path.exists(path) else {}
     value.update(entries)
     write_json(path, value)
 
 
 def corrupt_file_error(path: str, reason) -> UserError:
-    """UserError for a file of a run folder that does not hold what main.py wrote."""
+    """UserError for a file of a run folder that main.py cannot have written."""
     return UserError('%s: %s; restore the file, or train again into another --output' % (path, reason))
 
 
 def read_json(path: str) -> dict:
-    """The object in a JSON file; UserError for anything else."""
+    """Reads the object in a JSON file; UserError for other contents."""
     try:
         value = json.loads(data.read_bytes(path).decode('utf-8'))
     except (ValueError, RecursionError) as error:
@@ -53,7 +53,7 @@ def read_json(path: str) -> dict:
 
 
 def file_names(folder: str):
-    """Names of the files in `folder`; empty where there is no such folder."""
+    """Names of the files in `folder`; empty if there is no such folder."""
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
@@ -65,13 +65,13 @@ def run_folder(path: str) -> str:
 
 
 def check_folder_name(folder: str):
-    """Raises UserError for `[`, `]` and `\\` in a path: TensorFlow treats checkpoint paths as glob patterns."""
+    """Raises UserError for `[`, `]` and `\\` in a path: TensorFlow reads checkpoint paths as glob patterns."""
     if set(folder) & set('[]' if os.sep == '\\' else '[]\\'):
         raise UserError('%s: TensorFlow reads no checkpoints below a name with [, ] or \\; rename the folder' % folder)
 
 
 def read_config(folder: str) -> dict:
-    """config.json of a run folder; UserError where there is none or a required entry is missing."""
+    """Reads config.json of a run folder; UserError if the file or a required entry is missing."""
     check_folder_name(folder)
     if not os.path.isdir(folder):
         raise UserError('%s: no such run folder; main.py writes run folders, as Output/<dataset>-<model>' % folder)
@@ -91,7 +91,10 @@ def read_config(folder: str) -> dict:
 
 
 def read_scores(folder: str) -> dict:
-    """metrics.json of a run folder -> {split: scores}; empty where there is none."""
+    """Reads metrics.json of a run folder -> {split: scores}; empty if there is none.
+
+    UserError for an entry without scores.
+    """
     path = os.path.join(folder, 'metrics.json')
     found = read_json(path) if os.path.exists(path) else {}
     for split, scores in found.items():
@@ -101,8 +104,9 @@ def read_scores(folder: str) -> dict:
 
 
 def read_log(folder: str, last_step=np.inf) -> list:
-    """Records of log.jsonl up to `last_step`; lines that are cut short or are no record are dropped."""
-    path, records = os.path.join(folder, 'log.jsonl'), []
+    """Reads the records of log.jsonl up to `last_step`; drops truncated lines and lines without a step."""
+    path = os.path.join(folder, 'log.jsonl')
+    records = []
     if os.path.exists(path):
         for line in data.read_bytes(path).decode('utf-8', 'replace').splitlines():
             with contextlib.suppress(ValueError, RecursionError):
@@ -113,22 +117,23 @@ def read_log(folder: str, last_step=np.inf) -> list:
 
 
 def checkpoints(folder: str, which: str) -> list:
-    """Paths of the 'best' or 'last' checkpoints of a run, the newest first, by the files that are there."""
-    place = os.path.join(folder, FOLDERS[which])
-    matches = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in file_names(place)]
+    """Paths of the 'best' or 'last' checkpoints of a run, the newest first; found by their file names."""
+    folder = os.path.join(folder, FOLDERS[which])
+    matches = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in file_names(folder)]
     steps = sorted((int(match.group(1)) for match in matches if match), reverse=True)
-    return [os.path.join(place, 'model-%d' % step) for step in steps]
+    return [os.path.join(folder, 'model-%d' % step) for step in steps]
 
 
 def checkpoint(folder: str, which: str) -> str:
-    """Path of the newest 'best' or 'last' checkpoint of a run."""
+    """Path of the newest 'best' or 'last' checkpoint of a run; UserError if there is none."""
     paths = checkpoints(folder, which)
     if not paths:
         raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
     return paths[0]
 
+
 def revision() -> str:
-    """Git commit of this code, with '-dirty' where files differ; 'unknown' outside a checkout."""
+    """Git commit of the code, with '-dirty' for uncommitted changes; 'unknown' outside a checkout."""
     try:
         return subprocess.check_output(['git', '-C', ROOT, 'describe', '--always', '--dirty', '--abbrev=12',
                                         '--exclude', '*'], stderr=subprocess.DEVNULL).decode().strip()
@@ -137,14 +142,14 @@ def revision() -> str:
 
 
 def provenance(device: str) -> dict:
-    """Command, revision, versions, device and time of an invocation: an entry of `starts` in config.json."""
+    """Provenance of an invocation: command, revision, versions, device and time, for `starts` of config.json."""
     return {'command': cli.command_line(), 'revision': revision(), 'device': device,
             'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__,
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
 
 
 def training_seconds(folder: str, config: dict) -> float:
-    """Seconds that the steps of a run took, by the median speed, so that pauses do not count."""
+    """Seconds of training: the number of steps times the median time of a step, so that pauses do not count."""
     if 'seconds' in config:  # a published run
         return config['seconds']
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
@@ -152,7 +157,7 @@ def training_seconds(folder: str, config: dict) -> float:
 
 
 def publish_config(folder: str, run: str, step):
-    """Writes the config.json of `run` into `folder`, without paths of this machine, with the training time.
+    """Writes config.json of the run folder `run` into `folder`, with the training time, without local paths.
 
     Args:
       step: step of the published weights, or None.

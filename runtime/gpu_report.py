@@ -1,6 +1,6 @@
-"""Runs tests, benchmark and short trainings on the GPU of this machine and writes one Markdown file: make gpu-report
+"""Writes a report of tests, benchmark and short trainings on this machine's GPU: make gpu-report
 
-The benchmark includes PyTorch if it is installed. A training of SegNet on the bundled cells runs in each precision.
+The benchmark includes PyTorch if PyTorch is installed. SegNet is trained on the bundled cells in each precision.
 """
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import importlib.util
@@ -18,7 +18,7 @@ from runtime.files import read_log, read_scores
 
 
 def run(*command: str) -> tuple:
-    """Runs a command of this Python -> (exit status, last lines of its output, seconds)."""
+    """Runs a command of this Python -> (exit status, last lines of the output, seconds)."""
     print(' '.join(command), flush=True)
     began = time.time()
     done = subprocess.run((sys.executable,) + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -27,7 +27,7 @@ def run(*command: str) -> tuple:
 
 
 def usable_precisions(asked: list, device: str) -> list:
-    """Those of the precisions `asked` that the device can train in."""
+    """Precisions of the list `asked` that the device can train in; prints the reason for each other one."""
     found = []
     for precision in asked:
         try:
@@ -39,13 +39,13 @@ def usable_precisions(asked: list, device: str) -> list:
 
 
 def training_row(args, precision: str, folder: str) -> dict:
-    """Trains SegNet on the bundled cells in `precision` -> a row of the table."""
-    status, said, seconds = run('main.py', '--model', 'segnet', '--steps', str(args.steps), '--precision', precision,
+    """Trains SegNet on the bundled cells in `precision` -> row {column: text}."""
+    status, output, seconds = run('main.py', '--model', 'segnet', '--steps', str(args.steps), '--precision', precision,
                                 '--device', args.device, '--output', folder, '--batch_size', '2',
                                 '--height', str(args.height), '--width', str(args.width))
     row = {'precision': precision, 'exit status': str(status), 'seconds': '%.0f' % seconds}
     if status:
-        return dict(row, error=said.splitlines()[-1])
+        return dict(row, error=output.splitlines()[-1])
     log = [record for record in read_log(folder) if 'loss' in record]
     speeds = sorted(record['images_per_second'] for record in log)
     mean_iou = read_scores(folder)['val (while training)']['mIoU']
@@ -68,7 +68,7 @@ def parse_args(argv=None):
 
 
 def main(args):
-    """Writes --output."""
+    """Runs the tests, the benchmark and the trainings; writes the Markdown file --output."""
     device = devices.device_name(args.device)
     precisions = usable_precisions(args.precision, args.device)
     torch = importlib.util.find_spec('torch')
@@ -78,7 +78,7 @@ def main(args):
         cli.command_line()), '## Tests that need a GPU', 'Exit status %d after %.0f s.' % (status, seconds),
         '```\n%s\n```' % tests, '## Speed' + ('' if torch else ' (PyTorch is not installed)')]
     with tempfile.TemporaryDirectory() as folder:
-        status, said, _ = run('benchmark.py', 'segnet', '--what', 'predict', 'train', '--precision',
+        status, output, _ = run('benchmark.py', 'segnet', '--what', 'predict', 'train', '--precision',
                               *precisions, '--repeats', str(args.repeats), '--device', args.device, '--output', folder,
                               '--height', str(args.height), '--width', str(args.width),
                               *(('--peer', 'pytorch') if torch else ()))
@@ -87,7 +87,7 @@ def main(args):
             with open(path, encoding='utf-8') as file:
                 parts.append(file.read().split('\n', 1)[1].strip())
         else:
-            parts.append('```\n%s\n```' % said)
+            parts.append('```\n%s\n```' % output)
         rows = [training_row(args, precision, os.path.join(folder, precision)) for precision in precisions]
     parts += ['## SegNet on the bundled cells, %d steps of 2 images' % args.steps, report.markdown_table(rows)]
     files.write_text(args.output, '\n\n'.join(parts) + '\n')

@@ -26,8 +26,8 @@ def save(figure, path: str):
 
 
 def drawable(text: str) -> str:
-    """Escapes the characters that DejaVu Sans has no glyph for: two Chinese ones become \\u80cc\\u666f."""
-    return ''.join(c if ord(c) in GLYPHS else c.encode('ascii', 'backslashreplace').decode() for c in text)
+    """Escapes characters without a glyph in DejaVu Sans: two Chinese characters become \\u80cc\\u666f."""
+    return ''.join(char if ord(char) in GLYPHS else char.encode('ascii', 'backslashreplace').decode() for char in text)
 
 
 def plain(text: str) -> str:
@@ -44,7 +44,8 @@ def loss_curves(log: list, path: str):
     training = [record for record in log if 'loss' in record]
     validation = [record for record in log if 'mIoU' in record]
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
-    steps, losses = [record['step'] for record in training], np.array([record['loss'] for record in training])
+    steps = [record['step'] for record in training]
+    losses = np.array([record['loss'] for record in training])
     above.plot(steps, losses, color='0.75', linewidth=0.8, label='batch')
     width = max(1, min(50, len(losses) // 10))
     if len(losses) > width > 1:
@@ -66,13 +67,15 @@ def scores_against_time(rows: list, split: str, path: str):
     """Draws table 1: mIoU and BF against the time of a forward pass, one dot a variant.
 
     Args:
-      rows: list of (network, class weights, ms, mIoU, BF), the measures as text in percent, perhaps with a spread.
+      rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, '-' for none; a standard
+        deviation may follow.
     """
     figure, panels = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
     for axes, measure, column in zip(panels, ('mIoU', 'BF'), (3, 4)):
         for row in rows:
             if row[column] != '-':
-                value, color = float(row[column].split()[0]), 'tab:blue' if row[1] == 'median' else 'tab:orange'
+                value = float(row[column].split()[0])
+                color = 'tab:blue' if row[1] == 'median' else 'tab:orange'
                 axes.plot(row[2], value, 'o', color=color)
                 axes.annotate(row[0], (row[2], value), fontsize=7, xytext=(4, 3), textcoords='offset points')
         axes.margins(x=0.3)  # room for the names
@@ -110,7 +113,8 @@ def growth(rows: list, path: str):
 def confusion(counts, class_names: list, path: str):
     """Draws a confusion matrix [num_classes, num_classes]: a row a true class, cells in percent of the row."""
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    class_names, size = [plain(name) for name in class_names], min(2 + 0.45 * len(class_names), 40)
+    class_names = [plain(name) for name in class_names]
+    size = min(2 + 0.45 * len(class_names), 40)  # inches
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     ticks = np.arange(len(class_names))
@@ -138,8 +142,8 @@ def overlay(image, colored_label, alpha: float = 0.5):
 def uncertainty(variance, num_classes: int):
     """Colours the variance of Monte-Carlo samples by viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
 
-    The scale is the same for all images: the standard deviation, from 0 to the largest that probabilities of
-    `num_classes` classes can have, when each sample is certain of another class.
+    The scale is the same for all images: the standard deviation, from 0 to the largest possible value for
+    `num_classes` classes, which samples reach when each is certain of another class.
     """
     largest = (1 - 1.0 / num_classes) / num_classes  # variance, averaged over the classes
     share = np.sqrt(np.minimum(variance / largest, 1))
@@ -152,7 +156,7 @@ def with_legend(image, class_names: list, colors: list, shown):
     Args:
       image: uint8 RGB [h, w, 3].
     Returns:
-      uint8 RGB, wider than `image` where a name needs it.
+      uint8 RGB, wider than `image` if a name needs the width.
     """
     font, row = ImageFont.truetype(FONT, 11), 18
     names = [drawable(class_names[class_id]) for class_id in shown]
@@ -177,7 +181,7 @@ def with_legend(image, class_names: list, colors: list, shown):
 def panel_examples(dataset, split: str) -> list:
     """Indices of the examples that `panel` shows: PANEL_ROWS, evenly over the split.
 
-    For cells: for each cell type the image with most of its pixels.
+    For cells: the image with the most pixels of each cell type.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':

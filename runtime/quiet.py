@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # obeyed by TensorFlow 1.15; 2.21 prints a dozen lines all the same
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # obeyed by TensorFlow 1.15; 2.21 still prints a dozen lines
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2 ** 27))  # data.MAX_PIXELS; OpenCV reads it when imported
 warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 with NumPy 1.17 and later
 
@@ -36,7 +36,7 @@ def suppress_stderr():
 
 
 def silence_tensorflow():
-    """Drops what TensorFlow's C++ code writes to standard error from now on; Python still writes there."""
+    """Drops the standard error of TensorFlow's C++ code from now on; Python's standard error stays open."""
     sys.stderr = os.fdopen(os.dup(2), 'w', 1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

@@ -1,6 +1,6 @@
-"""Tables as text, Markdown, CSV and HTML; report.html of a run folder, one page without scripts or links.
+"""Writes tables as text, Markdown, CSV and HTML, and report.html of a run folder.
 
-The page is made from config.json, metrics.json and the figures of the folder.
+The page is built from config.json, metrics.json and the figures of the folder, without scripts or links.
 """
 import base64
 import csv
@@ -49,12 +49,12 @@ FIGURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions
 
 
 def percent(value) -> str:
-    """A share as text in percent; '-' for None."""
+    """Formats a fraction 0..1 in percent; '-' for None."""
     return '-' if value is None else '%.1f' % (100 * value)
 
 
 def plain_table(rows: list) -> str:
-    """Rows of {column: text} as lines for a terminal. A column that a row lacks is empty there."""
+    """Rows of {column: text} as lines for a terminal. A missing column is empty."""
     return tabulate.tabulate(rows, headers='keys', disable_numparse=True)
 
 
@@ -65,9 +65,9 @@ def markdown_table(rows: list) -> str:
 
 
 def write_table(path: str, title: str, note: str, rows: list) -> str:
-    """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the former.
+    """Writes rows of {column: text} to `path`.md and `path`.csv; returns the Markdown text.
 
-    In Markdown the column `command` stands below the table, where a command can be copied whole.
+    In Markdown the column `command` is printed below the table, so that commands can be copied.
     """
     parts = ['# ' + title, note, markdown_table([{name: cell for name, cell in row.items() if name != 'command'}
                                                  for row in rows])]
@@ -90,7 +90,10 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
 
 
 def insert_tables(path: str, texts: list):
-    """Replaces the text between the lines BEGIN and END of a Markdown file by texts of `write_table`."""
+    """Replaces the text between the lines BEGIN and END of a Markdown file by texts of `write_table`.
+
+    UserError unless the file has each line once.
+    """
     try:
         page = data.read_bytes(path).decode('utf-8')
     except UnicodeDecodeError as error:
@@ -103,21 +106,22 @@ def insert_tables(path: str, texts: list):
 
 
 def html_table(head: list, rows: list) -> str:
-    """Rows of cells as an HTML table below the cells of `head`."""
+    """HTML of a table with the header cells `head` and rows of cells."""
     def line(kind, cells):
         return '<tr>%s</tr>' % ''.join('<%s>%s</%s>' % (kind, html.escape(str(cell)), kind) for cell in cells)
-    return '<div class="wide"><table>%s\n%s</table></div>' % (line('th', head), '\n'.join(line('td', r) for r in rows))
+    body = '\n'.join(line('td', row) for row in rows)
+    return '<div class="wide"><table>%s\n%s</table></div>' % (line('th', head), body)
 
 
 def embedded_image(path: str) -> str:
-    """HTML of a PNG file, its bytes included."""
+    """HTML of a PNG file with the bytes embedded."""
     with open(path, 'rb') as file:
         return '<img alt="%s" src="data:image/png;base64,%s">' % (
             html.escape(os.path.basename(path)), base64.b64encode(file.read()).decode())
 
 
 def scores_tables(metrics: dict, flags: dict) -> str:
-    """HTML of two tables: scores of each entry of metrics.json and the paper's; then each class."""
+    """HTML of two tables: our scores beside the paper's, then the scores of each class."""
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
             + [scores.get('bn', '-'), scores.get('step', '-')] for split, scores in metrics.items()]
     rows += [['the paper, test: ' + where] + ['-' if value is None else '%.1f' % value for value in values] + ['', '']

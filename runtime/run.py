@@ -29,11 +29,11 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     Args:
       config: config.json of the run in `folder`.
       flags: the flags of this invocation.
-      defaults: the default of each flag, which counts for a flag that the older run did not know.
+      defaults: the default of each flag, used for flags newer than the run.
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # other defaults follow from these two, so they are compared first
+    for name in ['dataset', 'model'] + sorted(now):  # these two first: other defaults depend on them
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
             raise UserError('--%s %s: the run in %s has %s; give that, or another --output'
                             % (name, now[name], folder, was[name]))
@@ -52,7 +52,7 @@ class Run:
     """
 
     def __init__(self, args, dataset, defaults: dict):
-        """Checks the folder; writes nothing. Raises UserError for a folder that holds another run or other files."""
+        """Checks the folder and writes nothing; UserError if the folder holds another run or other files."""
         self.args = args
         self.dataset = dataset
         self.folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
@@ -62,22 +62,22 @@ class Run:
         self.first = self.step = 0  # the restored step, the last saved step
         self.records = []
         self.best = -1.0  # best validation score by --select_by
-        self.stale = 0    # validations since then
+        self.stale = 0    # validations since the best score
         self.validating_since = None
         self.validation_seconds = 0.0
         self.saved = self.validated = self.clock = time.time()
         check_folder_name(self.folder)
         if os.path.exists(os.path.join(self.folder, 'config.json')):
             check_same_run(read_config(self.folder), self.flags, self.folder, defaults)
-        elif set(file_names(self.folder)) - {'config.json.part', '.lock'}:  # which a killed start can leave
+        elif set(file_names(self.folder)) - {'config.json.part', '.lock'}:  # a killed start can leave these two
             raise UserError('--output %s: holds files but no run; name an empty or a new folder' % self.folder)
 
     def is_new(self) -> bool:
-        """Whether the run has no checkpoint yet, so that --vgg16 and --init_from count."""
+        """Whether the run has no checkpoint yet, so that --vgg16 and --init_from apply."""
         return not checkpoints(self.folder, 'last')
 
     def shared_settings(self) -> dict:
-        """Flags, code and numbers of examples, which must be the same in all processes of a training."""
+        """Flags, revision and numbers of examples: {name: value} that all processes of a training must share."""
         flags = {'--' + name: value for name, value in self.flags.items()
                  if name not in ('output', 'data_dir', 'device', 'gpus')}
         return dict(flags, revision=revision(), tensorflow=tf.__version__,
@@ -89,7 +89,10 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self):
-        """Makes the run folder and locks it against other processes until the block or the process ends."""
+        """Makes the run folder and locks it against other processes inside the block.
+
+        UserError if another process holds the lock.
+        """
         os.makedirs(self.folder, exist_ok=True)
         lock = filelock.FileLock(self.path('.lock'))
         try:
@@ -105,14 +108,14 @@ class Run:
             lock.release()
 
     def create_savers(self):
-        """Adds two savers to the default graph: of all variables, to resume; of the model's, for the best weights."""
+        """Adds two savers to the default graph: of all variables to resume, of the model's for the best weights."""
         self.saver = tf.train.Saver(max_to_keep=3)
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 
     def restore(self, sess) -> int:
-        """Restores the newest intact checkpoint; returns its step, 0 for a new run.
+        """Restores the newest intact checkpoint; returns the step, 0 for a new run.
 
-        Damaged checkpoints are reported and skipped. Half-written files of a killed process are removed.
+        Damaged checkpoints are reported and skipped. Unfinished files of a killed process are deleted.
         Raises UserError if all checkpoints are damaged.
         """
         for place in FOLDERS.values():
@@ -137,7 +140,10 @@ class Run:
         return 0
 
     def write_config(self, class_weights, device: str):
-        """Writes config.json: flags, classes, class weights, split sizes, and one entry of `starts` an invocation."""
+        """Writes config.json: flags, classes, class weights, split sizes and the provenance of each invocation.
+
+        UserError if the classes, the class weights or the split sizes changed since the run began.
+        """
         path = self.path('config.json')
         config = read_config(self.folder) if os.path.exists(path) else {'starts': []}
         facts = {'class_names': list(self.dataset.class_names),
@@ -156,7 +162,7 @@ class Run:
 
     @contextlib.contextmanager
     def open_log(self):
-        """Opens log.jsonl and TensorBoard's event file inside the block; drops records behind the restored step."""
+        """Opens log.jsonl and TensorBoard's event file inside the block; drops records after the restored step."""
         os.makedirs(self.path('best'), exist_ok=True)
         self.records = read_log(self.folder, self.step)
         for record in self.records:
@@ -173,7 +179,7 @@ class Run:
             self.events.close()
 
     def log(self, step: int, **values):
-        """Writes one record: a line of log.jsonl, and each float as a scalar of TensorBoard."""
+        """Writes one record: a line of log.jsonl, and a scalar of TensorBoard for each float."""
         self.records.append(dict(step=step, **values))
         self.file.write(json.dumps(self.records[-1]) + '\n')
         self.file.flush()
@@ -218,9 +224,9 @@ class Run:
         self.events.flush()
 
     def validation_due(self, step: int) -> bool:
-        """Whether to validate after `step`: at the last step, and as --validate_every says.
+        """Whether to validate after `step`: after the last step, and every --validate_every.
 
-        By default after an epoch, but only if validation has taken at most a tenth of the time since the last one.
+        Without the flag, an epoch is validated only if validation takes at most a tenth of the time since the last one.
         """
         every = self.args.validate_every
         interval = self.epoch_steps
@@ -233,7 +239,7 @@ class Run:
         return due
 
     def save_due(self) -> bool:
-        """Whether the last checkpoint is older than SAVE_SECONDS."""
+        """Whether the newest checkpoint is older than SAVE_SECONDS."""
         return time.time() - self.saved > SAVE_SECONDS
 
     def save(self, sess, step: int):
@@ -247,11 +253,11 @@ class Run:
             self.validating_since = None
 
     def save_best(self, sess, step: int):
-        """Saves the model's variables as the best weights, in place of earlier ones."""
+        """Saves the model's variables as the best weights; replaces the earlier ones."""
         self.best_saver.save(sess, self.path('best', 'model'), global_step=step, write_meta_graph=False)
 
     def out_of_patience(self) -> bool:
-        """Whether the last --patience validations gained nothing."""
+        """Whether the last --patience validations brought no better score."""
         return bool(self.args.patience and self.stale >= self.args.patience)
 
     def summary(self, stop: list) -> str:

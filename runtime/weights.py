@@ -1,6 +1,6 @@
-"""Weights from outside: VGG16 in Keras' file, an earlier run, a .npz, or the authors' .caffemodel.
+"""Loads weights from a file: Keras' VGG16, an earlier run, a .npz, or the authors' .caffemodel.
 
-Arrays are named by layer below the network's scope, as 'conv1_1/weights'. Reads files; builds no tensors.
+Arrays are named by layer below the network's scope, as 'conv1_1/weights'. Builds no tensors.
 """
 import collections
 import os
@@ -21,10 +21,10 @@ VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
 VGG16_LAYERS = ['conv%d_%d' % (block, i) for block, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1)]
 VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted from VGG16's input (keras imagenet_utils)
-# Layers whose maps are classes, in all networks.
+# Layers with one feature map a class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
-SCALE = ':scale'  # suffix in weights.npz: the step of an 8-bit kernel, one for each output map
+SCALE = ':scale'  # suffix in weights.npz: the step of an 8-bit kernel, one for each output channel
 
 
 def vgg16(path: str) -> Weights:
@@ -34,9 +34,11 @@ def vgg16(path: str) -> Weights:
     instead, which is exact everywhere except at the zero-padded border.
 
     Args:
-      path: of Keras' HDF5 file, or 'download'.
+      path: path of Keras' HDF5 file, or 'download'.
+    Raises:
+      UserError: the download failed, or the file does not hold these weights.
     """
-    import h5py  # TensorFlow installs h5py
+    import h5py  # imported only when needed; TensorFlow installs h5py
     if path == 'download':
         try:
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
@@ -52,13 +54,13 @@ def vgg16(path: str) -> Weights:
                 for kind, name in zip(('weights', 'biases'), names):
                     values['%s/%s' % (layer, kind)] = group[name][()].astype(np.float64)
         values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
-    except Exception as error:  # h5py raises many kinds for a file of another form
+    except Exception as error:  # h5py raises many kinds of error for another file
         raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s: %s)" % (path, type(error).__name__, error))
     return Weights(values, None, 'the encoder of VGG16', None)
 
 
 def of_run(folder: str, which: str) -> Weights:
-    """The 'best' or 'last' weights of a run folder. A published folder holds weights.npz only."""
+    """The 'best' or 'last' weights of a run folder. A published folder has weights.npz, without this choice."""
     config = files.read_config(folder)
     path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
@@ -72,14 +74,14 @@ def of_run(folder: str, which: str) -> Weights:
             if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1')):
                 values[name[len(scope):]] = reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError('%s: damaged (%s); --checkpoint selects the other one, best or last'
+        raise UserError('%s: damaged (%s); --checkpoint selects another, best or last'
                         % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
     return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'])
 
 
 def caffemodel(path: str) -> Weights:
-    """Weights in a file of caffe-segnet. Convolutions are transposed from Caffe's [out, in, h, w].
+    """Weights of a .caffemodel. Convolutions are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
 
     Caffe stores no batch-norm statistics, so mean and variance are set to 0 and 1. That is correct for files from
     compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For raw training snapshots use
@@ -102,26 +104,26 @@ def caffemodel(path: str) -> Weights:
 
 
 def npz(path: str) -> Weights:
-    """A .npz of arrays by name, as 'conv1_1/weights' [3, 3, 3, 64]; 8-bit kernels are scaled back to float32."""
+    """Weights of a .npz with names as 'conv1_1/weights' [3, 3, 3, 64]; 8-bit kernels become float32."""
     data.check_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             values = {name: np.asarray(file[name], np.float32) for name in file.files}
         for name in [name for name in values if name.endswith(SCALE)]:
             values[name[:-len(SCALE)]] *= values.pop(name)
-    except Exception as error:  # NumPy and zipfile raise a dozen kinds for a damaged file
+    except Exception as error:  # NumPy and zipfile raise many kinds of error for a damaged file
         raise UserError('%s: not a .npz of numbers (%s: %s)' % (path, type(error).__name__, str(error)[:200]))
     return Weights(values, None, 'weights from %s' % os.path.basename(path), None)
 
 
 def publish(folder: str, run: str, sess, variables, step):
-    """Writes a run as a small folder: weights.npz, and config.json without paths of this machine.
+    """Publishes a run as a small folder: weights.npz, and config.json without paths of this machine.
 
-    Kernels are stored in 8 bits with a scale for each output map (the largest absolute value is 127), other variables
-    in float32.
+    Kernels are stored in 8 bits with a scale for each output channel (the largest absolute value is 127), other
+    variables in float32.
 
     Args:
-      variables: the model's variables, with their values in `sess`.
+      variables: the model's variables, initialized in `sess`.
       step: step of the weights, or None.
     """
     os.makedirs(folder, exist_ok=True)
@@ -139,7 +141,13 @@ def publish(folder: str, run: str, sess, variables, step):
 
 
 def load(path: str, which: str = 'best') -> Weights:
-    """Weights of a run folder (its `which` checkpoint), a published run by name, a .npz or a .caffemodel."""
+    """Weights of a run folder, a published run by name, a .npz or a .caffemodel.
+
+    Args:
+      which: checkpoint of a run folder, 'best' or 'last'.
+    Raises:
+      UserError: the weights cannot be read, or are not finite.
+    """
     if path.endswith('.npz'):
         loaded = npz(path)
     elif path.endswith('.caffemodel'):
@@ -153,7 +161,7 @@ def load(path: str, which: str = 'best') -> Weights:
 
 
 def match_classes(loaded: Weights, class_names: list) -> Weights:
-    """Orders the class maps of `loaded` by `class_names`, and prints which classes were taken over.
+    """Orders the class maps of `loaded` by `class_names`; prints the names of the classes in both.
 
     Maps of a class that `loaded` does not know become NaN, which `load_into` leaves as initialized.
     """
@@ -176,13 +184,16 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 
 
 def match_variables(values: dict, variables, num_classes: int, flag: str):
-    """Pairs arrays with variables by name; UserError, which begins with `flag`, where a shape differs.
+    """Matches arrays with variables by name. A classifier for another number of classes stays as initialized.
 
-    Where the arrays are of another number of classes, the classifier stays as initialized.
-
+    Args:
+      values: {name: array}.
+      flag: flag of the weights, for the error message.
     Returns:
       assignments: list of (variable, float32 array).
       uninitialized: names of the variables that stay as initialized.
+    Raises:
+      UserError: the network lacks a variable, or a shape differs.
     """
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
@@ -203,7 +214,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 
 
 def match_all_variables(loaded: Weights, variables, flag: str):
-    """Pairs each variable with its array, as `match_variables`; UserError where a variable has no array."""
+    """Matches each variable with an array, as `match_variables`; UserError if a variable has no array."""
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
     if uninitialized:
         raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
@@ -211,10 +222,10 @@ def match_all_variables(loaded: Weights, variables, flag: str):
 
 
 def load_into(sess, assignments):
-    """Sets each variable of a list of (variable, array); where the array is NaN the variable keeps its value."""
+    """Assigns a list of (variable, array). Where the array is NaN, the variable keeps the old value."""
     values = {}
     for variable, value in assignments:
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load would be a run for each
+    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load is one run a variable
