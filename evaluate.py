@@ -189,7 +189,7 @@ def parse_args(argv=None):
     group.add_argument('--dataset', choices=datasets.names(), help='the data set to score --weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(inference.spread(sys.argv[1:] if argv is None else argv))
-    args.tile = inference.tile(args.tile)
+    args.tile = inference.parse_tile(args.tile)
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output go with --weights; a run knows its own')
     if args.publish and (not args.run or os.path.exists(args.publish)):

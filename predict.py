@@ -81,7 +81,7 @@ def parse_args(argv=None):
     devices.add_flags(parser)
     devices.add_tf32_flag(parser)
     args = parser.parse_intermixed_args(inference.spread(sys.argv[1:] if argv is None else argv))
-    args.tile = inference.tile(args.tile)
+    args.tile = inference.parse_tile(args.tile)
     args.export_size = export.image_size(args.export_size)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')

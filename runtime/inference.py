@@ -40,8 +40,8 @@ def add_flags(parser, batch_size: int = 1):
                              % SMALLEST_TILE)
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), default=0.5, metavar='FRACTION',
                         help="least overlap of neighbouring tiles, as a fraction of a tile's side")
-    parser.add_argument('--tta', type=tta, metavar='flip,SCALE,...', help='average the probabilities over the mirrored '
-                        'image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
+    parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...', help='average the probabilities over the '
+                        'mirrored image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
     parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size,
                         help='images of one size, or tiles, at a time')
 
@@ -55,7 +55,7 @@ def spread(argv: list) -> list:
     return doubled
 
 
-def tile(words: list):
+def parse_tile(words: list):
     """Values of --tile -> 'auto', 'off' or (height, width); UserError for anything else."""
     if words[0] in ('auto', 'off') and len(set(words)) == 1:
         return words[0]
@@ -71,7 +71,7 @@ def passes(text: str) -> list:
     return [(scale, mirrored) for scale in scales for mirrored in ([False, True] if 'flip' in words else [False])]
 
 
-def tta(text: str) -> str:
+def check_tta(text: str) -> str:
     """Type of --tta: returns the text if `passes` can read it."""
     try:
         fits = all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text))
@@ -113,7 +113,7 @@ class Predictor:
         self.ids, self.probabilities, self.variance = networks.prediction_graph(
             flags, self.images, num_classes, self.sizes, reuse, settings.samples)
 
-    def tile(self, height: int, width: int) -> tuple:
+    def tile_size(self, height: int, width: int) -> tuple:
         """(height, width) of the tiles of an image; the image's own size where it is predicted whole.
 
         'auto' shrinks each image of a --fit resize run, as in training. For --fit crop it bounds the memory: any tile
@@ -134,14 +134,14 @@ class Predictor:
 
     def shrinks(self, height: int, width: int) -> bool:
         """Whether an image is predicted at less than half the scale that it has."""
-        tile = self.tile(height, width)
+        tile = self.tile_size(height, width)
         return self.flags['fit'] == 'resize' and (tile[0] > 2 * self.flags['height']
                                                   or tile[1] > 2 * self.flags['width'])
 
     def predict(self, images: list) -> list:
         """Predicts uint8 RGB images [h, w, 3] of one size, at most `batch_size` -> list of Prediction."""
         height, width = images[0].shape[:2]
-        tile = self.tile(height, width)
+        tile = self.tile_size(height, width)
         details = self.settings.confidence or self.settings.probabilities
         small = height * width * self.num_classes <= WHOLE_VALUES
         if tile != (height, width) or len(self.passes) > 1 or details or not small:

@@ -132,24 +132,25 @@ def test_samples_and_tiles_give_a_variance(network):
 
 def test_choice_of_tiles(network):
     """A run of --fit resize shrinks images; one of --fit crop has tiles for what is larger than 512x512."""
-    assert network().tile(5000, 4000) == (5000, 4000) and network().shrinks(33, 24) and not network().shrinks(32, 48)
+    resize = network()
+    assert resize.tile_size(5000, 4000) == (5000, 4000) and resize.shrinks(33, 24) and not resize.shrinks(32, 48)
     crop = network(fit='crop')
-    assert crop.tile(512, 512) == (512, 512) and crop.tile(513, 512) == (512, 512)
-    assert crop.tile(100, 9000) == (100, 512) and not crop.shrinks(100, 9000)
+    assert crop.tile_size(512, 512) == (512, 512) and crop.tile_size(513, 512) == (512, 512)
+    assert crop.tile_size(100, 9000) == (100, 512) and not crop.shrinks(100, 9000)
     with pytest.raises(UserError, match='--tile 20 30: larger than the image of 19x40'):
-        network(tile=(20, 30)).tile(19, 40)
+        network(tile=(20, 30)).tile_size(19, 40)
 
 
 def test_flags():
     parser = argparse.ArgumentParser()
     inference.add_flags(parser)
     for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', '45', '61'], (45, 61))):
-        assert inference.tile(parser.parse_args(inference.spread(words)).tile) == expected
+        assert inference.parse_tile(parser.parse_args(inference.spread(words)).tile) == expected
     for words in (['off', 'auto'], ['45', 'x'], ['0', '61'], ['-4', '61'], ['99999', '61']):
         with pytest.raises(UserError, match='--tile'):
-            inference.tile(words)
+            inference.parse_tile(words)
     assert inference.passes('flip') == [(1, False), (1, True)]
     assert inference.passes('0.75,1,flip') == [(0.75, False), (0.75, True), (1, False), (1, True)]
     for text in ('0', '0.75,0', 'nan', 'flop', '', '9', '1,,2'):
         with pytest.raises(argparse.ArgumentTypeError, match='scales from'):
-            inference.tta(text)
+            inference.check_tta(text)
