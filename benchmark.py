@@ -25,7 +25,7 @@ import optimize
 import utils
 from data import UserError
 from paper import layers
-from runtime import cli, devices, files, plots, report
+from runtime import cli, devices, plots, records, report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEER = os.path.join(HERE, 'tests', 'peers', 'pytorch_segnet.py')
@@ -261,7 +261,7 @@ def main(args):
         print(report.plain_table(found), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
-    note = '%s; revision %s; `%s`' % (device, files.revision(), cli.command_line())
+    note = '%s; revision %s; `%s`' % (device, records.revision(), cli.command_line())
     text = report.write_table(path, 'Speed and memory', note, rows)
     if args.into:
         report.insert_tables(args.into, [text])

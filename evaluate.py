@@ -8,19 +8,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
-from runtime import cli
 import datasets
-from runtime import devices
-from runtime import files
-from runtime import inference
 import metrics
 import networks
-from paper import tables as paper
-from runtime import plots
-from runtime import report
 import utils
-from runtime import weights
 from data import UserError
+from paper import tables as paper
+from runtime import cli, devices, inference, plots, records, report, weights
 
 Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes')
 
@@ -163,7 +157,7 @@ def table(class_names: list, scores: dict, papers=()) -> str:
 def parse_args(argv=None):
     """Parses the flags of a scoring."""
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
-    parser.add_argument('run', nargs='?', type=files.run_folder, help='run folder, or the name of a published one')
+    parser.add_argument('run', nargs='?', type=records.run_folder, help='run folder, or the name of a published one')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
@@ -220,7 +214,7 @@ def check_network(flags: dict, run: str):
 def described(args) -> tuple:
     """Folder for the scores, data set and flags: those of `args.run`, or defaults for `args.weights`."""
     if args.run:
-        config = files.read_config(args.run)
+        config = records.read_config(args.run)
         flags = config['flags']
         check_network(flags, args.run)
         return args.run, datasets.open(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
@@ -270,7 +264,7 @@ def evaluate(args) -> dict:
                                            images if args.bf_images is None else args.bf_images)
             scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=settings.samples,
                           tile=args.tile, tta=args.tta, checkpoint=args.checkpoint, images=images, device=device,
-                          command=cli.command_line(), revision=files.revision())
+                          command=cli.command_line(), revision=records.revision())
             print('%s, %d images' % (split, images))
             print(table(dataset.class_names, scores,
                         paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
@@ -290,10 +284,10 @@ def write_scores(folder: str, dataset, split: str, scores: dict, shown: dict):
     kinds += ['tta ' + scores['tta']] if scores['tta'] else []
     kinds += ['tile %d %d' % scores['tile']] if scores['tile'] not in ('auto', 'off') else []
     entry = '%s (%s)' % (split, ', '.join(kinds)) if kinds else split
-    files.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
+    records.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)
-    files.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
+    records.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
     plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png')
 
 

@@ -18,7 +18,7 @@ import main
 from data import UserError
 from paper import layers, results, tables
 from paper.results import MEASURES
-from runtime import cli, devices, files, plots, report
+from runtime import cli, devices, plots, records, report
 from runtime.run import Run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -117,7 +117,7 @@ def check_row(args, row, seed: int):
         datasets.check_split(dataset, split)
     run = Run(flags, dataset, vars(main.parse_args([])))
     if os.path.exists(run.path('config.json')):
-        was = files.read_config(run.folder)['flags']['data_dir']
+        was = records.read_config(run.folder)['flags']['data_dir']
         if run.flags['data_dir'] != was:
             raise UserError('--data_dir %s: the run in %s has %s; give that, or another --output'
                             % (run.flags['data_dir'], run.folder, was))
@@ -134,7 +134,7 @@ def row_scores(args, row, seed: int) -> dict:
     """Trains and scores a row unless that is done already; returns {split: entry of metrics.json}."""
     check_row(args, row, seed)
     folder = row_folder(args, row, seed)
-    entries = files.read_scores(folder)
+    entries = records.read_scores(folder)
     missing = [split for split in shown_splits(args) if not is_scored(args, row, entries.get(split, {}))]
     if missing:
         main.train(main.parse_args(row_flags(args, row, seed)))
@@ -142,9 +142,9 @@ def row_scores(args, row, seed: int) -> dict:
         flags = [folder, '--device', args.device, '--checkpoint', 'last' if dataset_name(args) == 'sunrgbd' else 'best']
         flags += [] if args.bf_images is None else ['--bf_images', str(args.bf_images)]
         found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
-        files.update_json(os.path.join(folder, 'metrics.json'), {
+        records.update_json(os.path.join(folder, 'metrics.json'), {
             split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
-    return files.read_scores(folder)
+    return records.read_scores(folder)
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
@@ -152,13 +152,13 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
                                              devices.device_name(args.device))
-    costs = files.read_json(path) if os.path.exists(path) else {}
+    costs = records.read_json(path) if os.path.exists(path) else {}
     if key not in costs:
         found = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
                                                 batch_size=batch_size, training=training, device=args.device)
         megabytes = found['memory'] and found['memory'] / 1e6
-        files.update_json(path, {key: {'ms': 1000 * float(np.mean(found['seconds'])), 'MB': megabytes}})
-    return files.read_json(path)[key]
+        records.update_json(path, {key: {'ms': 1000 * float(np.mean(found['seconds'])), 'MB': megabytes}})
+    return records.read_json(path)[key]
 
 
 # ---------------------------------------------------------------- a row as text
@@ -231,7 +231,7 @@ def trained_row(args, row):
         columns.update(class_columns(entries, accuracies, shown_splits(args)[0]))
     if args.table == 'table1':
         columns.update(variant_columns(args, row))
-    config = files.read_config(row_folder(args, row, 1))
+    config = records.read_config(row_folder(args, row, 1))
     columns['budget'] = '%d steps of %d at %dx%d' % (args.steps or row.steps, config['flags']['batch_size'],
                                                      config['flags']['height'], config['flags']['width'])
     columns['device'] = config['starts'][-1]['device']
@@ -253,7 +253,7 @@ def measured_row(args, row):
         columns[name] = mean_and_spread([value])
         columns['paper ' + name] = '%g' % published
     columns['device'] = devices.device_name(args.device)
-    columns['revision'] = files.revision()
+    columns['revision'] = records.revision()
     return columns
 
 

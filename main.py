@@ -21,7 +21,7 @@ import optimize
 import utils
 from data import UserError
 from paper import layers
-from runtime import cli, cluster, devices, distribute, files, plots, report, weights
+from runtime import cli, cluster, devices, distribute, plots, records, report, weights
 from runtime.run import Run
 
 # start: function (step) -> (op, feed_dict) that starts the batches there. fetches: dict that a training step runs.
@@ -254,7 +254,7 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
         run.save_best(sess, step)
     scores.update(class_names=run.dataset.class_names, step=step, bn='moving',
                   images=len(run.dataset.examples['val']))
-    files.update_json(run.path('metrics.json'), {'val (while training)': scores})
+    records.update_json(run.path('metrics.json'), {'val (while training)': scores})
     draw(run, step, scores, shown, extremes)
     tqdm.tqdm.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f' % (
         step / run.epoch_steps, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)

@@ -19,18 +19,10 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import batches
-from runtime import cli
 import data
-from runtime import devices
 import evaluate
-from runtime import export
-from runtime import inference
-from runtime import files
-from runtime import plots
-from runtime import results
-from runtime import video
-from runtime import weights
 from data import UserError
+from runtime import cli, devices, export, inference, outputs, plots, records, video, weights
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
@@ -47,7 +39,7 @@ Job = collections.namedtuple('Job', 'path name')
 def parse_args(argv=None):
     """Parses the flags of a prediction."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('run', type=files.run_folder, help='run folder, or the name of a published one')
+    parser.add_argument('run', type=records.run_folder, help='run folder, or the name of a published one')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
     parser.add_argument('--camera', type=cli.number(int, 0, 65535), metavar='N',
                         help='label what camera N sees, until Ctrl-C')
@@ -145,7 +137,7 @@ def plan(args, endings: list) -> list:
     """Jobs of a call, of this --shard; UserError if a result exists already and --overwrite is not given.
 
     Args:
-      endings: as from `results.suffixes`.
+      endings: as from `outputs.suffixes`.
     """
     paths = expand(args.inputs)
     data.check_names(paths, 'images')
@@ -249,7 +241,7 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
                 faults += [TOO_LARGE % job.path for job, _ in batch]
                 continue
             for (job, image), prediction in zip(batch, predictions):
-                writing.append((image.size, pool.submit(results.write, job.name, image, prediction, config, args)))
+                writing.append((image.size, pool.submit(outputs.write, job.name, image, prediction, config, args)))
                 if predictor.shrinks(*image.shape[:2]):
                     shrunk.append(job.path)
             wait(PENDING_PIXELS)
@@ -286,7 +278,7 @@ def label_video(predictor, job: Job, config: dict, args):
 
 def predict(args) -> int:
     """Labels all inputs; returns the exit status: 2 if one of them could not be labelled, else 0."""
-    config = files.read_config(args.run)
+    config = records.read_config(args.run)
     flags, class_names = config['flags'], config['class_names']
     evaluate.check_network(flags, args.run)
     device = devices.device_name(args.device)
@@ -296,7 +288,7 @@ def predict(args) -> int:
     if args.export:
         export.export(args.export, args.run, config, loaded, args.export_size)
         print('%s: %s, %s' % (args.export, args.run, loaded.description))
-    jobs = plan(args, results.suffixes(args, samples, results.class_ids(config)))
+    jobs = plan(args, outputs.suffixes(args, samples, outputs.class_ids(config)))
     if not jobs:
         return 0
     os.makedirs(args.output, exist_ok=True)
@@ -315,7 +307,7 @@ def predict(args) -> int:
             except UserError as error:
                 faults.append(str(error))
     if args.submission:
-        files.write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
+        records.write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
     return report(args.output, len(jobs), faults)
 
 

@@ -5,7 +5,7 @@ import shutil
 
 from data import UserError
 from paper import tables
-from runtime import files, report
+from runtime import records, report
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
 NOTE = "In percent, at the labels' own size. Run a command at its revision: flags have changed since."
@@ -18,12 +18,12 @@ def keep_sources(run_folder: str, output: str) -> str:
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
-        if 'seconds' not in files.read_config(folder):  # a run of main.py, not a copy
+        if 'seconds' not in records.read_config(folder):  # a run of main.py, not a copy
             raise UserError('--output %s: %s is the run itself; name a folder for copies, such as Output/results'
                             % (output, run_folder))
         return folder
     os.makedirs(folder, exist_ok=True)
-    files.publish_config(folder, run_folder, None)
+    records.publish_config(folder, run_folder, None)
     for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
         if os.path.exists(os.path.join(run_folder, name)):
             shutil.copy(os.path.join(run_folder, name), folder)
@@ -41,10 +41,10 @@ def scored_entries(metrics: dict) -> list:
 
 def result_rows(folder: str) -> list:
     """Rows {column: text} of the run in `folder`, one row for each of the `scored_entries`."""
-    config = files.read_config(folder)
+    config = records.read_config(folder)
     flags = config['flags']
     rows = []
-    for split, scores in scored_entries(files.read_scores(folder)):
+    for split, scores in scored_entries(records.read_scores(folder)):
         row = collections.OrderedDict([
             ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
             ('batch norm', scores['bn'])])
@@ -82,7 +82,7 @@ def write_results(run_folders: list, output: str, into: str = None):
         rows = result_rows(folder)
         if not rows:
             raise UserError('%s: has no scores; run evaluate.py %s first' % (run_folder, run_folder))
-        flags = files.read_config(folder)['flags']
+        flags = records.read_config(folder)['flags']
         by_dataset.setdefault(flags['dataset'], []).extend(rows)
         seen = published.setdefault(flags['dataset'], [])
         seen += [row for row in published_rows(flags) if row not in seen]

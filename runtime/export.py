@@ -18,7 +18,7 @@ import data
 import networks
 import utils
 from data import UserError
-from runtime import cli, devices, quiet, results, weights
+from runtime import cli, devices, outputs, quiet, weights
 
 OUTPUTS = ('ids', 'probabilities')
 CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive behind a TFLite model; ONNX: key 'classes'
@@ -69,7 +69,7 @@ def export(path: str, run: str, config: dict, loaded, size=None):
     if size is None and ending:
         size = flags['height'], flags['width']
     shape = (1 if ending else None,) + ((None, None) if size in (None, 'free') else tuple(size)) + (3,)
-    ids = results.class_ids(config)
+    ids = outputs.class_ids(config)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         export_graph(flags, ids, shape)
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)

@@ -13,8 +13,8 @@ import time
 import tensorflow.compat.v1 as tf
 
 from data import UserError
-from runtime import cli, devices, files, report
-from runtime.files import read_log, read_scores
+from runtime import cli, devices, records, report
+from runtime.records import read_log, read_scores
 
 
 def run(*command: str) -> tuple:
@@ -74,7 +74,7 @@ def main(args):
     torch = importlib.util.find_spec('torch')
     status, tests, seconds = run('-m', 'pytest', '-q', '-m', 'gpu', '-rs', 'tests/test_kernels.py')
     parts = ['# GPU report', '%s; float32 is %s; TensorFlow %s; revision %s; `%s`' % (
-        device, devices.precision_name('float32', args.device, 'on'), tf.__version__, files.revision(),
+        device, devices.precision_name('float32', args.device, 'on'), tf.__version__, records.revision(),
         cli.command_line()), '## Tests that need a GPU', 'Exit status %d after %.0f s.' % (status, seconds),
         '```\n%s\n```' % tests, '## Speed' + ('' if torch else ' (PyTorch is not installed)')]
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def main(args):
             parts.append('```\n%s\n```' % output)
         rows = [training_row(args, precision, os.path.join(folder, precision)) for precision in precisions]
     parts += ['## SegNet on the bundled cells, %d steps of 2 images' % args.steps, report.markdown_table(rows)]
-    files.write_text(args.output, '\n\n'.join(parts) + '\n')
+    records.write_text(args.output, '\n\n'.join(parts) + '\n')
     print(args.output)
 
 

@@ -54,7 +54,7 @@ def loss_curves(log: list, path: str):
     above.set(ylabel='training loss', ylim=(0, np.percentile(losses, 99) * 1.1 if len(losses) else 1))
     above.legend(loc='upper right')
     for name, color in (('G', 'tab:blue'), ('C', 'tab:orange'), ('mIoU', 'tab:green')):
-        values = [np.nan if record[name] is None else record[name] for record in validation]
+        values = [np.nan if record.get(name) is None else record[name] for record in validation]
         below.plot([record['step'] for record in validation], values, '.-', color=color, label=name)
     below.set(xlabel='step', ylabel='validation', ylim=(0, 1))
     below.legend(loc='lower right')

@@ -15,7 +15,7 @@ import tabulate
 import data
 from data import UserError
 from paper import tables
-from runtime import files
+from runtime import records
 
 BEGIN, END = '<!-- BEGIN: written by a command -->', '<!-- END -->'
 PAGE = string.Template('''<!DOCTYPE html>
@@ -84,8 +84,8 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
                             lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    files.write_text(path + '.md', text)
-    files.write_text(path + '.csv', out.getvalue())
+    records.write_text(path + '.md', text)
+    records.write_text(path + '.csv', out.getvalue())
     return text
 
 
@@ -102,7 +102,7 @@ def insert_tables(path: str, texts: list):
         raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (path, BEGIN, END))
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     tables_text = '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts)
-    files.write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))
+    records.write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))
 
 
 def html_table(head: list, rows: list) -> str:
@@ -139,10 +139,10 @@ def scores_tables(metrics: dict, flags: dict) -> str:
 
 def write(folder: str):
     """Writes report.html of the run in `folder`."""
-    config = files.read_config(folder)
+    config = records.read_config(folder)
     flags = config['flags']
     start = (config['starts'] or [{}])[-1]
-    metrics = files.read_scores(folder)
+    metrics = records.read_scores(folder)
     sections = []
     if metrics:
         sections.append(('Scores', scores_tables(metrics, flags)))
@@ -156,6 +156,6 @@ def write(folder: str):
     sections.append(('Classes', html_table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in weights])))
     summary = '%s at %sx%s, TensorFlow %s on %s' % (flags['dataset'], flags['height'], flags['width'],
                                                     start.get('tensorflow'), start.get('device'))
-    files.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(
+    records.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(
         title=html.escape('%s on %s' % (flags['model'], flags['dataset'])), summary=html.escape(summary),
         sections='\n'.join('<h2>%s</h2>\n%s' % (html.escape(title), body) for title, body in sections)))

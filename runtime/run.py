@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 import batches
 from data import UserError
-from runtime.files import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
+from runtime.records import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
                            revision, write_json, write_text)
 
 MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')

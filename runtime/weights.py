@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 import data
 import utils
 from data import UserError
-from runtime import caffe, cli, files
+from runtime import caffe, cli, records
 
 # values: {name: array}. step: of the run, or None. description: for messages. class_names: of the run, or None.
 Weights = collections.namedtuple('Weights', 'values step description class_names')
@@ -61,11 +61,11 @@ def vgg16(path: str) -> Weights:
 
 def of_run(folder: str, which: str) -> Weights:
     """The 'best' or 'last' weights of a run folder. A published folder has weights.npz, without this choice."""
-    config = files.read_config(folder)
+    config = records.read_config(folder)
     path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
         return npz(path)._replace(step=config.get('step'), class_names=config['class_names'])
-    path = files.checkpoint(folder, which)
+    path = records.checkpoint(folder, which)
     scope = config['flags']['model'] + '/'
     values = {}
     try:
@@ -137,7 +137,7 @@ def publish(folder: str, run: str, sess, variables, step):
         arrays[name] = value
     with data.atomic_write(os.path.join(folder, 'weights.npz')) as part, open(part, 'wb') as file:
         np.savez_compressed(file, **arrays)
-    files.publish_config(folder, run, step)
+    records.publish_config(folder, run, step)
 
 
 def load(path: str, which: str = 'best') -> Weights:
@@ -153,7 +153,7 @@ def load(path: str, which: str = 'best') -> Weights:
     elif path.endswith('.caffemodel'):
         loaded = caffemodel(path)
     else:
-        loaded = of_run(files.run_folder(path), which)
+        loaded = of_run(records.run_folder(path), which)
     for name, value in loaded.values.items():
         if not np.isfinite(value).all():
             raise UserError('%s: %s holds numbers that are not finite; use other weights' % (path, name))

@@ -7,7 +7,7 @@ import evaluate
 import main
 import networks
 import utils
-from runtime import files
+from runtime import records
 
 FLAGS = {'model': 'bayesian-segnet-basic', 'input': 'lrn', 'dropout': 0.5, 'seed': 3, 'precision': 'float32'}
 
@@ -90,7 +90,7 @@ def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp
     output = main.train(main.parse_args(['--dataset', 'camvid', '--data_dir', camvid_folder, '--output',
                                          str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2',
                                          '--height', '23', '--width', '31']))
-    assert files.read_config(output)['flags']['dropout'] == 0.5
+    assert records.read_config(output)['flags']['dropout'] == 0.5
     scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size, '--bf_images', '0']))['val']
               for size in '13']
     assert scores[0]['samples'] == 8 and scores[0]['confusion'] == scores[1]['confusion']

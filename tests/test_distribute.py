@@ -24,7 +24,7 @@ import utils
 from data import UserError
 from datasets import camvid
 from runtime import cluster, distribute
-from runtime import files
+from runtime import records
 
 STEPS, BATCH, RATE = 20, 5, 1e-4
 FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',
@@ -158,7 +158,7 @@ def check_equal(output, expected, start):
     """The run's losses and weights are those of the reference, to 1e-5; how far weights moved, to 1%."""
     losses, values = expected
     first = np.load(start)
-    np.testing.assert_allclose([r['loss'] for r in files.read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
+    np.testing.assert_allclose([r['loss'] for r in records.read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
     got = np.load(output + '.0.npz')
     for name, value in values.items():
         old = first[name.split('/', 1)[1]]
@@ -179,20 +179,20 @@ def test_processes_equal_one_that_adds_the_gradients(folder, tmp_path, start_wei
     for name in values[0].files:  # also the optimizer's and the global step
         assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
     whole, _ = reference(folder, start_weights, [BATCH])
-    assert abs(np.array(whole) - [r['loss'] for r in files.read_log(output) if 'loss' in r]).max() > 1e-2
+    assert abs(np.array(whole) - [r['loss'] for r in records.read_log(output) if 'loss' in r]).max() > 1e-2
     check_scores(folder, output)
 
 
 def check_scores(folder, output):
     """The scores of the shared validation are those of one process by the same weights."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        flags = files.read_config(output)['flags']
+        flags = records.read_config(output)['flags']
         scoring = main.evaluate.scoring_graph(camvid.read(folder), 'val', flags, BATCH)
         values = np.load(output + '.0.npz')
         for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
             variable.load(values[variable.op.name], sess)
         expected, _, _ = main.evaluate.score_split(main.evaluate.predictions_of_split(sess, scoring), 11)
-    got = files.read_scores(output)['val (while training)']
+    got = records.read_scores(output)['val (while training)']
     assert got['confusion'] == expected['confusion'] and got['mIoU'] == expected['mIoU']
 
 
@@ -261,7 +261,7 @@ def test_a_lost_process_ends_the_others_and_the_run_resumes(folder, tmp_path, vi
     status, _, lines = ends(pair, 60)[1 - victim]
     assert time.time() - began < 60 and status == 1, lines
     assert len(lines) == 1 and hosts[victim] + ' is gone; start all again' in lines[0], lines
-    before = files.checkpoints(output, 'last')
+    before = records.checkpoints(output, 'last')
     step = int(before[0].split('-')[-1]) if before else 0
     hosts = free_hosts(2)
     again = ends([start(output, i, hosts, flags + ['--steps', str(step + 2)]) for i in range(2)], 240)
@@ -280,7 +280,7 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(folder, tmp_path):
     pair[1].send_signal(signal.SIGTERM)
     said = ends(pair, 60)
     assert [status for status, _, _ in said] == [128 + signal.SIGTERM] * 2, said
-    assert files.checkpoints(output, 'last') and 'stopped at step' in said[0][1]
+    assert records.checkpoints(output, 'last') and 'stopped at step' in said[0][1]
 
 
 @pytest.mark.slow
@@ -373,4 +373,4 @@ def test_gpus_starts_a_process_each(folder, tmp_path):
                '--steps', '2']
     said = subprocess.run(command + FLAGS, stdout=subprocess.PIPE, text=True, timeout=240)
     assert said.returncode == 0 and 'done, step 2 of 2' in said.stdout
-    assert 'Process 1 of 127.0.0.1' in said.stdout and files.read_log(output)[-1]['step'] == 2
+    assert 'Process 1 of 127.0.0.1' in said.stdout and records.read_log(output)[-1]['step'] == 2

@@ -12,7 +12,7 @@ import main
 import networks
 from data import UserError
 from paper import results, tables
-from runtime import files, report
+from runtime import records, report
 
 
 def run(folder, output, *flags):
@@ -64,7 +64,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     more = run(camvid_folder, output, '--steps', '2', '--seeds', '2')
     out = capsys.readouterr().out
     assert 'step 2 of 2 (1 in this run)' in out and 'step 2 of 2 (2 in this run)' in out
-    scores = [files.read_scores(os.path.join(output, 'bilinear-interpolation-median-seed%d' % seed))['train']
+    scores = [records.read_scores(os.path.join(output, 'bilinear-interpolation-median-seed%d' % seed))['train']
               for seed in (1, 2)]
     values = [100 * entry['mIoU'] for entry in scores]
     assert scores[0]['confusion'] != scores[1]['confusion'] and more['budget'] == '2 steps of 2 at 23x31'
@@ -230,7 +230,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     (tmp_path / 'PAGE.md').write_text('no marks')
     with pytest.raises(UserError, match='--into PAGE.md: needs the lines'):
         experiments.run(experiments.parse_args(command + ['kept/run']))
-    files.write_json('kept/run/metrics.json', {})
+    records.write_json('kept/run/metrics.json', {})
     with pytest.raises(UserError, match='kept/run: has no scores; run evaluate.py'):
         experiments.run(experiments.parse_args(command + ['kept/run']))
     with pytest.raises(UserError, match='--runs: name run folders, with results'):

@@ -17,7 +17,7 @@ import networks
 import predict
 import segnet
 from data import UserError
-from runtime import export, files, inference, weights
+from runtime import export, inference, records, weights
 
 PUBLISHED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic-240x320')
 needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('tf2onnx', 'onnxruntime'))),
@@ -60,7 +60,7 @@ def network(request, tmp_path_factory):
 
     The networks are SegNet, a sixteenth as wide with random weights, and the published SegNet-Basic.
     """
-    config, loaded = files.read_config(PUBLISHED), weights.load(PUBLISHED)
+    config, loaded = records.read_config(PUBLISHED), weights.load(PUBLISHED)
     config['flags'].update(height=45, width=61, precision='float32')
     folder = tmp_path_factory.mktemp(request.param)
 
@@ -119,7 +119,7 @@ def test_exported_network_predicts_the_same_classes(network, name):
 @pytest.mark.parametrize('size', ['free', (90, 121)])
 def test_images_are_resized_as_predict_does(tmp_path, name, size):
     """A run of --fit resize: smaller and larger images for any size, larger ones for a fixed size."""
-    config, loaded = files.read_config(PUBLISHED), weights.load(PUBLISHED)
+    config, loaded = records.read_config(PUBLISHED), weights.load(PUBLISHED)
     config['flags'].update(height=45, width=61, precision='float32')
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
     images = [blocks(90, 121, 3)] + [blocks(31, 23, 4)] * (size == 'free')
@@ -198,7 +198,7 @@ def test_full_disk_leaves_nothing(tmp_path, name):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limit[1]))
     try:
         with pytest.raises((OSError, tf.errors.OpError)):
-            export.export(str(tmp_path / name), 'test', files.read_config(PUBLISHED), loaded)
+            export.export(str(tmp_path / name), 'test', records.read_config(PUBLISHED), loaded)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)

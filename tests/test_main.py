@@ -17,7 +17,7 @@ import evaluate
 import main
 import metrics
 from data import UserError
-from runtime import devices, files, plots
+from runtime import devices, plots, records
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
@@ -376,7 +376,7 @@ def test_bad_config(tmp_path, config, said):
         with open(str(tmp_path / 'config.json'), 'w') as f:
             f.write(config)
     with pytest.raises(UserError, match=said) as error:
-        files.read_config(str(tmp_path))
+        records.read_config(str(tmp_path))
     assert 'config.json' in str(error.value)
 
 
@@ -454,16 +454,16 @@ def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
     """A flag that config.json lacks counts as its default; a removed flag that changed the result is an error."""
     output, dataset = str(tmp_path / 'run'), datasets.camvid.read(camvid_folder)
     train(camvid_folder, output, '--steps', '1')
-    config = files.read_config(output)
+    config = records.read_config(output)
     for name in ('validate_every', 'loss', 'gamma', 'rotate', 'encoder_rate', 'freeze_encoder', 'flip_vertical'):
         del config['flags'][name]
     config['flags'].update(shift=0, recipe='quick')
-    files.write_json(os.path.join(output, 'config.json'), config)
+    records.write_json(os.path.join(output, 'config.json'), config)
     assert run_of(dataset, output, *(FLAGS + ['--validate_every', '7steps'])).total == 56
     with pytest.raises(UserError, match='--gamma 1.5: the run in .* has 1.0'):
         run_of(dataset, output, *(FLAGS + ['--gamma', '1.5']))
     config['flags'].update(shift=3)
-    files.write_json(os.path.join(output, 'config.json'), config)
+    records.write_json(os.path.join(output, 'config.json'), config)
     with pytest.raises(UserError, match='--shift 0: the run in .* has 3'):
         run_of(dataset, output, *FLAGS)
 
@@ -518,5 +518,5 @@ def test_best_weights_are_kept_where_validation_falls(camvid_folder, tmp_path, m
 
     monkeypatch.setattr(evaluate, 'score_split', falling)
     output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '7')
-    assert files.checkpoint(output, 'best').endswith('model-4')
-    assert files.checkpoint(output, 'last').endswith('model-7')
+    assert records.checkpoint(output, 'best').endswith('model-4')
+    assert records.checkpoint(output, 'last').endswith('model-7')

@@ -16,7 +16,7 @@ import evaluate
 import main
 import networks
 import predict
-from runtime import files, plots, results, weights
+from runtime import outputs, plots, records, weights
 from conftest import ROOT, SHARED, needs_real_data, write_camvid
 from data import UserError
 
@@ -47,7 +47,7 @@ def test_results_of_a_picture(run, tmp_path):
     assert go(run, path, '--output', out, '--side_by_side') == 0
     assert sorted(os.listdir(out)) == ['a-colors.png', 'a-ids.png', 'a-overlay.png', 'a-side.png']
     ids, image = data.read_label(os.path.join(out, 'a-ids.png')), data.read_image(path)
-    config = files.read_config(run)
+    config = records.read_config(run)
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
         graph = networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
@@ -189,8 +189,8 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
     """Probabilities and ids agree; ids are written as config.json names them; an overlay of --alpha 0 is the image."""
     copy, out = str(tmp_path / 'copy'), str(tmp_path / 'out')
     shutil.copytree(run, copy)
-    config = dict(files.read_config(copy), class_ids=[7 + 3 * i for i in range(11)])
-    files.write_json(os.path.join(copy, 'config.json'), config)
+    config = dict(records.read_config(copy), class_ids=[7 + 3 * i for i in range(11)])
+    records.write_json(os.path.join(copy, 'config.json'), config)
     path = picture(str(tmp_path / 'a.png'), 41, 57)
     assert go(copy, path, '--output', out, '--probabilities', 'npz', '--confidence', '--alpha', 0) == 0
     with np.load(os.path.join(out, 'a-probabilities.npz')) as arrays:
@@ -246,7 +246,7 @@ def test_evaluate_by_tiles_and_augmentation(run):
     scores()
     scores('--tile', '45', '61')
     scores('--tta', 'flip')
-    stored = files.read_json(os.path.join(run, 'metrics.json'))
+    stored = records.read_json(os.path.join(run, 'metrics.json'))
     plain, tiled, flipped = [stored['val (moving%s)' % kind] for kind in ('', ', tile 45 61', ', tta flip')]
     assert plain['confusion'] == tiled['confusion'] != flipped['confusion']
     assert np.sum(flipped['confusion'], 1).tolist() == np.sum(plain['confusion'], 1).tolist()
@@ -289,11 +289,11 @@ def test_submission_rows():
     """Components of one class, four-connected; small ones left out; no pixel in two rows."""
     ids = np.zeros((20, 30), np.uint8)
     ids[2:8, 2:10], ids[2:8, 10:20], ids[12:18, 2:10], ids[15, 25] = 1, 2, 1, 2
-    rows = results.submission_rows('im', ids)
+    rows = outputs.submission_rows('im', ids)
     masks = [data.rle_decode(row.split(',')[1], 20, 30) for row in rows]
     assert [row.split(',')[0] for row in rows] == ['im'] * 3 and sorted(mask.sum() for mask in masks) == [48, 48, 60]
     assert np.sum(masks, 0).max() == 1
-    assert results.submission_rows('im', np.zeros((3, 4), np.uint8)) == []
+    assert outputs.submission_rows('im', np.zeros((3, 4), np.uint8)) == []
 
 
 def test_names():
@@ -318,7 +318,7 @@ def test_pretrained_weights_label_a_picture(tmp_path, pretrained):
     cv2.imwrite(str(tmp_path / 'scene.png'), scene)
     assert go(pretrained, str(tmp_path / 'scene.png'), '--output', str(tmp_path / 'out')) == 0
     ids = cv2.imread(str(tmp_path / 'out' / 'scene-ids.png'), cv2.IMREAD_UNCHANGED)
-    names = files.read_config(pretrained)['class_names']
+    names = records.read_config(pretrained)['class_names']
     assert (ids[:40] == names.index('Sky')).mean() > 0.8
     assert os.path.getsize(os.path.join(pretrained, 'weights.npz')) < 4e6
 
@@ -328,7 +328,7 @@ def test_pretrained_weights_label_a_picture(tmp_path, pretrained):
 def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
     folder = str(tmp_path / 'copy')
     shutil.copytree(pretrained, folder)
-    stated = files.read_json(os.path.join(folder, 'metrics.json'))['val']
+    stated = records.read_json(os.path.join(folder, 'metrics.json'))['val']
     args = [folder, '--data_dir', os.path.join(SHARED, 'camvid'), '--bn', 'moving', '--bf_images', '0']
     scores = evaluate.evaluate(evaluate.parse_args(args))['val']
     for name in ('G', 'C', 'mIoU'):

@@ -14,7 +14,7 @@ import pytest
 
 import evaluate
 import main
-from runtime import files, report
+from runtime import records, report
 
 CHROMIUM = next((path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None)
 
@@ -26,13 +26,13 @@ def run(tmp_path_factory):
     main.train(main.parse_args(['--model', 'segnet-basic', '--height', '23', '--width', '31', '--steps', '2',
                                 '--output', folder]))
     evaluate.evaluate(evaluate.parse_args([folder, '--bf_images', '1', '--bn', 'moving']))
-    config = files.read_config(folder)
+    config = records.read_config(folder)
     config['class_names'][1] = '<script>alert(1)</script>'
-    metrics = files.read_json(os.path.join(folder, 'metrics.json'))
+    metrics = records.read_json(os.path.join(folder, 'metrics.json'))
     for scores in metrics.values():
         scores['class_names'] = config['class_names']
-    files.write_json(os.path.join(folder, 'config.json'), config)
-    files.write_json(os.path.join(folder, 'metrics.json'), metrics)
+    records.write_json(os.path.join(folder, 'config.json'), config)
+    records.write_json(os.path.join(folder, 'metrics.json'), metrics)
     report.write(folder)
     return folder
 
@@ -69,7 +69,7 @@ def test_page_holds_scores_pictures_and_command(run):
         with open(os.path.join(run, attributes['alt']), 'rb') as file:
             assert content == file.read()
         assert cv2.imdecode(np.frombuffer(content, np.uint8), 1) is not None
-    scores = files.read_json(os.path.join(run, 'metrics.json'))['val (moving)']
+    scores = records.read_json(os.path.join(run, 'metrics.json'))['val (moving)']
     for value in ('%.1f' % (100 * scores['G']), '%.1f' % (100 * scores['mIoU']), '<script>alert(1)</script>', 'moving'):
         assert value in page.text
     assert any('--dataset' in text or 'python ' in text for text in page.text)

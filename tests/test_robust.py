@@ -21,8 +21,7 @@ import evaluate
 import main
 from data import UserError
 from datasets import files, tables
-from runtime import cli, plots, weights
-from runtime import files as records
+from runtime import cli, plots, records, weights
 from test_main import read_log, start, train
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
@@ -231,9 +230,9 @@ def test_junk_in_the_log_is_passed_over(camvid_folder, tmp_path):
     train(camvid_folder, output, '--steps', '2', '--schedule', 'constant')
     with open(os.path.join(output, 'log.jsonl'), 'ab') as f:
         f.write(b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
-                + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 2, "loss": 0.5}\n{"step": 2, "mIo')
+                + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 2, "mIo')
     train(camvid_folder, output, '--steps', '3', '--schedule', 'constant')
-    assert [sorted(record)[-1] for record in read_log(output)] == ['step'] * 5  # of 3 steps and 2 validations
+    assert len([record for record in read_log(output) if 'fwIoU' in record]) == 2
     assert [record['step'] for record in read_log(output) if 'loss' in record] == [1, 2, 3]
 
 

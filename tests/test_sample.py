@@ -121,4 +121,4 @@ def test_logistic_regression_fails():
 def test_segnet_succeeds(tmp_path):
     """`python main.py`, as it stands: validation mIoU at least 0.75."""
     folder = main.train(main.parse_args(['--output', str(tmp_path / 'run')]))
-    assert main.files.read_json(os.path.join(folder, 'metrics.json'))['val (while training)']['mIoU'] >= 0.75
+    assert main.records.read_json(os.path.join(folder, 'metrics.json'))['val (while training)']['mIoU'] >= 0.75

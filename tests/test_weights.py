@@ -13,7 +13,7 @@ from test_segnet import SEGNET, conv_reference
 import evaluate
 import main
 import networks
-from runtime import files
+from runtime import records
 from runtime import weights
 from data import UserError
 
@@ -267,9 +267,9 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     """A small folder that scores as the run did: kernels in 8 bits, the training split's statistics, no paths."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--dataset', 'camvid', '--steps', '2', '--learning_rate', '0.01')
-    config = files.read_config(run)
+    config = records.read_config(run)
     config['starts'][0]['command'] = "python main.py --data_dir '/home/a b/CamVid' --model x"
-    files.write_json(os.path.join(run, 'config.json'), config)
+    records.write_json(os.path.join(run, 'config.json'), config)
     scores = evaluate.evaluate(evaluate.parse_args([run, '--publish', published, '--bf_images', '0']))['val']
     again = evaluate.evaluate(evaluate.parse_args([published, '--data_dir', camvid_folder, '--bn', 'moving',
                                                    '--bf_images', '0']))['val']
@@ -304,7 +304,7 @@ def test_classes_are_matched_by_name(graph, capsys):
 
 def test_published_kernels_in_8_bits(graph, tmp_path, monkeypatch):
     """Each output map has a step of its own: the error is at most half of it, whatever the other maps hold."""
-    monkeypatch.setattr(weights.files, 'publish_config', lambda *_: None)
+    monkeypatch.setattr(weights.records, 'publish_config', lambda *_: None)
     kernel = np.random.RandomState(2).normal(size=(3, 3, 5, 4)) * [1e-3, 1, 50, 0]
     with tf.variable_scope('net'):
         variables = [tf.get_variable('conv/weights', initializer=kernel.astype(np.float32)),
