@@ -1,6 +1,6 @@
-"""From files to examples: RLE, image and label decoding, the `Dataset` contract, class frequencies and weights.
+"""Decodes run lengths, images and labels; defines the `Dataset` contract, class counts and class weights.
 
-Facts of a single data set are in `datasets/`, batches in `batches.py`. TensorFlow is not imported here.
+Facts of a single data set are in `datasets/`, batches in `batches.py`. Does not import TensorFlow.
 """
 import collections
 import contextlib
@@ -12,17 +12,17 @@ import stat
 import sys
 import warnings
 
-MAX_PIXELS = 2 ** 27  # in an image; a header that claims more is refused unread
+MAX_PIXELS = 2 ** 27  # in an image; a file with more in the header is refused before decoding
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # OpenCV reads the limit when it is imported
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
 
 Image.init()  # registers all formats
-Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
-warnings.filterwarnings('ignore', module='PIL')  # damaged EXIF data and the like, which change no pixel
+Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
+warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for example, which changes no pixel
 
-IGNORE = 255            # the label of void pixels, in every data set, behind its reader
+IGNORE = 255            # the label of void pixels that every reader returns
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
 MAX_FIELD = 1 << 25     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
@@ -37,24 +37,24 @@ name, class_names: str and list of str; void is no class.
 colors: list of (red, green, blue), one a class.
 size: (height, width) of training, unless flags give another size.
 examples: {split: list of example names}.
-load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w]: places in `class_names`, IGNORE where
-    unlabelled. Sizes may differ from example to example.
+load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of indices of `class_names`, IGNORE if
+    unlabelled. Sizes may differ between examples.
 panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row a class.
-released_weights: class weights that the authors of the data set or of the paper published, or None.
-class_ids: list of int, the id of each class in the label files, also written by predictions; None for 0, 1, 2 ...
+released_weights: class weights published by the authors of the data set or of the paper, or None.
+class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
 depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
 """
 
 
 class UserError(Exception):
-    """A fault that the user can fix: one line that names the file, row or flag, and the fix. Exit status 2."""
+    """An error that the user can fix: one line that names the file, row or flag, and the fix. Exit status 2."""
 
 
 _noted = set()
 
 
 def note(text: str, about: str = None):
-    """Prints a line on standard error, once a process for each `about`, which is the line itself by default."""
+    """Prints a line on standard error, once a process for each `about` (default: for each `text`)."""
     if (about or text) not in _noted:
         _noted.add(about or text)
         print('note: ' + text, file=sys.stderr, flush=True)
@@ -63,12 +63,12 @@ def note(text: str, about: str = None):
 # ---------------------------------------------------------------- run-length encoding
 
 def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
-    """Kaggle's run-length encoding -> bool [height, width].
+    """Decodes Kaggle's run-length encoding -> bool [height, width].
 
-    `rle` is 'start length start length ...': starts count from 1 and grow; '' is the empty mask. Pixels are counted
-    along the rows, or with `order` 'columns' down the columns, as most of Kaggle's competitions do.
-    Raises UserError for anything else: an odd count, a token that is no number, runs that overlap, are out of
-    order, empty or outside the image.
+    `rle` is 'start length start length ...': starts count from 1 and increase; '' is the empty mask. Pixels are counted
+    along the rows, or with `order` 'columns' down the columns, as in most of Kaggle's competitions.
+    Raises UserError for an odd count, a token that is not a number, and runs that overlap, are out of order, empty or
+    outside the image.
     """
     mask = np.zeros((height, width) if order == 'rows' else (width, height), bool)
     pixels = mask.ravel()  # a view
@@ -96,7 +96,7 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
 
 
 def rle_encode(mask):
-    """bool [height, width] -> Kaggle's run-length encoding, the exact inverse of `rle_decode`."""
+    """Encodes bool [height, width] in Kaggle's run lengths; the inverse of `rle_decode`."""
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask, bool).ravel()
     edges = np.flatnonzero(np.diff(padded))  # alternately the start (from 0) and the end of a run
@@ -108,7 +108,7 @@ def rle_encode(mask):
 
 @contextlib.contextmanager
 def atomic_write(path: str):
-    """Context manager for atomic writes: yields a temporary name, renamed to `path` on success, deleted on failure."""
+    """Yields a temporary name to write to; renames it to `path` on success, deletes it on failure."""
     part = path + '.part'
     try:
         yield part
@@ -122,7 +122,7 @@ def atomic_write(path: str):
 
 
 def check_file(path: str):
-    """Raises UserError unless `path` is a regular file. Reading a pipe would wait, reading a device might never end."""
+    """Raises UserError unless `path` is a regular file: reading a pipe or a device might never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError('%s: cannot be read (it is no regular file)' % path)
@@ -131,7 +131,7 @@ def check_file(path: str):
 
 
 def read_bytes(path: str) -> bytes:
-    """Content of a file; UserError if the file cannot be read."""
+    """Reads a file; UserError if the file cannot be read."""
     check_file(path)
     try:
         with open(path, 'rb') as f:
@@ -141,14 +141,14 @@ def read_bytes(path: str) -> bytes:
 
 
 def check_names(names, folder: str):
-    """Raises UserError for a file name that is not UTF-8, which no list, table or page could hold."""
+    """Raises UserError for a file name that is not UTF-8 and could not be written into a text file."""
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
             raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
 
 
 def read_text(path: str) -> str:
-    """Reads a text file in UTF-8 or UTF-16, as Windows writes it with a byte order mark; UserError for others."""
+    """Reads a text file in UTF-8, or in UTF-16 with a byte order mark as on Windows; UserError for others."""
     content = read_bytes(path)
     encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
     try:
@@ -158,7 +158,7 @@ def read_text(path: str) -> str:
 
 
 def read_csv(path: str, columns):
-    """Yields (row number in the file, {column: text}) for each row; UserError for a bad file or a missing column."""
+    """Yields (row number, {column: text}) of each row; UserError for a bad file or a missing column."""
     csv.field_size_limit(MAX_FIELD)
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=''), skipinitialspace=True)
@@ -176,7 +176,7 @@ def read_csv(path: str, columns):
 # ---------------------------------------------------------------- images and labels
 
 def check_tiff_bands(content, path):
-    """Raises UserError for a TIFF whose bands are not grey, RGB or CMYK, and perhaps alpha that is marked as alpha."""
+    """Raises UserError for a TIFF with other bands than grey, RGB or CMYK and alpha marked as alpha."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
     stream = io.BytesIO(content)
     stream.seek(directory.next)
@@ -189,10 +189,10 @@ def check_tiff_bands(content, path):
 
 
 def decode(path: str, max_pixels: int = MAX_PIXELS):
-    """Image file -> (decoded `PIL.Image`, array of its pixels), with EXIF rotation applied.
+    """Decodes an image file -> (`PIL.Image`, array of the pixels), with EXIF rotation applied.
 
-    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; a palette image gives its indices.
-    Raises UserError unless the file is whole and has at most `max_pixels` pixels.
+    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
+    Raises UserError if the file is damaged or has more than `max_pixels` pixels.
     """
     content = read_bytes(path)
     kind = 'image'
@@ -204,10 +204,10 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
         if image.width * image.height > max_pixels:
             raise UserError('%s: has %dx%d pixels; %d are the most' % (path, image.height, image.width, max_pixels))
         if kind == 'PNG':
-            image.verify()  # compares the checksums; Pillow wants the file opened again afterwards
+            image.verify()  # compares the checksums; afterwards Pillow needs the file opened again
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # the second image of a phone's MPO is a preview
-            note('%s: has %d pages; of each such file only the first page is read' % (path, image.n_frames), 'pages')
+            note('%s: has %d pages; only the first page of a file is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF data
@@ -220,7 +220,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
         raise UserError('%s: not an image of a known format, or damaged; convert the file to PNG or TIFF' % path)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # Pillow raises many kinds for a damaged file
+    except Exception as error:  # Pillow raises many kinds of error for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
     for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow stretches grey of 2 and 4 bits to 8
         array = array // scale if bits in coding else array
@@ -229,10 +229,10 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
 
 
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
-    """Image file -> uint8 [h, w, 3] RGB: grey is repeated, alpha dropped, EXIF rotation applied.
+    """Reads an image file -> uint8 [h, w, 3] RGB: grey is repeated, alpha dropped, EXIF rotation applied.
 
-    `depth`: the bits in use of an image with 16 bits a channel (12 in most microscopes), of which the highest 8 are
-    kept; larger values become 255. None: the bits of the largest value if they are at most 12, else 16.
+    `depth`: bits in use in an image with 16 bits a channel (12 in most microscopes). The highest 8 of these bits are
+    kept; larger values become 255. None: the number of bits of the largest value if that is at most 12, else 16.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
@@ -252,9 +252,9 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def read_ids_or_colors(path: str):
-    """Label file -> uint8 [h, w] of ids as stored (grey or palette image, NPY), or [h, w, 3] RGB of colours.
+    """Reads a label file -> uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours.
 
-    Raises UserError for a format that changes ids, transparent pixels, and ids that are no whole numbers 0 to 255.
+    Raises UserError for a lossy format, transparent pixels, and ids other than whole numbers from 0 to 255.
     """
     if path.lower().endswith('.npy'):
         try:
@@ -284,7 +284,7 @@ def read_ids_or_colors(path: str):
 
 
 def read_label(path: str):
-    """Label file of ids -> uint8 [h, w], as stored; ids may be repeated in three equal channels."""
+    """Reads a label file of ids -> uint8 [h, w], as stored; the ids may be repeated in three equal channels."""
     label = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
         raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
@@ -294,7 +294,7 @@ def read_label(path: str):
 # ---------------------------------------------------------------- examples
 
 def check_example(image, label, num_classes: int, name: str):
-    """Raises UserError unless image and label keep the `Dataset` contract."""
+    """Raises UserError if image and label violate the `Dataset` contract: equal sizes, ids of classes or void."""
     if image.shape[:2] != label.shape:
         raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
     bad = (label >= num_classes) & (label != IGNORE)
@@ -313,11 +313,11 @@ def label_counts(label, num_classes: int):
 
 
 def class_counts(dataset, split: str):
-    """Pixel counts over a split, at the labels' own sizes.
+    """Counts the pixels of each class over a split, at the labels' own sizes.
 
     Returns:
       pixels: int64 [num_classes + 1], pixels of each class; void last.
-      present: int64 [num_classes + 1], all pixels (void too) of the images that hold the class.
+      present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
     """
     pixels = np.zeros(len(dataset.class_names) + 1, np.int64)
     present = np.zeros_like(pixels)
@@ -330,15 +330,15 @@ def class_counts(dataset, split: str):
 
 
 def median_frequency_weights(pixels, present, void_in_median: bool = False):
-    """Median frequency balancing (Eigen and Fergus 2015; SegNet, section 3.1): median frequency / class frequency.
+    """Median frequency balancing (Eigen and Fergus 2015; SegNet, section 3.1): median / class frequency.
 
-    The frequency of a class is its pixels divided by all pixels, void included, of the images that hold the class.
+    The frequency of a class is `pixels` / `present`: the share of the class in the images that contain the class.
 
     Args:
       pixels, present: as from `class_counts`, void last.
       void_in_median: include void's frequency in the median, as in the weights released with SegNet.
     Returns:
-      float64 [num_classes]; 0 for a class without a pixel.
+      float64 [num_classes]; 0 for a class without a pixel. UserError if no class has a pixel.
     """
     frequency = pixels / np.maximum(present, 1.0)
     known = frequency > 0

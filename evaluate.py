@@ -1,5 +1,5 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
-from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
 import os
 import sys
@@ -24,8 +24,8 @@ def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse=False
 
     Args:
       flags: the run's flags, as in config.json.
-      reuse: take the variables of an earlier graph.
-      samples: samples of Monte-Carlo dropout, as `networks.prediction_graph`.
+      reuse: reuse the variables of an earlier call.
+      samples: samples of Monte-Carlo dropout, as in `networks.prediction_graph`.
     """
     initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
                                                                  1 if samples else batch_size, flags['fit'])
@@ -48,9 +48,9 @@ def predictions_of_split(sess, scoring):
 
 
 def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings) -> dict:
-    """Builds the prediction graph of a run for each of `splits`: {split: iterator as from `predictions_of_split`}.
+    """Predicts each of `splits` with a run's network: {split: iterator as from `predictions_of_split`}.
 
-    Images are predicted one by one with --tta, with --tile HEIGHT WIDTH, and where 'auto' may choose tiles; else in
+    Images are predicted one by one with --tta, with --tile HEIGHT WIDTH, and if 'auto' may choose tiles; otherwise in
     batches.
     """
     if settings.tta or settings.tile != 'off' and (settings.tile != 'auto' or flags['fit'] == 'crop'):
@@ -73,10 +73,10 @@ def score_split(predictions, num_classes: int, panel=(), bf_images=0, num_extrem
     Args:
       predictions: iterable of (example index, label, prediction), as from `predictions_of_split`.
       panel: indices of the examples whose predictions are returned.
-      bf_images: number of examples, from the first on, that BF is averaged over.
-      num_extremes: number of best predictions, and of worst predictions, that are returned.
+      bf_images: BF is averaged over the first `bf_images` examples.
+      num_extremes: number of the best and of the worst predictions to return.
     Returns:
-      scores: dict as from `metrics.scores`, with confusion (rows the truth), BF and bf_images.
+      scores: dict as from `metrics.scores`, with confusion (rows: truth), BF and bf_images.
       shown: {index: uint8 prediction [h, w]} of the examples in `panel`.
       extremes: list of (mIoU of the image, index, prediction), the best first, then the worst.
     """
@@ -102,7 +102,7 @@ def score_split(predictions, num_classes: int, panel=(), bf_images=0, num_extrem
 
 
 def merge(shares, num_extremes: int = 0):
-    """Merges what `score_split` returned for shares of a split, without BF -> the same of the whole split."""
+    """Merges results of `score_split` for shares of a split, without BF -> the result for the whole split."""
     if len(shares) == 1:
         return shares[0]
     counts = np.sum([scores['confusion'] for scores, _, _ in shares], 0)
@@ -113,11 +113,11 @@ def merge(shares, num_extremes: int = 0):
 
 
 def population_statistics(sess, dataset, flags: dict):
-    """Sets each batch norm's mean and variance by one pass over the training split, as compute_bn_statistics.py does.
+    """Sets the batch-norm statistics by a pass over the training split, as compute_bn_statistics.py does.
 
-    Without augmentation and dropout, each batch is normalized by its own statistics. The mean of a layer is the mean of
-    the batches' means, its variance the mean of their unbiased variances, in batches of the run's size. The last batch
-    is filled up from the start of the split.
+    Each batch of the run's batch size is normalized by the statistics of the batch, without augmentation and dropout.
+    The mean of a layer becomes the average of the means of all batches; the variance, of the unbiased variances. The
+    last batch is completed from the start of the split.
     """
     steps = -(-len(dataset.examples['train']) // flags['batch_size'])
     start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
@@ -139,7 +139,7 @@ def table(class_names: list, scores: dict, papers=()) -> str:
     """Formats scores in percent as lines of text.
 
     Args:
-      papers: rows as from `paper.published_scores`, printed below.
+      papers: rows as from `paper.published_scores`, added below.
     """
     def cell(x):
         return '     -' if x is None else '%6.1f' % (100 * x)
@@ -157,37 +157,37 @@ def table(class_names: list, scores: dict, papers=()) -> str:
 def parse_args(argv=None):
     """Parses the flags of a scoring."""
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
-    parser.add_argument('run', nargs='?', type=records.run_folder, help='run folder, or the name of a published one')
+    parser.add_argument('run', nargs='?', type=records.run_folder, help='run folder, or the name of a published run')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
-                        help='batch-norm statistics: of one pass over the training split, as the paper, or the moving '
-                             'averages of training')
+                        help='batch-norm statistics: population, of a pass over the training split, as in the paper; '
+                             'moving, the moving averages of training')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),
                         help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 0; for the '
                              'Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
     inference.add_flags(parser, batch_size=4)
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best by validation, or the newest')
-    parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9),
-                        help='take the boundary measure BF over the first so many images; 0 for none (default: all)')
+    parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), metavar='N',
+                        help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
     parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
                         'a small folder that evaluate.py and predict.py accept like a run')
     devices.add_precision_flag(parser)
     devices.add_flags(parser)
     devices.add_tf32_flag(parser)
-    group = parser.add_argument_group('weights from elsewhere, instead of a run')
+    group = parser.add_argument_group('weights of a file, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
-                       '--bn moving if compute_bn_statistics.py wrote it)')
+                       '--bn moving for a file of compute_bn_statistics.py)')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of --weights')
     group.add_argument('--dataset', choices=datasets.names(), help='the data set to score --weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(inference.spread(sys.argv[1:] if argv is None else argv))
     args.tile = inference.parse_tile(args.tile)
     if args.run and (args.model or args.dataset or args.output):
-        raise UserError('--model, --dataset and --output go with --weights; a run knows its own')
+        raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
     if args.publish and (not args.run or os.path.exists(args.publish)):
-        raise UserError('--publish %s: goes with a run folder, and must not exist yet' % args.publish)
+        raise UserError('--publish %s: needs a run folder to publish, and must not exist yet' % args.publish)
     if bool(args.run) == bool(args.weights):
         raise UserError('give a run folder, or --weights FILE with --model and --dataset')
     if args.weights and not (args.model and args.dataset):
@@ -196,7 +196,10 @@ def parse_args(argv=None):
 
 
 def samples_of(samples, flags: dict) -> int:
-    """Number of Monte-Carlo samples for `--samples`, where None selects the default of the run's network."""
+    """Number of Monte-Carlo samples for a value of --samples; None selects the default of the run's network.
+
+    UserError for samples of a run without dropout.
+    """
     if samples is None:
         return networks.default_samples(flags['model']) if flags['dropout'] else 0
     if samples and not flags['dropout']:
@@ -205,14 +208,14 @@ def samples_of(samples, flags: dict) -> int:
 
 
 def check_network(flags: dict, run: str):
-    """Raises UserError for a network or an input normalization that this revision does not know."""
+    """Raises UserError for a network or an input normalization that is unknown."""
     if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
         raise UserError('%s: no network %r, or no input %r; restore the file, or train again into another --output'
                         % (os.path.join(run, 'config.json'), flags['model'][:60], flags['input'][:60]))
 
 
 def described(args) -> tuple:
-    """Folder for the scores, data set and flags: those of `args.run`, or defaults for `args.weights`."""
+    """(folder for the scores, data set, flags) of `args.run`, or defaults for `args.weights`."""
     if args.run:
         config = records.read_config(args.run)
         flags = config['flags']
@@ -227,7 +230,7 @@ def described(args) -> tuple:
 
 
 def evaluate(args) -> dict:
-    """Scores a run or a file of weights on each `--split`, prints tables and writes the files of `write_scores`.
+    """Scores a run or a file of weights on each --split; prints tables and calls `write_scores`.
 
     Returns:
       {split: scores}.
@@ -276,9 +279,9 @@ def evaluate(args) -> dict:
 
 
 def write_scores(folder: str, dataset, split: str, scores: dict, shown: dict):
-    """Writes the entry SPLIT, or 'SPLIT (moving, tta flip)' and the like, of metrics.json, the panel and the confusion.
+    """Writes the scores to metrics.json, the panel, and the confusion matrix as CSV and figure.
 
-    Each kind of scoring has its own entry, so that none overwrites another.
+    The entry is SPLIT, or 'SPLIT (moving, tta flip)' and so on, so that settings do not overwrite each other.
     """
     kinds = ['moving'] if scores['bn'] == 'moving' else []
     kinds += ['tta ' + scores['tta']] if scores['tta'] else []

@@ -1,6 +1,6 @@
-"""Trains SegNet. `python main.py` alone trains on the bundled cells and writes Output/sample-segnet/.
+"""Trains SegNet: `python main.py` trains on the bundled cells and writes Output/sample-segnet/.
 
-The same command again resumes where the run stopped. `@recipes/NAME.txt` reads flags from a file; a later flag wins.
+The same command resumes an interrupted run. `@recipes/NAME.txt` reads flags from a file; later flags override these.
 """
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
@@ -24,10 +24,11 @@ from paper import layers
 from runtime import cli, cluster, devices, distribute, plots, records, report, weights
 from runtime.run import Run
 
-# start: function (step) -> (op, feed_dict) that starts the batches there. fetches: dict that a training step runs.
-# signals: placeholder [2], this process's requests to stop and to validate; a step fetches all processes' sums.
-# scoring: evaluate.Scoring of the validation split. init: initializes all variables.
-# assignments, uninitialized: of the starting weights, as weights.match_variables. spread: sends the chief's variables.
+# start: function (step) -> (op, feed_dict) that starts the batches at a step. fetches: dict that a training step runs.
+# signals: placeholder [2], this process's requests to stop and to validate; a step fetches the sums of all processes.
+# scoring: evaluate.Scoring of the validation split. init: op that initializes all variables.
+# assignments, uninitialized: starting weights, as from weights.match_variables.
+# spread: op that copies the chief's variables to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
                                        'start fetches signals scoring init assignments uninitialized spread')
 
@@ -35,22 +36,22 @@ TrainingGraph = collections.namedtuple('TrainingGraph',
 # ---------------------------------------------------------------- flags
 
 def add_data_flags(parser):
-    """Adds the flags of the data set, its size and its augmentation."""
+    """Adds the flags of the data set, the training size and the augmentation."""
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.names(), default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
-    group.add_argument('--rle_order', choices=('rows', 'columns'), help='how runs of a labels.csv count pixels '
-                       "(default: along rows; in Kaggle's EncodedPixels down the columns)")
+    group.add_argument('--rle_order', choices=('rows', 'columns'), help='order of the pixels in runs of labels.csv '
+                       "(default: rows; columns for Kaggle's EncodedPixels)")
     group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images of --dataset folder '
                        '(default: measured over the training split)')
-    group.add_argument('--height', type=cli.side, help="size trained at, in pixels (default: the data set's own)")
-    group.add_argument('--width', type=cli.side, help="size trained at, in pixels (default: the data set's own)")
+    group.add_argument('--height', type=cli.side, help='training size in pixels (default: set by the data set)')
+    group.add_argument('--width', type=cli.side, help='training size in pixels (default: set by the data set)')
     group.add_argument('--fit', choices=batches.FITS, default='resize',
-                       help='how an image of another size gets to --height and --width: stretched; or at its own '
-                            'scale, cropped at random or padded with void (validation then sees whole images)')
-    group.add_argument('--flip', action='store_true', help='mirror every second example left and right')
-    group.add_argument('--flip_vertical', action='store_true', help='mirror every second example top and bottom')
-    group.add_argument('--rotate', type=int, choices=(90,), help='turn by a random multiple of 90 degrees')
+                       help='resize: stretch images to --height and --width; crop: keep the scale, crop at random or '
+                            'pad with void (validation then predicts whole images)')
+    group.add_argument('--flip', action='store_true', help='mirror half of the examples left to right')
+    group.add_argument('--flip_vertical', action='store_true', help='mirror half of the examples top to bottom')
+    group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
     group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom by between 1/SCALE and SCALE')
     group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
     group.add_argument('--jitter', type=cli.fraction, default=0.0, help='change colours by up to this share')
@@ -59,7 +60,7 @@ def add_data_flags(parser):
 
 
 def add_training_flags(parser):
-    """Adds the flags of the network, its starting weights, the loss and the optimizer."""
+    """Adds the flags of the network, the starting weights, the loss and the optimizer."""
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),
@@ -77,14 +78,14 @@ def add_training_flags(parser):
                        help="factor on the encoder's learning rate (sgd)")
     group.add_argument('--freeze_encoder', action='store_true', help="do not train the encoder's variables")
     group.add_argument('--epochs', type=cli.positive_int, default=16, help='epochs of the whole run')
-    group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; wins over --epochs')
+    group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
     group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images a step')
     group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam',
                        help='the paper: sgd, with momentum (recipes/)')
     group.add_argument('--learning_rate', type=cli.positive_float, default=0.001,
                        help='for sgd the paper has 0.1 (section 3) and 0.001 (section 4)')
     group.add_argument('--schedule', choices=optimize.SCHEDULES, default='poly',
-                       help='how the learning rate falls; the paper: constant')
+                       help='learning-rate schedule; the paper: constant')
     group.add_argument('--momentum', type=cli.fraction, default=0.9, help='of sgd; the paper: 0.9')
     group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='5e-4: the released solvers')
     group.add_argument('--loss', choices=optimize.LOSSES, default='ce',
@@ -93,7 +94,8 @@ def add_training_flags(parser):
                        help='none; median: median frequency balancing over the training split; median-sqrt: the '
                             'square roots of the median weights; median-void: void counts in the median; released: '
                             "the list in the authors' prototxt (camvid only); or a CSV file with columns name,weight")
-    group.add_argument('--seed', type=cli.seed, default=1, help='of initial weights, order, augmentation and dropout')
+    group.add_argument('--seed', type=cli.seed, default=1,
+                       help='seed of initial weights, order, augmentation and dropout')
 
 
 def add_run_flags(parser):
@@ -101,7 +103,7 @@ def add_run_flags(parser):
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps', help='epochs or steps between '
-                       'validations (default: an epoch, or more where validation would take over a tenth of the time)')
+                       'validations (default: an epoch, or more if validation would take over a tenth of the time)')
     group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU',
                        help='validation score that selects best/; the paper: G')
     group.add_argument('--patience', type=cli.positive_int, metavar='N',
@@ -110,9 +112,9 @@ def add_run_flags(parser):
                        'shapes, parameters and MACs at --height and --width (360x480), and exit')
     group.add_argument('--precision', choices=devices.PRECISIONS, default='float32',
                        help='precision of the layers; float16 with a loss scale')
-    group.add_argument('--xla', action='store_true', help='compile the graph by XLA (GPUs)')
+    group.add_argument('--xla', action='store_true', help='compile the graph with XLA (GPUs only)')
     group.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs of this machine that share each '
-                       'batch, a process each (with --device cpu: processes on the CPU, to try it)')
+                       'batch, one process a GPU (with --device cpu: processes on the CPU, for a trial)')
     devices.add_flags(group)
     devices.add_tf32_flag(group)
 
@@ -141,15 +143,15 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- graph
 
 def training_graph(args, num_classes: int, class_weights, batch, total: int, group):
-    """The training graph of this process, whose gradients are added to those of the other processes of `group`.
+    """Builds the training graph of this process; the gradients of all processes of `group` are added.
 
-    Batch norm normalizes by the process's share. The loss is divided by the labelled pixels of the whole batch.
+    Batch norm normalizes by the share of this process. The loss is divided by the labelled pixels of the whole batch.
 
     Args:
       batch: images [share, h, w, 3] uint8 and labels [share, h, w] uint8.
       total: steps of the run, for the schedule.
     Returns:
-      dict of the tensors that a step fetches: loss (of this process's share), learning_rate, step_op.
+      dict of tensors to fetch in a step: loss (of this process's share), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
@@ -177,7 +179,7 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, gro
 
 
 def starting_weights(args, class_names: list):
-    """Weights of --vgg16 or --init_from: {name below the network's scope: array}, and the flag for messages."""
+    """Weights of --vgg16 or --init_from, ({name below the network's scope: array}, flag); ({}, '') without."""
     if args.vgg16:
         return weights.vgg16(args.vgg16).values, '--vgg16 %s' % args.vgg16
     if args.init_from:
@@ -210,7 +212,7 @@ def build(args, dataset, class_weights, run, group) -> TrainingGraph:
 # ---------------------------------------------------------------- session
 
 def set_starting_weights(sess, graph: TrainingGraph):
-    """Sets the variables of --vgg16 or --init_from in a new run and prints how many."""
+    """Sets the variables of --vgg16 or --init_from in a new run and prints the number of variables."""
     if graph.assignments:
         weights.load_into(sess, graph.assignments)
         print('starting weights: %d variables set; as initialized: %s'
@@ -218,7 +220,7 @@ def set_starting_weights(sess, graph: TrainingGraph):
 
 
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
-    """Runs training steps from the restored step to the last one, or until a signal comes or patience ends."""
+    """Runs training steps from the restored step to the last step, a stop signal or the end of patience."""
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
@@ -239,11 +241,11 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
                 break
     finally:
         bar.close()
-        sess.run(*graph.start(batches.END))  # the session closes at once
+        sess.run(*graph.start(batches.END))  # so that the session closes at once
 
 
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
-    """Scores the validation split by the moving averages, keeps the best weights, draws and prints one line."""
+    """Scores the validation split with the moving averages; saves the best weights; draws; prints one line."""
     panel = plots.panel_examples(run.dataset, 'val')
     predictions = group.numbered(evaluate.predictions_of_split(sess, graph.scoring))
     share = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2)
@@ -279,7 +281,7 @@ def describe(args):
 
 
 def open_dataset(args):
-    """Opens --dataset with its train and val splits; fills in --height and --width."""
+    """Opens --dataset; fills in --height and --width. UserError without examples in train and val."""
     dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
@@ -313,7 +315,7 @@ def train(args):
             run.step = group.gathered(run.step)[0]
             if run.step >= run.total:
                 if group.chief:
-                    print('%s: finished, at step %d of %d; a larger --steps or --epochs trains on'
+                    print('%s: finished, at step %d of %d; a larger --steps or --epochs continues'
                           % (run.folder, run.step, run.total))
                 return run.folder
             run.write_config(class_weights, device)
@@ -327,7 +329,7 @@ def train(args):
 
 
 def main():
-    """Trains, or describes the network."""
+    """Trains, or prints the layers of the network with --describe."""
     args = parse_args()
     if args.gpus > 1:
         cluster.launch(args.gpus, args.device)

@@ -1,4 +1,4 @@
-"""Every network by its name, and the one prediction graph of scoring, prediction and export."""
+"""Builds each network by name, and the prediction graph of scoring and prediction."""
 import functools
 import re
 
@@ -25,7 +25,7 @@ INPUTS = {  # input normalizations, applied to BGR 0..255
 
 
 def default_input(name):
-    """Input normalization of the network: LRN for those of table 1, as the released SegNet-Basic, else raw."""
+    """Input normalization of a network: LRN for the networks of table 1, as released SegNet-Basic; else raw."""
     return 'lrn' if is_basic(name) else 'raw'
 
 
@@ -35,12 +35,12 @@ def is_basic(name):
 
 
 def default_dropout(name):
-    """Dropout rate of the network: 0.5 for the Bayesian networks, as released, else 0."""
+    """Dropout rate of a network: 0.5 for the Bayesian networks, as released; else 0."""
     return 0.5 if name.startswith('bayesian') else 0.0
 
 
 def default_samples(name):
-    """Number of Monte-Carlo dropout samples: 4, or 8 for Basic, as in the released prototxts, else 0."""
+    """Number of Monte-Carlo dropout samples, as in the released prototxts: 4, or 8 for Basic; else 0."""
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 
@@ -95,14 +95,14 @@ def sampled(flags, images, num_classes, samples, reuse):
 
 
 def argmax_at(probabilities, size):
-    """Argmax, uint8 [batch, height, width], of probabilities resized bilinearly to size = (height, width)."""
+    """Argmax of probabilities resized bilinearly to `size`, (height, width): uint8 [batch, height, width]."""
     if isinstance(size, tf.Tensor) or probabilities.shape.as_list()[1:3] != list(size):
         probabilities = tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
     return tf.cast(tf.argmax(probabilities, -1), tf.uint8)
 
 
 def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
-    """Predicts the class of each pixel: softmax, resize to the wanted size, argmax.
+    """Predicts the class of each pixel: softmax, resize to `sizes`, argmax.
 
     Args:
       flags: the run's flags, as in config.json: model, input, precision; with samples also dropout and seed.
@@ -124,8 +124,9 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
     height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
 
     def at_own_size(item):
-        one, size = item
-        return tf.pad(argmax_at(one[None], size)[0], [[0, height - size[0]], [0, width - size[1]]])
+        image_probabilities, size = item
+        ids = argmax_at(image_probabilities[None], size)[0]
+        return tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
 
     predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.uint8, parallel_iterations=1)
     return predictions, probabilities, variance
@@ -134,8 +135,8 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
 def multipliers(name, variable):
     """(lr, decay) multipliers of a trainable variable, from the `param` blocks of the released prototxts.
 
-    Biases have twice the learning rate and no weight decay. The batch-norm shift has no weight decay in SegNet; in
-    SegNet-Basic it has, because the prototxt gives batch norm no `param` block.
+    Biases have twice the learning rate and no weight decay. The batch-norm shift has no weight decay in SegNet, but has
+    weight decay in SegNet-Basic, because the prototxt gives batch norm no `param` block.
     """
     kind = variable.op.name.split('/')[-1]
     if kind == 'biases':

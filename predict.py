@@ -1,8 +1,8 @@
-"""Labels images and videos with a trained run: python predict.py Output/camvid-segnet-basic street.jpg --output out
+"""Labels images and videos with a trained run: python predict.py Output/camvid-segnet-basic street.jpg
 
 Batch norm uses the moving averages of training. (`evaluate.py` recomputes the statistics for scores.)
 """
-from runtime import quiet  # noqa: F401  first of all: TensorFlow without its chatter
+from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import argparse
 import collections
 import concurrent.futures
@@ -26,23 +26,23 @@ from runtime import cli, devices, export, inference, outputs, plots, records, vi
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
-LONGEST_NAME = 200        # bytes; a file system takes 255
-THREADS = 2               # that decode, and as many that write
-PENDING_PIXELS = 2 ** 24  # of results that wait to be written
+LONGEST_NAME = 200        # bytes; file systems allow 255
+THREADS = 2               # for decoding, and as many for writing
+PENDING_PIXELS = 2 ** 24  # most pixels of results that are not written yet
 
-TOO_LARGE = '%s: too large for the memory here; give --tile HEIGHT WIDTH or --max_side'
+TOO_LARGE = '%s: too large for the memory of this machine; give --tile HEIGHT WIDTH or --max_side'
 
-# path: of an image or video; a camera's number for --camera.  name: of the results.
+# path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
 Job = collections.namedtuple('Job', 'path name')
 
 
 def parse_args(argv=None):
     """Parses the flags of a prediction."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('run', type=records.run_folder, help='run folder, or the name of a published one')
+    parser.add_argument('run', type=records.run_folder, help='run folder, or the name of a published run')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
     parser.add_argument('--camera', type=cli.number(int, 0, 65535), metavar='N',
-                        help='label what camera N sees, until Ctrl-C')
+                        help='label the frames of camera N, until Ctrl-C')
     parser.add_argument('--output', default='predictions', help='folder that results are written to')
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
     parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, from the K-th on (for N '
@@ -83,17 +83,17 @@ def parse_args(argv=None):
 
 
 def shard(text: str) -> tuple:
-    """Type of --shard: 'K/N' -> (K, N)."""
+    """Argparse type of --shard: 'K/N' -> (K, N)."""
     match = re.match(r'\A([0-9]{1,6})/([0-9]{1,6})\Z', text)
     if not match or not 1 <= int(match.group(1)) <= int(match.group(2)):
         raise argparse.ArgumentTypeError('%s: must be K/N, with K from 1 to N' % text[:60])
     return int(match.group(1)), int(match.group(2))
 
 
-# ---------------------------------------------------------------- what to label, and where it goes
+# ---------------------------------------------------------------- inputs and outputs
 
 def expand(inputs: list) -> list:
-    """Paths of the images and videos that paths, folders and globs name, each once; UserError for a missing file."""
+    """Paths of the images and videos in a list of paths, folders and globs; UserError for a missing file."""
     found = []
     for path in inputs:
         if os.path.isdir(path):
@@ -116,7 +116,7 @@ def expand(inputs: list) -> list:
 
 
 def output_names(paths: list) -> list:
-    """Unique names of the results: the file's stem, with extension, folders or a number where stems are equal."""
+    """Unique names of the results: the stem of each file; equal stems get extension, folders or a number."""
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
         count = collections.Counter(names)
@@ -134,7 +134,7 @@ def output_names(paths: list) -> list:
 
 
 def plan(args, endings: list) -> list:
-    """Jobs of a call, of this --shard; UserError if a result exists already and --overwrite is not given.
+    """Jobs of this --shard; UserError if a result exists already and --overwrite is not given.
 
     Args:
       endings: as from `outputs.suffixes`.
@@ -160,7 +160,7 @@ def is_video(job: Job) -> bool:
 
 
 def submission_name(args) -> str:
-    """File name of the submission, one a shard."""
+    """File name of the submission; each shard has a file."""
     return 'submission-%d-of-%d.csv' % args.shard if args.shard else 'submission.csv'
 
 
@@ -171,7 +171,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 
     Args:
       read: function path -> image.
-      faults: list that gets a line for each image that cannot be read.
+      faults: list; a line is added for each image that cannot be read.
     """
     to_read = iter(jobs)
     reading = collections.deque()
@@ -191,7 +191,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 
 
 def batches_of_one_size(images, batch_size: int):
-    """Groups neighbouring (job, image) pairs of one image size into lists of at most `batch_size`."""
+    """Groups successive (job, image) pairs with images of equal size into lists of at most `batch_size`."""
     batch = []
     for job, image in images:
         if batch and (len(batch) == batch_size or image.shape != batch[0][1].shape):
@@ -203,7 +203,10 @@ def batches_of_one_size(images, batch_size: int):
 
 
 def predict_images(predictor, images: list, max_side: int = None) -> list:
-    """Predicts uint8 RGB images [h, w, 3] of one size, shrunk to `max_side`; returns a Prediction of that size each."""
+    """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`, at the size of the images.
+
+    Larger images are shrunk to the longer side `max_side` first, and the predictions enlarged.
+    """
     height, width = images[0].shape[:2]
     if not max_side or max(height, width) <= max_side:
         return predictor.predict(images)
@@ -220,12 +223,14 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
     Returns:
       (faults, rows of the submission), each a list of lines.
     """
-    faults, rows, shrunk = [], [], []
+    faults = []
+    rows = []
+    shrunk = []  # paths
     writing = collections.deque()  # (pixels, future)
     read = functools.partial(data.read_image, depth=config.get('depth'), max_pixels=args.max_pixels)
 
     def wait(pixels):
-        """Waits until results of at most so many pixels are still to be written."""
+        """Waits until the results that are not written yet have at most `pixels` pixels."""
         while writing and sum(size for size, _ in writing) > pixels:
             rows.extend(writing.popleft()[1].result())
 
@@ -256,7 +261,7 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
 def label_video(predictor, job: Job, config: dict, args):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4.
 
-    UserError where no frame can be read, or fewer than the file's header says: the video has those that were read.
+    UserError if the source has no frame, or fewer than the file's header says; the frames that were read are written.
     """
     colors = [tuple(color) for color in config['colors']]
     path = os.path.join(args.output, job.name + VIDEO_SUFFIX)
@@ -271,15 +276,16 @@ def label_video(predictor, job: Job, config: dict, args):
             raise UserError('%s: no frame can be read' % job.path)
     print('%s: %d frames, %.1f images/s, written as %s'
           % (job.path, out.count, out.count / (time.time() - began), out.codec))
-    if out.count < 0.9 * total - rate:  # some containers tell only the duration, which sound may prolong
-        raise UserError('%s: ends after frame %d, its header tells of %d; %s has these'
+    if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
+        raise UserError('%s: ends after frame %d, but its header says %d; %s has the frames that were read'
                         % (job.path, out.count, total, path))
 
 
 def predict(args) -> int:
-    """Labels all inputs; returns the exit status: 2 if one of them could not be labelled, else 0."""
+    """Labels all inputs; returns the exit status: 2 if an input could not be labelled, else 0."""
     config = records.read_config(args.run)
-    flags, class_names = config['flags'], config['class_names']
+    flags = config['flags']
+    class_names = config['class_names']
     evaluate.check_network(flags, args.run)
     device = devices.device_name(args.device)
     flags['precision'] = devices.precision(args.precision, flags['precision'], args.device)
@@ -312,7 +318,7 @@ def predict(args) -> int:
 
 
 def report(output: str, num_jobs: int, faults: list) -> int:
-    """Prints each fault and the number of labelled inputs; returns the exit status."""
+    """Prints the faults and the number of labelled inputs; returns the exit status."""
     for fault in faults:
         print('error: ' + ' '.join(fault.split()), file=sys.stderr)
     print('%s: %d of %d labelled' % (output, num_jobs - len(faults), num_jobs))

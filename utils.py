@@ -1,7 +1,7 @@
-"""Layer helpers: each adds ops to the default graph and returns tensors [batch, height, width, channels].
+"""Layers: functions that add ops to the default graph and return tensors [batch, height, width, channels].
 
-A layer's variables are named `weights biases gamma beta moving_mean moving_variance` below the layer's scope.
-Variables and batch-norm statistics are float32; layers compute in the dtype of their input.
+Variables of a layer are named `weights biases gamma beta moving_mean moving_variance` below the layer's scope.
+Variables and batch-norm statistics are float32; layers compute in the dtype of the input.
 """
 import contextlib
 import zlib
@@ -168,12 +168,13 @@ def lrn(x):
 
 
 def lcn(x):
-    """Normalizes local contrast (Jarrett et al. 2009, section 2): subtractive, then divisive, over all channels.
+    """Normalizes local contrast (Jarrett et al. 2009, section 2), first by subtraction, then by division.
 
-    The window is a 9x9 Gaussian; the paper gives no standard deviation, here it is 2 pixels. Near an edge the weights
-    inside the image are rescaled to sum to 1, so a constant image becomes 0 everywhere.
+    The window is a 9x9 Gaussian over all channels. Its standard deviation, which the paper does not give, is 2 pixels.
+    Near an edge the weights inside the image are rescaled to sum to 1, so a constant image becomes 0 everywhere.
     """
-    height, width, channels = tf.shape(x)[1], tf.shape(x)[2], x.shape.as_list()[-1]
+    height, width = tf.shape(x)[1], tf.shape(x)[2]
+    channels = x.shape.as_list()[-1]
     row = np.exp(-0.5 * (np.arange(-4, 5) / 2.0) ** 2)
     window = (np.outer(row, row) / row.sum() ** 2)[:, :, None, None].astype(np.float32)
     inside = tf.nn.conv2d(tf.ones([1, height, width, 1]), window, [1, 1, 1, 1], 'SAME')
@@ -189,7 +190,7 @@ def lcn(x):
 
 
 def dropout(x, rate, key, name):
-    """Zeroes values with probability `rate` and scales the others by 1 / (1 - rate), as Caffe.
+    """Zeroes values with probability `rate` and scales the others by 1 / (1 - rate), as in Caffe.
 
     The mask is a function of `key` and `name` only, so a resumed run draws the same masks.
 
@@ -211,7 +212,7 @@ def max_pool(x, size=2, stride=2):
 def max_pool_with_argmax(x):
     """Max-pools 2x2 windows with stride 2 and returns (pooled maps, indices for `unpool`).
 
-    Of equal values the first counts. The gradient is scattered by the indices, so the input need not be kept for it.
+    The first of equal values is the maximum. The gradient is scattered by the indices, so the input is not kept.
 
     Args:
       x: [batch, h, w, c].
@@ -235,9 +236,9 @@ def max_pool_with_argmax(x):
 
 
 def unpool(x, indices, shape_like):
-    """Writes each value of `x` to the position that `indices` gives in the image; other positions are 0.
+    """Writes each value of `x` to the position in `indices`; other positions are 0.
 
-    The result has the shape of the encoder's feature map, never 2h x 2w: with a wrong width the flat indices would
+    The result has the shape of the encoder's feature map, never 2h x 2w: with another width the flat indices would
     shear the map.
 
     On TensorFlow 1.15 `shape_like` itself is passed to the op. If it were unused, Grappler would move the ReLU behind
@@ -270,7 +271,7 @@ def scatter(x, indices, shape, shape_like=None):
     """Writes the values of `x` at `indices` (per image) into zeros of `shape` [batch, h, w, c].
 
     MaxPoolGradWithArgmax is TensorFlow's scatter for the gradient of pooling, 20 times faster on a CPU than
-    `tf.scatter_nd`. The op reads only the shape of its first input, so an uninitialized tensor does.
+    `tf.scatter_nd`. The op reads only the shape of the first input, so an uninitialized tensor is enough.
     """
     with tf.control_dependencies([x]):  # allocate when x is ready, not earlier
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
@@ -292,8 +293,8 @@ def gather(y, indices):
 def portable_pooling(portable=True):
     """Context manager: inside the block, pooling and unpooling in the default graph are built of plain ops.
 
-    TFLite, ONNX and XLA have these ops but no MaxPoolWithArgmax. Values and gradients equal the other form's bit for
-    bit. Pooling and the matching unpooling must be built in the same block.
+    TFLite, ONNX and XLA have these ops but no MaxPoolWithArgmax. Values and gradients are equal bit for bit in both
+    forms. Pooling and the matching unpooling must be built in the same block.
     """
     stack = tf.get_collection_ref(PORTABLE)
     stack.append(portable)
@@ -304,18 +305,18 @@ def portable_pooling(portable=True):
 
 
 def is_portable():
-    """Whether the innermost `portable_pooling` block of the default graph, if any, asks for plain ops."""
+    """Whether the innermost `portable_pooling` block selects plain ops; False outside all blocks."""
     return any(tf.get_collection(PORTABLE)[-1:])
 
 
 def height_width(x):
-    """[height, width] of [batch, height, width, c]: ints where known, else scalar tensors."""
+    """[height, width] of [batch, height, width, c]: ints if static, else scalar tensors."""
     return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape.as_list()) if i in (1, 2)]
 
 
 def portable_max_pool(x):
     """Max-pools by four strided slices -> pooled maps and positions in the window, 0 to 3 row by row."""
-    rows, columns = [size % 2 for size in height_width(x)]  # to add
+    rows, columns = [size % 2 for size in height_width(x)]  # of padding
     if isinstance(rows, tf.Tensor) or isinstance(columns, tf.Tensor) or rows or columns:
         x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]], constant_values=x.dtype.min)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]

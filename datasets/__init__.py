@@ -1,4 +1,4 @@
-"""The data sets: one file a data set, named as its `--dataset` value, whose `read(data_dir)` returns a `data.Dataset`.
+"""Opens data sets: the file named as the `--dataset` value has `read(data_dir)` -> `data.Dataset`.
 
 `python -m datasets NAME --data_dir DIR` checks a data set. Readers share `data.py`, `files.py` and `tables.py`.
 """
@@ -14,7 +14,7 @@ from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
 READERS = {'camvid': camvid.read, 'folder': folder.read, 'sample': sample.read, 'sartorius': sartorius.read,
            'sunrgbd': sunrgbd.read, 'voc2012': voc2012.read}
 CLASS_NAMES = {'sample': sartorius.CELLS, 'sartorius': sartorius.CELLS, 'camvid': list(camvid.CLASSES),
-               'voc2012': voc2012.CLASSES, 'sunrgbd': sunrgbd.CLASSES}  # classes.csv names those of `folder`
+               'voc2012': voc2012.CLASSES, 'sunrgbd': sunrgbd.CLASSES}  # for `folder`, classes.csv has the names
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 
@@ -27,11 +27,11 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
     Args:
-      config: config.json of a run, whose class names must be those of the data set, and whose `depth` and `rle_order`
-        count; None checks nothing.
-      rle_order, depth: as for `folder.read`; no other data set needs them.
+      config: config.json of a run, or None. The class names must be equal; `depth` and `rle_order` are taken from the
+        config.
+      rle_order, depth: as in `folder.read`, only for 'folder'.
     Raises:
-      UserError: unknown name, a fault of the data, or other classes than the run's.
+      UserError: unknown name, an error in the data, or classes that differ from the run.
     """
     if name not in READERS:
         raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(names())))
@@ -51,9 +51,9 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 
 
 def preload(dataset, splits):
-    """Reads and checks every example of `splits` once -> the same data set, served from memory.
+    """Reads and checks each example of `splits`; returns the data set with examples cached in memory.
 
-    Prints the classes without a training pixel.
+    Prints the classes without a training pixel. UserError for an example that violates the `Dataset` contract.
     """
     jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
 
@@ -85,7 +85,7 @@ def check_split(dataset, split):
 
 
 def class_weights(choice: str, dataset):
-    """Class weights of the loss by the value of `--class_weights` -> float64 [num_classes].
+    """Class weights of the loss for a value of `--class_weights`: float64 [num_classes].
 
     Args:
       choice: 'none', 'median', 'median-sqrt' (square roots of the median weights), 'median-void', 'released', or the
@@ -100,9 +100,9 @@ def class_weights(choice: str, dataset):
         return np.sqrt(median) if choice == 'median-sqrt' else median
     if choice == 'released':
         if dataset.released_weights is None:
-            raise UserError('--class_weights released: nobody released weights for %s (but for camvid); use median'
+            raise UserError('--class_weights released: there are none for %s, only for camvid; use median'
                             % dataset.name)
         return np.array(dataset.released_weights)
     if not os.path.exists(choice):
-        raise UserError('--class_weights %s: no such file, and no name that --help knows' % choice)
+        raise UserError('--class_weights %s: neither a file nor a choice listed in --help' % choice)
     return tables.read_class_weights(choice, dataset.class_names)

@@ -1,4 +1,4 @@
-"""Checks a data set before training: python -m datasets NAME --data_dir DIR, with --download after fetching it."""
+"""Checks a data set before training: python -m datasets NAME --data_dir DIR (--download fetches it first)."""
 import collections
 import sys
 
@@ -11,16 +11,16 @@ from data import UserError
 from datasets import download
 from runtime import cli
 
-FEW = 5  # images of a class: fewer are told of
-CONTRAST = 4  # largest number of pixels of an image over the smallest: more are told of
+FEW = 5  # a class in fewer images is reported
+CONTRAST = 4  # a larger ratio of the largest to the smallest image is reported
 
 # counts: int64 [images, num_classes + 1], pixels of each class, void last.
-# sizes: [(height, width)] of the images. names: of the images.
+# sizes: [(height, width)] of the images. names: names of the images.
 Split = collections.namedtuple('Split', 'counts sizes names')
 
 
 def read_split(dataset, split: str):
-    """Reads every example of a split -> (Split of the intact ones, [a line for each fault])."""
+    """Reads all examples of a split -> (Split of the intact examples, [a line for each fault])."""
     counts = []
     sizes = []
     names = []
@@ -40,7 +40,7 @@ def read_split(dataset, split: str):
 
 
 def class_table(class_names, split):
-    """Pixels, share, images and both kinds of median frequency weights of each class of a split, as text."""
+    """Table of the classes of a split, as text: pixels, share, images, both kinds of median frequency weights."""
     pixels = split.counts.sum(0)
     areas = split.counts.sum(1, keepdims=True)
     present = ((split.counts > 0) * areas).sum(0)
@@ -53,7 +53,7 @@ def class_table(class_names, split):
 
 
 def advice(dataset, name: str, split):
-    """Yields a line for each thing that often makes training fail: rare classes, uniform labels, unequal sizes."""
+    """Yields a line for each likely cause of a bad training: rare classes, uniform labels, unequal sizes."""
     if name == 'train':
         images = (split.counts[:, :-1] > 0).sum(0)
         absent = [entry for entry, count in zip(dataset.class_names, images) if not count]
@@ -83,7 +83,7 @@ def advice(dataset, name: str, split):
 
 
 def check(dataset):
-    """Reads every example and prints sizes, classes and notes of each split; returns the faults, a line each."""
+    """Reads all examples; prints sizes, classes and notes of each split; returns the faults, a line each."""
     faults = []
     for name in dataset.examples:
         split, found = read_split(dataset, name)
@@ -100,19 +100,20 @@ def check(dataset):
 
 
 def parse_args(argv=None):
+    """Parses the flags of a check."""
     parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
-                        'weights, what may make training fail, and what is wrong with which file.')
+                        'weights, likely causes of a bad training, and faults of each file.')
     parser.add_argument('name', choices=datasets.names(), help='the data set')
-    parser.add_argument('--data_dir', help='its folder; sample needs none')
+    parser.add_argument('--data_dir', help='folder of the data set; sample needs none')
     parser.add_argument('--download', action='store_true',
-                        help='first fetch it into --data_dir (camvid, voc2012; for the others: says how to get it)')
-    parser.add_argument('--rle_order', choices=('rows', 'columns'), help='how runs of a labels.csv count pixels')
+                        help='first download into --data_dir (camvid, voc2012; for the others: print the steps)')
+    parser.add_argument('--rle_order', choices=('rows', 'columns'), help='order of the pixels in runs of labels.csv')
     parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images')
     return parser.parse_args(argv)
 
 
 def main(argv=None):
-    """Checks the data set of the command line; prints a line for each fault and returns the exit status."""
+    """Checks the data set named on the command line; prints a line for each fault; returns the exit status."""
     args = parse_args(argv)
     if args.download:
         download.download(args.name, args.data_dir)

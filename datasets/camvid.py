@@ -1,4 +1,4 @@
-"""CamVid, as released with SegNet, as its home page has it and as Kaggle has it -> `Dataset`."""
+"""Reads CamVid in three layouts: released with SegNet, of the home page, of Kaggle -> `Dataset`."""
 import collections
 import os
 import re
@@ -12,11 +12,11 @@ CLASSES = collections.OrderedDict([
     ('Sky', (128, 128, 128)), ('Building', (128, 0, 0)), ('Pole', (192, 192, 128)), ('Road', (128, 64, 128)),
     ('Pavement', (60, 40, 222)), ('Tree', (128, 128, 0)), ('SignSymbol', (192, 128, 128)), ('Fence', (64, 64, 128)),
     ('Car', (64, 0, 128)), ('Pedestrian', (64, 64, 0)), ('Bicyclist', (0, 128, 192))])
-# Class weights of Models/segnet_train.prototxt; the released labels do not give them (README, "Where we differ").
+# Class weights of Models/segnet_train.prototxt. They do not follow from the released labels (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# CamVid's 32 classes in the released 11; what is not named is void. Measured by overlaying the two releases, but for
-# SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter, which are put where they belong by name.
+# CamVid's 32 classes in each of the released 11; other classes are void. Measured by overlaying the two releases;
+# SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
 GROUPS = {
     'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Column_Pole', 'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv',
     'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
@@ -29,11 +29,13 @@ PAIR = re.compile(r'(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+)\Z', re.IGNOR
 
 
 def read(data_dir: str):
-    """CamVid, 11 classes at 360x480; the rest is void.
+    """Reads CamVid, 11 classes at 360x480; other pixels are void.
 
-    Three layouts: as released with SegNet (train.txt, train/, trainannot/ and val, test alike; label 11 is void), as
-    its home page has it (label_colors.txt, NAME.png and NAME_L.png) and as Kaggle has it (class_dict.csv, train/,
-    train_labels/NAME_L.png and val, test alike).
+    Three layouts:
+      released with SegNet: train.txt, train/, trainannot/ (val, test alike); label 11 is void;
+      home page: label_colors.txt, NAME.png and NAME_L.png;
+      Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (val, test alike).
+    Raises UserError for a missing or malformed file.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
     if os.path.exists(os.path.join(data_dir, 'class_dict.csv')):
@@ -59,7 +61,12 @@ def read(data_dir: str):
 
 
 def _dataset(pairs, label):
-    """{split: [(image path, label path)]}, function (label path) -> label uint8 [h, w]: the `Dataset`."""
+    """Builds the `Dataset`.
+
+    Args:
+      pairs: {split: [(image path, label path)]}.
+      label: function (label path) -> label uint8 [h, w].
+    """
     def load(split, i):
         image, annotation = pairs[split][i]
         return data.read_image(image), label(annotation)
@@ -70,9 +77,9 @@ def _dataset(pairs, label):
 
 
 def _pair(data_dir, path, number, line):
-    """One line of a list -> (image path, annotation path).
+    """Parses one line of a list -> (image path, annotation path).
 
-    The released lists hold paths of the authors' machine, which exist nowhere: the last two parts count.
+    The released lists hold paths of the authors' machine: only folder and file name, the last two parts, are used.
     """
     match = PAIR.match(line.strip())
     if not match:
@@ -88,7 +95,7 @@ def _pair(data_dir, path, number, line):
 
 
 def _kaggle(data_dir):
-    """CamVid as Kaggle has it: class_dict.csv with columns name,r,g,b; train/NAME.png, train_labels/NAME_L.png."""
+    """Reads Kaggle's layout: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png."""
     table = os.path.join(data_dir, 'class_dict.csv')
     palette = []
     for number, row in data.read_csv(table, ('name', 'r', 'g', 'b')):
@@ -106,10 +113,10 @@ def _kaggle(data_dir):
 
 
 def _frames(data_dir):
-    """CamVid as its home page has it: label_colors.txt, frames NAME.png and colour-coded labels NAME_L.png, 960x720.
+    """Reads the home page's layout: label_colors.txt, frames NAME.png and coloured labels NAME_L.png, 960x720.
 
-    Where train.txt, val.txt and test.txt lie there too, they name the frames of each split; else the last fifth of the
-    names in their order validates.
+    Files train.txt, val.txt and test.txt name the frames of each split. Without train.txt, the last fifth of the sorted
+    names is val.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
     palette = []
@@ -133,7 +140,7 @@ def _frames(data_dir):
 
 
 def _color(path, number, name, values):
-    """One of CamVid's 32 classes -> ((red, green, blue), class id or IGNORE)."""
+    """Parses one of CamVid's 32 classes -> ((red, green, blue), class id or IGNORE)."""
     if not name or len(values) != 3 or not all(re.match(r'\A[0-9]{1,3}\Z', value) and int(value) < 256
                                                for value in values):
         raise UserError('%s line %d: %r; expected a colour (red, green, blue) and a name'

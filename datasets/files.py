@@ -1,4 +1,4 @@
-"""Files that the readers of data sets share: lists of names, folders of images and labels, splits, label colours."""
+"""Helpers of the readers: lists of names, folders of images and labels, splits, label colours."""
 import collections
 import os
 import re
@@ -11,12 +11,12 @@ from data import UserError
 SPLITS = ('train', 'val', 'test')
 FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
            'testing': 'test'}  # images/FOLDER/ -> split
-NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # no note about these
+NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
 
 
 def check_data_dir(data_dir, name, layout):
-    """Raises UserError unless the folder `data_dir` exists and holds something."""
+    """Raises UserError if the folder `data_dir` is missing or empty; the message shows the expected `layout`."""
     if not data_dir:
         raise UserError('--data_dir: data set %s needs it; the folder that holds %s' % (name, layout))
     if not os.path.isdir(data_dir):
@@ -26,7 +26,7 @@ def check_data_dir(data_dir, name, layout):
 
 
 def read_names(path):
-    """List file, a name a line -> names; UserError for an empty list or a name that leads out of the folder."""
+    """Reads a list of one name a line; UserError for an empty list or a name that leads out of the folder."""
     names = [line.strip() for line in data.read_text(path).splitlines() if line.strip()]
     if not names:
         raise UserError('%s: lists no images' % path)
@@ -37,10 +37,10 @@ def read_names(path):
 
 
 def files_below(folder, extensions):
-    """Files below `folder` that have one of the extensions -> sorted [(name, path)].
+    """Finds the files below `folder` with one of the extensions -> sorted [(name, path)].
 
-    A name is the path below `folder` without the extension. Hidden files, as macOS's ._NAME, are left out; the number
-    of other files that may be images is printed.
+    A name is the path below `folder` without the extension. Hidden files, such as macOS's ._NAME, are skipped. A note
+    tells the number of other files that may be images. UserError if there is no such folder.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
@@ -65,7 +65,7 @@ def files_below(folder, extensions):
 
 
 def image_files(folder):
-    """Images below a folder -> {name: path}, sorted; UserError for two of one name."""
+    """Finds the images below a folder -> {name: path}, sorted; UserError for two images with the same name."""
     paths = collections.OrderedDict()
     for name, path in files_below(folder, data.IMAGE_FILES):
         if name in paths:
@@ -76,9 +76,9 @@ def image_files(folder):
 
 
 def label_files(folder, images):
-    """Labels below a folder -> {image name: [paths of the labels that may belong to it]}.
+    """Finds the labels below a folder -> {image name: [paths of candidate labels]}.
 
-    A label has the image's own name, or where no label has, that name and a suffix: NAME_mask.png, NAME_L.png.
+    A label has the name of the image. If there is no such label, a suffix may follow: NAME_mask.png, NAME_L.png.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
@@ -96,7 +96,11 @@ def label_files(folder, images):
 
 
 def label_path(folder, found, name):
-    """The label of image `name` in the result of `label_files`; UserError unless exactly one fits."""
+    """Path of the label of image `name`; UserError unless exactly one label fits.
+
+    Args:
+      found: as from `label_files`.
+    """
     paths = found.get(name, [])
     if len(paths) != 1:
         there = sorted(os.listdir(folder))
@@ -107,7 +111,7 @@ def label_path(folder, found, name):
 
 
 def hold_out(names):
-    """Splits names -> {'train', 'val'}: a fifth validates, drawn with a fixed seed, the same in each run."""
+    """Splits names -> {'train', 'val'}: a fifth, drawn with a fixed seed, is val. UserError for a single name."""
     if len(names) < 2:
         raise UserError('%d images in the data set; at least two are needed, one of them to validate' % len(names))
     shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
@@ -116,7 +120,10 @@ def hold_out(names):
 
 
 def splits(folder, images):
-    """{split: names} by lists train.txt, val.txt, test.txt in `folder`, by sub-folders of images, or by `hold_out`."""
+    """Splits images -> {split: names}.
+
+    Uses the lists train.txt, val.txt and test.txt in `folder`, else the sub-folders of the images, else `hold_out`.
+    """
     lists = {split: os.path.join(folder, split + '.txt') for split in SPLITS}
     if any(os.path.exists(path) for path in lists.values()):
         return listed_splits(lists, images)
@@ -131,7 +138,7 @@ def splits(folder, images):
 
 
 def listed_splits(lists, images):
-    """{split: path of its list} -> {split: names}; UserError for a name without an image or in two places."""
+    """Reads {split: path of the list} -> {split: names}; UserError for an unknown or repeated name."""
     examples = {}
     where = {}
     for split, path in lists.items():
@@ -147,16 +154,20 @@ def listed_splits(lists, images):
                                 % (path, name, ', '.join(list(images)[:3])))
             if name in where:
                 raise UserError('%s: names %s%s' % (path, name, ' twice' if where[name] == path else
-                                                    ', which stands in %s too' % where[name]))
+                                                    ', which is in %s too' % where[name]))
             where[name] = path
             examples[split].append(name)
     if len(where) < len(images):
-        data.note('%d of %d images stand in no list and are not used' % (len(images) - len(where), len(images)))
+        data.note('%d of %d images are in no list and are not used' % (len(images) - len(where), len(images)))
     return examples
 
 
 def colors_to_ids(rgb, colors, ids, path):
-    """Colour-coded label uint8 [h, w, 3] -> uint8 [h, w]: the id beside each colour; UserError for other colours."""
+    """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w]; UserError for other colours.
+
+    Args:
+      colors, ids: the colours, and the id of each colour.
+    """
     table = np.full(1 << 24, -1, np.int16)
     shifts = np.array([1 << 16, 1 << 8, 1])
     table[np.asarray(colors, int) @ shifts] = ids
@@ -169,5 +180,8 @@ def colors_to_ids(rgb, colors, ids, path):
 
 
 def voc_color(i):
-    """Colour of id `i` in PASCAL VOC's palette: its bits, three at a time, from each channel's highest bit down."""
+    """Colour of id `i` in PASCAL VOC's palette.
+
+    Each group of three bits of `i` sets one bit of red, green and blue, from the highest bit down.
+    """
     return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))

@@ -1,4 +1,4 @@
-"""Anybody's own data: a folder of images, labels and a table of classes -> `Dataset`. Three layouts are read.
+"""Reads custom data: a folder of images, labels and a table of classes -> `Dataset`, in three layouts.
 
 1. Our own:
     images/NAME.png   or .jpg .tif .bmp .webp .gif .jp2, of any sizes; images/train/ and images/val/ are splits
@@ -7,7 +7,7 @@
                       cell_type or in Kaggle's ImageId, EncodedPixels (ClassId); a row for each image
     classes.csv       name,id,color: `id` may hold several ids (7 8 11), `color` is "red green blue" or empty; pixels of
                       a class named void are ignored
-    train.txt val.txt (test.txt)    names, one a line; without them and without sub-folders a fifth validates
+    train.txt val.txt (test.txt)    names, one a line; without lists and sub-folders a fifth of the images is val
 2. Pascal VOC's, as CVAT exports segmentation masks: labelmap.txt, JPEGImages/, SegmentationClass/, ImageSets/.
 3. Roboflow's semantic segmentation masks: train/ (valid/, test/) with NAME.jpg, NAME_mask.png and _classes.csv.
 """
@@ -24,11 +24,13 @@ LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
-    """The data set in `data_dir`; it is trained at the size of its first training image.
+    """Reads the data set in `data_dir`; the training size is the size of the first training image.
 
     Args:
-      rle_order: 'rows' or 'columns', how runs in labels.csv count pixels; None for the usual order of its columns.
-      depth: bits in use in images of 16 bits a channel; None measures them over the training split.
+      rle_order: 'rows' or 'columns', the order of the pixels in runs of labels.csv; None for `tables.rle_order`.
+      depth: bits in use in images of 16 bits a channel; None measures the training split.
+    Raises:
+      UserError: no known layout, or a fault in one of the files.
     """
     files.check_data_dir(data_dir, 'folder', LAYOUT)
     if os.path.exists(os.path.join(data_dir, 'labelmap.txt')):
@@ -55,7 +57,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 
 
 def _own(data_dir, rle_order):
-    """Our own layout -> (classes, {name: image path}, function (name, image) -> label, {split: names})."""
+    """Reads layout 1 -> (classes, {name: image path}, function (name, image) -> label, {split: names})."""
     classes = tables.read_classes(os.path.join(data_dir, 'classes.csv'))
     images = files.image_files(os.path.join(data_dir, 'images'))
     examples = files.splits(data_dir, images)
@@ -79,7 +81,7 @@ def _own(data_dir, rle_order):
 
 
 def _voc(data_dir):
-    """Pascal VOC's layout with CVAT's labelmap.txt; the results are those of `_own`."""
+    """Reads layout 2, Pascal VOC's with CVAT's labelmap.txt; returns the same as `_own`."""
     classes = tables.read_labelmap(os.path.join(data_dir, 'labelmap.txt'))
     folder = os.path.join(data_dir, 'SegmentationClass')
     images = files.image_files(os.path.join(data_dir, 'JPEGImages'))
@@ -95,7 +97,7 @@ def _voc(data_dir):
 
 
 def _roboflow(data_dir):
-    """Roboflow's train/, valid/ and test/ of images, masks and _classes.csv; the results are those of `_own`."""
+    """Reads layout 3, Roboflow's train/, valid/ and test/; returns the same as `_own`."""
     tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in ('train', 'valid', 'test')]
     all_classes = [tables.read_pixel_values(path) for path in tables_found if os.path.exists(path)]
     if any(classes != all_classes[0] for classes in all_classes):
@@ -112,15 +114,15 @@ def _label_reader(folder, labels, classes):
 
 
 def measured_depth(paths):
-    """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None where there are none."""
+    """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None if all images have 8 bits."""
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
 
 
 def _is_deep(path):
-    """True for an image of 16 bits a channel, from its header; False for a file that `read_image` refuses."""
+    """Whether the header of an image says 16 bits a channel; False for a damaged file."""
     try:
         with Image.open(path) as image:
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])
-    except Exception:  # Pillow raises many kinds for a damaged file
+    except Exception:  # Pillow raises many kinds of error for a damaged file, which `read_image` reports
         return False

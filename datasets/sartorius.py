@@ -1,4 +1,4 @@
-"""Sartorius Cell Instance Segmentation (Kaggle 2021) -> `Dataset`."""
+"""Reads Sartorius Cell Instance Segmentation (Kaggle 2021) -> `Dataset`."""
 import collections
 import os
 
@@ -13,7 +13,7 @@ CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # di
 
 
 def stratified(images):
-    """{image id: (height, width, cells)} -> {cell type: [ids]}, by each image's first cell, in the file's order."""
+    """Groups {image id: (height, width, cells)} by the type of the first cell -> {cell type: [ids]}."""
     groups = collections.OrderedDict()
     for name, (_, _, rows) in images.items():
         groups.setdefault(rows[0][1] if rows else 0, []).append(name)
@@ -21,9 +21,9 @@ def stratified(images):
 
 
 def read(data_dir: str):
-    """Sartorius Cell Instance Segmentation (Kaggle 2021): train.csv and train/ID.png.
+    """Reads train.csv and train/ID.png.
 
-    The validation split is a fifth of the images of each cell type, drawn with a fixed seed.
+    Val is a fifth of the images of each cell type, drawn with a fixed seed. UserError for a fault in train.csv.
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')

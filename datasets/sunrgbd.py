@@ -1,4 +1,4 @@
-"""SUN RGB-D, in its two published layouts -> `Dataset`."""
+"""Reads SUN RGB-D in the two published layouts -> `Dataset`."""
 import functools
 import os
 import re
@@ -17,13 +17,14 @@ CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf pictur
 
 
 def read(data_dir: str):
-    """SUN RGB-D, RGB only: 37 classes, 0 is void, 5,285 training and 5,050 test images of several sizes.
+    """Reads SUN RGB-D, RGB only: 37 classes, 0 is void; 5,285 training and 5,050 test images of several sizes.
 
     Two layouts: the home page's SUNRGBD/ and SUNRGBDtoolbox/ with labels in a .mat file of MATLAB 7.3, or images and
     PNG labels in image/train, label37/train (test alike), paired by the numbers in their names.
 
-    The official split has no validation part. 'val' is every tenth test image, for watching a run. Published scores
-    are of split test with `--checkpoint last`, which is not selected by 'val'. Trained at 360x480, as in the paper.
+    The official split has no validation part: 'val' is every tenth test image, to monitor a run. For scores on test,
+    use `--checkpoint last`, which is not selected on 'val'. The training size is 360x480, as in the paper.
+    Raises UserError for a missing or malformed file.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
@@ -44,7 +45,7 @@ def read(data_dir: str):
 
 
 def png_pairs(data_dir):
-    """{'train' and 'test': [(image path, label path)]}; image and label have the same number in their names."""
+    """Finds {'train' and 'test': [(image path, label path)]}, paired by the numbers in the file names."""
     pairs = {}
     for split in ('train', 'test'):
         numbered = []
@@ -65,10 +66,10 @@ def png_pairs(data_dir):
 
 
 def mat_pairs(data_dir):
-    """{'train' and 'test': [(image path, function () -> label)]} of the home page's files.
+    """Finds {'train' and 'test': [(image path, function () -> label)]} in the home page's files.
 
-    SUNRGBDMeta.mat names the 10,335 images, SUNRGBD2Dseg.mat holds their labels in the same order, transposed, and
-    allsplit.mat the folders of each split. All paths begin with the authors' own /n/fs/sun3d/data/.
+    SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the same order, transposed.
+    allsplit.mat lists the folders of each split. All paths begin with the authors' /n/fs/sun3d/data/.
     """
     toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
@@ -97,30 +98,34 @@ def mat_pairs(data_dir):
 
 
 def mat_label(path, reference):
-    """Label uint8 [h, w] that a reference in SUNRGBD2Dseg.mat points to."""
+    """Reads the label uint8 [h, w] of a reference in SUNRGBD2Dseg.mat."""
     return read_hdf5(path, reference).T.astype(np.uint8)
 
 
 def read_hdf5(path, key):
-    """Value of a variable or reference of a .mat file of MATLAB 7.3, which is HDF5; UserError for other files."""
+    """Reads a variable or reference of a .mat file of MATLAB 7.3, which is HDF5; UserError for other files."""
     import h5py  # installed with TensorFlow
     try:
         with h5py.File(path, 'r') as file:
             return file[key][()]
-    except Exception as error:  # h5py raises many kinds for a damaged file
+    except Exception as error:  # h5py raises many kinds of error for a damaged file
         raise UserError('%s: has no %s to read (%s: %s)' % (path, key, type(error).__name__, error))
 
 
 def read_matlab(path, variable):
-    """Array of a variable in a .mat file of MATLAB before 7.3; UserError for other files."""
+    """Reads the array of a variable in a .mat file before MATLAB 7.3; UserError for other files."""
     try:
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[variable])
-    except Exception as error:  # SciPy raises many kinds for a damaged file
+    except Exception as error:  # SciPy raises many kinds of error for a damaged file
         raise UserError('%s: has no variable %s to read (%s: %s)' % (path, variable, type(error).__name__, error))
 
 
 def relative(path, source):
-    """The part of an authors' path behind SUNRGBD/; UserError, which names `source`, if it leads out of the folder."""
+    """Part of an authors' path behind SUNRGBD/; UserError if the path leads out of the folder.
+
+    Args:
+      source: file with the path, for the message.
+    """
     path = str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
     if '..' in path.split('/'):
         raise UserError('%s: %r leads out of the folder' % (source, path[:80]))

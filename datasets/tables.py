@@ -1,4 +1,4 @@
-"""Tables that the readers of data sets share: run-length encoded masks in Kaggle's columns, and tables of classes."""
+"""Reads tables of run-length encoded masks, in Kaggle's columns, and tables of classes."""
 import collections
 import os
 import re
@@ -9,35 +9,37 @@ import data
 from data import IGNORE, MAX_PIXELS, UserError
 from datasets import files
 
-MAX_NAME = 100  # characters of a class name, which stands in figures
+MAX_NAME = 100  # characters of a class name, which is printed in figures
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
 
 Class = collections.namedtuple('Class', 'name ids color')
-Class.__doc__ = """A class, or void: its name, the ids in label files that mean it, (red, green, blue) or None."""
+Class.__doc__ = """A class, or void: name, ids in label files, colour (red, green, blue) or None."""
 
 
 # ---------------------------------------------------------------- masks
 
 def rle_order(path):
-    """'columns' for a table with Kaggle's column EncodedPixels, whose runs go down the columns; 'rows' for others."""
+    """Order of the pixels in the runs of a table: 'columns' with a column EncodedPixels (Kaggle), else 'rows'."""
     header = data.read_bytes(path)[:1000].split(b'\n')[0].replace(b'\0', b'')  # of UTF-8 or UTF-16
     return 'columns' if b'EncodedPixels' in header else 'rows'
 
 
 def class_places(class_names):
-    """[background, class, ...] -> {text in a table: place of the class}."""
+    """{name in a table: index} of the classes behind the first, the background."""
     return {name: i for i, name in enumerate(class_names) if i}
 
 
 def read_cells(path, places, images=None):
-    """Kaggle's table of masks -> {image id: (height, width, [(row number, class, RLE), ...])}, in the file's order.
+    """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class, RLE), ...])}.
 
     Columns are id,annotation,width,height,cell_type, or ImageId,EncodedPixels (ClassId,Width,Height). A row without an
-    annotation says that the image holds no object. Without columns of size, height and width are None.
+    annotation means an image without an object. Without columns of the size, height and width are None.
 
     Args:
-      places: {text of the class: its place}; '' is the class of a table without a column of classes.
-      images: names of the images, of which each needs a row; None for any that can be file names.
+      places: {text of the class: index}; '' is the class of a table without a column of classes.
+      images: names of the images, each of which needs a row; None for any names that can be file names.
+    Raises:
+      UserError: a malformed row, an id without an image, or an image without a row.
     """
     kaggle = rle_order(path) == 'columns'
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
@@ -69,7 +71,7 @@ def read_cells(path, places, images=None):
 
 
 def _size(row, where):
-    """(height, width) of a row, whole numbers that pandas may have given a .0; (None, None) without such columns."""
+    """(height, width) of a row; (None, None) without these columns. Pandas may have written 520 as 520.0."""
     sides = [row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width')]
     if sides == ['', ''] and 'EncodedPixels' in row:
         return None, None
@@ -97,9 +99,12 @@ def _check_images(path, cells, images):
 
 
 def cells_label(path, name, image, entry, order='rows'):
-    """The label uint8 [h, w] of one image from its `entry` of `read_cells`: 0 is background, a later row lies on top.
+    """Label uint8 [h, w] of one image: 0 is background, a later mask covers earlier masks.
 
-    Raises UserError, which names the row, for a mask that does not fit the image.
+    Args:
+      entry: (height, width, masks), as from `read_cells`.
+    Raises:
+      UserError: a mask does not fit the image; the message names the row.
     """
     height, width, masks = entry
     if height is not None and image.shape[:2] != (height, width):
@@ -112,7 +117,7 @@ def cells_label(path, name, image, entry, order='rows'):
 
 
 def cell_masks(path, shape, masks, order='rows'):
-    """Yields the masks of one image, one at a time in memory: bool [height, width]; errors name the row."""
+    """Yields the masks of one image, bool [height, width]; UserError names the row of a bad mask."""
     for number, _, rle in masks:
         try:
             yield data.rle_decode(rle, shape[0], shape[1], order)
@@ -123,7 +128,7 @@ def cell_masks(path, shape, masks, order='rows'):
 # ---------------------------------------------------------------- classes
 
 def read_classes(path):
-    """classes.csv with columns name,id,color -> [Class, ...], void last; `id` may hold several: 7 8 11."""
+    """Reads classes.csv with columns name,id,color -> [Class, ...], void last; `id` may hold several: 7 8 11."""
     classes = []
     for number, row in data.read_csv(path, ('name', 'id')):
         where = '%s row %d: ' % (path, number)
@@ -139,7 +144,10 @@ def read_classes(path):
 
 
 def read_labelmap(path):
-    """labelmap.txt of CVAT's VOC export, lines of name:red,green,blue:parts:actions -> [Class, ...]; 255 is void."""
+    """Reads labelmap.txt of CVAT's VOC export -> [Class, ...], void last.
+
+    A line is name:red,green,blue:parts:actions. The ids count the lines from 0; 255 is void.
+    """
     classes = []
     for number, line in enumerate(data.read_text(path).splitlines(), 1):
         if line.strip() and not line.startswith('#'):
@@ -154,7 +162,7 @@ def read_labelmap(path):
 
 
 def read_pixel_values(path):
-    """_classes.csv of Roboflow's masks, columns Pixel Value,Class -> [Class, ...], void last."""
+    """Reads _classes.csv of Roboflow's masks, columns Pixel Value,Class -> [Class, ...], void last."""
     classes = []
     for number, row in data.read_csv(path, ('Pixel Value', 'Class')):
         if not re.match(r'\A[0-9]{1,3}\Z', row['Pixel Value']) or int(row['Pixel Value']) > 255:
@@ -165,25 +173,25 @@ def read_pixel_values(path):
 
 
 def is_void(entry):
-    """True for the class that marks ignored pixels: void, in any case of letters."""
+    """Whether the class marks ignored pixels: named void, in upper or lower case."""
     return entry.name.lower() == 'void'
 
 
 def _check_class(classes, where):
-    """Raises UserError if the last class repeats a name, an id or a colour, or its name cannot be shown."""
+    """Raises UserError if the last class repeats a name, an id or a colour, or has an unprintable name."""
     last = classes[-1]
     for other in classes[:-1]:
         for kind, twice in (('name', last.name if last.name == other.name else None),
                             ('id', next((i for i in last.ids if i in other.ids), None)),
                             ('color', last.color if last.color == other.color else None)):
             if twice is not None:
-                raise UserError(where + '%s %s stands in an earlier row too' % (kind, twice))
+                raise UserError(where + '%s %s is in an earlier row too' % (kind, twice))
     if not last.name.isprintable() or not 0 < len(last.name) <= MAX_NAME:
         raise UserError(where + 'a class has a name of 1 to %d printable characters' % MAX_NAME)
 
 
 def _void_last(classes, path):
-    """The classes, void last; UserError for fewer than two beside void, or more than 254."""
+    """Moves void to the end; UserError for fewer than two classes besides void, or more than 254."""
     voids = [entry for entry in classes if is_void(entry)]
     named = [entry for entry in classes if not is_void(entry)]
     if len(named) > 254:
@@ -197,7 +205,10 @@ def _void_last(classes, path):
 
 
 def read_class_label(path, classes):
-    """Label file of ids or colours -> uint8 [h, w]: the place of each class in `classes`, IGNORE for void."""
+    """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
+
+    UserError for an id or a colour that is not in `classes`.
+    """
     places = [IGNORE if is_void(entry) else i for i, entry in enumerate(classes)]
     label = data.read_ids_or_colors(path)
     if label.ndim == 3:
@@ -219,7 +230,7 @@ def read_class_label(path, classes):
 
 
 def _from_colors(path, label, classes, colored):
-    """Colour-coded label -> uint8 [h, w]; UserError if a class other than void has no colour."""
+    """Maps a label of colours to uint8 [h, w]; UserError if a class other than void has no colour."""
     missing = [entry.name for entry in classes if not entry.color and not is_void(entry)]
     if missing:
         raise UserError('%s: is a colour image, but the table of classes gives class %s no color' % (path, missing[0]))
@@ -227,11 +238,14 @@ def _from_colors(path, label, classes, colored):
 
 
 def read_class_weights(path: str, class_names):
-    """CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`."""
+    """Reads a CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`.
+
+    UserError for a class that is missing, repeated or unknown, and for a weight below 0.
+    """
     weights = {}
     for number, row in data.read_csv(path, ('name', 'weight')):
         if row['name'] in weights:
-            raise UserError('%s row %d: class %s stands in an earlier row too' % (path, number, row['name'][:60]))
+            raise UserError('%s row %d: class %s is in an earlier row too' % (path, number, row['name'][:60]))
         try:
             weights[row['name']] = float(row['weight'])
         except ValueError:

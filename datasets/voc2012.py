@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 segmentation -> `Dataset`."""
+"""Reads PASCAL VOC 2012 segmentation -> `Dataset`."""
 import os
 
 import data
@@ -10,10 +10,10 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
 
 
 def read(data_dir: str):
-    """PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 is void; images of many sizes.
+    """Reads PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 is void; images of many sizes.
 
-    If ImageSets/Segmentation/trainaug.txt and SegmentationClassAug/ (Hariharan et al. 2011) exist, they are the
-    training split. Trained at 224x224, as in the authors' segnet_pascal.prototxt.
+    With ImageSets/Segmentation/trainaug.txt, train is that list and SegmentationClassAug/ (Hariharan et al. 2011).
+    The training size is 224x224, as in the authors' segnet_pascal.prototxt. UserError for missing files.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
     root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),

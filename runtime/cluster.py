@@ -1,4 +1,4 @@
-"""Which processes train together, and whether they are there: TF_CONFIG, Slurm, `--gpus`, sockets. No TensorFlow."""
+"""Finds, starts and watches the processes that train together: TF_CONFIG, Slurm, `--gpus`."""
 import json
 import os
 import re
@@ -10,12 +10,15 @@ import time
 
 from data import UserError
 
-START_SECONDS = 40    # within which all processes must be there
-SILENCE_SECONDS = 20  # after which a process that does not answer counts as lost
+START_SECONDS = 40    # longest wait for all processes to start
+SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
 
 
 def from_environment() -> tuple:
-    """(['host:port' of each process], index of this one) by TF_CONFIG, else by Slurm's srun; ([''], 0) without."""
+    """(['host:port' of each process], index of this process) from TF_CONFIG or Slurm; else ([''], 0).
+
+    UserError for a malformed TF_CONFIG.
+    """
     text = os.environ.get('TF_CONFIG')
     if not text:
         return from_slurm() if int(os.environ.get('SLURM_STEP_NUM_TASKS') or 1) > 1 else ([''], 0)
@@ -35,7 +38,7 @@ def from_environment() -> tuple:
 
 
 def from_slurm() -> tuple:
-    """As `from_environment`, for a process that srun started; takes the GPU of its local index."""
+    """As `from_environment`, for a process of srun; selects the GPU of the local index."""
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
@@ -53,7 +56,10 @@ def from_slurm() -> tuple:
 
 
 def launch(count: int, device: str) -> None:
-    """Runs this command in `count` processes of this machine, the i-th on GPU i; exits with the worst exit status."""
+    """Runs this command in `count` processes, one a GPU of this machine; exits with the worst exit status.
+
+    UserError for fewer GPUs.
+    """
     if from_environment()[0] != ['']:
         raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
     driver = '/proc/driver/nvidia/gpus'
@@ -63,11 +69,11 @@ def launch(count: int, device: str) -> None:
     if len(gpus.split(',')) < count or not gpus:
         raise UserError('--gpus %d: this machine has GPUs %s; --device cpu tries it without' % (count, gpus or 'none'))
     free = [socket.socket() for _ in range(count)]
-    for one in free:
-        one.bind(('127.0.0.1', 0))
-    hosts = ['127.0.0.1:%d' % one.getsockname()[1] for one in free]
-    for one in free:
-        one.close()
+    for sock in free:
+        sock.bind(('127.0.0.1', 0))
+    hosts = ['127.0.0.1:%d' % sock.getsockname()[1] for sock in free]
+    for sock in free:
+        sock.close()
     started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], env=dict(
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=json.dumps(
             {'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': i}})))
@@ -78,7 +84,7 @@ def launch(count: int, device: str) -> None:
 
 
 def check_port(host: str) -> None:
-    """Raises UserError if the port of `host`, which is this process's, is in use."""
+    """Raises UserError if the port of `host`, this process, is in use."""
     try:
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,7 +95,7 @@ def check_port(host: str) -> None:
 
 
 def answers(host: str) -> bool:
-    """Whether something listens at 'host:port'."""
+    """Whether a process listens at `host`, 'host:port'."""
     name, _, port = host.rpartition(':')
     try:
         socket.create_connection((name, int(port)), 5).close()
@@ -99,8 +105,9 @@ def answers(host: str) -> bool:
 
 
 def wait(hosts: list) -> None:
-    """Returns when all of `hosts` answer; UserError for those that do not within START_SECONDS."""
-    missing, until = hosts, time.time() + START_SECONDS
+    """Waits until all of `hosts` answer; UserError after START_SECONDS."""
+    missing = hosts
+    until = time.time() + START_SECONDS
     while missing:
         missing = [host for host in missing if not answers(host)]
         if missing and time.time() > until:
@@ -110,7 +117,7 @@ def wait(hosts: list) -> None:
 
 
 def check_equal(hosts: list, settings: list) -> None:
-    """Raises UserError for the first setting of a process, a dict each, that differs from the chief's."""
+    """Raises UserError if the settings of a process, a dict each, differ from the settings of the chief."""
     for host, theirs in zip(hosts, settings):
         for name in sorted(set(theirs) | set(settings[0])):
             if theirs.get(name) != settings[0].get(name):
@@ -119,7 +126,7 @@ def check_equal(hosts: list, settings: list) -> None:
 
 
 def watch(hosts: list, done) -> None:
-    """Ends this process when one of `hosts` is silent for SILENCE_SECONDS; returns when the Event `done` is set."""
+    """Ends this process if a host is silent for SILENCE_SECONDS; returns when the Event `done` is set."""
     heard = {}
     while not done.wait(2):
         for host in hosts:
@@ -131,9 +138,9 @@ def watch(hosts: list, done) -> None:
 
 
 def leave(hosts: list, reason: str = 'another process is gone') -> None:
-    """Ends this process at once: a session that waits for a lost process would not come back.
+    """Ends this process at once, because a session that waits for a lost process never returns.
 
-    One line names the hosts that do not answer, or else the `reason`.
+    Prints one line with the hosts that do not answer, or the `reason` if all answer.
     """
     time.sleep(1)  # a port may close after its connections
     lost = [host for host in hosts if not answers(host)]

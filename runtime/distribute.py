@@ -1,4 +1,4 @@
-"""Several processes train together: each on its share of the batch, gradients and statistics added by all-reduce.
+"""Trains with several processes: each takes a share of the batch; all-reduce adds the gradients.
 
 Each process has its own variables and session. TensorFlow's CollectiveReduce connects the processes, without a
 parameter server. The first process, the chief, writes the run folder. `runtime/cluster.py` finds the processes.
@@ -15,14 +15,19 @@ import tensorflow.compat.v1 as tf
 from data import UserError
 from runtime import cli, cluster, quiet
 
-HANG_SECONDS = 900  # the longest wait for a process that answers but does not arrive
+HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words of each process in one exchange
 LOST = tuple(getattr(tf.errors, name + 'Error')  # of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
 class Group:
-    """The processes that train together, by `hosts` ('host:port' each). `index` 0 is the chief."""
+    """The processes that train together.
+
+    Args:
+      hosts: 'host:port' of each process; a single process needs none.
+      index: index of this process in `hosts`; 0 is the chief.
+    """
 
     def __init__(self, hosts=('',), index: int = 0):
         self.hosts = list(hosts)
@@ -36,24 +41,24 @@ class Group:
         self.scratch = None if self.chief else tempfile.TemporaryDirectory()  # in place of the run folder
 
     def share(self, batch_size: int) -> range:
-        """The places in a batch that are this process's share; shares differ by one image at most."""
+        """Positions in a batch that this process trains on; shares differ by at most one image."""
         if batch_size < self.size:
             raise UserError('--batch_size %d: must be at least the number of processes, %d' % (batch_size, self.size))
         return range(batch_size * self.index // self.size, batch_size * (self.index + 1) // self.size)
 
     def dataset_share(self, dataset, split: str):
-        """`dataset` with every size-th example of `split`, from the index-th on."""
+        """Data set with this process's share of `split`: every size-th example, from the index-th on."""
         def load(name, i):
             return dataset.load(name, self.index + self.size * i if name == split else i)
         return dataset._replace(load=load, examples=dict(dataset.examples, **{
             split: dataset.examples[split][self.index::self.size]}))
 
     def numbered(self, predictions):
-        """`predictions` (example, label, prediction) of `dataset_share`, with the numbers of the whole split."""
+        """Renumbers `predictions`, (index in `dataset_share`, label, prediction), by indices in the whole split."""
         return ((self.index + self.size * i, label, prediction) for i, label, prediction in predictions)
 
     def added(self, tensors, device: str = 'CPU') -> list:
-        """Sums of each of `tensors` over all processes, by one CollectiveReduce of their concatenation.
+        """Sums each of `tensors` over all processes, with one CollectiveReduce of the concatenated tensors.
 
         The tensors are float32, with the same static shapes in all processes, on `device`: 'CPU' or 'GPU'.
         """
@@ -71,12 +76,12 @@ class Group:
                                            subdiv_offsets=[0], **hint)
 
     def chief_values(self, variables) -> tf.Operation:
-        """Op that sets `variables` of all processes to the chief's values; the others add zeros."""
+        """Op that sets `variables` of all processes to the chief's values; the other processes add zeros."""
         mine = [tf.cast(v if self.chief else tf.zeros_like(v), tf.float32) for v in variables]
         return tf.group(*[tf.assign(v, tf.cast(x, v.dtype.base_dtype)) for v, x in zip(variables, self.added(mine))])
 
     def gathered(self, value, seconds: int = HANG_SECONDS) -> list:
-        """What the processes gave for `value`, anything that pickle takes, in the processes' order."""
+        """List of the `value` of each process, in order; a value is any object that pickle can write."""
         if self.size == 1:
             return [value]
         text = pickle.dumps(value, 2)
@@ -91,7 +96,7 @@ class Group:
         return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in table]
 
     def connect(self, config: tf.ConfigProto, settings: dict) -> None:
-        """Connects and from now on watches the processes; UserError for missing ones and different `settings`."""
+        """Connects the processes and starts to watch them; UserError if one is missing or `settings` differ."""
         if self.size == 1:
             return
         cluster.check_port(self.hosts[self.index])
@@ -103,7 +108,7 @@ class Group:
             self.server = tf.train.Server({'worker': self.hosts}, 'worker', self.index, config=config)
             self.target = self.server.target
             cluster.wait(self.hosts)
-        quiet.silence_tensorflow()  # which tells of a lost process in seven lines
+        quiet.silence_tensorflow()  # a lost process would print seven lines
         with tf.Graph().as_default(), tf.device(self.place + '/device:CPU:0'):
             self.given = tf.placeholder(tf.int32, [self.size, CHUNK])
             self.sum = self._reduced(self.given)
@@ -111,14 +116,14 @@ class Group:
         try:
             everybody = self.gathered(settings, 60 - cluster.START_SECONDS)
         except LOST as error:
-            raise UserError('%s: no agreement between the processes (%s); give each the same list and an index of its '
-                            'own' % (', '.join(self.hosts), cli.first_line(error)))
+            raise UserError('%s: no agreement between the processes (%s); give each the same list and its own index'
+                            % (', '.join(self.hosts), cli.first_line(error)))
         cluster.check_equal(self.hosts, everybody)
         threading.Thread(target=cluster.watch, args=(self.hosts, self.done), daemon=True).start()
 
     @contextlib.contextmanager
     def together(self):
-        """Inside the block a lost process ends this one; at its end all wait for each other."""
+        """Inside the block, a lost process ends this process; at the end, all processes wait for each other."""
         try:
             yield
             self.gathered(None)

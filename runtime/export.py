@@ -21,16 +21,16 @@ from data import UserError
 from runtime import cli, devices, outputs, quiet, weights
 
 OUTPUTS = ('ids', 'probabilities')
-CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive behind a TFLite model; ONNX: key 'classes'
+CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after a TFLite model; ONNX: key 'classes'
 
 
 def path(text: str) -> str:
-    """Type of --export: NAME.tflite, NAME.onnx, or a folder; refuses other endings and existing files."""
+    """Argparse type of --export: NAME.tflite, NAME.onnx, or a folder; refuses other endings and existing files."""
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
         raise UserError('--export %s: unknown ending %s; use NAME.tflite, NAME.onnx, or a folder without an ending '
                         'for a SavedModel' % (text, ending))
-    if ending == '.tflite' and tf.__version__.startswith('1.'):  # its converter aborts
+    if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of 1.15 aborts
         raise UserError('--export %s: needs TensorFlow 2; use a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):
         raise UserError('--export %s: needs tf2onnx; pip install -r requirements-export.txt' % text)
@@ -40,12 +40,12 @@ def path(text: str) -> str:
 
 
 def format_of(path: str) -> str:
-    """'.tflite', '.onnx', or '' for a SavedModel."""
+    """Ending of the path in lower case: '.tflite', '.onnx', or '' for a SavedModel."""
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
 def image_size(words):
-    """Values of --export_size -> None, 'free' or (height, width); UserError for anything else."""
+    """Parses the values of --export_size -> None, 'free' or (height, width); UserError for other values."""
     if words is None or words == ['free', 'free']:
         return words and 'free'
     if not all(word.isdecimal() and 1 <= int(word) <= cli.MAX_SIDE for word in words):
@@ -55,7 +55,7 @@ def image_size(words):
 
 
 def export(path: str, run: str, config: dict, loaded, size=None):
-    """Writes the run's network to `path`, completely or not at all.
+    """Writes the run's network to `path` atomically.
 
     Args:
       run: folder of the run, named in errors.
@@ -91,7 +91,11 @@ def export(path: str, run: str, config: dict, loaded, size=None):
 
 
 def export_graph(flags, class_ids, shape):
-    """Builds 'images' of `shape` -> 'ids' (of `class_ids`, one a class) and 'probabilities', in float32."""
+    """Builds the graph from 'images' of `shape` to 'ids' and 'probabilities', in float32.
+
+    Args:
+      class_ids: id of each class in 'ids'.
+    """
     images = tf.placeholder(tf.uint8, shape, 'images')
     x = tf.cast(images, tf.float32)
     if flags['fit'] == 'resize':
@@ -119,7 +123,7 @@ def resize(x, height, width):
 
 
 def resize_weights(old, new, shrinks):
-    """float32 [new, old]: the weights of area averages if `shrinks`, else of bilinear interpolation."""
+    """Weights of area averages if `shrinks`, else of bilinear interpolation: float32 [new, old]."""
     pixel = tf.cast(tf.range(old), tf.float32)
     last = tf.cast(old - 1, tf.float32)
     scale = (last + 1) / new
@@ -131,7 +135,7 @@ def resize_weights(old, new, shrinks):
 
 
 def write_saved_model(path, graph_def, classes):
-    """Writes the frozen graph as a SavedModel with the classes beside it."""
+    """Writes the frozen graph as a SavedModel, with the classes in the same folder."""
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         tf.import_graph_def(graph_def, name='')
         tensors = {name: sess.graph.get_tensor_by_name(name + ':0') for name in OUTPUTS}
@@ -141,19 +145,19 @@ def write_saved_model(path, graph_def, classes):
 
 
 def write_tflite(path, saved_model, classes):
-    """Converts to TFLite with built-in operations only; the classes follow the model as a zip archive."""
+    """Converts a SavedModel to TFLite with built-in ops only; a zip archive of the classes is appended."""
     with quiet.suppress_stderr():
         model = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model).convert()
     archive = io.BytesIO(model)
-    with zipfile.ZipFile(archive, 'a') as classes_file:  # as in TFLite's own metadata: interpreters ignore the archive
+    with zipfile.ZipFile(archive, 'a') as classes_file:  # as TFLite's metadata; interpreters ignore the archive
         classes_file.writestr(CLASSES, classes)
     with data.atomic_write(path) as part, open(part, 'wb') as file:
         file.write(archive.getvalue())
 
 
 def write_onnx(path, graph_def, classes):
-    """Converts to ONNX by tf2onnx; the classes are in the model's metadata."""
-    import tf2onnx  # not among the requirements
+    """Converts the frozen graph to ONNX with tf2onnx; the classes are in the metadata of the model."""
+    import tf2onnx  # optional: requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
     with quiet.suppress_stderr():
         names = {name + ':0': name for name in ('images',) + OUTPUTS}

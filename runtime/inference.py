@@ -1,4 +1,4 @@
-"""Prediction of images of any size by a run's network: whole or in tiles, once or by test-time augmentation."""
+"""Predicts images of any size with a run's network: whole or in tiles, with test-time augmentation."""
 import argparse
 import collections
 
@@ -11,22 +11,22 @@ from data import UserError
 from runtime import cli, tiles
 
 SMALLEST_TILE = 512    # pixels a side, for --tile auto
-WHOLE_VALUES = 2 ** 26  # probabilities of an image that the graph enlarges at once; 256 MiB of float32
+WHOLE_VALUES = 2 ** 26  # most probabilities of an image that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
 
 Settings = collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
                                   defaults=(0, 'auto', 0.5, None, 1, False, False))
-Settings.__doc__ = """How images are predicted.
+Settings.__doc__ = """Settings of a prediction.
 
-samples: samples of Monte-Carlo dropout; 0 for none.  tile: 'auto', 'off' or (height, width).
+samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
 tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side.
 tta: value of --tta, or None.  batch_size: images or tiles at a time.
-confidence, probabilities: bool, also return them.
+confidence, probabilities: bool, whether to return them too.
 """
 Prediction = collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)
 Prediction.__doc__ = """The prediction of one image, at the image's size.
 
-ids: uint8 [h, w].  variance: float32 [h, w], of the samples, or None.
+ids: uint8 [h, w].  variance: float32 [h, w], variance of the samples, or None.
 confidence: uint8 [h, w], the highest probability times 255, or None.
 probabilities: float16 [h, w, num_classes], or None.
 """
@@ -47,7 +47,7 @@ def add_flags(parser, batch_size: int = 1):
 
 
 def spread(argv: list) -> list:
-    """Doubles `auto`, `off` and `free` behind flags of HEIGHT WIDTH, because argparse wants two values there."""
+    """Doubles `auto`, `off` and `free` after flags of HEIGHT WIDTH, because argparse expects two values."""
     doubled = []
     for i, word in enumerate(argv):
         of_size = argv[max(i - 1, 0):i] in (['--tile'], ['--export_size'])
@@ -56,7 +56,7 @@ def spread(argv: list) -> list:
 
 
 def parse_tile(words: list):
-    """Values of --tile -> 'auto', 'off' or (height, width); UserError for anything else."""
+    """Parses the values of --tile -> 'auto', 'off' or (height, width); UserError for other values."""
     if words[0] in ('auto', 'off') and len(set(words)) == 1:
         return words[0]
     if not all(word.isdigit() and 8 <= int(word) <= 1 << 14 for word in words):
@@ -65,14 +65,14 @@ def parse_tile(words: list):
 
 
 def passes(text: str) -> list:
-    """Value of --tta -> list of (scale, mirrored) passes; a single pass for None."""
+    """Parses the value of --tta -> list of (scale, mirrored), one a pass; a single pass for None."""
     words = ('1' if text is None else text).split(',')
     scales = [float(word) for word in words if word != 'flip'] or [1.0]
     return [(scale, mirrored) for scale in scales for mirrored in ([False, True] if 'flip' in words else [False])]
 
 
 def check_tta(text: str) -> str:
-    """Type of --tta: returns the text if `passes` can read it."""
+    """Argparse type of --tta: checks the text with `passes` and returns the text."""
     try:
         fits = all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text))
     except ValueError:
@@ -84,9 +84,10 @@ def check_tta(text: str) -> str:
 
 
 def mean(maps):
-    """Mean of an iterable of arrays, of which two are in memory at a time."""
+    """Mean of an iterable of arrays; at most two arrays are in memory."""
     maps = iter(maps)
-    total, count = next(maps), 1
+    total = next(maps)
+    count = 1
     for array in maps:
         total = total + array
         count += 1
@@ -94,11 +95,11 @@ def mean(maps):
 
 
 class Predictor:
-    """The network of a run in a session. Its variables still have to be loaded.
+    """The network of a run in a session. The caller loads the variables.
 
     Args:
       flags: the run's flags, as in config.json.
-      reuse: take the variables of an earlier graph.
+      reuse: reuse the variables of an earlier graph.
     """
 
     def __init__(self, sess, flags: dict, num_classes: int, settings: Settings, reuse=False):
@@ -107,17 +108,18 @@ class Predictor:
         self.settings = settings
         self.passes = passes(settings.tta)
         self.num_classes = num_classes
-        self.batch_size = 1 if settings.samples else settings.batch_size  # as networks.sampled
+        self.batch_size = 1 if settings.samples else settings.batch_size  # as in networks.sampled
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.sizes = tf.placeholder(tf.int32, [None, 2], 'size')
         self.ids, self.probabilities, self.variance = networks.prediction_graph(
             flags, self.images, num_classes, self.sizes, reuse, settings.samples)
 
     def tile_size(self, height: int, width: int) -> tuple:
-        """(height, width) of the tiles of an image; the image's own size where it is predicted whole.
+        """(height, width) of the tiles of an image; the size of the image if it is predicted whole.
 
-        'auto' shrinks each image of a --fit resize run, as in training. For --fit crop it bounds the memory: any tile
-        edge costs accuracy, so an image is predicted whole up to four times the pixels of a training image.
+        UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted whole,
+        resized as in training. For --fit crop, tiles bound the memory, but each tile edge costs accuracy: an image of
+        up to four times the pixels of a training image is predicted whole.
         """
         tile = self.settings.tile
         if tile == 'off' or tile == 'auto' and self.flags['fit'] == 'resize':
@@ -133,7 +135,7 @@ class Predictor:
         return min(height, sides[0]), min(width, sides[1])
 
     def shrinks(self, height: int, width: int) -> bool:
-        """Whether an image is predicted at less than half the scale that it has."""
+        """Whether an image is shrunk by more than half before prediction."""
         tile = self.tile_size(height, width)
         return self.flags['fit'] == 'resize' and (tile[0] > 2 * self.flags['height']
                                                   or tile[1] > 2 * self.flags['width'])
@@ -154,7 +156,7 @@ class Predictor:
         return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
 
     def network_size(self, height: int, width: int, scale=1.0) -> tuple:
-        """(height, width) that the network sees of an image or tile."""
+        """(height, width) of the network's input for an image or tile."""
         if self.flags['fit'] == 'resize':
             height, width = self.flags['height'], self.flags['width']
         return max(1, int(round(height * scale))), max(1, int(round(width * scale)))
@@ -177,7 +179,7 @@ class Predictor:
         return found
 
     def blocks(self, image, tile: tuple):
-        """Yields (top, left, mean map [h, w, channels] over the passes) of blocks that cover an image."""
+        """Yields (top, left, mean over the passes [h, w, channels]) of blocks that cover an image."""
         height, width = image.shape[:2]
         channels = self.num_classes + bool(self.settings.samples)
         if tile == (height, width):
@@ -191,7 +193,7 @@ class Predictor:
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
 
     def tile_maps(self, image, grid: tiles.Grid):
-        """Yields the mean map [tile height, tile width, channels] over the passes of each tile of an image."""
+        """Yields the mean over the passes, [tile height, tile width, channels], of each tile of an image."""
         height, width = grid.tile
         corners = [(top, left) for top in grid.tops for left in grid.lefts]
         for first in range(0, len(corners), self.batch_size):

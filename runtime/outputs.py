@@ -1,4 +1,4 @@
-"""The files that predict.py writes for an image: ids, colours, overlay, probabilities, rows of a submission."""
+"""Writes the results of predict.py for an image: ids, colours, overlay, probabilities, submission rows."""
 import os
 
 import cv2
@@ -8,7 +8,7 @@ import scipy.ndimage
 import data
 from runtime import plots
 
-SMALLEST_CELL = 30  # pixels: smaller components get no row in submission.csv
+SMALLEST_CELL = 30  # pixels of a row in submission.csv
 
 
 def write_png(path: str, rgb_or_ids):
@@ -19,7 +19,10 @@ def write_png(path: str, rgb_or_ids):
 
 
 def submission_rows(name: str, ids) -> list:
-    """Rows 'name,RLE', one a cell: connected pixels of one class other than the first. Cells cannot overlap."""
+    """Rows 'name,RLE', one a cell: connected pixels of a class other than the first.
+
+    Components of fewer than SMALLEST_CELL pixels get no row.
+    """
     rows = []
     for class_id in range(1, int(ids.max()) + 1):
         components, count = scipy.ndimage.label(ids == class_id)
@@ -31,7 +34,7 @@ def submission_rows(name: str, ids) -> list:
 
 
 def suffixes(args, samples: int, ids_of_classes) -> list:
-    """Endings of the results' names, for one image."""
+    """Endings of the names of the results for one image."""
     endings = ['-ids.png', '-colors.png', '-overlay.png']
     endings += ['-side.png'] * args.side_by_side
     endings += ['-confidence.png'] * args.confidence
@@ -77,5 +80,5 @@ def write(name: str, image, prediction, config: dict, args) -> list:
 
 
 def class_ids(config: dict):
-    """Ids of the classes in label files, uint8 [num_classes]; 0, 1, 2... for runs whose config.json has none."""
+    """Ids of the classes in label files, uint8 [num_classes]; 0, 1, 2... if config.json has none."""
     return np.array(config.get('class_ids') or range(len(config['class_names'])), np.uint8)

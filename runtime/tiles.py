@@ -1,24 +1,24 @@
-"""Overlapping tiles of large images: the grid, the blending of the tiles' maps, and the enlargement of maps.
+"""Covers large images with overlapping tiles: grid, blending and enlargement of feature maps.
 
-NumPy and OpenCV only. `blend` holds one tile and the overlap between two rows of tiles, so its memory does not grow
-with the height of the image.
+`blend` keeps one tile and the overlap between two rows of tiles, so the memory does not grow with the height of the
+image.
 """
 import collections
 
 import cv2
 import numpy as np
 
-# tops, lefts: first rows and columns of the tiles.  tile: their (height, width).  size: (height, width) of the image.
+# tops, lefts: first rows and columns of the tiles.  tile, size: (height, width) of a tile, of the image.
 Grid = collections.namedtuple('Grid', 'tops lefts tile size')
 
 
 def grid(size: tuple, tile: tuple, overlap: float) -> Grid:
-    """Covers an image of `size` with tiles that overlap by at least the fraction `overlap` of their sides."""
+    """Covers an image of `size` with tiles that overlap by at least the fraction `overlap` of a tile's side."""
     return Grid(starts(size[0], tile[0], overlap), starts(size[1], tile[1], overlap), tile, size)
 
 
 def starts(length: int, tile: int, overlap: float) -> list:
-    """First pixels of the tiles along an axis of `length` pixels: evenly spaced, from one end to the other."""
+    """First pixels of the tiles along an axis of `length` pixels, evenly spaced from end to end."""
     shared = int(tile * overlap)
     count = 1 if tile >= length else int(np.ceil((length - shared) / (tile - shared)))
     return [int(start) for start in np.linspace(0, length - tile, count).round()]
@@ -37,7 +37,7 @@ def blending_weights(first: list, tile: int):
 
 
 def blend(maps, grid: Grid, channels: int):
-    """Blends the maps of overlapping tiles; yields each block of the image that no later tile overlaps.
+    """Blends the maps of overlapping tiles; yields a block of the image when all tiles of the block are added.
 
     Args:
       maps: iterable of float32 [tile height, tile width, channels], row by row of the grid.
@@ -67,7 +67,7 @@ def blend(maps, grid: Grid, channels: int):
 
 
 def enlarge(maps, height: int, width: int, first: int, last: int):
-    """Resizes maps bilinearly with half-pixel centres, as `tf.image.resize_bilinear` does.
+    """Resizes maps bilinearly with half-pixel centres, as `tf.image.resize_bilinear`.
 
     Args:
       maps: float32 [h, w, channels].

@@ -1,4 +1,4 @@
-"""Videos and cameras: frames in, frames out. OpenCV only."""
+"""Reads frames of videos and cameras and writes videos, with OpenCV."""
 import contextlib
 import os
 
@@ -9,16 +9,16 @@ import data
 from data import UserError
 from runtime import quiet
 
-CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; each OpenCV has MPEG-4
+CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
 
 
 @contextlib.contextmanager
 def read_frames(source):
-    """Context manager that yields the frames of a video file (a path) or of a camera (its number).
+    """Context manager that opens a video file (path) or a camera (number).
 
     Yields:
       rate: frames a second.
-      total: number of frames by the file's header; 0 where it is not known.
+      total: number of frames by the file's header; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3].
     """
     if isinstance(source, str):
@@ -39,15 +39,15 @@ def read_frames(source):
 
 
 class VideoFile:
-    """Context manager that writes an MP4 file atomically; the first frame opens it.
+    """Context manager that writes an MP4 file atomically; the first frame opens the file.
 
-    UserError where not all frames could be written. `codec` is the first of CODECS that the machine has.
+    UserError if not all frames could be written. `codec` is the first of CODECS that OpenCV can write.
     """
 
     def __init__(self, path: str, rate: float):
         self.path = path
         self.rate = rate
-        self.part = os.path.splitext(path)[0] + '.part.mp4'  # OpenCV goes by the extension
+        self.part = os.path.splitext(path)[0] + '.part.mp4'  # the extension selects the format in OpenCV
         self.writer = None
         self.codec = None
         self.count = 0
@@ -67,7 +67,7 @@ class VideoFile:
         """Opens the file with the first codec that works for frames of (height, width) `size`."""
         self.size = size
         for self.codec in CODECS:
-            with quiet.suppress_stderr():  # OpenCV complains about each codec that it lacks
+            with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs
                 self.writer = cv2.VideoWriter(self.part, cv2.VideoWriter_fourcc(*self.codec), self.rate, size[::-1])
             if self.writer.isOpened():
                 return
