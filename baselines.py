@@ -10,10 +10,10 @@ from segnet import ENCODER
 
 
 def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
-    """Builds VGG16's 13 convolutions and returns the pooled maps of the five blocks.
+    """Builds VGG16's 13 convolutions and returns the pooled feature maps of the five blocks.
 
     Args:
-      pool: function (x, block) -> pooled maps; blocks count from 1.
+      pool: function (x, block) -> pooled feature maps; blocks count from 1.
       rates: dilation rate of each block.
     """
     pooled = []
@@ -47,7 +47,7 @@ def fcn(images, num_classes, is_training, dropout, learnt):
 def deconvnet(images, num_classes, is_training, dropout):
     """Builds DeconvNet (Noh, Hong and Han 2015): SegNet with two fully connected layers in the middle.
 
-    The fully connected layers have 1,024 units instead of 4,096, as in the SegNet paper. They are convolutions here, so
+    The fully connected layers have 1,024 units instead of 4,096, as in the SegNet paper, and are convolutions here, so
     images of any size work.
     """
     pooled = []

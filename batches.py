@@ -55,10 +55,10 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
       augmentation: dict with the keys of NO_AUGMENTATION.
         flip, flip_vertical: mirror half of the examples left to right, top to bottom.
         rotate: 90 rotates by a random multiple of 90 degrees; None does not rotate.
-        scale: zoom drawn between 1 / scale and scale, evenly in its logarithm.
+        scale: zoom drawn log-uniformly between 1 / scale and scale.
         crop: (height, width) of a part cut out at a random place; None for the whole.
         jitter: contrast and brightness of each channel change by up to this share.
-        gamma: brightness to a power drawn between 1 / gamma and gamma, evenly in its logarithm.
+        gamma: brightness to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
       image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Beyond the edges of the
       example the image is 0 and the label IGNORE.

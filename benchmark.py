@@ -97,7 +97,7 @@ def run_measurement(command: list) -> dict:
     Each measurement runs in a new process, so that the peak memory belongs to a single network.
 
     Raises:
-      MemoryError: the process ran out of memory, or was killed by the kernel for it.
+      MemoryError: the process ran out of memory or was killed by the kernel.
       ChildProcessError: the process failed for another reason.
     """
     with tempfile.TemporaryFile() as log:  # not a pipe, which nobody reads while the command runs and which fills up

@@ -134,8 +134,8 @@ def read_bytes(path: str) -> bytes:
     """Reads a file; UserError if the file cannot be read."""
     check_file(path)
     try:
-        with open(path, 'rb') as f:
-            return f.read()
+        with open(path, 'rb') as file:
+            return file.read()
     except OSError as error:
         raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
 

@@ -77,7 +77,7 @@ def sampled(flags, images, num_classes, samples, reuse):
     The layers before the first dropout do not depend on the mask and run once.
 
     Args:
-      images: [1, height, width, 3]: one image, because the masks would depend on its position in a batch.
+      images: [1, height, width, 3]: one image, because masks depend on the position in a batch.
     Returns:
       mean: [1, height, width, num_classes] float32.
       variance: [1, height, width] float32, averaged over the classes.

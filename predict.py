@@ -218,7 +218,7 @@ def predict_images(predictor, images: list, max_side: int = None) -> list:
 
 
 def label_images(predictor, jobs: list, config: dict, args) -> tuple:
-    """Labels images, while threads decode the next ones and write the results of earlier ones.
+    """Labels images, while threads decode the next images and write earlier results.
 
     Returns:
       (faults, rows of the submission), each a list of lines.

@@ -89,12 +89,12 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
 def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
     """Builds FCN-Basic's decoder (figure 3 of the paper): upsamples by two and adds pooled maps, four times.
 
-    With `reduction` the last deconvolution returns the logits, without it a 1x1 classifier does. Batch norm follows the
-    other deconvolutions. The paper does not mention it, but without it 64 feature maps overflow within five steps at
-    the paper's learning rate of 0.1.
+    The last deconvolution returns the logits with `reduction`, a 1x1 classifier without. Batch norm follows the other
+    deconvolutions. The paper does not mention this batch norm, but otherwise 64 feature maps overflow within five steps
+    at the paper's learning rate of 0.1.
 
     Args:
-      pooled: the input, then the pooled maps of each encoder.
+      pooled: the input, then the pooled feature maps of each encoder.
     """
     def reduced(x, level):
         return utils.conv(x, num_classes, 1, 'conv_reduce%d' % level) if reduction else x

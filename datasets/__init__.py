@@ -81,7 +81,7 @@ def check_split(dataset, split):
     """Raises UserError unless the data set has examples in `split`."""
     if not dataset.examples.get(split):
         raise UserError('--split %s: data set %s has %s'
-                        % (split, dataset.name, ', '.join(s for s in dataset.examples if dataset.examples[s])))
+                        % (split, dataset.name, ', '.join(name for name, found in dataset.examples.items() if found)))
 
 
 def class_weights(choice: str, dataset):
@@ -91,7 +91,7 @@ def class_weights(choice: str, dataset):
       choice: 'none', 'median', 'median-sqrt' (square roots of the median weights), 'median-void', 'released', or the
         path of a CSV file with columns name,weight.
     Raises:
-      UserError: no such choice or file, or a data set without released weights.
+      UserError: an unknown choice, a missing file, or a data set without released weights.
     """
     if choice == 'none':
         return np.ones(len(dataset.class_names))

@@ -4,7 +4,7 @@
     python -m datasets.convert labelme SOURCE OUT   JSON files of labelme
     python -m datasets.convert yolo SOURCE OUT      polygons in text files (Ultralytics)
 
-Later annotations lie on top of earlier ones; `datasets/shapes.py` says which pixels an annotation holds.
+Later annotations cover earlier annotations. `datasets/shapes.py` defines the pixels of an annotation.
 docs/data.md has the command for each tool.
 """
 import collections
@@ -40,7 +40,7 @@ Shape = collections.namedtuple('Shape', 'where name draw')
 
 @contextlib.contextmanager
 def naming(where):
-    """Names the file and the entry `where` in every error of the block."""
+    """Context manager: each error of the block becomes a UserError that begins with `where`, file and entry."""
     try:
         yield
     except UserError as error:
@@ -117,7 +117,7 @@ def read_json(source, keys, left_out):
 
 
 def read_coco(source, root, left_out):
-    """COCO JSON -> (class names in the order of the files, examples)."""
+    """Reads COCO JSON -> (class names in the order of the files, examples)."""
     images = images_by_name(root)
     classes = []
     examples = {}
@@ -146,7 +146,10 @@ def read_coco(source, root, left_out):
 
 
 def read_labelme(source, root, left_out, line_width):
-    """JSON files of labelme -> (class names of labels.txt, then in the order of their use; examples)."""
+    """Reads JSON files of labelme -> (class names, examples).
+
+    Classes of labels.txt come first, then other classes in the order of use. Lines are `line_width` pixels wide.
+    """
     images = images_by_name(root)
     order = os.path.join(source, 'labels.txt')
     classes = files.read_names(order) if os.path.exists(order) else []
@@ -184,7 +187,7 @@ def yolo_names(source):
 
 
 def read_yolo(source, root, left_out):
-    """Images and text files of polygons -> (class names, examples).
+    """Reads images and YOLO's text files of polygons -> (class names, examples).
 
     The text file of an image lies in labels/ instead of images/, or beside the image.
     """
@@ -294,7 +297,8 @@ def convert(read, source, out):
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
     for name in ids:
         print('%3d %s: %d annotations' % (ids[name], name, used[name]))
-    print('%d images, %d of them without an annotation' % (len(examples), sum(not e.shapes for e in examples)))
+    empty = sum(not example.shapes for example in examples)
+    print('%d images, %d of them without an annotation' % (len(examples), empty))
     for kind, count in left_out.items():
         if count:
             print('left out: %s (%d)' % (kind, count))

@@ -104,10 +104,10 @@ def check_contents(folder, contents):
         digest = hashlib.sha256()
         size = 0
         names = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
-        for file in names:
-            with open(os.path.join(folder, name, file), 'rb') as f:
-                content = f.read()
-            digest.update(file.encode() + b'\0' + hashlib.sha256(content).digest())
+        for file_name in names:
+            with open(os.path.join(folder, name, file_name), 'rb') as file:
+                content = file.read()
+            digest.update(file_name.encode() + b'\0' + hashlib.sha256(content).digest())
             size += len(content)
         if (len(names), size) != expected[:2] or expected[2] not in (None, digest.hexdigest()):
             raise UserError('%s: the archive holds %d files of %d bytes; expected %d files of %d bytes and SHA-256 %s'

@@ -39,8 +39,8 @@ def read_names(path):
 def files_below(folder, extensions):
     """Finds the files below `folder` with one of the extensions -> sorted [(name, path)].
 
-    A name is the path below `folder` without the extension. Hidden files, such as macOS's ._NAME, are skipped. A note
-    tells the number of other files that may be images. UserError if there is no such folder.
+    A name is the path below `folder` without the extension. Hidden files, as macOS's ._NAME, are skipped. The number of
+    other files that may be images is printed. UserError if the folder is missing.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
@@ -78,7 +78,7 @@ def image_files(folder):
 def label_files(folder, images):
     """Finds the labels below a folder -> {image name: [paths of candidate labels]}.
 
-    A label has the name of the image. If there is no such label, a suffix may follow: NAME_mask.png, NAME_L.png.
+    A label has the name of the image. If no label has, a suffix may follow the name: NAME_mask.png, NAME_L.png.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)

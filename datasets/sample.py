@@ -1,4 +1,4 @@
-"""The bundled synthetic cells -> `Dataset`. As a command it writes `train.csv`, the table of masks."""
+"""Reads the bundled synthetic cells -> `Dataset`. As a command, writes `train.csv`, the table of masks."""
 import os
 import sys
 

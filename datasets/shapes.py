@@ -13,7 +13,7 @@ from data import UserError
 
 
 class NoArea(Exception):
-    """An annotation without an area; the text is its kind, in the plural."""
+    """Raised for an annotation without an area; the text names the kind, in the plural."""
 
 
 def polygon_mask(points, height, width):

@@ -136,7 +136,7 @@ def read_classes(path):
         ids = row['id'].split()
         if not ids or not all(re.match(r'\A[0-9]{1,3}\Z', i) and int(i) < 256 for i in ids):
             raise UserError(where + 'id %r; ids are 0 to 255' % row['id'][:20])
-        if color and not (len(color) == 3 and all(re.match(r'\A[0-9]{1,3}\Z', c) and int(c) < 256 for c in color)):
+        if color and not (len(color) == 3 and all(re.match(r'\A[0-9]{1,3}\Z', x) and int(x) < 256 for x in color)):
             raise UserError(where + 'color %r; expected "red green blue", 0 to 255 each' % row['color'][:40])
         classes.append(Class(row['name'].strip(), [int(i) for i in ids], tuple(map(int, color)) or None))
         _check_class(classes, where)

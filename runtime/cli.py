@@ -81,7 +81,7 @@ def command_line() -> str:
 # ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller='--batch_size, or --height and --width, or use --precision bfloat16'):
-    """Runs `script()`; prints an error as one line and exits with its status.
+    """Runs `script()`; prints an error as one line and exits with the status of the error.
 
     0: done. 1: a failure while running. 2: an error that the user can fix. 128 + number: a signal.
 

@@ -77,8 +77,9 @@ class Group:
 
     def chief_values(self, variables) -> tf.Operation:
         """Op that sets `variables` of all processes to the chief's values; the other processes add zeros."""
-        mine = [tf.cast(v if self.chief else tf.zeros_like(v), tf.float32) for v in variables]
-        return tf.group(*[tf.assign(v, tf.cast(x, v.dtype.base_dtype)) for v, x in zip(variables, self.added(mine))])
+        mine = [tf.cast(variable if self.chief else tf.zeros_like(variable), tf.float32) for variable in variables]
+        return tf.group(*[tf.assign(variable, tf.cast(value, variable.dtype.base_dtype))
+                          for variable, value in zip(variables, self.added(mine))])
 
     def gathered(self, value, seconds: int = HANG_SECONDS) -> list:
         """List of the `value` of each process, in order; a value is any object that pickle can write."""

@@ -36,7 +36,7 @@ def plain(text: str) -> str:
 
 
 def loss_curves(log: list, path: str):
-    """Draws the loss of each step with its running mean; below, the validation scores.
+    """Draws the loss of each step with the running mean; below, the validation scores.
 
     Args:
       log: records of log.jsonl.

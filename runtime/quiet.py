@@ -16,8 +16,8 @@ warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 wit
 def suppress_stderr():
     """Silences standard error inside the block.
 
-    If an NVIDIA driver is installed, warnings and errors are printed afterwards. Otherwise they are only about missing
-    CUDA libraries and are dropped.
+    If an NVIDIA driver is installed, warnings and errors are printed afterwards. Otherwise all messages are dropped:
+    they are about missing CUDA libraries.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:

@@ -71,7 +71,7 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
     """
     parts = ['# ' + title, note, markdown_table([{name: cell for name, cell in row.items() if name != 'command'}
                                                  for row in rows])]
-    commands = {}  # {command: the numbers of its rows}
+    commands = {}  # {command: numbers of the rows}
     for i, row in enumerate(rows, 1):
         if 'command' in row:
             commands.setdefault(row['command'], []).append(str(i))
@@ -148,8 +148,8 @@ def write(folder: str):
         sections.append(('Scores', scores_tables(metrics, flags)))
     sections += [(title, embedded_image(os.path.join(folder, name))) for name, title in FIGURES
                  if os.path.exists(os.path.join(folder, name))]
-    commands = '\n'.join('%s    # revision %s, %s' % (one.get('command'), one.get('revision'), one.get('started'))
-                         for one in config['starts'])
+    commands = '\n'.join('%s    # revision %s, %s' % (entry.get('command'), entry.get('revision'), entry.get('started'))
+                         for entry in config['starts'])
     sections.append(('Commands', '<pre>%s</pre>' % html.escape(commands)))
     sections.append(('Flags', html_table(['flag', 'value'], sorted(flags.items()))))
     weights = zip(config['class_names'], config.get('class_weights', []))

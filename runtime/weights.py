@@ -161,9 +161,9 @@ def load(path: str, which: str = 'best') -> Weights:
 
 
 def match_classes(loaded: Weights, class_names: list) -> Weights:
-    """Orders the class maps of `loaded` by `class_names`; prints the names of the classes in both.
+    """Orders the channels of the class layers by `class_names`; prints the classes that `loaded` has and lacks.
 
-    Maps of a class that `loaded` does not know become NaN, which `load_into` leaves as initialized.
+    Channels of a class that `loaded` lacks become NaN, which `load_into` leaves as initialized.
     """
     old = loaded.class_names
     if old is None or old == class_names:
