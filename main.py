@@ -211,12 +211,15 @@ def build(args, dataset, class_weights, run, group) -> TrainingGraph:
 
 # ---------------------------------------------------------------- session
 
-def set_starting_weights(sess, graph: TrainingGraph):
-    """Sets the variables of --vgg16 or --init_from in a new run and prints the number of variables."""
-    if graph.assignments:
+def start(sess, graph: TrainingGraph, run: Run, group):
+    """Initializes the variables of all processes: from the newest checkpoint, else from the starting weights."""
+    sess.run(graph.init)
+    if group.chief and run.restore(sess) == 0 and graph.assignments:
         weights.load_into(sess, graph.assignments)
         print('starting weights: %d variables set; as initialized: %s'
               % (len(graph.assignments), ', '.join(graph.uninitialized) or 'none'))
+    sess.run(graph.spread)
+    run.step = group.gathered(run.step)[0]
 
 
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
@@ -296,31 +299,22 @@ def train(args):
     args.output = args.output if group.chief else group.scratch.name
     device = devices.device_name(args.device)
     devices.check_precision(args.precision, args.device)
-    dataset = open_dataset(args)
-    run = Run(args, dataset, vars(parse_args([])))
+    run = Run(args, open_dataset(args), vars(parse_args([])))
     config = devices.session_config(args.device, args.xla, args.tf32)
     group.connect(config, dict(run.shared_settings(), device=devices.kind(args.device)))
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, devices.precision_name(
         args.precision, args.device, args.tf32)), flush=True)
-    run.dataset = datasets.preload(dataset, ('train', 'val'))
+    run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
     with tf.Graph().as_default(), tf.device(group.place), utils.portable_pooling(args.xla):
         graph = build(args, run.dataset, class_weights, run, group)
         session = tf.Session(group.target, config=config)
         with run.locked(), cli.stop_signals() as stop, session as sess, group.together():
-            sess.run(graph.init)
-            if group.chief and run.restore(sess) == 0:
-                set_starting_weights(sess, graph)
-            sess.run(graph.spread)
-            run.step = group.gathered(run.step)[0]
-            if run.step >= run.total:
-                if group.chief:
-                    print('%s: finished, at step %d of %d; a larger --steps or --epochs continues'
-                          % (run.folder, run.step, run.total))
-                return run.folder
-            run.write_config(class_weights, device)
-            with run.open_log():
-                session_loop(sess, graph, run, stop, group)
+            start(sess, graph, run, group)
+            if run.step < run.total:
+                run.write_config(class_weights, device)
+                with run.open_log():
+                    session_loop(sess, graph, run, stop, group)
     if group.chief:
         print(run.summary(stop))
     if stop:

@@ -95,7 +95,7 @@ def test_the_top_shows_the_architecture():
 
 @pytest.mark.parametrize('path', FILES)
 def test_sizes(path):
-    """At most 350 lines a file, 60 a function, 8 parameters, and 105 characters in a docstring's first line."""
+    """At most 350 lines a file, 60 a function, 30 for main.train, 8 parameters."""
     tree = parse(path)
     with open(os.path.join(ROOT, path), encoding='utf-8') as file:
         assert len(file.readlines()) <= 350
@@ -105,5 +105,5 @@ def test_sizes(path):
             assert len(first_line) <= 105, first_line
         if isinstance(node, ast.FunctionDef):
             last = max(getattr(child, 'lineno', 0) for child in ast.walk(node))
-            assert last - node.lineno < 60, node.name
+            assert last - node.lineno < (30 if (path, node.name) == ('main.py', 'train') else 60), node.name
             assert len(node.args.args + node.args.kwonlyargs) <= 8, node.name
