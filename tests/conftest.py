@@ -1,4 +1,4 @@
-"""Puts the project on the path, and makes small data sets in the layouts of the real ones."""
+"""Makes small data sets in the layouts of the real data sets; puts the project on the path."""
 import os
 import struct
 import sys
@@ -28,7 +28,7 @@ needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real
 
 
 def write_camvid(folder, sizes, shape=(45, 61), num_classes=11):
-    """A CamVid folder of blocks of colour: {split: number of images}; some void; lists with foreign paths."""
+    """Writes a CamVid folder of blocks of colour, {split: number of images}, with void and foreign paths in lists."""
     rng = np.random.RandomState(3)
     for split, size in sizes.items():
         for kind in (split, split + 'annot'):
@@ -51,7 +51,7 @@ def write_camvid(folder, sizes, shape=(45, 61), num_classes=11):
 
 
 def write_voc(folder):
-    """A VOCdevkit of images of three sizes, palette PNG; void outlines."""
+    """Writes a VOCdevkit of images of three sizes with palette PNGs and void outlines."""
     root = os.path.join(folder, 'VOCdevkit', 'VOC2012')
     for name in ('JPEGImages', 'SegmentationClass', os.path.join('ImageSets', 'Segmentation')):
         os.makedirs(os.path.join(root, name))
@@ -70,7 +70,7 @@ def write_voc(folder):
 
 
 def write_png(path, label, palette=None, bits=8, alpha=None):
-    """PNG by hand: uint8 [h, w] as grey or palette indices of 1, 2, 4 or 8 bits; `alpha`: the bytes of tRNS."""
+    """Writes a PNG by hand: uint8 [h, w] as grey or palette indices of 1 to 8 bits; `alpha`: bytes of tRNS."""
     def chunk(kind, body):
         return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
     each = 8 // bits
@@ -86,7 +86,7 @@ def write_png(path, label, palette=None, bits=8, alpha=None):
 
 
 def write_sartorius(folder, rows=None):
-    """A Sartorius folder of ten 20x30 images, two squares each, cell types by turns."""
+    """Writes a Sartorius folder of ten 20x30 images with two squares each, of alternating cell types."""
     os.makedirs(os.path.join(folder, 'train'), exist_ok=True)
     lines = ['id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta']
     for i in range(10):
@@ -101,7 +101,7 @@ def write_sartorius(folder, rows=None):
 
 
 def write_sunrgbd_png(folder):
-    """SUN RGB-D as images and PNG labels: three training and two test images of 20x32; 0 is void."""
+    """Writes SUN RGB-D as images and PNG labels: three training and two test images of 20x32; 0 is void."""
     for split, size in (('train', 3), ('test', 2)):
         for kind in ('image', 'label37'):
             os.makedirs(os.path.join(folder, kind, split))
@@ -120,7 +120,7 @@ def sunrgbd_example(split, i):
 
 
 def write_sunrgbd_mat(folder):
-    """The same as its home page has it: paths of the authors' machine, labels in MATLAB 7.3, which is HDF5."""
+    """Writes SUN RGB-D as on the home page: paths of the authors' machine, labels in MATLAB 7.3 (HDF5)."""
     toolbox, theirs = os.path.join(folder, 'SUNRGBDtoolbox'), '/n/fs/sun3d/data/SUNRGBD/'
     for name in ('Metadata', 'traintestSUNRGBD'):
         os.makedirs(os.path.join(toolbox, name))
@@ -145,7 +145,7 @@ def write_sunrgbd_mat(folder):
 
 
 def write_folder(folder):
-    """Ten images of one's own, of several sizes; three classes, by ids."""
+    """Writes ten images of several sizes in the layout of `folder`, with three classes by ids."""
     for name in ('images', 'labels'):
         os.makedirs(os.path.join(folder, name))
     for i in range(10):
@@ -159,7 +159,7 @@ def write_folder(folder):
 
 
 def assert_contract(dataset):
-    """The `Dataset` contract: types, shapes and ids of the first examples of each split."""
+    """Checks the `Dataset` contract: types, shapes and ids of the first examples of each split."""
     num_classes = len(dataset.class_names)
     assert len(dataset.colors) == num_classes == len(set(dataset.colors))
     assert dataset.class_ids is None or len(set(dataset.class_ids)) == num_classes
@@ -178,19 +178,19 @@ def assert_contract(dataset):
 
 @pytest.fixture
 def camvid_folder(tmp_path):
-    """7 training, 5 validation and 3 test images of 45x61."""
+    """A CamVid folder of 7 training, 5 validation and 3 test images of 45x61."""
     return write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5, 'test': 3})
 
 
 @pytest.fixture
 def graph():
-    """Each test's own graph."""
+    """A new graph for each test."""
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(1)
         yield graph
 
 
 def weights_of(folder):
-    """{variable: value} of a run's newest checkpoint."""
+    """{variable: value} of the newest checkpoint of a run."""
     reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(os.path.join(folder, 'checkpoints')))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}

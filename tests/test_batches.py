@@ -8,7 +8,7 @@ from data import IGNORE, Dataset
 
 
 def made(size=7, shapes=((9, 13),)):
-    """A data set whose image i holds i in red and the column in green; the label is the column's half."""
+    """A data set with i in the red channel of image i and the column in green; the label is half the column."""
     def load(split, i):
         height, width = shapes[i % len(shapes)]
         image = np.zeros((height, width, 3), np.uint8)
@@ -55,7 +55,7 @@ def test_flip_moves_image_and_label_together():
 
 
 def test_augmentation_keeps_label_on_image():
-    """Zoom and crop: a label's edge stays on its image's edge, and void is where the image ends."""
+    """After zoom and crop, edges of label and image coincide, and void begins at the border of the image."""
     image = np.full((40, 60, 3), 200, np.uint8)
     image[:, 30:] = 50
     label = (image[:, :, 0] == 50).astype(np.uint8)
@@ -74,7 +74,7 @@ def test_augmentation_keeps_label_on_image():
 
 
 def test_turns_and_vertical_flips_move_image_and_label_together():
-    """The four turns and the mirror image of an asymmetric 2x2 image; gamma leaves black, white and labels alone."""
+    """The four rotations and the mirror image of an asymmetric 2x2 image; gamma keeps black, white and labels."""
     label = np.array([[0, 1], [2, 3]], np.uint8)
     image = np.repeat(np.array([0, 60, 120, 255], np.uint8)[label][..., None], 3, 2)
     seen = set()
@@ -103,7 +103,7 @@ def test_no_augmentation_changes_nothing():
 
 
 def test_fit_crop_keeps_the_scale(tmp_path):
-    """Images of 9x13 and 6x5 to 8x8: cut where they are larger, padded with void where they are smaller."""
+    """Images of 9x13 and 6x5 become 8x8: larger sides are cut, smaller sides padded with void."""
     dataset = made(7, shapes=((9, 13), (6, 5)))
     with tf.Graph().as_default(), tf.Session() as sess:
         start, images, labels = batches.training_batches(dataset, 8, 8, 2, 5, NO_AUGMENTATION, 'crop')

@@ -1,4 +1,4 @@
-"""Bayesian SegNet: where dropout is, Monte-Carlo prediction against plain loops, weight averaging."""
+"""Bayesian SegNet: positions of dropout, Monte-Carlo prediction against plain loops, weight averaging."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -18,7 +18,7 @@ PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop
 
 @pytest.mark.parametrize('name', sorted(PLACES))
 def test_places_of_dropout(graph, name):
-    """After pool3 and deeper, and at the end of the deeper decoders: sizes and widths tell where."""
+    """Dropout follows pool3 and deeper poolings, and the deeper decoders; sizes and widths identify them."""
     seen = []
     networks.build(name, tf.zeros([1, 48, 80, 3]), 11, True, dropout=lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
@@ -31,7 +31,7 @@ def test_places_of_dropout(graph, name):
 
 
 def set_weights(sess):
-    """Initializes the graph's variables, with weights that depend on nothing but the variables' names."""
+    """Sets the variables of the graph to weights that depend only on the names of the variables."""
     sess.run(tf.global_variables_initializer())
     for variable in tf.global_variables():
         if variable.op.name.endswith('weights'):
@@ -53,7 +53,7 @@ IMAGES = np.random.RandomState(1).randint(0, 256, (1, 21, 17, 3)).astype(np.uint
 
 
 def test_samples_are_the_mean_and_the_variance_of_single_passes():
-    """Against whole passes, one by one, each with its sample's masks: sharing the first encoders changes nothing."""
+    """Equals whole passes, one a sample, with the masks of the sample: sharing the first encoders changes nothing."""
     _, mean, variance = predict(IMAGES, 6)
     with tf.Graph().as_default(), tf.Session() as sess:
         number = tf.placeholder(tf.int32, [])

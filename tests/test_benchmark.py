@@ -1,4 +1,4 @@
-"""benchmark.py: one process a measurement, and the rows of its tables."""
+"""benchmark.py: one process for each measurement, and the rows of the tables."""
 import json
 import os
 import sys
@@ -34,7 +34,7 @@ def test_failed_measurement_says_why():
 
 
 def test_prediction_and_training_in_a_process():
-    """Training takes more memory: the feature maps of all layers stay until their gradients."""
+    """Training takes more memory, because the feature maps of all layers are kept for the gradients."""
     sizes = dict(SETTINGS, height=180, width=240)
     predicted = benchmark.measure_in_subprocess(2, model='segnet-basic', training=False, **sizes)
     trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)
@@ -44,7 +44,7 @@ def test_prediction_and_training_in_a_process():
 
 
 def test_ours_and_peers_take_turns():
-    """By hand: three rounds of two runs; the median of six times, the memory of the last process."""
+    """Three rounds of two runs: the median of six times, the memory of the last process."""
     asked = []
     times = {'a': iter([[1, 9], [2, 3], [4, 5]]), 'b': iter([[1, 1]] * 3)}
 
@@ -61,7 +61,7 @@ def test_ours_and_peers_take_turns():
 
 
 def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
-    """Ratios by hand, from 0.65 s of ours, 0.5 s of the faster peer and 106.7 G MACs."""
+    """Ratios by hand: our 0.65 s, 0.5 s of the faster peer, and 106.7 G MACs."""
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, **_: {
         'seconds': [0.5 if model == 'matrix-product' else 0.65] * repeats, 'memory': 3e6})
     monkeypatch.setattr(benchmark, 'measure_peer', lambda python, repeats, compiled, **_: {

@@ -32,7 +32,7 @@ POLYGONS = {  # {image: [(class, [x, y, x, y, ...])]}; later ones lie on top
 
 
 def inside(polygon, height, width):
-    """Mask by a ray to the left from each pixel centre; an edge on the centre counts, its lower end does not."""
+    """Mask by a ray to the left from each pixel centre: an edge on the centre counts, not its lower end."""
     mask = np.zeros((height, width), bool)
     points = list(zip(polygon[0::2], polygon[1::2]))
     for i, j in itertools.product(range(height), range(width)):
@@ -86,7 +86,7 @@ def coco(folder, segmentation, file='annotations/instances_default.json'):
 
 
 def run_lengths(mask):
-    """COCO's run lengths by hand: along the columns, the first run is of zeros."""
+    """COCO's run lengths by hand: along the columns, starting with a run of zeros."""
     runs = [(value, len(list(group))) for value, group in itertools.groupby(mask.T.ravel().tolist())]
     return [0] * runs[0][0] + [length for _, length in runs]
 
@@ -120,7 +120,7 @@ def yolo(folder, names='data.yaml'):
 
 
 def check(folder, expected):
-    """The reader gives the images and the expected labels."""
+    """Checks that the reader of the converted folder returns the images and the expected labels."""
     dataset = datasets.open('folder', str(folder))
     assert dataset.class_names == ['background', 'zebra', 'ant']
     examples = [(os.path.basename(name), dataset.load(split, i)) for split, names in dataset.examples.items()
@@ -249,7 +249,7 @@ def test_shapes_of_labelme():
 
 
 def test_splits_and_equal_names(tmp_path):
-    """Roboflow's folders: train, valid and test, with the same file names; one JSON file each."""
+    """Roboflow's folders train, valid and test with equal file names, and one JSON file each."""
     content = {'categories': [{'id': 0, 'name': 'x'}], 'annotations': [
         {'image_id': 5, 'category_id': 0, 'segmentation': [[0, 0, 3, 0, 3, 2, 0, 2]]}]}
     for i, split in enumerate(('train', 'valid', 'test')):
@@ -265,7 +265,7 @@ def test_splits_and_equal_names(tmp_path):
 @pytest.mark.parametrize('image, text', [('images/train/1.png', 'labels/train/1.txt'), ('1.png', '1.txt'),
                                          ('train/images/1.png', 'train/labels/1.txt')])
 def test_layouts_of_yolo(tmp_path, image, text):
-    """Ultralytics' folders, Roboflow's, and text files beside the images; a share of the image is x first."""
+    """Ultralytics' folders, Roboflow's folders, and text files beside the images; x comes before y."""
     write_image(str(tmp_path / 'in' / image), (10, 20))
     os.makedirs(os.path.dirname(str(tmp_path / 'in' / text)), exist_ok=True)
     (tmp_path / 'in' / text).write_text('1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')

@@ -30,7 +30,7 @@ def write_frames(folder, colors):
 
 
 def write_kaggle(folder):
-    """CamVid as Kaggle has it: class_dict.csv, and label_colors.txt is not there."""
+    """Writes Kaggle's CamVid: class_dict.csv, without label_colors.txt."""
     for split, size in (('train', 3), ('val', 2), ('test', 1)):
         for kind, colors in ((split, False), (split + '_labels', True)):
             os.makedirs(os.path.join(folder, kind))
@@ -47,7 +47,7 @@ def write_kaggle(folder):
 
 
 def layouts(folder):
-    """{layout: Dataset} of every layout of every data set but `folder`, which has its own file of tests."""
+    """{layout: Dataset} of each layout of each data set except `folder`, see test_layouts.py."""
     return {'sample': datasets.sample.read(),
             'sartorius': datasets.sartorius.read(write_sartorius(os.path.join(folder, 's'))),
             'camvid': datasets.camvid.read(write_camvid(os.path.join(folder, 'c'), {'train': 3, 'val': 2})),
@@ -72,7 +72,7 @@ def test_contract(tmp_path):
 
 
 def test_voc_palette(tmp_path):
-    """Ids as stored, though OpenCV gives colours; VOC's own first colours; 255 is void."""
+    """Ids are read as stored, although OpenCV returns colours; the first colours are VOC's; 255 is void."""
     assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
     label = datasets.voc2012.read(write_voc(str(tmp_path))).load('train', 1)[1]
@@ -140,7 +140,7 @@ def test_camvid_frames(tmp_path):
 
 @needs_real_data
 def test_real_camvid_frames_agree_with_the_released_labels():
-    """Subsampled twofold, at least 0.97 of the labelled pixels."""
+    """At least 0.97 of the labelled pixels agree after subsampling by two."""
     frames = datasets.camvid.read(os.path.join(SHARED, 'camvid_color'))
     agree = total = 0
     for split, names in frames.examples.items():
@@ -153,7 +153,7 @@ def test_real_camvid_frames_agree_with_the_released_labels():
 
 
 def test_check_names_every_fault(camvid_folder, capsys):
-    """`python -m datasets`: counts and weights of what is whole, and each faulty file, not the first only."""
+    """`python -m datasets` prints counts and weights of the intact files, and each faulty file."""
     assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 0
     out = capsys.readouterr().out
     assert 'camvid train: 7 examples; sizes 45x61 (7)' in out
@@ -167,7 +167,7 @@ def test_check_names_every_fault(camvid_folder, capsys):
 
 
 def test_check_tells_before_training(tmp_path, capsys):
-    """Absent and rare classes, labels of one id, unequal sizes; main.py's own line comes from preload."""
+    """Notes on absent and rare classes, labels of one id and unequal sizes; main.py prints the first by `preload`."""
     folder = write_folder(str(tmp_path))  # cat in five images, dog in five
     cv2.imwrite(os.path.join(folder, 'images', 'im5.png'), np.zeros((30, 60, 3), np.uint8))
     cv2.imwrite(os.path.join(folder, 'labels', 'im5.png'), np.zeros((30, 60), np.uint8))

@@ -1,4 +1,4 @@
-"""Rules of the layout: imports go down the layers of CONTRIBUTING.md, each flag is read, TensorFlow has one import."""
+"""Rules of the layout: imports go down the layers of CONTRIBUTING.md, each flag is read, files are short."""
 import ast
 import glob
 import os

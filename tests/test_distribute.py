@@ -1,6 +1,6 @@
 """Several processes against one process that computes the shares one after the other, in NumPy's SGD.
 
-By FCN-Basic at a low rate: the last bit of a sum can move a maximum, and then two trainings diverge.
+FCN-Basic at a low learning rate: the last bit of a sum can move a maximum, and then two trainings diverge.
 """
 import json
 import os
@@ -70,7 +70,7 @@ def free_hosts(count):
 
 
 def start(output, index, hosts, flags, **variables):
-    """One process of a training; its variables at the end go to output.INDEX.npz."""
+    """Starts one process of a training; the process writes the final variables to output.INDEX.npz."""
     config = {'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}}
     environment = dict(os.environ, TF_CONFIG=json.dumps(config), DUMP='%s.%d.npz' % (output, index), **variables)
     return subprocess.Popen([sys.executable, '-c', DRIVER] + FLAGS + ['--output', output] + list(flags),
@@ -78,7 +78,7 @@ def start(output, index, hosts, flags, **variables):
 
 
 def ends(processes, seconds):
-    """[(exit status, standard output, lines of errors)] of processes, each within `seconds`."""
+    """Waits at most `seconds` for each process: [(exit status, standard output, lines of errors)]."""
     try:
         said = [process.communicate(timeout=seconds) for process in processes]
     finally:
@@ -90,13 +90,13 @@ def ends(processes, seconds):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """7 training, 5 validation and 3 test images of 45x61."""
+    """A CamVid folder of 7 training, 5 validation and 3 test images of 45x61."""
     return write_camvid(str(tmp_path_factory.mktemp('camvid')), {'train': 7, 'val': 5, 'test': 3})
 
 
 @pytest.fixture(scope='module')
 def start_weights(tmp_path_factory):
-    """File of starting weights: random ones depend on how the graph was built."""
+    """File of starting weights, because random weights depend on the order of the ops in the graph."""
     path = str(tmp_path_factory.mktemp('weights') / 'start.npz')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(2)
@@ -108,7 +108,7 @@ def start_weights(tmp_path_factory):
 
 
 def reference(folder, weights, shares):
-    """Losses, and {name: value} of the model's variables, after STEPS steps of one process."""
+    """Losses and {name: value} of the model's variables after STEPS steps of one process."""
     dataset, first = camvid.read(folder), np.load(weights)
     with tf.Graph().as_default():
         start, images, labels = batches.training_batches(dataset, 23, 31, BATCH, 1,
@@ -155,7 +155,7 @@ def reference(folder, weights, shares):
 
 
 def check_equal(output, expected, start):
-    """The run's losses and weights are those of the reference, to 1e-5; how far weights moved, to 1%."""
+    """Checks that losses and weights equal the reference to 1e-5, and the changes of weights to 1%."""
     losses, values = expected
     first = np.load(start)
     np.testing.assert_allclose([r['loss'] for r in records.read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
@@ -184,7 +184,7 @@ def test_processes_equal_one_that_adds_the_gradients(folder, tmp_path, start_wei
 
 
 def check_scores(folder, output):
-    """The scores of the shared validation are those of one process by the same weights."""
+    """Checks that the scores of the shared validation equal the scores of one process with the same weights."""
     with tf.Graph().as_default(), tf.Session() as sess:
         flags = records.read_config(output)['flags']
         scoring = main.evaluate.scoring_graph(camvid.read(folder), 'val', flags, BATCH)

@@ -16,7 +16,7 @@ from datasets import download
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, of which only the first `sent` bytes arrive."""
+    """Serves the first `sent` bytes of `content`."""
     content, sent = b'', None
 
     def do_GET(self):
@@ -34,7 +34,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A plain TCPServer: HTTPServer asks for the host's full name, and a name server may take minutes to answer."""
+    """A plain TCPServer, because HTTPServer asks a name server for the host's full name, which may take minutes."""
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     handler = type('Handler', (Server,), {})
@@ -46,7 +46,7 @@ def server(monkeypatch):
 
 
 def zipped(files, links=()):
-    """bytes of a zip of {name: content}; `links` are symbolic links, which hold their target."""
+    """Bytes of a zip of {name: content}; `links`: names of symbolic links, with the target as content."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as archive:
         for name, content in files.items():
@@ -57,7 +57,7 @@ def zipped(files, links=()):
 
 
 def tarred(files, links=(), kind=tarfile.SYMTYPE):
-    """bytes of a tar of {name: content}; `links` are links, which hold their target."""
+    """Bytes of a tar of {name: content}; `links`: names of symbolic links, with the target as content."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode='w') as archive:
         for name, content in files.items():

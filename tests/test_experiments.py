@@ -1,4 +1,4 @@
-"""The paper's tables as commands: rows, what is run and what is not, resume, seeds, what is printed."""
+"""The paper's tables: rows, commands, resume, seeds, printed columns."""
 import csv
 import os
 import shutil
@@ -90,7 +90,7 @@ def scores_of(split_scores):
 
 
 def test_scores_on_the_training_split(tmp_path, monkeypatch):
-    """Scores on train stand beside the paper's scores on train, and the order is compared with that column."""
+    """Scores on train are printed beside the paper's scores on train and ranked against them."""
     train = {row.model: row.published['train'][:3] for row in tables.TABLES['table1'].rows[:3]}
     monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
         {'train': train[row.model] + (10.0,)}))
@@ -108,7 +108,7 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
 
 
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
-    """Its validation images are a part of test, whatever the table. BF of no image is allowed."""
+    """In each table, because the validation images are a part of test. BF of no image is allowed."""
     asked = []
     monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
     monkeypatch.setattr(main, 'train', lambda args: None)
@@ -159,7 +159,7 @@ def test_mean_and_spread():
 
 
 def test_order_is_compared_with_the_papers():
-    """By hand: C in the paper's order, mIoU in the reverse, G with the last two changed over; BF too few."""
+    """By hand: C in the paper's order, mIoU reversed, G with the last two exchanged; BF with too few rows."""
     found = [{'val G': g, 'val C': c + ' +- 0.5', 'val mIoU': m, 'val BF': '-', 'paper test G': t, 'paper test C': t,
               'paper test mIoU': t, 'paper test BF': t} for g, c, m, t in (
                   ('50.0', '5.0', '9.0', '1.0'), ('61.0', '6.0', '8.0', '2.0'), ('60.0', '7.0', '7.0', '3.0'))]
@@ -196,7 +196,7 @@ def test_table6_measures(tmp_path, monkeypatch):
 
 
 def test_the_papers_numbers_are_whole():
-    """Every variant has all its scores; C of table 5's classes is near the mean printed there (44.75)."""
+    """Each variant has all scores; the mean of table 5's classes is near the printed mean (44.75)."""
     for variant in tables.TABLE1:
         assert len(variant.balanced) == len(variant.natural) == 4
         assert len(variant.balanced_train) == len(variant.natural_train) == 3
@@ -205,7 +205,7 @@ def test_the_papers_numbers_are_whole():
 
 
 def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
-    """Scores as in metrics.json, no path, between two marks; from what was kept, the very same text again."""
+    """Scores equal metrics.json, without paths, between the two marks; the copies give the same text again."""
     monkeypatch.chdir(tmp_path)
     flags = ['--dataset', 'camvid', '--data_dir', camvid_folder, '--model', 'segnet-basic', '--height', '23', '--width',
              '31', '--steps', '1', '--output', os.path.join('Output', 'run')]
@@ -238,7 +238,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
 
 
 def test_results_show_test_first():
-    """Of a run that was scored on several splits; what training itself scored is not shown."""
+    """For a run with scores of several splits; scores while training are left out."""
     keys = ['train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving)']
     assert results.scored_entries({key: key for key in keys}) == [
         ('test', 'test'), ('test', 'test (moving)'), ('val', 'val'), ('val', 'val (moving)')]

@@ -1,4 +1,4 @@
-"""Exported files in the programs that read them, against the prediction graph of unportable ops."""
+"""Exported files in the programs that read them, against the prediction graph with MaxPoolWithArgmax."""
 import importlib.util
 import json
 import os
@@ -79,7 +79,7 @@ def network(request, tmp_path_factory):
 
 
 def expected_ids(config, loaded, images):
-    """Class numbers by the prediction graph with MaxPoolWithArgmax: what predict.py does."""
+    """Class numbers of the prediction graph with MaxPoolWithArgmax, as in predict.py."""
     with tf.Graph().as_default(), tf.Session() as sess:
         predictor = inference.Predictor(sess, config['flags'], 11, inference.Settings())
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
@@ -191,7 +191,7 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_full_disk_leaves_nothing(tmp_path, name):
-    """A limit on the size of files stands in for the disk: one that the SavedModel exceeds."""
+    """A limit on the size of files, which the SavedModel exceeds, replaces the full disk."""
     loaded = weights.load(PUBLISHED)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

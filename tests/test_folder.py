@@ -12,7 +12,7 @@ from data import IGNORE, UserError
 
 
 def own_label(tmp_path, classes, pixels, name='a.png', palette=None):
-    """The label that comes of `pixels` (RGB where they are colours) under `classes`, beside a black image."""
+    """Label read from `pixels`, ids or RGB colours, with the table `classes` and a black image."""
     folder = str(tmp_path)
     os.makedirs(os.path.join(folder, 'images'), exist_ok=True)
     os.makedirs(os.path.join(folder, 'labels'), exist_ok=True)
@@ -34,7 +34,7 @@ IDS = np.array([[0, 255, 7], [7, 0, 9]], np.uint8)
 
 
 def test_folder_ids(tmp_path):
-    """Ids as they are, here 0, 7 and 255 with a void of 9; classes count in the order of the table."""
+    """Ids 0, 7 and 255 with void 9: classes are numbered in the order of the table."""
     classes = ['cell,255,', 'void,9,', 'ground,0,', 'rim,7,']
     assert own_label(tmp_path, classes, IDS) == [[1, 0, 2], [2, 1, IGNORE]]
     dataset = datasets.folder.read(str(tmp_path))
@@ -86,13 +86,13 @@ def write_masks(folder, rows, header='id,annotation,width,height,cell_type'):
 
 
 def label_of(dataset, name):
-    """The label of the example `name`, in whatever split it is."""
+    """Label of the example `name` of any split."""
     split = next(split for split in dataset.examples if name in dataset.examples[split])
     return dataset.load(split, dataset.examples[split].index(name))[1]
 
 
 def test_folder_rle(tmp_path):
-    """Runs along rows; a later row lies on top; 16.0 of pandas is 16; an empty annotation is an image of background."""
+    """Runs along rows; later masks cover earlier ones; 16.0 of pandas is 16; an empty annotation is background."""
     rows = ['im0,2 2,16,12,cat', 'im0,3 1 20 2,16.0,12.0,dog'] + ['im%d,,16,%d,' % (i, 12 + i) for i in range(1, 10)]
     folder = write_masks(write_folder(str(tmp_path)), rows)
     dataset = datasets.folder.read(folder)

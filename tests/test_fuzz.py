@@ -1,4 +1,4 @@
-"""Made-up input of all kinds: it is read, or refused as a UserError; nothing else. `make fuzz` tries many more."""
+"""Random input is read or refused with a UserError. `make fuzz` tries many more examples."""
 import functools
 import io
 import os
@@ -33,7 +33,7 @@ CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'co
 
 
 def written(text, read, *args):
-    """What `read` makes of a file that holds `text`; None where it is refused."""
+    """Result of `read` for a file with the content `text`; None if the file is refused."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'file.csv')
         with open(path, 'w', encoding='utf-8', newline='') as f:
@@ -109,7 +109,7 @@ def write_label(path, ids, kind, bits, palette):
                   st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
 @quick
 def test_labels(height, width, bits, seed, kind, suffix, case, encoding):
-    """Palettes that repeat colours, bit depths, suffixes, extensions, encodings: the ids are those that went in."""
+    """Labels are read with the ids written: repeated palette colours, bit depths, suffixes, extensions, encodings."""
     rng = np.random.RandomState(seed)
     ids = rng.randint(0, 1 << bits, (height, width)).astype(np.uint8)
     palette = [tuple(color) for color in rng.randint(0, 3, (256, 3)).tolist()]
@@ -145,7 +145,7 @@ def whole_files():
 @hypothesis.given(st.integers(0, 7), st.integers(0, 1 << 30), st.integers(0, 5), st.booleans())
 @quick
 def test_damaged_images(kind, seed, changes, cut):
-    """Bytes changed at random, the end cut off: an image, or a UserError that names the file."""
+    """Random changes and a cut end give an image, or a UserError that names the file."""
     rng = np.random.RandomState(seed)
     content = bytearray(whole_files()[kind])
     for _ in range(changes):
@@ -232,7 +232,7 @@ SIZES = st.integers(1, 70).map(str)
                   st.one_of(st.none(), st.tuples(SIZES, SIZES)), st.booleans(), st.data())
 @builds
 def test_training_graphs(sizes, names, crop, flip, draw):
-    """Flags of main.py in any combination: a training graph of float32 loss, or a UserError."""
+    """Any combination of flags of main.py gives a training graph with a float32 loss, or a UserError."""
     given = dict(sizes, **{name: draw.draw(st.sampled_from(list(FITTING[name]))) for name in names})
     flags = [part for pair in given.items() for part in pair] + ['--flip'] * flip
     flags += ['--crop'] + list(crop) if crop else []

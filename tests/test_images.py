@@ -134,7 +134,7 @@ def test_not_an_image(tmp_path):
 @pytest.mark.parametrize('bands, alpha, said', [(4, None, 'has 4 bands, 0 of them'), (4, 0, 'has 4 bands, 0 of them'),
                                                 (7, 0, 'has 7 bands'), (2, 0, 'has 2 bands'), (5, 2, 'has 5 bands, 1')])
 def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
-    """Bands of satellites and microscopes: neither dropped nor taken for alpha. Tags of a TIFF written by hand."""
+    """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
     tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, bands)]
     tags += [(338, 3, 1, alpha)] if alpha is not None else []
     body = bytes(range(2 * bands)) + b'\0' * (2 * bands % 2)
@@ -206,7 +206,7 @@ def test_labels_of_one_bit(tmp_path):
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.tif', 'b.webp', 'c.tif'])
 def test_formats_that_change_ids_are_refused(tmp_path, name):
-    """By what a file holds, whatever its name; a TIFF may hold JPEG."""
+    """The content counts, not the extension; a TIFF may contain JPEG."""
     path = str(tmp_path / name)
     if name == 'c.tif':
         save(path, IDS, compression='jpeg')

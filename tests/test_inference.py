@@ -57,7 +57,7 @@ def test_enlarge_equals_tensorflow(small, large):
 
 @pytest.fixture(scope='module')
 def network():
-    """Function (settings, flags) -> Predictor on one set of random weights, which tells classes apart."""
+    """Function (settings, flags) -> Predictor with random weights that predict more than one class."""
     with tf.Graph().as_default(), tf.Session() as sess:
         predictors = []
 
@@ -94,7 +94,7 @@ def test_touching_tiles_are_labelled_as_single_images(network):
 
 
 def test_details_equal_the_graphs_prediction(network):
-    """Ids and probabilities by way of blocks, against the graph's own ids."""
+    """Ids and probabilities of blocks equal the ids of the graph."""
     image = images(1, 45, 61)
     plain = network().predict(image)[0]
     detailed = network(confidence=True, probabilities=True).predict(image)[0]
@@ -131,7 +131,7 @@ def test_samples_and_tiles_give_a_variance(network):
 
 
 def test_choice_of_tiles(network):
-    """A run of --fit resize shrinks images; one of --fit crop has tiles for what is larger than 512x512."""
+    """A run of --fit resize shrinks images; a run of --fit crop has tiles for images larger than 512x512."""
     resize = network()
     assert resize.tile_size(5000, 4000) == (5000, 4000) and resize.shrinks(33, 24) and not resize.shrinks(32, 48)
     crop = network(fit='crop')

@@ -1,4 +1,4 @@
-"""Every layout that `--dataset folder` reads gives the same six images and labels; what is refused or told of."""
+"""Each layout of `--dataset folder` gives the same six images and labels; refusals and notes."""
 import os
 import re
 
@@ -15,7 +15,7 @@ PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
 
 
 def scene(i):
-    """Image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE, of a size of its own, the sides unequal."""
+    """Image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE; sizes differ and are not square."""
     rng = np.random.RandomState(i)
     label = np.repeat(rng.randint(0, 3, (9 + 2 * i, 1 + i)), 5, axis=1).astype(np.uint8)
     label[i] = IGNORE
@@ -169,7 +169,7 @@ def test_images_of_12_bits(tmp_path, capsys):
 
 
 def test_files_are_told_of(tmp_path, capsys):
-    """Litter is skipped; what may be an image, a label without an image and an unlisted image are told of."""
+    """Other files are skipped; notes report possible images, labels without an image and unlisted images."""
     folder = str(tmp_path)
     write_own(folder)
     for path in ('images/._im 0.png', 'images/.DS_Store', 'images/Thumbs.db', 'images/a.heic', 'images/notes.txt'):

@@ -30,7 +30,7 @@ def train(folder, output, *flags):
 
 
 def start(folder, output, *flags, **popen):
-    """`main.py` in a process of its own."""
+    """Starts `main.py` in a new process."""
     command = [sys.executable, os.path.join(ROOT, 'main.py')] + FLAGS + ['--data_dir', folder, '--output', output]
     return subprocess.Popen(command + list(flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             universal_newlines=True, **popen)
@@ -42,7 +42,7 @@ def read_log(output):
 
 
 def test_run_folder(camvid_folder, tmp_path):
-    """Files, log, scores of validation equal to those of evaluate.py, for any batch size."""
+    """Files, log, and validation scores equal to the scores of evaluate.py for any batch size."""
     output = str(tmp_path / 'run')
     train(camvid_folder, output, '--steps', '7')
     assert set(os.listdir(output)) >= {'config.json', 'log.jsonl', 'loss.png', 'predictions.png', 'checkpoints',
@@ -72,7 +72,7 @@ def test_run_folder(camvid_folder, tmp_path):
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, tmp_path):
-    """SIGKILL in the middle of the second epoch; then the same command again; bit for bit."""
+    """After SIGKILL in the second epoch the same command ends with weights equal bit for bit."""
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     train(camvid_folder, whole, '--steps', '9')
     process = start(camvid_folder, killed, '--steps', '9')
@@ -106,7 +106,7 @@ def damage(path, how):
 
 @pytest.mark.parametrize('how, part', [('truncated', 'data-00000-of-00001'), ('zeroed', 'index'), ('gone', 'index')])
 def test_damaged_checkpoint(camvid_folder, tmp_path, capsys, how, part):
-    """The newest one is told of and passed over: the run ends with the weights of one that was not damaged."""
+    """The newest checkpoint is reported and skipped; the run ends with the weights of an undamaged run."""
     whole, hurt = str(tmp_path / 'whole'), str(tmp_path / 'hurt')
     train(camvid_folder, whole, '--steps', '9', '--schedule', 'constant')
     train(camvid_folder, hurt, '--steps', '7', '--schedule', 'constant')
@@ -175,7 +175,7 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
 
 
 def test_stops_when_validation_gains_nothing(camvid_folder, tmp_path, capsys):
-    """After two validations below an earlier one and no sooner; started again it stays stopped."""
+    """Stops after two validations below an earlier one, not before; stays stopped when started again."""
     output, flags = str(tmp_path / 'run'), ['--steps', '60', '--learning_rate', '1e-12']
 
     def stopped():
@@ -268,7 +268,7 @@ def test_sartorius_draws_cell_types(tmp_path):
 
 
 def test_scores_of_a_known_prediction(camvid_folder):
-    """Scoring counts each labelled pixel of each image once, at its own size, whatever the size of the network."""
+    """Scoring counts each labelled pixel once, at the size of the label, for any input size of the network."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))
     with tf.Graph().as_default(), tf.Session() as sess:
         scoring = evaluate.scoring_graph(dataset, 'val', dict(RUN, height=23, width=31), 2)
@@ -427,7 +427,7 @@ def test_tf32_is_switched(monkeypatch):
 
 
 def test_recipes_and_later_flags(monkeypatch):
-    """Recipe files hold the paper's settings; a flag behind the file wins; one set of defaults for all data sets."""
+    """Recipe files hold the paper's settings; later flags override them; all data sets have the same defaults."""
     monkeypatch.chdir(ROOT)
     args = main.parse_args(['@recipes/paper-table1.txt', '--model', 'segnet-basic', '--batch_size', '6'])
     assert (args.learning_rate, args.momentum, args.batch_size, args.class_weights) == (0.1, 0.9, 6, 'median')

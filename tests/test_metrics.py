@@ -22,7 +22,7 @@ def test_scores_by_hand():
 
 
 def test_absent_classes():
-    """Class 1 is predicted only: no accuracy, IoU 0; class 2 is nowhere: left out."""
+    """Class 1 is only predicted: no accuracy, IoU 0. Class 2 is absent and left out of the means."""
     scores = metrics.scores(np.array([[3, 1, 0], [0, 0, 0], [0, 0, 0]]))
     assert scores['accuracy'] == [0.75, None, None] and scores['IoU'] == [0.75, 0.0, None]
     assert scores['C'] == 0.75 and scores['mIoU'] == 0.375
@@ -76,7 +76,7 @@ def test_confusion_csv():
 # ---------------------------------------------------------------- the boundary measure
 
 def boundary_reference(region):
-    """A pixel is on the boundary if the 2x2 block that starts at it holds both values."""
+    """A pixel is on the boundary if the 2x2 block that starts at the pixel holds both values."""
     out = np.zeros(region.shape, bool)
     for y in range(region.shape[0]):
         for x in range(region.shape[1]):
@@ -115,7 +115,7 @@ def bf_reference(label, prediction, num_classes, tolerance):
 
 
 def test_bf_equals_brute_force(monkeypatch):
-    """200 small maps of blobs; the tolerance widened to 1 to 3 pixels, or it would be none."""
+    """200 small maps of blobs, with the tolerance widened to 1 to 3 pixels."""
     rng = np.random.RandomState(5)
     for i in range(200):
         (height, width), tolerance = rng.randint(5, 14, 2), rng.choice([0.0075, 0.1, 0.2])
@@ -139,7 +139,7 @@ def square(top, left, size=100):
 
 
 def test_bf_of_a_shifted_square():
-    """The tolerance at 100x100 is 1.06 pixels: a shift by 1 is right, by 5 right on the parallel edges only."""
+    """The tolerance at 100x100 is 1.06 pixels: all edges match after a shift by 1, only parallel edges after 5."""
     assert metrics.boundary_f1(square(20, 30), square(20, 30), 2) == 1
     assert metrics.boundary_f1(square(20, 30), square(20, 31), 2) == 1
     far = metrics.boundary_f1(square(20, 30), square(20, 35), 2)

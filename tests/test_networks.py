@@ -1,4 +1,4 @@
-"""Every network by name: parameters against the papers, a step that moves all, any size, deconvolutions."""
+"""Each network: number of parameters against the papers, a training step, any size, deconvolutions."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -49,7 +49,7 @@ def test_convolution_weights(name):
 
 
 def test_unet_has_the_known_number_of_parameters():
-    """31,030,593 is the number passed on for one input channel, one class and biases in the up-convolutions."""
+    """31,030,593 is the published number for one input channel, one class and biases in the up-convolutions."""
     ours, up_biases = parameters('unet', ('weights', 'biases')), 512 + 256 + 128 + 64
     assert ours - 2 * 9 * 64 - 10 * (64 + 1) + up_biases == 31030593
 
@@ -82,7 +82,7 @@ def test_one_step_moves_every_variable_and_any_size_predicts(graph, name):
 @pytest.mark.parametrize('name', ['segnet', 'segnet-basic', 'fcn-basic'])
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_is_near_float32(graph, name, precision):
-    """Logits in training and prediction, but for maxima that rounding moves; variables and gradients stay float32."""
+    """Logits in training and prediction, except maxima moved by rounding; variables and gradients stay float32."""
     images = tf.constant(np.random.RandomState(3).randint(0, 256, (2, 45, 61, 3)).astype(np.uint8))
     got = [networks.build(name, images, 3, training, reuse=i > 0, precision=kind)
            for i, (training, kind) in enumerate([(True, 'float32'), (True, precision), (False, 'float32'),
@@ -140,7 +140,7 @@ def test_full_size_predicts(graph, name):
 
 @pytest.mark.parametrize('kernel_size, stride, height, width', [(8, 2, 23, 30), (4, 2, 5, 7), (16, 8, 9, 17)])
 def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, width):
-    """Away from the border; into an odd size; each map by itself."""
+    """Equal away from the border, for an odd size, each channel separately."""
     like = tf.zeros([2, height, width, 1])
     x = np.random.RandomState(3).rand(2, -(-height // stride), -(-width // stride), 3).astype(np.float32)
     got, whole = utils.deconv(tf.constant(x), 3, kernel_size, stride, like, 'd'), np.array(x.shape[1:3]) * stride
@@ -154,7 +154,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
 
 
 def test_addition_is_of_the_encoders_own_map(graph):
-    """With decoders that give nothing but their shift, EncoderAddition hands the first encoder's maps on."""
+    """If decoders return only the shift, EncoderAddition passes on the maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
     name = 'segnet-basic-encoderaddition'
     logits = networks.build(name, tf.constant(images), 64, is_training=False)

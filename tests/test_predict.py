@@ -1,4 +1,4 @@
-"""predict.py on pictures, folders, globs and a video; names, refusals, export, submission rows."""
+"""predict.py on images, folders, globs and a video; names, refusals, export, submission rows."""
 import contextlib
 import os
 import resource
@@ -23,7 +23,7 @@ from data import UserError
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A SegNet-Basic that saw four steps, at 23x31."""
+    """A SegNet-Basic after four steps, at 23x31."""
     folder = write_camvid(str(tmp_path_factory.mktemp('data')), {'train': 4, 'val': 2})
     flags = ['--dataset', 'camvid', '--data_dir', folder, '--model', 'segnet-basic', '--height', '23', '--width', '31',
              '--batch_size', '2', '--steps', '4', '--output', str(tmp_path_factory.mktemp('run') / 'r')]
@@ -42,7 +42,7 @@ def go(run, *flags):
 
 
 def test_results_of_a_picture(run, tmp_path):
-    """The id map is what the prediction graph says at the picture's own size; the pictures show those ids."""
+    """The id map equals the prediction graph at the size of the image; the other files show these ids."""
     path, out = picture(str(tmp_path / 'in' / 'a.jpg')), str(tmp_path / 'out')
     assert go(run, path, '--output', out, '--side_by_side') == 0
     assert sorted(os.listdir(out)) == ['a-colors.png', 'a-ids.png', 'a-overlay.png', 'a-side.png']
@@ -65,7 +65,7 @@ def test_results_of_a_picture(run, tmp_path):
 
 
 def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
-    """No two results have one name; one bad picture is told of, the rest are done, the status is 2."""
+    """Names of results are unique; a bad image is reported, the others are labelled, and the status is 2."""
     folder, out = str(tmp_path / 'x y \u00e9'), str(tmp_path / 'out')
     for name in ('one/a.jpg', 'one/a.png', 'two/a.png', 'two/b.png'):
         picture(os.path.join(folder, name), 20, 30)
@@ -138,7 +138,7 @@ def noise_video(path, frames=40):
 
 
 def test_damaged_video_is_told_of(run, tmp_path, capsys):
-    """What can be read is labelled, and the file said to hold more."""
+    """The readable frames are labelled, and the missing frames reported."""
     content = open(noise_video(str(tmp_path / 'v.avi')), 'rb').read()
     with open(str(tmp_path / 'v.avi'), 'wb') as f:
         f.write(content[:len(content) // 2])
@@ -148,7 +148,7 @@ def test_damaged_video_is_told_of(run, tmp_path, capsys):
 
 
 def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
-    """A file-size limit, as a full disk: a video is told of, a picture ends the command; nothing half is left."""
+    """A file-size limit as a full disk: a video is reported, an image ends the command; no partial file is left."""
     video, image = noise_video(str(tmp_path / 'v.avi')), picture(str(tmp_path / 'b.png'), 400, 560)
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1][1]))
@@ -210,7 +210,7 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
 
 
 def test_batches_and_shards_change_no_label(run, tmp_path):
-    """Images of two sizes, in turns, in batches; the two shards together give what one call gives."""
+    """Images of two alternating sizes in batches; the two shards together equal one call."""
     paths = [picture(str(tmp_path / ('%d.png' % i)), 40, 56 - i // 2, seed=i) for i in range(5)]
     assert go(run, *paths, '--output', tmp_path / 'one', '--submission') == 0
     assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '1/2', '--submission') == 0
@@ -239,7 +239,7 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
 
 
 def test_evaluate_by_tiles_and_augmentation(run):
-    """metrics.json says which; one tile as large as the images changes nothing; the mirror image changes something."""
+    """metrics.json records the settings; a tile of the image's size changes nothing; mirroring changes scores."""
     def scores(*flags):
         evaluate.evaluate(evaluate.parse_args([run, '--bn', 'moving', '--bf_images', '0'] + list(flags)))
 
@@ -312,7 +312,7 @@ PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name)
 
 @pytest.mark.parametrize('pretrained', PRETRAINED, ids=os.path.basename)
 def test_pretrained_weights_label_a_picture(tmp_path, pretrained):
-    """A blue half above a grey half: sky above road, to weights that learnt either."""
+    """A blue half above a grey half is predicted as sky above road."""
     scene = np.zeros((120, 160, 3), np.uint8)
     scene[:60], scene[60:] = (230, 200, 170), (90, 90, 90)  # BGR
     cv2.imwrite(str(tmp_path / 'scene.png'), scene)

@@ -1,4 +1,4 @@
-"""report.html: whole by itself, as read by a parser and as opened in a browser."""
+"""report.html: a page without other files, read by a parser and opened in a browser."""
 import base64
 import csv
 import html.parser
@@ -21,7 +21,7 @@ CHROMIUM = next((path for path in map(shutil.which, ('chromium', 'chromium-brows
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A run of two steps, with a class whose name wants to be a tag."""
+    """A run of two steps, with an HTML tag as the name of a class."""
     folder = str(tmp_path_factory.mktemp('report') / 'run')
     main.train(main.parse_args(['--model', 'segnet-basic', '--height', '23', '--width', '31', '--steps', '2',
                                 '--output', folder]))
@@ -97,7 +97,7 @@ def test_browser_shows_every_picture_and_asks_for_nothing(run, tmp_path):
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):
-    """Cells are escaped; a column may lack in a row; equal commands are told once, below."""
+    """Cells are escaped; a row may lack a column; equal commands are printed once, below the table."""
     rows = [{'network': 'a|b', 'scores': '50.0', 'command': 'python a.py "x | y"'},
             {'network': 'c\nd', 'note': 'n', 'command': 'python a.py "x | y"'},
             {'network': '1e3', 'command': 'python b.py'}]

@@ -1,4 +1,4 @@
-"""What a long run meets: kills at any moment, full and forbidden disks, edited files, leaks."""
+"""Faults in a long run: kills at any moment, full and read-only disks, edited files, leaks."""
 import ctypes
 import os
 import random
@@ -29,7 +29,7 @@ LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path):
-    """In steps, validation and saving alike; the last start ends with the weights of an undisturbed run."""
+    """During steps, validation and saving; the last start ends with the weights of an undisturbed run."""
     folder = write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5})
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     steps = ['--steps', '600']
@@ -81,7 +81,7 @@ def limited(limit):
 
 
 def test_full_disk(camvid_folder, tmp_path):
-    """A file-size limit, as a full disk: one line, status 1, the checkpoint before is whole and goes on."""
+    """A file-size limit as a full disk: one line, status 1; the run resumes from the checkpoint before."""
     output = str(tmp_path / 'run')
     train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
     before = weights_of(output)
@@ -114,7 +114,7 @@ def set_mode(folder, mode):
 
 
 def test_forbidden_output(camvid_folder, tmp_path):
-    """Read-only from the start, or in mid-run: one line, status 1, and the run goes on once it may write again."""
+    """Read-only from the start or while running: one line, status 1; the run resumes once it may write again."""
     parent = tmp_path / 'parent'
     parent.mkdir()
     output = str(parent / 'run')
@@ -148,7 +148,7 @@ def test_forbidden_output(camvid_folder, tmp_path):
 
 
 def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
-    """Where the data does not fit in memory it is read again as it is needed."""
+    """Data that does not fit in memory is read again when needed."""
     monkeypatch.setattr(data, 'CACHE_BYTES', 0)
     real = evaluate.score_split
 
@@ -165,7 +165,7 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
 
 
 def test_failed_op_says_what_to_do():
-    """Of errors as TensorFlow raises them: 2.x puts a list of places in code in front."""
+    """Errors as TensorFlow raises them; 2.x puts a list of code locations in front."""
     with tf.Graph().as_default(), tf.Session() as sess, pytest.raises(tf.errors.ResourceExhaustedError) as error:
         shape = tf.placeholder(tf.int32, [2])  # more than any address space
         sess.run(tf.nn.relu(tf.fill(shape, 1.)) + 1, {shape: [1 << 23, 1 << 23]})
@@ -213,7 +213,7 @@ def test_symlink_loops_and_claims_of_size(tmp_path):
 
 
 def test_pipes_and_devices_are_no_files(tmp_path):
-    """Neither waits for a pipe nor reads a device without end."""
+    """A pipe does not block and a device is not read endlessly."""
     os.mkfifo(str(tmp_path / 'pipe'))
     os.symlink('/dev/zero', str(tmp_path / 'zero'))
     for name in ('pipe', 'zero'):
@@ -225,7 +225,7 @@ def test_pipes_and_devices_are_no_files(tmp_path):
 
 
 def test_junk_in_the_log_is_passed_over(camvid_folder, tmp_path):
-    """As a power cut leaves it; the steps that the checkpoint holds stay."""
+    """As after a power cut; the steps up to the checkpoint are kept."""
     output = str(tmp_path / 'run')
     train(camvid_folder, output, '--steps', '2', '--schedule', 'constant')
     with open(os.path.join(output, 'log.jsonl'), 'ab') as f:
@@ -257,7 +257,7 @@ def test_edited_entries_of_config_are_refused(tmp_path, name, value):
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path):
-    """matplotlib would read $x^$ as one and fail."""
+    """Matplotlib would fail to parse $x^$ as a formula."""
     names = ['$x^$', 'caf\udce9', 'US$ and CA$']
     plots.confusion(np.ones((3, 3)), names, str(tmp_path / 'a.png'))
     label = np.arange(6, dtype=np.uint8).reshape(2, 3) % 3
@@ -281,7 +281,7 @@ def test_file_names_that_are_no_utf8(tmp_path):
 
 @pytest.mark.parametrize('seconds', [0.3, 0.6, 0.9, 1.2, 1.6, 2.4])
 def test_interrupted_while_modules_are_imported(seconds):
-    """No traceback of an import that was half done."""
+    """An interrupted import prints no traceback."""
     process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'main.py'), '--help'], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The bundled cells: reproducible, well-formed, and no gift: local brightness and contrast do not give them away."""
+"""The bundled cells are reproducible, well-formed, and not solvable by local brightness and contrast."""
 import os
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def test_csv_is_what_the_seed_gives(tmp_path):
 
 
 def test_an_existing_train_csv_is_kept(tmp_path):
-    """As when the command is started in the folder of Kaggle's data set."""
+    """The command may be started in the folder of Kaggle's data set."""
     (tmp_path / 'train.csv').write_text('mine')
     done = subprocess.run([sys.executable, '-m', 'datasets.sample'], cwd=str(tmp_path), stderr=subprocess.PIPE,
                           env=dict(os.environ, PYTHONPATH=ROOT))
@@ -119,6 +119,6 @@ def test_logistic_regression_fails():
 
 @pytest.mark.slow
 def test_segnet_succeeds(tmp_path):
-    """`python main.py`, as it stands: validation mIoU at least 0.75."""
+    """`python main.py` without flags: validation mIoU at least 0.75."""
     folder = main.train(main.parse_args(['--output', str(tmp_path / 'run')]))
     assert main.records.read_json(os.path.join(folder, 'metrics.json'))['val (while training)']['mIoU'] >= 0.75

@@ -22,7 +22,7 @@ SEGNET_BASIC = [('conv1', 3, 64), ('conv2', 64, 64), ('conv3', 64, 64), ('conv4'
 
 
 def expected_variables(model, layers, kernel):
-    """{name: shape}: each convolution has batch norm behind it but the last."""
+    """{name: shape}: batch norm follows each convolution except the last."""
     shapes = {}
     for layer, channels, filters in layers:
         size = 1 if layer == 'conv_classifier' else kernel
@@ -59,7 +59,7 @@ def test_released_multipliers(graph):
 
 
 def random_weights(sess, rng):
-    """Sets every variable of the graph to something that tells mistakes; returns {name without the model: value}."""
+    """Sets the variables of the graph to random values; returns {name without the model: value}."""
     values = {}
     for variable in tf.global_variables():
         kind, shape = variable.op.name.split('/')[-1], variable.shape.as_list()
@@ -126,7 +126,7 @@ def segnet_basic_reference(images, w):
 
 @pytest.mark.parametrize('model, reference', [('segnet', segnet_reference), ('segnet-basic', segnet_basic_reference)])
 def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, reference):
-    """At 13x9, batch 2, 3 classes; SegNet a sixteenth as wide, so that SciPy's loops end."""
+    """At 13x9, batch 2, 3 classes, with SegNet a sixteenth as wide, because SciPy's loops are slow."""
     if model == 'segnet':
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)
@@ -143,7 +143,7 @@ def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, ref
 
 @pytest.mark.parametrize('model', ['segnet', 'segnet-basic', 'segnet-basic-encoderaddition', 'fcn-basic', 'unet'])
 def test_any_size_and_no_batch_mates(graph, model):
-    """Any height and width; an image's logits do not depend on what else is in the batch."""
+    """Any height and width; the logits of an image do not depend on the other images in the batch."""
     images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
     logits = networks.build(model, images_ph, 5, is_training=False)
     rng = np.random.RandomState(1)

@@ -68,7 +68,7 @@ SIZES = [(5, 7), (23, 30), (45, 60), (7, 1)]
 
 @pytest.mark.parametrize('height, width', SIZES)
 def test_pooling_and_unpooling(graph, height, width):
-    """Values, indices, the unpooled map and both gradients, batch 3; the encoder's map and its like have no ties."""
+    """Values, indices, the unpooled map and both gradients, batch 3, for maps without ties."""
     rng = np.random.RandomState(height)
     x = rng.permutation(3 * height * width * 4).reshape(3, height, width, 4).astype(np.float32)
     x_ph = tf.placeholder(tf.float32, [None, None, None, 4])
@@ -187,7 +187,7 @@ def test_conv_initial_weights(graph):
 
 
 def test_batch_norm_training_and_averages(graph):
-    """The batch's own statistics in training; averages by the growing momentum; those at test."""
+    """Statistics of the batch in training; moving averages with growing momentum; moving averages in prediction."""
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])

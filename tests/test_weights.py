@@ -1,4 +1,4 @@
-"""Starting weights: a made-up VGG16 file in Keras' layout, and an earlier run."""
+"""Starting weights: a synthetic VGG16 file in Keras' layout, an earlier run, a .npz and a .caffemodel."""
 import os
 import shutil
 import zipfile
@@ -21,7 +21,7 @@ ENCODER = SEGNET[:13]
 
 
 def write_vgg16(path):
-    """The layout of vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5; returns {layer: (kernel, bias)}."""
+    """Writes the layout of vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5; returns {layer: (kernel, bias)}."""
     rng, values = np.random.RandomState(6), {}
     with h5py.File(path, 'w') as file:
         for layer, channels, filters in ENCODER:
@@ -86,7 +86,7 @@ def start(folder, output, *flags):
 
 
 def test_init_from_a_run(tmp_path, capsys):
-    """Another data set with three classes for eleven: all weights are there but the classifier, which is fresh."""
+    """Another data set, three classes for eleven: all weights are copied except the classifier."""
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
     first, second, third = [str(tmp_path / name) for name in ('first', 'second', 'third')]
     start(camvid, first, '--dataset', 'camvid', '--learning_rate', '0.1')
@@ -194,7 +194,7 @@ def test_caffemodel_is_the_same_function(graph, tmp_path, old):
 
 
 def test_weights_are_scored(camvid_folder, tmp_path, capsys):
-    """evaluate.py --weights: a .caffemodel, and the same as a .npz, give the same matrix; files as of a run."""
+    """evaluate.py --weights: a .caffemodel and an equal .npz give the same confusion matrix and the files of a run."""
     path = write_caffemodel(str(tmp_path / 'a.caffemodel'), caffe_layers(np.random.RandomState(8)))
     np.savez(str(tmp_path / 'a.npz'), **weights.load(path).values)
     flags = ['--model', 'segnet-basic', '--dataset', 'camvid', '--data_dir', camvid_folder, '--bf_images', '0']
@@ -264,7 +264,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
 
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, capsys):
-    """A small folder that scores as the run did: kernels in 8 bits, the training split's statistics, no paths."""
+    """A published folder scores as the run: kernels in 8 bits, statistics of the training split, no paths."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--dataset', 'camvid', '--steps', '2', '--learning_rate', '0.01')
     config = records.read_config(run)
@@ -303,7 +303,7 @@ def test_classes_are_matched_by_name(graph, capsys):
 
 
 def test_published_kernels_in_8_bits(graph, tmp_path, monkeypatch):
-    """Each output map has a step of its own: the error is at most half of it, whatever the other maps hold."""
+    """Each output channel has a separate step; the error is at most half of the step."""
     monkeypatch.setattr(weights.records, 'publish_config', lambda *_: None)
     kernel = np.random.RandomState(2).normal(size=(3, 3, 5, 4)) * [1e-3, 1, 50, 0]
     with tf.variable_scope('net'):

@@ -1,6 +1,6 @@
-"""SegNet and SegNet-Basic in PyTorch: logits, speed and memory to compare with; benchmark.py --peer pytorch runs this.
+"""SegNet and SegNet-Basic in PyTorch, to compare logits, speed and memory: benchmark.py --peer pytorch.
 
-Layers bear the names of segnet.py, so that the same weights go into both. Needs torch and numpy only.
+Layers have the names of segnet.py, so that both networks load the same weights. Needs only torch and numpy.
 """
 import contextlib
 import json
@@ -122,7 +122,7 @@ def synchronize(device):
 
 
 def step(model, height, width, batch_size, num_classes, training, precision, device, compiled):
-    """A function that runs one training step, or predicts ids, on constant data."""
+    """Returns a function that runs one training step, or predicts ids, on constant data."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision('high')  # TF32 on a GPU, as TensorFlow's default
@@ -159,7 +159,7 @@ def peak_memory():
 
 
 def measure(repeats, device, **settings):
-    """What benchmark.measure returns: seconds of each run, peak memory in bytes."""
+    """Measures seconds of each run and peak memory in bytes, as `benchmark.measure`."""
     device = 'cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu'
     before = peak_memory()
     run = step(num_classes=11, device=device, **settings)
