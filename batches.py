@@ -34,7 +34,7 @@ def resize_label(label, height: int, width: int):
     return label[rows[:, None], columns]
 
 
-def window(array, top, left, height, width, fill):
+def window(array, top: int, left: int, height: int, width: int, fill: int):
     """Cuts [height, width] out of `array` at (top, left); pixels beyond the edges are `fill`."""
     cut = np.full((height, width) + array.shape[2:], fill, array.dtype)
     y, x = max(top, 0), max(left, 0)
@@ -96,12 +96,12 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
 
 
 @functools.lru_cache(maxsize=4)
-def epoch_order(size, seed, epoch):
+def epoch_order(size: int, seed: int, epoch: int):
     """Order int64 [size] of the examples in `epoch`."""
     return np.random.RandomState([seed, epoch]).permutation(size)
 
 
-def position_example(position, size, seed):
+def position_example(position: int, size: int, seed: int):
     """Position in the endless training stream -> (epoch, index of the example).
 
     Batches cross the end of an epoch, as in Caffe's data layer, so all have the same size.
@@ -110,7 +110,7 @@ def position_example(position, size, seed):
     return epoch, int(epoch_order(size, seed, epoch)[position % size])
 
 
-def batch_names(dataset, step, batch_size, seed):
+def batch_names(dataset, step: int, batch_size: int, seed: int):
     """Names of the training examples in the batch of `step`, counted from 1."""
     positions = range((step - 1) * batch_size, step * batch_size)
     size = len(dataset.examples['train'])
@@ -142,7 +142,8 @@ def _iterator(pipeline):
     return tf.data.make_initializable_iterator(pipeline.with_options(options))
 
 
-def training_batches(dataset, height, width, batch_size, seed, augmentation, fit='resize', share=None):
+def training_batches(dataset, height: int, width: int, batch_size: int, seed: int, augmentation: dict,
+                     fit: str = 'resize', share: range = None):
     """Endless stream of training batches. A batch is a function of the step and the seed.
 
     Args:
@@ -172,7 +173,7 @@ def training_batches(dataset, height, width, batch_size, seed, augmentation, fit
     return lambda step: (iterator.initializer, {first_ph: step * len(share)}), images, labels
 
 
-def scoring_batches(dataset, split, height, width, batch_size, fit='resize'):
+def scoring_batches(dataset, split: str, height: int, width: int, batch_size: int, fit: str = 'resize'):
     """Batches of one pass over a split, in order; the last batch may be smaller.
 
     Args:

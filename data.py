@@ -175,7 +175,7 @@ def read_csv(path: str, columns):
 
 # ---------------------------------------------------------------- images and labels
 
-def check_tiff_bands(content, path):
+def check_tiff_bands(content: bytes, path: str):
     """Raises UserError for a TIFF with other bands than grey, RGB or CMYK and alpha marked as alpha."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
     stream = io.BytesIO(content)

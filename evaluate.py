@@ -19,7 +19,7 @@ from runtime import cli, devices, inference, plots, records, report, weights
 Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes')
 
 
-def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse=False, samples=0) -> Scoring:
+def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False, samples: int = 0) -> Scoring:
     """Builds the prediction graph over the batches of `split`; predictions have the labels' own sizes.
 
     Args:
@@ -47,7 +47,7 @@ def predictions_of_split(sess, scoring):
             i += 1
 
 
-def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings) -> dict:
+def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: inference.Settings) -> dict:
     """Predicts each of `splits` with a run's network: {split: iterator as from `predictions_of_split`}.
 
     Images are predicted one by one with --tta, with --tile HEIGHT WIDTH, and if 'auto' may choose tiles; otherwise in
@@ -67,7 +67,7 @@ def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings) ->
     return {split: predictions_of_split(sess, scoring) for split, scoring in zip(splits, scorings)}
 
 
-def score_split(predictions, num_classes: int, panel=(), bf_images=0, num_extremes=0):
+def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num_extremes: int = 0):
     """Scores one pass over a split.
 
     Args:
@@ -101,7 +101,7 @@ def score_split(predictions, num_classes: int, panel=(), bf_images=0, num_extrem
     return scores, shown, extremes
 
 
-def merge(shares, num_extremes: int = 0):
+def merge(shares: list, num_extremes: int = 0):
     """Merges results of `score_split` for shares of a split, without BF -> the result for the whole split."""
     if len(shares) == 1:
         return shares[0]

@@ -49,7 +49,7 @@ def scores(counts):
             'accuracy': [number(x) for x in accuracy], 'IoU': [number(x) for x in iou]}
 
 
-def confusion_csv(counts, class_names):
+def confusion_csv(counts, class_names: list):
     """Formats a confusion matrix as CSV text: a row a true class, a column a predicted class, cells in pixels."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')

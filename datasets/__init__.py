@@ -77,7 +77,7 @@ def preload(dataset, splits):
     return dataset._replace(load=lambda split, i: cache.get((split, i)) or dataset.load(split, i))
 
 
-def check_split(dataset, split):
+def check_split(dataset, split: str):
     """Raises UserError unless the data set has examples in `split`."""
     if not dataset.examples.get(split):
         raise UserError('--split %s: data set %s has %s'

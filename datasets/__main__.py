@@ -39,7 +39,7 @@ def read_split(dataset, split: str):
     return Split(counts, sizes, names), faults
 
 
-def class_table(class_names, split):
+def class_table(class_names: list, split: Split):
     """Table of the classes of a split, as text: pixels, share, images, both kinds of median frequency weights."""
     pixels = split.counts.sum(0)
     areas = split.counts.sum(1, keepdims=True)
@@ -52,7 +52,7 @@ def class_table(class_names, split):
                              colalign=['left'] + ['right'] * 5, disable_numparse=True)
 
 
-def advice(dataset, name: str, split):
+def advice(dataset, name: str, split: Split):
     """Yields a line for each likely cause of a bad training: rare classes, uniform labels, unequal sizes."""
     if name == 'train':
         images = (split.counts[:, :-1] > 0).sum(0)

@@ -34,7 +34,7 @@ TIP = 3000  # radius at the end of an arm, in units: 6 pixels wide, which a netw
 SMALLEST = 100  # pixels of a cell that the edge of the image or a neighbour cuts off
 
 
-def add_disc(mask, y, x, radius):
+def add_disc(mask, y: int, x: int, radius: int):
     """Sets the disc at (y, x) in `mask` [height, width] bool; y, x and radius are in units."""
     top, left = max((y - radius) // UNIT, 0), max((x - radius) // UNIT, 0)
     part = mask[top:max((y + radius) // UNIT + 1, 0), left:max((x + radius) // UNIT + 1, 0)]
@@ -43,7 +43,7 @@ def add_disc(mask, y, x, radius):
     part |= rows[:, None] ** 2 + columns ** 2 <= radius ** 2
 
 
-def add_arm(mask, rng, y, x, angle, length, root, tip):
+def add_arm(mask, rng, y: int, x: int, angle: int, length: int, root: int, tip: int):
     """Sets a winding arm of `length` pixels from (y, x) in `mask`; the radius goes from `root` to `tip` units."""
     for i in range(length + 1):
         add_disc(mask, y, x, root + (tip - root) * i // max(length, 1))
@@ -51,7 +51,7 @@ def add_arm(mask, rng, y, x, angle, length, root, tip):
         angle += rng.randint(-1, 2)
 
 
-def cell(rng, shape, y, x, height, width):
+def cell(rng, shape: Shape, y: int, x: int, height: int, width: int):
     """Draws one cell around pixel (y, x): [height, width] bool."""
     mask = np.zeros([height, width], bool)
     y, x = y * UNIT, x * UNIT
@@ -66,7 +66,7 @@ def cell(rng, shape, y, x, height, width):
     return mask
 
 
-def cells(name, height=HEIGHT, width=WIDTH):
+def cells(name: str, height: int = HEIGHT, width: int = WIDTH):
     """Draws the cells of image `name`: a list of (cell type, [height, width] bool) that do not overlap."""
     rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
     drawn = []
@@ -101,13 +101,13 @@ def write_csv(path: str, seed: int = SEED, num_images: int = NUM_IMAGES):
                 file.write('%s,%s,%d,%d,%s,,,,\n' % (name, data.rle_encode(mask), WIDTH, HEIGHT, cell_type))
 
 
-def noise(rng, height, width, sigma):
+def noise(rng, height: int, width: int, sigma: float):
     """Smooth noise [height, width] float32 of mean 0 and standard deviation 1."""
     blurred = cv2.GaussianBlur(rng.randn(height, width).astype(np.float32), (0, 0), sigma)
     return (blurred - blurred.mean()) / blurred.std()
 
 
-def debris(rng, union, num_neurites):
+def debris(rng, union, num_neurites: int):
     """Draws thin processes that start on cells, and specks: [height, width] float32.
 
     No mask includes them.
@@ -125,7 +125,7 @@ def debris(rng, union, num_neurites):
     return layer
 
 
-def pattern(rng, cell_type, height, width):
+def pattern(rng, cell_type: str, height: int, width: int):
     """Texture of a cell type, [height, width] float32: fine grains, fibres or a lattice of granules.
 
     Each texture has mean 0 and a standard deviation of about 1, so that only the shape of the texture differs.
@@ -141,7 +141,7 @@ def pattern(rng, cell_type, height, width):
     return 2 * np.cos(along / 8) * np.cos(across / 8)
 
 
-def render(masks, cell_types, name):
+def render(masks, cell_types: list, name: str):
     """Renders image `name`, as under a phase-contrast microscope: [height, width] uint8.
 
     Brightness is the difference of two blurs of the thickness: dark rims inside, a bright halo outside, and an

@@ -39,7 +39,7 @@ Shape = collections.namedtuple('Shape', 'where name draw')
 
 
 @contextlib.contextmanager
-def naming(where):
+def naming(where: str):
     """Context manager: each error of the block becomes a UserError that begins with `where`, file and entry."""
     try:
         yield
@@ -49,7 +49,7 @@ def naming(where):
         raise UserError('%s: malformed (%s: %s)' % (where, type(error).__name__, error))
 
 
-def pick(table, key, what):
+def pick(table: dict, key, what: str):
     """table[key]; UserError, which calls the key `what`, if the key is missing."""
     if key not in table:
         raise UserError('%s %r is unknown' % (what, key))
@@ -58,7 +58,7 @@ def pick(table, key, what):
 
 # ---------------------------------------------------------------- files of the source
 
-def image_folder(source):
+def image_folder(source: str):
     """Folder of the images: `source`, or the folder of the JSON file `source`.
 
     For a file in annotations/, the folder above annotations/.
@@ -70,7 +70,7 @@ def image_folder(source):
     return os.path.dirname(root) if os.path.basename(root) == 'annotations' else root
 
 
-def images_by_name(root):
+def images_by_name(root: str):
     """{file name: [paths]} of the images below the folder `root`."""
     images = collections.defaultdict(list)
     for _, path in files.files_below(root, data.IMAGE_FILES):
@@ -78,13 +78,13 @@ def images_by_name(root):
     return images
 
 
-def split_of(root, *paths):
+def split_of(root: str, *paths):
     """'train', 'val' or 'test' by the first of `paths` whose part below `root` names a split, else ''."""
     found = [SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/')) for path in paths]
     return next((files.FOLDERS[match.group(1)] for match in found if match), '')
 
 
-def find_image(images, name, source):
+def find_image(images: dict, name: str, source: str):
     """Path of the image `name` of the JSON file `source`.
 
     The folders in `name` may be from another machine. UserError unless exactly one image fits.
@@ -99,7 +99,7 @@ def find_image(images, name, source):
     return fits[0]
 
 
-def read_json(source, keys, left_out):
+def read_json(source: str, keys: tuple, left_out: collections.Counter):
     """Yields (path, content) of `source`, or of the JSON files below the folder `source`.
 
     Counts files without lists named `keys` in `left_out`.
@@ -116,7 +116,7 @@ def read_json(source, keys, left_out):
             left_out['JSON files without %s' % ', '.join(keys)] += 1
 
 
-def read_coco(source, root, left_out):
+def read_coco(source: str, root: str, left_out: collections.Counter):
     """Reads COCO JSON -> (class names in the order of the files, examples)."""
     images = images_by_name(root)
     classes = []
@@ -145,7 +145,7 @@ def read_coco(source, root, left_out):
     return classes, list(examples.values())
 
 
-def read_labelme(source, root, left_out, line_width):
+def read_labelme(source: str, root: str, left_out: collections.Counter, line_width: float):
     """Reads JSON files of labelme -> (class names, examples).
 
     Classes of labels.txt come first, then other classes in the order of use. Lines are `line_width` pixels wide.
@@ -173,7 +173,7 @@ def read_labelme(source, root, left_out, line_width):
     return classes, list(examples.values())
 
 
-def yolo_names(source):
+def yolo_names(source: str):
     """Class names of a YOLO data set, {number: name}, from the YAML file or classes.txt."""
     for path in sorted(os.path.join(source, name) for name in os.listdir(source)):
         if path.lower().endswith(('.yaml', '.yml')):
@@ -186,7 +186,7 @@ def yolo_names(source):
     return dict(enumerate(files.read_names(os.path.join(source, 'classes.txt'))))
 
 
-def read_yolo(source, root, left_out):
+def read_yolo(source: str, root: str, left_out: collections.Counter):
     """Reads images and YOLO's text files of polygons -> (class names, examples).
 
     The text file of an image lies in labels/ instead of images/, or beside the image.
@@ -218,7 +218,7 @@ def read_yolo(source, root, left_out):
 
 # ---------------------------------------------------------------- the folder layout
 
-def class_ids(classes):
+def class_ids(classes: list):
     """{name: id} of the classes: 1, 2, ... in the given order, 0 for background, IGNORE for void and ignore."""
     ids = {}
     for name in classes:
@@ -231,7 +231,7 @@ def class_ids(classes):
     return ids
 
 
-def draw_label(example, ids, left_out):
+def draw_label(example: Example, ids: dict, left_out: collections.Counter):
     """Label uint8 [h, w] of an example; UserError if the size of the image differs from the annotations."""
     size = data.read_image(example.image).shape[:2]
     if example.size not in (None, size):
@@ -248,7 +248,7 @@ def draw_label(example, ids, left_out):
     return label
 
 
-def write(out, examples, ids, left_out):
+def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
     """Writes the folder layout. Labels are palette PNGs with the ids as indices; each split has a folder."""
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example in tqdm.tqdm(examples, unit='image', disable=None):
@@ -270,7 +270,7 @@ def write(out, examples, ids, left_out):
         table.writerows((name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows)
 
 
-def convert(read, source, out):
+def convert(read, source: str, out: str):
     """Converts `source` into the new folder `out`; prints the annotations drawn and left out.
 
     After an error no file is left.

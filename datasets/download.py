@@ -50,7 +50,7 @@ BY_HAND = {
 }
 
 
-def check_members(path):
+def check_members(path: str):
     """Raises UserError for an archive member outside the archive's folder, a link or a device.
 
     Before Python 3.14, tarfile extracts these members.
@@ -70,7 +70,7 @@ def check_members(path):
             raise UserError('%r is a link or a device, not a file' % name[:100])
 
 
-def fetch(source, folder):
+def fetch(source: Source, folder: str):
     """Downloads the archive of `source` into `folder` and unpacks it; returns the path of `source.part`.
 
     Raises UserError for a failed download, a wrong checksum, and a damaged or unsafe archive.
@@ -98,7 +98,7 @@ def fetch(source, folder):
                         % (source.url, error))
 
 
-def check_contents(folder, contents):
+def check_contents(folder: str, contents: dict):
     """Raises UserError unless each folder has the number of files, the size and the SHA-256 of `contents`."""
     for name, expected in contents.items():
         digest = hashlib.sha256()
@@ -114,7 +114,7 @@ def check_contents(folder, contents):
                             % ((name, len(names), size) + expected))
 
 
-def download(name, data_dir):
+def download(name: str, data_dir: str):
     """Downloads data set `name` into the empty folder `data_dir`; after an error no file is left.
 
     UserError for a data set that cannot be downloaded, whose steps are printed, and for a folder with files.

@@ -15,7 +15,7 @@ NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.i
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
 
 
-def check_data_dir(data_dir, name, layout):
+def check_data_dir(data_dir: str, name: str, layout: str):
     """Raises UserError if the folder `data_dir` is missing or empty; the message shows the expected `layout`."""
     if not data_dir:
         raise UserError('--data_dir: data set %s needs it; the folder that holds %s' % (name, layout))
@@ -25,7 +25,7 @@ def check_data_dir(data_dir, name, layout):
         raise UserError('--data_dir %s: is empty; data set %s expects %s there' % (data_dir, name, layout))
 
 
-def read_names(path):
+def read_names(path: str):
     """Reads a list of one name a line; UserError for an empty list or a name that leads out of the folder."""
     names = [line.strip() for line in data.read_text(path).splitlines() if line.strip()]
     if not names:
@@ -36,7 +36,7 @@ def read_names(path):
     return names
 
 
-def files_below(folder, extensions):
+def files_below(folder: str, extensions: tuple):
     """Finds the files below `folder` with one of the extensions -> sorted [(name, path)].
 
     A name is the path below `folder` without the extension. Hidden files, as macOS's ._NAME, are skipped. The number of
@@ -64,7 +64,7 @@ def files_below(folder, extensions):
     return found
 
 
-def image_files(folder):
+def image_files(folder: str):
     """Finds the images below a folder -> {name: path}, sorted; UserError for two images with the same name."""
     paths = collections.OrderedDict()
     for name, path in files_below(folder, data.IMAGE_FILES):
@@ -75,7 +75,7 @@ def image_files(folder):
     return paths
 
 
-def label_files(folder, images):
+def label_files(folder: str, images: dict):
     """Finds the labels below a folder -> {image name: [paths of candidate labels]}.
 
     A label has the name of the image. If no label has, a suffix may follow the name: NAME_mask.png, NAME_L.png.
@@ -95,7 +95,7 @@ def label_files(folder, images):
     return found
 
 
-def label_path(folder, found, name):
+def label_path(folder: str, found: dict, name: str):
     """Path of the label of image `name`; UserError unless exactly one label fits.
 
     Args:
@@ -110,7 +110,7 @@ def label_path(folder, found, name):
     return paths[0]
 
 
-def hold_out(names):
+def hold_out(names: list):
     """Splits names -> {'train', 'val'}: a fifth, drawn with a fixed seed, is val. UserError for a single name."""
     if len(names) < 2:
         raise UserError('%d images in the data set; at least two are needed, one of them to validate' % len(names))
@@ -119,7 +119,7 @@ def hold_out(names):
     return {'train': sorted(shuffled[held_out:]), 'val': sorted(shuffled[:held_out])}
 
 
-def splits(folder, images):
+def splits(folder: str, images: dict):
     """Splits images -> {split: names}.
 
     Uses the lists train.txt, val.txt and test.txt in `folder`, else the sub-folders of the images, else `hold_out`.
@@ -137,7 +137,7 @@ def splits(folder, images):
     return {split: by_folder[split] for split in SPLITS if split in by_folder}
 
 
-def listed_splits(lists, images):
+def listed_splits(lists: dict, images: dict):
     """Reads {split: path of the list} -> {split: names}; UserError for an unknown or repeated name."""
     examples = {}
     where = {}
@@ -162,7 +162,7 @@ def listed_splits(lists, images):
     return examples
 
 
-def colors_to_ids(rgb, colors, ids, path):
+def colors_to_ids(rgb, colors, ids, path: str):
     """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w]; UserError for other colours.
 
     Args:
@@ -179,7 +179,7 @@ def colors_to_ids(rgb, colors, ids, path):
     return label.astype(np.uint8)
 
 
-def voc_color(i):
+def voc_color(i: int):
     """Colour of id `i` in PASCAL VOC's palette.
 
     Each group of three bits of `i` sets one bit of red, green and blue, from the highest bit down.

@@ -113,7 +113,7 @@ def _label_reader(folder, labels, classes):
     return lambda name, _: tables.read_class_label(files.label_path(folder, labels, name), classes)
 
 
-def measured_depth(paths):
+def measured_depth(paths: list):
     """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None if all images have 8 bits."""
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None

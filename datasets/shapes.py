@@ -16,7 +16,7 @@ class NoArea(Exception):
     """Raised for an annotation without an area; the text names the kind, in the plural."""
 
 
-def polygon_mask(points, height, width):
+def polygon_mask(points, height: int, width: int):
     """Fills the polygon float [n, 2] of (x, y), in pixels.
 
     A scanline at each row of pixel centres counts the crossed edges. UserError for coordinates above a million.
@@ -33,13 +33,13 @@ def polygon_mask(points, height, width):
     return np.bitwise_xor.accumulate(crossed[:, :width], axis=1).astype(bool)
 
 
-def disc_mask(center, radius, height, width):
+def disc_mask(center, radius: float, height: int, width: int):
     """Fills the disc around `center`, (x, y), with a radius of `radius` pixels."""
     y, x = np.ogrid[:height, :width]
     return (x + 0.5 - center[0]) ** 2 + (y + 0.5 - center[1]) ** 2 <= radius ** 2
 
 
-def line_mask(points, line_width, height, width):
+def line_mask(points, line_width: float, height: int, width: int):
     """Draws a line through the points float [n, 2], `line_width` pixels wide: square ends, round bends."""
     mask = np.zeros((height, width), bool)
     for start, end in zip(points[:-1], points[1:]):
@@ -51,7 +51,7 @@ def line_mask(points, line_width, height, width):
     return mask
 
 
-def coco_counts(text):
+def coco_counts(text: str):
     """Decodes the run lengths of a compressed COCO mask.
 
     Each character holds five bits, the lowest first. From the fourth number on, a number is the difference from the
@@ -69,7 +69,7 @@ def coco_counts(text):
     return counts
 
 
-def coco_mask(annotation, height, width):
+def coco_mask(annotation: dict, height: int, width: int):
     """Mask of a COCO annotation: the union of polygons, or run lengths along the columns.
 
     NoArea for an annotation without a segmentation, UserError for sizes that do not fit the image.
@@ -89,7 +89,7 @@ def coco_mask(annotation, height, width):
     return (np.repeat(np.arange(len(counts)), counts) % 2 == 1).reshape(width, height).T
 
 
-def labelme_mask(shape, line_width, height, width):
+def labelme_mask(shape: dict, line_width: float, height: int, width: int):
     """Mask of a shape of labelme; lines are `line_width` pixels wide.
 
     NoArea for points, UserError for an unknown shape type or a mask that does not fit the image.
@@ -120,7 +120,7 @@ def labelme_mask(shape, line_width, height, width):
     raise UserError('shape_type %r is unknown' % kind)
 
 
-def yolo_mask(numbers, height, width):
+def yolo_mask(numbers: list, height: int, width: int):
     """Mask of a polygon of YOLO: x y x y ..., as shares of the width and height. NoArea for a box."""
     if len(numbers) == 4:
         raise NoArea('boxes')

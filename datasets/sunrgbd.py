@@ -44,7 +44,7 @@ def read(data_dir: str):
                    class_ids=list(range(1, len(CLASSES) + 1)))
 
 
-def png_pairs(data_dir):
+def png_pairs(data_dir: str):
     """Finds {'train' and 'test': [(image path, label path)]}, paired by the numbers in the file names."""
     pairs = {}
     for split in ('train', 'test'):
@@ -65,7 +65,7 @@ def png_pairs(data_dir):
     return pairs
 
 
-def mat_pairs(data_dir):
+def mat_pairs(data_dir: str):
     """Finds {'train' and 'test': [(image path, function () -> label)]} in the home page's files.
 
     SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the same order, transposed.
@@ -97,12 +97,12 @@ def mat_pairs(data_dir):
     return pairs
 
 
-def mat_label(path, reference):
+def mat_label(path: str, reference):
     """Reads the label uint8 [h, w] of a reference in SUNRGBD2Dseg.mat."""
     return read_hdf5(path, reference).T.astype(np.uint8)
 
 
-def read_hdf5(path, key):
+def read_hdf5(path: str, key):
     """Reads a variable or reference of a .mat file of MATLAB 7.3, which is HDF5; UserError for other files."""
     import h5py  # installed with TensorFlow
     try:
@@ -112,7 +112,7 @@ def read_hdf5(path, key):
         raise UserError('%s: has no %s to read (%s: %s)' % (path, key, type(error).__name__, error))
 
 
-def read_matlab(path, variable):
+def read_matlab(path: str, variable: str):
     """Reads the array of a variable in a .mat file before MATLAB 7.3; UserError for other files."""
     try:
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[variable])
@@ -120,7 +120,7 @@ def read_matlab(path, variable):
         raise UserError('%s: has no variable %s to read (%s: %s)' % (path, variable, type(error).__name__, error))
 
 
-def relative(path, source):
+def relative(path: str, source: str):
     """Part of an authors' path behind SUNRGBD/; UserError if the path leads out of the folder.
 
     Args:

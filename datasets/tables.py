@@ -18,18 +18,18 @@ Class.__doc__ = """A class, or void: name, ids in label files, colour (red, gree
 
 # ---------------------------------------------------------------- masks
 
-def rle_order(path):
+def rle_order(path: str):
     """Order of the pixels in the runs of a table: 'columns' with a column EncodedPixels (Kaggle), else 'rows'."""
     header = data.read_bytes(path)[:1000].split(b'\n')[0].replace(b'\0', b'')  # of UTF-8 or UTF-16
     return 'columns' if b'EncodedPixels' in header else 'rows'
 
 
-def class_places(class_names):
+def class_places(class_names: list):
     """{name in a table: index} of the classes behind the first, the background."""
     return {name: i for i, name in enumerate(class_names) if i}
 
 
-def read_cells(path, places, images=None):
+def read_cells(path: str, places: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class, RLE), ...])}.
 
     Columns are id,annotation,width,height,cell_type, or ImageId,EncodedPixels (ClassId,Width,Height). A row without an
@@ -98,7 +98,7 @@ def _check_images(path, cells, images):
                         % (path, len(missing), ', '.join(missing[:5])))
 
 
-def cells_label(path, name, image, entry, order='rows'):
+def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
     """Label uint8 [h, w] of one image: 0 is background, a later mask covers earlier masks.
 
     Args:
@@ -116,7 +116,7 @@ def cells_label(path, name, image, entry, order='rows'):
     return label
 
 
-def cell_masks(path, shape, masks, order='rows'):
+def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
     """Yields the masks of one image, bool [height, width]; UserError names the row of a bad mask."""
     for number, _, rle in masks:
         try:
@@ -127,7 +127,7 @@ def cell_masks(path, shape, masks, order='rows'):
 
 # ---------------------------------------------------------------- classes
 
-def read_classes(path):
+def read_classes(path: str):
     """Reads classes.csv with columns name,id,color -> [Class, ...], void last; `id` may hold several: 7 8 11."""
     classes = []
     for number, row in data.read_csv(path, ('name', 'id')):
@@ -143,7 +143,7 @@ def read_classes(path):
     return _void_last(classes, path)
 
 
-def read_labelmap(path):
+def read_labelmap(path: str):
     """Reads labelmap.txt of CVAT's VOC export -> [Class, ...], void last.
 
     A line is name:red,green,blue:parts:actions. The ids count the lines from 0; 255 is void.
@@ -161,7 +161,7 @@ def read_labelmap(path):
     return _void_last(classes, path)
 
 
-def read_pixel_values(path):
+def read_pixel_values(path: str):
     """Reads _classes.csv of Roboflow's masks, columns Pixel Value,Class -> [Class, ...], void last."""
     classes = []
     for number, row in data.read_csv(path, ('Pixel Value', 'Class')):
@@ -204,7 +204,7 @@ def _void_last(classes, path):
     return named + voids
 
 
-def read_class_label(path, classes):
+def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
     UserError for an id or a colour that is not in `classes`.
@@ -237,7 +237,7 @@ def _from_colors(path, label, classes, colored):
     return files.colors_to_ids(label, *zip(*colored), path)
 
 
-def read_class_weights(path: str, class_names):
+def read_class_weights(path: str, class_names: list):
     """Reads a CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`.
 
     UserError for a class that is missing, repeated or unknown, and for a weight below 0.

@@ -88,7 +88,7 @@ def rows_of_table1():
                        {'test': variant.natural, 'train': variant.natural_train + (None,)}) for variant in TABLE1]
 
 
-def benchmark_rows(scores, recipe, thousands):
+def benchmark_rows(scores: dict, recipe: str, thousands: dict):
     """Rows of tables 2 to 5. `thousands`: {network: steps / 1000} of the networks in the table."""
     return [Row(name, 'none', recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]
 

@@ -13,7 +13,7 @@ from data import UserError, read_bytes
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
-def varint(content, at):
+def varint(content, at: int):
     """Reads the little-endian base-128 number at position `at`; returns (value, next position).
 
     ValueError if the content ends inside the number.
@@ -86,7 +86,7 @@ def blob(content):
     return values.reshape(shape)
 
 
-def layers(path):
+def layers(path: str):
     """Reads {layer name: list of float32 arrays} of the layers with weights, in the order of the file.
 
     UserError for a file that is damaged or holds no weights.

@@ -35,7 +35,7 @@ positive_float = number(float, 1e-12, 1e9)
 seed = number(int, 0, 2 ** 32 - 1)
 
 
-def interval(text):
+def interval(text: str):
     """Argparse type of --validate_every: a number of epochs, or of steps, as '500steps'."""
     if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
         raise argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
@@ -80,7 +80,7 @@ def command_line() -> str:
 
 # ---------------------------------------------------------------- exit status and signals
 
-def main(script, smaller='--batch_size, or --height and --width, or use --precision bfloat16'):
+def main(script, smaller: str = '--batch_size, or --height and --width, or use --precision bfloat16'):
     """Runs `script()`; prints an error as one line and exits with the status of the error.
 
     0: done. 1: a failure while running. 2: an error that the user can fix. 128 + number: a signal.
@@ -111,7 +111,7 @@ def main(script, smaller='--batch_size, or --height and --width, or use --precis
         sys.exit(2 if isinstance(error, UserError) else 1)
 
 
-def explain(error, smaller='the size'):
+def explain(error: Exception, smaller: str = 'the size'):
     """One line for an expected error, with the fix; None for a bug."""
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
@@ -125,7 +125,7 @@ def explain(error, smaller='the size'):
     return None
 
 
-def explain_op_error(error, smaller):
+def explain_op_error(error, smaller: str):
     """One line for a tf.errors.OpError of a session, with the fix."""
     raised = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
     first = first_line(error)
@@ -139,7 +139,7 @@ def explain_op_error(error, smaller):
     return '%s: %s' % (type(error).__name__, first)
 
 
-def first_line(error) -> str:
+def first_line(error: Exception) -> str:
     """First line of a TensorFlow error's message, without TensorFlow 2's list of code locations."""
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())

@@ -44,7 +44,7 @@ def format_of(path: str) -> str:
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
-def image_size(words):
+def image_size(words: list):
     """Parses the values of --export_size -> None, 'free' or (height, width); UserError for other values."""
     if words is None or words == ['free', 'free']:
         return words and 'free'
@@ -54,7 +54,7 @@ def image_size(words):
     return int(words[0]), int(words[1])
 
 
-def export(path: str, run: str, config: dict, loaded, size=None):
+def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None):
     """Writes the run's network to `path` atomically.
 
     Args:
@@ -90,7 +90,7 @@ def export(path: str, run: str, config: dict, loaded, size=None):
             os.replace(saved_model, path)
 
 
-def export_graph(flags, class_ids, shape):
+def export_graph(flags: dict, class_ids, shape):
     """Builds the graph from 'images' of `shape` to 'ids' and 'probabilities', in float32.
 
     Args:
@@ -109,7 +109,7 @@ def export_graph(flags, class_ids, shape):
     tf.identity(ids, 'ids')
 
 
-def resize(x, height, width):
+def resize(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] as `batches.resize`, by matrix products: no format has an area average."""
     if x.shape.as_list()[1:3] == [height, width]:
         return x
@@ -122,7 +122,7 @@ def resize(x, height, width):
     return y
 
 
-def resize_weights(old, new, shrinks):
+def resize_weights(old, new: int, shrinks):
     """Weights of area averages if `shrinks`, else of bilinear interpolation: float32 [new, old]."""
     pixel = tf.cast(tf.range(old), tf.float32)
     last = tf.cast(old - 1, tf.float32)
@@ -134,7 +134,7 @@ def resize_weights(old, new, shrinks):
     return tf.where(tf.fill(tf.shape(area), shrinks), area, bilinear)
 
 
-def write_saved_model(path, graph_def, classes):
+def write_saved_model(path: str, graph_def, classes: str):
     """Writes the frozen graph as a SavedModel, with the classes in the same folder."""
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         tf.import_graph_def(graph_def, name='')
@@ -144,7 +144,7 @@ def write_saved_model(path, graph_def, classes):
         file.write(classes)
 
 
-def write_tflite(path, saved_model, classes):
+def write_tflite(path: str, saved_model: str, classes: str):
     """Converts a SavedModel to TFLite with built-in ops only; a zip archive of the classes is appended."""
     with quiet.suppress_stderr():
         model = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model).convert()
@@ -155,7 +155,7 @@ def write_tflite(path, saved_model, classes):
         file.write(archive.getvalue())
 
 
-def write_onnx(path, graph_def, classes):
+def write_onnx(path: str, graph_def, classes: str):
     """Converts the frozen graph to ONNX with tf2onnx; the classes are in the metadata of the model."""
     import tf2onnx  # optional: requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)

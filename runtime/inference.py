@@ -155,7 +155,7 @@ class Predictor:
             return [Prediction(image_ids) for image_ids in ids]
         return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
 
-    def network_size(self, height: int, width: int, scale=1.0) -> tuple:
+    def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:
         """(height, width) of the network's input for an image or tile."""
         if self.flags['fit'] == 'resize':
             height, width = self.flags['height'], self.flags['width']

@@ -127,7 +127,7 @@ def confusion(counts, class_names: list, path: str):
     save(figure, path)
 
 
-def colored(label, colors):
+def colored(label, colors: list):
     """Colours a label: uint8 class ids [h, w] -> uint8 RGB [h, w, 3]; void is white."""
     table = np.full((256, 3), 255, np.uint8)
     table[:len(colors)] = colors

@@ -221,7 +221,7 @@ def match_all_variables(loaded: Weights, variables, flag: str):
     return assignments
 
 
-def load_into(sess, assignments):
+def load_into(sess, assignments: list):
     """Assigns a list of (variable, array). Where the array is NaN, the variable keeps the old value."""
     values = {}
     for variable, value in assignments:
