@@ -125,7 +125,7 @@ def check_file(path: str):
     """Raises UserError unless `path` is a regular file: reading a pipe or a device might never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError('%s: cannot be read (it is no regular file)' % path)
+            raise UserError('%s: cannot be read (not a regular file)' % path)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         raise UserError('%s: cannot be read (%s)' % (path, getattr(error, 'strerror', error)))
 
@@ -202,7 +202,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         kind = image.format
         if image.width * image.height > max_pixels:
-            raise UserError('%s: has %dx%d pixels; %d are the most' % (path, image.height, image.width, max_pixels))
+            raise UserError('%s: has %dx%d pixels; at most %d' % (path, image.height, image.width, max_pixels))
         if kind == 'PNG':
             image.verify()  # compares the checksums; afterwards Pillow needs the file opened again
             image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -268,7 +268,7 @@ def read_ids_or_colors(path: str):
                             % (path, 'JPEG' if image.format == 'MPO' else image.format))
         if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
             if (array[:, :, -1] < 255).any():
-                raise UserError('%s: has transparent pixels, which are no label; save it without alpha' % path)
+                raise UserError('%s: has transparent pixels, which have no id; save it without alpha' % path)
             array = array[:, :, :-1] if image.mode == 'RGBA' else array[:, :, 0]
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':

@@ -158,7 +158,7 @@ def parse_args(argv=None):
     """Parses the flags of a scoring."""
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
     parser.add_argument('run', nargs='?', type=records.run_folder, help='run folder, or the name of a published run')
-    parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, where the data set has it')
+    parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
                         help='batch-norm statistics: population, of a pass over the training split, as in the paper; '

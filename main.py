@@ -52,11 +52,12 @@ def add_data_flags(parser):
     group.add_argument('--flip', action='store_true', help='mirror half of the examples left to right')
     group.add_argument('--flip_vertical', action='store_true', help='mirror half of the examples top to bottom')
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
-    group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom by between 1/SCALE and SCALE')
+    group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom by 1/SCALE to SCALE')
     group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
-    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='change colours by up to this share')
+    group.add_argument('--jitter', type=cli.fraction, default=0.0,
+                       help='change contrast and brightness by up to this share')
     group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0,
-                       help='brightness to a power between 1/GAMMA and GAMMA')
+                       help='raise brightness to a random power between 1/GAMMA and GAMMA')
 
 
 def add_training_flags(parser):
@@ -81,13 +82,14 @@ def add_training_flags(parser):
     group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
     group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images a step')
     group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam',
-                       help='the paper: sgd, with momentum (recipes/)')
+                       help='optimizer; the paper: sgd with momentum (recipes/)')
     group.add_argument('--learning_rate', type=cli.positive_float, default=0.001,
-                       help='for sgd the paper has 0.1 (section 3) and 0.001 (section 4)')
+                       help='learning rate; the paper, for sgd: 0.1 (section 3), 0.001 (section 4)')
     group.add_argument('--schedule', choices=optimize.SCHEDULES, default='poly',
                        help='learning-rate schedule; the paper: constant')
-    group.add_argument('--momentum', type=cli.fraction, default=0.9, help='of sgd; the paper: 0.9')
-    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='5e-4: the released solvers')
+    group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper: 0.9')
+    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4,
+                       help='weight decay; the released solvers: 5e-4')
     group.add_argument('--loss', choices=optimize.LOSSES, default='ce',
                        help='ce: weighted cross-entropy, the paper; ce-dice: with the Dice loss added')
     group.add_argument('--class_weights', default='median',
@@ -136,7 +138,7 @@ def parse_args(argv=None):
     if args.vgg16 and args.input != 'raw':
         raise UserError("--vgg16: VGG16's weights need --input raw and VGG16's encoder (--model segnet)")
     if args.encoder_rate != 1 and args.optimizer != 'sgd':
-        raise UserError('--encoder_rate %g: goes with --optimizer sgd; adam takes --freeze_encoder' % args.encoder_rate)
+        raise UserError('--encoder_rate %g: needs --optimizer sgd; with adam use --freeze_encoder' % args.encoder_rate)
     return args
 
 

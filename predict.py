@@ -49,7 +49,7 @@ def parse_args(argv=None):
                         'processes, with K from 1 to N)')
     inference.add_flags(parser)
     parser.add_argument('--max_side', type=cli.side, metavar='PIXELS',
-                        help='shrink larger images to this longer side for labelling; the results are enlarged again')
+                        help='shrink images with a longer side above PIXELS; the results are enlarged again')
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
                         help='refuse images of more pixels without decoding them')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),

@@ -158,7 +158,7 @@ def read_labelme(source: str, root: str, left_out: collections.Counter, line_wid
         with naming(path):
             image = find_image(images, content['imagePath'], path)
             if image in examples:
-                raise UserError('image %s has another JSON file too' % image)
+                raise UserError('image %s has two JSON files' % image)
             size = content.get('imageHeight'), content.get('imageWidth')
             examples[image] = Example(image, split_of(root, os.path.dirname(image)), size if all(size) else None, [])
         for i, shape in enumerate(content['shapes'], 1):
@@ -227,7 +227,7 @@ def class_ids(classes: list):
         following = 1 + sum(0 < i < data.IGNORE for i in ids.values())
         ids[name] = MEANINGS.get(name.strip(' _').lower(), following)
     if len(ids) > MAX_CLASSES:
-        raise UserError('%d classes; %d are the most' % (len(ids), MAX_CLASSES))
+        raise UserError('%d classes; at most %d' % (len(ids), MAX_CLASSES))
     return ids
 
 

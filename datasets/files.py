@@ -150,7 +150,7 @@ def listed_splits(lists: dict, images: dict):
             stem, extension = os.path.splitext(name)
             name = stem if extension.lower() in data.IMAGE_FILES and name not in images else name
             if name not in images:
-                raise UserError('%s: %s is no image of the data set; its images are %s, ...'
+                raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
                                 % (path, name, ', '.join(list(images)[:3])))
             if name in where:
                 raise UserError('%s: names %s%s' % (path, name, ' twice' if where[name] == path else
@@ -174,7 +174,7 @@ def colors_to_ids(rgb, colors, ids, path: str):
     label = table[rgb.astype(np.int32) @ shifts.astype(np.int32)]
     if (label < 0).any():
         y, x = np.argwhere(label < 0)[0]
-        raise UserError('%s: colour %s at row %d, column %d is no class (%d such pixels); labels must be saved '
+        raise UserError('%s: colour %s at row %d, column %d belongs to no class (%d such pixels); labels must be saved '
                         'without smoothing' % (path, tuple(rgb[y, x].tolist()), y, x, (label < 0).sum()))
     return label.astype(np.uint8)
 

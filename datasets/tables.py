@@ -80,7 +80,7 @@ def _size(row, where):
                         % (sides[0][:20], sides[1][:20]))
     height, width = (int(float(side)) for side in sides)
     if height * width > MAX_PIXELS:
-        raise UserError(where + 'an image of %dx%d; %d pixels are the most' % (height, width, MAX_PIXELS))
+        raise UserError(where + 'an image of %dx%d; at most %d pixels' % (height, width, MAX_PIXELS))
     return height, width
 
 
@@ -195,7 +195,7 @@ def _void_last(classes, path):
     voids = [entry for entry in classes if is_void(entry)]
     named = [entry for entry in classes if not is_void(entry)]
     if len(named) > 254:
-        raise UserError('%s: has %d classes; 254 are the most' % (path, len(named)))
+        raise UserError('%s: has %d classes; at most 254' % (path, len(named)))
     if len(voids) > 1:
         raise UserError('%s: has two rows for void; give one row all ids' % path)
     if len(named) < 2:
@@ -249,7 +249,7 @@ def read_class_weights(path: str, class_names: list):
         try:
             weights[row['name']] = float(row['weight'])
         except ValueError:
-            raise UserError('%s row %d: weight %r is no number' % (path, number, row['weight']))
+            raise UserError('%s row %d: weight %r is not a number' % (path, number, row['weight']))
         if not (0 <= weights[row['name']] < np.inf):
             raise UserError('%s row %d: weight %r must be 0 or more' % (path, number, row['weight']))
     if set(weights) != set(class_names):

@@ -90,7 +90,7 @@ def check_port(host: str) -> None:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(('', int(host.rpartition(':')[2])))
     except OSError as error:
-        raise UserError('%s: %s; end the process that has the port, or give each process its own index'
+        raise UserError('%s: %s; stop the process that uses the port, or give each process its own index'
                         % (host, error.strerror))
 
 

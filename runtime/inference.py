@@ -35,8 +35,8 @@ probabilities: float16 [h, w, num_classes], or None.
 def add_flags(parser, batch_size: int = 1):
     """Adds --tile, --tile_overlap, --tta and --batch_size to a command."""
     parser.add_argument('--tile', nargs=2, default=('auto', 'auto'), metavar=('auto|off|HEIGHT', 'WIDTH'),
-                        help='label in overlapping tiles of this size; auto: only with runs of --fit crop, only images '
-                             'of more pixels than a tile of twice the trained size, at least %d a side (default: auto)'
+                        help='label in overlapping tiles of this size; auto: tiles only for runs of --fit crop, and '
+                             'images larger than a tile of twice the training size, at least %d a side (default: auto)'
                              % SMALLEST_TILE)
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), default=0.5, metavar='FRACTION',
                         help="least overlap of neighbouring tiles, as a fraction of a tile's side")

@@ -198,7 +198,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
     if unknown:
-        raise UserError('%s: has %s, which this network has not; give --model the network of these weights'
+        raise UserError('%s: has %s, which this network lacks; give --model the network of these weights'
                         % (flag, unknown[0]))
     assignments = []
     uninitialized = sorted(set(named) - set(values))

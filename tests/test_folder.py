@@ -138,7 +138,7 @@ def test_folder_rle_needs_a_row_for_each_image(tmp_path, ids, said):
     (['x,0,', 'y,-1,'], "row 3: id '-1'"), (['x,0,1 2', 'y,1,'], "row 2: color '1 2'"),
     (['x,0,1 2 3', 'y,1,1 2 3'], r'row 3: color \(1, 2, 3\) is in'),
     (['x,0,', ',1,'], 'row 3: a class has a name of 1 to 100'), (['x,0,', 'y' * 101 + ',1,'], 'row 3: a class has'),
-    (['x%d,%d,' % (i, i) for i in range(255)], 'has 255 classes; 254 are the most'),
+    (['x%d,%d,' % (i, i) for i in range(255)], 'has 255 classes; at most 254'),
     (['x,0,', 'y,1,'], 'id 255 at row 0, column 1 is not in the table')])
 def test_folder_bad_classes(tmp_path, classes, said):
     with pytest.raises(UserError, match=said):
@@ -165,7 +165,7 @@ def test_folder_names_may_hold_spaces_and_test_txt_is_no_training_data(tmp_path)
 
 def test_folder_bad_files(tmp_path):
     folder = write_folder(str(tmp_path / 'd'))
-    for path, content, said in (('train.txt', 'im0\nimX\n', 'imX is no image'), ('train.txt', 'im0\nim0\n', 'twice'),
+    for path, content, said in (('train.txt', 'im0\nimX\n', 'imX is not'), ('train.txt', 'im0\nim0\n', 'twice'),
                                 ('train.txt', 'im0\nim1\n', 'im1, which'), ('train.txt', '../im0\n', 'leads out')):
         with open(os.path.join(folder, 'val.txt'), 'w') as f:
             f.write('im1\n')

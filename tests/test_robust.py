@@ -220,7 +220,7 @@ def test_pipes_and_devices_are_no_files(tmp_path):
         path = str(tmp_path / name)
         for read in (data.read_image, files.read_names, records.read_json, weights.npz, weights.caffemodel,
                      weights.vgg16, lambda path: list(data.read_csv(path, ['id']))):
-            with pytest.raises(UserError, match='it is no regular file'):
+            with pytest.raises(UserError, match='not a regular file'):
                 read(path)
 
 

@@ -101,7 +101,7 @@ def test_init_from_a_run(tmp_path, capsys):
             if 'classifier' not in name:
                 np.testing.assert_allclose(got[name], given[name], atol=1e-6)
     assert got['segnet-basic/conv_classifier/weights'].shape == (1, 1, 64, 3)
-    with pytest.raises(UserError, match='--init_from .*: has conv1/biases, which this network has not'):
+    with pytest.raises(UserError, match='--init_from .*: has conv1/biases, which this network lacks'):
         start(camvid, str(tmp_path / 'other'), '--dataset', 'camvid', '--model', 'segnet', '--init_from', first)
     with pytest.raises(UserError, match='no such run folder'):
         start(camvid, str(tmp_path / 'other'), '--dataset', 'camvid', '--init_from', str(tmp_path / 'none'))
@@ -223,7 +223,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
     write_caffemodel(path, layers[:-1])
     refused('FILE: lacks conv_classifier/biases')
     write_caffemodel(path, layers + [('conv9', 'Convolution', layers[1][2])])
-    refused('FILE: has conv9/biases, which this network has not')
+    refused('FILE: has conv9/biases, which this network lacks')
     write_caffemodel(path, layers[:-1] + [('conv_classifier', 'Convolution', [np.ones((12, 64, 1, 1)), np.ones(12)])])
     refused(r'FILE: conv_classifier/biases has shape \[12\], this network has \[11\]')
     write_caffemodel(path, [('conv1', 'Convolution', layers[1][2][:1])])
