@@ -23,8 +23,7 @@ import optimize
 import utils
 from data import UserError
 from datasets import camvid
-from runtime import cluster, distribute
-from runtime import records
+from runtime import cluster, distribute, records
 
 STEPS, BATCH, RATE = 20, 5, 1e-4
 FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',

@@ -15,14 +15,13 @@ from PIL import Image
 import batches
 import data
 import datasets
-from runtime import distribute
 import main
 import metrics
 import networks
 import optimize
-from datasets import files, tables
-from runtime import devices
 from data import IGNORE, UserError
+from datasets import files, tables
+from runtime import devices, distribute
 
 quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 # Graph builds take a while: a three-hundredth of the examples.

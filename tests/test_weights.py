@@ -13,9 +13,8 @@ from test_segnet import SEGNET, conv_reference
 import evaluate
 import main
 import networks
-from runtime import records
-from runtime import weights
 from data import UserError
+from runtime import records, weights
 
 ENCODER = SEGNET[:13]
 
@@ -298,6 +297,7 @@ def test_classes_are_matched_by_name(graph, capsys):
     np.testing.assert_array_equal(loaded.values['conv2/weights'], values['conv2/weights'])
     variable = tf.get_variable('biases', initializer=[7.0, 8.0, 9.0])
     with tf.Session() as sess:
+        sess.run(variable.initializer)
         weights.load_into(sess, [(variable, loaded.values['conv_classifier/biases'])])
         assert sess.run(variable).tolist() == [2, 8, 0]
 
