@@ -86,7 +86,7 @@ def test_measurements_of_a_sweep():
 
 
 def test_bad_flags_are_refused():
-    for flags, message in ((['nonet'], 'nonet: no such network'), (['unet', '--peer', 'pytorch'], 'not unet'),
+    for flags, message in ((['nonet'], 'nonet: no such network'), (['unet', '--peer', 'pytorch'], 'no unet'),
                            (['--batch_size', '2', '0'], '--batch_size: 0: must be')):
         with pytest.raises(UserError, match=message):
             benchmark.parse_args(flags)

@@ -341,7 +341,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     (['--scale', '0.5'], '--scale: 0.5'), (['--crop', '0', '5'], '--crop: 0'), (['--validate_every', '0'], 'epochs'),
     (['--crop', '20000', '20000'], '--crop 20000 20000'), (['--height', '30000', '--width', '30000'], '--height 30000'),
     (['--gpus', '1000000000'], '--gpus: 1000000000'), (['--output', 'a[1]/run'], r'a\[1\]/run: .*rename'),
-    (['--seed', '-1'], '--seed: -1'), (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: goes'),
+    (['--seed', '-1'], '--seed: -1'), (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: needs'),
     (['--dropout', '1'], '--dropout: 1: must'), (['--patience', '0'], '--patience: 0'), (['--jit', '0'], '--jit 0'),
     (['--jitter', '2'], '--jitter: 2'), (['--vgg16', 'x', '--init_from', 'y'], 'give one of them'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
