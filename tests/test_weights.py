@@ -206,7 +206,7 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
     for flags, said in ((['--weights', 'x.npz'], 'give --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
-                        (['run', '--model', 'segnet'], 'go with --weights')):
+                        (['run', '--model', 'segnet'], 'only with --weights')):
         with pytest.raises(UserError, match=said):
             evaluate.parse_args(flags)
 
