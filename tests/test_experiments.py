@@ -95,7 +95,7 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
         {'train': train[row.model] + (10.0,)}))
     monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0})
-    monkeypatch.setattr(experiments.files, 'read_config', lambda folder: {
+    monkeypatch.setattr(experiments.records, 'read_config', lambda folder: {
         'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'starts': [{'device': 'd', 'revision': 'r'}]})
     args = experiments.parse_args(['table1', '--split', 'train', '--class_weights', 'median', '--output', str(tmp_path),
                                    '--rows', 'Bilinear-Interpolation', 'SegNet-Basic', 'SegNet-Basic-EncoderAddition'])
