@@ -7,7 +7,7 @@ run: .venv/ready
 	.venv/bin/python main.py
 
 test: .venv/ready-dev lint
-	.venv/bin/python -m pytest -q -m 'not slow'
+	.venv/bin/python -m pytest -q -m 'not slow' -n 2
 
 test-slow: .venv/ready-dev
 	.venv/bin/python -m pytest -q -m slow
@@ -28,7 +28,7 @@ ifeq ($(PYTHON37),)
 	@echo 'test-tf1: no python3.7 on the path or in pyenv; TensorFlow 1.15.5 is not tested here'
 else
 	$(MAKE) .venv-tf1/ready
-	.venv-tf1/bin/python -m pytest -q -m 'not slow' -p no:cacheprovider
+	.venv-tf1/bin/python -m pytest -q -m 'not slow' -n 2 -p no:cacheprovider
 endif
 
 # With an NVIDIA GPU TensorFlow comes with the CUDA libraries.

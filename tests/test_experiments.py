@@ -211,7 +211,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
              '31', '--steps', '1', '--output', os.path.join('Output', 'run')]
     main.train(main.parse_args(flags))
     scores = evaluate.evaluate(evaluate.parse_args([os.path.join('Output', 'run')]))['val']
-    (tmp_path / 'PAGE.md').write_text('before\n%s\nold\n%s\nafter\n' % (report.BEGIN, report.END))
+    (tmp_path / 'PAGE.md').write_text('before\n%s\nstale text\n%s\nafter\n' % (report.BEGIN, report.END))
     command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
     experiments.run(experiments.parse_args(command + ['Output/run']))
     page = (tmp_path / 'PAGE.md').read_text()
@@ -220,7 +220,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     assert cells[4:8] == ['%.1f' % (100 * scores[name]) for name in results.MEASURES]
     cells = [[cell.strip() for cell in line.split('|')] for line in page.splitlines() if '| the paper, table 1' in line]
     assert [row[2:8] for row in cells] == [['test', 'population', '82.7', '62.0', '47.7', '35.8']], 'once'
-    assert page.startswith('before\n') and page.endswith('after\n') and 'old' not in page
+    assert page.startswith('before\n') and page.endswith('after\n') and 'stale text' not in page
     assert camvid_folder not in page
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
     experiments.run(experiments.parse_args(command + ['kept/run']))

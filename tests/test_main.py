@@ -104,7 +104,8 @@ def damage(path, how):
         f.truncate(size // 2) if how == 'truncated' else f.write(bytes(size))
 
 
-@pytest.mark.parametrize('how, part', [('truncated', 'data-00000-of-00001'), ('zeroed', 'index'), ('gone', 'index')])
+@pytest.mark.parametrize('how, part', [('truncated', 'data-00000-of-00001')] + [
+    pytest.param(how, 'index', marks=pytest.mark.slow) for how in ('zeroed', 'gone')])
 def test_damaged_checkpoint(camvid_folder, tmp_path, capsys, how, part):
     """The newest checkpoint is reported and skipped; the run ends with the weights of an undamaged run."""
     whole, hurt = str(tmp_path / 'whole'), str(tmp_path / 'hurt')
