@@ -54,7 +54,11 @@ def test_unet_has_the_known_number_of_parameters():
     assert ours - 2 * 9 * 64 - 10 * (64 + 1) + up_biases == 31030593
 
 
-@pytest.mark.parametrize('name', NAMES)
+SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but for dropout, or for the upsampling
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SAME_GRAPH else name
+                                  for name in NAMES])
 def test_one_step_moves_every_variable_and_any_size_predicts(graph, name):
     """A training step at 45x61; then a prediction there, and of a single row of pixels."""
     rng = np.random.RandomState(2)

@@ -39,6 +39,7 @@ def test_committed_with_outputs():
     assert os.path.getsize(PATH) < 400000
 
 
+@pytest.mark.slow
 def test_every_cell_runs(tmp_path):
     ignore = shutil.ignore_patterns('.*', 'Output', 'tests', 'docs', 'shared', '__pycache__')
     shutil.copytree(ROOT, str(tmp_path / 'copy'), ignore=ignore)
