@@ -154,15 +154,19 @@ def reference(folder, weights, shares):
 
 
 def check_equal(output, expected, start):
-    """Checks that losses and weights equal the reference to 1e-5, and the changes of weights to 1%."""
+    """Checks that losses and weights equal the reference to 1e-5, and the changes of weights to 1%.
+
+    On TensorFlow 1.15, whose kernels sum in another order, rounding grows to 1e-4 in the weights within 20 steps.
+    """
+    tolerance = 1e-4 if tf.__version__.startswith('1.') else 1e-5
     losses, values = expected
     first = np.load(start)
     np.testing.assert_allclose([r['loss'] for r in records.read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
     got = np.load(output + '.0.npz')
     for name, value in values.items():
         old = first[name.split('/', 1)[1]]
-        atol = 1e-5 * max(1.0, abs(value).max())  # a small mean is the difference of large products
-        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=atol, err_msg=name)
+        atol = tolerance * max(1.0, abs(value).max())  # a small mean is the difference of large products
+        np.testing.assert_allclose(got[name], value, rtol=tolerance, atol=atol, err_msg=name)
         np.testing.assert_allclose(got[name] - old, value - old, atol=0.01 * abs(value - old).max(), err_msg=name)
 
 
