@@ -329,7 +329,10 @@ def portable_max_pool(x):
 
 
 def portable_unpool(x, indices, shape_like):
-    """Writes `x` to the positions `indices`, 0 to 3, of 2x2 windows, cut to the size of `shape_like`."""
+    """Writes `x` to the positions `indices`, 0 to 3, of 2x2 windows of zeros.
+
+    The result is cut to the height and width of `shape_like`.
+    """
     windows = tf.concat([x * tf.cast(tf.equal(indices, i), x.dtype) for i in range(4)], -1)
     height, width = height_width(shape_like)
     return tf.depth_to_space(windows, 2)[:, :height, :width]

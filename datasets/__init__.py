@@ -88,8 +88,8 @@ def class_weights(choice: str, dataset):
     """Class weights of the loss for a value of `--class_weights`: float64 [num_classes].
 
     Args:
-      choice: 'none', 'median', 'median-sqrt' (square roots of the median weights), 'median-void', 'released', or the
-        path of a CSV file with columns name,weight.
+      choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of these),
+        'median-void' (void counts in the median), 'released', or the path of a CSV file with columns name,weight.
     Raises:
       UserError: an unknown choice, a missing file, or a data set without released weights.
     """

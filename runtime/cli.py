@@ -112,7 +112,11 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """One line for an expected error, with the fix; None for a bug."""
+    """One line for an expected error, with the fix; None for a bug.
+
+    Args:
+      smaller: the flags to lower when memory runs out.
+    """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
     if isinstance(error, MemoryError):

@@ -111,7 +111,10 @@ def precision(asked, trained_in: str, device: str) -> str:
 
 
 def check_precision(precision: str, device: str):
-    """Runs a small encoder and decoder on `device`; raises UserError if training in `precision` fails."""
+    """Raises UserError if `device` cannot compute in `precision`. float32 is not checked.
+
+    The check runs a small encoder and decoder and the gradient of its input.
+    """
     if precision == 'float32':
         return
     config = session_config(device)

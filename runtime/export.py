@@ -91,9 +91,13 @@ def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None
 
 
 def export_graph(flags: dict, class_ids, shape):
-    """Builds the graph from 'images' of `shape` to 'ids' and 'probabilities', in float32.
+    """Adds the nodes 'images', 'ids' and 'probabilities' to the default graph, and the network between them.
+
+    'images' is uint8 of `shape`. The layers compute in float32. 'ids' has the size of the images, 'probabilities' the
+    size at which the network sees the images.
 
     Args:
+      flags: the run's flags, as in config.json.
       class_ids: id of each class in 'ids'.
     """
     images = tf.placeholder(tf.uint8, shape, 'images')

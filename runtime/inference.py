@@ -65,7 +65,10 @@ def parse_tile(words: list):
 
 
 def passes(text: str) -> list:
-    """Parses the value of --tta -> list of (scale, mirrored), one a pass; a single pass for None."""
+    """Parses the value of --tta -> list of (scale, mirrored), one for each pass. 'flip' adds mirrored passes.
+
+    None gives the single pass [(1.0, False)].
+    """
     words = ('1' if text is None else text).split(',')
     scales = [float(word) for word in words if word != 'flip'] or [1.0]
     return [(scale, mirrored) for scale in scales for mirrored in ([False, True] if 'flip' in words else [False])]

@@ -64,7 +64,11 @@ class VideoFile:
         self.count += 1
 
     def open(self, size):
-        """Opens the file with the first codec that works for frames of (height, width) `size`."""
+        """Opens the file with the first codec that works. Without a working codec the end of the block raises.
+
+        Args:
+          size: (height, width) of the frames, in pixels.
+        """
         self.size = size
         for self.codec in CODECS:
             with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs

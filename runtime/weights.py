@@ -104,7 +104,10 @@ def caffemodel(path: str) -> Weights:
 
 
 def npz(path: str) -> Weights:
-    """Weights of a .npz with names as 'conv1_1/weights' [3, 3, 3, 64]; 8-bit kernels become float32."""
+    """Weights of a .npz with names as 'conv1_1/weights' [3, 3, 3, 64]; 8-bit kernels become float32.
+
+    The step of an 8-bit kernel is the array of the same name with the suffix SCALE.
+    """
     data.check_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -193,7 +196,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
       assignments: list of (variable, float32 array).
       uninitialized: names of the variables that stay as initialized.
     Raises:
-      UserError: the network lacks a variable, or a shape differs.
+      UserError: an array that is no variable of the network, or whose shape differs.
     """
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
