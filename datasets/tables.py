@@ -146,7 +146,8 @@ def read_classes(path: str):
 def read_labelmap(path: str):
     """Reads labelmap.txt of CVAT's VOC export -> [Class, ...], void last.
 
-    A line is name:red,green,blue:parts:actions. The ids count the lines from 0; 255 is void.
+    A line is name:red,green,blue:parts:actions. The ids count these lines from 0, without blank lines and comments.
+    Where no line is named void or has VOC's colour of void, a class void with id 255 is added.
     """
     classes = []
     for number, line in enumerate(data.read_text(path).splitlines(), 1):

@@ -30,7 +30,9 @@ def varint(content, at: int):
 
 
 def fields(content):
-    """Yields (field number, wire type, value) of a message; the value is an int or a memoryview.
+    """Yields (field number, wire type, value) of a message, which is a memoryview.
+
+    The value of a varint is an int, of every other wire type the memoryview of the bytes.
 
     ValueError for an unknown wire type and for a message that is cut short.
     """

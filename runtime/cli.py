@@ -130,7 +130,11 @@ def explain(error: Exception, smaller: str = 'the size'):
 
 
 def explain_op_error(error, smaller: str):
-    """One line for a tf.errors.OpError of a session, with the fix."""
+    """One line for a tf.errors.OpError of a session, with a fix for a full disk and for lack of memory.
+
+    Args:
+      smaller: the flags to lower when memory runs out.
+    """
     raised = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
     first = first_line(error)
     if raised:

@@ -15,9 +15,9 @@ SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
 
 
 def from_environment() -> tuple:
-    """(['host:port' of each process], index of this process) from TF_CONFIG or Slurm; else ([''], 0).
+    """(['host:port' of each process], index of this process) from TF_CONFIG or Slurm.
 
-    UserError for a malformed TF_CONFIG.
+    ([''], 0) where neither names several processes. UserError for a malformed TF_CONFIG or missing variables of Slurm.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
