@@ -10,7 +10,7 @@ from segnet import ENCODER
 
 
 def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
-    """Builds VGG16's 13 convolutions and returns the pooled feature maps of the five blocks.
+    """Builds VGG16's 13 convolutions, each with batch norm and ReLU; returns the five blocks' pooled maps.
 
     Args:
       pool: function (x, block) -> pooled feature maps; blocks count from 1.
@@ -26,7 +26,7 @@ def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
 
 
 def fcn(images, num_classes, is_training, dropout, learnt):
-    """Builds FCN-8s (Long, Shelhamer and Darrell 2015): scores of three depths, upsampled and added.
+    """Builds FCN-8s (Long, Shelhamer and Darrell 2015) and returns the logits: scores of three depths, added.
 
     Args:
       learnt: upsample by deconvolutions that are initialized as bilinear, instead of fixed bilinear resizing.
@@ -45,7 +45,7 @@ def fcn(images, num_classes, is_training, dropout, learnt):
 
 
 def deconvnet(images, num_classes, is_training, dropout):
-    """Builds DeconvNet (Noh, Hong and Han 2015): SegNet with two fully connected layers in the middle.
+    """Builds DeconvNet (Noh, Hong and Han 2015) and returns the logits: SegNet with two fully connected layers.
 
     The fully connected layers have 1,024 units instead of 4,096, as in the SegNet paper, and are convolutions here, so
     images of any size work.
@@ -72,7 +72,10 @@ def deconvnet(images, num_classes, is_training, dropout):
 
 
 def deeplab_largefov(images, num_classes, is_training, dropout):
-    """Builds DeepLab-LargeFOV (Chen et al. 2015): pools to 1/8, then dilates; bilinear upsampling by 8."""
+    """Builds DeepLab-LargeFOV (Chen et al. 2015) and returns the logits.
+
+    Pools to 1/8 of the size, then dilates the convolutions; upsamples by 8, bilinearly.
+    """
     x = vgg16(images, is_training, lambda x, block: utils.max_pool(x, 3, 2 if block <= 3 else 1), (1, 1, 1, 1, 2))[-1]
     x = dropout(utils.conv_bn_relu(x, 1024, 3, 'fc6', is_training, rate=12), 'drop6')
     x = dropout(utils.conv_bn_relu(x, 1024, 1, 'fc7', is_training), 'drop7')
@@ -80,7 +83,10 @@ def deeplab_largefov(images, num_classes, is_training, dropout):
 
 
 def unet(x, num_classes, is_training, dropout):
-    """Builds U-Net (Ronneberger, Fischer and Brox 2015) with padding: 64 to 1,024 filters, concatenated skips."""
+    """Builds U-Net (Ronneberger, Fischer and Brox 2015) with padding and returns the logits.
+
+    The levels have 64 to 1,024 filters; each decoder concatenates the encoder's maps of the same size.
+    """
     def pair(x, filters, name):
         x = utils.conv_bn_relu(x, filters, 3, name + '_1', is_training)
         return utils.conv_bn_relu(x, filters, 3, name + '_2', is_training)

@@ -18,7 +18,10 @@ FITS = ('resize', 'crop')
 
 
 def resize(image, height: int, width: int):
-    """Resizes uint8 [h, w, 3] to [height, width, 3]: area average to shrink, bilinear to enlarge."""
+    """Resizes uint8 [h, w, 3] to [height, width, 3]: area average to fewer pixels, bilinear to as many or more.
+
+    An image of this size is returned itself, not a copy.
+    """
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
@@ -26,7 +29,10 @@ def resize(image, height: int, width: int):
 
 
 def resize_label(label, height: int, width: int):
-    """Resizes uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres."""
+    """Resizes uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres.
+
+    A label of this size is returned itself, not a copy.
+    """
     if label.shape == (height, width):
         return label
     rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(int)
@@ -35,7 +41,10 @@ def resize_label(label, height: int, width: int):
 
 
 def window(array, top: int, left: int, height: int, width: int, fill: int):
-    """Cuts [height, width] out of `array` at (top, left); pixels beyond the edges are `fill`."""
+    """Cuts a new array [height, width, ...] out of `array` [h, w, ...] at row `top` and column `left`.
+
+    The window may reach beyond the edges of `array`, where the result is `fill`; `top` and `left` may be negative.
+    """
     cut = np.full((height, width) + array.shape[2:], fill, array.dtype)
     y, x = max(top, 0), max(left, 0)
     part = array[y:max(top + height, 0), x:max(left + width, 0)]
@@ -97,12 +106,12 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(size: int, seed: int, epoch: int):
-    """Order int64 [size] of the examples in `epoch`."""
+    """Random order of the examples in `epoch`, a function of `seed` and `epoch`: int64 [size] of indices."""
     return np.random.RandomState([seed, epoch]).permutation(size)
 
 
 def position_example(position: int, size: int, seed: int):
-    """Position in the endless training stream -> (epoch, index of the example).
+    """Converts a position in the endless training stream, from 0, to (epoch from 0, index of the example).
 
     Batches cross the end of an epoch, as in Caffe's data layer, so all have the same size.
     """
@@ -111,14 +120,20 @@ def position_example(position: int, size: int, seed: int):
 
 
 def batch_names(dataset, step: int, batch_size: int, seed: int):
-    """Names of the training examples in the batch of `step`, counted from 1."""
+    """Names of the training examples in the batch of `step`, counted from 1: list of `batch_size` str."""
     positions = range((step - 1) * batch_size, step * batch_size)
     size = len(dataset.examples['train'])
     return [str(dataset.examples['train'][position_example(position, size, seed)[1]]) for position in positions]
 
 
 def _pipeline(load, first, last, shapes, types):
-    """tf.data.Dataset of `load(position)` for first <= position < last; `shapes` and `types` of the arrays."""
+    """tf.data.Dataset of the examples `load(position)` for first <= position < last, in this order.
+
+    Args:
+      load: function (position) -> arrays, run in parallel threads.
+      first, last: ints or scalar tensors.
+      shapes, types: static shape and dtype of each array.
+    """
     def example(position):
         arrays = tf.numpy_function(load, [position], types)
         for array, shape in zip(arrays, shapes):
@@ -128,7 +143,7 @@ def _pipeline(load, first, last, shapes, types):
 
 
 def _iterator(pipeline):
-    """Initializable iterator over `pipeline`, with tf.data's autotuning off.
+    """Initializable iterator over a tf.data.Dataset, with tf.data's autotuning off.
 
     Autotuning's background thread delayed each start by seconds.
     """

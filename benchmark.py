@@ -40,7 +40,10 @@ MATRIX_SIDE = 3072  # of the matrix product that measures the device's peak spee
 # ---------------------------------------------------------------- inside the measuring process
 
 def network_op(model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
-    """Op of one training step, or of one prediction, on constant images in the device's memory."""
+    """Builds a network with constant images; returns the op of one training step, or of one prediction.
+
+    The images are a local variable, which the caller initializes. Training adds the loss and the train op.
+    """
     rng = np.random.RandomState(0)
     images = tf.get_local_variable('images', initializer=rng.randint(
         0, 256, (batch_size, height, width, 3)).astype(np.float32))
@@ -54,7 +57,7 @@ def network_op(model: str, height: int, width: int, batch_size: int, training: b
 
 
 def matrix_product_op(precision: str):
-    """Op that multiplies two square matrices of MATRIX_SIDE rows."""
+    """Builds and returns the op that multiplies two square matrices of MATRIX_SIDE rows in `precision`."""
     matrix = tf.get_local_variable('matrix', initializer=tf.ones([MATRIX_SIDE] * 2, tf.as_dtype(precision)))
     return tf.matmul(matrix, matrix).op
 
@@ -66,11 +69,14 @@ def peak_memory() -> int:
 
 
 def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dict:
-    """Measures one network in this process. The model 'matrix-product' selects `matrix_product_op`.
+    """Measures time and memory of one network, or of `matrix_product_op` for the model 'matrix-product'.
 
-    Returns a dict:
-      seconds: list, the time of each of `repeats` runs after the warm-up.
-      memory: peak in bytes above the memory in use after the imports; None on a GPU.
+    Args:
+      repeats: timed runs.
+      settings: arguments of `network_op`.
+    Returns:
+      seconds: list, the time of each timed run; WARM_UP untimed runs come first.
+      memory: peak memory of this process in bytes, above the memory in use before the network; None on a GPU.
     """
     on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
@@ -92,9 +98,9 @@ def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dic
 # ---------------------------------------------------------------- outside
 
 def run_measurement(command: list) -> dict:
-    """Runs `command`; parses the last line of output as the JSON object of `measure`.
+    """Runs `command` in a new process; returns the JSON object in the last line of standard output.
 
-    Each measurement runs in a new process, so that the peak memory belongs to a single network.
+    A new process for each measurement, so that the peak memory belongs to a single network.
 
     Raises:
       MemoryError: the process ran out of memory or was killed by the kernel.
@@ -113,7 +119,7 @@ def run_measurement(command: list) -> dict:
 
 
 def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
-    """Measures one of our networks with `measure` in a new process; raises the errors of `run_measurement`.
+    """Runs `measure` in a new process and returns its dict; raises the errors of `run_measurement`.
 
     Args:
       settings: model, height, width, batch_size, training, device; and precision (float32) and xla (False).
@@ -123,7 +129,7 @@ def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
 
 
 def measure_peer(python: str, repeats: int, **settings) -> dict:
-    """Measures the PyTorch network in a process of the interpreter `python`.
+    """Measures the PyTorch network in a process of the interpreter `python`; returns a dict as `measure`.
 
     Args:
       settings: model, height, width, batch_size, training, precision, device, compiled (bool).
@@ -132,12 +138,13 @@ def measure_peer(python: str, repeats: int, **settings) -> dict:
 
 
 def measured_in_turns(participants: dict, repeats: int) -> dict:
-    """Measures all participants; two or more take turns in ROUNDS rounds.
+    """Runs the measurements of all participants; two or more take turns in ROUNDS rounds.
 
     Taking turns spreads a change of the machine's load over all participants.
 
     Args:
       participants: {name: function (repeats) -> dict as from `measure`}.
+      repeats: timed runs of each participant, over all rounds.
     Returns:
       {name: (median seconds of a run, peak memory in bytes or None)}.
     """
@@ -153,13 +160,13 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
 
 def peak_operations(device: str, precision: str) -> float:
-    """Measures the speed of a matrix product on the device, in operations a second: the best of five runs."""
+    """Measures the speed of a matrix product on the device: the best of five runs, in operations a second."""
     found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
     return 2 * MATRIX_SIDE ** 3 / min(found['seconds'])
 
 
 def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, precision: str) -> list:
-    """Measures one network, with --peer the peers too; returns rows {column: text} of the table."""
+    """Measures one network, with --peer also the peers; returns a table row {column: text} for each."""
     height, width = size
     settings = {'model': model, 'height': height, 'width': width, 'batch_size': batch_size,
                 'training': what == 'train', 'precision': precision, 'device': args.device}
@@ -172,7 +179,12 @@ def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, pr
 
 
 def benchmark_row(args, settings: dict, name: str, measured: dict):
-    """Row {column: text} of the participant `name`, a key of `measured`."""
+    """Formats the table row {column: text} of the participant `name`, ours also beside the peak and the peers.
+
+    Args:
+      settings: as for `measure_in_subprocess`.
+      measured: as from `measured_in_turns`.
+    """
     batch_size = settings['batch_size']
     seconds, memory = measured[name]
     row = collections.OrderedDict([
@@ -213,7 +225,7 @@ def settings_to_measure(args):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a measurement."""
+    """Parses the flags of a measurement (`argv` None: of this process); UserError for a bad flag or network."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
@@ -248,7 +260,10 @@ def parse_args(argv=None):
 
 
 def main(args):
-    """Measures and prints the rows; writes the table as Markdown and CSV, with --sweep a figure too."""
+    """Measures and prints the rows; writes the table as Markdown and CSV, with --sweep also a figure.
+
+    With --measure only prints the JSON of one measurement.
+    """
     if args.measure:
         print(json.dumps(measure(**args.measure)))
         return

@@ -28,6 +28,7 @@ MAX_FIELD = 1 << 25     # characters in one CSV field: the RLE of a 2000x2000 ch
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names
+_noted = set()  # the notes that this process has printed
 
 Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
                                  'class_ids depth', defaults=(None, None, None))
@@ -50,11 +51,8 @@ class UserError(Exception):
     """An error that the user can fix: one line that names the file, row or flag, and the fix. Exit status 2."""
 
 
-_noted = set()
-
-
 def note(text: str, about: str = None):
-    """Prints a line on standard error, once a process for each `about` (default: for each `text`)."""
+    """Prints 'note: TEXT' on standard error, once a process for each `about` (default: each `text`)."""
     if (about or text) not in _noted:
         _noted.add(about or text)
         print('note: ' + text, file=sys.stderr, flush=True)
@@ -67,14 +65,9 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
 
     `rle` is 'start length start length ...': starts count from 1 and increase; '' is the empty mask. Pixels are counted
     along the rows, or with `order` 'columns' down the columns, as in most of Kaggle's competitions.
-    Raises UserError for an odd count, a token that is not a number, and runs that overlap, are out of order, empty or
-    outside the image.
+    UserError: an odd count, a token that is no number, runs that overlap, are out of order, empty or outside.
     """
-    mask = np.zeros((height, width) if order == 'rows' else (width, height), bool)
-    pixels = mask.ravel()  # a view
-    if not rle.strip(' '):
-        return mask if order == 'rows' else mask.T
-    if not re.match(r'\A *[0-9]{1,18}( +[0-9]{1,18})* *\Z', rle):
+    if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
         raise UserError('RLE token %r is not a whole number; a mask without pixels is an empty text' % bad[:40])
     numbers = np.array(rle.split(), np.int64)
@@ -83,20 +76,21 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     starts = numbers[0::2] - 1
     lengths = numbers[1::2]
     ends = starts + lengths
-    if starts[0] < 0 or (lengths < 1).any():
+    if (starts < 0).any() or (lengths < 1).any():
         raise UserError('RLE starts count from 1 and lengths are at least 1')
-    if ends[-1] > pixels.size or ends.max() > pixels.size:
+    if ends.max(initial=0) > height * width:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     if (starts[1:] < ends[:-1]).any():
         i = int(np.argmax(starts[1:] < ends[:-1]))
         raise UserError('RLE runs overlap or are out of order: %d %d, then %d %d' % tuple(numbers[2 * i:2 * i + 4]))
+    pixels = np.zeros(height * width, bool)
     offsets = np.cumsum(lengths) - lengths  # pixels in the runs before
     pixels[np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())] = True
-    return mask if order == 'rows' else mask.T
+    return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
 
 def rle_encode(mask):
-    """Encodes bool [height, width] in Kaggle's run lengths; the inverse of `rle_decode`."""
+    """Encodes bool [height, width] as text of Kaggle's run lengths along the rows; '' for an empty mask."""
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask, bool).ravel()
     edges = np.flatnonzero(np.diff(padded))  # alternately the start (from 0) and the end of a run
@@ -108,7 +102,7 @@ def rle_encode(mask):
 
 @contextlib.contextmanager
 def atomic_write(path: str):
-    """Yields a temporary name to write to; renames it to `path` on success, deletes it on failure."""
+    """Context manager: yields a temporary name to write to; renames it to `path`, or deletes it after an error."""
     part = path + '.part'
     try:
         yield part
@@ -131,7 +125,7 @@ def check_file(path: str):
 
 
 def read_bytes(path: str) -> bytes:
-    """Reads a file; UserError if the file cannot be read."""
+    """Reads a whole file; UserError if the file cannot be read or is a pipe or device."""
     check_file(path)
     try:
         with open(path, 'rb') as file:
@@ -141,14 +135,14 @@ def read_bytes(path: str) -> bytes:
 
 
 def check_names(names, folder: str):
-    """Raises UserError for a file name that is not UTF-8 and could not be written into a text file."""
+    """Raises UserError for a file name of `folder` that is not UTF-8, because no text file can hold the name."""
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
             raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
 
 
 def read_text(path: str) -> str:
-    """Reads a text file in UTF-8, or in UTF-16 with a byte order mark as on Windows; UserError for others."""
+    """Reads a text file in UTF-8, or in UTF-16 with a byte order mark as on Windows; UserError if that fails."""
     content = read_bytes(path)
     encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
     try:
@@ -158,7 +152,10 @@ def read_text(path: str) -> str:
 
 
 def read_csv(path: str, columns):
-    """Yields (row number, {column: text}) of each row; UserError for a bad file or a missing column."""
+    """Reads a CSV file with a header line; yields (line number, {column: text}) of each row.
+
+    UserError: an unreadable file, a missing one of the required `columns`, a row that is cut short or holds NUL bytes.
+    """
     csv.field_size_limit(MAX_FIELD)
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=''), skipinitialspace=True)
@@ -176,7 +173,7 @@ def read_csv(path: str, columns):
 # ---------------------------------------------------------------- images and labels
 
 def check_tiff_bands(content: bytes, path: str):
-    """Raises UserError for a TIFF with other bands than grey, RGB or CMYK and alpha marked as alpha."""
+    """Raises UserError for TIFF content with other bands than grey, RGB or CMYK and alpha marked as alpha."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
     stream = io.BytesIO(content)
     stream.seek(directory.next)
@@ -189,10 +186,11 @@ def check_tiff_bands(content: bytes, path: str):
 
 
 def decode(path: str, max_pixels: int = MAX_PIXELS):
-    """Decodes an image file -> (`PIL.Image`, array of the pixels), with EXIF rotation applied.
+    """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
-    Raises UserError if the file is damaged or has more than `max_pixels` pixels.
+    Further pages are not read, which a note says. UserError if the file is unreadable, of an unknown format or damaged,
+    or has more than `max_pixels` pixels.
     """
     content = read_bytes(path)
     kind = 'image'
@@ -229,10 +227,11 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
 
 
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
-    """Reads an image file -> uint8 [h, w, 3] RGB: grey is repeated, alpha dropped, EXIF rotation applied.
+    """Reads an image file -> uint8 [h, w, 3] RGB, turned by EXIF; grey is repeated, alpha dropped.
 
     `depth`: bits in use in an image with 16 bits a channel (12 in most microscopes). The highest 8 of these bits are
     kept; larger values become 255. None: the number of bits of the largest value if that is at most 12, else 16.
+    A note is printed for brightened images and for larger values. UserError as `decode`, and for 32 bits a pixel.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
@@ -254,7 +253,7 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 def read_ids_or_colors(path: str):
     """Reads a label file -> uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours.
 
-    Raises UserError for a lossy format, transparent pixels, and ids other than whole numbers from 0 to 255.
+    UserError: an unreadable file, a lossy format, transparent pixels, ids other than whole numbers from 0 to 255.
     """
     if path.lower().endswith('.npy'):
         try:
@@ -284,7 +283,10 @@ def read_ids_or_colors(path: str):
 
 
 def read_label(path: str):
-    """Reads a label file of ids -> uint8 [h, w], as stored; the ids may be repeated in three equal channels."""
+    """Reads a label file -> uint8 [h, w] ids as stored; three equal channels count as one.
+
+    UserError as `read_ids_or_colors`, and for colours.
+    """
     label = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
         raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
@@ -294,7 +296,7 @@ def read_label(path: str):
 # ---------------------------------------------------------------- examples
 
 def check_example(image, label, num_classes: int, name: str):
-    """Raises UserError if image and label violate the `Dataset` contract: equal sizes, ids of classes or void."""
+    """Raises UserError if image and label differ in size or an id in the label is neither a class nor IGNORE."""
     if image.shape[:2] != label.shape:
         raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
     bad = (label >= num_classes) & (label != IGNORE)
@@ -307,13 +309,13 @@ def check_example(image, label, num_classes: int, name: str):
 # ---------------------------------------------------------------- class weights
 
 def label_counts(label, num_classes: int):
-    """Counts the pixels of each class: uint8 [h, w] -> int64 [num_classes + 1], void last."""
+    """Counts the pixels of each class in a label uint8 [h, w]: int64 [num_classes + 1], IGNORE last."""
     counts = np.bincount(label.ravel(), minlength=256)
     return np.append(counts[:num_classes], counts[IGNORE])
 
 
 def class_counts(dataset, split: str):
-    """Counts the pixels of each class over a split, at the labels' own sizes.
+    """Loads all labels of a split and counts the pixels of each class, at the labels' own sizes.
 
     Returns:
       pixels: int64 [num_classes + 1], pixels of each class; void last.

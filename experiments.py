@@ -28,7 +28,10 @@ NUM_CLASSES = 11   # likewise
 
 
 def parse_args(argv=None):
-    """Parses the flags of an experiment."""
+    """Parses the flags of an experiment (`argv` None: of this process); UserError for bad flags.
+
+    --flags becomes a list; --dataset and --output that are not given become the table's.
+    """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'],
                         help='a table of the paper, or results: the tables of --runs')
@@ -65,6 +68,7 @@ def parse_args(argv=None):
     if (args.table == 'results') != bool(args.runs):
         raise UserError("--runs: name run folders, with results; the paper's tables take no --runs")
     if args.table in tables.TABLES:
+        args.dataset = args.dataset or tables.TABLES[args.table].dataset
         names = [row.name for row in tables.TABLES[args.table].rows]
         for name in args.rows or []:
             if name not in names:
@@ -75,20 +79,15 @@ def parse_args(argv=None):
 
 # ---------------------------------------------------------------- a row as a command
 
-def dataset_name(args) -> str:
-    """Name of the data set: --dataset, or the table's own."""
-    return args.dataset or tables.TABLES[args.table].dataset
-
-
 def row_folder(args, row, seed: int) -> str:
-    """Run folder of a row."""
+    """Path of the run folder of a row, below --output."""
     return os.path.join(args.output, '%s-%s-seed%d' % (row.model, row.class_weights, seed))
 
 
 def row_flags(args, row, seed: int) -> list:
-    """Flags of main.py that train a row. The recipe comes first, so that the other flags override the recipe."""
+    """Flags of main.py that train a row: list of str. The recipe comes first, so that other flags override it."""
     recipe = os.path.relpath(os.path.join(HERE, 'recipes', row.recipe + '.txt'))
-    flags = ['@' + recipe, '--dataset', dataset_name(args), '--model', row.model, '--class_weights', row.class_weights,
+    flags = ['@' + recipe, '--dataset', args.dataset, '--model', row.model, '--class_weights', row.class_weights,
              '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
     for name in ('data_dir', 'height', 'width', 'batch_size', 'device'):
         if getattr(args, name) not in (None, 'auto'):
@@ -97,12 +96,12 @@ def row_flags(args, row, seed: int) -> list:
 
 
 def row_command(args, row, seed: int) -> str:
-    """The command that trains a row."""
+    """Command line that trains a row, quoted for a shell."""
     return 'python main.py ' + ' '.join(shlex.quote(flag) for flag in row_flags(args, row, seed))
 
 
 def shown_splits(args) -> list:
-    """Splits of the table's columns, with --split in place of test."""
+    """Splits whose scores the table shows: list, with --split in place of test."""
     more = [split for split in tables.TABLES[args.table].splits if split not in ('test', args.split)]
     return [args.split or 'test'] + more
 
@@ -131,7 +130,10 @@ def is_scored(args, row, scores: dict) -> bool:
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Trains and scores a row unless that is done already; returns {split: entry of metrics.json}."""
+    """Trains and scores a row unless that is done already; returns {split: entry of metrics.json}.
+
+    Raises the errors of `check_row`, `main.train` and `evaluate.evaluate`.
+    """
     check_row(args, row, seed)
     folder = row_folder(args, row, seed)
     entries = records.read_scores(folder)
@@ -139,7 +141,7 @@ def row_scores(args, row, seed: int) -> dict:
     if missing:
         main.train(main.parse_args(row_flags(args, row, seed)))
         # On SUN RGB-D the best weights would be selected on val, which is a part of test.
-        flags = [folder, '--device', args.device, '--checkpoint', 'last' if dataset_name(args) == 'sunrgbd' else 'best']
+        flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best']
         flags += [] if args.bf_images is None else ['--bf_images', str(args.bf_images)]
         found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
         records.update_json(os.path.join(folder, 'metrics.json'), {
@@ -148,7 +150,10 @@ def row_scores(args, row, seed: int) -> dict:
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
-    """Measures a network at 360x480: {'ms': milliseconds, 'MB': megabytes or None}. Cached in costs.json."""
+    """Time and memory of a network at 360x480: {'ms': milliseconds, 'MB': peak megabytes or None on a GPU}.
+
+    Measured in a new process and stored in costs.json, unless costs.json has the values already.
+    """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
                                              devices.device_name(args.device))
@@ -175,17 +180,22 @@ def mean_and_spread(values: list) -> str:
 
 
 def percents(values: list) -> list:
-    """Fractions 0..1 in percent; None stays None."""
+    """Fractions 0..1 in percent: list of floats; None stays None."""
     return [None if value is None else 100 * value for value in values]
 
 
 def published_split(split: str) -> str:
-    """Split of the published scores that are shown beside the scores of `split`."""
+    """Split of the paper's scores to show beside the scores of `split`: 'train' for train, else 'test'."""
     return 'train' if split == 'train' else 'test'
 
 
 def score_columns(entries: list, published: tuple, split: str):
-    """{column: text} of one split: the mean score of all seeds and the paper's score, in percent."""
+    """{column: text} of one split: the mean of all seeds and the paper's score, in percent, for each measure.
+
+    Args:
+      entries: {split: entry of metrics.json} of each seed.
+      published: the paper's (G, C, mIoU, BF) in percent, or None each.
+    """
     columns = collections.OrderedDict()
     for name, value in zip(MEASURES, published):
         columns['%s %s' % (split, name)] = mean_and_spread(percents([entry[split][name] for entry in entries]))
@@ -194,7 +204,12 @@ def score_columns(entries: list, published: tuple, split: str):
 
 
 def class_columns(entries: list, published: dict, split: str):
-    """{column: text} of each class: our accuracy and the paper's, in percent."""
+    """{column: text} of each class: the mean accuracy of all seeds and the paper's accuracy, in percent.
+
+    Args:
+      entries: {split: entry of metrics.json} of each seed.
+      published: {class: the paper's accuracy in percent}; '-' for other classes.
+    """
     columns = collections.OrderedDict()
     for i, name in enumerate(entries[0][split]['class_names']):
         columns[name] = mean_and_spread(percents([entry[split]['accuracy'][i] for entry in entries]))
@@ -203,12 +218,12 @@ def class_columns(entries: list, published: dict, split: str):
 
 
 def num_parameters(model: str) -> int:
-    """Parameters of a network for CamVid's 11 classes."""
+    """Number of trained parameters of a network for CamVid's 11 classes."""
     return sum(layer.parameters for layer in layers.network_layers(model, *SIZE, num_classes=NUM_CLASSES))
 
 
 def variant_columns(args, row):
-    """{column: text} of a decoder variant: parameters, storage and forward time, ours beside the paper's."""
+    """{column: text} of a row of table 1: parameters, storage, measured forward time, ours beside the paper's."""
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
     return collections.OrderedDict([
         ('parameters (M)', '%.3f' % (num_parameters(row.model) / 1e6)),
@@ -217,7 +232,7 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains, scores and measures a row: {column: text}. The column 'failed' reports a loss that is not finite."""
+    """Trains, scores and measures a row: {column: text}. A loss that is not finite becomes the column 'failed'."""
     columns = collections.OrderedDict([('network', row.name), ('weights', row.class_weights)])
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
@@ -258,7 +273,7 @@ def measured_row(args, row):
 
 
 def rank_correlation(rows: list, split: str) -> str:
-    """Sentence on Spearman's rank correlation of our scores with the paper's; '' for fewer than three rows."""
+    """Sentence on Spearman's rank correlation of our scores with the paper's; '' without three rows to compare."""
     published = published_split(split)
     correlations = []
     for name in MEASURES:
@@ -287,7 +302,7 @@ def list_commands(args, rows: list):
 
 
 def run_table(args, rows: list):
-    """Runs the rows; writes table.md and table.csv after each row, and scores.png at the end of table 1.
+    """Runs the rows; prints and writes the table (table.md, table.csv) after each row; draws table 1.
 
     Raises FloatingPointError after the last row if the loss of any row was not finite.
     """
@@ -311,7 +326,10 @@ def run_table(args, rows: list):
 
 
 def run(args):
-    """Runs the rows of a table, prints the commands of the rows, or writes the tables of --runs."""
+    """Runs the rows of a table, or prints the commands of the rows, or writes the tables of --runs.
+
+    UserError if --class_weights leaves no row.
+    """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)
         return

@@ -36,7 +36,7 @@ TrainingGraph = collections.namedtuple('TrainingGraph',
 # ---------------------------------------------------------------- flags
 
 def add_data_flags(parser):
-    """Adds the flags of the data set, the training size and the augmentation."""
+    """Adds the flags of the data set, the training size and the augmentation to `parser`."""
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.names(), default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
@@ -61,7 +61,7 @@ def add_data_flags(parser):
 
 
 def add_training_flags(parser):
-    """Adds the flags of the network, the starting weights, the loss and the optimizer."""
+    """Adds the flags of the network, the starting weights, the loss and the optimizer to `parser`."""
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),
@@ -101,7 +101,7 @@ def add_training_flags(parser):
 
 
 def add_run_flags(parser):
-    """Adds the flags of the run folder, of validation and of the device."""
+    """Adds the flags of the run folder, of validation and of the device to `parser`."""
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps', help='epochs or steps between '
@@ -122,7 +122,10 @@ def add_run_flags(parser):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a run and fills in the defaults that depend on other flags."""
+    """Parses the flags of a run (`argv` None: of this process); UserError for a bad flag or combination.
+
+    --dropout and --input that are not given become the network's defaults.
+    """
     parser = cli.Parser(description=__doc__)
     add_data_flags(parser)
     add_training_flags(parser)
@@ -152,6 +155,7 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, gro
     Args:
       batch: images [share, h, w, 3] uint8 and labels [share, h, w] uint8.
       total: steps of the run, for the schedule.
+      group: `distribute.Group`.
     Returns:
       dict of tensors to fetch in a step: loss (of this process's share), learning_rate, step_op.
     """
@@ -180,18 +184,11 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, gro
     return {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
 
 
-def starting_weights(args, class_names: list):
-    """Weights of --vgg16 or --init_from, ({name below the network's scope: array}, flag); ({}, '') without."""
-    if args.vgg16:
-        return weights.vgg16(args.vgg16).values, '--vgg16 %s' % args.vgg16
-    if args.init_from:
-        loaded = weights.match_classes(weights.load(args.init_from), class_names)
-        return loaded.values, '--init_from %s' % args.init_from
-    return {}, ''
-
-
 def build(args, dataset, class_weights, run, group) -> TrainingGraph:
-    """Builds training, validation, savers and initializer in the default graph and finalizes the graph."""
+    """Builds training, validation, savers and initializer in the default graph; finalizes the graph.
+
+    The savers become attributes of `run`. Starting weights are loaded only for a run without a checkpoint.
+    """
     tf.set_random_seed(args.seed)
     num_classes = len(dataset.class_names)
     augmentation = {name: getattr(args, name) for name in batches.NO_AUGMENTATION}
@@ -201,7 +198,7 @@ def build(args, dataset, class_weights, run, group) -> TrainingGraph:
     signals = tf.placeholder(tf.float32, [2], 'signals')
     fetches['loss'], fetches['signals'] = group.added([fetches['loss'], signals])
     scoring = evaluate.scoring_graph(group.dataset_share(dataset, 'val'), 'val', run.flags, args.batch_size, reuse=True)
-    values, flag = starting_weights(args, dataset.class_names) if run.is_new() else ({}, '')
+    values, flag = weights.of_flags(args, dataset.class_names) if run.is_new() else ({}, '')
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, num_classes, flag)
     run.create_savers()
@@ -214,7 +211,10 @@ def build(args, dataset, class_weights, run, group) -> TrainingGraph:
 # ---------------------------------------------------------------- session
 
 def start(sess, graph: TrainingGraph, run: Run, group):
-    """Initializes the variables of all processes: from the newest checkpoint, else from the starting weights."""
+    """Initializes the variables of all processes: from the newest checkpoint, else from the starting weights.
+
+    Prints the number of starting weights. Sets `run.step` of each process to the restored step.
+    """
     sess.run(graph.init)
     if group.chief and run.restore(sess) == 0 and graph.assignments:
         weights.load_into(sess, graph.assignments)
@@ -225,7 +225,10 @@ def start(sess, graph: TrainingGraph, run: Run, group):
 
 
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
-    """Runs training steps from the restored step to the last step, a stop signal or the end of patience."""
+    """Runs training steps from `run.step` to the last step, a signal in `stop` or the end of patience.
+
+    Logs each step; validates and saves where due. SIGTERM is added to `stop` if another process was told to stop.
+    """
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
@@ -250,7 +253,10 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
 
 
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
-    """Scores the validation split with the moving averages; saves the best weights; draws; prints one line."""
+    """Scores the validation split with the moving averages. Each process scores a share of the split.
+
+    The chief writes scores, figures and, if they improved, the best weights, and prints one line.
+    """
     panel = plots.panel_examples(run.dataset, 'val')
     predictions = group.numbered(evaluate.predictions_of_split(sess, graph.scoring))
     share = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2)
@@ -268,7 +274,7 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
 
 
 def draw(run: Run, step: int, scores: dict, shown: dict, extremes: list):
-    """Draws the figures of the run folder and report.html."""
+    """Draws loss.png, the panel, confusion-val.png and extremes.png in the run folder; writes report.html."""
     plots.loss_curves(run.records, run.path('loss.png'))
     panel = run.path(run.dataset.panel)
     plots.panel(run.dataset, 'val', shown, panel)
@@ -280,13 +286,13 @@ def draw(run: Run, step: int, scores: dict, shown: dict, extremes: list):
 
 
 def describe(args):
-    """Prints the layers of --model for the classes of --dataset."""
+    """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
     class_names = datasets.CLASS_NAMES.get(args.dataset) or datasets.open(args.dataset, args.data_dir).class_names
     print(layers.layer_table(args.model, args.height or 360, args.width or 480, len(class_names)))
 
 
 def open_dataset(args):
-    """Opens --dataset; fills in --height and --width. UserError without examples in train and val."""
+    """Opens and returns --dataset; sets `args.height` and `args.width` if None. UserError for bad data."""
     dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
@@ -296,7 +302,10 @@ def open_dataset(args):
 
 
 def train(args):
-    """Trains to --steps or --epochs, from the newest checkpoint if there is one; returns the run folder."""
+    """Trains to --steps or --epochs, from the newest checkpoint if there is one; returns the run folder.
+
+    Prints the device and a summary. Exits with 128 + signal after a stop signal.
+    """
     group = distribute.Group(*cluster.from_environment())
     args.output = args.output if group.chief else group.scratch.name
     device = devices.device_name(args.device)
@@ -325,7 +334,7 @@ def train(args):
 
 
 def main():
-    """Trains, or prints the layers of the network with --describe."""
+    """Trains with the flags of the command line, or prints the layers of the network with --describe."""
     args = parse_args()
     if args.gpus > 1:
         cluster.launch(args.gpus, args.device)

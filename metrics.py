@@ -27,8 +27,11 @@ def scores(counts):
     The accuracy of a class without true pixels and the IoU of a class without true or predicted pixels are None, and
     the means ignore them. SegNet's compute_test_results.m divides by all classes, which is the same if all occur.
 
+    Args:
+      counts: int64 [num_classes, num_classes], as from `confusion`.
     Returns:
-      dict: G, C, mIoU, fwIoU (IoU weighted by class frequency), and the lists accuracy and IoU, one entry a class.
+      dict of fractions 0..1: G; C and mIoU, None if no class counts; fwIoU (IoU weighted by class frequency); and the
+      lists accuracy and IoU, one entry a class.
     """
     true_positives = np.diag(counts).astype(float)
     truth = counts.sum(1).astype(float)
@@ -50,7 +53,10 @@ def scores(counts):
 
 
 def confusion_csv(counts, class_names: list):
-    """Formats a confusion matrix as CSV text: a row a true class, a column a predicted class, cells in pixels."""
+    """Formats a confusion matrix as CSV text: a row a true class, a column a predicted class, cells in pixels.
+
+    The first line and the first column hold the class names.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(['truth \\ prediction'] + list(class_names))
@@ -61,18 +67,18 @@ def confusion_csv(counts, class_names: list):
 def boundary(region):
     """Marks the boundary pixels of a region: bool [h, w] -> bool [h, w].
 
-    A pixel is on the boundary if the 2x2 block that starts at the pixel is not uniform, as in BSDS'
-    seg2bdry(..., 'imageSize'), which the authors use.
+    A pixel is on the boundary if the pixel to the right, below or diagonally below to the right has the other value, as
+    in BSDS' seg2bdry(..., 'imageSize'), which the authors use.
     """
     padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
     return (padded[1:, :-1] != region) | (padded[:-1, 1:] != region) | (padded[1:, 1:] != region)
 
 
 def matched_pixels(one, other, radius: float) -> int:
-    """Size of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
+    """Number of pairs in a maximum one-to-one matching between the true pixels of two bool maps [h, w].
 
-    Matched pixels are at most `radius` pixels apart. As in BSDS' correspondPixels, an unmatched pixel costs more than
-    any pair.
+    The pixels of a pair are at most `radius` pixels apart. As in BSDS' correspondPixels, an unmatched pixel costs more
+    than any pair. Both maps must have a true pixel.
     """
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
@@ -88,13 +94,14 @@ def matched_pixels(one, other, radius: float) -> int:
 def boundary_f1(label, prediction, num_classes: int):
     """Computes the boundary measure BF of one image: F1 of precision and recall, averaged over the classes.
 
-    As in the authors' computeBFmeasure.m, a boundary pixel is correct if the one-to-one matching within the tolerance
-    finds a partner for the pixel. A class counts if the truth or the prediction has a boundary of the class.
+    As in the authors' computeBFmeasure.m, a boundary pixel is correct if the one-to-one matching within the tolerance,
+    BF_TOLERANCE times the diagonal, finds a partner for the pixel. A class counts if the truth or the prediction has a
+    boundary of the class.
 
     Args:
       label, prediction: uint8 [h, w] class ids. Void belongs to no class, but the edge of a class against void counts.
     Returns:
-      float, or None if no class has a boundary.
+      float 0..1, or None if no class has a boundary.
     """
     radius = BF_TOLERANCE * np.hypot(*label.shape)
     values = []

@@ -9,7 +9,7 @@ LOSSES = ('ce', 'ce-dice')
 
 
 def labelled_pixels(labels):
-    """Counts the `labels` that are not IGNORE: scalar float32."""
+    """Number of the pixels in `labels` that are not IGNORE: scalar float32 tensor."""
     return tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORE), tf.float32))
 
 
@@ -74,6 +74,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     """Op of one training step: gradients, weight decay, batch-norm averages and the global step.
 
     Args:
+      loss: scalar float32.
       rate: learning rate, scalar.
       weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
       multipliers: function variable -> (learning rate, weight decay) multipliers. A rate of 0 freezes the variable.
@@ -82,6 +83,8 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       precision: of the layers. For float16 the loss is scaled by a power of two. The scale falls when a gradient
         overflows, which skips the step, and rises after 2,000 steps without an overflow.
       added: function from a list of tensors to the sums over the processes that train together, as `Group.added`.
+    Raises:
+      AssertionError: the graph has batch norms whose statistics are not in BN_STATISTICS.
     """
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)

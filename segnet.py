@@ -17,7 +17,7 @@ ENCODER = [      # (filters, convolutions): VGG16's 13 convolutions, 3x3. The de
 
 
 def segnet(x, num_classes, is_training, dropout):
-    """Builds SegNet: five encoders, five decoders, the classifier (segnet_train.prototxt).
+    """Builds SegNet: five encoders, five decoders, the classifier (segnet_train.prototxt); returns the logits.
 
     Source of the six dropout layers: bayesian_segnet_train.prototxt and train_segnet_sun.prototxt.
     """
@@ -53,7 +53,7 @@ VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder with eight decoders
 
 
 def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, addition=False, reduction=False):
-    """Builds SegNet-Basic or a variant of table 1: 4 encoders, 4 decoders, 7x7 kernels, 64 filters.
+    """Builds SegNet-Basic or a variant of table 1 (4 encoders, 4 decoders, 64 filters); returns the logits.
 
     Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt.
 
@@ -89,12 +89,13 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
 def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
     """Builds FCN-Basic's decoder (figure 3 of the paper): upsamples by two and adds pooled maps, four times.
 
-    The last deconvolution returns the logits with `reduction`, a 1x1 classifier without. Batch norm follows the other
-    deconvolutions. The paper does not mention this batch norm, but otherwise 64 feature maps overflow within five steps
-    at the paper's learning rate of 0.1.
+    Returns the logits: of the last deconvolution with `reduction`, of a 1x1 classifier without. Batch norm follows the
+    other deconvolutions. The paper does not mention this batch norm, but otherwise 64 feature maps overflow within five
+    steps at the paper's learning rate of 0.1.
 
     Args:
       pooled: the input, then the pooled feature maps of each encoder.
+      addition, reduction: as in `segnet_basic`.
     """
     def reduced(x, level):
         return utils.conv(x, num_classes, 1, 'conv_reduce%d' % level) if reduction else x

@@ -16,16 +16,17 @@ PORTABLE = 'portable_pooling'  # collection: a stack of bools, see `portable_poo
 
 
 def variable(name, shape, initializer, trainable=True):
-    """Creates a float32 variable in MODEL_VARIABLES, the collection that checkpoints and exports read."""
+    """Creates (or reuses) a float32 variable in MODEL_VARIABLES, the collection of checkpoints and exports."""
     return tf.get_variable(name, shape, tf.float32, initializer, trainable=trainable,
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
 
 def conv_variables(shape, name):
-    """Creates a convolution's weights (He et al. 2015, 'msra' in the prototxts) and zero biases.
+    """Creates a convolution's weights (He et al. 2015, 'msra' in the prototxts) and zero biases; returns both.
 
     Args:
       shape: [kernel height, kernel width, input channels, filters].
+      name: variable scope of the two.
     """
     with tf.variable_scope(name):
         stddev = np.sqrt(2.0 / np.prod(shape[:3]))
@@ -34,14 +35,14 @@ def conv_variables(shape, name):
 
 
 def conv(x, filters, kernel_size, name):
-    """Convolves [batch, h, w, c] with biases -> [batch, h, w, filters]."""
+    """Convolves [batch, h, w, c] with stride 1, zero padding and biases -> [batch, h, w, filters]."""
     weights, biases = conv_variables([kernel_size, kernel_size, x.shape.as_list()[-1], filters], name)
     x = tf.nn.conv2d(x, tf.cast(weights, x.dtype), [1, 1, 1, 1], 'SAME', name=name + '/Conv2D')
     return tf.nn.bias_add(x, tf.cast(biases, x.dtype), name=name + '/BiasAdd')
 
 
 def norm_variables(filters, name, beta):
-    """Creates batch norm's gamma, beta, moving mean and variance, [filters] each; `beta` is the initial shift."""
+    """Creates batch norm's gamma, beta, moving mean and variance, four [filters]; `beta` is the initial shift."""
     with tf.variable_scope(name + '_bn'):
         return (variable('gamma', [filters], tf.ones_initializer()),
                 variable('beta', [filters], tf.constant_initializer(beta)),
@@ -93,7 +94,10 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
-    """Convolves, batch-normalizes and rectifies; order and initial shift of 0.001 as in segnet_train.prototxt."""
+    """Convolves, batch-normalizes and rectifies [batch, h, w, c] -> [batch, h, w, filters], as `conv_bn`.
+
+    The order and the initial shift of 0.001 are as in segnet_train.prototxt.
+    """
     return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, 0.001, rate))
 
 
@@ -139,14 +143,14 @@ def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
 
 
 def upsample_bilinear(x, shape_like):
-    """Resizes [batch, h, w, c] to the height and width of `shape_like`, bilinearly with half-pixel centres."""
+    """Resizes [batch, h, w, c] to the height and width of the tensor `shape_like`, bilinearly at pixel centres."""
     y = tf.image.resize_bilinear(x, height_width(shape_like), half_pixel_centers=True)
     y.set_shape(x.shape[:1].concatenate(shape_like.shape[1:3]).concatenate(x.shape[3]))
     return tf.cast(y, x.dtype)  # TensorFlow resizes in float32
 
 
 def update_averages(statistics):
-    """Ops that update the moving averages of all batch norms, two ops per batch norm.
+    """Creates the ops that update the moving averages of all batch norms: a list, two ops a batch norm.
 
     The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates:
     the initial values fade within a run of a few hundred steps.
@@ -160,7 +164,7 @@ def update_averages(statistics):
 
 
 def lrn(x):
-    """Normalizes responses across channels, equal to Caffe's `local_size 5, alpha 1e-4, beta 0.75`.
+    """Normalizes responses across channels, equal to Caffe's `local_size 5, alpha 1e-4, beta 0.75`; same shape.
 
     Caffe divides alpha by local_size (lrn_layer.cpp); TensorFlow takes the radius instead of the size.
     """
@@ -168,7 +172,7 @@ def lrn(x):
 
 
 def lcn(x):
-    """Normalizes local contrast (Jarrett et al. 2009, section 2), first by subtraction, then by division.
+    """Normalizes local contrast (Jarrett et al. 2009, section 2) by subtraction, then division; same shape.
 
     The window is a 9x9 Gaussian over all channels. Its standard deviation, which the paper does not give, is 2 pixels.
     Near an edge the weights inside the image are rescaled to sum to 1, so a constant image becomes 0 everywhere.
@@ -268,10 +272,13 @@ def unpool(x, indices, shape_like):
 
 
 def scatter(x, indices, shape, shape_like=None):
-    """Writes the values of `x` at `indices` (per image) into zeros of `shape` [batch, h, w, c].
+    """Writes the values of `x` at `indices` (per image) into zeros: a tensor of `shape` [batch, h, w, c].
 
     MaxPoolGradWithArgmax is TensorFlow's scatter for the gradient of pooling, 20 times faster on a CPU than
     `tf.scatter_nd`. The op reads only the shape of the first input, so an uninitialized tensor is enough.
+
+    Args:
+      shape_like: a tensor of `shape` to pass to the op instead of an uninitialized tensor.
     """
     with tf.control_dependencies([x]):  # allocate when x is ready, not earlier
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
@@ -280,7 +287,7 @@ def scatter(x, indices, shape, shape_like=None):
 
 
 def gather(y, indices):
-    """Reads from `y` [batch, h, w, c] the values at `indices` (per image): the inverse of `scatter`."""
+    """Reads from `y` [batch, h, w, c] the values at `indices` (per image) -> a tensor of the indices' shape."""
     size = tf.shape(y, out_type=tf.int64)
     with tf.control_dependencies([y]):  # add the offsets in the backward pass, or the sum is kept until then
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
@@ -315,7 +322,10 @@ def height_width(x):
 
 
 def portable_max_pool(x):
-    """Max-pools by four strided slices -> pooled maps and positions in the window, 0 to 3 row by row."""
+    """Max-pools 2x2 windows of [batch, h, w, c] by four strided slices, as `max_pool_with_argmax`.
+
+    Returns the pooled maps, and the positions in the windows, 0 to 3 row by row, in the dtype of x.
+    """
     rows, columns = [size % 2 for size in height_width(x)]  # of padding
     if isinstance(rows, tf.Tensor) or isinstance(columns, tf.Tensor) or rows or columns:
         x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]], constant_values=x.dtype.min)
@@ -329,7 +339,7 @@ def portable_max_pool(x):
 
 
 def portable_unpool(x, indices, shape_like):
-    """Writes `x` to the positions `indices`, 0 to 3, of 2x2 windows of zeros.
+    """Writes each value of `x` [batch, h, w, c] to the position in `indices`, 0 to 3, of a 2x2 window of zeros.
 
     The result is cut to the height and width of `shape_like`.
     """

@@ -19,7 +19,7 @@ ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 
 def names():
-    """Values of `--dataset`, sorted."""
+    """Values of --dataset: sorted list of str."""
     return sorted(READERS)
 
 
@@ -51,9 +51,10 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 
 
 def preload(dataset, splits):
-    """Reads and checks each example of `splits`; returns the data set with examples cached in memory.
+    """Loads and checks each example of `splits`; returns the `Dataset` with the examples cached in memory.
 
-    Prints the classes without a training pixel. UserError for an example that violates the `Dataset` contract.
+    Examples beyond CACHE_BYTES are loaded again when needed. Prints the classes without a training pixel.
+    UserError for an example that cannot be read or violates the `Dataset` contract.
     """
     jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
 

@@ -20,7 +20,7 @@ Split = collections.namedtuple('Split', 'counts sizes names')
 
 
 def read_split(dataset, split: str):
-    """Reads all examples of a split -> (Split of the intact examples, [a line for each fault])."""
+    """Loads and checks all examples of a split -> (`Split` of the intact examples, [a line for each fault])."""
     counts = []
     sizes = []
     names = []
@@ -40,7 +40,10 @@ def read_split(dataset, split: str):
 
 
 def class_table(class_names: list, split: Split):
-    """Table of the classes of a split, as text: pixels, share, images, both kinds of median frequency weights."""
+    """Formats a table of the classes of a split as text, one row a class and one for void.
+
+    The columns: pixels, share, images, and the median frequency weights without and with void in the median.
+    """
     pixels = split.counts.sum(0)
     areas = split.counts.sum(1, keepdims=True)
     present = ((split.counts > 0) * areas).sum(0)
@@ -53,7 +56,13 @@ def class_table(class_names: list, split: Split):
 
 
 def advice(dataset, name: str, split: Split):
-    """Yields a line for each likely cause of a bad training: rare classes, uniform labels, unequal sizes."""
+    """Yields a line for each likely cause of a bad training in a split that has examples.
+
+    The causes: absent and rare classes (for train), labels of a single id, unequal sizes, resized images.
+
+    Args:
+      name: name of the split.
+    """
     if name == 'train':
         images = (split.counts[:, :-1] > 0).sum(0)
         absent = [entry for entry, count in zip(dataset.class_names, images) if not count]
@@ -83,7 +92,7 @@ def advice(dataset, name: str, split: Split):
 
 
 def check(dataset):
-    """Reads all examples; prints sizes, classes and notes of each split; returns the faults, a line each."""
+    """Loads all examples; prints sizes, classes and notes of each split; returns a list, a line for each fault."""
     faults = []
     for name in dataset.examples:
         split, found = read_split(dataset, name)
@@ -100,7 +109,7 @@ def check(dataset):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a check."""
+    """Parses the flags of a check (`argv` None: of this process); UserError for a bad flag."""
     parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
                         'weights, likely causes of a bad training, and faults of each file.')
     parser.add_argument('name', choices=datasets.names(), help='the data set')
@@ -113,7 +122,10 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    """Checks the data set named on the command line; prints a line for each fault; returns the exit status."""
+    """Checks the data set named on the command line; returns the exit status: 0, or 2 for a faulty example.
+
+    With --download the data set is fetched first. Faults are printed on standard error, a line each.
+    """
     args = parse_args(argv)
     if args.download:
         download.download(args.name, args.data_dir)

@@ -29,7 +29,7 @@ PAIR = re.compile(r'(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+)\Z', re.IGNOR
 
 
 def read(data_dir: str):
-    """Reads CamVid, 11 classes at 360x480; other pixels are void.
+    """Reads CamVid -> `Dataset`: 11 classes at 360x480; other pixels are void.
 
     Three layouts:
       released with SegNet: train.txt, train/, trainannot/ (val, test alike); label 11 is void;
@@ -61,11 +61,11 @@ def read(data_dir: str):
 
 
 def _dataset(pairs, label):
-    """Builds the `Dataset`.
+    """Builds the `Dataset` of CamVid.
 
     Args:
       pairs: {split: [(image path, label path)]}.
-      label: function (label path) -> label uint8 [h, w].
+      label: function (label path) -> label uint8 [h, w] of class indices, IGNORE for void.
     """
     def load(split, i):
         image, annotation = pairs[split][i]
@@ -77,9 +77,10 @@ def _dataset(pairs, label):
 
 
 def _pair(data_dir, path, number, line):
-    """Parses one line of a list -> (image path, annotation path).
+    """Parses one line of a list -> (image path, annotation path) below `data_dir`.
 
     The released lists hold paths of the authors' machine: only folder and file name, the last two parts, are used.
+    UserError, with `path` and `number` of the line, for a malformed line and for a missing file.
     """
     match = PAIR.match(line.strip())
     if not match:
@@ -95,7 +96,7 @@ def _pair(data_dir, path, number, line):
 
 
 def _kaggle(data_dir):
-    """Reads Kaggle's layout: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png."""
+    """Reads Kaggle's layout -> `Dataset`: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png."""
     table = os.path.join(data_dir, 'class_dict.csv')
     palette = []
     for number, row in data.read_csv(table, ('name', 'r', 'g', 'b')):
@@ -113,7 +114,7 @@ def _kaggle(data_dir):
 
 
 def _frames(data_dir):
-    """Reads the home page's layout: label_colors.txt, frames NAME.png and coloured labels NAME_L.png, 960x720.
+    """Reads the home page's layout -> `Dataset`: label_colors.txt, frames NAME.png, coloured labels NAME_L.png.
 
     Files train.txt, val.txt and test.txt name the frames of each split. Without train.txt, the last fifth of the sorted
     names is val.
@@ -140,7 +141,10 @@ def _frames(data_dir):
 
 
 def _color(path, number, name, values):
-    """Parses one of CamVid's 32 classes -> ((red, green, blue), class id or IGNORE)."""
+    """Parses one of CamVid's 32 classes -> ((red, green, blue), index of the released class or IGNORE).
+
+    UserError, with `path` and `number` of the line, unless `values` are three texts of 0 to 255.
+    """
     if not name or len(values) != 3 or not all(re.match(r'\A[0-9]{1,3}\Z', value) and int(value) < 256
                                                for value in values):
         raise UserError('%s line %d: %r; expected a colour (red, green, blue) and a name'
@@ -150,6 +154,10 @@ def _color(path, number, name, values):
 
 
 def _color_reader(palette):
-    """[(colour, class id or IGNORE)] -> function (label path) -> label uint8 [h, w]."""
+    """Function (label path) -> label uint8 [h, w], for labels in colours.
+
+    Args:
+      palette: list of (colour, class index or IGNORE).
+    """
     colors, ids = zip(*palette)
     return lambda path: files.colors_to_ids(data.read_image(path), colors, ids, path)

@@ -35,7 +35,7 @@ SMALLEST = 100  # pixels of a cell that the edge of the image or a neighbour cut
 
 
 def add_disc(mask, y: int, x: int, radius: int):
-    """Sets the disc at (y, x) in `mask` [height, width] bool; y, x and radius are in units."""
+    """Draws a disc around (y, x) into `mask` [height, width] bool; y, x and radius are in 1/1024 pixel."""
     top, left = max((y - radius) // UNIT, 0), max((x - radius) // UNIT, 0)
     part = mask[top:max((y + radius) // UNIT + 1, 0), left:max((x + radius) // UNIT + 1, 0)]
     rows = (np.arange(part.shape[0], dtype=np.int64) + top) * UNIT - y
@@ -44,7 +44,11 @@ def add_disc(mask, y: int, x: int, radius: int):
 
 
 def add_arm(mask, rng, y: int, x: int, angle: int, length: int, root: int, tip: int):
-    """Sets a winding arm of `length` pixels from (y, x) in `mask`; the radius goes from `root` to `tip` units."""
+    """Draws a winding arm of `length` pixels from (y, x) into `mask` [height, width] bool.
+
+    The arm starts in direction `angle`, in 1/64 turns; its radius goes from `root` to `tip`. The unit of y, x and radii
+    is 1/1024 pixel.
+    """
     for i in range(length + 1):
         add_disc(mask, y, x, root + (tip - root) * i // max(length, 1))
         y, x = y + int(DIRECTIONS[angle % TURN, 0]), x + int(DIRECTIONS[angle % TURN, 1])
@@ -52,7 +56,7 @@ def add_arm(mask, rng, y: int, x: int, angle: int, length: int, root: int, tip: 
 
 
 def cell(rng, shape: Shape, y: int, x: int, height: int, width: int):
-    """Draws one cell around pixel (y, x): [height, width] bool."""
+    """Draws one random cell around pixel (y, x) and returns the mask: [height, width] bool."""
     mask = np.zeros([height, width], bool)
     y, x = y * UNIT, x * UNIT
     angle = rng.randint(TURN)
@@ -67,7 +71,10 @@ def cell(rng, shape: Shape, y: int, x: int, height: int, width: int):
 
 
 def cells(name: str, height: int = HEIGHT, width: int = WIDTH):
-    """Draws the cells of image `name`: a list of (cell type, [height, width] bool) that do not overlap."""
+    """Draws the cells of image `name`, a function of the name: a list of (cell type, bool [height, width]).
+
+    The masks do not overlap.
+    """
     rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
     drawn = []
     taken = np.zeros([height, width], bool)
@@ -91,7 +98,7 @@ def cells(name: str, height: int = HEIGHT, width: int = WIDTH):
 
 
 def write_csv(path: str, seed: int = SEED, num_images: int = NUM_IMAGES):
-    """Writes the cells of `num_images` images in the columns of Kaggle's train.csv, one row a cell."""
+    """Writes the table of `num_images` synthetic images in the columns of Kaggle's train.csv, one row a cell."""
     rng = np.random.RandomState(seed)
     with open(path, 'w', newline='\n') as file:
         file.write(COLUMNS + '\n')
@@ -102,15 +109,21 @@ def write_csv(path: str, seed: int = SEED, num_images: int = NUM_IMAGES):
 
 
 def noise(rng, height: int, width: int, sigma: float):
-    """Smooth noise [height, width] float32 of mean 0 and standard deviation 1."""
+    """Smooth random noise [height, width] float32 of mean 0 and standard deviation 1.
+
+    `sigma`: standard deviation of the blur, in pixels.
+    """
     blurred = cv2.GaussianBlur(rng.randn(height, width).astype(np.float32), (0, 0), sigma)
     return (blurred - blurred.mean()) / blurred.std()
 
 
 def debris(rng, union, num_neurites: int):
-    """Draws thin processes that start on cells, and specks: [height, width] float32.
+    """Draws thin processes that start on cells, and specks, for the image: brightness float32 [height, width].
 
     No mask includes them.
+
+    Args:
+      union: bool [height, width], the pixels of all cells.
     """
     height, width = union.shape
     layer = np.zeros([height, width], np.float32)
@@ -126,7 +139,7 @@ def debris(rng, union, num_neurites: int):
 
 
 def pattern(rng, cell_type: str, height: int, width: int):
-    """Texture of a cell type, [height, width] float32: fine grains, fibres or a lattice of granules.
+    """Random texture of a cell type, [height, width] float32: fine grains, fibres or a lattice of granules.
 
     Each texture has mean 0 and a standard deviation of about 1, so that only the shape of the texture differs.
     """

@@ -40,7 +40,10 @@ Shape = collections.namedtuple('Shape', 'where name draw')
 
 @contextlib.contextmanager
 def naming(where: str):
-    """Context manager: each error of the block becomes a UserError that begins with `where`, file and entry."""
+    """Context manager: errors in the block that bad data cause become a UserError.
+
+    The text begins with `where`, the file and the entry.
+    """
     try:
         yield
     except UserError as error:
@@ -50,7 +53,7 @@ def naming(where: str):
 
 
 def pick(table: dict, key, what: str):
-    """table[key]; UserError, which calls the key `what`, if the key is missing."""
+    """Returns table[key]; UserError 'WHAT KEY is unknown' if the key is missing."""
     if key not in table:
         raise UserError('%s %r is unknown' % (what, key))
     return table[key]
@@ -59,9 +62,9 @@ def pick(table: dict, key, what: str):
 # ---------------------------------------------------------------- files of the source
 
 def image_folder(source: str):
-    """Folder of the images: `source`, or the folder of the JSON file `source`.
+    """Folder of the images of `source`, a folder itself or a JSON file; UserError if `source` does not exist.
 
-    For a file in annotations/, the folder above annotations/.
+    The images of a JSON file are beside it; of a file in annotations/, in the folder above.
     """
     if os.path.isdir(source):
         return source
@@ -71,7 +74,7 @@ def image_folder(source: str):
 
 
 def images_by_name(root: str):
-    """{file name: [paths]} of the images below the folder `root`."""
+    """Finds the images below the folder `root` -> {file name: list of paths}."""
     images = collections.defaultdict(list)
     for _, path in files.files_below(root, data.IMAGE_FILES):
         images[os.path.basename(path)].append(path)
@@ -100,9 +103,9 @@ def find_image(images: dict, name: str, source: str):
 
 
 def read_json(source: str, keys: tuple, left_out: collections.Counter):
-    """Yields (path, content) of `source`, or of the JSON files below the folder `source`.
+    """Yields (path, content) of the JSON file `source`, or of all JSON files below the folder `source`.
 
-    Counts files without lists named `keys` in `left_out`.
+    Files without lists named `keys` are left out and counted in `left_out`. UserError for a file that is not JSON.
     """
     below = os.path.join(glob.escape(source), '**', '*.json')
     for path in sorted(glob.glob(below, recursive=True)) if os.path.isdir(source) else [source]:
@@ -117,7 +120,15 @@ def read_json(source: str, keys: tuple, left_out: collections.Counter):
 
 
 def read_coco(source: str, root: str, left_out: collections.Counter):
-    """Reads COCO JSON -> (class names in the order of the files, examples)."""
+    """Reads COCO JSON -> (class names in the order of the files, list of `Example`).
+
+    Args:
+      source: JSON file or folder of JSON files.
+      root: folder of the images.
+      left_out: what is not read is counted here, {reason: number}.
+    Raises:
+      UserError: malformed JSON, or an annotation of an unknown image or class; the message names file and entry.
+    """
     images = images_by_name(root)
     classes = []
     examples = {}
@@ -146,7 +157,7 @@ def read_coco(source: str, root: str, left_out: collections.Counter):
 
 
 def read_labelme(source: str, root: str, left_out: collections.Counter, line_width: float):
-    """Reads JSON files of labelme -> (class names, examples).
+    """Reads JSON files of labelme -> (class names, list of `Example`); the arguments are as in `read_coco`.
 
     Classes of labels.txt come first, then other classes in the order of use. Lines are `line_width` pixels wide.
     """
@@ -174,7 +185,10 @@ def read_labelme(source: str, root: str, left_out: collections.Counter, line_wid
 
 
 def yolo_names(source: str):
-    """Class names of a YOLO data set, {number: name}, from the YAML file or classes.txt."""
+    """Reads the class names of a YOLO data set -> {number: name}; from a YAML file, else from classes.txt.
+
+    UserError if neither exists or the file is malformed.
+    """
     for path in sorted(os.path.join(source, name) for name in os.listdir(source)):
         if path.lower().endswith(('.yaml', '.yml')):
             with naming(path):
@@ -187,9 +201,10 @@ def yolo_names(source: str):
 
 
 def read_yolo(source: str, root: str, left_out: collections.Counter):
-    """Reads images and YOLO's text files of polygons -> (class names, examples).
+    """Reads images and YOLO's text files of polygons -> (class names, list of `Example`); as `read_coco`.
 
-    The text file of an image lies in labels/ instead of images/, or beside the image.
+    The text file of an image lies in labels/ instead of images/, or beside the image; an image may have none.
+    UserError also for a text file without an image.
     """
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
     names = yolo_names(source)
@@ -219,7 +234,10 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
 # ---------------------------------------------------------------- the folder layout
 
 def class_ids(classes: list):
-    """{name: id} of the classes: 1, 2, ... in the given order, 0 for background, IGNORE for void and ignore."""
+    """Numbers the classes 1, 2, ... in the given order -> {name: id}.
+
+    The id of background is 0, of void and ignore IGNORE. UserError for a bad name and for more than MAX_CLASSES names.
+    """
     ids = {}
     for name in classes:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= tables.MAX_NAME:
@@ -232,7 +250,11 @@ def class_ids(classes: list):
 
 
 def draw_label(example: Example, ids: dict, left_out: collections.Counter):
-    """Label uint8 [h, w] of an example; UserError if the size of the image differs from the annotations."""
+    """Draws the annotations of an example, later over earlier: label uint8 [h, w] of ids.
+
+    Annotations without pixels are counted in `left_out`. UserError for a malformed annotation, and if the image has
+    another size than the annotations say.
+    """
     size = data.read_image(example.image).shape[:2]
     if example.size not in (None, size):
         raise UserError('%s: the image has %dx%d, its annotations say %sx%s' % ((example.image,) + size + example.size))
@@ -249,7 +271,10 @@ def draw_label(example: Example, ids: dict, left_out: collections.Counter):
 
 
 def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
-    """Writes the folder layout. Labels are palette PNGs with the ids as indices; each split has a folder."""
+    """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
+
+    Each split has a sub-folder. UserError for two images with one name.
+    """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example in tqdm.tqdm(examples, unit='image', disable=None):
         name = os.path.join(example.split, os.path.basename(example.image))
@@ -271,9 +296,12 @@ def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
 
 
 def convert(read, source: str, out: str):
-    """Converts `source` into the new folder `out`; prints the annotations drawn and left out.
+    """Converts `source` into the folder `out`, new or empty; prints the annotations drawn and left out.
 
-    After an error no file is left.
+    Args:
+      read: function (source, root, left_out) -> (class names, examples), as `read_coco`.
+    Raises:
+      UserError: a bad source, or a folder with files. After an error no file is left.
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError('%s: holds files already; name a new folder' % out)
@@ -285,13 +313,12 @@ def convert(read, source: str, out: str):
     with naming(source):
         ids = class_ids(classes)
     os.makedirs(out, exist_ok=True)
-    part = tempfile.mkdtemp(suffix='.part', dir=out)
     try:
-        write(part, examples, ids, left_out)
-        for name in os.listdir(part):
-            os.replace(os.path.join(part, name), os.path.join(out, name))
+        with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
+            write(part, examples, ids, left_out)
+            for name in os.listdir(part):
+                os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:
-        shutil.rmtree(part)
         if not os.listdir(out):
             os.rmdir(out)
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
@@ -306,7 +333,7 @@ def convert(read, source: str, out: str):
 
 
 def main(argv=None):
-    """Converts the annotations named on the command line."""
+    """Converts the annotations named on the command line; `argv` None: of this process."""
     parser = cli.Parser(prog='python -m datasets.convert',
                         description='Converts annotations into the layout of --dataset folder.')
     parser.add_argument('format', choices=['coco', 'labelme', 'yolo'], help='format of the annotations')

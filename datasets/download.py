@@ -5,7 +5,6 @@ Called by `python -m datasets camvid --data_dir DIR --download`.
 import collections
 import hashlib
 import os
-import shutil
 import stat
 import sys
 import tarfile
@@ -51,7 +50,7 @@ BY_HAND = {
 
 
 def check_members(path: str):
-    """Raises UserError for an archive member outside the archive's folder, a link or a device.
+    """Raises UserError if the archive `path`, zip or tar, has a link, a device or a member outside its folder.
 
     Before Python 3.14, tarfile extracts these members.
     """
@@ -99,7 +98,11 @@ def fetch(source: Source, folder: str):
 
 
 def check_contents(folder: str, contents: dict):
-    """Raises UserError unless each folder has the number of files, the size and the SHA-256 of `contents`."""
+    """Raises UserError unless the folders below `folder` have the files that `contents` says.
+
+    Args:
+      contents: {folder: (number of files, total bytes, SHA-256 or None)}.
+    """
     for name, expected in contents.items():
         digest = hashlib.sha256()
         size = 0
@@ -130,12 +133,9 @@ def download(name: str, data_dir: str):
         raise UserError('--data_dir %s: %s holds files already; name an empty or new folder, or leave out --download'
                         % (data_dir, target))
     os.makedirs(data_dir, exist_ok=True)
-    folder = tempfile.mkdtemp(suffix='.part', dir=data_dir)
-    try:
+    with tempfile.TemporaryDirectory(suffix='.part', dir=data_dir) as folder:
         wanted = fetch(source, folder)
         check_contents(wanted, source.contents)
         os.makedirs(target, exist_ok=True)
         for file in os.listdir(wanted):
             os.replace(os.path.join(wanted, file), os.path.join(target, file))
-    finally:
-        shutil.rmtree(folder)

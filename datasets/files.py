@@ -16,17 +16,19 @@ SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
 
 
 def check_data_dir(data_dir: str, name: str, layout: str):
-    """Raises UserError if the folder `data_dir` is missing or empty; the message shows the expected `layout`."""
+    """Raises UserError if `data_dir` is None, missing or empty; the message shows the expected `layout`."""
     if not data_dir:
         raise UserError('--data_dir: data set %s needs it; the folder that holds %s' % (name, layout))
-    if not os.path.isdir(data_dir):
-        raise UserError('--data_dir %s: no such folder; data set %s expects %s there' % (data_dir, name, layout))
-    if not os.listdir(data_dir):
-        raise UserError('--data_dir %s: is empty; data set %s expects %s there' % (data_dir, name, layout))
+    fault = 'no such folder' if not os.path.isdir(data_dir) else '' if os.listdir(data_dir) else 'is empty'
+    if fault:
+        raise UserError('--data_dir %s: %s; data set %s expects %s there' % (data_dir, fault, name, layout))
 
 
 def read_names(path: str):
-    """Reads a list of one name a line; UserError for an empty list or a name that leads out of the folder."""
+    """Reads a text file of one name a line -> list of str, without blank lines.
+
+    UserError for an empty list or a name that leads out of the folder.
+    """
     names = [line.strip() for line in data.read_text(path).splitlines() if line.strip()]
     if not names:
         raise UserError('%s: lists no images' % path)
@@ -37,7 +39,7 @@ def read_names(path: str):
 
 
 def files_below(folder: str, extensions: tuple):
-    """Finds the files below `folder` with one of the extensions -> sorted [(name, path)].
+    """Finds the files below `folder` with one of the extensions -> sorted list of (name, path).
 
     A name is the path below `folder` without the extension. Hidden files, as macOS's ._NAME, are skipped. The number of
     other files that may be images is printed. UserError if the folder is missing.
@@ -65,7 +67,10 @@ def files_below(folder: str, extensions: tuple):
 
 
 def image_files(folder: str):
-    """Finds the images below a folder -> {name: path}, sorted; UserError for two images with the same name."""
+    """Finds the images below a folder -> {name: path}, sorted; names are as in `files_below`.
+
+    UserError for two images with the same name.
+    """
     paths = collections.OrderedDict()
     for name, path in files_below(folder, data.IMAGE_FILES):
         if name in paths:
@@ -79,6 +84,10 @@ def label_files(folder: str, images: dict):
     """Finds the labels below a folder -> {image name: [paths of candidate labels]}.
 
     A label has the name of the image. If no label has, a suffix may follow the name: NAME_mask.png, NAME_L.png.
+    The number of labels without an image is printed.
+
+    Args:
+      images: {name: path}, as from `image_files`.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
@@ -111,7 +120,10 @@ def label_path(folder: str, found: dict, name: str):
 
 
 def hold_out(names: list):
-    """Splits names -> {'train', 'val'}: a fifth, drawn with a fixed seed, is val. UserError for a single name."""
+    """Splits names -> {'train': names, 'val': names}: a fifth, drawn with a fixed seed, is val.
+
+    UserError for a single name.
+    """
     if len(names) < 2:
         raise UserError('%d images in the data set; at least two are needed, one of them to validate' % len(names))
     shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
@@ -120,9 +132,14 @@ def hold_out(names: list):
 
 
 def splits(folder: str, images: dict):
-    """Splits images -> {split: names}.
+    """Splits the images -> {split: list of names}.
 
     Uses the lists train.txt, val.txt and test.txt in `folder`, else the sub-folders of the images, else `hold_out`.
+
+    Args:
+      images: {name: path}, as from `image_files`.
+    Raises:
+      UserError: a list is missing or names an unknown or repeated image, or there is a single image.
     """
     lists = {split: os.path.join(folder, split + '.txt') for split in SPLITS}
     if any(os.path.exists(path) for path in lists.values()):
@@ -138,7 +155,10 @@ def splits(folder: str, images: dict):
 
 
 def listed_splits(lists: dict, images: dict):
-    """Reads {split: path of the list} -> {split: names}; UserError for an unknown or repeated name."""
+    """Reads {split: path of the list} -> {split: list of names}; a missing test list is skipped.
+
+    The number of images in no list is printed. UserError for an unknown or repeated name and a missing list.
+    """
     examples = {}
     where = {}
     for split, path in lists.items():
@@ -167,6 +187,7 @@ def colors_to_ids(rgb, colors, ids, path: str):
 
     Args:
       colors, ids: the colours, and the id of each colour.
+      path: name of the label, for the message.
     """
     table = np.full(1 << 24, -1, np.int16)
     shifts = np.array([1 << 16, 1 << 8, 1])

@@ -24,7 +24,7 @@ LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
-    """Reads the data set in `data_dir`; the training size is the size of the first training image.
+    """Reads the data set in `data_dir` -> `Dataset`; its size is the size of the first training image.
 
     Args:
       rle_order: 'rows' or 'columns', the order of the pixels in runs of labels.csv; None for `tables.rle_order`.
@@ -57,7 +57,10 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 
 
 def _own(data_dir, rle_order):
-    """Reads layout 1 -> (classes, {name: image path}, function (name, image) -> label, {split: names})."""
+    """Reads layout 1 -> (classes, {name: image path}, function (name, image) -> label, {split: names}).
+
+    The classes are a list of `tables.Class`.
+    """
     classes = tables.read_classes(os.path.join(data_dir, 'classes.csv'))
     images = files.image_files(os.path.join(data_dir, 'images'))
     examples = files.splits(data_dir, images)
@@ -109,12 +112,21 @@ def _roboflow(data_dir):
 
 
 def _label_reader(folder, labels, classes):
-    """Function (name, image) -> label uint8 [h, w], from the result of `files.label_files`."""
+    """Function (name, image) -> label uint8 [h, w] of class indices, IGNORE for void.
+
+    Args:
+      folder: folder of the labels, for messages.
+      labels: as from `files.label_files`.
+      classes: list of `tables.Class`.
+    """
     return lambda name, _: tables.read_class_label(files.label_path(folder, labels, name), classes)
 
 
 def measured_depth(paths: list):
-    """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None if all images have 8 bits."""
+    """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None if all images have 8 bits.
+
+    Decodes all images of 16 bits.
+    """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
 

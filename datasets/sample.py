@@ -12,7 +12,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def read(data_dir: str = None):
-    """Reads the masks of `train.csv` and renders the images; every fourth image of a type is in val."""
+    """Reads the masks of train.csv, in `data_dir` or bundled, and renders the images -> `Dataset`.
+
+    Every fourth image of a cell type is in val.
+    """
     path = os.path.join(data_dir or ROOT, 'train.csv')
     images = tables.read_cells(path, tables.class_places(CELLS))
     groups = stratified(images).values()

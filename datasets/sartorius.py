@@ -21,7 +21,7 @@ def stratified(images):
 
 
 def read(data_dir: str):
-    """Reads train.csv and train/ID.png.
+    """Reads train.csv and train/ID.png -> `Dataset`.
 
     Val is a fifth of the images of each cell type, drawn with a fixed seed. UserError for a fault in train.csv.
     """

@@ -17,7 +17,7 @@ class NoArea(Exception):
 
 
 def polygon_mask(points, height: int, width: int):
-    """Fills the polygon float [n, 2] of (x, y), in pixels.
+    """Fills a polygon: bool [height, width]. `points`: float [n, 2] or [2 n], x and y of vertices, in pixels.
 
     A scanline at each row of pixel centres counts the crossed edges. UserError for coordinates above a million.
     """
@@ -34,13 +34,17 @@ def polygon_mask(points, height: int, width: int):
 
 
 def disc_mask(center, radius: float, height: int, width: int):
-    """Fills the disc around `center`, (x, y), with a radius of `radius` pixels."""
+    """Fills the disc around `center`, (x, y), with a radius of `radius` pixels: bool [height, width]."""
     y, x = np.ogrid[:height, :width]
     return (x + 0.5 - center[0]) ** 2 + (y + 0.5 - center[1]) ** 2 <= radius ** 2
 
 
 def line_mask(points, line_width: float, height: int, width: int):
-    """Draws a line through the points float [n, 2], `line_width` pixels wide: square ends, round bends."""
+    """Draws a line `line_width` pixels wide, with square ends and round bends: bool [height, width].
+
+    Args:
+      points: float [n, 2] of (x, y) in pixels.
+    """
     mask = np.zeros((height, width), bool)
     for start, end in zip(points[:-1], points[1:]):
         along = (end - start) / max(np.hypot(*(end - start)), 1e-9)
@@ -52,7 +56,7 @@ def line_mask(points, line_width: float, height: int, width: int):
 
 
 def coco_counts(text: str):
-    """Decodes the run lengths of a compressed COCO mask.
+    """Decodes the text of a compressed COCO mask -> list of run lengths, int.
 
     Each character holds five bits, the lowest first. From the fourth number on, a number is the difference from the
     number two places before. pycocotools decodes this text too, but returns unset memory where the text is cut short.
@@ -70,9 +74,9 @@ def coco_counts(text: str):
 
 
 def coco_mask(annotation: dict, height: int, width: int):
-    """Mask of a COCO annotation: the union of polygons, or run lengths along the columns.
+    """Mask bool [height, width] of a COCO annotation: the union of polygons, or run lengths along the columns.
 
-    NoArea for an annotation without a segmentation, UserError for sizes that do not fit the image.
+    Raises NoArea without a segmentation, UserError for sizes or run lengths that do not fit the image.
     """
     segmentation = annotation.get('segmentation')
     if not segmentation:
@@ -90,9 +94,9 @@ def coco_mask(annotation: dict, height: int, width: int):
 
 
 def labelme_mask(shape: dict, line_width: float, height: int, width: int):
-    """Mask of a shape of labelme; lines are `line_width` pixels wide.
+    """Mask bool [height, width] of a shape of labelme; lines are `line_width` pixels wide.
 
-    NoArea for points, UserError for an unknown shape type or a mask that does not fit the image.
+    Raises NoArea for points, UserError for an unknown shape type or a mask that does not fit the image.
     """
     kind = shape.get('shape_type') or 'polygon'
     points = np.array(shape['points'], float).reshape(-1, 2)
@@ -121,7 +125,10 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
 
 
 def yolo_mask(numbers: list, height: int, width: int):
-    """Mask of a polygon of YOLO: x y x y ..., as shares of the width and height. NoArea for a box."""
+    """Mask bool [height, width] of a YOLO polygon: x y x y ..., as shares of the width and height.
+
+    Raises NoArea for a box, UserError for coordinates above 2.
+    """
     if len(numbers) == 4:
         raise NoArea('boxes')
     points = np.array(numbers).reshape(-1, 2)

@@ -17,7 +17,7 @@ CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf pictur
 
 
 def read(data_dir: str):
-    """Reads SUN RGB-D, RGB only: 37 classes, 0 is void; 5,285 training and 5,050 test images of several sizes.
+    """Reads SUN RGB-D -> `Dataset`, RGB only: 37 classes, 0 is void; 5,285 training and 5,050 test images.
 
     Two layouts: the home page's SUNRGBD/ and SUNRGBDtoolbox/ with labels in a .mat file of MATLAB 7.3, or images and
     PNG labels in image/train, label37/train (test alike), paired by the numbers in their names.
@@ -45,7 +45,10 @@ def read(data_dir: str):
 
 
 def png_pairs(data_dir: str):
-    """Finds {'train' and 'test': [(image path, label path)]}, paired by the numbers in the file names."""
+    """Finds {'train' and 'test': [(image path, label path)]}, paired by the numbers in the file names.
+
+    UserError for a missing folder and for a number with only an image or only a label.
+    """
     pairs = {}
     for split in ('train', 'test'):
         numbered = []
@@ -70,6 +73,7 @@ def mat_pairs(data_dir: str):
 
     SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the same order, transposed.
     allsplit.mat lists the folders of each split. All paths begin with the authors' /n/fs/sun3d/data/.
+    UserError for a missing or malformed file.
     """
     toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
@@ -124,7 +128,7 @@ def relative(path: str, source: str):
     """Part of an authors' path behind SUNRGBD/; UserError if the path leads out of the folder.
 
     Args:
-      source: file with the path, for the message.
+      source: file that holds the path, for the message.
     """
     path = str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
     if '..' in path.split('/'):

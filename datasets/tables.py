@@ -19,18 +19,21 @@ Class.__doc__ = """A class, or void: name, ids in label files, colour (red, gree
 # ---------------------------------------------------------------- masks
 
 def rle_order(path: str):
-    """Order of the pixels in the runs of a table: 'columns' with a column EncodedPixels (Kaggle), else 'rows'."""
+    """Order of the pixels in the runs of a table: 'columns' with a column EncodedPixels (Kaggle), else 'rows'.
+
+    Reads the first line of the file.
+    """
     header = data.read_bytes(path)[:1000].split(b'\n')[0].replace(b'\0', b'')  # of UTF-8 or UTF-16
     return 'columns' if b'EncodedPixels' in header else 'rows'
 
 
 def class_places(class_names: list):
-    """{name in a table: index} of the classes behind the first, the background."""
+    """Indices of the classes behind the first, the background: {name: index}."""
     return {name: i for i, name in enumerate(class_names) if i}
 
 
 def read_cells(path: str, places: dict, images=None):
-    """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class, RLE), ...])}.
+    """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
     Columns are id,annotation,width,height,cell_type, or ImageId,EncodedPixels (ClassId,Width,Height). A row without an
     annotation means an image without an object. Without columns of the size, height and width are None.
@@ -71,7 +74,13 @@ def read_cells(path: str, places: dict, images=None):
 
 
 def _size(row, where):
-    """(height, width) of a row; (None, None) without these columns. Pandas may have written 520 as 520.0."""
+    """Height and width in a row of a table, ints; (None, None) without these columns. UserError for bad sizes.
+
+    Pandas may have written 520 as 520.0.
+
+    Args:
+      where: file and row, for the message.
+    """
     sides = [row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width')]
     if sides == ['', ''] and 'EncodedPixels' in row:
         return None, None
@@ -99,10 +108,13 @@ def _check_images(path, cells, images):
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
-    """Label uint8 [h, w] of one image: 0 is background, a later mask covers earlier masks.
+    """Draws the masks of one image, later over earlier: label uint8 [h, w] of class indices, 0 the background.
 
     Args:
+      path, name: table and image, for messages.
+      image: array [h, w, ...].
       entry: (height, width, masks), as from `read_cells`.
+      order: order of the pixels in the runs, 'rows' or 'columns'.
     Raises:
       UserError: a mask does not fit the image; the message names the row.
     """
@@ -117,7 +129,12 @@ def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
 
 
 def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
-    """Yields the masks of one image, bool [height, width]; UserError names the row of a bad mask."""
+    """Yields the masks of one image, bool [height, width] each; UserError names the row of a bad mask.
+
+    Args:
+      shape: (height, width).
+      masks: list of (row number, class index, RLE).
+    """
     for number, _, rle in masks:
         try:
             yield data.rle_decode(rle, shape[0], shape[1], order)
@@ -128,7 +145,10 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
 # ---------------------------------------------------------------- classes
 
 def read_classes(path: str):
-    """Reads classes.csv with columns name,id,color -> [Class, ...], void last; `id` may hold several: 7 8 11."""
+    """Reads classes.csv, columns name,id,color -> list of `Class`, void last; `id` may hold several: 7 8 11.
+
+    UserError for a malformed row, a repeated name, id or colour, and fewer than two classes.
+    """
     classes = []
     for number, row in data.read_csv(path, ('name', 'id')):
         where = '%s row %d: ' % (path, number)
@@ -144,10 +164,11 @@ def read_classes(path: str):
 
 
 def read_labelmap(path: str):
-    """Reads labelmap.txt of CVAT's VOC export -> [Class, ...], void last.
+    """Reads labelmap.txt of CVAT's VOC export -> list of `Class`, void last.
 
     A line is name:red,green,blue:parts:actions. The ids count these lines from 0, without blank lines and comments.
     Where no line is named void or has VOC's colour of void, a class void with id 255 is added.
+    UserError as `read_classes`.
     """
     classes = []
     for number, line in enumerate(data.read_text(path).splitlines(), 1):
@@ -163,7 +184,10 @@ def read_labelmap(path: str):
 
 
 def read_pixel_values(path: str):
-    """Reads _classes.csv of Roboflow's masks, columns Pixel Value,Class -> [Class, ...], void last."""
+    """Reads _classes.csv of Roboflow's masks, columns Pixel Value,Class -> list of `Class`, void last.
+
+    The classes have no colours. UserError as `read_classes`.
+    """
     classes = []
     for number, row in data.read_csv(path, ('Pixel Value', 'Class')):
         if not re.match(r'\A[0-9]{1,3}\Z', row['Pixel Value']) or int(row['Pixel Value']) > 255:
@@ -174,7 +198,7 @@ def read_pixel_values(path: str):
 
 
 def is_void(entry):
-    """Whether the class marks ignored pixels: named void, in upper or lower case."""
+    """Whether a `Class` marks ignored pixels: named void, in upper or lower case."""
     return entry.name.lower() == 'void'
 
 
@@ -192,7 +216,7 @@ def _check_class(classes, where):
 
 
 def _void_last(classes, path):
-    """Moves void to the end; UserError for fewer than two classes besides void, or more than 254."""
+    """Returns the classes, void at the end; UserError for fewer than two others, more than 254, or two voids."""
     voids = [entry for entry in classes if is_void(entry)]
     named = [entry for entry in classes if not is_void(entry)]
     if len(named) > 254:
@@ -208,7 +232,7 @@ def _void_last(classes, path):
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
-    UserError for an id or a colour that is not in `classes`.
+    UserError for an unreadable file, and for an id or a colour that is not in `classes`.
     """
     places = [IGNORE if is_void(entry) else i for i, entry in enumerate(classes)]
     label = data.read_ids_or_colors(path)
@@ -231,7 +255,13 @@ def read_class_label(path: str, classes: list):
 
 
 def _from_colors(path, label, classes, colored):
-    """Maps a label of colours to uint8 [h, w]; UserError if a class other than void has no colour."""
+    """Maps the colours of a label, uint8 RGB [h, w, 3], to class indices, uint8 [h, w].
+
+    UserError for another colour, and if a class other than void has no colour.
+
+    Args:
+      colored: list of (colour, index) of the classes with a colour.
+    """
     missing = [entry.name for entry in classes if not entry.color and not is_void(entry)]
     if missing:
         raise UserError('%s: is a colour image, but the table of classes gives class %s no color' % (path, missing[0]))

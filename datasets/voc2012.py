@@ -10,7 +10,7 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
 
 
 def read(data_dir: str):
-    """Reads PASCAL VOC 2012 segmentation: palette PNG, 21 classes, 255 is void; images of many sizes.
+    """Reads PASCAL VOC 2012 segmentation -> `Dataset`: palette PNG, 21 classes, 255 is void; many sizes.
 
     With ImageSets/Segmentation/trainaug.txt, train is that list and SegmentationClassAug/ (Hariharan et al. 2011).
     The training size is 224x224, as in the authors' segnet_pascal.prototxt. UserError for missing files.

@@ -16,7 +16,7 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
 def network_layers(model: str, height: int, width: int, num_classes: int) -> list:
     """Layers of a network for one image, in order: list of `Layer`; parameters include batch norm.
 
-    Builds the network in a new graph.
+    Builds the network in a new graph, in prediction.
     """
     with tf.Graph().as_default() as graph:
         networks.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)
@@ -54,7 +54,7 @@ def num_macs(op) -> int:
 
 
 def layer_table(model: str, height: int, width: int, num_classes: int) -> str:
-    """`network_layers` as lines of text, with the sums of parameters and MACs in the last line."""
+    """Formats `network_layers` as lines of text; the last line has the sums of parameters and MACs."""
     found = network_layers(model, height, width, num_classes)
     rows = [(layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}', f'{layer.macs:,}')
             for layer in found]

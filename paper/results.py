@@ -14,7 +14,7 @@ NOTE = "In percent, at the labels' own size. Run a command at its revision: flag
 def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, scores and curves of a run to a folder below `output`; returns the folder.
 
-    No image of a data set is copied. A run folder that already lies in `output` is used unchanged.
+    No image of a data set is copied. A copy that already lies in `output` is used unchanged; UserError if it is a run.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
@@ -40,7 +40,7 @@ def scored_entries(metrics: dict) -> list:
 
 
 def result_rows(folder: str) -> list:
-    """Rows {column: text} of the run in `folder`, one row for each of the `scored_entries`."""
+    """The scores of the run in `folder` as rows {column: text}, one row for each of the `scored_entries`."""
     config = records.read_config(folder)
     flags = config['flags']
     rows = []
@@ -59,7 +59,7 @@ def result_rows(folder: str) -> list:
 
 
 def published_rows(flags: dict) -> list:
-    """Rows {column: text} of the paper's scores for the network and the data set in a run's `flags`."""
+    """The paper's scores for the network and the data set in a run's `flags`: list of rows {column: text}."""
     return [collections.OrderedDict(
         [('network', flags['model']), ('scored on', 'test'), ('batch norm', 'population')]
         + [(name, '-' if value is None else '%.1f' % value) for name, value in zip(MEASURES, scores)]
@@ -68,7 +68,7 @@ def published_rows(flags: dict) -> list:
 
 
 def write_results(run_folders: list, output: str, into: str = None):
-    """Writes one table a data set to `output`, and all tables into the Markdown file `into`.
+    """Prints the tables of runs, one a data set; writes them to `output` and into the Markdown file `into`.
 
     UserError for two runs with one name and for a run without scores.
     """

@@ -81,7 +81,7 @@ OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, D
 
 
 def rows_of_table1():
-    """Rows of the eight decoders with median frequency balancing, then with natural frequencies."""
+    """Makes the 16 rows of table 1: eight decoders with median frequency balancing, then eight without."""
     rows = [Row(variant.name, 'median', 'paper-table1', 10000,
                 {'test': variant.balanced, 'train': variant.balanced_train + (None,)}) for variant in TABLE1]
     return rows + [Row(variant.name, 'none', 'paper-table1', 10000,
@@ -89,12 +89,17 @@ def rows_of_table1():
 
 
 def benchmark_rows(scores: dict, recipe: str, thousands: dict):
-    """Rows of tables 2 to 5. `thousands`: {network: steps / 1000} of the networks in the table."""
+    """Makes the rows of one of the tables 2 to 5.
+
+    Args:
+      scores: {network: (G, C, mIoU, BF)}.
+      thousands: {network: steps / 1000} of the networks in the table.
+    """
     return [Row(name, 'none', recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]
 
 
 def bayesian_rows():
-    """Bayesian SegNet's rows, with the settings of the released solvers."""
+    """Makes Bayesian SegNet's rows, with the settings of the released solvers."""
     steps = {'SegNet': 40000, 'Bayesian-SegNet': 60000, 'SegNet-Basic': 10000, 'Bayesian-SegNet-Basic': 10000}
     return [Row(name, 'median', 'released-segnet-basic' if name.endswith('Basic') else 'released-segnet', steps[name],
                 {'test': scores}) for name, scores in BAYESIAN.items()]

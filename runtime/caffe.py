@@ -14,9 +14,9 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
 def varint(content, at: int):
-    """Reads the little-endian base-128 number at position `at`; returns (value, next position).
+    """Reads the little-endian base-128 number of `content` at position `at`; returns (value, next position).
 
-    ValueError if the content ends inside the number.
+    ValueError if the content ends inside the number, or if the number has more than 64 bits.
     """
     value = shift = 0
     while True:
@@ -30,10 +30,9 @@ def varint(content, at: int):
 
 
 def fields(content):
-    """Yields (field number, wire type, value) of a message, which is a memoryview.
+    """Parses a message of protocol buffers (memoryview); yields (field number, wire type, value) a field.
 
     The value of a varint is an int, of every other wire type the memoryview of the bytes.
-
     ValueError for an unknown wire type and for a message that is cut short.
     """
     at = 0
@@ -56,10 +55,10 @@ def fields(content):
 
 
 def blob(content):
-    """Parses a BlobProto message -> float32 array.
+    """Parses a BlobProto message, a memoryview -> float32 array of the stored shape.
 
     Fields: num, channels, height and width 1 to 4; data 5; shape 7 (BlobShape: dim 1).
-    ValueError for a shape that does not fit the number of values.
+    ValueError for a shape of more than 8 dimensions or that does not fit the number of values.
     """
     old = [None] * 4  # num, channels, height, width
     shape = None
@@ -71,14 +70,11 @@ def blob(content):
             parts.append(np.frombuffer(value, '<f4'))
         elif number == 7 and kind == BYTES:
             shape = []
-            for inner, inner_kind, dim in fields(value):
-                if inner == 1 and inner_kind == VARINT:
-                    shape.append(dim)
-                elif inner == 1 and inner_kind == BYTES:
-                    at = 0
-                    while at < len(dim):
-                        size, at = varint(dim, at)
-                        shape.append(size)
+            for inner, inner_kind, dims in fields(value):
+                at = 0
+                while inner == 1 and inner_kind == BYTES and at < len(dims):
+                    size, at = varint(dims, at)
+                    shape.append(size)
     values = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     shape = shape if shape is not None else [size for size in old if size is not None]
     if len(shape) > 8:
@@ -89,7 +85,7 @@ def blob(content):
 
 
 def layers(path: str):
-    """Reads {layer name: list of float32 arrays} of the layers with weights, in the order of the file.
+    """Reads the layers with weights of a .caffemodel -> {layer name: list of float32 arrays}, in order.
 
     UserError for a file that is damaged or holds no weights.
     """

@@ -17,7 +17,7 @@ MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds height times width
 # ---------------------------------------------------------------- flags
 
 def number(kind: type, low: float, high: float):
-    """Argparse type of a number: `kind` (int or float), from `low` to `high`, both included."""
+    """Argparse type of a number: parses text as `kind` (int or float), from `low` to `high`, both included."""
     def parse(text):
         with contextlib.suppress(ValueError):
             value = kind(text)
@@ -36,20 +36,20 @@ seed = number(int, 0, 2 ** 32 - 1)
 
 
 def interval(text: str):
-    """Argparse type of --validate_every: a number of epochs, or of steps, as '500steps'."""
+    """Argparse type of --validate_every: returns the text, a number of epochs, or of steps as '500steps'."""
     if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
         raise argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
     return text
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser with errors of one line, recipe files (`@FILE`) and each default in --help."""
+    """ArgumentParser that reads recipe files (`@FILE`), raises UserError for bad flags and shows defaults."""
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
 
     def convert_arg_line_to_args(self, line):
-        """Splits a line of a recipe file as a shell does; a `#` begins a comment."""
+        """Splits a line of a recipe file into flags as a shell does; a `#` begins a comment."""
         try:
             return shlex.split(line, comments=True)
         except ValueError as error:
@@ -74,7 +74,7 @@ def check_size(args):
 
 
 def command_line() -> str:
-    """Command line of this process, quoted for a shell."""
+    """Command line of this process as text, quoted for a shell: 'python main.py --steps 5'."""
     return ' '.join(['python', os.path.basename(sys.argv[0])] + [shlex.quote(argument) for argument in sys.argv[1:]])
 
 
@@ -112,7 +112,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """One line for an expected error, with the fix; None for a bug.
+    """One line of text for an expected error, with the fix; None for any other error, which is a bug.
 
     Args:
       smaller: the flags to lower when memory runs out.
@@ -130,7 +130,9 @@ def explain(error: Exception, smaller: str = 'the size'):
 
 
 def explain_op_error(error, smaller: str):
-    """One line for a tf.errors.OpError of a session, with a fix for a full disk and for lack of memory.
+    """One line of text for a tf.errors.OpError, with the fix for a full disk and for lack of memory.
+
+    A UserError that was raised in the input pipeline keeps its text.
 
     Args:
       smaller: the flags to lower when memory runs out.
@@ -148,7 +150,7 @@ def explain_op_error(error, smaller: str):
 
 
 def first_line(error: Exception) -> str:
-    """First line of a TensorFlow error's message, without TensorFlow 2's list of code locations."""
+    """First line of an error's message, at most 300 characters, without TensorFlow 2's list of code locations."""
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())
     return (message.splitlines() or [type(error).__name__])[0][:300]
@@ -156,9 +158,9 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def stop_signals():
-    """Inside the block SIGINT and SIGTERM are appended to the yielded list instead of being raised.
+    """Context manager: SIGINT and SIGTERM in the block are appended to the yielded list, not raised.
 
-    A second signal exits immediately.
+    A second signal exits immediately. Afterwards the former handlers apply again.
     """
     received = []
 

@@ -19,14 +19,14 @@ PANEL_ROWS = 4  # examples in predictions.png
 
 
 def save(figure, path: str):
-    """Writes a figure to `path` as PNG, atomically."""
+    """Writes a Matplotlib figure to `path` as PNG, atomically, and closes the figure."""
     with atomic_write(path) as part:
         figure.savefig(part, format='png', dpi=100, bbox_inches='tight')
     plt.close(figure)
 
 
 def drawable(text: str) -> str:
-    """Escapes characters without a glyph in DejaVu Sans: two Chinese characters become \\u80cc\\u666f."""
+    """Escapes characters that DejaVu Sans lacks: two Chinese characters become \\u80cc\\u666f, twelve letters."""
     return ''.join(char if ord(char) in GLYPHS else char.encode('ascii', 'backslashreplace').decode() for char in text)
 
 
@@ -36,10 +36,11 @@ def plain(text: str) -> str:
 
 
 def loss_curves(log: list, path: str):
-    """Draws the loss of each step with the running mean; below, the validation scores.
+    """Draws the training loss of each step with a running mean and, below, the validation scores; writes a PNG.
 
     Args:
       log: records of log.jsonl.
+      path: name of the PNG.
     """
     training = [record for record in log if 'loss' in record]
     validation = [record for record in log if 'mIoU' in record]
@@ -64,11 +65,12 @@ def loss_curves(log: list, path: str):
 
 
 def scores_against_time(rows: list, split: str, path: str):
-    """Draws table 1: mIoU and BF against the time of a forward pass, one dot a variant.
+    """Draws table 1: mIoU and BF against the time of a forward pass, one dot a row; writes the PNG `path`.
 
     Args:
       rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, '-' for none; a standard
         deviation may follow.
+      split: name of the split that was scored.
     """
     figure, panels = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
     for axes, measure, column in zip(panels, ('mIoU', 'BF'), (3, 4)):
@@ -88,7 +90,11 @@ def scores_against_time(rows: list, split: str, path: str):
 
 
 def growth(rows: list, path: str):
-    """Draws time and memory of rows of the benchmark table, over the batch size and over the image size."""
+    """Draws time and memory over the batch size and over the image size; writes the PNG `path`.
+
+    Args:
+      rows: rows {column: text} of the benchmark table.
+    """
     figure, axes = plt.subplots(2, 2, figsize=(10, 7))
     pixels = {row['size']: np.prod([int(x) for x in row['size'].split('x')]) / 1e6 for row in rows}
     size = collections.Counter(row['size'] for row in rows).most_common(1)[0][0]
@@ -111,7 +117,11 @@ def growth(rows: list, path: str):
 
 
 def confusion(counts, class_names: list, path: str):
-    """Draws a confusion matrix [num_classes, num_classes]: a row a true class, cells in percent of the row."""
+    """Draws a confusion matrix, a row a true class, cells in percent of the row; writes the PNG `path`.
+
+    Args:
+      counts: int array [num_classes, num_classes], as from `metrics.confusion`.
+    """
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     class_names = [plain(name) for name in class_names]
     size = min(2 + 0.45 * len(class_names), 40)  # inches
@@ -151,12 +161,11 @@ def uncertainty(variance, num_classes: int):
 
 
 def with_legend(image, class_names: list, colors: list, shown):
-    """Adds rows with the colours and names of the classes `shown` below an image.
+    """Adds rows with the colours and names of the classes `shown` below an image -> uint8 RGB, a larger image.
 
     Args:
       image: uint8 RGB [h, w, 3].
-    Returns:
-      uint8 RGB, wider than `image` if a name needs the width.
+      shown: class ids. The result is wider than `image` if a name needs the width.
     """
     font, row = ImageFont.truetype(FONT, 11), 18
     names = [drawable(class_names[class_id]) for class_id in shown]
@@ -181,7 +190,7 @@ def with_legend(image, class_names: list, colors: list, shown):
 def panel_examples(dataset, split: str) -> list:
     """Indices of the examples that `panel` shows: PANEL_ROWS, evenly over the split.
 
-    For cells: the image with the most pixels of each cell type.
+    For cells instead the image with the most pixels of each cell type, after loading the whole split.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':
@@ -191,7 +200,7 @@ def panel_examples(dataset, split: str) -> list:
 
 
 def panel(dataset, split: str, predictions: dict, path: str, names: dict = None):
-    """Draws rows of image, truth and prediction, with a legend.
+    """Draws rows of image, truth and prediction, with a legend; writes the PNG `path`.
 
     Args:
       predictions: {example index: uint8 class ids [h, w]}.

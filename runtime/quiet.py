@@ -14,7 +14,7 @@ warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 wit
 
 @contextlib.contextmanager
 def suppress_stderr():
-    """Silences standard error inside the block.
+    """Context manager: silences standard error inside the block.
 
     If an NVIDIA driver is installed, warnings and errors are printed afterwards. Otherwise all messages are dropped:
     they are about missing CUDA libraries.

@@ -15,6 +15,8 @@ from data import UserError
 from runtime import cli
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width',
+          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # in config.json or its flags
 FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
 
 
@@ -30,19 +32,19 @@ def write_json(path: str, value):
 
 
 def update_json(path: str, entries: dict):
-    """Sets the top-level `entries` of a JSON file; makes the file if there is none."""
+    """Sets the keys of `entries` in the object of a JSON file, atomically; makes the file if there is none."""
     value = read_json(path) if os.path.exists(path) else {}
     value.update(entries)
     write_json(path, value)
 
 
 def corrupt_file_error(path: str, reason) -> UserError:
-    """UserError for a file of a run folder that main.py cannot have written."""
+    """Returns, and does not raise, the UserError for a file of a run folder that main.py cannot have written."""
     return UserError('%s: %s; restore the file, or train again into another --output' % (path, reason))
 
 
 def read_json(path: str) -> dict:
-    """Reads the object in a JSON file; UserError for other contents."""
+    """Reads the object in a JSON file -> dict; UserError for an unreadable file and for other contents."""
     try:
         value = json.loads(data.read_bytes(path).decode('utf-8'))
     except (ValueError, RecursionError) as error:
@@ -53,12 +55,15 @@ def read_json(path: str) -> dict:
 
 
 def file_names(folder: str):
-    """Names of the files in `folder`; empty if there is no such folder."""
+    """List of the names of the files and folders in `folder`; empty if there is no such folder."""
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def run_folder(path: str) -> str:
-    """Argparse type of a run: a run folder, or the name of a published folder in Output/pretrained/."""
+    """Argparse type of a run: returns the path, or for a name in Output/pretrained/ the path of that folder.
+
+    A file or folder `path` that exists comes first.
+    """
     published = os.path.join(ROOT, 'Output', 'pretrained', path)
     by_name = os.path.basename(path) == path and not os.path.exists(path) and os.path.isdir(published)
     return published if by_name else path
@@ -71,40 +76,31 @@ def check_folder_name(folder: str):
 
 
 def read_config(folder: str) -> dict:
-    """Reads config.json of a run folder; UserError if the file or a required entry is missing."""
+    """Reads config.json of a run folder -> dict; UserError without such a folder or for other contents."""
     check_folder_name(folder)
     if not os.path.isdir(folder):
         raise UserError('%s: no such run folder; main.py writes run folders, as Output/<dataset>-<model>' % folder)
     path = os.path.join(folder, 'config.json')
     config = read_json(path)
-    try:
-        config.setdefault('starts', [])
-        missing = {'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width', 'batch_size', 'seed', 'dropout',
-                   'precision', 'class_weights'} - set(config['flags'])
-        sizes = [config['flags'][name] for name in ('height', 'width', 'batch_size')]
-        colors = np.array(config['colors'], np.uint8)
-        if missing or min(sizes) < 1 or colors.shape != (len(config['class_names']), 3) or len(colors) < 2:
-            raise ValueError(', '.join(sorted(missing)) or 'sizes, class_names or colors')
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise corrupt_file_error(path, 'not the config of a run (%s)' % error)
+    flags = config.get('flags')
+    missing = NEEDED - set(config) - set(flags if isinstance(flags, dict) else ())
+    if missing:
+        raise corrupt_file_error(path, 'not the config of a run (no %s)' % ', '.join(sorted(missing)))
+    config.setdefault('starts', [])
     return config
 
 
 def read_scores(folder: str) -> dict:
-    """Reads metrics.json of a run folder -> {split: scores}; empty if there is none.
-
-    UserError for an entry without scores.
-    """
+    """Reads metrics.json of a run folder -> {split: scores}; empty if there is none."""
     path = os.path.join(folder, 'metrics.json')
-    found = read_json(path) if os.path.exists(path) else {}
-    for split, scores in found.items():
-        if not isinstance(scores, dict) or not {'G', 'C', 'mIoU', 'accuracy', 'IoU', 'class_names'} <= set(scores):
-            raise UserError('%s: %s holds no scores; delete the file, evaluate.py writes it again' % (path, split))
-    return found
+    return read_json(path) if os.path.exists(path) else {}
 
 
 def read_log(folder: str, last_step=np.inf) -> list:
-    """Reads the records of log.jsonl up to `last_step`; drops truncated lines and lines without a step."""
+    """Reads the records of log.jsonl up to `last_step` -> list of dicts; empty without the file.
+
+    Truncated lines, as after a kill, and lines without a step are dropped.
+    """
     path = os.path.join(folder, 'log.jsonl')
     records = []
     if os.path.exists(path):
@@ -117,7 +113,7 @@ def read_log(folder: str, last_step=np.inf) -> list:
 
 
 def checkpoints(folder: str, which: str) -> list:
-    """Paths of the 'best' or 'last' checkpoints of a run, the newest first; found by their file names."""
+    """Paths of the 'best' or 'last' checkpoints of a run, the newest first, without the suffixes of the files."""
     folder = os.path.join(folder, FOLDERS[which])
     matches = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in file_names(folder)]
     steps = sorted((int(match.group(1)) for match in matches if match), reverse=True)
@@ -125,7 +121,7 @@ def checkpoints(folder: str, which: str) -> list:
 
 
 def checkpoint(folder: str, which: str) -> str:
-    """Path of the newest 'best' or 'last' checkpoint of a run; UserError if there is none."""
+    """Path of the newest 'best' or 'last' checkpoint of a run, without suffix; UserError if there is none."""
     paths = checkpoints(folder, which)
     if not paths:
         raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
@@ -142,14 +138,17 @@ def revision() -> str:
 
 
 def provenance(device: str) -> dict:
-    """Provenance of an invocation: command, revision, versions, device and time, for `starts` of config.json."""
+    """Command, revision, versions, device, process and time of this process, for `starts` of config.json: dict."""
     return {'command': cli.command_line(), 'revision': revision(), 'device': device,
             'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__,
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
 
 
 def training_seconds(folder: str, config: dict) -> float:
-    """Seconds of training: the number of steps times the median time of a step, so that pauses do not count."""
+    """Seconds of training of a run: the number of steps times the median time of a step; 0 without a log.
+
+    Pauses do not count. A published run has the number in `config`, the content of config.json.
+    """
     if 'seconds' in config:  # a published run
         return config['seconds']
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
@@ -160,7 +159,7 @@ def publish_config(folder: str, run: str, step):
     """Writes config.json of the run folder `run` into `folder`, with the training time, without local paths.
 
     Args:
-      step: step of the published weights, or None.
+      step: step of the published weights, or None. A step that is already in the config stays.
     """
     config = read_config(run)
     for start in config['starts']:

@@ -49,17 +49,17 @@ FIGURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions
 
 
 def percent(value) -> str:
-    """Formats a fraction 0..1 in percent; '-' for None."""
+    """Formats a fraction 0..1 in percent with one decimal, '61.3'; '-' for None."""
     return '-' if value is None else '%.1f' % (100 * value)
 
 
 def plain_table(rows: list) -> str:
-    """Rows of {column: text} as lines for a terminal. A missing column is empty."""
+    """Formats rows of {column: text} as lines for a terminal. A missing cell is empty."""
     return tabulate.tabulate(rows, headers='keys', disable_numparse=True)
 
 
 def markdown_table(rows: list) -> str:
-    """Rows of {column: text} as a Markdown table; `|` and line breaks in cells are escaped."""
+    """Formats rows of {column: text} as a Markdown table; `|` and line breaks in cells are escaped."""
     escaped = [{name: cell.replace('|', '\\|').replace('\n', '<br>') for name, cell in row.items()} for row in rows]
     return tabulate.tabulate(escaped, headers='keys', tablefmt='pipe', disable_numparse=True)
 
@@ -90,9 +90,9 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
 
 
 def insert_tables(path: str, texts: list):
-    """Replaces the text between the lines BEGIN and END of a Markdown file by texts of `write_table`.
+    """Replaces the text between the lines BEGIN and END of the Markdown file `path` by texts of `write_table`.
 
-    UserError unless the file has each line once.
+    The titles become headings of the third level. UserError unless the file has each of the two lines once.
     """
     try:
         page = data.read_bytes(path).decode('utf-8')
@@ -106,7 +106,7 @@ def insert_tables(path: str, texts: list):
 
 
 def html_table(head: list, rows: list) -> str:
-    """HTML of a table with the header cells `head` and rows of cells."""
+    """HTML of a table with the header cells `head` and rows of cells, all escaped."""
     def line(kind, cells):
         return '<tr>%s</tr>' % ''.join('<%s>%s</%s>' % (kind, html.escape(str(cell)), kind) for cell in cells)
     body = '\n'.join(line('td', row) for row in rows)
@@ -114,14 +114,19 @@ def html_table(head: list, rows: list) -> str:
 
 
 def embedded_image(path: str) -> str:
-    """HTML of a PNG file with the bytes embedded."""
+    """HTML of a PNG file: an img element that holds the bytes of the file."""
     with open(path, 'rb') as file:
         return '<img alt="%s" src="data:image/png;base64,%s">' % (
             html.escape(os.path.basename(path)), base64.b64encode(file.read()).decode())
 
 
 def scores_tables(metrics: dict, flags: dict) -> str:
-    """HTML of two tables: our scores beside the paper's, then the scores of each class."""
+    """HTML of two tables: our scores beside the paper's, then the scores of each class.
+
+    Args:
+      metrics: {split: entry of metrics.json}.
+      flags: the run's flags, as in config.json.
+    """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
             + [scores.get('bn', '-'), scores.get('step', '-')] for split, scores in metrics.items()]
     rows += [['the paper, test: ' + where] + ['-' if value is None else '%.1f' % value for value in values] + ['', '']
@@ -138,7 +143,10 @@ def scores_tables(metrics: dict, flags: dict) -> str:
 
 
 def write(folder: str):
-    """Writes report.html of the run in `folder`."""
+    """Writes report.html into the run folder `folder`, from its config, scores and figures.
+
+    UserError for a damaged config.json or metrics.json.
+    """
     config = records.read_config(folder)
     flags = config['flags']
     start = (config['starts'] or [{}])[-1]

@@ -29,7 +29,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     Args:
       config: config.json of the run in `folder`.
       flags: the flags of this invocation.
-      defaults: the default of each flag, used for flags newer than the run.
+      defaults: the default of each flag, which counts as the run's value for a flag that the run did not know.
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
@@ -52,7 +52,10 @@ class Run:
     """
 
     def __init__(self, args, dataset, defaults: dict):
-        """Checks the folder and writes nothing; UserError if the folder holds another run or other files."""
+        """Takes the flags `args` and the data set; reads the folder of an existing run, writes nothing.
+
+        `defaults`: as for `check_same_run`. UserError if the folder holds another run or other files.
+        """
         self.args = args
         self.dataset = dataset
         self.folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
@@ -77,19 +80,19 @@ class Run:
         return not checkpoints(self.folder, 'last')
 
     def shared_settings(self) -> dict:
-        """Flags, revision and numbers of examples: {name: value} that all processes of a training must share."""
+        """What all processes of a training must share: {name: value} of flags, revisions and numbers of examples."""
         flags = {'--' + name: value for name, value in self.flags.items()
                  if name not in ('output', 'data_dir', 'device', 'gpus')}
         return dict(flags, revision=revision(), tensorflow=tf.__version__,
                     examples={split: len(names) for split, names in self.dataset.examples.items()})
 
     def path(self, *names: str) -> str:
-        """Path of a file of the run folder."""
+        """Joins `names` to the path of the run folder."""
         return os.path.join(self.folder, *names)
 
     @contextlib.contextmanager
     def locked(self):
-        """Makes the run folder and locks it against other processes inside the block.
+        """Context manager: makes the run folder and locks it against other processes inside the block.
 
         UserError if another process holds the lock.
         """
@@ -108,12 +111,12 @@ class Run:
             lock.release()
 
     def create_savers(self):
-        """Adds two savers to the default graph: of all variables to resume, of the model's for the best weights."""
+        """Adds two savers to the default graph: `saver` of all variables, `best_saver` of the model's variables."""
         self.saver = tf.train.Saver(max_to_keep=3)
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 
     def restore(self, sess) -> int:
-        """Restores the newest intact checkpoint; returns the step, 0 for a new run.
+        """Restores the newest intact checkpoint into `sess`; sets `step` and returns it, 0 for a new run.
 
         Damaged checkpoints are reported and skipped. Unfinished files of a killed process are deleted.
         Raises UserError if all checkpoints are damaged.
@@ -142,7 +145,11 @@ class Run:
     def write_config(self, class_weights, device: str):
         """Writes config.json: flags, classes, class weights, split sizes and the provenance of each invocation.
 
-        UserError if the classes, the class weights or the split sizes changed since the run began.
+        Args:
+          class_weights: num_classes floats.
+          device: name of the device, for the provenance.
+        Raises:
+          UserError: the classes, the class weights or the split sizes changed since the run began.
         """
         path = self.path('config.json')
         config = read_config(self.folder) if os.path.exists(path) else {'starts': []}
@@ -162,7 +169,10 @@ class Run:
 
     @contextlib.contextmanager
     def open_log(self):
-        """Opens log.jsonl and TensorBoard's event file inside the block; drops records after the restored step."""
+        """Context manager: opens log.jsonl and TensorBoard's event file for the block, and makes the folder best/.
+
+        Reads `records`, the best score and the patience from the log; drops the records after `step`.
+        """
         os.makedirs(self.path('best'), exist_ok=True)
         self.records = read_log(self.folder, self.step)
         for record in self.records:
@@ -179,7 +189,7 @@ class Run:
             self.events.close()
 
     def log(self, step: int, **values):
-        """Writes one record: a line of log.jsonl, and a scalar of TensorBoard for each float."""
+        """Appends one record to log.jsonl and `records`, and a scalar of TensorBoard for each float in `values`."""
         self.records.append(dict(step=step, **values))
         self.file.write(json.dumps(self.records[-1]) + '\n')
         self.file.flush()
@@ -188,7 +198,13 @@ class Run:
         self.events.add_summary(tf.Summary(value=scalars), step)
 
     def log_step(self, step: int, fetched: dict):
-        """Logs the loss and learning rate of a training step; FloatingPointError if the loss is not finite."""
+        """Logs the loss, the learning rate and the speed of a training step.
+
+        FloatingPointError, which names the images of the batch, if the loss is not finite.
+
+        Args:
+          fetched: dict with loss and learning_rate.
+        """
         if not np.isfinite(fetched['loss']):
             last = [round(record['loss'], 4) for record in self.records if 'loss' in record][-5:]
             names = batches.batch_names(self.dataset, step, self.args.batch_size, self.args.seed)
@@ -203,13 +219,17 @@ class Run:
                  images_per_second=speed)
 
     def log_scores(self, step: int, scores: dict) -> bool:
-        """Logs the scores of a validation; returns True if they are the best so far by --select_by."""
+        """Logs the scores of a validation; returns True if they are the best so far by --select_by.
+
+        Args:
+          scores: dict as from `metrics.scores`.
+        """
         self.log(step, epoch=round(step / self.epoch_steps, 2),
                  **{name: scores[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')})
         return self.note_score(self.records[-1])
 
     def note_score(self, record: dict) -> bool:
-        """Counts one validation towards `best` and `stale`; returns True if it is the best so far."""
+        """Updates `best` and `stale` with a validation's log record; returns True if the score is the best so far."""
         score = record.get(self.args.select_by) or 0.0
         improved = score > self.best
         self.best = max(score, self.best)
@@ -217,7 +237,7 @@ class Run:
         return improved
 
     def log_image(self, step: int, path: str):
-        """Adds the PNG file `path` to TensorBoard."""
+        """Adds the PNG file `path` to TensorBoard's event file as 'predictions'."""
         with open(path, 'rb') as file:
             image = tf.Summary.Image(encoded_image_string=file.read())
         self.events.add_summary(tf.Summary(value=[tf.Summary.Value(tag='predictions', image=image)]), step)
@@ -227,6 +247,7 @@ class Run:
         """Whether to validate after `step`: after the last step, and every --validate_every.
 
         Without the flag, an epoch is validated only if validation takes at most a tenth of the time since the last one.
+        The time of a validation counts from the call that returns True to the next `save`.
         """
         every = self.args.validate_every
         interval = self.epoch_steps
@@ -239,11 +260,11 @@ class Run:
         return due
 
     def save_due(self) -> bool:
-        """Whether the newest checkpoint is older than SAVE_SECONDS."""
+        """Whether the last checkpoint, or the start, is more than SAVE_SECONDS ago."""
         return time.time() - self.saved > SAVE_SECONDS
 
     def save(self, sess, step: int):
-        """Saves a checkpoint to resume from."""
+        """Saves all variables as the checkpoint of `step`; the three newest checkpoints are kept."""
         self.saver.save(sess, self.path('checkpoints', 'model'), global_step=step, write_meta_graph=False)
         self.step = step
         self.saved = self.clock = time.time()
@@ -253,11 +274,11 @@ class Run:
             self.validating_since = None
 
     def save_best(self, sess, step: int):
-        """Saves the model's variables as the best weights; replaces the earlier ones."""
+        """Saves the model's variables as the best weights, in place of the earlier ones."""
         self.best_saver.save(sess, self.path('best', 'model'), global_step=step, write_meta_graph=False)
 
     def out_of_patience(self) -> bool:
-        """Whether the last --patience validations brought no better score."""
+        """Whether the last --patience validations brought no better score; False without --patience."""
         return bool(self.args.patience and self.stale >= self.args.patience)
 
     def summary(self, stop: list) -> str:

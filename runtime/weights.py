@@ -28,13 +28,13 @@ SCALE = ':scale'  # suffix in weights.npz: the step of an 8-bit kernel, one for 
 
 
 def vgg16(path: str) -> Weights:
-    """The 13 convolutions of Keras' VGG16 without top, for BGR input 0..255 without mean subtraction.
+    """Loads the 13 convolutions of Keras' VGG16 without top, for BGR input 0..255 without mean subtraction.
 
     Both networks take BGR, but VGG16 expects the mean to be subtracted. The mean is folded into conv1_1's biases
     instead, which is exact everywhere except at the zero-padded border.
 
     Args:
-      path: path of Keras' HDF5 file, or 'download'.
+      path: path of Keras' HDF5 file, or 'download', which stores the file in Keras' cache.
     Raises:
       UserError: the download failed, or the file does not hold these weights.
     """
@@ -60,7 +60,10 @@ def vgg16(path: str) -> Weights:
 
 
 def of_run(folder: str, which: str) -> Weights:
-    """The 'best' or 'last' weights of a run folder. A published folder has weights.npz, without this choice."""
+    """Loads the 'best' or 'last' weights of a run folder; of a published folder always its weights.npz.
+
+    UserError for a folder without a config or a checkpoint, and for a damaged checkpoint.
+    """
     config = records.read_config(folder)
     path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
@@ -81,11 +84,11 @@ def of_run(folder: str, which: str) -> Weights:
 
 
 def caffemodel(path: str) -> Weights:
-    """Weights of a .caffemodel. Convolutions are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
+    """Loads a .caffemodel. Convolutions are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
 
     Caffe stores no batch-norm statistics, so mean and variance are set to 0 and 1. That is correct for files from
     compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For raw training snapshots use
-    `--bn population`.
+    `--bn population`. UserError for a damaged file, or a layer with one blob or more than two.
     """
     values = {}
     for layer, blobs in caffe.layers(path).items():
@@ -104,9 +107,10 @@ def caffemodel(path: str) -> Weights:
 
 
 def npz(path: str) -> Weights:
-    """Weights of a .npz with names as 'conv1_1/weights' [3, 3, 3, 64]; 8-bit kernels become float32.
+    """Loads a .npz with names as 'conv1_1/weights' [3, 3, 3, 64]; all arrays become float32.
 
-    The step of an 8-bit kernel is the array of the same name with the suffix SCALE.
+    The step of an 8-bit kernel is the array of the same name with the suffix SCALE; both are multiplied. UserError for
+    another file.
     """
     data.check_file(path)
     try:
@@ -163,10 +167,23 @@ def load(path: str, which: str = 'best') -> Weights:
     return loaded
 
 
-def match_classes(loaded: Weights, class_names: list) -> Weights:
-    """Orders the channels of the class layers by `class_names`; prints the classes that `loaded` has and lacks.
+def of_flags(args, class_names: list):
+    """Loads the weights of --vgg16 or --init_from -> ({name: array}, the flag for messages); ({}, '') without.
 
-    Channels of a class that `loaded` lacks become NaN, which `load_into` leaves as initialized.
+    The classes of --init_from are matched with `class_names`, as `match_classes`. UserError for bad weights.
+    """
+    if args.vgg16:
+        return vgg16(args.vgg16).values, '--vgg16 %s' % args.vgg16
+    if args.init_from:
+        return match_classes(load(args.init_from), class_names).values, '--init_from %s' % args.init_from
+    return {}, ''
+
+
+def match_classes(loaded: Weights, class_names: list) -> Weights:
+    """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
+
+    Channels of a class that `loaded` lacks become NaN, which `load_into` leaves as initialized. Prints the classes that
+    `loaded` has and lacks. Weights of unknown or of the same classes are returned unchanged.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -190,7 +207,8 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     """Matches arrays with variables by name. A classifier for another number of classes stays as initialized.
 
     Args:
-      values: {name: array}.
+      values: {name below the network's scope: array}.
+      num_classes: number of classes of the network.
       flag: flag of the weights, for the error message.
     Returns:
       assignments: list of (variable, float32 array).
@@ -217,7 +235,10 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 
 
 def match_all_variables(loaded: Weights, variables, flag: str):
-    """Matches each variable with an array, as `match_variables`; UserError if a variable has no array."""
+    """Matches each variable with an array of `loaded`: list of (variable, float32 array).
+
+    UserError as `match_variables`, and for a variable without an array. `flag` is for the message.
+    """
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
     if uninitialized:
         raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
@@ -225,7 +246,7 @@ def match_all_variables(loaded: Weights, variables, flag: str):
 
 
 def load_into(sess, assignments: list):
-    """Assigns a list of (variable, array). Where the array is NaN, the variable keeps the old value."""
+    """Assigns the arrays of a list of (variable, array) in `sess`; where NaN, the variable keeps the old value."""
     values = {}
     for variable, value in assignments:
         if np.isnan(value).any():
