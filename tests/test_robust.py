@@ -179,8 +179,7 @@ def test_failed_op_says_what_to_do():
     assert cli.explain(two) == 'UnknownError: Internal: it broke'
 
 
-@pytest.mark.parametrize('flag, value', [('height', -3), ('height', 'x'), ('width', None), ('batch_size', 0),
-                                         ('model', 'lenet'), ('input', 'xyz'), ('dataset', 'imagenet')])
+@pytest.mark.parametrize('flag, value', [('model', 'lenet'), ('input', 'xyz'), ('dataset', 'imagenet')])
 def test_edited_config_is_refused(camvid_folder, tmp_path, flag, value):
     config = {'flags': dict(vars(main.parse_args(['--dataset', 'camvid', '--height', '23', '--width', '31'])),
                             data_dir=camvid_folder), 'class_names': list(datasets.camvid.CLASSES)}
@@ -234,26 +233,6 @@ def test_junk_in_the_log_is_passed_over(camvid_folder, tmp_path):
     train(camvid_folder, output, '--steps', '3', '--schedule', 'constant')
     assert len([record for record in read_log(output) if 'fwIoU' in record]) == 2
     assert [record['step'] for record in read_log(output) if 'loss' in record] == [1, 2, 3]
-
-
-@pytest.mark.parametrize('metrics', ['{"val": 3}', '{"val": {}}', '{"val": {"class_names": ["a"]}}'])
-def test_edited_metrics_are_refused(tmp_path, metrics):
-    with open(str(tmp_path / 'metrics.json'), 'w') as f:
-        f.write(metrics)
-    with pytest.raises(UserError, match='metrics.json: val holds no scores; delete the file'):
-        records.read_scores(str(tmp_path))
-
-
-@pytest.mark.parametrize('name, value', [('class_names', ['a']), ('colors', [[1, 2, 3]]), ('colors', 7)])
-def test_edited_entries_of_config_are_refused(tmp_path, name, value):
-    config = {'flags': dict(vars(main.parse_args(['--height', '23', '--width', '31']))), 'class_names': ['a', 'b'],
-              'colors': [[0, 0, 0], [1, 1, 1]]}
-    records.write_json(str(tmp_path / 'config.json'), config)
-    assert records.read_config(str(tmp_path))['starts'] == []
-    config[name] = value
-    records.write_json(str(tmp_path / 'config.json'), config)
-    with pytest.raises(UserError, match='config.json: not the config of a run'):
-        records.read_config(str(tmp_path))
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path):

@@ -250,7 +250,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
         with zipfile.ZipFile(path, 'w') as archive:
             archive.writestr('a.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode())
         refused('not a .npz of numbers')
-    dims = b''.join(b'\x08\xff\xff\xff\x7f' for _ in range(100000))  # BlobShape.dim
+    dims = message(1, b'\xff\xff\xff\x7f' * 100000)  # BlobShape.dim
     with open(str(tmp_path / 'c.caffemodel'), 'wb') as f:
         f.write(message(100, message(1, b'conv1') + message(7, message(7, dims))))
     with pytest.raises(UserError, match='a blob of 100000 dimensions'):
