@@ -4,6 +4,7 @@ import collections
 import os
 import sys
 
+import cv2
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -16,7 +17,7 @@ from data import UserError
 from paper import tables as paper
 from runtime import cli, devices, inference, plots, records, report, weights
 
-Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes')
+Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes variance')
 
 
 def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False, samples: int = 0) -> Scoring:
@@ -29,21 +30,27 @@ def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool
     """
     initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
                                                                  1 if samples else batch_size, flags['fit'])
-    predictions, _, _ = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, reuse, samples)
-    return Scoring(initializer, labels, predictions, sizes)
+    predictions, _, variance = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, reuse, samples)
+    return Scoring(initializer, labels, predictions, sizes, variance if samples else None)
 
 
 def predictions_of_split(sess, scoring):
-    """Yields (example index, label, prediction) in order; both are uint8 [h, w] of the label's own size."""
+    """Yields (example index, label, prediction) in order; both are uint8 [h, w] of the label's own size.
+
+    With samples of Monte-Carlo dropout, also their variance: float32 [h, w].
+    """
+    fetches = [scoring.labels, scoring.predictions, scoring.sizes]
+    fetches += [] if scoring.variance is None else [scoring.variance]
     sess.run(scoring.initializer)
     i = 0
     while True:
         try:
-            fetched = sess.run([scoring.labels, scoring.predictions, scoring.sizes])
+            fetched = sess.run(fetches)
         except tf.errors.OutOfRangeError:
             return
-        for label, prediction, (height, width) in zip(*fetched):
-            yield i, label[:height, :width], prediction[:height, :width]
+        for label, prediction, (height, width), *variance in zip(*fetched):
+            resized = [cv2.resize(values, (width, height)) for values in variance]
+            yield (i, label[:height, :width], prediction[:height, :width], *resized)
             i += 1
 
 
@@ -71,12 +78,13 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
     """Scores one pass over a split.
 
     Args:
-      predictions: iterable of (example index, label, prediction), as from `predictions_of_split`.
+      predictions: iterable of (example index, label, prediction[, variance]), as from `predictions_of_split`.
       panel: indices of the examples whose predictions are returned.
       bf_images: BF is averaged over the first `bf_images` examples.
       num_extremes: number of the best and of the worst predictions to return.
     Returns:
-      scores: dict as from `metrics.scores`, with confusion (rows: truth), BF and bf_images.
+      scores: dict as from `metrics.scores`, with confusion (rows: truth), BF and bf_images. Where there is a variance,
+        `surest` has G, C and mIoU of the 50%, 90% and 100% of the pixels with the least variance.
       shown: {index: uint8 prediction [h, w]} of the examples in `panel`.
       extremes: list of (mIoU of the image, index, prediction), the best first, then the worst.
     """
@@ -84,7 +92,8 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
     shown = {}
     bf = []
     extremes = []
-    for i, label, prediction in predictions:
+    by_uncertainty = 0
+    for i, label, prediction, *variance in predictions:
         image_counts = metrics.confusion(label, prediction, num_classes)
         counts += image_counts
         if num_extremes:
@@ -95,9 +104,15 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
             bf.append(metrics.boundary_f1(label, prediction, num_classes))
         if i in panel:
             shown[i] = prediction
+        if variance:
+            by_uncertainty += metrics.confusion_by_uncertainty(label, prediction, variance[0], num_classes)
     known = [value for value in bf if value is not None]
     scores = dict(metrics.scores(counts), confusion=counts.tolist(), BF=float(np.mean(known)) if known else None,
                   bf_images=len(bf))
+    if np.any(by_uncertainty):
+        surest = {share: metrics.scores(metrics.surest(by_uncertainty, share / 100.0)) for share in (50, 90, 100)}
+        scores['surest'] = {'%d%%' % share: {name: values[name] for name in ('G', 'C', 'mIoU')}
+                            for share, values in surest.items()}
     return scores, shown, extremes
 
 
@@ -148,6 +163,8 @@ def table(class_names: list, scores: dict, papers=()) -> str:
     rows += ['%-16s   %s %s' % (name[:16], cell(accuracy), cell(iou))
              for name, accuracy, iou in zip(class_names, scores['accuracy'], scores['IoU'])]
     rows += ['   '.join('%s %s' % (name, cell(scores[name]).strip()) for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU'))]
+    rows += ['surest %-4s of the pixels   ' % share + '   '.join(name + cell(value) for name, value in values.items())
+             for share, values in scores.get('surest', {}).items()]
     rows += ['   '.join('%s %s' % (name, '-' if value is None else '%.1f' % value)
                         for name, value in zip(('G', 'C', 'mIoU', 'BF'), values))
              + '   the paper on the test split: ' + where for where, values in papers]
@@ -271,22 +288,24 @@ def evaluate(args) -> dict:
             print('%s, %d images' % (split, images))
             print(table(dataset.class_names, scores,
                         paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
-            write_scores(folder, dataset, split, scores, shown)
+            write_scores(folder, dataset, split, entry_name(args, split), scores, shown)
             results[split] = scores
     if os.path.exists(os.path.join(folder, 'config.json')):
         report.write(folder)
     return results
 
 
-def write_scores(folder: str, dataset, split: str, scores: dict, shown: dict):
-    """Writes the scores to metrics.json, the panel, and the confusion matrix as CSV and figure.
+def entry_name(args, split: str) -> str:
+    """Names the scores of a split in metrics.json: 'val', or with other settings 'val (moving, 20 samples)'."""
+    kinds = ['moving'] if args.bn == 'moving' else []
+    kinds += [] if args.samples is None else ['%d samples' % args.samples]
+    kinds += ['tta ' + args.tta] if args.tta else []
+    kinds += [] if args.tile in ('auto', 'off') else ['tile %d %d' % args.tile]
+    return '%s (%s)' % (split, ', '.join(kinds)) if kinds else split
 
-    The entry is SPLIT, or 'SPLIT (moving, tta flip)' and so on, so that settings do not overwrite each other.
-    """
-    kinds = ['moving'] if scores['bn'] == 'moving' else []
-    kinds += ['tta ' + scores['tta']] if scores['tta'] else []
-    kinds += ['tile %d %d' % scores['tile']] if scores['tile'] not in ('auto', 'off') else []
-    entry = '%s (%s)' % (split, ', '.join(kinds)) if kinds else split
+
+def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
+    """Writes the scores to `entry` of metrics.json, the panel, and the confusion matrix as CSV and figure."""
     records.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)

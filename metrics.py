@@ -21,6 +21,30 @@ def confusion(labels, predictions, num_classes: int):
     return np.bincount(joint, minlength=num_classes ** 2).reshape(num_classes, num_classes)
 
 
+def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
+    """Counts pixels by uncertainty, true class and predicted class: int64 [4096, num_classes, num_classes].
+
+    The first axis are bins of the variance: its exponent and four bits of its fraction, so each bin is 6% wide or less.
+
+    Args:
+      variance: float32 array of the shape of `labels`, 0 or more.
+    """
+    labelled = labels < num_classes
+    bins = variance[labelled].view(np.uint32).astype(np.int64) >> 19
+    joint = (bins * num_classes + labels[labelled]) * num_classes + predictions[labelled]
+    return np.bincount(joint, minlength=4096 * num_classes ** 2).reshape(-1, num_classes, num_classes)
+
+
+def surest(counts, share: float):
+    """Confusion matrix of the least uncertain pixels, at least `share` of all: int64 [num_classes, num_classes].
+
+    Args:
+      counts: as from `confusion_by_uncertainty`, of a whole split. Pixels of one bin are never separated.
+    """
+    pixels = np.cumsum(counts.sum((1, 2)))
+    return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
+
+
 def scores(counts):
     """Computes global accuracy, class average accuracy and mean IoU from the confusion matrix of a whole split.
 

@@ -31,12 +31,19 @@ def keep_sources(run_folder: str, output: str) -> str:
 
 
 def scored_entries(metrics: dict) -> list:
-    """Entries of metrics.json for the table, (split, scores): test before val, population before moving.
+    """Entries of metrics.json as (split, settings, scores), without scores while training.
 
-    evaluate.py names an entry SPLIT for population statistics and 'SPLIT (moving)' for moving averages.
+    Test comes first. Settings are what evaluate.py notes in parentheses: 'moving, 20 samples'; without, 'population'.
     """
-    return [(split, metrics[key]) for split in ('test', 'val') for key in (split, split + ' (moving)')
-            if key in metrics]
+    entries = []
+    for split in ('test', 'val'):
+        scored = [key for key in metrics if key == split or key.startswith(split + ' (')]
+        for key in sorted(key for key in scored if key != split + ' (while training)'):
+            settings = key[len(split) + 2:-1] or 'population'
+            if not settings.startswith(('population', 'moving')):
+                settings = 'population, ' + settings
+            entries.append((split, settings, metrics[key]))
+    return entries
 
 
 def result_rows(folder: str) -> list:
@@ -44,10 +51,10 @@ def result_rows(folder: str) -> list:
     config = records.read_config(folder)
     flags = config['flags']
     rows = []
-    for split, scores in scored_entries(records.read_scores(folder)):
+    for split, settings, scores in scored_entries(records.read_scores(folder)):
         row = collections.OrderedDict([
             ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
-            ('batch norm', scores['bn'])])
+            ('batch norm', settings)])
         row.update((name, report.percent(scores[name])) for name in MEASURES)
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])

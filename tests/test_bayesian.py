@@ -94,5 +94,7 @@ def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp
     scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size, '--bf_images', '0']))['val']
               for size in '13']
     assert scores[0]['samples'] == 8 and scores[0]['confusion'] == scores[1]['confusion']
+    assert {name: scores[0][name] for name in ('G', 'C', 'mIoU')} == scores[0]['surest']['100%']
     averaged = evaluate.evaluate(evaluate.parse_args([output, '--samples', '0', '--bf_images', '0']))['val']
-    assert averaged['confusion'] != scores[0]['confusion']
+    assert averaged['confusion'] != scores[0]['confusion'] and 'surest' not in averaged
+    assert sorted(records.read_scores(output)) == ['val', 'val (0 samples)', 'val (while training)']

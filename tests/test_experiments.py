@@ -239,9 +239,11 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
 
 def test_results_show_test_first():
     """For a run with scores of several splits; scores while training are left out."""
-    keys = ['train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving)']
+    keys = ['train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)',
+            'val (tta flip)']
     assert results.scored_entries({key: key for key in keys}) == [
-        ('test', 'test'), ('test', 'test (moving)'), ('val', 'val'), ('val', 'val (moving)')]
+        ('test', 'population', 'test'), ('test', 'moving', 'test (moving)'), ('val', 'population', 'val'),
+        ('val', 'moving, 20 samples', 'val (moving, 20 samples)'), ('val', 'population, tta flip', 'val (tta flip)')]
 
 
 def test_results_of_any_weights_stand_beside_the_balanced_row():

@@ -68,6 +68,27 @@ def test_equal_to_scikit_learn():
                                                                     average='macro', zero_division=0))
 
 
+def test_surest_pixels_equal_a_sorted_list():
+    """The surest share of a split of two unequal images: pixels sorted by variance; void pixels do not count."""
+    rng = np.random.RandomState(2)
+    counts = 0
+    pixels = []
+    for height, width in ((9, 13), (7, 5)):
+        labels = rng.randint(0, 4, (height, width)).astype(np.uint8)  # 3 is void
+        predictions = rng.randint(0, 3, (height, width)).astype(np.uint8)
+        variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)  # a bin of its own each
+        variance[0, :3] = 0
+        counts = counts + metrics.confusion_by_uncertainty(labels, predictions, variance, 3)
+        pixels += [pixel for pixel in zip(variance.flat, labels.flat, predictions.flat) if pixel[1] < 3]
+    for share in (0.3, 0.5, 1.0):
+        ordered = sorted(pixel[0] for pixel in pixels)
+        limit = ordered[int(np.ceil(share * len(ordered))) - 1]
+        expected = np.zeros((3, 3), int)
+        for variance, label, prediction in pixels:
+            expected[label, prediction] += variance <= limit
+        assert metrics.surest(counts, share).tolist() == expected.tolist()
+
+
 def test_confusion_csv():
     text = metrics.confusion_csv([[3, 1], [0, 2]], ['sky', 'car'])
     assert text == 'truth \\ prediction,sky,car\nsky,3,1\ncar,0,2\n'
