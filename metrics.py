@@ -36,7 +36,7 @@ def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
 
 
 def surest(counts, share: float):
-    """Confusion matrix of the least uncertain pixels, at least `share` of all: int64 [num_classes, num_classes].
+    """Counts the least uncertain pixels, at least `share` of all: int64 confusion matrix [classes, classes].
 
     Args:
       counts: as from `confusion_by_uncertainty`, of a whole split. Pixels of one bin are never separated.
