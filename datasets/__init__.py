@@ -4,6 +4,7 @@
 """
 import concurrent.futures
 import os
+import warnings
 
 import numpy as np
 
@@ -15,6 +16,7 @@ READERS = {'camvid': camvid.read, 'folder': folder.read, 'sample': sample.read, 
            'sunrgbd': sunrgbd.read, 'voc2012': voc2012.read}
 CLASS_NAMES = {'sample': sartorius.CELLS, 'sartorius': sartorius.CELLS, 'camvid': list(camvid.CLASSES),
                'voc2012': voc2012.CLASSES, 'sunrgbd': sunrgbd.CLASSES}  # for `folder`, classes.csv has the names
+warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 

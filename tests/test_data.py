@@ -29,6 +29,16 @@ def test_rle_empty_and_full():
     assert data.rle_encode(np.ones((3, 4), bool)) == '1 12'
 
 
+def test_rle_of_a_checkerboard_fits_a_csv_field(tmp_path):
+    """The longest run lengths of an image of 2000x2000 are 19.4 million characters."""
+    mask = np.indices((2000, 2000)).sum(0) % 2 == 1
+    rle = data.rle_encode(mask)
+    (tmp_path / 'train.csv').write_text('id,annotation\na,%s\n' % rle)
+    (_, row), = data.read_csv(str(tmp_path / 'train.csv'), ['id', 'annotation'])
+    assert round(len(rle) / 1e6, 1) == 19.4
+    np.testing.assert_array_equal(data.rle_decode(row['annotation'], 2000, 2000), mask)
+
+
 def brute_force_decode(rle, height, width):
     flat = [False] * (height * width)
     numbers = [int(x) for x in rle.split()]

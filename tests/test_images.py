@@ -77,12 +77,26 @@ def test_exif_rotation_is_applied(tmp_path, name, orientation, upright):
     assert b' '.join(bytes(row) for row in image[:, :, 0].tolist()).decode() == upright
 
 
+def write_tiff(path, body, *tags):
+    """Writes an uncompressed TIFF by hand; tags: (number, type, count, value)."""
+    directory = struct.pack('<H', len(tags) + 1) + b''.join(struct.pack('<HHII', *tag) for tag in sorted(
+        tags + ((273, 4, 1, 8),))) + b'\0' * 4
+    with open(path, 'wb') as f:
+        f.write(b'II*\0' + struct.pack('<I', 8 + len(body)) + body + directory)
+
+
 def test_rotation_of_16_bits(tmp_path):
+    """Once: Pillow decodes grey, OpenCV colours; both may turn the pixels themselves."""
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in ('a.png', 'a.tif'):
         path = save(str(tmp_path / name), np.array([[256, 512, 768]], np.uint16) * 16, exif=exif)
         assert data.read_image(path, 16)[:, :, 0].tolist() == [[16], [32], [48]]
+    values = np.arange(6).reshape(2, 3, 1) * 256 + [0, 512, 1024]
+    bits = struct.pack('<HHH', 16, 16, 16)  # behind the 36 bytes of the pixels
+    write_tiff(path, values.astype('<u2').tobytes() + bits, (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 3, 8 + 36),
+               (262, 3, 1, 2), (274, 3, 1, 6), (277, 3, 1, 3))
+    assert data.read_image(path, 16).tolist() == [[[i, i + 2, i + 4] for i in row] for row in ((3, 0), (4, 1), (5, 2))]
 
 
 def test_bytes_behind_a_jpeg(tmp_path):
@@ -135,12 +149,8 @@ def test_not_an_image(tmp_path):
                                                 (7, 0, 'has 7 bands'), (2, 0, 'has 2 bands'), (5, 2, 'has 5 bands, 1')])
 def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
     """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
-    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, bands)]
-    tags += [(338, 3, 1, alpha)] if alpha is not None else []
-    body = bytes(range(2 * bands)) + b'\0' * (2 * bands % 2)
-    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', *tag) for tag in tags) + b'\0' * 4
-    with open(str(tmp_path / 'a.tif'), 'wb') as f:
-        f.write(b'II*\0' + struct.pack('<I', 8 + len(body)) + body + directory)
+    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 2), (277, 3, 1, bands)]
+    write_tiff(str(tmp_path / 'a.tif'), bytes(2 * bands), *(tags + [(338, 3, 1, alpha)] * (alpha is not None)))
     with pytest.raises(UserError, match='a.tif: ' + said):
         data.read_image(str(tmp_path / 'a.tif'))
 

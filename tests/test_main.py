@@ -1,10 +1,12 @@
 """The scripts from end to end, on small data: files written, scores, exact resume, refusals."""
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import cv2
 import numpy as np
@@ -395,6 +397,15 @@ def test_exit_status(tmp_path, script, flags, status, said):
     if said.startswith('error'):
         assert len(error.strip().splitlines()) == 1
     assert not os.listdir(str(tmp_path))
+
+
+def test_device_name_closes_its_file(monkeypatch):
+    monkeypatch.setattr(devices, 'gpus', lambda: [])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        assert 'cores' in devices.device_name('auto')
+        gc.collect()
+    assert not [warning for warning in caught if warning.category is ResourceWarning]
 
 
 def test_device_gpu_refuses_without_one(monkeypatch):
