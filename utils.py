@@ -21,6 +21,14 @@ def variable(name, shape, initializer, trainable=True):
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
 
+def normal_initializer(stddev):
+    """Normal distribution around 0, drawn from the graph's seed and the name of the variable scope.
+
+    Without a seed TensorFlow counts the ops created before, so a change elsewhere would change the weights.
+    """
+    return tf.random_normal_initializer(stddev=stddev, seed=zlib.crc32(tf.get_variable_scope().name.encode()))
+
+
 def conv_variables(shape, name):
     """Creates a convolution's weights (He et al. 2015, 'msra' in the prototxts) and zero biases; returns both.
 
@@ -30,7 +38,7 @@ def conv_variables(shape, name):
     """
     with tf.variable_scope(name):
         stddev = np.sqrt(2.0 / np.prod(shape[:3]))
-        weights = variable('weights', shape, tf.random_normal_initializer(stddev=stddev))
+        weights = variable('weights', shape, normal_initializer(stddev))
         return weights, variable('biases', shape[3:], tf.zeros_initializer())
 
 
@@ -124,7 +132,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
         if channels == filters:
             start = tf.constant_initializer(bilinear_kernel(kernel_size, stride, channels))
         else:
-            start = tf.random_normal_initializer(stddev=np.sqrt(2.0 * stride ** 2 / (kernel_size ** 2 * channels)))
+            start = normal_initializer(np.sqrt(2.0 * stride ** 2 / (kernel_size ** 2 * channels)))
         weights = variable('weights', [kernel_size, kernel_size, filters, channels], start)
         shape = tf.concat([tf.shape(x)[:1], tf.shape(shape_like)[1:3], [filters]], 0)
         y = tf.nn.conv2d_transpose(x, tf.cast(weights, x.dtype), shape, [1, stride, stride, 1], 'SAME')

@@ -175,6 +175,25 @@ def test_lrn_is_caffes(graph):
     np.testing.assert_allclose(got, x / (1 + 1e-4 / 5 * squares) ** 0.75, rtol=1e-6)
 
 
+def test_initial_weights_depend_on_the_seed_and_the_name():
+    """Random ops created before change nothing; two layers differ, and so do two seeds of the graph."""
+    def initial(seed, ops):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            tf.set_random_seed(seed)
+            for _ in range(ops):
+                tf.random_uniform([])
+            layers = [utils.conv_variables([3, 3, 2, 5], name)[0] for name in ('one', 'two')]
+            utils.deconv(tf.zeros([1, 2, 3, 4]), 3, 4, 2, tf.zeros([1, 4, 5, 3]), 'three')
+            sess.run(tf.global_variables_initializer())
+            return sess.run(layers + [tf.trainable_variables()[-1]])
+
+    first, same, other = initial(1, 0), initial(1, 7), initial(2, 0)
+    for i in range(3):
+        np.testing.assert_array_equal(first[i], same[i])
+        assert np.abs(first[i] - other[i]).min() > 0
+    assert np.abs(first[0] - first[1]).min() > 0
+
+
 def test_conv_initial_weights(graph):
     """He et al.: standard deviation sqrt(2 / fan_in); biases 0."""
     utils.conv(tf.zeros([1, 5, 7, 32]), 48, 7, 'c')
