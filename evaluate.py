@@ -1,6 +1,7 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
+import functools
 import os
 import sys
 
@@ -15,7 +16,7 @@ import networks
 import utils
 from data import UserError
 from paper import tables as paper
-from runtime import cli, devices, inference, plots, records, report, weights
+from runtime import cli, cluster, devices, distribute, inference, plots, records, report, weights
 
 Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes variance')
 
@@ -74,14 +75,16 @@ def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: in
     return {split: predictions_of_split(sess, scoring) for split, scoring in zip(splits, scorings)}
 
 
-def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num_extremes: int = 0):
-    """Scores one pass over a split.
+def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num_extremes: int = 0,
+                gathered=lambda share: [share]):
+    """Scores one pass over a split, which several processes may share.
 
     Args:
       predictions: iterable of (example index, label, prediction[, variance]), as from `predictions_of_split`.
       panel: indices of the examples whose predictions are returned.
       bf_images: BF is averaged over the first `bf_images` examples.
       num_extremes: number of the best and of the worst predictions to return.
+      gathered: function from the share of this process to the list of all shares, as `Group.gathered`.
     Returns:
       scores: dict as from `metrics.scores`, with confusion (rows: truth), BF and bf_images. Where there is a variance,
         `surest` has G, C and mIoU of the 50%, 90% and 100% of the pixels with the least variance.
@@ -89,24 +92,28 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
       extremes: list of (mIoU of the image, index, prediction), the best first, then the worst.
     """
     counts = np.zeros((num_classes, num_classes), np.int64)
-    shown = {}
-    bf = []
-    extremes = []
     by_uncertainty = 0
+    bf = {}
+    shown = {}
+    extremes = []
     for i, label, prediction, *variance in predictions:
         image_counts = metrics.confusion(label, prediction, num_classes)
         counts += image_counts
         if num_extremes:
-            extremes.append((metrics.scores(image_counts)['mIoU'] or 0.0, i, prediction))
-            extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
-            extremes = extremes[:num_extremes] + extremes[num_extremes:][-num_extremes:]
+            mean_iou = metrics.scores(image_counts)['mIoU'] or 0.0
+            extremes = best_and_worst(extremes + [(mean_iou, i, prediction)], num_extremes)
         if i < bf_images:
-            bf.append(metrics.boundary_f1(label, prediction, num_classes))
+            bf[i] = metrics.boundary_f1(label, prediction, num_classes)
         if i in panel:
             shown[i] = prediction
         if variance:
             by_uncertainty += metrics.confusion_by_uncertainty(label, prediction, variance[0], num_classes)
-    known = [value for value in bf if value is not None]
+    shares = gathered((counts, by_uncertainty, bf, shown, extremes))
+    counts, by_uncertainty = [sum(share[i] for share in shares) for i in (0, 1)]
+    bf = {i: value for share in shares for i, value in share[2].items()}
+    shown = {i: prediction for share in shares for i, prediction in share[3].items()}
+    extremes = best_and_worst([extreme for share in shares for extreme in share[4]], num_extremes)
+    known = [bf[i] for i in sorted(bf) if bf[i] is not None]
     scores = dict(metrics.scores(counts), confusion=counts.tolist(), BF=float(np.mean(known)) if known else None,
                   bf_images=len(bf))
     if np.any(by_uncertainty):
@@ -116,23 +123,19 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
     return scores, shown, extremes
 
 
-def merge(shares: list, num_extremes: int = 0):
-    """Merges results of `score_split` for shares of a split, without BF -> the result for the whole split."""
-    if len(shares) == 1:
-        return shares[0]
-    counts = np.sum([scores['confusion'] for scores, _, _ in shares], 0)
-    scores = dict(shares[0][0], **dict(metrics.scores(counts), confusion=counts.tolist()))
-    shown = {i: prediction for _, some, _ in shares for i, prediction in some.items()}
-    extremes = sorted(sum((some for _, _, some in shares), []), key=lambda extreme: (-extreme[0], extreme[1]))
-    return scores, shown, extremes[:num_extremes] + extremes[num_extremes:][-num_extremes:]
+def best_and_worst(extremes: list, count: int) -> list:
+    """The `count` first and the `count` last of (mIoU, index, prediction), the highest mIoU first."""
+    extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
+    return extremes[:count] + extremes[count:][-count:]
 
 
-def population_statistics(sess, dataset, flags: dict):
+def population_statistics(sess, dataset, flags: dict, group):
     """Sets the batch-norm statistics by a pass over the training split, as compute_bn_statistics.py does.
 
     Each batch of the run's batch size is normalized by the statistics of the batch, without augmentation and dropout.
     The mean of a layer becomes the average of the means of all batches; the variance, of the unbiased variances. The
-    last batch is completed from the start of the split.
+    last batch is completed from the start of the split. Each process of `group` computes a part of the batches; the
+    statistics of all batches are averaged in order, so the result does not depend on the number of processes.
     """
     steps = -(-len(dataset.examples['train']) // flags['batch_size'])
     start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
@@ -141,13 +144,11 @@ def population_statistics(sess, dataset, flags: dict):
     networks.build(flags['model'], images, len(dataset.class_names), True, flags['input'], reuse=True,
                    precision=flags['precision'])
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))
-    sess.run(*start(0))
-    totals = [np.zeros(variable.shape.as_list()) for variable in moving]
-    for _ in range(steps):
-        for total, value in zip(totals, sess.run(values)):
-            total += value
-    for variable, total in zip(moving, totals):
-        variable.load((total / steps).astype(np.float32), sess)
+    first, last = [steps * i // group.size for i in (group.index, group.index + 1)]
+    sess.run(*start(first))
+    found = sum(group.gathered([sess.run(values) for _ in range(first, last)]), [])
+    for variable, of_batches in zip(moving, zip(*found)):
+        variable.load(np.mean(of_batches, 0, np.float64).astype(np.float32), sess)
 
 
 def table(class_names: list, scores: dict, papers=()) -> str:
@@ -190,6 +191,7 @@ def parse_args(argv=None):
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
     parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
                         'a small folder that evaluate.py and predict.py accept like a run')
+    cluster.add_flag(parser)
     devices.add_precision_flag(parser)
     devices.add_flags(parser)
     devices.add_tf32_flag(parser)
@@ -257,41 +259,48 @@ def evaluate(args) -> dict:
     flags = dict(flags, precision=devices.precision(args.precision, flags['precision'], args.device))
     for split in args.split:
         datasets.check_split(dataset, split)
-    dataset = datasets.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
     settings = inference.Settings(samples_of(args.samples, flags), args.tile, args.tile_overlap, args.tta,
                                   args.batch_size)
     name = args.weights or args.run
     loaded = weights.load(name, args.checkpoint)
-    os.makedirs(folder, exist_ok=True)
+    group = distribute.Group(*cluster.from_environment())
+    config = devices.session_config(args.device, tf32=args.tf32)
+    group.connect(config, dict(vars(args), weights=loaded.description, model=flags['model']), dataset)
+    dataset = datasets.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
+    shared = functools.reduce(group.dataset_share, set(args.split), dataset)
     results = {}
-    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device, tf32=args.tf32)) as sess:
-        predictions = predictions_of_splits(sess, dataset, args.split, flags, settings)
+    session = tf.Session(group.target, graph=tf.Graph(), config=config)
+    with session as sess, tf.device(group.place), group.together():
+        predictions = predictions_of_splits(sess, shared, args.split, flags, settings)
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
         weights.load_into(sess, weights.match_all_variables(loaded, variables, name))
-        print('%s: %s, batch norm by %s statistics, %s, %s on %s%s'
-              % (name, loaded.description, args.bn,
-                 '%d samples' % settings.samples if settings.samples else 'no dropout',
-                 devices.precision_name(flags['precision'], args.device, args.tf32), device,
-                 ', --tta ' + args.tta if args.tta else ''))
+        if group.chief:
+            print('%s: %s, batch norm by %s statistics, %s, %s on %s%s'
+                  % (name, loaded.description, args.bn,
+                     '%d samples' % settings.samples if settings.samples else 'no dropout',
+                     devices.precision_name(flags['precision'], args.device, args.tf32), device,
+                     ', --tta ' + args.tta if args.tta else ''), flush=True)
         if args.bn == 'population':
-            population_statistics(sess, dataset, flags)
-        if args.publish:
+            population_statistics(sess, dataset, flags, group)
+        if args.publish and group.chief:
             weights.publish(args.publish, args.run, sess, variables, loaded.step)
         for split in args.split:
             images = len(dataset.examples[split])
-            scores, shown, _ = score_split(predictions[split], len(dataset.class_names),
+            scores, shown, _ = score_split(group.numbered(predictions[split]), len(dataset.class_names),
                                            plots.panel_examples(dataset, split),
-                                           images if args.bf_images is None else args.bf_images)
+                                           images if args.bf_images is None else args.bf_images,
+                                           gathered=group.gathered)
             scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=settings.samples,
                           tile=args.tile, tta=args.tta, checkpoint=args.checkpoint, images=images, device=device,
                           command=cli.command_line(), revision=records.revision())
-            print('%s, %d images' % (split, images))
-            print(table(dataset.class_names, scores,
-                        paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
-            write_scores(folder, dataset, split, entry_name(args, split), scores, shown)
             results[split] = scores
-    if os.path.exists(os.path.join(folder, 'config.json')):
-        report.write(folder)
+            if group.chief:
+                print('%s, %d images' % (split, images))
+                print(table(dataset.class_names, scores,
+                            paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
+                write_scores(folder, dataset, split, entry_name(args, split), scores, shown)
+        if group.chief and os.path.exists(os.path.join(folder, 'config.json')):
+            report.write(folder)
     return results
 
 
@@ -306,6 +315,7 @@ def entry_name(args, split: str) -> str:
 
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
     """Writes the scores to `entry` of metrics.json, the panel, and the confusion matrix as CSV and figure."""
+    os.makedirs(folder, exist_ok=True)
     records.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)
@@ -313,5 +323,12 @@ def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, sho
     plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png')
 
 
+def main():
+    """Scores on the GPUs of --gpus."""
+    args = parse_args()
+    cluster.launch(args.gpus, args.device)
+    evaluate(args)
+
+
 if __name__ == '__main__':
-    cli.main(lambda: evaluate(parse_args()), '--batch_size, or --bf_images (0 for no BF)')
+    cli.main(main, '--batch_size, or --bf_images (0 for no BF)')

@@ -115,8 +115,7 @@ def add_run_flags(parser):
     group.add_argument('--precision', choices=devices.PRECISIONS, default='float32',
                        help='precision of the layers; float16 with a loss scale')
     group.add_argument('--xla', action='store_true', help='compile the graph with XLA (GPUs only)')
-    group.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs of this machine that share each '
-                       'batch, one process a GPU (with --device cpu: processes on the CPU, for a trial)')
+    cluster.add_flag(group)
     devices.add_flags(group)
     devices.add_tf32_flag(group)
 
@@ -259,8 +258,8 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     """
     panel = plots.panel_examples(run.dataset, 'val')
     predictions = group.numbered(evaluate.predictions_of_split(sess, graph.scoring))
-    share = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2)
-    scores, shown, extremes = evaluate.merge(group.gathered(share), num_extremes=2)
+    scores, shown, extremes = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2,
+                                                   gathered=group.gathered)
     if not group.chief:
         return
     if run.log_scores(step, scores):
@@ -312,7 +311,7 @@ def train(args):
     devices.check_precision(args.precision, args.device)
     run = Run(args, open_dataset(args), vars(parse_args([])))
     config = devices.session_config(args.device, args.xla, args.tf32)
-    group.connect(config, dict(run.shared_settings(), device=devices.kind(args.device)))
+    group.connect(config, run.flags, run.dataset)
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, devices.precision_name(
         args.precision, args.device, args.tf32)), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
@@ -336,8 +335,7 @@ def train(args):
 def main():
     """Trains with the flags of the command line, or prints the layers of the network with --describe."""
     args = parse_args()
-    if args.gpus > 1:
-        cluster.launch(args.gpus, args.device)
+    cluster.launch(args.gpus, args.device)
     describe(args) if args.describe else train(args)
 
 

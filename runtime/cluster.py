@@ -9,6 +9,7 @@ import sys
 import time
 
 from data import UserError
+from runtime import cli
 
 START_SECONDS = 40    # longest wait for all processes to start
 SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
@@ -55,11 +56,19 @@ def from_slurm() -> tuple:
                         % error)
 
 
+def add_flag(parser):
+    """Adds --gpus to the parser of a command that several processes can share."""
+    parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs of this machine that share the '
+                        'work, one process a GPU (with --device cpu: processes on the CPU, for a trial)')
+
+
 def launch(count: int, device: str) -> None:
     """Runs this command in `count` processes, one a GPU of this machine; exits with the worst exit status.
 
-    UserError for fewer GPUs.
+    Returns if `count` is 1. UserError for fewer GPUs.
     """
+    if count == 1:
+        return
     if from_environment()[0] != ['']:
         raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
     driver = '/proc/driver/nvidia/gpus'
@@ -137,8 +146,8 @@ def watch(hosts: list, done) -> None:
                 leave(hosts)
 
 
-def leave(hosts: list, reason: str = 'another process is gone') -> None:
-    """Ends this process at once, because a session that waits for a lost process never returns.
+def leave(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
+    """Ends this process at once with `status`, because a session that waits for a lost process never returns.
 
     Prints one line with the hosts that do not answer, or the `reason` if all answer.
     """
@@ -146,4 +155,4 @@ def leave(hosts: list, reason: str = 'another process is gone') -> None:
     lost = [host for host in hosts if not answers(host)]
     print('error: %s; start all again, the same commands resume from the last checkpoint'
           % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)
-    os._exit(1)
+    os._exit(status)

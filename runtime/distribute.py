@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from data import UserError
-from runtime import cli, cluster, quiet
+from runtime import cli, cluster, devices, quiet, records
 
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words of each process in one exchange
+OWN = ('run', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags in which processes may differ
 LOST = tuple(getattr(tf.errors, name + 'Error')  # of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
@@ -54,8 +55,8 @@ class Group:
             split: dataset.examples[split][self.index::self.size]}))
 
     def numbered(self, predictions):
-        """Renumbers `predictions`, (index in `dataset_share`, label, prediction), by indices in the whole split."""
-        return ((self.index + self.size * i, label, prediction) for i, label, prediction in predictions)
+        """Renumbers `predictions`, (index in `dataset_share`, label, ...), by indices in the whole split."""
+        return ((self.index + self.size * i, *others) for i, *others in predictions)
 
     def added(self, tensors, device: str = 'CPU') -> list:
         """Sums each of `tensors` over all processes, with one CollectiveReduce of the concatenated tensors.
@@ -81,25 +82,31 @@ class Group:
         return tf.group(*[tf.assign(variable, tf.cast(value, variable.dtype.base_dtype))
                           for variable, value in zip(variables, self.added(mine))])
 
-    def gathered(self, value, seconds: int = HANG_SECONDS) -> list:
+    def gathered(self, value) -> list:
         """List of the `value` of each process, in order; a value is any object that pickle can write."""
         if self.size == 1:
             return [value]
         text = pickle.dumps(value, 2)
         words = np.frombuffer(np.int32(len(text)).tobytes() + text + bytes(-len(text) % 4), np.int32)
-        table = np.zeros([self.size, 0], np.int32)
-        while not table.size or 4 * table.shape[1] < 4 + table[:, 0].max():
-            part = words[table.shape[1]:][:CHUNK]
+        found = []  # int32 [size, CHUNK] of each exchange
+        while not found or 4 * CHUNK * len(found) < 4 + found[0][:, 0].max():
+            part = words[CHUNK * len(found):][:CHUNK]
             given = np.zeros([self.size, CHUNK], np.int32)
             given[self.index, :len(part)] = part
-            table = np.hstack([table, self.session.run(self.sum, {self.given: given}, tf.RunOptions(
-                timeout_in_ms=1000 * seconds))])
-        return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in table]
+            found.append(self.session.run(self.sum, {self.given: given}))
+        return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in np.hstack(found)]
 
-    def connect(self, config: tf.ConfigProto, settings: dict) -> None:
-        """Connects the processes and starts to watch them; UserError if one is missing or `settings` differ."""
+    def connect(self, config: tf.ConfigProto, flags: dict, dataset) -> None:
+        """Connects the processes and starts to watch them.
+
+        UserError if a process is missing or differs in `flags`, the revision or the numbers of examples. Ends this
+        process if another program answers in place of a process: TensorFlow 1.15 would wait for ever.
+        """
         if self.size == 1:
             return
+        mine = {'--' + name: value for name, value in flags.items() if name not in OWN}
+        mine.update(revision=records.revision(), tensorflow=tf.__version__, device=devices.kind(flags['device']),
+                    examples={split: len(names) for split, names in dataset.examples.items()})
         cluster.check_port(self.hosts[self.index])
         config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
         config.device_filters.append(self.place)
@@ -114,11 +121,15 @@ class Group:
             self.given = tf.placeholder(tf.int32, [self.size, CHUNK])
             self.sum = self._reduced(self.given)
             self.session = tf.Session(self.target, config=config)
+        silence = threading.Timer(60 - cluster.START_SECONDS, cluster.leave, (self.hosts, (
+            '%s: no agreement; a port may belong to another program, or the lists differ' % ', '.join(self.hosts)), 2))
+        silence.daemon = True
+        silence.start()
         try:
-            everybody = self.gathered(settings, 60 - cluster.START_SECONDS)
+            everybody = self.gathered(mine)
         except LOST as error:
-            raise UserError('%s: no agreement between the processes (%s); give each the same list and its own index'
-                            % (', '.join(self.hosts), cli.first_line(error)))
+            cluster.leave(self.hosts, cli.first_line(error), 2)
+        silence.cancel()
         cluster.check_equal(self.hosts, everybody)
         threading.Thread(target=cluster.watch, args=(self.hosts, self.done), daemon=True).start()
 

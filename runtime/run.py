@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 import batches
 from data import UserError
 from runtime.records import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
-                           revision, write_json, write_text)
+                           write_json, write_text)
 
 MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # flags of older revisions that changed a result -> the only value that still resumes
@@ -78,13 +78,6 @@ class Run:
     def is_new(self) -> bool:
         """Whether the run has no checkpoint yet, so that --vgg16 and --init_from apply."""
         return not checkpoints(self.folder, 'last')
-
-    def shared_settings(self) -> dict:
-        """What all processes of a training must share: {name: value} of flags, revisions and numbers of examples."""
-        flags = {'--' + name: value for name, value in self.flags.items()
-                 if name not in ('output', 'data_dir', 'device', 'gpus')}
-        return dict(flags, revision=revision(), tensorflow=tf.__version__,
-                    examples={split: len(names) for split, names in self.dataset.examples.items()})
 
     def path(self, *names: str) -> str:
         """Joins `names` to the path of the run folder."""

@@ -19,7 +19,7 @@ import evaluate
 import main
 import metrics
 from data import UserError
-from runtime import devices, plots, records
+from runtime import devices, distribute, plots, records
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
@@ -321,7 +321,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
         tf.set_random_seed(3)
         evaluate.scoring_graph(dataset, 'val', flags, 2)
         sess.run(tf.global_variables_initializer())
-        evaluate.population_statistics(sess, dataset, flags)
+        evaluate.population_statistics(sess, dataset, flags, distribute.Group())
         values = {v.op.name: sess.run(v) for v in tf.global_variables() if 'segnet/conv1_1' in v.op.name}
     order = np.random.RandomState([0, 0]).permutation(7).tolist() + [np.random.RandomState([0, 1]).permutation(7)[0]]
     means, variances = [], []
