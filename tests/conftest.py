@@ -1,5 +1,6 @@
 """Makes small data sets in the layouts of the real data sets; puts the project on the path."""
 import os
+import pathlib
 import struct
 import sys
 import zlib
@@ -77,8 +78,7 @@ def write_png(path, label, palette=None, bits=8, alpha=None):
     pixels = np.pad(label, [(0, 0), (0, -label.shape[1] % each)], 'constant').reshape(len(label), -1, each)
     rows = (pixels.astype(int) << bits * np.arange(each)[::-1]).sum(2).astype(np.uint8)
     header = struct.pack('>IIBBBBB', label.shape[1], label.shape[0], bits, 3 if palette else 0, 0, 0, 0)
-    with open(path, 'wb') as f:
-        f.write(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+    pathlib.Path(path).write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
                 + (chunk(b'PLTE', np.array(palette, np.uint8).tobytes()) if palette else b'')
                 + (chunk(b'tRNS', alpha) if alpha else b'')
                 + chunk(b'IDAT', zlib.compress(b''.join(b'\0' + row.tobytes() for row in rows)))
@@ -188,6 +188,13 @@ def graph():
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(1)
         yield graph
+
+
+def assert_same_weights(expected, got):
+    """Checks that results of `weights_of` are equal bit for bit."""
+    assert set(expected) == set(got) and 'global_step' in got
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
 
 
 def weights_of(folder):

@@ -172,30 +172,6 @@ def test_yolo(tmp_path, expected, names):
     check(tmp_path / 'out', expected)
 
 
-def test_masks_of_cvat(tmp_path, expected):
-    """Segmentation mask 1.1: labels in the colours of labelmap.txt."""
-    colors = {0: (0, 0, 0), 1: (250, 50, 83), 2: (51, 221, 255), 255: (224, 224, 192)}
-    write_images(tmp_path / 'JPEGImages')
-    os.makedirs(str(tmp_path / 'SegmentationClass'))
-    for name, label in expected.items():
-        rgb = np.array([colors.get(i, (1, 1, 1)) for i in range(256)], np.uint8)[label]
-        Image.fromarray(rgb).save(str(tmp_path / 'SegmentationClass' / (name + '.png')))
-    (tmp_path / 'labelmap.txt').write_text('# label:color_rgb:parts:actions\n' + ''.join(
-        '%s:%d,%d,%d::\n' % ((name,) + colors[i]) for name, i in
-        (('background', 0), ('zebra', 1), ('ant', 2), ('void', 255))))
-    check(tmp_path, expected)
-
-
-def test_masks_of_roboflow(tmp_path, expected):
-    """Semantic Segmentation Masks: grey ids beside the images."""
-    for i, (name, label) in enumerate(expected.items()):
-        folder = tmp_path / ('train', 'valid', 'test')[i % 3]
-        write_image(str(folder / (name + '.jpg')), SIZES[name])
-        Image.fromarray(label).save(str(folder / (name + '_mask.png')))
-        (folder / '_classes.csv').write_text('Pixel Value, Class\n0, background\n1, zebra\n2, ant\n255, void\n')
-    check(tmp_path, expected)
-
-
 def test_many_polygons_and_run_lengths():
     """Random polygons at odd sizes against brute force; compressed run lengths against pycocotools."""
     reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')

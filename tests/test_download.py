@@ -148,13 +148,6 @@ def test_broken_transfer_leaves_nothing(server, monkeypatch, tmp_path, sent):
     assert len(tree(str(tmp_path))) == 3
 
 
-def test_missing_file(server, monkeypatch, tmp_path):
-    server.url = server.url.replace('archive', 'missing')
-    serve(server, monkeypatch, b'')
-    with pytest.raises(UserError, match='404'):
-        download.download('camvid', str(tmp_path / 'd'))
-
-
 def test_damaged_archive_leaves_nothing(server, monkeypatch, tmp_path):
     content = bytearray(zipped({'repo/data/a': bytes(1000)}))
     content[100] ^= 255
@@ -163,12 +156,6 @@ def test_damaged_archive_leaves_nothing(server, monkeypatch, tmp_path):
         with pytest.raises(UserError, match='refused'):
             download.download('camvid', str(tmp_path / 'd'))
         assert tree(str(tmp_path)) == {'d': None}
-
-
-def test_camvid_digests_are_those_of_the_release():
-    sizes = {name: size for name, (_, size, _) in download.SOURCES['camvid'].contents.items()}
-    assert sizes == {'train': 94217878, 'val': 28543731, 'test': 59818424,
-                     'trainannot': 2160319, 'valannot': 528476, 'testannot': 1523706}
 
 
 def test_steps_where_an_account_is_needed(capsys):

@@ -1,5 +1,6 @@
 """Our own layout of `--dataset folder`: classes, labels, masks in run lengths, lists."""
 import os
+import pathlib
 import shutil
 
 import cv2
@@ -23,8 +24,7 @@ def own_label(tmp_path, classes, pixels, name='a.png', palette=None):
     else:
         cv2.imwrite(os.path.join(folder, 'labels', name), pixels[:, :, [2, 1, 0, 3][:pixels.shape[2]]]
                     if pixels.ndim == 3 else pixels)
-    with open(os.path.join(folder, 'classes.csv'), 'w') as f:
-        f.write('name,id,color\n' + '\n'.join(classes) + '\n')
+    pathlib.Path(os.path.join(folder, 'classes.csv')).write_text('name,id,color\n' + '\n'.join(classes) + '\n')
     with open(os.path.join(folder, 'train.txt'), 'w') as f, open(os.path.join(folder, 'val.txt'), 'w') as g:
         f.write('a.png\n'), g.write('b\n')
     return datasets.folder.read(folder).load('train', 0)[1].tolist()
@@ -40,12 +40,6 @@ def test_folder_ids(tmp_path):
     dataset = datasets.folder.read(str(tmp_path))
     assert dataset.class_names == ['cell', 'ground', 'rim'] and dataset.size == (2, 3)
     assert dataset.examples == {'train': ['a'], 'val': ['b']}
-
-
-def test_folder_palette(tmp_path):
-    palette = [(i, 255 - i, 7) for i in range(256)]
-    assert own_label(tmp_path, ['x,0,', 'y,7,', 'z,9,', 'void,255,'], IDS, palette=palette) == [[0, IGNORE, 1],
-                                                                                                  [1, 0, 2]]
 
 
 def test_folder_colors(tmp_path):
@@ -65,10 +59,6 @@ def test_folder_colors(tmp_path):
         own_label(tmp_path, ['x,0,200 0 0', 'y,1,'], colors)
 
 
-def test_folder_single_foreground_class(tmp_path):
-    assert own_label(tmp_path, ['background,0,', 'cell,255,'], np.array([[0, 255]], np.uint8)) == [[0, 1]]
-
-
 def test_folder_split_is_fixed(tmp_path):
     dataset = datasets.folder.read(write_folder(str(tmp_path)))
     assert dataset.examples == datasets.folder.read(str(tmp_path)).examples
@@ -80,8 +70,7 @@ def write_masks(folder, rows, header='id,annotation,width,height,cell_type'):
     """labels.csv instead of labels/ in the folder of `write_folder`."""
     if os.path.isdir(os.path.join(folder, 'labels')):
         shutil.rmtree(os.path.join(folder, 'labels'))
-    with open(os.path.join(folder, 'labels.csv'), 'w') as f:
-        f.write('\n'.join([header] + rows) + '\n')
+    pathlib.Path(os.path.join(folder, 'labels.csv')).write_text('\n'.join([header] + rows) + '\n')
     return folder
 
 
@@ -114,8 +103,7 @@ def test_folder_kaggle_columns(tmp_path):
     write_masks(folder, [row.rsplit(',', 1)[0] for row in rows], 'ImageId,EncodedPixels')
     with pytest.raises(UserError, match="row 4: ClassId ''; expected one of"):
         datasets.folder.read(folder)
-    with open(os.path.join(folder, 'classes.csv'), 'w') as f:
-        f.write('name,id\nground,0\ncat,1\nvoid,255\n')
+    pathlib.Path(os.path.join(folder, 'classes.csv')).write_text('name,id\nground,0\ncat,1\nvoid,255\n')
     assert label_of(datasets.folder.read(folder), 'im2').sum() == 3
 
 
@@ -149,13 +137,11 @@ def test_folder_names_may_hold_spaces_and_test_txt_is_no_training_data(tmp_path)
     folder = write_folder(str(tmp_path))
     for place in ('images', 'labels'):
         os.rename(os.path.join(folder, place, 'im0.png'), os.path.join(folder, place, 'im 0.png'))
-    with open(os.path.join(folder, 'test.txt'), 'w') as f:
-        f.write('im1\n')
+    pathlib.Path(os.path.join(folder, 'test.txt')).write_text('im1\n')
     with pytest.raises(UserError, match='train.txt: cannot be read'):
         datasets.folder.read(folder)
     for name, content in (('train', 'im 0\nim2\n'), ('val', 'im3\n')):
-        with open(os.path.join(folder, name + '.txt'), 'w') as f:
-            f.write(content)
+        pathlib.Path(os.path.join(folder, name + '.txt')).write_text(content)
     assert datasets.folder.read(folder).examples == {'train': ['im 0', 'im2'], 'val': ['im3'], 'test': ['im1']}
     with open(os.path.join(folder, 'test.txt'), 'a') as f:
         f.write('im2\n')
@@ -167,10 +153,8 @@ def test_folder_bad_files(tmp_path):
     folder = write_folder(str(tmp_path / 'd'))
     for path, content, said in (('train.txt', 'im0\nimX\n', 'imX is not'), ('train.txt', 'im0\nim0\n', 'twice'),
                                 ('train.txt', 'im0\nim1\n', 'im1, which'), ('train.txt', '../im0\n', 'leads out')):
-        with open(os.path.join(folder, 'val.txt'), 'w') as f:
-            f.write('im1\n')
-        with open(os.path.join(folder, path), 'w') as f:
-            f.write(content)
+        pathlib.Path(os.path.join(folder, 'val.txt')).write_text('im1\n')
+        pathlib.Path(os.path.join(folder, path)).write_text(content)
         with pytest.raises(UserError, match=said):
             datasets.folder.read(folder)
     os.remove(os.path.join(folder, 'train.txt'))

@@ -1,6 +1,7 @@
 """Decoding of images and labels: files written by hand or by another library, pixels known in advance."""
 import io
 import os
+import pathlib
 import struct
 
 import cv2
@@ -81,8 +82,7 @@ def write_tiff(path, body, *tags):
     """Writes an uncompressed TIFF by hand; tags: (number, type, count, value)."""
     directory = struct.pack('<H', len(tags) + 1) + b''.join(struct.pack('<HHII', *tag) for tag in sorted(
         tags + ((273, 4, 1, 8),))) + b'\0' * 4
-    with open(path, 'wb') as f:
-        f.write(b'II*\0' + struct.pack('<I', 8 + len(body)) + body + directory)
+    pathlib.Path(path).write_bytes(b'II*\0' + struct.pack('<I', 8 + len(body)) + body + directory)
 
 
 def test_rotation_of_16_bits(tmp_path):
@@ -117,8 +117,7 @@ def test_truncated_image(tmp_path, extension):
     content = open(path, 'rb').read()
     for end in (len(content) // 2, len(content) - (13 if extension == 'png' else 2), 0):
         if end <= len(content) // 2 or extension in ('png', 'jpg'):
-            with open(path, 'wb') as f:
-                f.write(content[:end])
+            pathlib.Path(path).write_bytes(content[:end])
             with pytest.raises(UserError, match='a.' + extension):
                 data.read_image(path)
 
@@ -127,16 +126,14 @@ def test_damaged_png(tmp_path):
     path = save(str(tmp_path / 'a.png'), noise())
     content = bytearray(open(path, 'rb').read())
     content[5000] ^= 255
-    with open(path, 'wb') as f:
-        f.write(content)
+    pathlib.Path(path).write_bytes(content)
     with pytest.raises(UserError, match='PNG is truncated or damaged'):
         data.read_image(path)
 
 
 def test_not_an_image(tmp_path):
     path = str(tmp_path / 'a.png')
-    with open(path, 'w') as f:
-        f.write('hello')
+    pathlib.Path(path).write_text('hello')
     with pytest.raises(UserError, match='a.png: not an image'):
         data.read_image(path)
     with pytest.raises(UserError, match='b.png: cannot be read'):
@@ -167,23 +164,15 @@ def test_further_pages_are_told_of(tmp_path, capsys):
 
 # ---------------------------------------------------------------- labels
 
-WRITERS = {
-    'grey.png': lambda path: cv2.imwrite(path, IDS),
-    'grey2bits.png': lambda path: write_png(path, IDS, bits=2),
+WRITERS = {  # test_fuzz.test_labels has more
     'grey4bits.png': lambda path: write_png(path, IDS, bits=4),
     'palette.png': lambda path: write_png(path, IDS, TWINS),
     'palette2bits.png': lambda path: write_png(path, IDS, TWINS[:4], bits=2),
-    'palette4bits.png': lambda path: write_png(path, IDS, TWINS[:16], bits=4),
     'transparent.png': lambda path: write_png(path, IDS, TWINS, alpha=b'\0\x80'),
-    'long.png': lambda path: cv2.imwrite(path, IDS.astype(np.uint16)),
-    'channels.png': lambda path: cv2.imwrite(path, np.dstack([IDS] * 3)),
     'long_channels.png': lambda path: cv2.imwrite(path, np.dstack([IDS] * 3).astype(np.uint16)),
     'opaque.png': lambda path: save(path, np.dstack([IDS, np.full_like(IDS, 255)])),
-    'grey.tif': lambda path: cv2.imwrite(path, IDS),
     'long.tif': lambda path: cv2.imwrite(path, IDS.astype(np.uint16)),
     'float.tif': lambda path: save(path, IDS.astype(np.float32)),
-    'grey.bmp': lambda path: cv2.imwrite(path, IDS),
-    'ids.npy': lambda path: np.save(path, IDS.astype(np.int64)),
     'fortran.npy': lambda path: np.save(path, np.asfortranarray(IDS)),
     'deep.npy': lambda path: np.save(path, IDS[:, :, None]),
 }
@@ -206,11 +195,9 @@ def test_labels_are_their_ids(tmp_path, name):
 
 def test_labels_of_one_bit(tmp_path):
     bits = IDS > 1
-    write_png(str(tmp_path / 'a.png'), bits.astype(np.uint8), bits=1)
-    write_png(str(tmp_path / 'b.png'), bits.astype(np.uint8), TWINS[:2], bits=1)
     save(str(tmp_path / 'c.tif'), bits)
     np.save(str(tmp_path / 'd.npy'), bits)
-    for name in ('a.png', 'b.png', 'c.tif', 'd.npy'):
+    for name in ('c.tif', 'd.npy'):
         assert data.read_label(str(tmp_path / name)).tolist() == bits.astype(int).tolist()
 
 
@@ -248,7 +235,6 @@ def test_labels_of_colours_or_transparent(tmp_path):
             data.read_label(path)
     content = io.BytesIO()
     np.save(content, IDS)
-    with open(str(tmp_path / 'b.npy'), 'wb') as f:
-        f.write(content.getvalue()[:-3])
+    (tmp_path / 'b.npy').write_bytes(content.getvalue()[:-3])
     with pytest.raises(UserError, match='b.npy: not a whole NPY'):
         data.read_label(os.path.join(str(tmp_path), 'b.npy'))

@@ -47,27 +47,6 @@ def test_equal_to_brute_force():
     assert scores['G'] == pytest.approx((labels == predictions)[valid].mean())
 
 
-def test_equal_to_scikit_learn():
-    """On random maps with void and absent classes."""
-    theirs = pytest.importorskip('sklearn.metrics', reason='scikit-learn is not among the requirements for 1.15')
-    for seed in range(20):
-        rng = np.random.RandomState(seed)
-        labels, predictions = rng.choice(rng.permutation(7)[:4], (2, 9, 13)).astype(np.uint8)
-        labels[rng.rand(9, 13) < 0.2] = 255
-        valid = labels != 255
-        counts = metrics.confusion(labels, predictions, 7)
-        np.testing.assert_array_equal(
-            counts, theirs.confusion_matrix(labels[valid], predictions[valid], labels=range(7)))
-        scores = metrics.scores(counts)
-        assert scores['G'] == pytest.approx(theirs.accuracy_score(labels[valid], predictions[valid]))
-        present = sorted(set(labels[valid]))
-        assert scores['C'] == pytest.approx(theirs.recall_score(labels[valid], predictions[valid], labels=present,
-                                                                average='macro', zero_division=0))
-        union = sorted(set(labels[valid]) | set(predictions[valid]))
-        assert scores['mIoU'] == pytest.approx(theirs.jaccard_score(labels[valid], predictions[valid], labels=union,
-                                                                    average='macro', zero_division=0))
-
-
 def test_surest_pixels_equal_a_sorted_list():
     """The surest share of a split of two unequal images: pixels sorted by variance; void pixels do not count."""
     rng = np.random.RandomState(2)

@@ -2,11 +2,8 @@
 import base64
 import csv
 import html.parser
-import json
 import os
 import re
-import shutil
-import subprocess
 
 import cv2
 import numpy as np
@@ -15,8 +12,6 @@ import pytest
 import evaluate
 import main
 from runtime import records, report
-
-CHROMIUM = next((path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None)
 
 
 @pytest.fixture(scope='module')
@@ -74,26 +69,6 @@ def test_page_holds_scores_pictures_and_command(run):
         assert value in page.text
     assert any('--dataset' in text or 'python ' in text for text in page.text)
     assert re.search('color-scheme: light dark', read(run)) and 'width=device-width' in read(run)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine')
-def test_browser_shows_every_picture_and_asks_for_nothing(run, tmp_path):
-    check = ("<script>window.onload = function () { document.title = [].every.call(document.images, function (image) {"
-             " return image.naturalWidth > 0; }) + ' ' + document.images.length + ' ' +"
-             " (document.documentElement.scrollWidth <= window.innerWidth); };</script></body>")
-    page = tmp_path / 'report.html'
-    page.write_text(read(run).replace('</body>', check), encoding='utf-8')
-    log = tmp_path / 'net.json'
-    command = [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
-               '--disable-component-update', '--no-first-run', '--window-size=400,800', '--enable-logging=stderr',
-               '--user-data-dir=%s' % (tmp_path / 'profile'), '--log-net-log=%s' % log, '--dump-dom', page.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=60)
-    assert b'<title>true 4 true</title>' in done.stdout, done.stderr[-2000:]
-    assert b'CONSOLE' not in done.stderr
-    events = json.loads(log.read_text())['events']
-    asked = {event['params']['url'] for event in events if isinstance(event.get('params'), dict) and
-             str(event['params'].get('initiator', '')).startswith('file') and 'url' in event['params']}
-    assert all(url.startswith(('file:', 'data:')) for url in asked), asked
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):

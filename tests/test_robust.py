@@ -1,6 +1,7 @@
 """Faults in a long run: kills at any moment, full and read-only disks, edited files, leaks."""
 import ctypes
 import os
+import pathlib
 import random
 import resource
 import shutil
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, weights_of, write_camvid, write_folder
+from conftest import ROOT, assert_same_weights, weights_of, write_camvid, write_folder
 
 import data
 import datasets
@@ -22,7 +23,7 @@ import main
 from data import UserError
 from datasets import files, tables
 from runtime import cli, plots, records, weights
-from test_main import read_log, start, train
+from test_main import read_log, start, train, wait_for_log
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
 
@@ -34,23 +35,17 @@ def test_killed_at_twenty_random_moments(tmp_path):
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     steps = ['--steps', '600']
     train(folder, whole, *steps)
-    rng, log, kills = random.Random(4), os.path.join(killed, 'log.jsonl'), 0
-    while kills < 20:
+    rng = random.Random(4)
+    for _ in range(20):
+        lines = len(records.read_log(killed))
         process = start(folder, killed, *steps)
-        size = os.path.getsize(log) if os.path.exists(log) else 0
-        deadline = time.time() + 120
-        while process.poll() is None and (os.path.getsize(log) if os.path.exists(log) else 0) <= size:
-            assert time.time() < deadline
-            time.sleep(0.01)
+        wait_for_log(process, killed, lines + 1)
         time.sleep(rng.uniform(0, 1.5))
-        assert process.poll() is None, ('it ended too soon', kills, process.communicate())
+        assert process.poll() is None, ('it ended too soon', process.communicate())
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        kills += 1
     train(folder, killed, *steps)
-    expected, got = weights_of(whole), weights_of(killed)
-    for name in expected:
-        np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
+    assert_same_weights(weights_of(whole), weights_of(killed))
     log = [record['step'] for record in read_log(killed) if 'loss' in record]
     assert log == list(range(1, 601))
     left = [name for _, _, names in os.walk(killed) for name in names]
@@ -61,10 +56,7 @@ def test_killed_at_twenty_random_moments(tmp_path):
 
 def test_second_signal_ends_at_once(camvid_folder, tmp_path):
     process = start(camvid_folder, str(tmp_path / 'run'), '--steps', '5000')
-    log = str(tmp_path / 'run' / 'log.jsonl')
-    while not (os.path.exists(log) and os.path.getsize(log)):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for_log(process, str(tmp_path / 'run'))
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     began = time.time()
@@ -85,19 +77,10 @@ def test_full_disk(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
     before = weights_of(output)
-    command = [sys.executable, os.path.join(ROOT, 'main.py'), '--dataset', 'camvid', '--data_dir', camvid_folder,
-               '--output', output] + ['--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
-                                      '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--schedule',
-                                      'constant', '--steps', '7']
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                               preexec_fn=limited(3 << 20))
-    _, error = process.communicate(timeout=120)
-    lines = [line for line in error.splitlines() if 'step/s' not in line and 's/step' not in line and line.strip()]
-    assert process.returncode == 1 and lines[-1].startswith('error: ') and 'Traceback' not in error, error
-    after = weights_of(output)
-    assert int(after['global_step']) == 4
-    for name in before:
-        np.testing.assert_array_equal(before[name], after[name])
+    process = start(camvid_folder, output, '--steps', '7', '--schedule', 'constant', preexec_fn=limited(3 << 20))
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and error.splitlines()[-1].startswith('error: ') and 'Traceback' not in error, error
+    assert_same_weights(before, weights_of(output))
     train(camvid_folder, output, '--steps', '7', '--schedule', 'constant')
     assert int(weights_of(output)['global_step']) == 7
 
@@ -127,19 +110,14 @@ def test_forbidden_output(camvid_folder, tmp_path):
     set_mode(str(parent), 0o755)
     train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
     process = start(camvid_folder, output, '--steps', '5000', '--schedule', 'constant', preexec_fn=as_any_user)
-    log = os.path.join(output, 'log.jsonl')
-    size = os.path.getsize(log)
-    while process.poll() is None and os.path.getsize(log) == size:
-        time.sleep(0.01)
+    wait_for_log(process, output, len(read_log(output)) + 1)
     set_mode(output, 0o555)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 1 and 'Permission denied' in error and 'Traceback' not in error, error
     assert error.splitlines()[-1].startswith('error: ')
     command = [sys.executable, os.path.join(ROOT, 'evaluate.py'), output, '--data_dir', camvid_folder]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                               preexec_fn=as_any_user)
-    error = process.communicate(timeout=120)[1]
-    assert process.returncode == 1 and 'Permission denied' in error and 'Traceback' not in error, error
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=as_any_user, timeout=120)
+    assert done.returncode == 1 and 'Permission denied' in done.stderr and 'Traceback' not in done.stderr, done.stderr
 
     set_mode(output, 0o755)
     last = int(weights_of(output)['global_step'])
@@ -199,13 +177,11 @@ def test_symlink_loops_and_claims_of_size(tmp_path):
     header = b'\x89PNG\r\n\x1a\n' + b'\0\0\0\rIHDR' + (100000).to_bytes(4, 'big') * 2 + b'\x08\x02\0\0\0'
     import zlib
     header += zlib.crc32(header[12:]).to_bytes(4, 'big')
-    with open(str(tmp_path / 'big.png'), 'wb') as f:
-        f.write(header + b'\0\0\0\0IEND' + zlib.crc32(b'IEND').to_bytes(4, 'big'))
+    (tmp_path / 'big.png').write_bytes(header + b'\0\0\0\0IEND' + zlib.crc32(b'IEND').to_bytes(4, 'big'))
     began = time.process_time()
     with pytest.raises(UserError, match='big.png'):
         data.read_image(str(tmp_path / 'big.png'))
-    with open(str(tmp_path / 'long.csv'), 'w') as f:
-        f.write('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
+    (tmp_path / 'long.csv').write_text('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
     with pytest.raises(UserError, match='long.csv'):
         tables.read_cells(str(tmp_path / 'long.csv'), {'cort': 3})
     assert time.process_time() - began < 10
@@ -248,14 +224,12 @@ def test_names_with_dollars_are_no_formulas(tmp_path):
 
 def test_file_names_that_are_no_utf8(tmp_path):
     folder = write_folder(str(tmp_path))
-    with open(os.path.join(folder, 'images').encode() + b'/caf\xe9.png', 'wb') as f:
-        f.write(b'x')
+    pathlib.Path(os.path.join(folder, 'images').encode() + b'/caf\xe9.png').write_bytes(b'x')
     with pytest.raises(UserError, match='images: the file name .* is not UTF-8; rename the file'):
         datasets.folder.read(folder)
     command = [sys.executable.encode(), os.path.join(ROOT, 'main.py').encode(), b'--output', b'o\xe9']
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, universal_newlines=True)
-    error = process.communicate(timeout=120)[1]
-    assert process.returncode == 2 and 'is not UTF-8' in error and len(error.splitlines()) == 1
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and 'is not UTF-8' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize('seconds', [0.3, 0.6, 0.9, 1.2, 1.6, 2.4])
@@ -275,7 +249,6 @@ def test_reader_that_has_seen_enough(tmp_path):
     for flags in (['-m', 'datasets', 'sample'], [os.path.join(ROOT, 'main.py'), '--describe']):
         read, write = os.pipe()
         os.close(read)
-        process = subprocess.Popen([sys.executable] + flags, stdout=write, stderr=subprocess.PIPE, env=buffered,
-                                   universal_newlines=True)
+        done = subprocess.run([sys.executable] + flags, stdout=write, stderr=subprocess.PIPE, env=buffered, timeout=120)
         os.close(write)
-        assert process.communicate(timeout=120)[1] == '' and process.returncode == 128 + signal.SIGPIPE
+        assert done.stderr == b'' and done.returncode == 128 + signal.SIGPIPE
