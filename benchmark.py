@@ -118,7 +118,7 @@ def run_measurement(command: list) -> dict:
     raise ChildProcessError(errno.ECHILD, '%s (status %d)' % (messages[-1][:300], done.returncode), command[0])
 
 
-def measure_in_subprocess(repeats: int = 50, **settings) -> dict:
+def measure_in_subprocess(repeats: int, **settings) -> dict:
     """Runs `measure` in a new process and returns its dict; raises the errors of `run_measurement`.
 
     Args:

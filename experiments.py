@@ -168,20 +168,15 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
 
 # ---------------------------------------------------------------- a row as text
 
-def mean_and_spread(values: list) -> str:
-    """Mean of the values as text, with the standard deviation of two or more.
+def mean_and_spread(values: list, factor: float = 1) -> str:
+    """Mean of `factor` times the values as text, with the standard deviation of two or more: '61.3 +- 0.4'.
 
     None is skipped; '-' if all values are None.
     """
-    values = [value for value in values if value is not None]
+    values = [factor * value for value in values if value is not None]
     if not values:
         return '-'
     return '%.1f' % np.mean(values) + (' +- %.1f' % np.std(values, ddof=1) if len(values) > 1 else '')
-
-
-def percents(values: list) -> list:
-    """Fractions 0..1 in percent: list of floats; None stays None."""
-    return [None if value is None else 100 * value for value in values]
 
 
 def published_split(split: str) -> str:
@@ -198,7 +193,7 @@ def score_columns(entries: list, published: tuple, split: str):
     """
     columns = collections.OrderedDict()
     for name, value in zip(MEASURES, published):
-        columns['%s %s' % (split, name)] = mean_and_spread(percents([entry[split][name] for entry in entries]))
+        columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries], 100)
         columns['paper %s %s' % (published_split(split), name)] = mean_and_spread([value])
     return columns
 
@@ -212,7 +207,7 @@ def class_columns(entries: list, published: dict, split: str):
     """
     columns = collections.OrderedDict()
     for i, name in enumerate(entries[0][split]['class_names']):
-        columns[name] = mean_and_spread(percents([entry[split]['accuracy'][i] for entry in entries]))
+        columns[name] = mean_and_spread([entry[split]['accuracy'][i] for entry in entries], 100)
         columns['paper ' + name] = mean_and_spread([published.get(name)])
     return columns
 

@@ -184,7 +184,7 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, gro
 
 
 def build(args, dataset, class_weights, run, group) -> TrainingGraph:
-    """Builds training, validation, savers and initializer in the default graph; finalizes the graph.
+    """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
     The savers become attributes of `run`. Starting weights are loaded only for a run without a checkpoint.
     """

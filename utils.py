@@ -59,7 +59,7 @@ def norm_variables(filters, name, beta):
 
 
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
-    """Normalizes x + `biases` by the statistics of the batch and adds both statistics to BN_STATISTICS.
+    """Normalizes x + `biases` by the batch -> tensor like x; adds both statistics to BN_STATISTICS.
 
     The biases are not added to x, because subtracting the mean of the batch would cancel them. They count in the
     moving mean only.

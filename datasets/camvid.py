@@ -96,7 +96,10 @@ def _pair(data_dir, path, number, line):
 
 
 def _kaggle(data_dir):
-    """Reads Kaggle's layout -> `Dataset`: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png."""
+    """Reads Kaggle's layout -> `Dataset`: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png.
+
+    UserError without training images, for a malformed table and for an image without a label.
+    """
     table = os.path.join(data_dir, 'class_dict.csv')
     palette = []
     for number, row in data.read_csv(table, ('name', 'r', 'g', 'b')):
@@ -117,7 +120,7 @@ def _frames(data_dir):
     """Reads the home page's layout -> `Dataset`: label_colors.txt, frames NAME.png, coloured labels NAME_L.png.
 
     Files train.txt, val.txt and test.txt name the frames of each split. Without train.txt, the last fifth of the sorted
-    names is val.
+    names is val. UserError for a malformed table and for fewer than two labels.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
     palette = []

@@ -55,9 +55,9 @@ def add_arm(mask, rng, y: int, x: int, angle: int, length: int, root: int, tip: 
         angle += rng.randint(-1, 2)
 
 
-def cell(rng, shape: Shape, y: int, x: int, height: int, width: int):
-    """Draws one random cell around pixel (y, x) and returns the mask: [height, width] bool."""
-    mask = np.zeros([height, width], bool)
+def cell(rng, shape: Shape, y: int, x: int):
+    """Draws one random cell around pixel (y, x) and returns the mask: bool [HEIGHT, WIDTH]."""
+    mask = np.zeros([HEIGHT, WIDTH], bool)
     y, x = y * UNIT, x * UNIT
     angle = rng.randint(TURN)
     radius = rng.randint(shape.radius[0] * UNIT, shape.radius[1] * UNIT)
@@ -70,23 +70,23 @@ def cell(rng, shape: Shape, y: int, x: int, height: int, width: int):
     return mask
 
 
-def cells(name: str, height: int = HEIGHT, width: int = WIDTH):
-    """Draws the cells of image `name`, a function of the name: a list of (cell type, bool [height, width]).
+def cells(name: str):
+    """Draws the cells of image `name`, a function of the name: a list of (cell type, bool [HEIGHT, WIDTH]).
 
     The masks do not overlap.
     """
     rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
     drawn = []
-    taken = np.zeros([height, width], bool)
+    taken = np.zeros([HEIGHT, WIDTH], bool)
     for cell_type in ('astro', 'shsy5y', 'cort'):  # large cells first, while there is room
         shape = SHAPES[cell_type]
         centres = []
-        wanted = max(1, rng.randint(*shape.cells) * height * width // (HEIGHT * WIDTH))
+        wanted = rng.randint(*shape.cells)
         for _ in range(20 * wanted):  # tries, since a crowded image has no room for more
-            y, x = rng.randint(height), rng.randint(width)
+            y, x = rng.randint(HEIGHT), rng.randint(WIDTH)
             if shape.clumped and centres and rng.randint(2):
                 y, x = np.array(centres[rng.randint(len(centres))]) + rng.randint(-24, 25, 2)
-            mask = cell(rng, shape, int(y), int(x), height, width)
+            mask = cell(rng, shape, int(y), int(x))
             free = mask & ~taken
             if free.sum() >= max(SMALLEST, mask.sum() * 7 // 8):
                 drawn.append((cell_type, free))
@@ -97,12 +97,12 @@ def cells(name: str, height: int = HEIGHT, width: int = WIDTH):
     return drawn
 
 
-def write_csv(path: str, seed: int = SEED, num_images: int = NUM_IMAGES):
-    """Writes the table of `num_images` synthetic images in the columns of Kaggle's train.csv, one row a cell."""
+def write_csv(path: str, seed: int = SEED):
+    """Writes the table of NUM_IMAGES synthetic images in the columns of Kaggle's train.csv, one row a cell."""
     rng = np.random.RandomState(seed)
     with open(path, 'w', newline='\n') as file:
         file.write(COLUMNS + '\n')
-        for _ in range(num_images):
+        for _ in range(NUM_IMAGES):
             name = '%06x%06x' % tuple(rng.randint(1 << 24, size=2))
             for cell_type, mask in cells(name):
                 file.write('%s,%s,%d,%d,%s,,,,\n' % (name, data.rle_encode(mask), WIDTH, HEIGHT, cell_type))

@@ -157,7 +157,7 @@ def read_coco(source: str, root: str, left_out: collections.Counter):
 
 
 def read_labelme(source: str, root: str, left_out: collections.Counter, line_width: float):
-    """Reads JSON files of labelme -> (class names, list of `Example`); the arguments are as in `read_coco`.
+    """Reads JSON files of labelme -> (class names, list of `Example`); arguments and errors as `read_coco`.
 
     Classes of labels.txt come first, then other classes in the order of use. Lines are `line_width` pixels wide.
     """

@@ -59,7 +59,8 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 def _own(data_dir, rle_order):
     """Reads layout 1 -> (classes, {name: image path}, function (name, image) -> label, {split: names}).
 
-    The classes are a list of `tables.Class`.
+    The classes are a list of `tables.Class`. Prints the order of the pixels in runs of labels.csv, unless it is given.
+    UserError for a malformed file, and if there are both labels.csv and labels/.
     """
     classes = tables.read_classes(os.path.join(data_dir, 'classes.csv'))
     images = files.image_files(os.path.join(data_dir, 'images'))
@@ -84,7 +85,10 @@ def _own(data_dir, rle_order):
 
 
 def _voc(data_dir):
-    """Reads layout 2, Pascal VOC's with CVAT's labelmap.txt; returns the same as `_own`."""
+    """Reads layout 2, Pascal VOC's with CVAT's labelmap.txt; returns the same as `_own`.
+
+    Without ImageSets/Segmentation/train.txt only labelled images count; prints the number of the others.
+    """
     classes = tables.read_labelmap(os.path.join(data_dir, 'labelmap.txt'))
     folder = os.path.join(data_dir, 'SegmentationClass')
     images = files.image_files(os.path.join(data_dir, 'JPEGImages'))
@@ -100,7 +104,10 @@ def _voc(data_dir):
 
 
 def _roboflow(data_dir):
-    """Reads layout 3, Roboflow's train/, valid/ and test/; returns the same as `_own`."""
+    """Reads layout 3, Roboflow's train/, valid/ and test/; returns the same as `_own`.
+
+    UserError if the tables of classes differ.
+    """
     tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in ('train', 'valid', 'test')]
     all_classes = [tables.read_pixel_values(path) for path in tables_found if os.path.exists(path)]
     if any(classes != all_classes[0] for classes in all_classes):

@@ -107,7 +107,7 @@ def mat_label(path: str, reference):
 
 
 def read_hdf5(path: str, key):
-    """Reads a variable or reference of a .mat file of MATLAB 7.3, which is HDF5; UserError for other files."""
+    """Reads a variable or reference of a .mat file of MATLAB 7.3, which is HDF5 -> array; UserError for others."""
     import h5py  # installed with TensorFlow
     try:
         with h5py.File(path, 'r') as file:
@@ -117,7 +117,7 @@ def read_hdf5(path: str, key):
 
 
 def read_matlab(path: str, variable: str):
-    """Reads the array of a variable in a .mat file before MATLAB 7.3; UserError for other files."""
+    """Reads a variable of a .mat file before MATLAB 7.3 -> array of one or more dimensions; UserError for others."""
     try:
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[variable])
     except Exception as error:  # SciPy raises many kinds of error for a damaged file

@@ -81,7 +81,7 @@ OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, D
 
 
 def rows_of_table1():
-    """Makes the 16 rows of table 1: eight decoders with median frequency balancing, then eight without."""
+    """Makes the 16 rows of table 1, list of `Row`: eight decoders balanced by class, then the eight unbalanced."""
     rows = [Row(variant.name, 'median', 'paper-table1', 10000,
                 {'test': variant.balanced, 'train': variant.balanced_train + (None,)}) for variant in TABLE1]
     return rows + [Row(variant.name, 'none', 'paper-table1', 10000,
@@ -89,7 +89,7 @@ def rows_of_table1():
 
 
 def benchmark_rows(scores: dict, recipe: str, thousands: dict):
-    """Makes the rows of one of the tables 2 to 5.
+    """Makes the rows of one of the tables 2 to 5: list of `Row`.
 
     Args:
       scores: {network: (G, C, mIoU, BF)}.
@@ -99,7 +99,7 @@ def benchmark_rows(scores: dict, recipe: str, thousands: dict):
 
 
 def bayesian_rows():
-    """Makes Bayesian SegNet's rows, with the settings of the released solvers."""
+    """Makes Bayesian SegNet's rows with the settings of the released solvers: list of `Row`."""
     steps = {'SegNet': 40000, 'Bayesian-SegNet': 60000, 'SegNet-Basic': 10000, 'Bayesian-SegNet-Basic': 10000}
     return [Row(name, 'median', 'released-segnet-basic' if name.endswith('Basic') else 'released-segnet', steps[name],
                 {'test': scores}) for name, scores in BAYESIAN.items()]

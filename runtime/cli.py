@@ -36,7 +36,7 @@ seed = number(int, 0, 2 ** 32 - 1)
 
 
 def interval(text: str):
-    """Argparse type of --validate_every: returns the text, a number of epochs, or of steps as '500steps'."""
+    """Argparse type of --validate_every: checks and returns text, a number of epochs or of steps, '500steps'."""
     if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
         raise argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
     return text
@@ -49,13 +49,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
 
     def convert_arg_line_to_args(self, line):
-        """Splits a line of a recipe file into flags as a shell does; a `#` begins a comment."""
+        """Splits a line of a recipe file into flags as a shell does, without `# comments`; UserError for bad quotes."""
         try:
             return shlex.split(line, comments=True)
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
     def error(self, message):
+        """Raises UserError with argparse's message, instead of printing the usage and exiting."""
         raise UserError(message)
 
 
