@@ -32,9 +32,7 @@ def normal_initializer(stddev):
 def conv_variables(shape, name):
     """Creates a convolution's weights (He et al. 2015, 'msra' in the prototxts) and zero biases; returns both.
 
-    Args:
-      shape: [kernel height, kernel width, input channels, filters].
-      name: variable scope of the two.
+    `shape`: [kernel height, kernel width, input channels, filters]. `name`: variable scope of the two.
     """
     with tf.variable_scope(name):
         stddev = np.sqrt(2.0 / np.prod(shape[:3]))
@@ -61,8 +59,7 @@ def norm_variables(filters, name, beta):
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
     """Normalizes x + `biases` by the batch -> tensor like x; adds both statistics to BN_STATISTICS.
 
-    The biases are not added to x, because subtracting the mean of the batch would cancel them. They count in the
-    moving mean only.
+    The biases only count in the moving mean: added to x, they would cancel with the mean of the batch.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -330,10 +327,7 @@ def height_width(x):
 
 
 def portable_max_pool(x):
-    """Max-pools 2x2 windows of [batch, h, w, c] by four strided slices, as `max_pool_with_argmax`.
-
-    Returns the pooled maps, and the positions in the windows, 0 to 3 row by row, in the dtype of x.
-    """
+    """Max-pools 2x2 windows by strided slices -> pooled maps, and positions in the windows, 0 to 3 row by row."""
     rows, columns = [size % 2 for size in height_width(x)]  # of padding
     if isinstance(rows, tf.Tensor) or isinstance(columns, tf.Tensor) or rows or columns:
         x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]], constant_values=x.dtype.min)

@@ -117,7 +117,7 @@ def read_hdf5(path: str, key):
 
 
 def read_matlab(path: str, variable: str):
-    """Reads a variable of a .mat file before MATLAB 7.3 -> array of one or more dimensions; UserError for others."""
+    """Reads a variable of a .mat file before MATLAB 7.3 -> array, at least 1-dimensional; UserError for others."""
     try:
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[variable])
     except Exception as error:  # SciPy raises many kinds of error for a damaged file

@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
 
     def convert_arg_line_to_args(self, line):
-        """Splits a line of a recipe file into flags as a shell does, without `# comments`; UserError for bad quotes."""
+        """Splits a line of a recipe file into flags as a shell does, without `# comments`; UserError if it cannot."""
         try:
             return shlex.split(line, comments=True)
         except ValueError as error:
