@@ -3,9 +3,9 @@
 Draws nothing and builds no graph.
 """
 import contextlib
+import glob
 import json
 import os
-import re
 import shutil
 import time
 
@@ -115,10 +115,8 @@ class Run:
         Raises UserError if all checkpoints are damaged.
         """
         for place in FOLDERS.values():
-            for name in file_names(self.path(place)):
-                path = self.path(place, name)
-                if re.match(r'\Amodel-[0-9]+.*temp', name) and not os.path.islink(path):
-                    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+            for path in glob.glob(os.path.join(glob.escape(self.path(place)), 'model-[0-9]*temp*')):
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
         paths = checkpoints(self.folder, 'last')
         for i, path in enumerate(paths):
             try:
