@@ -1,5 +1,4 @@
 """benchmark.py: one process for each measurement, and the rows of the tables."""
-import json
 import os
 import sys
 
@@ -90,10 +89,3 @@ def test_bad_flags_are_refused():
                            (['--batch_size', '2', '0'], '--batch_size: 0: must be')):
         with pytest.raises(UserError, match=message):
             benchmark.parse_args(flags)
-
-
-def test_measuring_command_prints_one_json_line(capsys):
-    benchmark.main(benchmark.parse_args(['--measure', json.dumps(dict(
-        SETTINGS, model='segnet-basic', training=False, precision='float32', repeats=1, xla=False))]))
-    found = json.loads(capsys.readouterr().out)
-    assert len(found['seconds']) == 1 and found['memory'] >= 0
