@@ -71,13 +71,13 @@ def _own(data_dir, rle_order):
         return classes, images, _label_reader(folder, files.label_files(folder, images), classes), examples
     if os.path.isdir(folder):
         raise UserError('%s: both labels.csv and labels/ are there; remove the one that is not meant' % data_dir)
-    places = {}
+    indices = {}
     for i, entry in enumerate(classes):
-        place = IGNORE if tables.is_void(entry) else i
-        places.update({str(number): place for number in entry.ids}, **{entry.name: place})
+        index = IGNORE if tables.is_void(entry) else i
+        indices.update({str(number): index for number in entry.ids}, **{entry.name: index})
     if sum(not tables.is_void(entry) for entry in classes) == 2:
-        places[''] = 1  # a table without a column of classes
-    cells = tables.read_cells(table, places, images)
+        indices[''] = 1  # a table without a column of classes
+    cells = tables.read_cells(table, indices, images)
     order = rle_order or tables.rle_order(table)
     if not rle_order:
         data.note('%s: runs are read along the %s; --rle_order gives another order' % (table, order))

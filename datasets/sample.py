@@ -17,7 +17,7 @@ def read(data_dir: str = None):
     Every fourth image of a cell type is in val.
     """
     path = os.path.join(data_dir or ROOT, 'train.csv')
-    images = tables.read_cells(path, tables.class_places(CELLS))
+    images = tables.read_cells(path, tables.class_indices(CELLS))
     groups = stratified(images).values()
     examples = {'train': [name for group in groups for i, name in enumerate(group) if i % 4 != 3],
                 'val': [name for group in groups for name in group[3::4]]}

@@ -27,7 +27,7 @@ def read(data_dir: str):
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')
-    images = tables.read_cells(path, tables.class_places(CELLS))
+    images = tables.read_cells(path, tables.class_indices(CELLS))
     examples = {'train': [], 'val': []}
     rng = np.random.RandomState(0)
     for group in stratified(images).values():

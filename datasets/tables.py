@@ -27,19 +27,19 @@ def rle_order(path: str):
     return 'columns' if b'EncodedPixels' in header else 'rows'
 
 
-def class_places(class_names: list):
+def class_indices(class_names: list):
     """Indices of the classes behind the first, the background: {name: index}."""
     return {name: i for i, name in enumerate(class_names) if i}
 
 
-def read_cells(path: str, places: dict, images=None):
+def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
     Columns are id,annotation,width,height,cell_type, or ImageId,EncodedPixels (ClassId,Width,Height). A row without an
     annotation means an image without an object. Without columns of the size, height and width are None.
 
     Args:
-      places: {text of the class: index}; '' is the class of a table without a column of classes.
+      indices: {text of the class: index}; '' is the class of a table without a column of classes.
       images: names of the images, each of which needs a row; None for any names that can be file names.
     Raises:
       UserError: a malformed row, an id without an image, or an image without a row.
@@ -63,10 +63,10 @@ def read_cells(path: str, places: dict, images=None):
         if not rle.strip():
             continue
         kind = re.sub(r'\.0+\Z', '', (row.get('cell_type') or row.get('ClassId') or '').strip())
-        if kind not in places:
+        if kind not in indices:
             raise UserError(where + '%s %r; expected one of %s' % ('ClassId' if kaggle else 'cell_type', kind[:60],
-                                                                  ', '.join(text for text in places if text)))
-        masks.append((number, places[kind], rle))
+                                                                  ', '.join(text for text in indices if text)))
+        masks.append((number, indices[kind], rle))
     if not cells:
         raise UserError('%s: holds no rows' % path)
     _check_images(path, cells, images)
@@ -234,17 +234,17 @@ def read_class_label(path: str, classes: list):
 
     UserError for an unreadable file, and for an id or a colour that is not in `classes`.
     """
-    places = [IGNORE if is_void(entry) else i for i, entry in enumerate(classes)]
+    indices = [IGNORE if is_void(entry) else i for i, entry in enumerate(classes)]
     label = data.read_ids_or_colors(path)
     if label.ndim == 3:
-        colored = [(entry.color, place) for entry, place in zip(classes, places) if entry.color]
+        colored = [(entry.color, index) for entry, index in zip(classes, indices) if entry.color]
         repeated = (label == label[:, :, :1]).all()  # ids in three equal channels, or shades of grey as colours
         if not repeated or {(grey,) * 3 for grey in np.unique(label)} <= {color for color, _ in colored}:
             return _from_colors(path, label, classes, colored)
         label = label[:, :, 0]
     table = np.full(256, -1)
-    for entry, place in zip(classes, places):
-        table[entry.ids] = place
+    for entry, index in zip(classes, indices):
+        table[entry.ids] = index
     mapped = table[label]
     if (mapped < 0).any():
         y, x = np.argwhere(mapped < 0)[0]
