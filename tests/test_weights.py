@@ -61,21 +61,18 @@ def test_vgg16_is_the_same_function(graph, tmp_path):
 
 
 def test_vgg16_bad_files(tmp_path):
-    path = str(tmp_path / 'vgg.h5')
+    path = tmp_path / 'vgg.h5'
     with pytest.raises(UserError, match='vgg.h5: cannot be read'):
-        weights.vgg16(path)
-    pathlib.Path(path).write_text('hello')
-    with pytest.raises(UserError, match='vgg.h5: not Keras'):
-        weights.vgg16(path)
-    write_vgg16(path)
-    with h5py.File(path, 'a') as file:
+        weights.vgg16(str(path))
+    write_vgg16(str(path))
+    with h5py.File(str(path), 'a') as file:
         del file['block5_conv2']
-    with pytest.raises(UserError, match='vgg.h5: not Keras'):
-        weights.vgg16(path)
+    for content in (path.read_bytes(), b'hello'):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match='vgg.h5: not Keras'):
+            weights.vgg16(str(path))
     with pytest.raises(UserError, match="--vgg16: VGG16's weights need --input raw"):
-        main.parse_args(['--vgg16', path, '--model', 'segnet-basic'])
-    with pytest.raises(UserError, match='give one of them'):
-        main.parse_args(['--vgg16', path, '--init_from', path])
+        main.parse_args(['--vgg16', str(path), '--model', 'segnet-basic'])
 
 
 def start(folder, output, *flags):
@@ -145,8 +142,8 @@ def blob(array, old):
     return message(7, shape) + message(5, array.astype('<f4').tobytes())
 
 
-def write_caffemodel(path, layers, old=False):
-    """`layers`: [(name, type, arrays)]."""
+def caffemodel(layers, old=False):
+    """Bytes of a .caffemodel. `layers`: [(name, type, arrays)]; `old`: V1LayerParameter."""
     name_field, type_field, blobs_field = (4, 5, 6) if old else (1, 2, 7)
     content = message(1, b'net') if not old else b''
     for name, kind, arrays in layers:
@@ -154,8 +151,7 @@ def write_caffemodel(path, layers, old=False):
         body = message(name_field, name.encode()) + type_value + b''.join(
             message(blobs_field, blob(array, old)) for array in arrays)
         content += message(2 if old else 100, body)
-    pathlib.Path(path).write_bytes(content)
-    return path
+    return content
 
 
 def caffe_layers(rng):
@@ -174,7 +170,8 @@ def caffe_layers(rng):
 def test_caffemodel_is_the_same_function(graph, tmp_path, old):
     """conv1 and its batch norm (scale and shift, statistics folded in) on BGR, by SciPy from Caffe's own order."""
     layers = caffe_layers(np.random.RandomState(8))
-    path = write_caffemodel(str(tmp_path / 'a.caffemodel'), layers, old)
+    path = str(tmp_path / 'a.caffemodel')
+    pathlib.Path(path).write_bytes(caffemodel(layers, old))
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
     networks.build('segnet-basic', tf.constant(images), 11, is_training=False, input_norm='raw')
     given = weights.match_all_variables(weights.load(path), tf.global_variables(), 'FILE')
@@ -193,7 +190,8 @@ def test_caffemodel_is_the_same_function(graph, tmp_path, old):
 
 def test_weights_are_scored(camvid_folder, tmp_path, capsys):
     """evaluate.py --weights: a .caffemodel and an equal .npz give the same confusion matrix and the files of a run."""
-    path = write_caffemodel(str(tmp_path / 'a.caffemodel'), caffe_layers(np.random.RandomState(8)))
+    path = str(tmp_path / 'a.caffemodel')
+    pathlib.Path(path).write_bytes(caffemodel(caffe_layers(np.random.RandomState(8))))
     np.savez(str(tmp_path / 'a.npz'), **weights.load(path).values)
     flags = ['--model', 'segnet-basic', '--dataset', 'camvid', '--data_dir', camvid_folder, '--bf_images', '0']
     matrices = []
@@ -212,43 +210,36 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
 
 def test_bad_weights_are_refused_by_name(graph, tmp_path):
     networks.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 11, is_training=False)
-    layers, path = caffe_layers(np.random.RandomState(8)), str(tmp_path / 'a.caffemodel')
+    layers, path = caffe_layers(np.random.RandomState(8)), tmp_path / 'a.caffemodel'
 
-    def refused(said):
+    def refused(said, content):
+        path.write_bytes(content)
         with pytest.raises(UserError, match=said):
-            weights.match_all_variables(weights.load(path), tf.global_variables(), 'FILE')
+            weights.match_all_variables(weights.load(str(path)), tf.global_variables(), 'FILE')
 
-    write_caffemodel(path, layers[:-1])
-    refused('FILE: lacks conv_classifier/biases')
-    write_caffemodel(path, layers + [('conv9', 'Convolution', layers[1][2])])
-    refused('FILE: has conv9/biases, which this network lacks')
-    write_caffemodel(path, layers[:-1] + [('conv_classifier', 'Convolution', [np.ones((12, 64, 1, 1)), np.ones(12)])])
-    refused(r'FILE: conv_classifier/biases has shape \[12\], this network has \[11\]')
-    write_caffemodel(path, [('conv1', 'Convolution', layers[1][2][:1])])
-    refused('layer conv1 has 1 blobs')
-    content = open(write_caffemodel(path, layers), 'rb').read()
-    for broken in (b'', b'hello', content[:-7], content[:5000], b'\xff' * 300):
-        pathlib.Path(path).write_bytes(broken)
-        refused('a.caffemodel: not a .caffemodel|has shape|lacks')
-    os.remove(path)
-    refused('cannot be read')
-    path = str(tmp_path / 'a.npz')
-    np.savez(path, a=np.array([{'evil': 1}], object))
-    refused('not a .npz of numbers')
-    pathlib.Path(path).write_bytes(b'PK\x03\x04 no')
-    refused('not a .npz of numbers')
+    whole = caffemodel(layers)
+    for broken in (b'', b'hello', whole[:-7], whole[:5000], b'\xff' * 300):
+        refused('a.caffemodel: not a .caffemodel|has shape|lacks', broken)
+    for said, changed in (
+            ('FILE: lacks conv_classifier/biases', layers[:-1]), ('layer conv1 has 1 blobs', [
+                ('conv1', 'Convolution', layers[1][2][:1])]),
+            ('FILE: has conv9/biases, which this network lacks', layers + [('conv9', 'Convolution', layers[1][2])]),
+            (r'FILE: conv_classifier/biases has shape \[12\], this network has \[11\]', layers[:-1] + [
+                ('conv_classifier', 'Convolution', [np.ones((12, 64, 1, 1)), np.ones(12)])])):
+        refused(said, caffemodel(changed))
+    for said, field in (('a blob of 100000 dimensions', message(7, message(1, b'\xff\xff\xff\x7f' * 100000))),
+                        ('not a .caffemodel|blobs', b'\x28\x00'), ('not a .caffemodel|blobs', b'\x38\x00')):
+        refused(said, message(100, message(1, b'conv1') + message(7, field)))  # last: data and shape as plain numbers
+    path = tmp_path / 'a.npz'
+    np.savez(str(path), a=np.array([{'evil': 1}], object))
+    refused('not a .npz of numbers', path.read_bytes())
+    refused('not a .npz of numbers', b'PK\x03\x04 no')
     for header in ("{'descr': (", "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,)}" % ('9' * 30)):
-        with zipfile.ZipFile(path, 'w') as archive:
+        with zipfile.ZipFile(str(path), 'w') as archive:
             archive.writestr('a.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode())
-        refused('not a .npz of numbers')
-    dims = message(1, b'\xff\xff\xff\x7f' * 100000)  # BlobShape.dim
-    (tmp_path / 'c.caffemodel').write_bytes(message(100, message(1, b'conv1') + message(7, message(7, dims))))
-    with pytest.raises(UserError, match='a blob of 100000 dimensions'):
-        weights.load(str(tmp_path / 'c.caffemodel'))
-    for field in (b'\x28\x00', b'\x38\x00'):  # a blob's data, its shape, as a plain number
-        (tmp_path / 'b.caffemodel').write_bytes(message(100, message(1, b'conv1') + message(7, field)))
-        with pytest.raises(UserError, match='not a .caffemodel|blobs'):
-            weights.load(str(tmp_path / 'b.caffemodel'))
+        refused('not a .npz of numbers', path.read_bytes())
+    with pytest.raises(UserError, match='cannot be read'):
+        weights.load(str(tmp_path / 'none.npz'))
 
 
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, capsys):
