@@ -15,11 +15,11 @@ WHOLE_VALUES = 2 ** 26  # most probabilities of an image that the graph enlarges
 MAX_SCALE = 8
 
 Settings = collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
-                                  defaults=(0, 'auto', 0.5, None, 1, False, False))
+                                  defaults=(0, 'auto', None, None, 1, False, False))
 Settings.__doc__ = """Settings of a prediction.
 
 samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
-tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side.
+tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None as in `tiles.grid`.
 tta: value of --tta, or None.  batch_size: images or tiles at a time.
 confidence, probabilities: bool, whether to return them too.
 """
@@ -38,8 +38,9 @@ def add_flags(parser, batch_size: int = 1):
                         help='label in overlapping tiles of this size; auto: tiles only for runs of --fit crop, and '
                              'images larger than a tile of twice the training size, at least %d a side (default: auto)'
                              % SMALLEST_TILE)
-    parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), default=0.5, metavar='FRACTION',
-                        help="least overlap of neighbouring tiles, as a fraction of a tile's side")
+    parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
+                        help="least overlap of neighbouring tiles, as a fraction of a tile's side (default: %s; 0 for "
+                             'mosaics of images of that size)' % tiles.OVERLAP)
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...', help='average the probabilities over the '
                         'mirrored image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
     parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size,
@@ -192,7 +193,7 @@ class Predictor:
                 last = min(top + rows, height)
                 yield top, 0, mean(tiles.enlarge(maps[0], height, width, top, last) for maps in found)
             return
-        grid = tiles.grid((height, width), tile, self.settings.tile_overlap)
+        grid = tiles.grid(image, tile, self.settings.tile_overlap)
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
 
     def tile_maps(self, image, grid: tiles.Grid):

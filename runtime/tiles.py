@@ -8,13 +8,36 @@ import collections
 import cv2
 import numpy as np
 
+OVERLAP = 0.5  # least overlap of tiles, as a fraction of a tile's side
+
 # tops, lefts: first rows and columns of the tiles.  tile, size: (height, width) of a tile, of the image.
 Grid = collections.namedtuple('Grid', 'tops lefts tile size')
 
 
-def grid(size: tuple, tile: tuple, overlap: float) -> Grid:
-    """Covers an image of `size` with tiles that overlap by at least the fraction `overlap` of a tile's side."""
-    return Grid(starts(size[0], tile[0], overlap), starts(size[1], tile[1], overlap), tile, size)
+def grid(image, tile: tuple, overlap: float = None) -> Grid:
+    """Covers an image uint8 [h, w, 3] with tiles that overlap by at least the fraction `overlap` of a tile's side.
+
+    The default is OVERLAP, but 0 along an axis where the image is a mosaic of tiles.
+    """
+    size = image.shape[:2]
+    overlaps = [overlap] * 2
+    if overlap is None:
+        overlaps = [0 if is_mosaic(image, tile[axis], axis) else OVERLAP for axis in (0, 1)]
+    return Grid(starts(size[0], tile[0], overlaps[0]), starts(size[1], tile[1], overlaps[1]), tile, size)
+
+
+def is_mosaic(image, tile: int, axis: int) -> bool:
+    """Whether an image is made of separate images that are `tile` pixels long along `axis`.
+
+    At the seams of a mosaic most pixels differ from their neighbours, and differ less beside the seams. Labels get
+    worse where a tile sees parts of two separate images.
+    """
+    seams = np.arange(tile, image.shape[axis], tile)
+    if not len(seams) or image.shape[axis] % tile:
+        return False
+    lines = [image.take(seams + shift, axis) for shift in (-2, -1, 0, 1)]
+    before, across, after = [np.median(cv2.absdiff(*pair)) for pair in zip(lines, lines[1:])]
+    return across > 2 * (max(before, after) + 1)
 
 
 def starts(length: int, tile: int, overlap: float) -> list:

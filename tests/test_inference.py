@@ -19,12 +19,23 @@ def test_starts_of_tiles(length, tile, overlap, expected):
     assert tiles.starts(length, tile, overlap) == expected
 
 
+def test_tiles_overlap_except_at_the_seams_of_a_mosaic():
+    rows, columns = np.mgrid[:40, :60]
+    ramp = np.stack([2 * rows, 3 * columns, rows + columns], -1).astype(np.uint8)
+    mosaic = np.hstack([ramp[:, :20], 255 - ramp[:, :20], ramp[:, 40:]])  # seams at columns 20 and 40
+    assert tiles.grid(ramp, (20, 20))[:2] == ([0, 10, 20], [0, 10, 20, 30, 40])
+    assert tiles.grid(mosaic, (20, 20))[:2] == ([0, 10, 20], [0, 20, 40])
+    assert tiles.grid(mosaic, (20, 20), 0.5)[:2] == ([0, 10, 20], [0, 10, 20, 30, 40])
+    assert tiles.grid(mosaic, (20, 18))[1] != [0, 18, 36]
+    assert tiles.grid(np.full((40, 60, 3), 9, np.uint8), (20, 20))[1] == [0, 10, 20, 30, 40]
+
+
 @pytest.mark.parametrize('size,tile,overlap', [
     ((45, 61), (16, 24), 0.25), ((45, 61), (45, 20), 0), ((17, 40), (9, 8), 0.7), ((10, 11), (10, 11), 0.25)])
 def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
     """Each pixel is the mean over its tiles, weighted by the product of the distances to their borders."""
     rng = np.random.RandomState(1)
-    grid = tiles.grid(size, tile, overlap)
+    grid = tiles.grid(np.empty(size + (3,), np.uint8), tile, overlap)
     maps = rng.rand(len(grid.tops) * len(grid.lefts), *tile, 3).astype(np.float32)
     total, weights = np.zeros(size + (3,)), np.zeros(size + (1,))
     for i, (top, left) in enumerate((top, left) for top in grid.tops for left in grid.lefts):
@@ -84,11 +95,11 @@ def images(count, height, width):
 
 
 def test_touching_tiles_are_labelled_as_single_images(network):
-    """A mosaic of 2x2 images, without overlap: exactly the labels of each."""
+    """A mosaic of 2x2 images: exactly the labels of each, because tiles do not overlap across seams."""
     singles = images(4, 33, 47)
     mosaic = np.vstack([np.hstack(singles[:2]), np.hstack(singles[2:])])
     expected = [prediction.ids for prediction in network(batch_size=4, confidence=True).predict(singles)]
-    ids = network(tile=(33, 47), tile_overlap=0.0, batch_size=3).predict([mosaic])[0].ids
+    ids = network(tile=(33, 47), batch_size=3).predict([mosaic])[0].ids
     np.testing.assert_array_equal(ids, np.vstack([np.hstack(expected[:2]), np.hstack(expected[2:])]))
     assert len(np.unique(ids)) > 2
 
