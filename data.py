@@ -173,7 +173,7 @@ def read_csv(path: str, columns):
 # ---------------------------------------------------------------- images and labels
 
 def check_tiff_bands(content: bytes, path: str):
-    """Raises UserError for TIFF content with other bands than grey, RGB or CMYK and alpha marked as alpha."""
+    """Raises UserError unless the bands of a TIFF are grey, RGB or CMYK, apart from bands marked as alpha."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
     stream = io.BytesIO(content)
     stream.seek(directory.next)

@@ -306,7 +306,7 @@ def portable_pooling(portable=True):
     """Context manager: inside the block, pooling and unpooling in the default graph are built of plain ops.
 
     TFLite, ONNX and XLA have these ops but no MaxPoolWithArgmax. Values and gradients are equal bit for bit in both
-    forms. Pooling and the matching unpooling must be built in the same block.
+    forms. A pooling and its unpooling must be built in one block. `portable` False gives the usual ops back in a block.
     """
     stack = tf.get_collection_ref(PORTABLE)
     stack.append(portable)
