@@ -145,7 +145,7 @@ def colored(label, colors: list):
 
 
 def overlay(image, colored_label, alpha: float = 0.5):
-    """Blends a label's colours over an image, both uint8 RGB [h, w, 3] -> the same; `alpha`: the colours' share."""
+    """Blends a label's colours over an image, uint8 RGB [h, w, 3] all three; `alpha`: share of the colours."""
     return cv2.addWeighted(image, 1 - alpha, colored_label, alpha, 0)
 
 
