@@ -187,11 +187,10 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
     """
     batch_size = settings['batch_size']
     seconds, memory = measured[name]
-    row = collections.OrderedDict([
-        ('network', settings['model']), ('what', 'train' if settings['training'] else 'predict'),
-        ('precision', settings['precision']), ('size', '%dx%d' % (settings['height'], settings['width'])),
-        ('batch', str(batch_size)), ('by', name), ('ms/image', '%.1f' % (1000 * seconds / batch_size)),
-        ('images/s', '%.2f' % (batch_size / seconds)), ('peak MB', '%.0f' % (memory / 1e6) if memory else '-')])
+    row = {'network': settings['model'], 'what': 'train' if settings['training'] else 'predict',
+           'precision': settings['precision'], 'size': '%dx%d' % (settings['height'], settings['width']),
+           'batch': str(batch_size), 'by': name, 'ms/image': '%.1f' % (1000 * seconds / batch_size),
+           'images/s': '%.2f' % (batch_size / seconds), 'peak MB': '%.0f' % (memory / 1e6) if memory else '-'}
     if name == 'ours':
         found = layers.network_layers(settings['model'], settings['height'], settings['width'], NUM_CLASSES)
         macs = sum(layer.macs for layer in found)

@@ -4,7 +4,6 @@ Trains missing rows, resumes interrupted rows, scores all, and writes our scores
 `python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
 """
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
-import collections
 import os
 import shlex
 
@@ -191,7 +190,7 @@ def score_columns(entries: list, published: tuple, split: str):
       entries: {split: entry of metrics.json} of each seed.
       published: the paper's (G, C, mIoU, BF) in percent, or None each.
     """
-    columns = collections.OrderedDict()
+    columns = {}
     for name, value in zip(MEASURES, published):
         columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries], 100)
         columns['paper %s %s' % (published_split(split), name)] = mean_and_spread([value])
@@ -205,7 +204,7 @@ def class_columns(entries: list, published: dict, split: str):
       entries: {split: entry of metrics.json} of each seed.
       published: {class: the paper's accuracy in percent}; '-' for other classes.
     """
-    columns = collections.OrderedDict()
+    columns = {}
     for i, name in enumerate(entries[0][split]['class_names']):
         columns[name] = mean_and_spread([entry[split]['accuracy'][i] for entry in entries], 100)
         columns['paper ' + name] = mean_and_spread([published.get(name)])
@@ -220,15 +219,14 @@ def num_parameters(model: str) -> int:
 def variant_columns(args, row):
     """{column: text} of a row of table 1: parameters, storage, measured forward time, ours beside the paper's."""
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
-    return collections.OrderedDict([
-        ('parameters (M)', '%.3f' % (num_parameters(row.model) / 1e6)),
-        ('paper parameters (M)', '%.3f' % variant.parameters), ('storage', variant.storage),
-        ('ms', '%.1f' % measured_cost(args, row.model)['ms']), ('paper ms', '%.1f' % variant.milliseconds)])
+    return {'parameters (M)': '%.3f' % (num_parameters(row.model) / 1e6),
+            'paper parameters (M)': '%.3f' % variant.parameters, 'storage': variant.storage,
+            'ms': '%.1f' % measured_cost(args, row.model)['ms'], 'paper ms': '%.1f' % variant.milliseconds}
 
 
 def trained_row(args, row):
     """Trains, scores and measures a row: {column: text}. A loss that is not finite becomes the column 'failed'."""
-    columns = collections.OrderedDict([('network', row.name), ('weights', row.class_weights)])
+    columns = {'network': row.name, 'weights': row.class_weights}
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
     except FloatingPointError as error:  # a result too: the other rows are run as well
@@ -257,7 +255,7 @@ def measured_row(args, row):
     batch = measured_cost(args, row.model, training=True, batch_size=4)
     ours = (forward['ms'], training['ms'] - forward['ms'], batch['MB'], forward['MB'],
             num_parameters(row.model) * 4 / 1e6)
-    columns = collections.OrderedDict([('network', row.name)])
+    columns = {'network': row.name}
     for name, value, published in zip(('forward ms', 'backward ms', 'training MB (batch 4)', 'prediction MB',
                                        'model MB'), ours, tables.TABLE6[row.name]):
         columns[name] = mean_and_spread([value])

@@ -71,7 +71,7 @@ def image_files(folder: str):
 
     UserError for two images with the same name.
     """
-    paths = collections.OrderedDict()
+    paths = {}
     for name, path in files_below(folder, data.IMAGE_FILES):
         if name in paths:
             raise UserError('%s: %s and %s have one name; rename or remove one of them'
@@ -144,7 +144,7 @@ def splits(folder: str, images: dict):
     lists = {split: os.path.join(folder, split + '.txt') for split in SPLITS}
     if any(os.path.exists(path) for path in lists.values()):
         return listed_splits(lists, images)
-    by_folder = collections.OrderedDict()
+    by_folder = {}
     for name in images:
         by_folder.setdefault(FOLDERS.get(name.split('/')[0].lower()), []).append(name)
     if 'train' not in by_folder or None in by_folder:

@@ -11,7 +11,6 @@
 2. Pascal VOC's, as CVAT exports segmentation masks: labelmap.txt, JPEGImages/, SegmentationClass/, ImageSets/.
 3. Roboflow's semantic segmentation masks: train/ (valid/, test/) with NAME.jpg, NAME_mask.png and _classes.csv.
 """
-import collections
 import os
 
 from PIL import Image
@@ -96,7 +95,7 @@ def _voc(data_dir):
     lists = os.path.join(data_dir, 'ImageSets', 'Segmentation')
     if os.path.exists(os.path.join(lists, 'train.txt')):
         return classes, images, _label_reader(folder, labels, classes), files.splits(lists, images)
-    labelled = collections.OrderedDict((name, path) for name, path in images.items() if name in labels)
+    labelled = {name: path for name, path in images.items() if name in labels}
     if len(labelled) < len(images):  # CVAT exports frames that nobody has labelled yet
         data.note('%s: %d of %d images have no label and are not used'
                   % (data_dir, len(images) - len(labelled), len(images)))
@@ -113,7 +112,7 @@ def _roboflow(data_dir):
     if any(classes != all_classes[0] for classes in all_classes):
         raise UserError('%s: the tables _classes.csv of train/, valid/ and test/ differ; export them again' % data_dir)
     paths = files.image_files(data_dir)
-    images = collections.OrderedDict((name, path) for name, path in paths.items() if not name.endswith('_mask'))
+    images = {name: path for name, path in paths.items() if not name.endswith('_mask')}
     labels = {name[:-len('_mask')]: [path] for name, path in paths.items() if name.endswith('_mask')}
     return all_classes[0], images, _label_reader(data_dir, labels, all_classes[0]), files.splits(data_dir, images)
 

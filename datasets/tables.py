@@ -46,7 +46,7 @@ def read_cells(path: str, indices: dict, images=None):
     """
     kaggle = rle_order(path) == 'columns'
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
-    cells = collections.OrderedDict()
+    cells = {}
     for number, row in data.read_csv(path, columns):
         where = '%s row %d: ' % (path, number)
         name = row[columns[0]]

@@ -1,5 +1,4 @@
 """Writes tables of trained and scored runs from the files of run folders, for `experiments.py results`."""
-import collections
 import os
 import shutil
 
@@ -52,9 +51,8 @@ def result_rows(folder: str) -> list:
     flags = config['flags']
     rows = []
     for split, settings, scores in scored_entries(records.read_scores(folder)):
-        row = collections.OrderedDict([
-            ('network', flags['model']), ('scored on', '%s, %d images' % (split, scores['images'])),
-            ('batch norm', settings)])
+        row = {'network': flags['model'], 'scored on': '%s, %d images' % (split, scores['images']),
+               'batch norm': settings}
         row.update((name, report.percent(scores[name])) for name in MEASURES)
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
@@ -67,10 +65,9 @@ def result_rows(folder: str) -> list:
 
 def published_rows(flags: dict) -> list:
     """The paper's scores for the network and the data set in a run's `flags`: list of rows {column: text}."""
-    return [collections.OrderedDict(
-        [('network', flags['model']), ('scored on', 'test'), ('batch norm', 'population')]
-        + [(name, '-' if value is None else '%.1f' % value) for name, value in zip(MEASURES, scores)]
-        + [('trained at', 'the paper, ' + where)])
+    return [{'network': flags['model'], 'scored on': 'test', 'batch norm': 'population',
+             **{name: '-' if value is None else '%.1f' % value for name, value in zip(MEASURES, scores)},
+             'trained at': 'the paper, ' + where}
             for where, scores in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
 
 
@@ -82,7 +79,7 @@ def write_results(run_folders: list, output: str, into: str = None):
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
         raise UserError('--runs: two run folders have the same name; rename a folder')
-    by_dataset = collections.OrderedDict()
+    by_dataset = {}
     published = {}
     for run_folder in run_folders:
         folder = keep_sources(run_folder, output)
