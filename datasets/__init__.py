@@ -12,8 +12,8 @@ import data
 from data import UserError
 from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
 
-READERS = {'camvid': camvid.read, 'folder': folder.read, 'sample': sample.read, 'sartorius': sartorius.read,
-           'sunrgbd': sunrgbd.read, 'voc2012': voc2012.read}
+READERS = {'camvid': camvid.read, 'folder': folder.read, 'sample': sample.read,
+           'sartorius': sartorius.read, 'sunrgbd': sunrgbd.read, 'voc2012': voc2012.read}
 CLASS_NAMES = {'sample': sartorius.CELLS, 'sartorius': sartorius.CELLS, 'camvid': list(camvid.CLASSES),
                'voc2012': voc2012.CLASSES, 'sunrgbd': sunrgbd.CLASSES}  # for `folder`, classes.csv has the names
 warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
