@@ -120,7 +120,7 @@ def label_path(folder: str, found: dict, name: str):
 
 
 def hold_out(names: list):
-    """Splits names -> {'train': names, 'val': names}: a fifth, drawn with a fixed seed, is val.
+    """Splits names -> {'train': sorted names, 'val': sorted names}: a fifth, drawn with a fixed seed, is val.
 
     UserError for a single name.
     """
@@ -201,7 +201,7 @@ def colors_to_ids(rgb, colors, ids, path: str):
 
 
 def voc_color(i: int):
-    """Colour of id `i` in PASCAL VOC's palette.
+    """Colour of id `i` in PASCAL VOC's palette: (red, green, blue), 0 to 255 each.
 
     Each group of three bits of `i` sets one bit of red, green and blue, from the highest bit down.
     """

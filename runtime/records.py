@@ -91,7 +91,7 @@ def read_config(folder: str) -> dict:
 
 
 def read_scores(folder: str) -> dict:
-    """Reads metrics.json of a run folder -> {split: scores}; empty if there is none."""
+    """Reads metrics.json of a run folder -> {split: scores}; empty without the file. UserError if not JSON."""
     path = os.path.join(folder, 'metrics.json')
     return read_json(path) if os.path.exists(path) else {}
 
