@@ -102,7 +102,7 @@ def mat_pairs(data_dir: str):
 
 
 def mat_label(path: str, reference):
-    """Reads the label of a reference in SUNRGBD2Dseg.mat -> uint8 [h, w] of ids as stored; UserError if it cannot."""
+    """Reads the label of a reference in SUNRGBD2Dseg.mat -> uint8 [h, w] of ids; UserError if unreadable."""
     return read_hdf5(path, reference).T.astype(np.uint8)
 
 
