@@ -22,7 +22,9 @@ Scoring = collections.namedtuple('Scoring', 'initializer labels predictions size
 
 
 def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False, samples: int = 0) -> Scoring:
-    """Builds the prediction graph over the batches of `split`; predictions have the labels' own sizes.
+    """Builds the prediction graph over the batches of `split` in the default graph -> `Scoring`.
+
+    Predictions have the labels' own sizes.
 
     Args:
       flags: the run's flags, as in config.json.
@@ -173,7 +175,7 @@ def table(class_names: list, scores: dict, papers=()) -> str:
 
 
 def parse_args(argv=None):
-    """Parses the flags of a scoring."""
+    """Parses the flags of a scoring (`argv` None: of this process); UserError for a bad flag or combination."""
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
     parser.add_argument('run', nargs='?', type=records.run_folder, help='run folder, or the name of a published run')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
@@ -227,14 +229,17 @@ def samples_of(samples, flags: dict) -> int:
 
 
 def check_network(flags: dict, run: str):
-    """Raises UserError for a network or an input normalization that is unknown."""
+    """Raises UserError if the model or the input in a run's flags is unknown."""
     if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
         raise UserError('%s: no network %r, or no input %r; restore the file, or train again into another --output'
                         % (os.path.join(run, 'config.json'), flags['model'][:60], flags['input'][:60]))
 
 
 def described(args) -> tuple:
-    """(folder for the scores, data set, flags) of `args.run`, or defaults for `args.weights`."""
+    """Opens what is to be scored -> (folder for the scores, `Dataset`, flags), by `args.run` or `args.weights`.
+
+    The flags of --weights are defaults. UserError for a bad run or data set.
+    """
     if args.run:
         config = records.read_config(args.run)
         flags = config['flags']
@@ -249,10 +254,13 @@ def described(args) -> tuple:
 
 
 def evaluate(args) -> dict:
-    """Scores a run or a file of weights on each --split; prints tables and calls `write_scores`.
+    """Scores a run or a file of weights on each --split; the processes of TF_CONFIG share the work.
+
+    The chief prints tables and writes scores, figures, report.html and, with --publish, the published folder.
+    UserError for bad weights, data or flags.
 
     Returns:
-      {split: scores}.
+      {split: dict of scores, as from `score_split`, with the settings of the scoring}.
     """
     folder, dataset, flags = described(args)
     device = devices.device_name(args.device)
@@ -324,7 +332,7 @@ def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, sho
 
 
 def main():
-    """Scores on the GPUs of --gpus."""
+    """Scores with the flags of the command line; with --gpus in as many processes."""
     args = parse_args()
     cluster.launch(args.gpus, args.device)
     evaluate(args)

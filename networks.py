@@ -35,7 +35,7 @@ def is_basic(name):
 
 
 def default_dropout(name):
-    """Dropout rate of a network: 0.5 for the Bayesian networks, as released; else 0."""
+    """Dropout rate of a network in training: 0.5 for the Bayesian networks, as released; else 0."""
     return 0.5 if name.startswith('bayesian') else 0.0
 
 
@@ -45,13 +45,13 @@ def default_samples(name):
 
 
 def no_dropout(x, name):
-    """Returns `x` unchanged."""
+    """Returns `x` unchanged: the function `dropout` of a network without dropout."""
     return x
 
 
 def build(name, images, num_classes, is_training, input_norm=None, dropout=no_dropout, reuse=False,
           precision='float32'):
-    """Builds the network `name` in the variable scope `name`.
+    """Builds the network `name` in the variable scope `name` and returns the logits.
 
     Args:
       images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
@@ -95,14 +95,17 @@ def sampled(flags, images, num_classes, samples, reuse):
 
 
 def argmax_at(probabilities, size):
-    """Argmax of probabilities resized bilinearly to `size`, (height, width): uint8 [batch, height, width]."""
+    """Argmax of probabilities [batch, h, w, c] resized bilinearly to `size`: uint8 [batch, height, width].
+
+    `size`: (height, width), ints or a tensor.
+    """
     if isinstance(size, tf.Tensor) or probabilities.shape.as_list()[1:3] != list(size):
         probabilities = tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
     return tf.cast(tf.argmax(probabilities, -1), tf.uint8)
 
 
 def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
-    """Predicts the class of each pixel: softmax, resize to `sizes`, argmax.
+    """Builds the graph that predicts the class of each pixel: softmax, resize to `sizes`, argmax.
 
     Args:
       flags: the run's flags, as in config.json: model, input, precision; with samples also dropout and seed.
@@ -133,7 +136,7 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
 
 
 def multipliers(name, variable):
-    """(lr, decay) multipliers of a trainable variable, from the `param` blocks of the released prototxts.
+    """Multipliers (learning rate, weight decay) of a variable, from the released prototxts' `param` blocks.
 
     Biases have twice the learning rate and no weight decay. The batch-norm shift has no weight decay in SegNet, but has
     weight decay in SegNet-Basic, because the prototxt gives batch norm no `param` block.

@@ -37,7 +37,7 @@ Job = collections.namedtuple('Job', 'path name')
 
 
 def parse_args(argv=None):
-    """Parses the flags of a prediction."""
+    """Parses the flags of a prediction (`argv` None: of this process); UserError for bad or missing flags."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=records.run_folder, help='run folder, or the name of a published run')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
@@ -83,7 +83,7 @@ def parse_args(argv=None):
 
 
 def shard(text: str) -> tuple:
-    """Argparse type of --shard: 'K/N' -> (K, N)."""
+    """Argparse type of --shard: 'K/N' -> (K, N), two ints with 1 <= K <= N."""
     match = re.match(r'\A([0-9]{1,6})/([0-9]{1,6})\Z', text)
     if not match or not 1 <= int(match.group(1)) <= int(match.group(2)):
         raise argparse.ArgumentTypeError('%s: must be K/N, with K from 1 to N' % text[:60])
@@ -93,7 +93,10 @@ def shard(text: str) -> tuple:
 # ---------------------------------------------------------------- inputs and outputs
 
 def expand(inputs: list) -> list:
-    """Paths of the images and videos in a list of paths, folders and globs; UserError for a missing file."""
+    """Replaces folders and globs by the paths in them, without repeats; UserError if one matches nothing.
+
+    Of a folder only images and videos count, without sub-folders.
+    """
     found = []
     for path in inputs:
         if os.path.isdir(path):
@@ -116,7 +119,7 @@ def expand(inputs: list) -> list:
 
 
 def output_names(paths: list) -> list:
-    """Unique names of the results: the stem of each file; equal stems get extension, folders or a number."""
+    """Names of the results, one a path: the stem of the file. Equal stems get extension, folders or a number."""
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
         count = collections.Counter(names)
@@ -134,10 +137,12 @@ def output_names(paths: list) -> list:
 
 
 def plan(args, endings: list) -> list:
-    """Jobs of this --shard; UserError if a result exists already and --overwrite is not given.
+    """Lists the jobs of this --shard: `Job` for each input; UserError for a missing input.
+
+    UserError also if a result exists already and --overwrite is not given.
 
     Args:
-      endings: as from `outputs.suffixes`.
+      endings: endings of the results of an image, as from `outputs.suffixes`.
     """
     paths = expand(args.inputs)
     data.check_names(paths, 'images')
@@ -155,19 +160,21 @@ def plan(args, endings: list) -> list:
 
 
 def is_video(job: Job) -> bool:
-    """Whether a job is a video or a camera."""
+    """Whether the input of a job is a video file or a camera."""
     return isinstance(job.path, int) or job.path.lower().endswith(VIDEOS)
 
 
 def submission_name(args) -> str:
-    """File name of the submission; each shard has a file."""
+    """File name of the submission: submission.csv, or with --shard one with the numbers K and N."""
     return 'submission-%d-of-%d.csv' % args.shard if args.shard else 'submission.csv'
 
 
 # ---------------------------------------------------------------- labelling
 
 def read_images(jobs: list, read, ahead: int, faults: list):
-    """Yields (job, image) in order, while threads decode up to `ahead` later images.
+    """Yields (job, image) in order, while threads decode up to `ahead` later images; shows a progress bar.
+
+    Images that cannot be read are left out.
 
     Args:
       read: function path -> image.
@@ -191,7 +198,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 
 
 def batches_of_one_size(images, batch_size: int):
-    """Groups successive (job, image) pairs with images of equal size into lists of at most `batch_size`."""
+    """Groups successive (job, image) pairs of equal size; yields lists of at most `batch_size` pairs."""
     batch = []
     for job, image in images:
         if batch and (len(batch) == batch_size or image.shape != batch[0][1].shape):
@@ -203,9 +210,9 @@ def batches_of_one_size(images, batch_size: int):
 
 
 def predict_images(predictor, images: list, max_side: int = None) -> list:
-    """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`, at the size of the images.
+    """Predicts uint8 RGB images [h, w, 3] of one size -> list of `inference.Prediction` at the images' size.
 
-    Larger images are shrunk to the longer side `max_side` first, and the predictions enlarged.
+    Images with a side above `max_side` are shrunk to it first, and the predictions enlarged by nearest neighbour.
     """
     height, width = images[0].shape[:2]
     if not max_side or max(height, width) <= max_side:
@@ -218,10 +225,13 @@ def predict_images(predictor, images: list, max_side: int = None) -> list:
 
 
 def label_images(predictor, jobs: list, config: dict, args) -> tuple:
-    """Labels images, while threads decode the next images and write earlier results.
+    """Predicts the images of `jobs` and writes the results, while threads decode the next images.
+
+    Prints a line if images were shrunk by more than half.
 
     Returns:
-      (faults, rows of the submission), each a list of lines.
+      faults: list, a line for each image that could not be labelled.
+      rows: list of the lines of the submission; empty without --submission.
     """
     faults = []
     rows = []
@@ -259,9 +269,10 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
 
 
 def label_video(predictor, job: Job, config: dict, args):
-    """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4.
+    """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
     UserError if the source has no frame, or fewer than the file's header says; the frames that were read are written.
+    A camera is read until Ctrl-C.
     """
     colors = [tuple(color) for color in config['colors']]
     path = os.path.join(args.output, job.name + VIDEO_SUFFIX)
@@ -282,7 +293,10 @@ def label_video(predictor, job: Job, config: dict, args):
 
 
 def predict(args) -> int:
-    """Labels all inputs; returns the exit status: 2 if an input could not be labelled, else 0."""
+    """Labels all inputs and with --export writes the network; returns the exit status: 0, or 2 after a fault.
+
+    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag.
+    """
     config = records.read_config(args.run)
     flags = config['flags']
     class_names = config['class_names']
@@ -318,7 +332,7 @@ def predict(args) -> int:
 
 
 def report(output: str, num_jobs: int, faults: list) -> int:
-    """Prints the faults and the number of labelled inputs; returns the exit status."""
+    """Prints the faults on standard error, and the number of labelled inputs; returns the status, 0 or 2."""
     for fault in faults:
         print('error: ' + ' '.join(fault.split()), file=sys.stderr)
     print('%s: %d of %d labelled' % (output, num_jobs - len(faults), num_jobs))

@@ -39,7 +39,7 @@ def from_environment() -> tuple:
 
 
 def from_slurm() -> tuple:
-    """As `from_environment`, for a process of srun; selects the GPU of the local index."""
+    """As `from_environment`, for a process of srun; sets CUDA_VISIBLE_DEVICES to the GPU of the local index."""
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
@@ -63,9 +63,10 @@ def add_flag(parser):
 
 
 def launch(count: int, device: str) -> None:
-    """Runs this command in `count` processes, one a GPU of this machine; exits with the worst exit status.
+    """Runs this command in `count` processes, one a GPU of this machine; exits with the worst status.
 
-    Returns if `count` is 1. UserError for fewer GPUs.
+    Signals are passed to the processes. Returns at once if `count` is 1.
+    UserError for fewer GPUs, and under TF_CONFIG or srun.
     """
     if count == 1:
         return
@@ -93,7 +94,7 @@ def launch(count: int, device: str) -> None:
 
 
 def check_port(host: str) -> None:
-    """Raises UserError if the port of `host`, this process, is in use."""
+    """Raises UserError if the port in `host`, the 'host:port' of this process, is in use."""
     try:
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -114,7 +115,7 @@ def answers(host: str) -> bool:
 
 
 def wait(hosts: list) -> None:
-    """Waits until all of `hosts` answer; UserError after START_SECONDS."""
+    """Waits until all of `hosts`, 'host:port' each, answer; UserError after START_SECONDS."""
     missing = hosts
     until = time.time() + START_SECONDS
     while missing:

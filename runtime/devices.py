@@ -33,7 +33,7 @@ def add_precision_flag(parser):
 
 
 def kind(device: str) -> str:
-    """Kind of the device that `--device` selects: 'GPU' or 'CPU'."""
+    """Kind of the device that a value of --device selects: 'GPU' or 'CPU'."""
     return 'GPU' if device != 'cpu' and gpus() else 'CPU'
 
 
@@ -47,9 +47,9 @@ def gpus():
 
 
 def precision_name(precision: str, device: str, tf32: str) -> str:
-    """Name of a precision: 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
+    """Name of a precision for messages: 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
 
-    GPUs do so from compute capability 8.0 on.
+    GPUs do so from compute capability 8.0 on, unless `tf32` is 'off'.
     """
     capability = re.search(r'compute capability: (\d+)', gpus()[0]) if kind(device) == 'GPU' else None
     rounded = precision == 'float32' and tf32 == 'on' and capability and int(capability.group(1)) >= 8
@@ -76,7 +76,7 @@ def device_name(device: str) -> str:
 
 
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):
-    """tf.ConfigProto of a session on `device`.
+    """tf.ConfigProto of a session on `device`, a value of --device; UserError for `xla` without a GPU.
 
     GPU memory grows as needed. A CPU runs one op at a time on all cores, because two convolutions in parallel took 8%
     longer than in sequence, and more memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480).

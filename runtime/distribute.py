@@ -42,20 +42,27 @@ class Group:
         self.scratch = None if self.chief else tempfile.TemporaryDirectory()  # in place of the run folder
 
     def share(self, batch_size: int) -> range:
-        """Positions in a batch that this process trains on; shares differ by at most one image."""
+        """Positions in a batch that this process trains on: range; shares differ by at most one image.
+
+        UserError for a batch with fewer images than processes.
+        """
         if batch_size < self.size:
             raise UserError('--batch_size %d: must be at least the number of processes, %d' % (batch_size, self.size))
         return range(batch_size * self.index // self.size, batch_size * (self.index + 1) // self.size)
 
     def dataset_share(self, dataset, split: str):
-        """Data set with this process's share of `split`: every size-th example, from the index-th on."""
+        """Returns the `Dataset` with this process's share of `split`: every size-th example, from the index-th on."""
         def load(name, i):
             return dataset.load(name, self.index + self.size * i if name == split else i)
         return dataset._replace(load=load, examples=dict(dataset.examples, **{
             split: dataset.examples[split][self.index::self.size]}))
 
     def numbered(self, predictions):
-        """Renumbers `predictions`, (index in `dataset_share`, label, ...), by indices in the whole split."""
+        """Yields `predictions` of a `dataset_share` with the indices of the whole split instead of the share's.
+
+        Args:
+          predictions: iterable of (index in the share, label, ...).
+        """
         return ((self.index + self.size * i, *others) for i, *others in predictions)
 
     def added(self, tensors, device: str = 'CPU') -> list:
@@ -71,6 +78,7 @@ class Group:
             return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors)]
 
     def _reduced(self, x, device='CPU'):
+        """CollectiveReduce op of `x`: the sum of this tensor over all processes, in the same shape."""
         hint = {} if tf.__version__.startswith('1.') else {'communication_hint': 'nccl' if device == 'GPU' else 'ring'}
         return tf.raw_ops.CollectiveReduce(input=x, group_size=self.size, group_key=1 + (device == 'GPU'),
                                            instance_key=next(self.keys), merge_op='Add', final_op='Id',
@@ -83,7 +91,11 @@ class Group:
                           for variable, value in zip(variables, self.added(mine))])
 
     def gathered(self, value) -> list:
-        """List of the `value` of each process, in order; a value is any object that pickle can write."""
+        """Exchanges values: a list of the `value` of each process, in order; all processes must call.
+
+        Args:
+          value: any object that pickle can write.
+        """
         if self.size == 1:
             return [value]
         text = pickle.dumps(value, 2)
@@ -135,7 +147,7 @@ class Group:
 
     @contextlib.contextmanager
     def together(self):
-        """Inside the block, a lost process ends this process; at the end, all processes wait for each other."""
+        """Context manager: a lost process ends this process; at the end, all processes wait for each other."""
         try:
             yield
             self.gathered(None)

@@ -25,7 +25,10 @@ CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after
 
 
 def path(text: str) -> str:
-    """Argparse type of --export: NAME.tflite, NAME.onnx, or a folder; refuses other endings and existing files."""
+    """Argparse type of --export: returns NAME.tflite, NAME.onnx, or a folder.
+
+    UserError for other endings, an existing file, and if the packages of the format are missing.
+    """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
         raise UserError('--export %s: unknown ending %s; use NAME.tflite, NAME.onnx, or a folder without an ending '
@@ -55,7 +58,7 @@ def image_size(words: list):
 
 
 def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None):
-    """Writes the run's network to `path` atomically.
+    """Writes the network and weights of a run to `path`, atomically: TFLite, ONNX or SavedModel, by the ending.
 
     Args:
       run: folder of the run, named in errors.
@@ -63,6 +66,8 @@ def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None
       loaded: `weights.Weights`.
       size: (height, width) of the images, or 'free' for any size. Default: 'free' for a SavedModel, the size of
         training for a file.
+    Raises:
+      UserError: the weights do not fit the network.
     """
     ending = format_of(path)
     flags = config['flags']
@@ -114,7 +119,10 @@ def export_graph(flags: dict, class_ids, shape):
 
 
 def resize(x, height: int, width: int):
-    """Resizes images [batch, h, w, 3] as `batches.resize`, by matrix products: no format has an area average."""
+    """Resizes images [batch, h, w, 3] as `batches.resize` -> [batch, height, width, 3], by matrix products.
+
+    No format of exported networks has an area average.
+    """
     if x.shape.as_list()[1:3] == [height, width]:
         return x
     old_height, old_width = utils.height_width(x)
@@ -139,7 +147,7 @@ def resize_weights(old, new: int, shrinks):
 
 
 def write_saved_model(path: str, graph_def, classes: str):
-    """Writes the frozen graph as a SavedModel, with the classes in the same folder."""
+    """Writes the frozen graph as a SavedModel into the folder `path`, with the text `classes` as a file in it."""
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         tf.import_graph_def(graph_def, name='')
         tensors = {name: sess.graph.get_tensor_by_name(name + ':0') for name in OUTPUTS}
@@ -149,7 +157,10 @@ def write_saved_model(path: str, graph_def, classes: str):
 
 
 def write_tflite(path: str, saved_model: str, classes: str):
-    """Converts a SavedModel to TFLite with built-in ops only; a zip archive of the classes is appended."""
+    """Converts the SavedModel in a folder to TFLite with built-in ops only; writes `path`.
+
+    The text `classes` is appended as a zip archive.
+    """
     with quiet.suppress_stderr():
         model = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model).convert()
     archive = io.BytesIO(model)
@@ -160,7 +171,7 @@ def write_tflite(path: str, saved_model: str, classes: str):
 
 
 def write_onnx(path: str, graph_def, classes: str):
-    """Converts the frozen graph to ONNX with tf2onnx; the classes are in the metadata of the model."""
+    """Converts the frozen graph to ONNX with tf2onnx; writes `path`, with the text `classes` in the metadata."""
     import tf2onnx  # optional: requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
     with quiet.suppress_stderr():

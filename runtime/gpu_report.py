@@ -18,7 +18,7 @@ from runtime.records import read_log, read_scores
 
 
 def run(*command: str) -> tuple:
-    """Runs a command of this Python -> (exit status, last lines of the output, seconds)."""
+    """Prints a command and runs it with this Python -> (exit status, last 12 lines of the output, seconds)."""
     print(' '.join(command), flush=True)
     began = time.time()
     done = subprocess.run((sys.executable,) + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -39,7 +39,10 @@ def usable_precisions(asked: list, device: str) -> list:
 
 
 def training_row(args, precision: str, folder: str) -> dict:
-    """Trains SegNet on the bundled cells in `precision` -> row {column: text}."""
+    """Trains SegNet on the bundled cells in `precision` -> row {column: text} of losses, speed and score.
+
+    A training that fails gives a row with the column 'error'.
+    """
     status, output, seconds = run('main.py', '--model', 'segnet', '--steps', str(args.steps), '--precision', precision,
                                 '--device', args.device, '--output', folder, '--batch_size', '2',
                                 '--height', str(args.height), '--width', str(args.width))
@@ -54,7 +57,7 @@ def training_row(args, precision: str, folder: str) -> dict:
 
 
 def parse_args(argv=None):
-    """Parses the flags of a report."""
+    """Parses the flags of a report (`argv` None: of this process); UserError for a bad flag."""
     parser = cli.Parser(description=__doc__)
     devices.add_flags(parser)
     parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=list(devices.PRECISIONS),

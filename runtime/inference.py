@@ -33,7 +33,7 @@ probabilities: float16 [h, w, num_classes], or None.
 
 
 def add_flags(parser, batch_size: int = 1):
-    """Adds --tile, --tile_overlap, --tta and --batch_size to a command."""
+    """Adds --tile, --tile_overlap, --tta and --batch_size to `parser`; `batch_size` is the default."""
     parser.add_argument('--tile', nargs=2, default=('auto', 'auto'), metavar=('auto|off|HEIGHT', 'WIDTH'),
                         help='label in overlapping tiles of this size; auto: tiles only for runs of --fit crop, and '
                              'images larger than a tile of twice the training size, at least %d a side (default: auto)'
@@ -48,7 +48,10 @@ def add_flags(parser, batch_size: int = 1):
 
 
 def spread(argv: list) -> list:
-    """Doubles `auto`, `off` and `free` after flags of HEIGHT WIDTH, because argparse expects two values."""
+    """Copy of `argv` with `auto`, `off` and `free` doubled after --tile and --export_size.
+
+    Argparse expects two values there, HEIGHT WIDTH.
+    """
     doubled = []
     for i, word in enumerate(argv):
         of_size = argv[max(i - 1, 0):i] in (['--tile'], ['--export_size'])
@@ -99,9 +102,10 @@ def mean(maps):
 
 
 class Predictor:
-    """The network of a run in a session. The caller loads the variables.
+    """The network of a run in a session; predicts images. The caller loads the variables.
 
     Args:
+      sess: tf.Session of the default graph, in which the prediction graph is built.
       flags: the run's flags, as in config.json.
       reuse: reuse the variables of an earlier graph.
     """
@@ -160,13 +164,16 @@ class Predictor:
         return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
 
     def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:
-        """(height, width) of the network's input for an image or tile."""
+        """Height and width of the network's input for an image or tile of this size at `scale`, ints.
+
+        For runs of --fit resize the size of training times `scale`.
+        """
         if self.flags['fit'] == 'resize':
             height, width = self.flags['height'], self.flags['width']
         return max(1, int(round(height * scale))), max(1, int(round(width * scale)))
 
     def maps(self, images: list) -> list:
-        """Runs each pass over images of one size.
+        """Runs the network on images of one size, once for each pass of --tta; mirrored passes are mirrored back.
 
         Returns:
           list of float32 [batch, h, w, num_classes], one a pass, at the network's size; with samples there is one
@@ -183,7 +190,13 @@ class Predictor:
         return found
 
     def blocks(self, image, tile: tuple):
-        """Yields (top, left, mean over the passes [h, w, channels]) of blocks that cover an image."""
+        """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
+
+        The blocks cover the image; each is the mean over the passes. With samples the last channel is the variance.
+
+        Args:
+          tile: (height, width) of the tiles; the size of the image to predict it whole.
+        """
         height, width = image.shape[:2]
         channels = self.num_classes + bool(self.settings.samples)
         if tile == (height, width):
@@ -207,7 +220,7 @@ class Predictor:
                 yield mean(tiles.enlarge(maps, height, width, 0, height) for maps in same_tile)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:
-        """Collects blocks of probabilities into the Prediction of an image."""
+        """Collects blocks as from `blocks` into the `Prediction` of an image of height x width pixels."""
         settings = self.settings
         ids = np.empty((height, width), np.uint8)
         variance = np.empty((height, width), np.float32) if settings.samples else None

@@ -12,7 +12,7 @@ SMALLEST_CELL = 30  # pixels of a row in submission.csv
 
 
 def write_png(path: str, rgb_or_ids):
-    """Writes uint8 [h, w, 3] RGB or [h, w] as a PNG, atomically."""
+    """Writes uint8 [h, w, 3] RGB or [h, w] grey to `path` as a PNG, atomically."""
     array = rgb_or_ids[:, :, ::-1] if rgb_or_ids.ndim == 3 else rgb_or_ids
     with data.atomic_write(path) as part, open(part, 'wb') as file:
         file.write(cv2.imencode('.png', array)[1])
@@ -34,7 +34,13 @@ def submission_rows(name: str, ids) -> list:
 
 
 def suffixes(args, samples: int, ids_of_classes) -> list:
-    """Endings of the names of the results for one image."""
+    """Endings of the files that `write` writes for one image: list of str, as '-ids.png'.
+
+    Args:
+      args: flags of predict.py.
+      samples: number of Monte-Carlo samples.
+      ids_of_classes: ids of the classes, for the files of --probabilities png.
+    """
     endings = ['-ids.png', '-colors.png', '-overlay.png']
     endings += ['-side.png'] * args.side_by_side
     endings += ['-confidence.png'] * args.confidence
@@ -46,9 +52,11 @@ def suffixes(args, samples: int, ids_of_classes) -> list:
 
 
 def write(name: str, image, prediction, config: dict, args) -> list:
-    """Writes the files of `suffixes` for one image; returns the rows of the submission.
+    """Writes the files of `suffixes` for one image; returns the submission's rows, [] without --submission.
 
     Args:
+      name: name of the results in --output, without ending.
+      image: uint8 RGB [h, w, 3].
       prediction: `inference.Prediction`.
       config: config.json of the run.
       args: flags of predict.py.

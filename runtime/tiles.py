@@ -15,9 +15,10 @@ Grid = collections.namedtuple('Grid', 'tops lefts tile size')
 
 
 def grid(image, tile: tuple, overlap: float = None) -> Grid:
-    """Covers an image uint8 [h, w, 3] with tiles that overlap by at least the fraction `overlap` of a tile's side.
+    """Covers an image, uint8 [h, w, 3], with tiles of (height, width) `tile` -> `Grid`.
 
-    The default is OVERLAP, but 0 along an axis where the image is a mosaic of tiles.
+    `overlap`: least overlap of neighbouring tiles, as a fraction of a tile's side. None: OVERLAP, but 0 along an axis
+    where the image is a mosaic of tiles.
     """
     size = image.shape[:2]
     overlaps = [overlap] * 2
@@ -41,7 +42,10 @@ def is_mosaic(image, tile: int, axis: int) -> bool:
 
 
 def starts(length: int, tile: int, overlap: float) -> list:
-    """First pixels of the tiles along an axis of `length` pixels, evenly spaced from end to end."""
+    """First pixels of tiles that cover an axis of `length` pixels, evenly spaced from end to end: list of int.
+
+    Neighbours overlap by at least the fraction `overlap`.
+    """
     shared = int(tile * overlap)
     count = 1 if tile >= length else int(np.ceil((length - shared) / (tile - shared)))
     return [int(start) for start in np.linspace(0, length - tile, count).round()]

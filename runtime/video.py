@@ -14,12 +14,14 @@ CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenC
 
 @contextlib.contextmanager
 def read_frames(source):
-    """Context manager that opens a video file (path) or a camera (number).
+    """Context manager: opens a video file (path) or a camera (number) and closes it after the block.
 
     Yields:
-      rate: frames a second.
+      rate: frames a second; 25 if unknown.
       total: number of frames by the file's header; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3].
+    Raises:
+      UserError: the path is not a regular file. A file that is no video has no frames.
     """
     if isinstance(source, str):
         data.check_file(source)
@@ -92,7 +94,7 @@ class VideoFile:
 
 
 def num_frames(path: str) -> int:
-    """Number of frames by a video file's header; 0 if the file cannot be opened."""
+    """Number of frames by a video file's header; 0 if there is no such file or it cannot be opened."""
     if not os.path.exists(path):
         return 0
     capture = cv2.VideoCapture(path)
