@@ -200,7 +200,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         kind = image.format
         if image.width * image.height > max_pixels:
-            raise UserError('%s: has %dx%d pixels; at most %d' % (path, image.height, image.width, max_pixels))
+            raise UserError('%s: more than %d pixels; shrink it, or give predict.py --max_pixels' % (path, max_pixels))
         if kind == 'PNG':
             image.verify()  # compares the checksums; afterwards Pillow needs the file opened again
             image = Image.open(io.BytesIO(content), formats=FORMATS)

@@ -124,7 +124,7 @@ def explain(error: Exception, smaller: str = 'the size'):
     if isinstance(error, MemoryError):
         return 'out of memory: lower %s (%s)' % (smaller, error)
     if isinstance(error, OSError):
-        fix = '; make room, then run the same command again to resume' if error.errno in FULL else ''
+        fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
     if hasattr(error, 'error_code') and hasattr(error, 'op'):  # tf.errors.OpError, without importing TensorFlow
         return explain_op_error(error, smaller)
@@ -144,8 +144,7 @@ def explain_op_error(error, smaller: str):
     if raised:
         return raised.group(1)
     if re.search('No space left|File too large|Disk quota', error.message):
-        return ('the disk is full: %s; make room, then run the same command again to resume from the last checkpoint'
-                % first)
+        return 'the disk is full: %s; make room, then run the same command again' % first
     if type(error).__name__ == 'ResourceExhaustedError':
         return 'out of memory: lower %s (%s)' % (smaller, first)
     return '%s: %s' % (type(error).__name__, first)

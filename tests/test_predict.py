@@ -235,7 +235,7 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
     out = capsys.readouterr().out
     assert 'large.png: shrunk by more than half to the 23x31 of the run; --tile' in out and 'small.png:' not in out
     assert go(run, large, '--output', tmp_path / 'out3', '--max_pixels', 50 * 70 - 1) == 2
-    assert 'large.png: has 50x70 pixels; at most 3499' in capsys.readouterr().err
+    assert 'large.png: more than 3499 pixels; shrink it' in capsys.readouterr().err
 
 
 def test_evaluate_by_tiles_and_augmentation(run):
