@@ -17,7 +17,6 @@ ON_HOST = {  # the only ops without a GPU kernel, in the loop that resizes each 
     ('TensorListSetItem', ('uint8',)): 'copies the predicted ids, a byte a pixel, which the host wants in any case',
     ('TensorListStack', ('uint8',)): 'the same',
 }
-FEW = ('segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # in each run of the suite; the others are marked slow
 
 
 @functools.lru_cache(maxsize=None)
@@ -57,8 +56,7 @@ def prediction(model, precision):
 
 
 @pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
-@pytest.mark.parametrize('model', [name if name in FEW else pytest.param(name, marks=pytest.mark.slow)
-                                   for name in sorted(networks.NETWORKS)])
+@pytest.mark.parametrize('model', sorted(networks.NETWORKS))
 def test_all_ops_have_gpu_kernels(graph, model, precision):
     for build in (training, prediction):
         with tf.Graph().as_default():
