@@ -159,17 +159,17 @@ def _iterator(pipeline):
 
 def training_batches(dataset, height: int, width: int, batch_size: int, seed: int, augmentation: dict,
                      fit: str = 'resize', share: range = None):
-    """Endless stream of training batches. A batch is a function of the step and the seed.
+    """Makes an endless stream of training batches, each a function of the step and the seed.
 
     Args:
       augmentation: dict with the keys of NO_AUGMENTATION.
       fit: as in `augment`.
       share: range of the places in a batch that this process loads, as `Group.share`; None for all.
     Returns:
-      start: function (first step) -> (initializer op, feed_dict) that starts the stream at a step. END ends the
-        stream, so that a session closes at once.
-      images: [len(share), height, width, 3] uint8.
-      labels: [len(share), height, width] uint8, IGNORE where unlabelled.
+      start: function (first step) -> (initializer op, feed_dict) that starts the stream at a step. With END as the
+        first step the stream is empty, so that a session closes at once.
+      images: [len(share), height, width, 3] uint8, or of the height and width of `crop`.
+      labels: [len(share), height, width] uint8, or of the size of `crop`; IGNORE where unlabelled.
     """
     share = range(batch_size) if share is None else share
     size = len(dataset.examples['train'])

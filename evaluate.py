@@ -332,7 +332,7 @@ def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, sho
 
 
 def main():
-    """Scores with the flags of the command line; with --gpus in as many processes."""
+    """Scores with the flags of the command line and writes the scores; with --gpus in as many processes."""
     args = parse_args()
     cluster.launch(args.gpus, args.device)
     evaluate(args)
