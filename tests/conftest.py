@@ -182,6 +182,12 @@ def camvid_folder(tmp_path):
     return write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5, 'test': 3})
 
 
+@pytest.fixture(autouse=True)
+def no_notes_yet():
+    """Each test gets every note, although a process prints a note once."""
+    data._noted.clear()
+
+
 @pytest.fixture
 def graph():
     """A new graph for each test."""

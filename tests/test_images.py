@@ -60,7 +60,6 @@ def test_bits_in_use(tmp_path, capsys):
         cv2.imwrite(path, np.dstack([values, values // 2, values * 0]))
         assert data.read_image(path, 12)[0, 3].tolist() == [0, 127, 255]
     assert 'note' not in capsys.readouterr().err
-    data._noted.clear()
     assert data.read_image(path, 11)[0, 3].tolist() == [0, 255, 255]
     assert 'b.tif: has values up to 4095' in capsys.readouterr().err
     assert data.read_image(path)[0, 3].tolist() == [0, 127, 255]
