@@ -43,7 +43,8 @@ def read_frames(source):
 class VideoFile:
     """Context manager that writes an MP4 file atomically; the first frame opens the file.
 
-    UserError at the end of the block if not all frames could be written. `codec` is the first of CODECS that OpenCV can write.
+    UserError at the end of the block if not all frames could be written. `codec` is the first of CODECS that OpenCV
+    can write.
     """
 
     def __init__(self, path: str, rate: float):
