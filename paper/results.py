@@ -23,7 +23,11 @@ def keep_sources(run_folder: str, output: str) -> str:
         return folder
     os.makedirs(folder, exist_ok=True)
     records.publish_config(folder, run_folder, None)
-    for name in ('metrics.json', 'loss.png', 'confusion-val.png', 'confusion-test.png'):
+    scores = records.read_scores(run_folder)
+    for entry in scores.values():
+        entry['command'] = records.without_folders(entry.get('command', ''))
+    records.write_json(os.path.join(folder, 'metrics.json'), scores)
+    for name in ('loss.png', 'confusion-val.png', 'confusion-test.png'):
         if os.path.exists(os.path.join(run_folder, name)):
             shutil.copy(os.path.join(run_folder, name), folder)
     return folder

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 
 import numpy as np
@@ -155,6 +156,12 @@ def training_seconds(folder: str, config: dict) -> float:
     return len(speeds) * config['flags']['batch_size'] / float(np.median(speeds)) if speeds else 0.0
 
 
+def without_folders(command: str) -> str:
+    """Replaces the folders of this machine in a command: the value of --data_dir by DIR, /a/b/name by name."""
+    words = shlex.split(re.sub(r"--data_dir[ =]('[^']*'|\S+)", '--data_dir DIR', command))
+    return ' '.join(shlex.quote(re.sub(r'\A(--\w+=)?/.*/', r'\1', word.rstrip('/'))) for word in words)
+
+
 def publish_config(folder: str, run: str, step):
     """Writes config.json of the run folder `run` into `folder`, with the training time, without local paths.
 
@@ -163,7 +170,7 @@ def publish_config(folder: str, run: str, step):
     """
     config = read_config(run)
     for start in config['starts']:
-        start['command'] = re.sub(r"--data_dir[ =]('[^']*'|\S+)", '--data_dir DIR', start['command'])
+        start['command'] = without_folders(start['command'])
         start.pop('pid', None)
     config.update(step=config.get('step', step), seconds=training_seconds(run, config),
                   flags=dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None))

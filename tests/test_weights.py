@@ -247,7 +247,8 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--dataset', 'camvid', '--steps', '2', '--learning_rate', '0.01')
     config = records.read_config(run)
-    config['starts'][0]['command'] = "python main.py --data_dir '/home/a b/CamVid' --model x"
+    config['starts'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
+                                      '--init_from Output/run --output=/mnt/run1/ --model x')
     records.write_json(os.path.join(run, 'config.json'), config)
     scores = evaluate.evaluate(evaluate.parse_args([run, '--publish', published, '--bf_images', '0']))['val']
     again = evaluate.evaluate(evaluate.parse_args([published, '--data_dir', camvid_folder, '--bn', 'moving',
@@ -257,7 +258,8 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     assert moved <= 0.05 * np.sum(scores['confusion']), moved
     with open(os.path.join(published, 'config.json')) as file:
         text = file.read()
-    assert '"python main.py --data_dir DIR --model x"' in text
+    assert ("\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
+            in text)
     assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text
     with np.load(os.path.join(published, 'weights.npz')) as file:
         assert file['conv1/weights'].dtype == np.int8 and file['conv1_bn/moving_variance'].dtype == np.float32
