@@ -135,7 +135,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def check_names(names, folder: str):
-    """Raises UserError for a file name of `folder` that is not UTF-8, because no text file can hold the name."""
+    """Raises UserError if a file name of `folder` is not UTF-8. A text file cannot hold such a name."""
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
             raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))

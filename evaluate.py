@@ -236,7 +236,7 @@ def check_network(flags: dict, run: str):
 
 
 def described(args) -> tuple:
-    """Opens what is to be scored -> (folder for the scores, `Dataset`, flags), by `args.run` or `args.weights`.
+    """Opens the run `args.run` or the file `args.weights` -> (folder for the scores, `Dataset`, flags).
 
     The flags of --weights are defaults. UserError for a bad run or data set.
     """

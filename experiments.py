@@ -129,7 +129,7 @@ def is_scored(args, row, scores: dict) -> bool:
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Trains and scores a row unless that is done already; returns {split: entry of metrics.json}.
+    """Trains and scores a row without current scores; returns {split: entry of metrics.json}.
 
     Raises the errors of `check_row`, `main.train` and `evaluate.evaluate`.
     """
@@ -225,7 +225,7 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains, scores and measures a row: {column: text}. A loss that is not finite becomes the column 'failed'."""
+    """Trains, scores and measures a row: {column: text}. A non-finite loss gives a column 'failed'."""
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
