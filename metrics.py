@@ -24,7 +24,7 @@ def confusion(labels, predictions, num_classes: int):
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [4096, num_classes, num_classes].
 
-    The first axis are bins of the variance: its exponent and four bits of its fraction, so each bin is 6% wide or less.
+    The first axis is the variance in bins of at most 6%: the exponent and four bits of the fraction of a float.
 
     Args:
       variance: float32 array of the shape of `labels`, 0 or more.
