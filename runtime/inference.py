@@ -154,7 +154,7 @@ class Predictor:
         tile = self.tile_size(height, width)
         details = self.settings.confidence or self.settings.probabilities
         small = height * width * self.num_classes <= WHOLE_VALUES
-        if tile != (height, width) or len(self.passes) > 1 or details or not small:
+        if tile != (height, width) or self.passes != passes(None) or details or not small:
             return [self.assemble(height, width, self.blocks(image, tile)) for image in images]
         seen = np.stack([batches.resize(image, *self.network_size(height, width)) for image in images])
         ids, variance = self.sess.run([self.ids, self.variance],

@@ -132,6 +132,8 @@ def test_augmentation_is_the_mean_of_passes(network):
         small = sess.run(tf.image.resize_bilinear(small[None].astype(np.float32), (45, 61), half_pixel_centers=True))[0]
     np.testing.assert_allclose(scaled.probabilities, (probabilities(image) + small) / 2, atol=2e-3)
     assert abs(scaled.probabilities.astype(float) - probabilities(image)).max() > 0.01
+    ids = network(fit='crop', tile='off', tta='0.5').predict([image])[0].ids  # a single scale, ids alone
+    assert (ids == small.argmax(-1)).mean() > 0.99 > (ids == probabilities(image).argmax(-1)).mean()
 
 
 def test_samples_and_tiles_give_a_variance(network):
