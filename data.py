@@ -321,14 +321,9 @@ def class_counts(dataset, split: str):
       pixels: int64 [num_classes + 1], pixels of each class; void last.
       present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
     """
-    pixels = np.zeros(len(dataset.class_names) + 1, np.int64)
-    present = np.zeros_like(pixels)
-    for i in range(len(dataset.examples[split])):
-        label = dataset.load(split, i)[1]
-        counts = label_counts(label, len(dataset.class_names))
-        pixels += counts
-        present += (counts > 0) * label.size
-    return pixels, present
+    labels = (dataset.load(split, i)[1] for i in range(len(dataset.examples[split])))
+    counts = np.array([label_counts(label, len(dataset.class_names)) for label in labels])
+    return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
 
 
 def median_frequency_weights(pixels, present, void_in_median: bool = False):

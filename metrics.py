@@ -57,23 +57,20 @@ def scores(counts):
       dict of fractions 0..1: G; C and mIoU, None if no class counts; fwIoU (IoU weighted by class frequency); and the
       lists accuracy and IoU, one entry a class.
     """
-    true_positives = np.diag(counts).astype(float)
-    truth = counts.sum(1).astype(float)
-    predicted = counts.sum(0)
-    union = truth + predicted - true_positives
-    accuracy = np.where(truth > 0, true_positives / np.maximum(truth, 1), np.nan)
-    iou = np.where(union > 0, true_positives / np.maximum(union, 1), np.nan)
+    true_positives = np.diag(counts)
+    truth = counts.sum(1)
+    union = truth + counts.sum(0) - true_positives
+    accuracy = [float(correct / pixels) if pixels else None for correct, pixels in zip(true_positives, truth)]
+    iou = [float(correct / pixels) if pixels else None for correct, pixels in zip(true_positives, union)]
     share = truth / max(truth.sum(), 1)
 
-    def number(x):
-        return None if np.isnan(x) else float(x)
-
-    def mean(x):
-        return None if np.isnan(x).all() else float(np.nanmean(x))
+    def mean(values):
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
 
     return {'G': float(true_positives.sum() / max(truth.sum(), 1)), 'C': mean(accuracy), 'mIoU': mean(iou),
-            'fwIoU': float(np.nansum(share * iou)),
-            'accuracy': [number(x) for x in accuracy], 'IoU': [number(x) for x in iou]}
+            'fwIoU': float(sum(weight * value for weight, value in zip(share, iou) if value is not None)),
+            'accuracy': accuracy, 'IoU': iou}
 
 
 def confusion_csv(counts, class_names: list):

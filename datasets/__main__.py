@@ -108,8 +108,11 @@ def check(dataset):
     return faults
 
 
-def parse_args(argv=None):
-    """Parses the flags of a check (`argv` None: of this process); UserError for a bad flag."""
+def main(argv=None):
+    """Checks the data set named on the command line; returns the exit status: 0, or 2 for a faulty example.
+
+    With --download the data set is fetched first. Faults are printed on standard error, a line each.
+    """
     parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
                         'weights, likely causes of a bad training, and faults of each file.')
     parser.add_argument('name', choices=datasets.names(), help='the data set')
@@ -118,15 +121,7 @@ def parse_args(argv=None):
                         help='first download into --data_dir (camvid, voc2012; for the others: print the steps)')
     parser.add_argument('--rle_order', choices=('rows', 'columns'), help='order of the pixels in runs of labels.csv')
     parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images')
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    """Checks the data set named on the command line; returns the exit status: 0, or 2 for a faulty example.
-
-    With --download the data set is fetched first. Faults are printed on standard error, a line each.
-    """
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     if args.download:
         download.download(args.name, args.data_dir)
     faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth))

@@ -21,7 +21,7 @@ GROUPS = {
     'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
     'Fence': 'Fence', 'Car': 'Car Truck_Bus SUVPickupTruck', 'Pedestrian': 'Pedestrian',
     'Bicyclist': 'Bicyclist MotorcycleScooter'}
-
+IDS = {member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].split()}
 
 # A line of the released lists: two paths, which may hold blanks, and a blank, tab or comma between.
 PAIR = re.compile(r'(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+)\Z', re.IGNORECASE)
@@ -37,72 +37,68 @@ def read(data_dir: str):
     Raises UserError for a missing or malformed file.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
+    ids = {}
     if os.path.exists(os.path.join(data_dir, 'class_dict.csv')):
-        return _kaggle(data_dir)
-    if os.path.exists(os.path.join(data_dir, 'label_colors.txt')):
-        return _frames(data_dir)
-    pairs = {}
-    for split in files.SPLITS:
-        path = os.path.join(data_dir, split + '.txt')
-        if os.path.exists(path):
-            lines = enumerate(data.read_text(path).splitlines(), 1)
-            pairs[split] = [_pair(data_dir, path, number, line) for number, line in lines if line.strip()]
+        pairs, ids = _kaggle(data_dir)
+    elif os.path.exists(os.path.join(data_dir, 'label_colors.txt')):
+        pairs, ids = _frames(data_dir)
+    else:
+        pairs = _released(data_dir)
     if not pairs.get('train'):
-        raise UserError('%s: lists no images; expected lines of "image annotation"'
-                        % os.path.join(data_dir, 'train.txt'))
+        raise UserError('--data_dir %s: train.txt or train/ lists no images; unpack the data set again' % data_dir)
 
-    def label(path):
-        ids = data.read_label(path)
-        ids[ids == len(CLASSES)] = IGNORE
-        return ids
-
-    return _dataset(pairs, label)
-
-
-def _dataset(pairs, label):
-    """Builds the `Dataset` of CamVid.
-
-    Args:
-      pairs: {split: [(image path, label path)]}.
-      label: function (label path) -> label uint8 [h, w] of class indices, IGNORE for void.
-    """
     def load(split, i):
-        image, annotation = pairs[split][i]
-        return data.read_image(image), label(annotation)
+        image, path = pairs[split][i]
+        if ids:
+            return data.read_image(image), files.colors_to_ids(data.read_image(path), ids, path)
+        label = data.read_label(path)
+        label[label == len(CLASSES)] = IGNORE
+        return data.read_image(image), label
 
     examples = {split: [image for image, _ in pairs[split]] for split in pairs}
     return Dataset('camvid', list(CLASSES), list(CLASSES.values()), (360, 480), examples, load, 'predictions.png',
                    RELEASED_WEIGHTS)
 
 
-def _pair(data_dir, path, number, line):
-    """Parses one line of a list -> (image path, annotation path) below `data_dir`.
+def _released(data_dir):
+    """Reads the lists of the layout released with SegNet -> {split: [(image path, label path)]}.
 
-    The released lists hold paths of the authors' machine: only folder and file name, the last two parts, are used.
-    UserError, with `path` and `number` of the line, for a malformed line and for a missing file.
+    The lists hold paths of the authors' machine: only folder and file name, the last two parts, are used.
+    UserError, with file and line, for a malformed line and for a missing file.
     """
-    match = PAIR.match(line.strip())
-    if not match:
-        raise UserError('%s line %d: %r; expected an image and its annotation' % (path, number, line[:80]))
-    parts = [name.replace('\\', '/').split('/')[-2:] for name in match.groups()]
-    if '..' in parts[0] + parts[1]:
-        raise UserError('%s line %d: %r leads out of the folder' % (path, number, line[:80]))
-    pair = [os.path.join(data_dir, *part) for part in parts]
-    for name in pair:
-        if not os.path.isfile(name):
-            raise UserError('%s line %d: %s is not there; unpack the data set again' % (path, number, name))
-    return tuple(pair)
+    pairs = {}
+    for split in files.SPLITS:
+        path = os.path.join(data_dir, split + '.txt')
+        lines = data.read_text(path).splitlines() if os.path.exists(path) else []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            match = PAIR.match(line.strip())
+            if not match:
+                raise UserError('%s line %d: %r; expected an image and its annotation' % (path, number, line[:80]))
+            pair = []
+            for name in match.groups():
+                parts = name.replace('\\', '/').split('/')[-2:]
+                if '..' in parts:
+                    raise UserError('%s line %d: %r leads out of the folder' % (path, number, line[:80]))
+                pair.append(os.path.join(data_dir, *parts))
+                if not os.path.isfile(pair[-1]):
+                    raise UserError('%s line %d: %s is not there; unpack the data set again' % (path, number, pair[-1]))
+            pairs.setdefault(split, []).append(pair)
+    return pairs
 
 
 def _kaggle(data_dir):
-    """Reads Kaggle's layout -> `Dataset`: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png.
+    """Reads Kaggle's layout: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png.
 
-    UserError without training images, for a malformed table and for an image without a label.
+    UserError for a malformed table and for an image without a label.
+
+    Returns:
+      {split: [(image path, label path)]}, {colour: class index or IGNORE}.
     """
     table = os.path.join(data_dir, 'class_dict.csv')
-    palette = []
-    for number, row in data.read_csv(table, ('name', 'r', 'g', 'b')):
-        palette.append(_color(table, number, row['name'], [row['r'], row['g'], row['b']]))
+    ids = dict(_color(table, number, row['name'], [row['r'], row['g'], row['b']])
+               for number, row in data.read_csv(table, ('name', 'r', 'g', 'b')))
     pairs = {}
     for split in files.SPLITS:
         folder, labels = (os.path.join(data_dir, name) for name in (split, split + '_labels'))
@@ -110,36 +106,30 @@ def _kaggle(data_dir):
             images = files.image_files(folder)
             found = files.label_files(labels, images)
             pairs[split] = [(path, files.label_path(labels, found, name)) for name, path in images.items()]
-    if not pairs.get('train'):
-        raise UserError('%s: holds no images' % os.path.join(data_dir, 'train'))
-    return _dataset(pairs, _color_reader(palette))
+    return pairs, ids
 
 
 def _frames(data_dir):
-    """Reads the home page's layout -> `Dataset`: label_colors.txt, frames NAME.png, coloured labels NAME_L.png.
+    """Reads the home page's layout: label_colors.txt, frames NAME.png, coloured labels NAME_L.png; as `_kaggle`.
 
     Files train.txt, val.txt and test.txt name the frames of each split. Without train.txt, the last fifth of the sorted
     names is val. UserError for a malformed table and for fewer than two labels.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
-    palette = []
-    for number, line in enumerate(data.read_text(table).splitlines(), 1):
-        parts = line.split()
-        if parts:
-            palette.append(_color(table, number, ' '.join(parts[3:]), parts[:3]))
+    lines = enumerate(data.read_text(table).splitlines(), 1)
+    parts = [(number, line.split()) for number, line in lines if line.strip()]
+    ids = dict(_color(table, number, ' '.join(values[3:]), values[:3]) for number, values in parts)
     names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png') and not name.startswith('.'))
     if len(names) < 2:
         raise UserError('--data_dir %s: has label_colors.txt but not two labels NAME_L.png' % data_dir)
+    held_out = max(1, len(names) // 5)
+    splits = {'train': names[:-held_out], 'val': names[-held_out:]}
     lists = {split: os.path.join(data_dir, split + '.txt') for split in files.SPLITS}
     if os.path.exists(lists['train']):
-        examples = {split: [os.path.splitext(os.path.basename(name))[0] for name in files.read_names(path)]
-                    for split, path in lists.items() if os.path.exists(path)}
-    else:
-        held_out = max(1, len(names) // 5)
-        examples = {'train': names[:-held_out], 'val': names[-held_out:]}
-    pairs = {split: [(os.path.join(data_dir, name + '.png'), os.path.join(data_dir, name + '_L.png'))
-                     for name in names] for split, names in examples.items()}
-    return _dataset(pairs, _color_reader(palette))._replace(examples=examples)
+        splits = {split: [os.path.splitext(os.path.basename(name))[0] for name in files.read_names(path)]
+                  for split, path in lists.items() if os.path.exists(path)}
+    return {split: [tuple(os.path.join(data_dir, name + end) for end in ('.png', '_L.png')) for name in names]
+            for split, names in splits.items()}, ids
 
 
 def _color(path, number, name, values):
@@ -147,19 +137,8 @@ def _color(path, number, name, values):
 
     UserError, with `path` and `number` of the line, unless `values` are three texts of 0 to 255.
     """
-    if not name or len(values) != 3 or not all(re.match(r'\A[0-9]{1,3}\Z', value) and int(value) < 256
-                                               for value in values):
+    color = files.small_numbers(values)
+    if not name or not color or len(color) != 3:
         raise UserError('%s line %d: %r; expected a colour (red, green, blue) and a name'
                         % (path, number, ' '.join(values + [name])[:60]))
-    ids = {member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].split()}
-    return tuple(int(value) for value in values), ids.get(name, IGNORE)
-
-
-def _color_reader(palette):
-    """Function (label path) -> label uint8 [h, w], for labels in colours.
-
-    Args:
-      palette: list of (colour, class index or IGNORE).
-    """
-    colors, ids = zip(*palette)
-    return lambda path: files.colors_to_ids(data.read_image(path), colors, ids, path)
+    return color, IDS.get(name, IGNORE)

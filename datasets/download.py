@@ -89,11 +89,9 @@ def fetch(source: Source, folder: str):
         raise UserError('%s: the download failed (%s); try again later' % (source.url, error))
     except UserError as error:
         raise UserError('%s: refused, %s' % (source.url, error))
-    except ValueError:  # raised by pooch for a wrong hash
-        raise UserError('%s: refused, the MD5 is not %s; the same command fetches the archive again'
-                        % (source.url, source.md5))
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UserError('%s: refused, the archive is damaged (%s); the same command fetches the archive again'
+    except (ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise UserError(  # a ValueError is pooch's, for a wrong hash
+            '%s: refused, the archive is damaged (%s); the same command fetches the archive again'
                         % (source.url, error))
 
 

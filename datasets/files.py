@@ -51,11 +51,9 @@ def files_below(folder: str, extensions: tuple):
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(('.', '__MACOSX')))
         data.check_names(files, parent)
-        for file in sorted(files):
+        for file in sorted(name for name in files if not name.startswith('.')):
             path = os.path.join(parent, file)
             name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, '/'))
-            if file.startswith('.'):
-                continue
             if extension.lower() in extensions:
                 found.append((name, path))
             elif extension.lower() not in NO_IMAGES:
@@ -91,14 +89,15 @@ def label_files(folder: str, images: dict):
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
-    for name, path in files_below(folder, data.LABEL_FILES + data.IMAGE_FILES):
+    labels = files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)
+    for name, path in labels:
         stem = name
         while stem not in images and SUFFIX.search(stem):
             stem = SUFFIX.sub('', stem)
         (named if stem == name else suffixed)[stem].append(path)
-    found = dict(suffixed, **named)
-    unused = [path for name in found if name not in images for path in found[name]]
-    unused += [path for name in named if name in images for path in suffixed.get(name, [])]
+    found = {name: paths for name, paths in dict(suffixed, **named).items() if name in images}
+    used = {path for paths in found.values() for path in paths}
+    unused = [path for _, path in labels if path not in used]
     if unused:
         data.note('%s: %d labels belong to no image, as %s' % (folder, len(unused), os.path.basename(unused[0])))
     return found
@@ -182,16 +181,22 @@ def listed_splits(lists: dict, images: dict):
     return examples
 
 
-def colors_to_ids(rgb, colors, ids, path: str):
+def small_numbers(texts: list):
+    """Parses texts of whole numbers from 0 to 255 -> tuple of int, or None if a text is anything else."""
+    good = all(re.match(r'\A[0-9]{1,3}\Z', text) and int(text) < 256 for text in texts)
+    return tuple(map(int, texts)) if good else None
+
+
+def colors_to_ids(rgb, ids: dict, path: str):
     """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w]; UserError for other colours.
 
     Args:
-      colors, ids: the colours, and the id of each colour.
+      ids: {(red, green, blue): id}.
       path: name of the label, for the message.
     """
     table = np.full(1 << 24, -1, np.int16)
     shifts = np.array([1 << 16, 1 << 8, 1])
-    table[np.asarray(colors, int) @ shifts] = ids
+    table[np.array(list(ids)) @ shifts] = list(ids.values())
     label = table[rgb.astype(np.int32) @ shifts.astype(np.int32)]
     if (label < 0).any():
         y, x = np.argwhere(label < 0)[0]

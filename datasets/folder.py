@@ -108,7 +108,7 @@ def _roboflow(data_dir):
     UserError if the tables of classes differ.
     """
     tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in ('train', 'valid', 'test')]
-    all_classes = [tables.read_pixel_values(path) for path in tables_found if os.path.exists(path)]
+    all_classes = [tables.read_classes(path, ('Class', 'Pixel Value')) for path in tables_found if os.path.exists(path)]
     if any(classes != all_classes[0] for classes in all_classes):
         raise UserError('%s: the tables _classes.csv of train/, valid/ and test/ differ; export them again' % data_dir)
     paths = files.image_files(data_dir)

@@ -6,7 +6,7 @@ import numpy as np
 
 from data import Dataset
 from datasets import cells, tables
-from datasets.sartorius import CELL_COLORS, CELLS, stratified
+from datasets.sartorius import CELL_COLORS, CELLS, INDICES, stratified
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -17,7 +17,7 @@ def read(data_dir: str = None):
     Every fourth image of a cell type is in val.
     """
     path = os.path.join(data_dir or ROOT, 'train.csv')
-    images = tables.read_cells(path, tables.class_indices(CELLS))
+    images = tables.read_cells(path, INDICES)
     groups = stratified(images).values()
     examples = {'train': [name for group in groups for i, name in enumerate(group) if i % 4 != 3],
                 'val': [name for group in groups for name in group[3::4]]}

@@ -36,7 +36,8 @@ def read(data_dir: str):
 
     def load(split, i):
         image, label = pairs[split][i]
-        return data.read_image(image), table[label() if callable(label) else data.read_label(label)]
+        ids = label().T.astype(np.uint8) if callable(label) else data.read_label(label)
+        return data.read_image(image), table[ids]
 
     examples = {split: [image for image, _ in pairs[split]] for split in pairs}
     colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
@@ -69,7 +70,7 @@ def png_pairs(data_dir: str):
 
 
 def mat_pairs(data_dir: str):
-    """Finds {'train' and 'test': [(image path, function () -> label)]} in the home page's files.
+    """Finds {'train' and 'test': [(image path, function () -> transposed label)]} in the home page's files.
 
     SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the same order, transposed.
     allsplit.mat lists the folders of each split. All paths begin with the authors' /n/fs/sun3d/data/.
@@ -82,8 +83,8 @@ def mat_pairs(data_dir: str):
     for path in (meta, labels, split):
         if not os.path.isfile(path):
             raise UserError('%s: is not there; unpack SUNRGBDtoolbox.zip in --data_dir' % path)
-    references = read_hdf5(labels, 'SUNRGBD2Dseg/seglabel').ravel()
-    images = [str(getattr(entry, 'rgbpath', '')) for entry in read_matlab(meta, 'SUNRGBDMeta')]
+    references = read_variable(labels, 'SUNRGBD2Dseg/seglabel').ravel()
+    images = [str(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
     if '' in images:
         raise UserError('%s: entry %d of SUNRGBDMeta has no rgbpath' % (meta, images.index('')))
     if len(images) != len(references):
@@ -92,36 +93,25 @@ def mat_pairs(data_dir: str):
     numbers = {os.path.dirname(os.path.dirname(image)): i for i, image in enumerate(images)}
     pairs = {}
     for name, variable in (('train', 'alltrain'), ('test', 'alltest')):
-        folders = [relative(folder, split) for folder in read_matlab(split, variable)]
+        folders = [relative(folder, split) for folder in read_variable(split, variable)]
         unknown = [folder for folder in folders if folder not in numbers]
         if unknown:
             raise UserError('%s: %s is not in %s' % (split, unknown[0], meta))
         pairs[name] = [(os.path.join(data_dir, 'SUNRGBD', images[numbers[folder]]),
-                        functools.partial(mat_label, labels, references[numbers[folder]])) for folder in folders]
+                        functools.partial(read_variable, labels, references[numbers[folder]])) for folder in folders]
     return pairs
 
 
-def mat_label(path: str, reference):
-    """Reads the label of a reference in SUNRGBD2Dseg.mat -> uint8 [h, w] of ids; UserError if unreadable."""
-    return read_hdf5(path, reference).T.astype(np.uint8)
-
-
-def read_hdf5(path: str, key):
-    """Reads a variable or reference of a .mat file of MATLAB 7.3, which is HDF5 -> array; UserError for others."""
+def read_variable(path: str, key):
+    """Reads a variable of a .mat file, or a reference of MATLAB 7.3 -> array; UserError for a file without it."""
     import h5py  # installed with TensorFlow
     try:
-        with h5py.File(path, 'r') as file:
-            return file[key][()]
-    except Exception as error:  # h5py raises many kinds of error for a damaged file
+        if h5py.is_hdf5(path):  # MATLAB 7.3
+            with h5py.File(path, 'r') as file:
+                return file[key][()]
+        return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[key])
+    except Exception as error:  # h5py and SciPy raise many kinds of error for a damaged file
         raise UserError('%s: has no %s to read (%s: %s)' % (path, key, type(error).__name__, error))
-
-
-def read_matlab(path: str, variable: str):
-    """Reads a variable of a .mat file before MATLAB 7.3 -> array, at least 1-dimensional; UserError for others."""
-    try:
-        return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[variable])
-    except Exception as error:  # SciPy raises many kinds of error for a damaged file
-        raise UserError('%s: has no variable %s to read (%s: %s)' % (path, variable, type(error).__name__, error))
 
 
 def relative(path: str, source: str):

@@ -23,13 +23,7 @@ def rle_order(path: str):
 
     Reads the first line of the file.
     """
-    header = data.read_bytes(path)[:1000].split(b'\n')[0].replace(b'\0', b'')  # of UTF-8 or UTF-16
-    return 'columns' if b'EncodedPixels' in header else 'rows'
-
-
-def class_indices(class_names: list):
-    """Indices of the classes behind the first, the background: {name: index}."""
-    return {name: i for i, name in enumerate(class_names) if i}
+    return 'columns' if 'EncodedPixels' in data.read_text(path).partition('\n')[0] else 'rows'
 
 
 def read_cells(path: str, indices: dict, images=None):
@@ -69,7 +63,8 @@ def read_cells(path: str, indices: dict, images=None):
         masks.append((number, indices[kind], rle))
     if not cells:
         raise UserError('%s: holds no rows' % path)
-    _check_images(path, cells, images)
+    if images is not None:
+        _check_images(path, cells, images)
     return cells
 
 
@@ -95,8 +90,6 @@ def _size(row, where):
 
 def _check_images(path, cells, images):
     """Raises UserError for ids without an image and images without a row."""
-    if images is None:
-        return
     ids = [name for name in cells if name not in images]
     if ids:
         raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
@@ -144,23 +137,27 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
 
 # ---------------------------------------------------------------- classes
 
-def read_classes(path: str):
-    """Reads classes.csv, columns name,id,color -> list of `Class`, void last; `id` may hold several: 7 8 11.
+def read_classes(path: str, columns: tuple = ('name', 'id')):
+    """Reads a table of classes -> list of `Class`, void last.
 
+    The ids may be several, as 7 8 11. A column `color` with red, green and blue is optional.
     UserError for a malformed row, a repeated name, id or colour, and fewer than two classes.
+
+    Args:
+      columns: names of the columns of names and ids: name,id in classes.csv, Class,Pixel Value in Roboflow's table.
     """
-    classes = []
-    for number, row in data.read_csv(path, ('name', 'id')):
-        where = '%s row %d: ' % (path, number)
-        color = (row.get('color') or '').split()
-        ids = row['id'].split()
-        if not ids or not all(re.match(r'\A[0-9]{1,3}\Z', i) and int(i) < 256 for i in ids):
-            raise UserError(where + 'id %r; ids are 0 to 255' % row['id'][:20])
-        if color and not (len(color) == 3 and all(re.match(r'\A[0-9]{1,3}\Z', x) and int(x) < 256 for x in color)):
-            raise UserError(where + 'color %r; expected "red green blue", 0 to 255 each' % row['color'][:40])
-        classes.append(Class(row['name'].strip(), [int(i) for i in ids], tuple(map(int, color)) or None))
-        _check_class(classes, where)
-    return _void_last(classes, path)
+    rows = []
+    for number, row in data.read_csv(path, columns):
+        name, text = (row[column].strip() for column in columns)
+        ids = files.small_numbers(text.split())
+        color = files.small_numbers((row.get('color') or '').split())
+        if not ids:
+            raise UserError('%s row %d: %s %r; ids are 0 to 255' % (path, number, columns[1], text[:20]))
+        if color is None or len(color) not in (0, 3):
+            raise UserError('%s row %d: color %r; expected "red green blue", 0 to 255 each'
+                            % (path, number, row['color'][:40]))
+        rows.append((number, Class(name, list(ids), color or None)))
+    return _checked(path, rows)
 
 
 def read_labelmap(path: str):
@@ -170,31 +167,17 @@ def read_labelmap(path: str):
     Where no line is named void or has VOC's colour of void, a class void with id 255 is added.
     UserError as `read_classes`.
     """
-    classes = []
+    rows = []
     for number, line in enumerate(data.read_text(path).splitlines(), 1):
         if line.strip() and not line.startswith('#'):
-            match = re.match(r'(.*?):(\d{1,3}),(\d{1,3}),(\d{1,3})(:|\Z)', line.strip())
-            if not match or any(int(value) > 255 for value in match.group(2, 3, 4)):
+            match = re.match(r'(.*?):([\d,]+)(:|\Z)', line.strip())
+            color = match and files.small_numbers(match.group(2).split(','))
+            if not color or len(color) != 3:
                 raise UserError('%s row %d: %r; expected name:red,green,blue::' % (path, number, line[:60]))
-            classes.append(Class(match.group(1), [len(classes)], tuple(map(int, match.group(2, 3, 4)))))
-            _check_class(classes, '%s row %d: ' % (path, number))
-    if not any(entry.color == VOC_VOID or is_void(entry) for entry in classes):
-        classes.append(Class('void', [255], VOC_VOID))
-    return _void_last(classes, path)
-
-
-def read_pixel_values(path: str):
-    """Reads _classes.csv of Roboflow's masks, columns Pixel Value,Class -> list of `Class`, void last.
-
-    The classes have no colours. UserError as `read_classes`.
-    """
-    classes = []
-    for number, row in data.read_csv(path, ('Pixel Value', 'Class')):
-        if not re.match(r'\A[0-9]{1,3}\Z', row['Pixel Value']) or int(row['Pixel Value']) > 255:
-            raise UserError('%s row %d: Pixel Value %r; ids are 0 to 255' % (path, number, row['Pixel Value'][:20]))
-        classes.append(Class(row['Class'].strip(), [int(row['Pixel Value'])], None))
-        _check_class(classes, '%s row %d: ' % (path, number))
-    return _void_last(classes, path)
+            rows.append((number, Class(match.group(1), [len(rows)], color)))
+    if not any(entry.color == VOC_VOID or is_void(entry) for _, entry in rows):
+        rows.append((0, Class('void', [255], VOC_VOID)))
+    return _checked(path, rows)
 
 
 def is_void(entry):
@@ -202,45 +185,46 @@ def is_void(entry):
     return entry.name.lower() == 'void'
 
 
-def _check_class(classes, where):
-    """Raises UserError if the last class repeats a name, an id or a colour, or has an unprintable name."""
-    last = classes[-1]
-    for other in classes[:-1]:
-        for kind, twice in (('name', last.name if last.name == other.name else None),
-                            ('id', next((i for i in last.ids if i in other.ids), None)),
-                            ('color', last.color if last.color == other.color else None)):
-            if twice is not None:
-                raise UserError(where + '%s %s is in an earlier row too' % (kind, twice))
-    if not last.name.isprintable() or not 0 < len(last.name) <= MAX_NAME:
-        raise UserError(where + 'a class has a name of 1 to %d printable characters' % MAX_NAME)
+def _checked(path, rows):
+    """Returns the classes of [(row number, `Class`)], void at the end.
 
-
-def _void_last(classes, path):
-    """Returns the classes, void at the end; UserError for fewer than two others, more than 254, or two voids."""
-    voids = [entry for entry in classes if is_void(entry)]
-    named = [entry for entry in classes if not is_void(entry)]
-    if len(named) > 254:
-        raise UserError('%s: has %d classes; at most 254' % (path, len(named)))
-    if len(voids) > 1:
-        raise UserError('%s: has two rows for void; give one row all ids' % path)
-    if len(named) < 2:
-        raise UserError('%s: has %d classes; at least two are needed: give the background a row of its own'
-                        % (path, len(named)))
+    UserError for a repeated name, id or colour, an unprintable name, and too few or too many classes or rows of void.
+    """
+    seen = set()
+    for number, entry in rows:
+        facts = [('name', entry.name)] + [('id', i) for i in entry.ids]
+        facts += [('color', entry.color)] * (entry.color is not None)
+        for fact in facts:
+            if fact in seen:
+                raise UserError('%s row %d: %s %s is in an earlier row too' % ((path, number) + fact))
+        seen.update(facts)
+        if not entry.name.isprintable() or not 0 < len(entry.name) <= MAX_NAME:
+            raise UserError('%s row %d: a class has a name of 1 to %d printable characters' % (path, number, MAX_NAME))
+    named = [entry for _, entry in rows if not is_void(entry)]
+    voids = [entry for _, entry in rows if is_void(entry)]
+    if not 2 <= len(named) <= 254 or len(voids) > 1:
+        raise UserError('%s: has %d classes and %d rows for void; expected 2 to 254 classes, one of them background, '
+                        'and at most one row for void, with all ids' % (path, len(named), len(voids)))
     return named + voids
 
 
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
-    UserError for an unreadable file, and for an id or a colour that is not in `classes`.
+    UserError for an unreadable file, for an id or a colour that is not in `classes`, and for a label in colours if a
+    class other than void has no colour.
     """
     indices = [IGNORE if is_void(entry) else i for i, entry in enumerate(classes)]
     label = data.read_ids_or_colors(path)
     if label.ndim == 3:
-        colored = [(entry.color, index) for entry, index in zip(classes, indices) if entry.color]
+        colors = {entry.color: index for entry, index in zip(classes, indices) if entry.color}
         repeated = (label == label[:, :, :1]).all()  # ids in three equal channels, or shades of grey as colours
-        if not repeated or {(grey,) * 3 for grey in np.unique(label)} <= {color for color, _ in colored}:
-            return _from_colors(path, label, classes, colored)
+        if not repeated or {(grey,) * 3 for grey in np.unique(label)} <= set(colors):
+            for entry in classes:
+                if not entry.color and not is_void(entry):
+                    raise UserError('%s: is a colour image, but the table of classes gives class %s no color'
+                                    % (path, entry.name))
+            return files.colors_to_ids(label, colors, path)
         label = label[:, :, 0]
     table = np.full(256, -1)
     for entry, index in zip(classes, indices):
@@ -252,20 +236,6 @@ def read_class_label(path: str, classes: list):
                         'the class that it stands for, or to void if it is to be ignored'
                         % (path, label[y, x], y, x, ' '.join(str(i) for entry in classes for i in entry.ids)[:60]))
     return mapped.astype(np.uint8)
-
-
-def _from_colors(path, label, classes, colored):
-    """Maps the colours of a label, uint8 RGB [h, w, 3], to class indices, uint8 [h, w].
-
-    UserError for another colour, and if a class other than void has no colour.
-
-    Args:
-      colored: list of (colour, index) of the classes with a colour.
-    """
-    missing = [entry.name for entry in classes if not entry.color and not is_void(entry)]
-    if missing:
-        raise UserError('%s: is a colour image, but the table of classes gives class %s no color' % (path, missing[0]))
-    return files.colors_to_ids(label, *zip(*colored), path)
 
 
 def read_class_weights(path: str, class_names: list):
@@ -281,7 +251,7 @@ def read_class_weights(path: str, class_names: list):
             weights[row['name']] = float(row['weight'])
         except ValueError:
             raise UserError('%s row %d: weight %r is not a number' % (path, number, row['weight']))
-        if not (0 <= weights[row['name']] < np.inf):
+        if not 0 <= weights[row['name']] < np.inf:
             raise UserError('%s row %d: weight %r must be 0 or more' % (path, number, row['weight']))
     if set(weights) != set(class_names):
         raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))

@@ -78,7 +78,7 @@ def test_rle_any_text(text):
 @needs_real_data
 def test_rle_real_rows():
     path = os.path.join(SHARED, 'sartorius', 'train.csv')
-    cells = tables.read_cells(path, tables.class_indices(datasets.sartorius.CELLS))
+    cells = tables.read_cells(path, datasets.sartorius.INDICES)
     assert sum(len(rows) for _, _, rows in cells.values()) == 13243
     height, width, rows = next(iter(cells.values()))
     for _, _, rle in rows:

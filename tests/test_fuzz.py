@@ -70,8 +70,7 @@ def test_class_tables(rows):
 
 
 @hypothesis.given(st.binary(max_size=60), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'latin-1']), TEXT,
-                  st.sampled_from([files.read_names, tables.read_labelmap, tables.read_classes,
-                                   tables.read_pixel_values]))
+                  st.sampled_from([files.read_names, tables.read_labelmap, tables.read_classes]))
 @quick
 def test_texts_of_any_encoding(junk, encoding, text, read):
     with tempfile.TemporaryDirectory() as folder:

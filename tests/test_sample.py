@@ -42,7 +42,7 @@ def test_an_existing_train_csv_is_kept(tmp_path):
 
 
 def test_cells_do_not_overlap_and_are_of_some_size():
-    images = tables.read_cells(CSV, tables.class_indices(datasets.sartorius.CELLS))
+    images = tables.read_cells(CSV, datasets.sartorius.INDICES)
     assert len(images) == cells.NUM_IMAGES
     for height, width, rows in images.values():
         assert (height, width) == (cells.HEIGHT, cells.WIDTH)
