@@ -16,6 +16,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import scipy.io  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import data  # noqa: E402
 from datasets import files  # noqa: E402
@@ -28,45 +29,55 @@ SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
 needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real data sets are not on this machine')
 
 
-def write_camvid(folder, sizes, shape=(45, 61), num_classes=11):
-    """Writes a CamVid folder of blocks of colour, {split: number of images}, with void and foreign paths in lists."""
+def put(folder, path, array):
+    """Writes RGB or ids below `folder`, as an image or as NPY."""
+    path = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if path.endswith('.npy'):
+        np.save(path, array)
+    else:
+        cv2.imwrite(path, array if array.ndim == 2 else array[:, :, ::-1])
+
+
+def put_text(folder, path, text, encoding='utf-8'):
+    """Writes a text below `folder`."""
+    path = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w', encoding=encoding, newline='') as f:
+        f.write(text)
+
+
+def write_camvid(folder, sizes):
+    """Writes a CamVid folder of 45x61 blocks of colour, {split: number of images}, with void and foreign paths."""
     rng = np.random.RandomState(3)
     for split, size in sizes.items():
-        for kind in (split, split + 'annot'):
-            os.makedirs(os.path.join(folder, kind), exist_ok=True)
-        with open(os.path.join(folder, split + '.txt'), 'w') as f:
-            for i in range(size):
-                name = '%s_%02d.png' % (split, i)
-                blocks = rng.randint(0, num_classes, (3, 4)).astype(np.uint8)
-                label = cv2.resize(blocks, shape[::-1], interpolation=cv2.INTER_NEAREST)
-                wide = label.astype(int)
-                image = np.stack([wide * 20, 255 - wide * 20, wide * 70 % 256], 2)
-                noise = rng.randint(0, 20, image.shape)
-                image = np.clip(image + noise, 0, 255).astype(np.uint8)
-                label = label.copy()
-                label[:2] = num_classes
-                cv2.imwrite(os.path.join(folder, split, name), image)
-                cv2.imwrite(os.path.join(folder, split + 'annot', name), label)
-                f.write('/SegNet/CamVid/%s/%s /SegNet/CamVid/%sannot/%s\n' % (split, name, split, name))
+        names = ['%s_%02d.png' % (split, i) for i in range(size)]
+        for name in names:
+            label = cv2.resize(rng.randint(0, 11, (3, 4)).astype(np.uint8), (61, 45), interpolation=cv2.INTER_NEAREST)
+            wide = label.astype(int)
+            image = np.stack([wide * 70 % 256, 255 - wide * 20, wide * 20], 2) + rng.randint(0, 20, (45, 61, 3))
+            label[:2] = 11
+            put(folder, os.path.join(split, name), np.clip(image, 0, 255).astype(np.uint8))
+            put(folder, os.path.join(split + 'annot', name), label)
+        put_text(folder, split + '.txt', ''.join(
+            '/SegNet/CamVid/%s/%s /SegNet/CamVid/%sannot/%s\n' % (split, name, split, name) for name in names))
     return folder
 
 
 def write_voc(folder):
     """Writes a VOCdevkit of images of three sizes with palette PNGs and void outlines."""
     root = os.path.join(folder, 'VOCdevkit', 'VOC2012')
-    for name in ('JPEGImages', 'SegmentationClass', os.path.join('ImageSets', 'Segmentation')):
-        os.makedirs(os.path.join(root, name))
+    os.makedirs(os.path.join(root, 'SegmentationClass'))
     palette = [files.voc_color(i) for i in range(256)]
-    for split, size in (('train', 3), ('val', 2)):
-        names = ['2007_%06d' % i for i in range(size)] if split == 'train' else ['2008_%06d' % i for i in range(size)]
+    for split, year, size in (('train', 2007, 3), ('val', 2008, 2)):
+        names = ['%d_%06d' % (year, i) for i in range(size)]
+        put_text(root, 'ImageSets/Segmentation/%s.txt' % split, '\n'.join(names) + '\n')
         for i, name in enumerate(names):
             label = np.zeros(((20, 31), (25, 18), (20, 30))[i], np.uint8)
             label[5:12, 4:9] = 15 + i
             label[4, 4:9] = 255
-            cv2.imwrite(os.path.join(root, 'JPEGImages', name + '.jpg'), np.repeat(label[:, :, None], 3, 2))
+            put(root, 'JPEGImages/%s.jpg' % name, label)
             write_png(os.path.join(root, 'SegmentationClass', name + '.png'), label, palette)
-        with open(os.path.join(root, 'ImageSets', 'Segmentation', split + '.txt'), 'w') as f:
-            f.write('\n'.join(names) + '\n')
     return folder
 
 
@@ -85,38 +96,60 @@ def write_png(path, label, palette=None, bits=8, alpha=None):
                 + chunk(b'IEND', b''))
 
 
+def save_palette(path, ids, palette):
+    image = Image.fromarray(ids)
+    image.putpalette([value for color in palette for value in color])
+    image.save(path)
+
+
+LABEL_WRITERS = {  # {file name: function (path, ids, palette)}; a digit is the number of bits
+    'transparent.png': lambda path, ids, palette: write_png(path, ids, palette, alpha=b'\0\x80'),
+    'long.png': lambda path, ids, palette: cv2.imwrite(path, ids.astype(np.uint16)),
+    'long.tif': lambda path, ids, palette: cv2.imwrite(path, ids.astype(np.uint16)),
+    'channels.png': lambda path, ids, palette: cv2.imwrite(path, np.dstack([ids] * 3)),
+    'long_channels.png': lambda path, ids, palette: cv2.imwrite(path, np.dstack([ids] * 3).astype(np.uint16)),
+    'opaque.png': lambda path, ids, palette: Image.fromarray(np.dstack([ids, ids * 0 + 255])).save(path),
+    'float.tif': lambda path, ids, palette: Image.fromarray(ids.astype(np.float32)).save(path),
+    'fortran.npy': lambda path, ids, palette: np.save(path, np.asfortranarray(ids)),
+    'deep.npy': lambda path, ids, palette: np.save(path, ids[:, :, None].astype(np.int32)),
+    'bool1.tif': lambda path, ids, palette: Image.fromarray(ids > 0).save(path),
+    'bool1.npy': lambda path, ids, palette: np.save(path, ids > 0),
+    'palette.tif': save_palette, 'palette.bmp': save_palette}
+for bits in (1, 2, 4, 8):
+    LABEL_WRITERS['grey%d.png' % bits] = lambda path, ids, palette, bits=bits: write_png(path, ids, None, bits)
+    LABEL_WRITERS['palette%d.png' % bits] = lambda path, ids, palette, bits=bits: write_png(
+        path, ids, palette[:1 << bits], bits)
+
+
 def write_sartorius(folder, rows=None):
     """Writes a Sartorius folder of ten 20x30 images with two squares each, of alternating cell types."""
-    os.makedirs(os.path.join(folder, 'train'), exist_ok=True)
     lines = ['id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta']
     for i in range(10):
-        cv2.imwrite(os.path.join(folder, 'train', 'cell%d.png' % i), np.full((20, 30), 10 * i, np.uint8))
+        put(folder, 'train/cell%d.png' % i, np.full((20, 30), 10 * i, np.uint8))
         for top in (2, 9):
             mask = np.zeros((20, 30), bool)
             mask[top:top + 8, 3 + i:9 + i] = True
             lines.append('cell%d,%s,30,20,%s,,,,' % (i, data.rle_encode(mask), ('shsy5y', 'astro', 'cort')[i % 3]))
-    with open(os.path.join(folder, 'train.csv'), 'w') as f:
-        f.write('\n'.join(lines if rows is None else lines[:1] + rows) + '\n')
-    return folder
-
-
-def write_sunrgbd_png(folder):
-    """Writes SUN RGB-D as images and PNG labels: three training and two test images of 20x32; 0 is void."""
-    for split, size in (('train', 3), ('test', 2)):
-        for kind in ('image', 'label37'):
-            os.makedirs(os.path.join(folder, kind, split))
-        for i in range(size):
-            image, label = sunrgbd_example(split, i)
-            cv2.imwrite(os.path.join(folder, 'image', split, 'img-%06d.png' % (i + 1)), image[:, :, ::-1])
-            cv2.imwrite(os.path.join(folder, 'label37', split, 'img37labels-%06d.png' % (i + 1)), label)
+    put_text(folder, 'train.csv', '\n'.join(lines if rows is None else lines[:1] + rows) + '\n')
     return folder
 
 
 def sunrgbd_example(split, i):
+    """Image and label uint8 of 20x32; 0 is void."""
     image, label = np.zeros((20, 32, 3), np.uint8), np.zeros((20, 32), np.uint8)
     image[:, :, 0] = {'train': 100, 'test': 200}[split] + i
     label[3, 4:6] = 37, 1
     return image, label
+
+
+def write_sunrgbd_png(folder):
+    """Writes SUN RGB-D as images and PNG labels: three training and two test images."""
+    for split, size in (('train', 3), ('test', 2)):
+        for i in range(size):
+            image, label = sunrgbd_example(split, i)
+            put(folder, 'image/%s/img-%06d.png' % (split, i + 1), image)
+            put(folder, 'label37/%s/img37labels-%06d.png' % (split, i + 1), label)
+    return folder
 
 
 def write_sunrgbd_mat(folder):
@@ -131,9 +164,7 @@ def write_sunrgbd_mat(folder):
         for number, (split, i) in enumerate(examples):
             image, label = sunrgbd_example(split, i)
             place = 'kv1/NYUdata/NYU%04d' % number
-            path = os.path.join(folder, 'SUNRGBD', *place.split('/'), 'image')
-            os.makedirs(path)
-            cv2.imwrite(os.path.join(path, 'x.png'), image[:, :, ::-1])
+            put(folder, 'SUNRGBD/%s/image/x.png' % place, image)
             file['#refs#/%d' % number] = label.T
             references[number, 0] = file['#refs#/%d' % number].ref
             meta[number] = 'SUNRGBD/' + place, theirs + place + '/image/x.png'
@@ -146,15 +177,12 @@ def write_sunrgbd_mat(folder):
 
 def write_folder(folder):
     """Writes ten images of several sizes in the layout of `folder`, with three classes by ids."""
-    for name in ('images', 'labels'):
-        os.makedirs(os.path.join(folder, name))
     for i in range(10):
         label = np.zeros((12 + i, 16), np.uint8)
         label[i:i + 4, 3:9] = 1 + i % 2
-        cv2.imwrite(os.path.join(folder, 'images', 'im%d.png' % i), np.repeat(label[:, :, None] * 90, 3, 2))
-        cv2.imwrite(os.path.join(folder, 'labels', 'im%d.png' % i), label)
-    with open(os.path.join(folder, 'classes.csv'), 'w') as f:
-        f.write('name,id,color\nground,0,0 0 0\ncat,1,200 0 0\ndog,2,\nvoid,255,\n')
+        put(folder, 'images/im%d.png' % i, label * 90)
+        put(folder, 'labels/im%d.png' % i, label)
+    put_text(folder, 'classes.csv', 'name,id,color\nground,0,0 0 0\ncat,1,200 0 0\ndog,2,\nvoid,255,\n')
     return folder
 
 

@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from conftest import put_text
 from PIL import Image
 
 import datasets
@@ -70,8 +71,11 @@ def write_images(folder, suffix='.png'):
         write_image(str(folder / (name + suffix)), size, i)
 
 
-def coco(folder, segmentation, file='annotations/instances_default.json'):
-    """COCO as CVAT exports it; segmentation: function (image, number of the polygon) -> value of the annotation."""
+def coco(folder, segmentation, change=lambda content: None):
+    """COCO as CVAT exports it.
+
+    segmentation: function (image, number of the polygon) -> value of the annotation; change: function of the JSON.
+    """
     write_images(folder / 'images')
     numbers = {name: 10 * (i + 3) for i, name in enumerate(SIZES)}
     content = {
@@ -81,8 +85,8 @@ def coco(folder, segmentation, file='annotations/instances_default.json'):
         'annotations': [{'id': 1, 'image_id': numbers[name], 'category_id': key, 'iscrowd': 0,
                          'segmentation': segmentation(name, i)}
                         for name, polygons in POLYGONS.items() for i, (key, _) in enumerate(polygons)]}
-    os.makedirs(os.path.dirname(str(folder / file)), exist_ok=True)
-    (folder / file).write_text(json.dumps(content))
+    change(content)
+    put_text(str(folder), 'annotations/instances_default.json', json.dumps(content))
 
 
 def run_lengths(mask):
@@ -105,71 +109,48 @@ def labelme(folder):
 
 def yolo(folder, names='data.yaml'):
     write_images(folder / 'images')
-    os.makedirs(str(folder / 'labels'))
     for name, (height, width) in SIZES.items():
-        if POLYGONS[name]:
-            lines = ['%d %s' % (list(CLASSES).index(key), ' '.join(
-                repr(number / (height if i % 2 else width)) for i, number in enumerate(polygon)))
-                for key, polygon in POLYGONS[name]]
-            (folder / 'labels' / (name + '.txt')).write_text('\n'.join(lines) + '\n\n')
-    if names == 'classes.txt':
-        (folder / names).write_text('\n'.join(CLASSES.values()))
-    else:
-        (folder / names).write_text('train: images\nnc: 4  # four\nnames:\n' + ''.join(
-            '  %d: "%s"\n' % pair for pair in enumerate(CLASSES.values())))
+        lines = ['%d %s\n' % (list(CLASSES).index(key), ' '.join(
+            repr(number / (height if i % 2 else width)) for i, number in enumerate(polygon)))
+            for key, polygon in POLYGONS[name]]
+        if lines:
+            put_text(str(folder), 'labels/%s.txt' % name, ''.join(lines) + '\n')
+    table = ''.join('  %d: "%s"\n' % pair for pair in enumerate(CLASSES.values()))
+    put_text(str(folder), names, {'classes.txt': '\n'.join(CLASSES.values()),
+                                  'data.yaml': 'train: images\nnc: 4  # four\nnames:\n' + table}[names])
 
 
-def check(folder, expected):
-    """Checks that the reader of the converted folder returns the images and the expected labels."""
-    dataset = datasets.open('folder', str(folder))
-    assert dataset.class_names == ['background', 'zebra', 'ant']
-    examples = [(os.path.basename(name), dataset.load(split, i)) for split, names in dataset.examples.items()
-                for i, name in enumerate(names)]
-    assert sorted(name for name, _ in examples) == sorted(expected)
-    for name, (image, label) in examples:
-        assert image.shape == SIZES[name] + (3,)
-        assert (label == expected[name]).all(), name
+def segmentation(form, polygon, mask):
+    """Value of a COCO annotation in each of the three forms."""
+    if form == 'polygons':
+        return [polygon]
+    if form == 'RLE':
+        return {'size': list(mask.shape), 'counts': run_lengths(mask)}
+    reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')
+    encoded = reference.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {'size': list(mask.shape), 'counts': encoded['counts'].decode()}
 
 
-def check_palettes(folder, expected):
-    for name, label in expected.items():
-        stored = Image.open(str(folder / 'labels' / (name + '.png')))
-        assert stored.mode == 'P' and (np.array(stored) == label).all()
-
-
-@pytest.mark.parametrize('form', ['polygons', 'RLE', 'compressed RLE'])
-def test_coco(tmp_path, masks, expected, form, capsys):
-    def segmentation(name, i):
-        mask = masks[name][i][1]
-        if form == 'polygons':
-            return [POLYGONS[name][i][1]]
-        if form == 'RLE':
-            return {'size': list(mask.shape), 'counts': run_lengths(mask)}
-        reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')
-        encoded = reference.encode(np.asfortranarray(mask.astype(np.uint8)))
-        return {'size': list(mask.shape), 'counts': encoded['counts'].decode()}
-
-    coco(tmp_path / 'in', segmentation)
-    convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
-    check(tmp_path / 'out', expected)
-    check_palettes(tmp_path / 'out', expected)
+@pytest.mark.parametrize('tool, form', [('coco', 'polygons'), ('coco', 'RLE'), ('coco', 'compressed RLE'),
+                                        ('labelme', ''), ('yolo', 'data.yaml'), ('yolo', 'classes.txt')])
+def test_tools(tmp_path, masks, expected, tool, form, capsys):
+    """Each format gives the labels drawn by hand, as palette PNGs that the reader of folders reads."""
+    write = {'coco': lambda folder: coco(folder, lambda name, i: segmentation(
+        form, POLYGONS[name][i][1], masks[name][i][1])), 'labelme': labelme, 'yolo': lambda folder: yolo(folder, form)}
+    write[tool](tmp_path / 'in')
+    convert.main([tool, str(tmp_path / 'in'), str(tmp_path / 'out')])
     out = capsys.readouterr().out
     assert '6 images, 1 of them without' in out and 'left out' not in out
     assert (tmp_path / 'out' / 'classes.csv').read_text().splitlines() == [
         'name,id,color', 'background,0,0 0 0', 'zebra,1,128 0 0', 'ant,2,0 128 0', 'void,255,224 224 192']
-
-
-def test_labelme(tmp_path, expected):
-    labelme(tmp_path / 'in')
-    convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')])
-    check(tmp_path / 'out', expected)
-
-
-@pytest.mark.parametrize('names', ['data.yaml', 'classes.txt'])
-def test_yolo(tmp_path, expected, names):
-    yolo(tmp_path / 'in', names)
-    convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
-    check(tmp_path / 'out', expected)
+    dataset = datasets.open('folder', str(tmp_path / 'out'))
+    assert dataset.class_names == ['background', 'zebra', 'ant']
+    assert sorted(sum(dataset.examples.values(), [])) == sorted(expected)
+    for split, names in dataset.examples.items():
+        for i, name in enumerate(names):
+            image, label = dataset.load(split, i)
+            assert image.shape == SIZES[name] + (3,) and (label == expected[name]).all(), name
+            assert Image.open(str(tmp_path / 'out' / 'labels' / (name + '.png'))).mode == 'P'
 
 
 def test_many_polygons_and_run_lengths():
@@ -270,42 +251,28 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
         assert line in out, out
 
 
-def broken_coco(tmp_path, change):
-    coco(tmp_path / 'in', lambda name, i: [POLYGONS[name][i][1]])
-    path = tmp_path / 'in' / 'annotations' / 'instances_default.json'
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
-
-
-@pytest.mark.parametrize('entry, said', [
-    ({'image_id': 999}, "annotation 2: image_id 999 is unknown"), ({'category_id': 999}, 'category_id 999'),
-    ({'segmentation': [['x', 1, 2, 3, 4, 5]]}, 'annotation 2: malformed'),
-    ({'segmentation': [[1, 1, 2, 2, 3, 3, 4]]}, 'annotation 2: malformed'),
-    ({'segmentation': [[1, 1, 2, float('nan'), 3, 3]]}, 'annotation 2: coordinates'),
-    ({'segmentation': {'size': [45, 61], 'counts': [3, 4]}}, 'cover 7 pixels, the image has 2745'),
-    ({'segmentation': {'size': [45, 61], 'counts': [2746, -1]}}, 'annotation 2: the run lengths'),
-    ({'segmentation': {'size': [61, 45], 'counts': 'o2'}}, 'the mask has size [61, 45]'),
-    ({'segmentation': {'size': [45, 61], 'counts': ''}}, 'cover 0 pixels'),
-    ({'segmentation': {'size': [45, 61], 'counts': '~~~'}}, 'annotation 2: the run lengths'),
-    ({'segmentation': 5}, 'annotation 2: malformed')])
-def test_wrong_annotation(tmp_path, entry, said):
-    with pytest.raises(UserError, match='instances_default.json.*' + re.escape(said)):
-        broken_coco(tmp_path, lambda content: content['annotations'][1].update(entry))
-    assert os.listdir(str(tmp_path)) == ['in']
-
-
-@pytest.mark.parametrize('change, said', [
-    (lambda content: content['images'][0].update(file_name='z.png'), 'image 1: image z.png: no such file'),
-    (lambda content: content['images'][0].update(height=44), 'a.png: the image has 45x61, its annotations say 44x61'),
-    (lambda content: content['images'].append(content['images'][0]), 'is listed twice'),
-    (lambda content: content['categories'].append(5), 'category 5: malformed'),
-    (lambda content: content['categories'][0].update(name='x\ny'), 'printable characters'),
-    (lambda content: content.update(images=5), 'holds no annotated images')])
-def test_wrong_coco(tmp_path, change, said):
-    with pytest.raises(UserError, match=re.escape(said)):
-        broken_coco(tmp_path, change)
+@pytest.mark.parametrize('kind, i, entry, said', [
+    ('annotations', 1, {'image_id': 999}, 'annotation 2: image_id 999 is unknown'),
+    ('annotations', 1, {'category_id': 999}, 'category_id 999'),
+    ('annotations', 1, {'segmentation': [['x', 1, 2, 3, 4, 5]]}, 'annotation 2: malformed'),
+    ('annotations', 1, {'segmentation': [[1, 1, 2, 2, 3, 3, 4]]}, 'annotation 2: malformed'),
+    ('annotations', 1, {'segmentation': [[1, 1, 2, float('nan'), 3, 3]]}, 'annotation 2: coordinates'),
+    ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': [3, 4]}}, 'cover 7 pixels, the image has 2745'),
+    ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': [2746, -1]}}, 'annotation 2: the run lengths'),
+    ('annotations', 1, {'segmentation': {'size': [61, 45], 'counts': 'o2'}}, 'the mask has size [61, 45]'),
+    ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': ''}}, 'cover 0 pixels'),
+    ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': '~~~'}}, 'annotation 2: the run lengths'),
+    ('annotations', 1, {'segmentation': 5}, 'annotation 2: malformed'),
+    ('images', 0, {'file_name': 'z.png'}, 'image 1: image z.png: no such file'),
+    ('images', 0, {'height': 44}, 'a.png: the image has 45x61, its annotations say 44x61'),
+    ('images', 1, {'file_name': 'a.png'}, 'is listed twice'),
+    ('categories', 3, {'id': [3]}, 'category 4: malformed'),
+    ('categories', 0, {'name': 'x\ny'}, "in: class 'x\\ny': a name has 1 to 100 printable")])
+def test_wrong_coco(tmp_path, kind, i, entry, said):
+    coco(tmp_path / 'in', lambda name, i: [POLYGONS[name][i][1]], lambda content: content[kind][i].update(entry))
+    where = 'instances_default.json.*' if kind == 'annotations' else ''
+    with pytest.raises(UserError, match=where + re.escape(said)):
+        convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
     assert os.listdir(str(tmp_path)) == ['in']
 
 
@@ -323,11 +290,12 @@ def test_wrong_yolo(tmp_path, file, content, said):
     assert os.listdir(str(tmp_path)) == ['in']
 
 
-def test_full_folder_and_missing_source(tmp_path):
-    labelme(tmp_path / 'in')
-    (tmp_path / 'in' / 'a.json').write_text('{')
-    for source, out, said in (('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
-                              ('in/a.json', 'out', 'a.json: not JSON')):
-        with pytest.raises(UserError, match=said):
-            convert.main(['labelme', str(tmp_path / source), str(tmp_path / out)])
+@pytest.mark.parametrize('source, out, said', [
+    ('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
+    ('in/a.json', 'out', 'a.json: not JSON'), ('in/b.json', 'out', 'holds no annotated images of this format')])
+def test_wrong_source(tmp_path, source, out, said):
+    put_text(str(tmp_path), 'in/a.json', '{')
+    put_text(str(tmp_path), 'in/b.json', '{"shapes": 5}')
+    with pytest.raises(UserError, match=said):
+        convert.main(['labelme', str(tmp_path / source), str(tmp_path / out)])
     assert os.listdir(str(tmp_path)) == ['in']

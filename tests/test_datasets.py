@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import (SHARED, assert_contract, needs_real_data, write_camvid, write_folder, write_sartorius,
-                      write_sunrgbd_mat, write_sunrgbd_png, write_voc)
+from conftest import (SHARED, assert_contract, needs_real_data, put, put_text, write_camvid, write_folder,
+                      write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
 
 import data
 import datasets
@@ -18,58 +18,47 @@ from datasets import files
 
 # ---------------------------------------------------------------- readers
 
-def write_frames(folder, colors):
-    """Frames and colour-coded labels, one row a colour of label_colors.txt; returns the folder."""
-    os.makedirs(folder)
-    with open(os.path.join(folder, 'label_colors.txt'), 'w') as f:
-        f.write('\n'.join('%d %d %d\t%s' % (color + (name,)) for name, color in colors))
-    label = np.repeat(np.array([color for _, color in colors], np.uint8)[:, None], 6, 1)
+COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0)),
+          ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
+COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # one row a colour
+IDS = [8, 0, IGNORE, 1, IGNORE, 10]
+
+
+def write_frames(folder):
+    """Five frames and labels of CamVid's home page."""
+    put_text(folder, 'label_colors.txt', '\n'.join('%d %d %d\t%s' % (color + (name,)) for name, color in COLORS))
     for i in range(5):
-        cv2.imwrite(os.path.join(folder, 'f%d.png' % i), label)
-        cv2.imwrite(os.path.join(folder, 'f%d_L.png' % i), label[:, :, ::-1])
+        put(folder, 'f%d.png' % i, COLUMN)
+        put(folder, 'f%d_L.png' % i, COLUMN)
     return folder
 
 
 def write_kaggle(folder):
-    """Writes Kaggle's CamVid: class_dict.csv, without label_colors.txt."""
-    for split, size in (('train', 3), ('val', 2), ('test', 1)):
-        for kind, colors in ((split, False), (split + '_labels', True)):
-            os.makedirs(os.path.join(folder, kind))
-            for i in range(size):
-                image = np.full((5, 7, 3), 9 * i, np.uint8)
-                if colors:
-                    image[:] = 0, 128, 64  # BGR of a wall
-                    image[i] = 128, 128, 128
-                    image[:, 6] = 0
-                cv2.imwrite(os.path.join(folder, kind, 'f%d%s.png' % (i, '_L' * colors)), image)
-    with open(os.path.join(folder, 'class_dict.csv'), 'w') as f:
-        f.write('name,r,g,b\nVoid,0,0,0\nSky,128,128,128\nWall,64,128,0\n')
+    """Kaggle's CamVid: class_dict.csv, without label_colors.txt."""
+    put_text(folder, 'class_dict.csv', 'name,r,g,b\n' + ''.join('%s,%d,%d,%d\n' % ((name,) + color)
+                                                                for name, color in COLORS))
+    for name in ('train/f0', 'train/f1', 'val/f2', 'test/f3'):
+        put(folder, name + '.png', COLUMN)
+        put(folder, name.replace('/', '_labels/') + '_L.png', COLUMN)
     return folder
 
 
-def layouts(folder):
-    """{layout: Dataset} of each layout of each data set except `folder`, see test_layouts.py."""
-    return {'sample': datasets.sample.read(),
-            'sartorius': datasets.sartorius.read(write_sartorius(os.path.join(folder, 's'))),
-            'camvid': datasets.camvid.read(write_camvid(os.path.join(folder, 'c'), {'train': 3, 'val': 2})),
-            'camvid frames': datasets.camvid.read(write_frames(os.path.join(folder, 'm'), [
-                ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0))])),
-            'camvid kaggle': datasets.camvid.read(write_kaggle(os.path.join(folder, 'k'))),
-            'voc2012': datasets.voc2012.read(write_voc(os.path.join(folder, 'v'))),
-            'sunrgbd': datasets.sunrgbd.read(write_sunrgbd_png(os.path.join(folder, 'n'))),
-            'sunrgbd mat': datasets.sunrgbd.read(write_sunrgbd_mat(os.path.join(folder, 'r'))),
-            'folder': datasets.folder.read(write_folder(os.path.join(folder, 'f')))}
+LAYOUTS = {  # test_layouts.py has the layouts of `folder`
+    'sample': lambda folder: None, 'sartorius': write_sartorius, 'voc2012': write_voc, 'folder': write_folder,
+    'camvid': lambda folder: write_camvid(folder, {'train': 3, 'val': 2}), 'camvid frames': write_frames,
+    'camvid kaggle': write_kaggle, 'sunrgbd': write_sunrgbd_png, 'sunrgbd mat': write_sunrgbd_mat}
 
 
-def test_contract(tmp_path):
-    made = layouts(str(tmp_path))
-    assert {name.split()[0] for name in made} == set(datasets.names())
-    for name, dataset in made.items():
-        assert dataset.name == name.split()[0]
-        assert_contract(dataset)
-    assert made['sunrgbd'].class_ids == list(range(1, 38))
-    label = made['camvid kaggle'].load('val', 1)[1]
-    assert label[:, 0].tolist() == [1, 0, 1, 1, 1] and (label[:, 6] == IGNORE).all()
+def test_each_data_set_has_a_layout():
+    assert {layout.split()[0] for layout in LAYOUTS} == set(datasets.names())
+
+
+@pytest.mark.parametrize('layout', sorted(LAYOUTS))
+def test_contract(tmp_path, layout):
+    name = layout.split()[0]
+    dataset = datasets.open(name, LAYOUTS[layout](str(tmp_path)))
+    assert dataset.name == name
+    assert_contract(dataset)
 
 
 def test_voc_palette(tmp_path):
@@ -92,6 +81,7 @@ def test_sunrgbd_both_layouts_are_one_data_set(tmp_path):
         assert image.shape == (20, 32, 3) and image[0, 0].tolist() == [101, 0, 0]
         assert label[3, 4:7].tolist() == [36, 0, IGNORE]  # stored as 37, 1 and 0
         assert dataset.load('test', 0)[0][0, 0, 0] == 200 == dataset.load('val', 0)[0][0, 0, 0]
+        assert dataset.class_ids == list(range(1, 38))
         assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
 
 
@@ -120,26 +110,28 @@ def test_sunrgbd_faults_are_named(tmp_path):
             datasets.sunrgbd.read(folder)
 
 
-def frame_names(dataset):
-    return {split: [os.path.basename(path)[:-len('.png')] for path in paths]
-            for split, paths in dataset.examples.items()}
-
-
-def test_camvid_frames(tmp_path):
-    colors = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0)),
-              ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
-    folder = write_frames(str(tmp_path / 'frames'), colors)
+@pytest.mark.parametrize('write', [write_frames, write_kaggle])
+def test_camvid_in_colors(tmp_path, write):
+    folder = write(str(tmp_path))
     dataset = datasets.camvid.read(folder)
-    assert frame_names(dataset) == {'train': ['f0', 'f1', 'f2', 'f3'], 'val': ['f4']}
-    assert dataset.load('val', 0)[1][:, 2].tolist() == [8, 0, IGNORE, 1, IGNORE, 10]
-    with open(os.path.join(folder, 'val.txt'), 'w') as f, open(os.path.join(folder, 'train.txt'), 'w') as g:
-        f.write('f1.png\n'), g.write('f3.png\n')
-    assert frame_names(datasets.camvid.read(folder)) == {'train': ['f3'], 'val': ['f1']}
-    label = cv2.imread(os.path.join(folder, 'f1_L.png'))
+    assert dataset.load('val', 0)[1].tolist() == [[i] * 7 for i in IDS]
+    path = dataset.examples['train'][0].replace('train', 'train_labels').replace('.png', '_L.png')
+    label = COLUMN.copy()
     label[3, 4] += 1  # as anti-aliasing does
-    cv2.imwrite(os.path.join(folder, 'f1_L.png'), label)
-    with pytest.raises(UserError, match=r'f1_L.png: colour \(65, 193, 1\) at row 3, column 4'):
-        datasets.camvid.read(folder).load('val', 0)
+    put('', path, label)
+    with pytest.raises(UserError, match=r'_L.png: colour \(65, 193, 1\) at row 3, column 4'):
+        dataset.load('train', 0)
+
+
+def test_camvid_lists_of_frames(tmp_path):
+    """Without lists the last fifth of the names validates: neighbouring frames are much alike."""
+    folder = write_frames(str(tmp_path))
+    for lists, expected in (({}, [['f0', 'f1', 'f2', 'f3'], ['f4']]),
+                            ({'train': 'f3.png\n', 'val': 'f1\n'}, [['f3'], ['f1']])):
+        for split, names in lists.items():
+            put_text(folder, split + '.txt', names)
+        examples = datasets.camvid.read(folder).examples
+        assert [[os.path.basename(path)[:-4] for path in examples[split]] for split in ('train', 'val')] == expected
 
 
 @needs_real_data

@@ -1,11 +1,11 @@
 """Each layout of `--dataset folder` gives the same six images and labels; refusals and notes."""
 import os
 import re
+import shutil
 
-import cv2
 import numpy as np
 import pytest
-from conftest import assert_contract, write_png
+from conftest import assert_contract, put, put_text, write_png
 
 import datasets
 from data import IGNORE, UserError
@@ -21,23 +21,6 @@ def scene(i):
     label[i] = IGNORE
     label[-3:, -1] = 0, 1, 2
     return rng.randint(0, 255, label.shape + (3,)).astype(np.uint8), label
-
-
-def put(folder, path, array):
-    """Writes RGB or ids below `folder`, as an image or as NPY."""
-    path = os.path.join(folder, path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if path.endswith('.npy'):
-        np.save(path, array)
-    else:
-        cv2.imwrite(path, array if array.ndim == 2 else array[:, :, ::-1])
-
-
-def put_text(folder, path, text, encoding='utf-8'):
-    path = os.path.join(folder, path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, 'w', encoding=encoding, newline='') as f:
-        f.write(text)
 
 
 def colored(label):
@@ -64,7 +47,8 @@ def write_lists(folder):
     """As Notepad and Excel write text: UTF-16, a byte order mark, backslashes."""
     write_own(folder)
     put_text(folder, 'train.txt', 'im 0.png\r\nim 1\r\nimages\\im 2.PNG\r\n', 'utf-16')
-    put_text(folder, 'val.txt', './images/im 3.png\nim 4\nim 5\n', 'utf-8-sig')
+    put_text(folder, 'val.txt', './images/im 3.png\nim 4\n', 'utf-8-sig')
+    put_text(folder, 'test.txt', 'im 5')
 
 
 def write_palette(folder):
@@ -80,15 +64,17 @@ def runs(mask):
     return ' '.join('%d %d' % (i, flat[i:].index(0)) for i in starts)
 
 
-def write_runs(folder, kaggle=False):
+def write_runs(folder, kaggle=False, down=False):
+    """Runs along the rows, or `down` the columns. The mask of b covers c too, and the later mask of c covers b."""
     rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
     for i in range(6):
         image, label = scene(i)
         put(folder, 'images/im %d.png' % i, image)
-        for place, name in ((1, 'b'), (2, 'c'), (IGNORE, 'void')):
-            mask = label == place
-            rows.append('im %d.jpg,%d,%s' % (i, place, runs(mask.T)) if kaggle else
-                        'im %d,%s,%d.0,%d,%s' % (i, runs(mask), mask.shape[1], mask.shape[0], name))
+        for place, name, mask in ((0, '', label < 0), (1, 'b', (label == 1) | (label == 2)), (2, 'c', label == 2),
+                                  (IGNORE, 'void', label == IGNORE)):
+            text = runs(mask.T if down else mask)
+            rows.append('im %d.jpg,%s,%s' % (i, name if i % 2 else place, text) if kaggle else
+                        'im %d,%s,%d.0,%d,%s' % (i, text, mask.shape[1], mask.shape[0], name))
     put_text(folder, 'labels.csv', '\n'.join(rows) + '\n')
     put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\nc,2\nvoid,255\n')
 
@@ -122,10 +108,11 @@ LAYOUTS = {
                                        'c,2,0 200 7\nvoid,255,0 0 0\n'),
     'channels': lambda folder: write_own(folder, make=lambda label: np.dstack([label] * 3)),
     'several ids': lambda folder: write_own(
-        folder, make=lambda label: np.where(label == IGNORE, np.arange(label.shape[1]) % 2 + 30, label + 7),
-        classes='VOID,30 31,\na,7,\nb,8 50,\nc,9 4 5,\n'),
+        folder, classes='VOID,30 31,\na,255,\nb,8 50,\nc,9 4 5,\n', make=lambda label: np.where(
+            label == IGNORE, np.arange(label.shape[1]) % 2 + 30, np.array([255, 8, 9])[label % 3]).astype(np.uint8)),
     'splits': write_splits, 'lists': write_lists, 'palette': write_palette,
-    'runs': write_runs, 'kaggle': lambda folder: write_runs(folder, kaggle=True),
+    'runs': write_runs, 'kaggle': lambda folder: write_runs(folder, kaggle=True, down=True),
+    'runs down': lambda folder: write_runs(folder, down=True),
     'cvat': write_cvat, 'cvat palette': lambda folder: write_cvat(folder, palette=True), 'roboflow': write_roboflow}
 
 
@@ -133,10 +120,12 @@ LAYOUTS = {
 def test_layouts(tmp_path, layout):
     """Every layout gives the same six images and labels, pixel for pixel, and keeps the contract."""
     LAYOUTS[layout](str(tmp_path))
-    dataset = datasets.open('folder', str(tmp_path))
+    order = 'columns' if layout == 'runs down' else None
+    dataset = datasets.open('folder', str(tmp_path), rle_order=order)
+    assert dataset.examples == datasets.open('folder', str(tmp_path)).examples
     assert_contract(dataset)
     assert dataset.class_names == ['a', 'b', 'c'] and dataset.depth is None
-    assert dataset.class_ids == ([7, 8, 9] if layout == 'several ids' else [0, 1, 2])
+    assert dataset.class_ids == ([255, 8, 9] if layout == 'several ids' else [0, 1, 2])
     found = {}
     for split, names in dataset.examples.items():
         for i, name in enumerate(names):
@@ -146,7 +135,7 @@ def test_layouts(tmp_path, layout):
         np.testing.assert_array_equal(label, scene(i)[1])
         np.testing.assert_array_equal(image, scene(i)[0])
     sizes = [len(names) for names in dataset.examples.values()]
-    assert sizes == {'splits': [4, 2], 'lists': [3, 3], 'roboflow': [3, 2, 1]}.get(layout, [5, 1])
+    assert sizes == {'splits': [4, 2], 'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}.get(layout, [5, 1])
 
 
 def test_images_of_12_bits(tmp_path, capsys):
@@ -199,11 +188,73 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
         datasets.preload(dataset, dataset.examples)
 
 
+def write_own_runs(folder, header, rows, classes='a,0,\nb,1,\nc,2,\n'):
+    write_own(folder, classes=classes)
+    shutil.rmtree(os.path.join(folder, 'labels'))
+    put_text(folder, 'labels.csv', '\n'.join([header] + rows))
+
+
+@pytest.mark.parametrize('header, rows, said', [
+    ('id,annotation,width,height,cell_type', ['im 0,1 2,5,9,b'], '5 images without a row: im 1'),
+    ('ImageId,EncodedPixels', ['im %d,' % i for i in range(6)] + ['7,'], '1 ids without an image: 7'),
+    ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: ClassId ''; expected one of")])
+def test_bad_tables_of_runs(tmp_path, header, rows, said):
+    write_own_runs(str(tmp_path), header, rows)
+    with pytest.raises(UserError, match='labels.csv.*' + said):
+        datasets.folder.read(str(tmp_path))
+
+
+def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
+    write_own_runs(str(tmp_path), 'ImageId,EncodedPixels', ['im %d,2 3' % i for i in range(6)], 'a,0,\nb,1,\n')
+    assert datasets.folder.read(str(tmp_path)).load('val', 0)[1].sum() == 3
+
+
+@pytest.mark.parametrize('lists, said', [
+    ({'test': 'im 1'}, 'train.txt: cannot be read'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is not'),
+    ({'train': 'im 0\nim 0', 'val': 'im 1'}, 'names im 0 twice'), ({'train': '../im 0', 'val': 'im 1'}, 'leads out'),
+    ({'train': 'im 0', 'val': 'im 1\nim 0'}, 'val.txt: names im 0, which is in .*train.txt too')])
+def test_bad_lists(tmp_path, lists, said):
+    write_own(str(tmp_path))
+    for split, names in lists.items():
+        put_text(str(tmp_path), split + '.txt', names)
+    with pytest.raises(UserError, match=said):
+        datasets.folder.read(str(tmp_path))
+
+
+@pytest.mark.parametrize('classes, said', [
+    ('x,0,\n', 'has 1 classes'), ('x,0,\nvoid,1,\n', 'has 1 classes'), ('x,0,\ny,0,\n', 'row 3: id 0 is in'),
+    ('x,0,\nx,1,\n', 'row 3: name x is in'), ('x,0,\ny,256,\n', "row 3: id '256'"), ('x,\n', "row 2: id ''"),
+    ('x,0,\ny,-1,\n', "row 3: id '-1'"), ('x,0,1 2\n', "row 2: color '1 2'"), ('x,0,1 2 256\n', 'row 2: color'),
+    ('x,0,1 2 3\ny,1,1 2 3\n', r'row 3: color \(1, 2, 3\) is in'), ('void,2,\nVoid,3,\n', '0 classes and 2 rows'),
+    ('x,0,\n,1,\n', 'row 3: a class has a name of 1 to 100'), ('y' * 101 + ',1,\n', 'row 2: a class has'),
+    (''.join('x%d,%d,\n' % (i, i) for i in range(255)), 'has 255 classes'),
+    ('x,0,\ny,1,\nz,2,\n', 'im 0.png: id 255 at row 0, column 0 is not in the table'),
+    ('x,0,\nx 2,1,\nvoid,255,\n', 'im 0.png: id 2 at row')])
+def test_bad_classes(tmp_path, classes, said):
+    write_own(str(tmp_path), classes=classes)
+    with pytest.raises(UserError, match=said):
+        dataset = datasets.folder.read(str(tmp_path))
+        datasets.preload(dataset, dataset.examples)
+
+
 @pytest.mark.parametrize('path, content, said', [
     ('labelmap.txt', 'a:1,2\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\na:1,2,4::\n', 'row 2: name a'),
-    ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'), ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
-    ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv')])
-def test_bad_tables_of_other_tools(tmp_path, path, content, said):
+    ('labelmap.txt', 'a:1,2,256::\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'),
+    ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
+    ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv'),
+    ('images/im 3.jpg', '', 'im 3.jpg and im 3.png have one name'), ('labels.csv', '', 'both labels.csv and labels/')])
+def test_bad_tables_and_files(tmp_path, path, content, said):
+    if path != 'notes.txt':
+        write_own(str(tmp_path))
     put_text(str(tmp_path), path, content)
     with pytest.raises(UserError, match=said):
         datasets.folder.read(str(tmp_path))
+
+
+def test_colors_of_classes(tmp_path):
+    """A label in colours needs a colour for each class, and no pixel may have another colour."""
+    for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
+                          ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \(0, 200, 7\) at row')):
+        write_own(str(tmp_path), make=colored, classes=classes)
+        with pytest.raises(UserError, match=said):
+            datasets.folder.read(str(tmp_path)).load('train', 0)
