@@ -181,8 +181,7 @@ def check_tiff_bands(content: bytes, path: str):
     bands = directory.get(277, 1)
     alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
     if bands - alphas not in (1, 4 if directory.get(262) == 5 else 3):  # PhotometricInterpretation 5 is CMYK
-        raise UserError('%s: has %d bands, %d of them marked as alpha; save one band (grey) or three (RGB)'
-                        % (path, bands, alphas))
+        raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
 
 
 def decode(path: str, max_pixels: int = MAX_PIXELS):
@@ -250,6 +249,17 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     return np.ascontiguousarray(np.broadcast_to(grey_or_rgb.reshape(array.shape[:2] + (-1,)), array.shape[:2] + (3,)))
 
 
+def refuse_pixels(label, bad, path: str, kind: str, fix: str):
+    """Raises UserError for the first of the pixels where `bad` is True; the message has `kind`, value and place.
+
+    Args:
+      label, bad: arrays [h, w] or [h, w, channels].
+    """
+    if bad.any():
+        y, x = np.argwhere(bad)[0][:2]
+        raise UserError('%s: %s %s at row %d, column %d; %s' % (path, kind, label[y, x].tolist(), y, x, fix))
+
+
 def read_ids_or_colors(path: str):
     """Reads a label file -> uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours.
 
@@ -263,22 +273,17 @@ def read_ids_or_colors(path: str):
     else:
         image, array = decode(path)
         if image.format not in ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') or image.info.get('compression') == 'jpeg':
-            raise UserError('%s: holds %s, which changes ids; save labels as PNG, TIFF, BMP, GIF or NPY'
-                            % (path, 'JPEG' if image.format == 'MPO' else image.format))
+            raise UserError('%s: lossy %s changes ids; save labels as PNG, TIFF, BMP or NPY' % (path, image.format))
         if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
             if (array[:, :, -1] < 255).any():
                 raise UserError('%s: has transparent pixels, which have no id; save it without alpha' % path)
             array = array[:, :, :-1] if image.mode == 'RGBA' else array[:, :, 0]
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
-        raise UserError('%s: labels have one channel of ids or three of colours; this is %s of %s'
-                        % (path, 'x'.join(map(str, array.shape)), array.dtype))
+        raise UserError('%s: is %s of %s; labels: ids [h, w] or colours [h, w, 3]' % (path, array.shape, array.dtype))
     with np.errstate(invalid='ignore'):  # not a number
         ids = array.astype(np.uint8)
-    if (ids != array).any():
-        place = tuple(np.argwhere(ids != array)[0])
-        raise UserError('%s: id %s at row %d, column %d; ids are whole numbers from 0 to 255'
-                        % ((path, array[place]) + place[:2]))
+    refuse_pixels(array, ids != array, path, 'id', 'ids are whole numbers from 0 to 255')
     return ids
 
 
@@ -300,10 +305,7 @@ def check_example(image, label, num_classes: int, name: str):
     if image.shape[:2] != label.shape:
         raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
     bad = (label >= num_classes) & (label != IGNORE)
-    if bad.any():
-        y, x = np.argwhere(bad)[0]
-        raise UserError('%s: class id %d at row %d, column %d; the data set has ids 0 to %d'
-                        % (name, label[y, x], y, x, num_classes - 1))
+    refuse_pixels(label, bad, name, 'class id', 'the data set has ids 0 to %d' % (num_classes - 1))
 
 
 # ---------------------------------------------------------------- class weights

@@ -103,8 +103,7 @@ def class_weights(choice: str, dataset):
         return np.sqrt(median) if choice == 'median-sqrt' else median
     if choice == 'released':
         if dataset.released_weights is None:
-            raise UserError('--class_weights released: there are none for %s, only for camvid; use median'
-                            % dataset.name)
+            raise UserError('--class_weights released: %s has none, only camvid has; use median' % dataset.name)
         return np.array(dataset.released_weights)
     if not os.path.exists(choice):
         raise UserError('--class_weights %s: neither a file nor a choice listed in --help' % choice)

@@ -139,6 +139,5 @@ def _color(path, number, name, values):
     """
     color = files.small_numbers(values)
     if not name or not color or len(color) != 3:
-        raise UserError('%s line %d: %r; expected a colour (red, green, blue) and a name'
-                        % (path, number, ' '.join(values + [name])[:60]))
+        raise UserError('%s line %d: %.60s; expected red, green, blue and a name' % (path, number, values + [name]))
     return color, IDS.get(name, IGNORE)

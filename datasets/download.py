@@ -90,9 +90,8 @@ def fetch(source: Source, folder: str):
     except UserError as error:
         raise UserError('%s: refused, %s' % (source.url, error))
     except (ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UserError(  # a ValueError is pooch's, for a wrong hash
-            '%s: refused, the archive is damaged (%s); the same command fetches the archive again'
-                        % (source.url, error))
+        # pooch raises ValueError for a wrong hash
+        raise UserError('%s: refused, the archive is damaged (%s); try again' % (source.url, error))
 
 
 def check_contents(folder: str, contents: dict):
@@ -128,8 +127,7 @@ def download(name: str, data_dir: str):
         raise UserError('--data_dir: name the folder to download %s into' % name)
     target = os.path.normpath(os.path.join(data_dir, source.into))
     if os.path.isdir(target) and any(not file.endswith('.part') for file in os.listdir(target)):
-        raise UserError('--data_dir %s: %s holds files already; name an empty or new folder, or leave out --download'
-                        % (data_dir, target))
+        raise UserError('--data_dir: %s holds files already; name a new folder, or leave out --download' % target)
     os.makedirs(data_dir, exist_ok=True)
     with tempfile.TemporaryDirectory(suffix='.part', dir=data_dir) as folder:
         wanted = fetch(source, folder)

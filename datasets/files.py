@@ -72,8 +72,7 @@ def image_files(folder: str):
     paths = {}
     for name, path in files_below(folder, data.IMAGE_FILES):
         if name in paths:
-            raise UserError('%s: %s and %s have one name; rename or remove one of them'
-                            % (folder, os.path.basename(paths[name]), os.path.basename(path)))
+            raise UserError('%s and %s have one name; rename or remove one of them' % (paths[name], path))
         paths[name] = path
     return paths
 
@@ -172,8 +171,7 @@ def listed_splits(lists: dict, images: dict):
                 raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
                                 % (path, name, ', '.join(list(images)[:3])))
             if name in where:
-                raise UserError('%s: names %s%s' % (path, name, ' twice' if where[name] == path else
-                                                    ', which is in %s too' % where[name]))
+                raise UserError('%s: names %s, which is in %s already' % (path, name, where[name]))
             where[name] = path
             examples[split].append(name)
     if len(where) < len(images):
@@ -198,10 +196,7 @@ def colors_to_ids(rgb, ids: dict, path: str):
     shifts = np.array([1 << 16, 1 << 8, 1])
     table[np.array(list(ids)) @ shifts] = list(ids.values())
     label = table[rgb.astype(np.int32) @ shifts.astype(np.int32)]
-    if (label < 0).any():
-        y, x = np.argwhere(label < 0)[0]
-        raise UserError('%s: colour %s at row %d, column %d belongs to no class (%d such pixels); labels must be saved '
-                        'without smoothing' % (path, tuple(rgb[y, x].tolist()), y, x, (label < 0).sum()))
+    data.refuse_pixels(rgb, label < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
     return label.astype(np.uint8)
 
 

@@ -97,8 +97,7 @@ def _voc(data_dir):
         return classes, images, _label_reader(folder, labels, classes), files.splits(lists, images)
     labelled = {name: path for name, path in images.items() if name in labels}
     if len(labelled) < len(images):  # CVAT exports frames that nobody has labelled yet
-        data.note('%s: %d of %d images have no label and are not used'
-                  % (data_dir, len(images) - len(labelled), len(images)))
+        data.note('%s: %d images have no label and are not used' % (data_dir, len(images) - len(labelled)))
     return classes, images, _label_reader(folder, labels, classes), files.splits(lists, labelled)
 
 

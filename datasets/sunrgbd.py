@@ -56,15 +56,14 @@ def png_pairs(data_dir: str):
         for kind in ('image', 'label37'):
             folder = os.path.join(data_dir, kind, split)
             if not os.path.isdir(folder):
-                raise UserError('%s: no such folder; sunrgbd has SUNRGBD/ and SUNRGBDtoolbox/, or image/train, '
-                                'image/test, label37/train and label37/test' % folder)
+                raise UserError('%s: no such folder; train/ and test/ belong into image/ and label37/' % folder)
             found = [re.match(r'.*?([0-9]+)\.(jpg|png)\Z', name) for name in sorted(os.listdir(folder))]
             numbered.append({int(match.group(1)): os.path.join(folder, match.group(0)) for match in found if match})
         images, labels = numbered
         alone = sorted(set(images) ^ set(labels))
         if alone or not images:
-            raise UserError('%s: %s' % (os.path.join(data_dir, 'image', split), 'holds no images' if not images else
-                                        'image and label37 do not pair up: number %d has only one' % alone[0]))
+            raise UserError('%s: holds %d images, label37 %d labels; numbers without a partner: %s'
+                            % (os.path.join(data_dir, 'image', split), len(images), len(labels), alone[:5]))
         pairs[split] = [(images[number], labels[number]) for number in sorted(images)]
     return pairs
 

@@ -52,8 +52,7 @@ def read_cells(path: str, indices: dict, images=None):
         size = _size(row, where)
         height, width, masks = cells.setdefault(name, size + ([],))
         if (height, width) != size:
-            raise UserError(where + 'size %sx%s, an earlier row of image %s has %sx%s'
-                            % (size + (name, height, width)))
+            raise UserError(where + 'size %sx%s; an earlier row of the image says %sx%s' % (size + (height, width)))
         if not rle.strip():
             continue
         kind = re.sub(r'\.0+\Z', '', (row.get('cell_type') or row.get('ClassId') or '').strip())
@@ -80,8 +79,7 @@ def _size(row, where):
     if sides == ['', ''] and 'EncodedPixels' in row:
         return None, None
     if not all(re.match(r'\A[1-9][0-9]{0,4}(\.0+)?\Z', side) for side in sides):
-        raise UserError(where + 'height %r and width %r must be whole numbers of pixels, up to 99999'
-                        % (sides[0][:20], sides[1][:20]))
+        raise UserError(where + 'height %.20r and width %.20r must be whole numbers up to 99999' % tuple(sides))
     height, width = (int(float(side)) for side in sides)
     if height * width > MAX_PIXELS:
         raise UserError(where + 'an image of %dx%d; at most %d pixels' % (height, width, MAX_PIXELS))
@@ -113,8 +111,7 @@ def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
     """
     height, width, masks = entry
     if height is not None and image.shape[:2] != (height, width):
-        raise UserError('%s: image %s has %dx%d, its rows say %dx%d'
-                        % ((path, name) + image.shape[:2] + (height, width)))
+        raise UserError('%s: image %s has %dx%d, its rows say %dx%d' % ((path, name) + image.shape[:2] + entry[:2]))
     label = np.zeros(image.shape[:2], np.uint8)
     for mask, (_, class_id, _) in zip(cell_masks(path, label.shape, masks, order), masks):
         label[mask] = class_id
@@ -154,8 +151,7 @@ def read_classes(path: str, columns: tuple = ('name', 'id')):
         if not ids:
             raise UserError('%s row %d: %s %r; ids are 0 to 255' % (path, number, columns[1], text[:20]))
         if color is None or len(color) not in (0, 3):
-            raise UserError('%s row %d: color %r; expected "red green blue", 0 to 255 each'
-                            % (path, number, row['color'][:40]))
+            raise UserError('%s row %d: color %.40r; must be three of 0 to 255' % (path, number, row['color']))
         rows.append((number, Class(name, list(ids), color or None)))
     return _checked(path, rows)
 
@@ -222,19 +218,16 @@ def read_class_label(path: str, classes: list):
         if not repeated or {(grey,) * 3 for grey in np.unique(label)} <= set(colors):
             for entry in classes:
                 if not entry.color and not is_void(entry):
-                    raise UserError('%s: is a colour image, but the table of classes gives class %s no color'
-                                    % (path, entry.name))
+                    raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
             return files.colors_to_ids(label, colors, path)
         label = label[:, :, 0]
     table = np.full(256, -1)
     for entry, index in zip(classes, indices):
         table[entry.ids] = index
     mapped = table[label]
-    if (mapped < 0).any():
-        y, x = np.argwhere(mapped < 0)[0]
-        raise UserError('%s: id %d at row %d, column %d is not in the table of classes, which has %s; add the id to '
-                        'the class that it stands for, or to void if it is to be ignored'
-                        % (path, label[y, x], y, x, ' '.join(str(i) for entry in classes for i in entry.ids)[:60]))
+    known = ' '.join(str(i) for entry in classes for i in entry.ids)
+    data.refuse_pixels(label, mapped < 0, path, 'id', 'the table of classes has %.60s; add the id to the class that it '
+                       'stands for, or to void if it is to be ignored' % known)
     return mapped.astype(np.uint8)
 
 

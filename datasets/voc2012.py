@@ -19,8 +19,7 @@ def read(data_dir: str):
     root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),
                                    data_dir) if os.path.isdir(os.path.join(path, 'ImageSets'))), None)
     if root is None:
-        raise UserError('--data_dir %s: holds no VOCdevkit/VOC2012/ImageSets; unpack VOCtrainval_11-May-2012.tar '
-                        'there' % data_dir)
+        raise UserError('--data_dir %s: no VOCdevkit/VOC2012/ImageSets; unpack VOCtrainval_11-May-2012.tar' % data_dir)
     lists = os.path.join(root, 'ImageSets', 'Segmentation')
     augmented = os.path.exists(os.path.join(lists, 'trainaug.txt'))
     sources = {'train': ('trainaug', 'SegmentationClassAug') if augmented else ('train', 'SegmentationClass'),

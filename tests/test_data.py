@@ -13,20 +13,13 @@ from data import IGNORE, UserError
 from datasets import tables
 
 
-def test_rle_by_hand():
-    mask = data.rle_decode('2 3 8 1', 2, 5)  # pixels 2, 3, 4 of row 1; pixel 8 is row 2, column 3
-    assert mask.astype(int).tolist() == [[0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
-    assert data.rle_encode(mask) == '2 3 8 1'
-
-
-def test_rle_runs_cross_rows():
-    assert data.rle_decode('4 3', 2, 5).astype(int).tolist() == [[0, 0, 0, 1, 1], [1, 0, 0, 0, 0]]
-
-
-def test_rle_empty_and_full():
-    assert not data.rle_decode('', 3, 4).any()
-    assert data.rle_encode(np.zeros((3, 4), bool)) == ''
-    assert data.rle_encode(np.ones((3, 4), bool)) == '1 12'
+@pytest.mark.parametrize('rle, rows', [
+    ('2 3 8 1', [[0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]), ('4 3', [[0, 0, 0, 1, 1], [1, 0, 0, 0, 0]]),
+    ('', [[0, 0, 0], [0, 0, 0]]), ('1 4', [[1], [1], [1], [1]])])
+def test_rle_by_hand(rle, rows):
+    """Starts count from 1; runs cross rows."""
+    assert data.rle_decode(rle, len(rows), len(rows[0])).tolist() == rows
+    assert data.rle_encode(np.array(rows)) == rle
 
 
 def test_rle_of_a_checkerboard_fits_a_csv_field(tmp_path):

@@ -171,14 +171,14 @@ def test_formats_that_change_ids_are_refused(tmp_path, name):
         save(path, IDS, compression='jpeg')
     else:
         save(path, np.dstack([IDS] * 3), format='WEBP' if name == 'b.webp' else 'JPEG')
-    with pytest.raises(UserError, match=name + ': holds (JPEG|WEBP|TIFF), which changes ids'):
+    with pytest.raises(UserError, match=name + ': lossy (JPEG|WEBP|TIFF) changes ids'):
         data.read_label(path)
 
 
 @pytest.mark.parametrize('array, said', [
     (np.full((4, 5), 256), 'id 256 at row 0, column 0'), (np.full((4, 5), -1), 'id -1 at row 0'),
-    (np.full((4, 5), 0.5), 'id 0.5 at row 0'), (np.full((4, 5), np.nan), 'id nan'), (np.zeros(4), 'one channel of ids'),
-    (np.zeros((4, 5, 2)), 'one channel'), (np.array(['a']), 'one channel'), (np.array([None]), 'not a whole NPY')])
+    (np.full((4, 5), 0.5), 'id 0.5 at row 0'), (np.full((4, 5), np.nan), 'id nan'), (np.zeros(4), 'ids .h, w.'),
+    (np.zeros((4, 5, 2)), 'ids .h, w.'), (np.array(['a']), 'ids .h, w.'), (np.array([None]), 'not a whole NPY')])
 def test_npy_that_is_no_label(tmp_path, array, said):
     np.save(str(tmp_path / 'a.npy'), array)
     with pytest.raises(UserError, match='a.npy: .*' + said):

@@ -211,8 +211,9 @@ def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
 
 @pytest.mark.parametrize('lists, said', [
     ({'test': 'im 1'}, 'train.txt: cannot be read'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is not'),
-    ({'train': 'im 0\nim 0', 'val': 'im 1'}, 'names im 0 twice'), ({'train': '../im 0', 'val': 'im 1'}, 'leads out'),
-    ({'train': 'im 0', 'val': 'im 1\nim 0'}, 'val.txt: names im 0, which is in .*train.txt too')])
+    ({'train': 'im 0\nim 0', 'val': 'im 1'}, 'train.txt: names im 0, which is in'),
+    ({'train': '../im 0', 'val': 'im 1'}, 'leads out'),
+    ({'train': 'im 0', 'val': 'im 1\nim 0'}, 'val.txt: names im 0, which is in .*train.txt already')])
 def test_bad_lists(tmp_path, lists, said):
     write_own(str(tmp_path))
     for split, names in lists.items():
@@ -228,7 +229,7 @@ def test_bad_lists(tmp_path, lists, said):
     ('x,0,1 2 3\ny,1,1 2 3\n', r'row 3: color \(1, 2, 3\) is in'), ('void,2,\nVoid,3,\n', '0 classes and 2 rows'),
     ('x,0,\n,1,\n', 'row 3: a class has a name of 1 to 100'), ('y' * 101 + ',1,\n', 'row 2: a class has'),
     (''.join('x%d,%d,\n' % (i, i) for i in range(255)), 'has 255 classes'),
-    ('x,0,\ny,1,\nz,2,\n', 'im 0.png: id 255 at row 0, column 0 is not in the table'),
+    ('x,0,\ny,1,\nz,2,\n', 'im 0.png: id 255 at row 0, column 0; the table'),
     ('x,0,\nx 2,1,\nvoid,255,\n', 'im 0.png: id 2 at row')])
 def test_bad_classes(tmp_path, classes, said):
     write_own(str(tmp_path), classes=classes)
@@ -242,7 +243,7 @@ def test_bad_classes(tmp_path, classes, said):
     ('labelmap.txt', 'a:1,2,256::\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'),
     ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
     ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv'),
-    ('images/im 3.jpg', '', 'im 3.jpg and im 3.png have one name'), ('labels.csv', '', 'both labels.csv and labels/')])
+    ('images/im 3.jpg', '', 'im 3.jpg and .*im 3.png have one'), ('labels.csv', '', 'both labels.csv and labels/')])
 def test_bad_tables_and_files(tmp_path, path, content, said):
     if path != 'notes.txt':
         write_own(str(tmp_path))
@@ -254,7 +255,7 @@ def test_bad_tables_and_files(tmp_path, path, content, said):
 def test_colors_of_classes(tmp_path):
     """A label in colours needs a colour for each class, and no pixel may have another colour."""
     for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
-                          ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \(0, 200, 7\) at row')):
+                          ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
         with pytest.raises(UserError, match=said):
             datasets.folder.read(str(tmp_path)).load('train', 0)
