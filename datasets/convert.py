@@ -120,14 +120,10 @@ def convert(read, source: str, out: str):
     with naming(source):
         ids = class_ids(classes)
     os.makedirs(out, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
-            write(part, examples, ids, left_out)
-            for name in os.listdir(part):
-                os.replace(os.path.join(part, name), os.path.join(out, name))
-    finally:
-        if not os.listdir(out):
-            os.rmdir(out)
+    with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
+        write(part, examples, ids, left_out)
+        for name in os.listdir(part):
+            os.replace(os.path.join(part, name), os.path.join(out, name))
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
     for name in ids:
         print('%3d %s: %d annotations' % (ids[name], name, used[name]))

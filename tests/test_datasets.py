@@ -2,12 +2,12 @@
 import os
 import pathlib
 
-import cv2
 import numpy as np
 import pytest
 import scipy.io
 from conftest import (SHARED, assert_contract, needs_real_data, put, put_text, write_camvid, write_folder,
                       write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
+from PIL import Image
 
 import data
 import datasets
@@ -61,66 +61,37 @@ def test_contract(tmp_path, layout):
     assert_contract(dataset)
 
 
-def test_voc_palette(tmp_path):
-    """Ids are read as stored, although OpenCV returns colours; the first colours are VOC's; 255 is void."""
+def test_voc_palette():
+    """The first colours and the last are VOC's."""
     assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
-    label = datasets.voc2012.read(write_voc(str(tmp_path))).load('train', 1)[1]
-    assert label.shape == (25, 18) and set(np.unique(label)) == {0, 16, 255}
-    assert (label[5:12, 4:9] == 16).all() and (label[4, 4:9] == IGNORE).all()
 
 
-# ---------------------------------------------------------------- SUN RGB-D
-
-def test_sunrgbd_both_layouts_are_one_data_set(tmp_path):
-    made = [datasets.sunrgbd.read(write(str(tmp_path / write.__name__)))
-            for write in (write_sunrgbd_png, write_sunrgbd_mat)]
-    for dataset in made:
-        assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
-        image, label = dataset.load('train', 1)
-        assert image.shape == (20, 32, 3) and image[0, 0].tolist() == [101, 0, 0]
-        assert label[3, 4:7].tolist() == [36, 0, IGNORE]  # stored as 37, 1 and 0
-        assert dataset.load('test', 0)[0][0, 0, 0] == 200 == dataset.load('val', 0)[0][0, 0, 0]
-        assert dataset.class_ids == list(range(1, 38))
-        assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
+@pytest.mark.parametrize('layout, place, ids', [
+    ('voc2012', np.s_[3:6, 4], [0, IGNORE, 16]), ('camvid frames', np.s_[:, 2], IDS),
+    ('camvid kaggle', np.s_[:, 6], IDS), ('sunrgbd', np.s_[3, 4:7], [36, 0, IGNORE]),
+    ('sunrgbd mat', np.s_[3, 4:7], [36, 0, IGNORE])])
+def test_ids(tmp_path, layout, place, ids):
+    """Pixels of the second training image, known by hand: stored ids, colours or palette indices, and void."""
+    dataset = datasets.open(layout.split()[0], LAYOUTS[layout](str(tmp_path)))
+    assert dataset.load('train', 1)[1][place].tolist() == ids
 
 
-def test_sunrgbd_faults_are_named(tmp_path):
-    folder = write_sunrgbd_png(str(tmp_path / 'png'))
-    os.remove(os.path.join(folder, 'label37', 'test', 'img37labels-000002.png'))
-    with pytest.raises(UserError, match=r'holds 2 images, label37 1 labels; .*: \[2\]'):
-        datasets.sunrgbd.read(folder)
-    with pytest.raises(UserError, match='label37'):
-        datasets.sunrgbd.read(str(tmp_path))
-    folder = write_sunrgbd_mat(str(tmp_path / 'mat'))
-    for name in ('Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat'):
-        path = os.path.join(folder, 'SUNRGBDtoolbox', *name.split('/'))
-        content = open(path, 'rb').read()
-        pathlib.Path(path).write_bytes(b'hello')
-        with pytest.raises(UserError, match=os.path.basename(name)):
-            datasets.sunrgbd.read(folder)
-        os.remove(path)
-        with pytest.raises(UserError, match='unpack SUNRGBDtoolbox.zip'):
-            datasets.sunrgbd.read(folder)
-        pathlib.Path(path).write_bytes(content)
-    for field, said in (('rgbpath', 'leads out of the folder'), ('depthpath', 'entry 0 of SUNRGBDMeta has no rgbpath')):
-        meta = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [(field, object)])
-        scipy.io.savemat(os.path.join(folder, 'SUNRGBDtoolbox', 'Metadata', 'SUNRGBDMeta.mat'), {'SUNRGBDMeta': meta})
-        with pytest.raises(UserError, match=said):
-            datasets.sunrgbd.read(folder)
+def test_ids_of_camvid(camvid_folder):
+    stored = np.array(Image.open(os.path.join(camvid_folder, 'trainannot', 'train_01.png')))
+    label = datasets.camvid.read(camvid_folder).load('train', 1)[1]
+    assert label.tolist() == np.where(stored == 11, IGNORE, stored).tolist() and label[1, 60] == IGNORE
 
 
-@pytest.mark.parametrize('write', [write_frames, write_kaggle])
-def test_camvid_in_colors(tmp_path, write):
-    folder = write(str(tmp_path))
-    dataset = datasets.camvid.read(folder)
-    assert dataset.load('val', 0)[1].tolist() == [[i] * 7 for i in IDS]
-    path = dataset.examples['train'][0].replace('train', 'train_labels').replace('.png', '_L.png')
-    label = COLUMN.copy()
-    label[3, 4] += 1  # as anti-aliasing does
-    put('', path, label)
-    with pytest.raises(UserError, match=r'_L.png: colour \[65, 193, 1\] at row 3, column 4'):
-        dataset.load('train', 0)
+@pytest.mark.parametrize('write', [write_sunrgbd_png, write_sunrgbd_mat])
+def test_sunrgbd(tmp_path, write):
+    """Both layouts are one data set: image and label belong together, whatever the order of the files."""
+    dataset = datasets.sunrgbd.read(write(str(tmp_path)))
+    assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
+    assert dataset.load('train', 1)[0][0, 0].tolist() == [101, 0, 0]
+    assert dataset.load('test', 0)[0][0, 0, 0] == 200 == dataset.load('val', 0)[0][0, 0, 0]
+    assert dataset.class_ids == list(range(1, 38))
+    assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
 
 
 def test_camvid_lists_of_frames(tmp_path):
@@ -154,7 +125,7 @@ def test_check_names_every_fault(camvid_folder, capsys):
     out = capsys.readouterr().out
     assert 'camvid train: 7 examples; sizes 45x61 (7)' in out
     assert '7 of 7 images of train are resized to 360x480' in out and 'heights by 8.00 to 8.00, widths by 7.87' in out
-    cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), np.full((45, 61), 77, np.uint8))
+    put(camvid_folder, 'trainannot/train_03.png', np.full((45, 61), 77, np.uint8))
     os.truncate(os.path.join(camvid_folder, 'val', 'val_01.png'), 99)
     assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 2
     error = capsys.readouterr().err
@@ -165,10 +136,10 @@ def test_check_names_every_fault(camvid_folder, capsys):
 def test_check_tells_before_training(tmp_path, capsys):
     """Notes on absent and rare classes, labels of one id and unequal sizes; main.py prints the first by `preload`."""
     folder = write_folder(str(tmp_path))  # cat in five images, dog in five
-    cv2.imwrite(os.path.join(folder, 'images', 'im5.png'), np.zeros((30, 60, 3), np.uint8))
-    cv2.imwrite(os.path.join(folder, 'labels', 'im5.png'), np.zeros((30, 60), np.uint8))
-    for name, numbers in (('train', (0, 2, 4, 6, 8, 5)), ('val', (1, 3))):
-        pathlib.Path(os.path.join(folder, name + '.txt')).write_text('\n'.join('im%d' % i for i in numbers))
+    for kind in ('images', 'labels'):
+        put(folder, kind + '/im5.png', np.zeros((30, 60), np.uint8))
+    put_text(folder, 'train.txt', 'im0\nim2\nim4\nim6\nim8\nim5\n')
+    put_text(folder, 'val.txt', 'im1\nim3\n')
     dataset = datasets.folder.read(folder)
     datasets.preload(dataset, ('train', 'val'))
     assert 'note: classes without a training pixel: dog;' in capsys.readouterr().err
@@ -179,15 +150,6 @@ def test_check_tells_before_training(tmp_path, capsys):
     assert notes[2] == 'note: images of train differ in size, from 12x16 (im0) to 30x60 (im5)'
     assert '5 of 6 images of train are resized to 12x16' in notes[3] and 'heights by 0.40 to 1.00' in notes[3]
     assert '2 of 2 images of val are resized' in notes[4]
-
-
-def test_camvid_void_and_order(tmp_path):
-    folder = write_camvid(str(tmp_path), {'train': 2, 'val': 1})
-    image, label = datasets.camvid.read(folder).load('train', 1)
-    stored = cv2.imread(os.path.join(folder, 'trainannot', 'train_01.png'), cv2.IMREAD_UNCHANGED)
-    assert (stored[:2] == 11).all() and (label[:2] == IGNORE).all()
-    np.testing.assert_array_equal(label[2:], stored[2:])
-    assert len(datasets.camvid.read(folder).class_names) == 11
 
 
 def test_sartorius_later_row_wins(tmp_path):
@@ -210,53 +172,59 @@ def test_sartorius_split_is_stratified_and_fixed(tmp_path):
 
 # ---------------------------------------------------------------- bad input: each names the file or row
 
-@pytest.mark.parametrize('row, said', [
-    ('cell0,1 5 3 2,30,20,astro,,,,', 'row 2: RLE runs overlap'),
-    ('cell0,1 2,30,20,neuron,,,,', "row 2: cell_type 'neuron'"),
-    ('cell0,1 2,31,20,astro,,,,', 'its rows say 20x31'),
-    ('cell0,1 2,30,-20,astro,,,,', "row 2: height '-20'"),
-    ('cell0,1 2,99999,99999,astro,,,,', 'row 2: an image of 99999x99999'),
-    ('../../etc/passwd,1 2,30,20,astro,,,,', 'row 2: id'),
-    ('gone,1 2,30,20,astro,,,,', 'gone.png'),
-    ('cell0,1 2', 'row 2: cut short'),
-])
-def test_bad_cell_rows(tmp_path, row, said):
-    with pytest.raises(UserError) as error:
-        datasets.preload(datasets.sartorius.read(write_sartorius(str(tmp_path), [row])), ('train', 'val'))
-    assert 'train.csv' in str(error.value) or 'gone.png' in str(error.value)
-    assert said in str(error.value)
+CELLS = 'id,annotation,width,height,cell_type\n'
+TOOLBOX = 'SUNRGBDtoolbox/Metadata/'
+META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgbpath', object)])
 
 
-def test_bad_cell_files(tmp_path):
-    for folder, said in (('/no/such', 'no such folder'), (str(tmp_path), 'is empty'), (None, '--data_dir')):
-        with pytest.raises(UserError, match=said):
-            datasets.sartorius.read(folder)
-    folder = str(tmp_path)
-    os.makedirs(os.path.join(folder, 'train'))
-    with pytest.raises(UserError, match='train.csv'):
-        datasets.sartorius.read(folder)
-    for content, said in ((b'id,width\n', "column 'annotation'"), (b'', 'column'), (b'\xff\xfe\x00', 'train.csv'),
-                          (b'id,annotation,width,height,cell_type\n', 'no rows'),
-                          (b'id,annotation,width,height,cell_type\na,1 \x002,3,4,cort\n', 'NUL')):
-        pathlib.Path(os.path.join(folder, 'train.csv')).write_bytes(content)
-        with pytest.raises(UserError, match=said):
-            datasets.sartorius.read(folder)
+@pytest.mark.parametrize('layout, path, content, said', [
+    ('sartorius', 'train.csv', CELLS + 'cell0,1 5 3 2,30,20,astro', 'train.csv row 2: RLE runs overlap'),
+    ('sartorius', 'train.csv', CELLS + 'cell0,1 2,30,20,neuron', "train.csv row 2: cell_type 'neuron'"),
+    ('sartorius', 'train.csv', CELLS + 'cell0,1 2,31,20,astro', 'train.csv: .* its rows say 20x31'),
+    ('sartorius', 'train.csv', CELLS + 'cell0,1 2,30,-20,astro', "train.csv row 2: height '-20'"),
+    ('sartorius', 'train.csv', CELLS + 'cell0,1 2,99999,99999,astro', 'train.csv row 2: an image of 99999x99999'),
+    ('sartorius', 'train.csv', CELLS + '../../etc/passwd,1 2,30,20,astro', 'train.csv row 2: id'),
+    ('sartorius', 'train.csv', CELLS + 'cell0,1 2', 'train.csv row 2: cut short'),
+    ('sartorius', 'train.csv', CELLS + 'a,1 \0002,3,4,cort', 'train.csv row 2: .*NUL'),
+    ('sartorius', 'train.csv', CELLS, 'train.csv: holds no rows'),
+    ('sartorius', 'train.csv', 'id,width\n', "train.csv: has no column 'annotation'"),
+    ('sartorius', 'train.csv', '', 'train.csv: has no column'), ('sartorius', 'train.csv', None, 'train.csv: cannot'),
+    ('sartorius', 'train.csv', b'\xff\xfe\x00', 'train.csv: not text'),
+    ('sartorius', 'train/cell3.png', None, 'cell3.png: cannot be read'),
+    ('camvid', 'train.txt', 'train/train_00.png\n', 'train.txt line 1: .* expected an image and its annotation'),
+    ('camvid', 'train.txt', 'a/train/no.png a/trainannot/no.png\n', 'train.txt line 1: .*no.png is not there'),
+    ('camvid', 'train.txt', 'x/../y.png x/../y.png', 'train.txt line 1: .* leads out'),
+    ('camvid', 'train.txt', '\n', 'train.txt .*lists no images'),
+    ('camvid', 'trainannot/train_02.png', np.full((45, 61), 12, np.uint8), '_02.png: class id 12 at row 0, column 0'),
+    ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
+    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # as anti-aliasing does
+     r'f1_L.png: colour \[193, 129, 193\] at row 0, column 0'),
+    ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt line 1'),
+    ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv line 2'),
+    ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: no label for image f0'),
+    ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
+    ('sunrgbd', 'label37/test/img37labels-000002.png', None, r'holds 2 images, label37 1 labels; .*: \[2\]'),
+    ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', b'hello', 'SUNRGBDMeta.mat: has no'),
+    ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', META, 'SUNRGBDMeta.mat: .*leads out of the folder'),
+    ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', META.astype([('x', object)]), 'entry 0 of SUNRGBDMeta has no rgbpath'),
+    ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', b'hello', 'SUNRGBD2Dseg.mat: has no'),
+    ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', None, 'SUNRGBD2Dseg.mat: .* unpack SUNRGBDtoolbox.zip'),
+    ('sunrgbd mat', 'SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat', b'hello', 'allsplit.mat: has no')])
+def test_bad_files(tmp_path, layout, path, content, said):
+    folder = LAYOUTS[layout](str(tmp_path))
+    os.remove(os.path.join(folder, path))
+    if path.endswith('.mat') and isinstance(content, np.ndarray):
+        scipy.io.savemat(os.path.join(folder, path), {'SUNRGBDMeta': content})
+    elif isinstance(content, np.ndarray):
+        put(folder, path, content)
+    elif content is not None:
+        pathlib.Path(folder, path).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=said):
+        dataset = datasets.open(layout.split()[0], folder)
+        datasets.preload(dataset, dataset.examples)
 
 
-@pytest.mark.parametrize('line, said', [('train/train_00.png\n', 'expected an image and its annotation'),
-                                        ('a/train/no.png a/trainannot/no.png\n', 'no.png is not there'),
-                                        ('x/../y.png x/../y.png', 'leads out'), ('\n', 'lists no images')])
-def test_bad_camvid_lists(camvid_folder, line, said):
-    pathlib.Path(os.path.join(camvid_folder, 'train.txt')).write_text(line)
-    with pytest.raises(UserError, match=said) as error:
-        datasets.camvid.read(camvid_folder)
-    assert 'train.txt' in str(error.value)
-
-
-@pytest.mark.parametrize('label, said', [(np.full((45, 61), 12, np.uint8), 'class id 12 at row 0, column 0'),
-                                         (np.zeros((45, 60), np.uint8), 'the label is 45x60, its image 45x61')])
-def test_bad_camvid_labels(camvid_folder, label, said):
-    cv2.imwrite(os.path.join(camvid_folder, 'trainannot', 'train_03.png'), label)
-    with pytest.raises(UserError, match=said) as error:
-        datasets.preload(datasets.camvid.read(camvid_folder), ('train',))
-    assert 'train_03.png' in str(error.value)
+@pytest.mark.parametrize('folder, said', [('/no/such', 'no such folder'), ('.', 'is empty'), (None, '--data_dir')])
+def test_bad_data_dir(tmp_path, folder, said):
+    with pytest.raises(UserError, match=said):
+        datasets.open('sartorius', folder and str(tmp_path / folder))
