@@ -8,6 +8,7 @@ from runtime import quiet  # noqa: F401  imported first: TensorFlow without its 
 import argparse
 import collections
 import errno
+import itertools
 import json
 import os
 import re
@@ -165,10 +166,9 @@ def peak_operations(device: str, precision: str) -> float:
     return 2 * MATRIX_SIDE ** 3 / min(found['seconds'])
 
 
-def benchmark_rows(args, model: str, size: tuple, batch_size: int, what: str, precision: str) -> list:
+def benchmark_rows(args, model: str, what: str, precision: str, size: tuple, batch_size: int) -> list:
     """Measures one network, with --peer also the peers; returns a table row {column: text} for each."""
-    height, width = size
-    settings = {'model': model, 'height': height, 'width': width, 'batch_size': batch_size,
+    settings = {'model': model, 'height': size[0], 'width': size[1], 'batch_size': batch_size,
                 'training': what == 'train', 'precision': precision, 'device': args.device}
     participants = {'ours': lambda repeats: measure_in_subprocess(repeats, xla=args.xla, **settings)}
     for kind in PEERS if args.peer else ():
@@ -207,20 +207,16 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 
 
 def settings_to_measure(args):
-    """Yields (model, (height, width), batch size, what, precision) of each measurement.
+    """Yields (model, what, precision, (height, width), batch size) of each measurement.
 
     `--sweep` increases the batch size at --height and --width, then the image size at batch size 1.
     """
     flag_size = args.height, args.width
-    if args.sweep:
-        inputs = [(flag_size, batch_size) for batch_size in (1, 2, 4, 8)] + [(size, 1) for size in SWEEP]
-    else:
-        inputs = [(flag_size, batch_size) for batch_size in args.batch_size]
-    for model in args.models:
-        for what in args.what:
-            for precision in args.precision:
-                for size, batch_size in inputs:
-                    yield model, size, batch_size, what, precision
+    inputs = [(flag_size, batch_size) for batch_size in ((1, 2, 4, 8) if args.sweep else args.batch_size)]
+    inputs += [(size, 1) for size in SWEEP] * args.sweep
+    for names in itertools.product(args.models, args.what, args.precision):
+        for size, batch_size in inputs:
+            yield (*names, size, batch_size)
 
 
 def parse_args(argv=None):

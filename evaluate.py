@@ -3,7 +3,6 @@ from runtime import quiet  # noqa: F401  imported first: TensorFlow without its 
 import collections
 import functools
 import os
-import sys
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ import networks
 import utils
 from data import UserError
 from paper import tables as paper
+from paper.results import MEASURES
 from runtime import cli, cluster, devices, distribute, inference, plots, records, report, weights
 
 Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes variance')
@@ -159,18 +159,17 @@ def table(class_names: list, scores: dict, papers=()) -> str:
     Args:
       papers: rows as from `paper.published_scores`, added below.
     """
-    def cell(x):
-        return '     -' if x is None else '%6.1f' % (100 * x)
+    def line(values, text=report.percent):
+        return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
 
     rows = ['%-16s %8s %6s' % ('class', 'accuracy', 'IoU')]
-    rows += ['%-16s   %s %s' % (name[:16], cell(accuracy), cell(iou))
+    rows += ['%-16s %8s %6s' % (name[:16], report.percent(accuracy), report.percent(iou))
              for name, accuracy, iou in zip(class_names, scores['accuracy'], scores['IoU'])]
-    rows += ['   '.join('%s %s' % (name, cell(scores[name]).strip()) for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU'))]
-    rows += ['surest %-4s of the pixels   ' % share + '   '.join(name + cell(value) for name, value in values.items())
+    rows.append(line({name: scores[name] for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU')}))
+    rows += ['surest %-4s of the pixels   %s' % (share, line(values))
              for share, values in scores.get('surest', {}).items()]
-    rows += ['   '.join('%s %s' % (name, '-' if value is None else '%.1f' % value)
-                        for name, value in zip(('G', 'C', 'mIoU', 'BF'), values))
-             + '   the paper on the test split: ' + where for where, values in papers]
+    rows += ['%s   the paper on the test split: %s' % (line(dict(zip(MEASURES, values)), report.decimal), where)
+             for where, values in papers]
     return '\n'.join(rows)
 
 
@@ -183,28 +182,20 @@ def parse_args(argv=None):
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
                         help='batch-norm statistics: population, of a pass over the training split, as in the paper; '
                              'moving, the moving averages of training')
-    parser.add_argument('--samples', type=cli.number(int, 0, 10000),
-                        help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 0; for the '
-                             'Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
     inference.add_flags(parser, batch_size=4)
-    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
-                        help='best by validation, or the newest')
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
     parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
                         'a small folder that evaluate.py and predict.py accept like a run')
     cluster.add_flag(parser)
-    devices.add_precision_flag(parser)
-    devices.add_flags(parser)
-    devices.add_tf32_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
                        '--bn moving for a file of compute_bn_statistics.py)')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of --weights')
     group.add_argument('--dataset', choices=datasets.names(), help='the data set to score --weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
-    args = parser.parse_args(inference.spread(sys.argv[1:] if argv is None else argv))
-    args.tile = inference.parse_tile(args.tile)
+    args = parser.parse_args(cli.spread(argv))
+    args.tile = cli.word_or_size('--tile', args.tile, 'auto', 'off')
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
     if args.publish and (not args.run or os.path.exists(args.publish)):
@@ -228,11 +219,14 @@ def samples_of(samples, flags: dict) -> int:
     return samples
 
 
-def check_network(flags: dict, run: str):
-    """Raises UserError if the model or the input in a run's flags is unknown."""
-    if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
-        raise UserError('%s: no network %r, or no input %r; restore the file, or train again into another --output'
-                        % (os.path.join(run, 'config.json'), flags['model'][:60], flags['input'][:60]))
+def read_config(run: str) -> dict:
+    """Reads config.json of a run folder -> dict; UserError as `records.read_config`, and for an unknown network."""
+    config = records.read_config(run)
+    model, input_norm = config['flags']['model'], config['flags']['input']
+    if model not in networks.NETWORKS or input_norm not in networks.INPUTS:
+        raise records.corrupt_file_error(os.path.join(run, 'config.json'),
+                                         'no network %r, or no input %r' % (model, input_norm))
+    return config
 
 
 def described(args) -> tuple:
@@ -241,9 +235,8 @@ def described(args) -> tuple:
     The flags of --weights are defaults. UserError for a bad run or data set.
     """
     if args.run:
-        config = records.read_config(args.run)
+        config = read_config(args.run)
         flags = config['flags']
-        check_network(flags, args.run)
         return args.run, datasets.open(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
     dataset = datasets.open(args.dataset, args.data_dir)
     flags = {'model': args.model, 'input': networks.default_input(args.model), 'fit': 'resize', 'seed': 1,

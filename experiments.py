@@ -161,8 +161,9 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
         found = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
                                                 batch_size=batch_size, training=training, device=args.device)
         megabytes = found['memory'] and found['memory'] / 1e6
-        records.update_json(path, {key: {'ms': 1000 * float(np.mean(found['seconds'])), 'MB': megabytes}})
-    return records.read_json(path)[key]
+        costs[key] = {'ms': 1000 * float(np.mean(found['seconds'])), 'MB': megabytes}
+        records.write_json(path, costs)
+    return costs[key]
 
 
 # ---------------------------------------------------------------- a row as text
@@ -193,7 +194,7 @@ def score_columns(entries: list, published: tuple, split: str):
     columns = {}
     for name, value in zip(MEASURES, published):
         columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries], 100)
-        columns['paper %s %s' % (published_split(split), name)] = mean_and_spread([value])
+        columns['paper %s %s' % (published_split(split), name)] = report.decimal(value)
     return columns
 
 
@@ -207,7 +208,7 @@ def class_columns(entries: list, published: dict, split: str):
     columns = {}
     for i, name in enumerate(entries[0][split]['class_names']):
         columns[name] = mean_and_spread([entry[split]['accuracy'][i] for entry in entries], 100)
-        columns['paper ' + name] = mean_and_spread([published.get(name)])
+        columns['paper ' + name] = report.decimal(published.get(name))
     return columns
 
 
@@ -258,7 +259,7 @@ def measured_row(args, row):
     columns = {'network': row.name}
     for name, value, published in zip(('forward ms', 'backward ms', 'training MB (batch 4)', 'prediction MB',
                                        'model MB'), ours, tables.TABLE6[row.name]):
-        columns[name] = mean_and_spread([value])
+        columns[name] = report.decimal(value)
         columns['paper ' + name] = '%g' % published
     columns['device'] = devices.device_name(args.device)
     columns['revision'] = records.revision()

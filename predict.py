@@ -30,7 +30,7 @@ LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for decoding, and as many for writing
 PENDING_PIXELS = 2 ** 24  # most pixels of results that are not written yet
 
-TOO_LARGE = '%s: too large for the memory of this machine; give --tile HEIGHT WIDTH or --max_side'
+TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHT WIDTH or --max_side'
 
 # path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
 Job = collections.namedtuple('Job', 'path name')
@@ -52,9 +52,6 @@ def parse_args(argv=None):
                         help='shrink images with a longer side above PIXELS; the results are enlarged again')
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
                         help='refuse images of more pixels without decoding them')
-    parser.add_argument('--samples', type=cli.number(int, 0, 10000),
-                        help='samples of Monte-Carlo dropout; also writes NAME-uncertainty.png (default: 0; for the '
-                        'Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help="share of the classes' colours in the overlay")
     parser.add_argument('--side_by_side', action='store_true', help='also write image and labels side by side')
     parser.add_argument('--confidence', action='store_true',
@@ -63,18 +60,13 @@ def parse_args(argv=None):
                         'float16 [height, width, classes], or an 8-bit PNG a class')
     parser.add_argument('--submission', action='store_true',
                         help="also write submission.csv in Sartorius' form: a row a cell, connected pixels of one type")
-    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
-                        help='best by validation, or the newest')
     parser.add_argument('--export', type=export.path, metavar='FILE.tflite|FILE.onnx|DIR', help='write the network as '
                         'a TFLite or ONNX file, or a TensorFlow SavedModel: uint8 images in, ids and probabilities out')
     parser.add_argument('--export_size', nargs=2, metavar=('free|HEIGHT', 'WIDTH'), help='size of the images for '
                         '--export (default: free, any size, for DIR; the size of training for a file)')
-    devices.add_precision_flag(parser)
-    devices.add_flags(parser)
-    devices.add_tf32_flag(parser)
-    args = parser.parse_intermixed_args(inference.spread(sys.argv[1:] if argv is None else argv))
-    args.tile = inference.parse_tile(args.tile)
-    args.export_size = export.image_size(args.export_size)
+    args = parser.parse_intermixed_args(cli.spread(argv))
+    args.tile = cli.word_or_size('--tile', args.tile, 'auto', 'off')
+    args.export_size = args.export_size and cli.word_or_size('--export_size', args.export_size, 'free')
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
     if args.export_size and not args.export:
@@ -97,25 +89,18 @@ def expand(inputs: list) -> list:
 
     Of a folder only images and videos count, without sub-folders.
     """
-    found = []
+    found = {}  # {absolute path: path}
     for path in inputs:
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         if os.path.isdir(path):
-            inside = sorted(name for name in os.listdir(path)
-                            if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.'))
-            if not inside:
-                raise UserError('%s: holds no images (%s)' % (path, ' '.join(data.IMAGE_FILES)))
-            found += [os.path.join(path, name) for name in inside]
-        elif os.path.exists(path):
-            found.append(path)
-        else:
-            matches = sorted(glob.glob(path))
-            if not matches:
-                raise UserError('%s: no such file' % path)
-            found += matches
-    unique = collections.OrderedDict()
-    for path in found:
-        unique.setdefault(os.path.abspath(path), path)
-    return list(unique.values())
+            matches = [os.path.join(path, name) for name in sorted(os.listdir(path))
+                       if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.')]
+        if not matches:
+            raise UserError('%s: no such file, or a folder that holds no images (%s)'
+                            % (path, ' '.join(data.IMAGE_FILES)))
+        for match in matches:
+            found.setdefault(os.path.abspath(match), match)
+    return list(found.values())
 
 
 def output_names(paths: list) -> list:
@@ -124,7 +109,7 @@ def output_names(paths: list) -> list:
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
         count = collections.Counter(names)
         names = [name if count[name] == 1 else longer(path) for name, path in zip(names, paths)]
-    unique = collections.OrderedDict()
+    unique = {}
     for name in names:
         short = name.encode()[-LONGEST_NAME:].decode(errors='ignore')
         name = short
@@ -171,6 +156,18 @@ def submission_name(args) -> str:
 
 # ---------------------------------------------------------------- labelling
 
+@contextlib.contextmanager
+def noted(jobs: list, faults: list):
+    """Context manager: if the block fails for its input, adds a line to `faults` for each of `jobs`, and goes on."""
+    try:
+        yield
+    except (UserError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+        reason = str(error) if isinstance(error, UserError) else TOO_LARGE
+        for job in jobs:
+            name = '%s: ' % job.path
+            faults.append(reason if reason.startswith(name) else name + reason)
+
+
 def read_images(jobs: list, read, ahead: int, faults: list):
     """Yields (job, image) in order, while threads decode up to `ahead` later images; shows a progress bar.
 
@@ -186,15 +183,8 @@ def read_images(jobs: list, read, ahead: int, faults: list):
         for job in tqdm.tqdm(jobs, unit='image', disable=None):
             for later in itertools.islice(to_read, ahead + 1 - len(reading)):
                 reading.append(pool.submit(read, later.path))
-            try:
-                image = reading.popleft().result()
-            except UserError as error:
-                faults.append(str(error))
-                continue
-            except MemoryError:
-                faults.append(TOO_LARGE % job.path)
-                continue
-            yield job, image
+            with noted([job], faults):
+                yield job, reading.popleft().result()
 
 
 def batches_of_one_size(images, batch_size: int):
@@ -247,14 +237,9 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         images = read_images(jobs, read, predictor.batch_size, faults)
         for batch in batches_of_one_size(images, predictor.batch_size):
-            try:
+            predictions = []
+            with noted([job for job, _ in batch], faults):
                 predictions = predict_images(predictor, [image for _, image in batch], args.max_side)
-            except UserError as error:
-                faults += ['%s: %s' % (job.path, error) for job, _ in batch]
-                continue
-            except (MemoryError, tf.errors.ResourceExhaustedError):
-                faults += [TOO_LARGE % job.path for job, _ in batch]
-                continue
             for (job, image), prediction in zip(batch, predictions):
                 writing.append((image.size, pool.submit(outputs.write, job.name, image, prediction, config, args)))
                 if predictor.shrinks(*image.shape[:2]):
@@ -297,10 +282,8 @@ def predict(args) -> int:
 
     Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag.
     """
-    config = records.read_config(args.run)
+    config = evaluate.read_config(args.run)
     flags = config['flags']
-    class_names = config['class_names']
-    evaluate.check_network(flags, args.run)
     device = devices.device_name(args.device)
     flags['precision'] = devices.precision(args.precision, flags['precision'], args.device)
     loaded = weights.load(args.run, args.checkpoint)
@@ -315,27 +298,20 @@ def predict(args) -> int:
     settings = inference.Settings(samples, args.tile, args.tile_overlap, args.tta, args.batch_size,
                                   args.confidence, args.probabilities is not None)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device, tf32=args.tf32)) as sess:
-        predictor = inference.Predictor(sess, flags, len(class_names), settings)
+        predictor = inference.Predictor(sess, flags, len(config['class_names']), settings)
         variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
         weights.load_into(sess, weights.match_all_variables(loaded, variables, args.run))
         precision = devices.precision_name(flags['precision'], args.device, args.tf32)
         print('%s: %s, %s on %s' % (args.run, loaded.description, precision, device), flush=True)
         faults, rows = label_images(predictor, [job for job in jobs if not is_video(job)], config, args)
         for job in filter(is_video, jobs):
-            try:
+            with noted([job], faults):
                 label_video(predictor, job, config, args)
-            except UserError as error:
-                faults.append(str(error))
     if args.submission:
         records.write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
-    return report(args.output, len(jobs), faults)
-
-
-def report(output: str, num_jobs: int, faults: list) -> int:
-    """Prints the faults on standard error, and the number of labelled inputs; returns the status, 0 or 2."""
     for fault in faults:
         print('error: ' + ' '.join(fault.split()), file=sys.stderr)
-    print('%s: %d of %d labelled' % (output, num_jobs - len(faults), num_jobs))
+    print('%s: %d of %d labelled' % (args.output, len(jobs) - len(faults), len(jobs)))
     return 2 if faults else 0
 
 

@@ -42,6 +42,29 @@ def interval(text: str):
     return text
 
 
+def spread(argv: list) -> list:
+    """Copy of `argv` (None: of this process) with `auto`, `off` and `free` doubled behind --tile and --export_size.
+
+    Argparse expects two values there, HEIGHT WIDTH.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    doubled = []
+    for before, word in zip([''] + argv, argv):
+        twice = before in ('--tile', '--export_size') and word in ('auto', 'off', 'free')
+        doubled += [word, word] if twice else [word]
+    return doubled
+
+
+def word_or_size(flag: str, values: list, *words: str):
+    """Parses the two values of a flag -> one of `words`, or (height, width) in pixels; UserError for other values."""
+    if values[0] == values[1] and values[0] in words:
+        return values[0]
+    if not all(value.isdecimal() and 8 <= int(value) <= MAX_SIDE for value in values):
+        raise UserError('%s %s: must be %s, or HEIGHT WIDTH of 8 to %d pixels'
+                        % (flag, ' '.join(values), ' or '.join(words), MAX_SIDE))
+    return int(values[0]), int(values[1])
+
+
 class Parser(argparse.ArgumentParser):
     """ArgumentParser that reads recipe files (`@FILE`), raises UserError for bad flags and shows defaults."""
 

@@ -1,4 +1,5 @@
 """Finds, starts and watches the processes that train together: TF_CONFIG, Slurm, `--gpus`."""
+import contextlib
 import json
 import os
 import re
@@ -78,19 +79,27 @@ def launch(count: int, device: str) -> None:
     gpus = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(str(i) for i in range(found))
     if len(gpus.split(',')) < count or not gpus:
         raise UserError('--gpus %d: this machine has GPUs %s; --device cpu tries it without' % (count, gpus or 'none'))
-    free = [socket.socket() for _ in range(count)]
-    for sock in free:
-        sock.bind(('127.0.0.1', 0))
-    hosts = ['127.0.0.1:%d' % sock.getsockname()[1] for sock in free]
-    for sock in free:
-        sock.close()
+    hosts = free_hosts(count)
     started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], env=dict(
-        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=json.dumps(
-            {'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': i}})))
+        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i)))
                for i, gpu in enumerate(gpus.split(',')[:count])]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: [process.send_signal(number) for process in started])
     sys.exit(max(process.wait() % 256 for process in started))
+
+
+def free_hosts(count: int) -> list:
+    """'127.0.0.1:port' of `count` free ports of this machine."""
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in free:
+            sock.bind(('127.0.0.1', 0))
+        return ['127.0.0.1:%d' % sock.getsockname()[1] for sock in free]
+
+
+def tf_config(hosts: list, index: int) -> str:
+    """Value of TF_CONFIG for the process of this index in `hosts`, 'host:port' each."""
+    return json.dumps({'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}})
 
 
 def check_port(host: str) -> None:

@@ -14,6 +14,7 @@ from runtime import cli, quiet
 DEVICES = ('auto', 'cpu', 'gpu')
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 
+
 def add_flags(parser):
     """Adds --device to the parser of a command."""
     parser.add_argument('--device', choices=DEVICES, default='auto',
@@ -24,12 +25,6 @@ def add_tf32_flag(parser):
     """Adds --tf32 to the parser of a command that trains or predicts."""
     parser.add_argument('--tf32', choices=('on', 'off'), default='on', help='off: recent GPUs multiply in float32 '
                         'instead of TensorFloat-32 (10 bits of fraction), several times slower')
-
-
-def add_precision_flag(parser):
-    """Adds --precision to the parser of a command that runs trained weights."""
-    parser.add_argument('--precision', choices=PRECISIONS,
-                        help="precision of the layers (default: the run's, or float32 if the device lacks it)")
 
 
 def kind(device: str) -> str:

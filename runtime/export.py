@@ -18,7 +18,7 @@ import data
 import networks
 import utils
 from data import UserError
-from runtime import cli, devices, outputs, quiet, weights
+from runtime import devices, outputs, quiet, weights
 
 OUTPUTS = ('ids', 'probabilities')
 CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after a TFLite model; ONNX: key 'classes'
@@ -45,16 +45,6 @@ def path(text: str) -> str:
 def format_of(path: str) -> str:
     """Ending of the path in lower case: '.tflite', '.onnx', or '' for a SavedModel."""
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
-
-
-def image_size(words: list):
-    """Parses the values of --export_size -> None, 'free' or (height, width); UserError for other values."""
-    if words is None or words == ['free', 'free']:
-        return words and 'free'
-    if not all(word.isdecimal() and 1 <= int(word) <= cli.MAX_SIDE for word in words):
-        raise UserError('--export_size %s: must be free, or HEIGHT WIDTH of 1 to %d pixels'
-                        % (' '.join(words), cli.MAX_SIDE))
-    return int(words[0]), int(words[1])
 
 
 def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None):

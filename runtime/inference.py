@@ -1,6 +1,8 @@
 """Predicts images of any size with a run's network: whole or in tiles, with test-time augmentation."""
 import argparse
 import collections
+import functools
+import itertools
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -8,7 +10,7 @@ import tensorflow.compat.v1 as tf
 import batches
 import networks
 from data import UserError
-from runtime import cli, tiles
+from runtime import cli, devices, tiles
 
 SMALLEST_TILE = 512    # pixels a side, for --tile auto
 WHOLE_VALUES = 2 ** 26  # most probabilities of an image that the graph enlarges at once; 256 MiB of float32
@@ -33,7 +35,12 @@ probabilities: float16 [h, w, num_classes], or None.
 
 
 def add_flags(parser, batch_size: int = 1):
-    """Adds --tile, --tile_overlap, --tta and --batch_size to `parser`; `batch_size` is the default."""
+    """Adds the flags of scoring and of prediction to `parser`; `batch_size` is the default of --batch_size."""
+    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
+                        help='best by validation, or the newest')
+    parser.add_argument('--samples', type=cli.number(int, 0, 10000),
+                        help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 0; for the '
+                             'Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
     parser.add_argument('--tile', nargs=2, default=('auto', 'auto'), metavar=('auto|off|HEIGHT', 'WIDTH'),
                         help='label in overlapping tiles of this size; auto: tiles only for runs of --fit crop, and '
                              'images larger than a tile of twice the training size, at least %d a side (default: auto)'
@@ -45,27 +52,10 @@ def add_flags(parser, batch_size: int = 1):
                         'mirrored image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
     parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size,
                         help='images of one size, or tiles, at a time')
-
-
-def spread(argv: list) -> list:
-    """Copy of `argv` with `auto`, `off` and `free` doubled after --tile and --export_size.
-
-    Argparse expects two values there, HEIGHT WIDTH.
-    """
-    doubled = []
-    for i, word in enumerate(argv):
-        of_size = argv[max(i - 1, 0):i] in (['--tile'], ['--export_size'])
-        doubled += [word] * (2 if of_size and word in ('auto', 'off', 'free') else 1)
-    return doubled
-
-
-def parse_tile(words: list):
-    """Parses the values of --tile -> 'auto', 'off' or (height, width); UserError for other values."""
-    if words[0] in ('auto', 'off') and len(set(words)) == 1:
-        return words[0]
-    if not all(word.isdigit() and 8 <= int(word) <= 1 << 14 for word in words):
-        raise UserError('--tile %s: must be auto, off, or HEIGHT WIDTH of 8 to %d pixels' % (' '.join(words), 1 << 14))
-    return int(words[0]), int(words[1])
+    parser.add_argument('--precision', choices=devices.PRECISIONS,
+                        help="precision of the layers (default: the run's, or float32 if the device lacks it)")
+    devices.add_flags(parser)
+    devices.add_tf32_flag(parser)
 
 
 def passes(text: str) -> list:
@@ -90,15 +80,10 @@ def check_tta(text: str) -> str:
     return text
 
 
-def mean(maps):
-    """Mean of an iterable of arrays; at most two arrays are in memory."""
-    maps = iter(maps)
-    total = next(maps)
-    count = 1
-    for array in maps:
-        total = total + array
-        count += 1
-    return total / count if count > 1 else total
+def mean_enlarged(maps, height: int, width: int, first: int, last: int):
+    """Mean of `maps` after `tiles.enlarge`, float32 [last - first, width, channels]; holds two at a time."""
+    total = functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps))
+    return total / len(maps) if len(maps) > 1 else total
 
 
 class Predictor:
@@ -203,8 +188,7 @@ class Predictor:
             found = self.maps([image])
             rows = max(1, WHOLE_VALUES // 8 // (width * channels))
             for top in range(0, height, rows):
-                last = min(top + rows, height)
-                yield top, 0, mean(tiles.enlarge(maps[0], height, width, top, last) for maps in found)
+                yield top, 0, mean_enlarged([maps[0] for maps in found], height, width, top, min(top + rows, height))
             return
         grid = tiles.grid(image, tile, self.settings.tile_overlap)
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
@@ -212,12 +196,12 @@ class Predictor:
     def tile_maps(self, image, grid: tiles.Grid):
         """Yields the mean over the passes, [tile height, tile width, channels], of each tile of an image."""
         height, width = grid.tile
-        corners = [(top, left) for top in grid.tops for left in grid.lefts]
+        corners = list(itertools.product(grid.tops, grid.lefts))
         for first in range(0, len(corners), self.batch_size):
             found = self.maps([image[top:top + height, left:left + width]
                                for top, left in corners[first:first + self.batch_size]])
             for same_tile in zip(*found):
-                yield mean(tiles.enlarge(maps, height, width, 0, height) for maps in same_tile)
+                yield mean_enlarged(same_tile, height, width, 0, height)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:
         """Collects blocks as from `blocks` into the `Prediction` of an image of height x width pixels."""

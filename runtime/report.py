@@ -48,9 +48,14 @@ FIGURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions
             ('confusion-test.png', 'Confusion, test'))
 
 
+def decimal(value) -> str:
+    """Formats a number with one decimal, '61.3'; '-' for None."""
+    return '-' if value is None else '%.1f' % value
+
+
 def percent(value) -> str:
     """Formats a fraction 0..1 in percent with one decimal, '61.3'; '-' for None."""
-    return '-' if value is None else '%.1f' % (100 * value)
+    return decimal(None if value is None else 100 * value)
 
 
 def plain_table(rows: list) -> str:
@@ -107,10 +112,8 @@ def insert_tables(path: str, texts: list):
 
 def html_table(head: list, rows: list) -> str:
     """HTML of a table with the header cells `head` and rows of cells, all escaped."""
-    def line(kind, cells):
-        return '<tr>%s</tr>' % ''.join('<%s>%s</%s>' % (kind, html.escape(str(cell)), kind) for cell in cells)
-    body = '\n'.join(line('td', row) for row in rows)
-    return '<div class="wide"><table>%s\n%s</table></div>' % (line('th', head), body)
+    table = tabulate.tabulate(rows, head, 'html', missingval='None', disable_numparse=True)
+    return '<div class="wide">%s</div>' % table
 
 
 def embedded_image(path: str) -> str:
@@ -129,7 +132,7 @@ def scores_tables(metrics: dict, flags: dict) -> str:
     """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
             + [scores.get('bn', '-'), scores.get('step', '-')] for split, scores in metrics.items()]
-    rows += [['the paper, test: ' + where] + ['-' if value is None else '%.1f' % value for value in values] + ['', '']
+    rows += [['the paper, test: ' + where] + [decimal(value) for value in values] + ['', '']
              for where, values in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
     published = tables.TABLE2_CLASSES if (flags['dataset'], flags['model']) == ('camvid', 'segnet') else {}
     head = ['class'] + ['%s, %s' % (split, name) for split in metrics for name in ('accuracy', 'IoU')]

@@ -98,7 +98,5 @@ def num_frames(path: str) -> int:
     """Number of frames by a video file's header; 0 if there is no such file or it cannot be opened."""
     if not os.path.exists(path):
         return 0
-    capture = cv2.VideoCapture(path)
-    count = int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)) if capture.isOpened() else 0
-    capture.release()
-    return count
+    with read_frames(path) as (_, total, _):
+        return total

@@ -1,6 +1,9 @@
 """Makes small data sets in the layouts of the real data sets; puts the project on the path."""
+import contextlib
 import os
 import pathlib
+import resource
+import signal
 import struct
 import sys
 import zlib
@@ -235,3 +238,41 @@ def weights_of(folder):
     """{variable: value} of the newest checkpoint of a run."""
     reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(os.path.join(folder, 'checkpoints')))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_refused(said, function, *args):
+    """Checks that `function(*args)` raises UserError, with a text in which the pattern `said` is found."""
+    with pytest.raises(data.UserError, match=said):
+        function(*args)
+
+
+def value_of(tensors, feed=None):
+    """Runs tensors or ops of the default graph in a new session, after the initializers of all variables."""
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        return sess.run(tensors, feed)
+
+
+def random_weights(sess, rng):
+    """Sets the model's variables to random values that keep maps alive; returns {name without the model: float64}."""
+    values = {}
+    for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
+        kind, shape = variable.op.name.split('/')[-1], variable.shape.as_list()
+        scale = np.sqrt(2.0 / np.prod(shape[:-1])) if kind == 'weights' else 0.3
+        value = rng.normal(size=shape) * scale + {'gamma': 1.0}.get(kind, 0.0)
+        value = np.abs(value) + 0.5 if kind == 'moving_variance' else value
+        variable.load(value.astype(np.float32), sess)
+        values[variable.op.name.split('/', 1)[1]] = value.astype(np.float32).astype(float)
+    return values
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """As on a full disk: inside the block no file of this process may grow beyond `size` bytes."""
+    handler, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)

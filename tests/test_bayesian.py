@@ -2,12 +2,13 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from conftest import random_weights
 
 import evaluate
-import main
 import networks
 import utils
 from runtime import records
+from test_main import train
 
 FLAGS = {'model': 'bayesian-segnet-basic', 'input': 'lrn', 'dropout': 0.5, 'seed': 3, 'precision': 'float32'}
 
@@ -30,22 +31,12 @@ def test_places_of_dropout(graph, name):
         assert [x.shape.as_list()[3] for _, x in seen] == [256, 512, 512, 512, 256, 128]
 
 
-def set_weights(sess):
-    """Sets the variables of the graph to weights that depend only on the names of the variables."""
-    sess.run(tf.global_variables_initializer())
-    for variable in tf.global_variables():
-        if variable.op.name.endswith('weights'):
-            rng = np.random.RandomState(len(variable.op.name))
-            shape = variable.shape.as_list()
-            variable.load((rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))).astype(np.float32), sess)
-
-
 def predict(images, samples, **flags):
-    """(ids, mean, variance) by networks.prediction_graph, on the weights of `set_weights`."""
+    """(ids, mean, variance) by networks.prediction_graph, on random weights, the same for each call."""
     with tf.Graph().as_default(), tf.Session() as sess:
         sizes = tf.constant([images.shape[1:3]] * len(images))
         fetches = networks.prediction_graph(dict(FLAGS, **flags), tf.constant(images), 5, sizes, samples=samples)
-        set_weights(sess)
+        random_weights(sess, np.random.RandomState(7))
         return sess.run(fetches)
 
 
@@ -63,7 +54,7 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
             return x * utils.dropout(tf.ones(shape), 0.5, (3, 0), place)[number][None]
 
         one = tf.nn.softmax(networks.build('bayesian-segnet-basic', tf.constant(IMAGES), 5, False, 'lrn', drop))
-        set_weights(sess)
+        random_weights(sess, np.random.RandomState(7))
         passes = np.stack([sess.run(one, {number: i})[0] for i in range(6)]).astype(float)
     np.testing.assert_allclose(mean[0], passes.mean(0), atol=1e-5)
     np.testing.assert_allclose(variance[0], passes.var(0).mean(-1), atol=1e-6)
@@ -87,9 +78,7 @@ def test_other_networks_are_sampled_too(name):
 
 
 def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp_path):
-    output = main.train(main.parse_args(['--dataset', 'camvid', '--data_dir', camvid_folder, '--output',
-                                         str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2',
-                                         '--height', '23', '--width', '31']))
+    output = train(camvid_folder, str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2')
     assert records.read_config(output)['flags']['dropout'] == 0.5
     scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size, '--bf_images', '0']))['val']
               for size in '13']

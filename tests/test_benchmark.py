@@ -3,9 +3,9 @@ import os
 import sys
 
 import pytest
+from conftest import assert_refused
 
 import benchmark
-from data import UserError
 
 SETTINGS = {'height': 23, 'width': 31, 'batch_size': 2, 'device': 'cpu'}
 
@@ -87,5 +87,4 @@ def test_measurements_of_a_sweep():
 def test_bad_flags_are_refused():
     for flags, message in ((['nonet'], 'nonet: no such network'), (['unet', '--peer', 'pytorch'], 'no unet'),
                            (['--batch_size', '2', '0'], '--batch_size: 0: must be')):
-        with pytest.raises(UserError, match=message):
-            benchmark.parse_args(flags)
+        assert_refused(message, benchmark.parse_args, flags)

@@ -3,7 +3,6 @@
 FCN-Basic at a low learning rate: the last bit of a sum can move a maximum, and then two trainings diverge. With a
 reference in float64, two processes on TensorFlow 1.15 differed by 1e-4 after 20 steps.
 """
-import json
 import os
 import re
 import signal
@@ -15,14 +14,14 @@ import time
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, write_camvid
+from conftest import ROOT, assert_refused
+from test_main import wait_for_log
 
 import batches
 import main
 import networks
 import optimize
 import utils
-from data import UserError
 from datasets import camvid
 from runtime import cluster, distribute, records
 
@@ -58,21 +57,10 @@ cli.main(main.main)
 """ % ROOT
 
 
-def free_hosts(count):
-    """'127.0.0.1:port' of free ports."""
-    taken = [socket.socket() for _ in range(count)]
-    for one in taken:
-        one.bind(('127.0.0.1', 0))
-    hosts = ['127.0.0.1:%d' % one.getsockname()[1] for one in taken]
-    for one in taken:
-        one.close()
-    return hosts
-
-
 def start(output, index, hosts, flags, **variables):
     """Starts one process of a training; the process writes the final variables to output.INDEX.npz."""
-    config = {'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}}
-    environment = dict(os.environ, TF_CONFIG=json.dumps(config), DUMP='%s.%d.npz' % (output, index), **variables)
+    environment = dict(os.environ, TF_CONFIG=cluster.tf_config(hosts, index), DUMP='%s.%d.npz' % (output, index),
+                       **variables)
     return subprocess.Popen([sys.executable, '-c', DRIVER] + FLAGS + ['--output', output] + list(flags),
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, env=environment)
 
@@ -86,12 +74,6 @@ def ends(processes, seconds):
             process.kill()
     return [(process.returncode, out, [line for line in errors.splitlines() if 'cuInit' not in line])
             for process, (out, errors) in zip(processes, said)]
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """A CamVid folder of 7 training, 5 validation and 3 test images of 45x61."""
-    return write_camvid(str(tmp_path_factory.mktemp('camvid')), {'train': 7, 'val': 5, 'test': 3})
 
 
 def reference(folder, shares):
@@ -151,20 +133,20 @@ def check_equal(output, losses, values):
 
 
 @pytest.mark.parametrize('shares', [[2, 3], pytest.param([1, 2, 2], marks=pytest.mark.slow)])
-def test_processes_equal_one_that_adds_the_gradients(folder, tmp_path, shares):
+def test_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, shares):
     output = str(tmp_path / 'run')
-    hosts = free_hosts(len(shares))
-    flags = ['--data_dir', folder, '--steps', str(STEPS)]
+    hosts = cluster.free_hosts(len(shares))
+    flags = ['--data_dir', camvid_folder, '--steps', str(STEPS)]
     said = ends([start(output, i, hosts, flags) for i in range(len(shares))], 240)
     assert [status for status, _, _ in said] == [0] * len(shares), said
     assert 'done, step 20 of 20' in said[0][1] and 'done' not in said[1][1], said
-    check_equal(output, *reference(folder, shares))
+    check_equal(output, *reference(camvid_folder, shares))
     values = [np.load('%s.%d.npz' % (output, i)) for i in range(len(shares))]
     for name in values[0].files:  # also the optimizer's and the global step
         assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
-    whole, _ = reference(folder, [BATCH])
+    whole, _ = reference(camvid_folder, [BATCH])
     assert abs(np.array(whole) - [r['loss'] for r in records.read_log(output) if 'loss' in r]).max() > 1e-2
-    check_scores(folder, output)
+    check_scores(camvid_folder, output)
 
 
 def check_scores(folder, output):
@@ -180,7 +162,7 @@ def check_scores(folder, output):
     assert got['confusion'] == expected['confusion'] and got['mIoU'] == expected['mIoU']
 
 
-def test_a_step_sends_gradients_and_statistics_only(folder, graph):
+def test_a_step_sends_gradients_and_statistics_only(graph):
     group = distribute.Group(['a:1', 'b:2'], 1)
     args = main.parse_args(FLAGS)
     with tf.device(group.place):
@@ -206,12 +188,11 @@ def source(tensor):
     return source(tensor.op.inputs[0]) if tensor.op.type == 'Identity' else tensor.op
 
 
-def test_shares_cover_the_batch_and_the_split(folder):
+def test_shares_cover_the_batch_and_the_split(camvid_folder):
     groups = [distribute.Group(['a:1', 'b:2', 'c:3'], i) for i in range(3)]
     assert [list(group.share(7)) for group in groups] == [[0, 1], [2, 3], [4, 5, 6]]
-    with pytest.raises(UserError, match='--batch_size 2: must be at least the number of processes, 3'):
-        groups[0].share(2)
-    dataset = camvid.read(folder)
+    assert_refused('--batch_size 2: must be at least the number of processes, 3', groups[0].share, 2)
+    dataset = camvid.read(camvid_folder)
     found = {}
     for group in groups:
         part = group.dataset_share(dataset, 'val')
@@ -238,9 +219,9 @@ def test_scores_of_shares_equal_those_of_the_whole_split():
 @pytest.mark.slow
 @pytest.mark.parametrize('victim, moment', [(0, 'step'), (1, 'step'), (0, 'validation'), (1, 'validation'),
                                             (0, 'saving'), (0, 'drawing')])
-def test_a_lost_process_ends_the_others_and_the_run_resumes(folder, tmp_path, victim, moment):
-    output, flags = str(tmp_path / 'run'), ['--data_dir', folder, '--validate_every', '5steps']
-    hosts = free_hosts(2)
+def test_a_lost_process_ends_the_others_and_the_run_resumes(camvid_folder, tmp_path, victim, moment):
+    output, flags = str(tmp_path / 'run'), ['--data_dir', camvid_folder, '--validate_every', '5steps']
+    hosts = cluster.free_hosts(2)
     pair = [start(output, i, hosts, flags + ['--steps', '100000'], **({'KILL': moment} if i == victim else {}))
             for i in range(2)]
     pair[victim].wait(240)
@@ -250,20 +231,17 @@ def test_a_lost_process_ends_the_others_and_the_run_resumes(folder, tmp_path, vi
     assert len(lines) == 1 and hosts[victim] + ' is gone; start all again' in lines[0], lines
     before = records.checkpoints(output, 'last')
     step = int(before[0].split('-')[-1]) if before else 0
-    hosts = free_hosts(2)
+    hosts = cluster.free_hosts(2)
     again = ends([start(output, i, hosts, flags + ['--steps', str(step + 2)]) for i in range(2)], 240)
     assert [status for status, _, _ in again] == [0, 0] and '(2 in this run)' in again[0][1], again
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_with_a_checkpoint(folder, tmp_path):
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
-    hosts = free_hosts(2)
-    pair = [start(output, i, hosts, ['--data_dir', folder, '--steps', '100000']) for i in range(2)]
-    log, until = os.path.join(output, 'log.jsonl'), time.time() + 200
-    while not (os.path.exists(log) and os.path.getsize(log)):
-        assert time.time() < until and pair[0].poll() is None, pair[0].communicate()
-        time.sleep(0.2)
+    hosts = cluster.free_hosts(2)
+    pair = [start(output, i, hosts, ['--data_dir', camvid_folder, '--steps', '100000']) for i in range(2)]
+    wait_for_log(pair[0], output)
     pair[1].send_signal(signal.SIGTERM)
     said = ends(pair, 60)
     assert [status for status, _, _ in said] == [128 + signal.SIGTERM] * 2, said
@@ -275,8 +253,8 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(folder, tmp_path):
     ('missing', 'no answer within'), ('name', 'no answer within'), ('port', 'Address already in use'),
     ('flags', "--learning_rate: .* has 0.0001, .* has 0.5; start all processes with the same flags"),
     ('index', 'Address already in use')])
-def test_a_wrong_start_is_told_within_a_minute(folder, tmp_path, case, message):
-    hosts = free_hosts(2)
+def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, message):
+    hosts = cluster.free_hosts(2)
     listed = [hosts, hosts]
     if case == 'name':
         listed = [hosts, [hosts[0], 'no-such-host.invalid:2222']]
@@ -287,7 +265,7 @@ def test_a_wrong_start_is_told_within_a_minute(folder, tmp_path, case, message):
         began = time.time()
         pair = []
         for i in range(1 if case == 'missing' else 2):
-            flags = ['--data_dir', folder] + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags')
+            flags = ['--data_dir', camvid_folder] + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags')
             pair.append(start(str(tmp_path / 'run'), 0 if case == 'index' else i, listed[i], flags))
         subprocess.check_call([sys.executable, '-c', 'import main'], cwd=ROOT, stderr=subprocess.DEVNULL)
         imported = time.time()  # as long as in the pair
@@ -308,8 +286,7 @@ def test_a_wrong_start_is_told_within_a_minute(folder, tmp_path, case, message):
                                   '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}'])
 def test_bad_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv('TF_CONFIG', text)
-    with pytest.raises(UserError, match='TF_CONFIG .*expected'):
-        cluster.from_environment()
+    assert_refused('TF_CONFIG .*expected', cluster.from_environment)
 
 
 def test_processes_of_the_environment(monkeypatch, tmp_path):
@@ -328,8 +305,7 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
     assert cluster.from_environment() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
     monkeypatch.delenv('SLURM_JOB_ID')
-    with pytest.raises(UserError, match='SLURM_STEP_NUM_TASKS is set, but'):
-        cluster.from_environment()
+    assert_refused('SLURM_STEP_NUM_TASKS is set, but', cluster.from_environment)
 
 
 def test_settings_that_differ():
@@ -338,22 +314,19 @@ def test_settings_that_differ():
     for other, message in (({'--steps': 4, 'revision': 'f00'}, '--steps: a:1 has 3, b:1 has 4; start all'),
                            ({'--steps': 3}, 'revision: a:1 has f00, b:1 has None'),
                            (dict(chief, more=1), 'more: a:1 has None, b:1 has 1')):
-        with pytest.raises(UserError, match=message):
-            cluster.check_equal(hosts, [chief, other])
+        assert_refused(message, cluster.check_equal, hosts, [chief, other])
 
 
 def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(os.path, 'isdir', lambda path: False)
-    with pytest.raises(UserError, match='--gpus 2: this machine has GPUs none'):
-        cluster.launch(2, 'auto')
+    assert_refused('--gpus 2: this machine has GPUs none', cluster.launch, 2, 'auto')
     monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
-    with pytest.raises(UserError, match='start one process for each GPU'):
-        cluster.launch(2, 'cpu')
+    assert_refused('start one process for each GPU', cluster.launch, 2, 'cpu')
 
 
 @pytest.mark.slow
-def test_gpus_shares_training_and_scoring(folder, tmp_path):
+def test_gpus_shares_training_and_scoring(camvid_folder, tmp_path):
     """Five validation and three test images, four batches of training images for two processes."""
     output = str(tmp_path / 'run')
 
@@ -361,7 +334,7 @@ def test_gpus_shares_training_and_scoring(folder, tmp_path):
         command = [sys.executable, os.path.join(ROOT, script), '--device', 'cpu'] + list(flags)
         return subprocess.check_output(command, universal_newlines=True, timeout=240)
 
-    said = run('main.py', '--gpus', '2', '--data_dir', folder, '--output', output, '--steps', '2', *FLAGS)
+    said = run('main.py', '--gpus', '2', '--data_dir', camvid_folder, '--output', output, '--steps', '2', *FLAGS)
     assert 'Process 1 of 127.0.0.1' in said and 'done, step 2 of 2' in said
     scoring = ['evaluate.py', output, '--split', 'val', 'test', '--bf_images', '2']
     found = []

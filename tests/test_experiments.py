@@ -5,14 +5,21 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import assert_refused
 
 import evaluate
 import experiments
 import main
 import networks
-from data import UserError
 from paper import results, tables
 from runtime import records, report
+from test_main import train
+
+
+def table_of(output):
+    """Rows {column: text} of table.csv in a folder."""
+    with open(os.path.join(str(output), 'table.csv')) as f:
+        return list(csv.DictReader(f))
 
 
 def run(folder, output, *flags):
@@ -20,8 +27,7 @@ def run(folder, output, *flags):
             '--steps', '1', '--bf_images', '2', '--split', 'val', '--rows', 'Bilinear-Interpolation',
             '--class_weights', 'median']
     experiments.run(experiments.parse_args(args + list(flags)))
-    with open(os.path.join(output, 'table.csv')) as f:
-        return next(csv.DictReader(f))
+    return table_of(output)[0]
 
 
 def test_every_row_is_a_network_and_its_flags_are_known():
@@ -58,8 +64,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     for other, said in ((['--height', '24'], '--height 24: the run in'),
                         (['--flags=--flip'], '--flip True: the run in'),
                         (['--data_dir', str(tmp_path / 'other')], '--data_dir .*: the run in')):
-        with pytest.raises(UserError, match=said):
-            run(camvid_folder, output, *other)
+        assert_refused(said, run, camvid_folder, output, *other)
 
     more = run(camvid_folder, output, '--steps', '2', '--seeds', '2')
     out = capsys.readouterr().out
@@ -77,9 +82,9 @@ def no_training(*_):
 
 def test_unknown_split_is_refused_before_training(camvid_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(main, 'train', no_training)
-    with pytest.raises(UserError, match='--split tset: data set camvid has train, val'):
-        run(camvid_folder, str(tmp_path / 'table1'), '--split', 'tset')
-    assert not os.listdir(str(tmp_path / 'table1'))
+    output = str(tmp_path / 'table1')
+    assert_refused('--split tset: data set camvid has train, val', run, camvid_folder, output, '--split', 'tset')
+    assert not os.listdir(output)
 
 
 def scores_of(split_scores):
@@ -102,9 +107,8 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
     experiments.run(args)
     page = (tmp_path / 'table.md').read_text()
     assert 'paper\'s train column (1: the same order): G 1.00, C 1.00, mIoU 1.00.' in page and ' test ' not in page
-    with open(str(tmp_path / 'table.csv')) as f:
-        assert [(row['train mIoU'], row['paper train mIoU']) for row in csv.DictReader(f)] == [
-            ('82.7', '82.7'), ('92.7', '92.7'), ('92.0', '92.0')]
+    assert [(row['train mIoU'], row['paper train mIoU']) for row in table_of(tmp_path)] == [
+        ('82.7', '82.7'), ('92.7', '92.7'), ('92.0', '92.0')]
 
 
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
@@ -129,8 +133,7 @@ def test_a_row_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch)
     monkeypatch.setattr(experiments, 'row_scores', diverge)
     with pytest.raises(FloatingPointError, match='SegNet, none; DeconvNet, none: the loss is not finite'):
         experiments.run(experiments.parse_args(['table3', '--rows', 'SegNet', 'DeconvNet', '--output', str(tmp_path)]))
-    with open(str(tmp_path / 'table.csv')) as f:
-        assert [row['failed'] for row in csv.DictReader(f)] == 2 * ['the loss became nan at step 3']
+    assert [row['failed'] for row in table_of(tmp_path)] == 2 * ['the loss became nan at step 3']
 
 
 def test_accuracy_of_each_class_beside_the_papers():
@@ -169,14 +172,12 @@ def test_order_is_compared_with_the_papers():
 
 
 def test_bad_rows_are_refused():
-    with pytest.raises(UserError, match='--rows SegNet: table1 has Bilinear-Interpolation, '):
-        experiments.parse_args(['table1', '--rows', 'SegNet'])
-    for flags, said in (('"', 'No closing quotation'), ('--steps 3', 'the rows set --steps themselves'),
-                        ('--seed=3', 'the rows set --seed themselves')):
-        with pytest.raises(UserError, match=said):
-            experiments.parse_args(['table1', '--flags=' + flags])
-    with pytest.raises(UserError, match='--class_weights median: table3 has no such row'):
-        experiments.run(experiments.parse_args(['table3', '--class_weights', 'median']))
+    for flags, said in ((['--flags="'], 'No closing quotation'), (['--flags=--steps 3'], 'rows set --steps themselves'),
+                        (['--flags=--seed=3'], 'the rows set --seed themselves'),
+                        (['--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, ')):
+        assert_refused(said, experiments.parse_args, ['table1'] + flags)
+    args = experiments.parse_args(['table3', '--class_weights', 'median'])
+    assert_refused('--class_weights median: table3 has no such row', experiments.run, args)
 
 
 def test_table6_measures(tmp_path, monkeypatch):
@@ -188,8 +189,7 @@ def test_table6_measures(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', measured)
     experiments.run(experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet']))
-    with open(str(tmp_path / 'table.csv')) as f:
-        row, = csv.DictReader(f)
+    row, = table_of(tmp_path)
     assert asked == [('segnet', False, 1), ('segnet', True, 1), ('segnet', True, 4)]
     assert (row['forward ms'], row['backward ms'], row['prediction MB']) == ('50.0', '150.0', '5.0')
     assert row['paper forward ms'] == '422.5' and row['model MB'] == '117.8'
@@ -207,9 +207,7 @@ def test_the_papers_numbers_are_whole():
 def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
     """Scores equal metrics.json, without paths, between the two marks; the copies give the same text again."""
     monkeypatch.chdir(tmp_path)
-    flags = ['--dataset', 'camvid', '--data_dir', camvid_folder, '--model', 'segnet-basic', '--height', '23', '--width',
-             '31', '--steps', '1', '--output', os.path.join('Output', 'run')]
-    main.train(main.parse_args(flags))
+    train(camvid_folder, os.path.join('Output', 'run'), '--steps', '1')
     scores = evaluate.evaluate(evaluate.parse_args([os.path.join('Output', 'run')]))['val']
     (tmp_path / 'PAGE.md').write_text('before\n%s\nstale text\n%s\nafter\n' % (report.BEGIN, report.END))
     command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
@@ -225,16 +223,14 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
     experiments.run(experiments.parse_args(command + ['kept/run']))
     assert (tmp_path / 'PAGE.md').read_text() == page
-    with pytest.raises(UserError, match='--output Output: Output/run is the run itself; name a folder for copies'):
-        experiments.run(experiments.parse_args(['results', '--runs', 'Output/run', '--output', 'Output']))
+    args = experiments.parse_args(['results', '--runs', 'Output/run', '--output', 'Output'])
+    assert_refused('--output Output: Output/run is the run itself; name a folder for copies', experiments.run, args)
     (tmp_path / 'PAGE.md').write_text('no marks')
-    with pytest.raises(UserError, match='--into PAGE.md: needs the lines'):
-        experiments.run(experiments.parse_args(command + ['kept/run']))
+    args = experiments.parse_args(command + ['kept/run'])
+    assert_refused('--into PAGE.md: needs the lines', experiments.run, args)
     records.write_json('kept/run/metrics.json', {})
-    with pytest.raises(UserError, match='kept/run: has no scores; run evaluate.py'):
-        experiments.run(experiments.parse_args(command + ['kept/run']))
-    with pytest.raises(UserError, match='--runs: name run folders, with results'):
-        experiments.parse_args(['table1', '--runs', 'x'])
+    assert_refused('kept/run: has no scores; run evaluate.py', experiments.run, args)
+    assert_refused('--runs: name run folders, with results', experiments.parse_args, ['table1', '--runs', 'x'])
 
 
 def test_results_show_test_first():

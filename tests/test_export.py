@@ -2,21 +2,18 @@
 import importlib.util
 import json
 import os
-import resource
-import signal
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT
+from conftest import ROOT, assert_refused, file_size_limit, random_weights, value_of
 
 import batches
 import networks
 import predict
 import segnet
-from data import UserError
 from runtime import export, inference, records, weights
 
 PUBLISHED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic-240x320')
@@ -33,22 +30,6 @@ def blocks(height, width, seed):
     colors = rng.randint(0, 200, (5, 7, 3)).astype(np.uint8)
     image = cv2.resize(colors, (width, height), interpolation=cv2.INTER_NEAREST)
     return image + rng.randint(0, 50, image.shape).astype(np.uint8)
-
-
-def random_weights(model):
-    """Weights and batch-norm statistics that are neither 0 nor 1, in the range that keeps activations alive."""
-    rng = np.random.RandomState(5)
-    values = {}
-    with tf.Graph().as_default():
-        networks.build(model, tf.zeros([1, 8, 8, 3]), 11, is_training=False)
-        for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
-            layer, kind = variable.op.name.split('/')[-2:]
-            shape = variable.shape.as_list()
-            value = {'weights': rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1])),
-                     'gamma': rng.uniform(0.7, 1.3, shape),
-                     'moving_variance': rng.uniform(0.5, 1.5, shape)}.get(kind, rng.normal(size=shape) * 0.3)
-            values[layer + '/' + kind] = value.astype(np.float32)
-    return weights.Weights(values, None, 'random', None)
 
 
 IMAGES = [blocks(45, 61, seed) for seed in range(3)]
@@ -74,7 +55,9 @@ def network(request, tmp_path_factory):
         if request.param == 'segnet':
             patch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
             config['flags'].update(model='segnet', input='raw')
-            loaded = random_weights('segnet')
+            with tf.Graph().as_default(), tf.Session() as sess:
+                networks.build('segnet', tf.zeros([1, 8, 8, 3]), 11, is_training=False)
+                loaded = weights.Weights(random_weights(sess, np.random.RandomState(5)), None, 'random', None)
         yield exported, expected_ids(config, loaded, IMAGES)
 
 
@@ -165,9 +148,8 @@ def test_opencv_reads_onnx(network):
 def test_resize_equals_opencv(graph, height, width):
     """Shrinks by area averages, enlarges bilinearly; off by one level at most, where OpenCV rounds its weights."""
     image = blocks(45, 61, 2)
-    resized = export.resize(tf.constant(image[None].astype(np.float32)), height, width)
-    with tf.Session() as sess:
-        difference = np.abs(sess.run(resized)[0] - batches.resize(image, height, width))
+    resized = value_of(export.resize(tf.constant(image[None].astype(np.float32)), height, width))[0]
+    difference = np.abs(resized - batches.resize(image, height, width))
     assert difference.max() <= 1 and difference.mean() < 0.2
 
 
@@ -177,13 +159,10 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     for name, message in (('a.pb', 'unknown ending .pb'), ('a.onnx', 'pip install -r requirements-export.txt'),
                           ('old', 'exists already')):
-        with pytest.raises(UserError, match=message):
-            predict.parse_args([PUBLISHED, '--export', str(tmp_path / name)])
-    for words in (['0', '5'], ['45', 'free'], ['-1', '3']):
-        with pytest.raises(UserError, match='export_size'):
-            predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size'] + words)
-    with pytest.raises(UserError, match='--export_size: needs --export'):
-        predict.parse_args([PUBLISHED, 'image.png', '--export_size', 'free'])
+        assert_refused(message, predict.parse_args, [PUBLISHED, '--export', str(tmp_path / name)])
+    for words in (['0', '50'], ['45', 'free'], ['-1', '30']):
+        assert_refused('export_size', predict.parse_args, [PUBLISHED, '--export', 'new', '--export_size'] + words)
+    assert_refused('--export_size: needs --export', predict.parse_args, [PUBLISHED, 'a.png', '--export_size', 'free'])
     args = predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size', '45', '61', 'image.png'])
     assert args.export_size == (45, 61) and args.inputs == ['image.png']
     assert predict.parse_args([PUBLISHED, '--export', 'new', '--export_size', 'free']).export_size == 'free'
@@ -193,13 +172,6 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
 def test_full_disk_leaves_nothing(tmp_path, name):
     """A limit on the size of files, which the SavedModel exceeds, replaces the full disk."""
     loaded = weights.load(PUBLISHED)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limit[1]))
-    try:
-        with pytest.raises((OSError, tf.errors.OpError)):
-            export.export(str(tmp_path / name), 'test', records.read_config(PUBLISHED), loaded)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)
+    with file_size_limit(100000), pytest.raises((OSError, tf.errors.OpError)):
+        export.export(str(tmp_path / name), 'test', records.read_config(PUBLISHED), loaded)
     assert os.listdir(str(tmp_path)) == []

@@ -4,9 +4,9 @@ import argparse
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from conftest import assert_refused, random_weights, value_of
 
-from data import UserError
-from runtime import inference, tiles
+from runtime import cli, inference, tiles
 
 FLAGS = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 16, 'width': 24, 'dropout': 0.5, 'seed': 3,
          'precision': 'float32'}
@@ -56,10 +56,9 @@ def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
 
 
 @pytest.mark.parametrize('small,large', [((5, 7), (23, 31)), ((23, 31), (10, 9)), ((4, 6), (4, 6)), ((1, 3), (5, 2))])
-def test_enlarge_equals_tensorflow(small, large):
+def test_enlarge_equals_tensorflow(graph, small, large):
     maps = np.random.RandomState(2).rand(*small, 5).astype(np.float32)
-    with tf.Graph().as_default(), tf.Session() as sess:
-        expected = sess.run(tf.image.resize_bilinear(maps[None], large, half_pixel_centers=True)[0])
+    expected = value_of(tf.image.resize_bilinear(maps[None], large, half_pixel_centers=True)[0])
     bands = [tiles.enlarge(maps, *large, first=first, last=min(first + 3, large[0])) for first in range(0, large[0], 3)]
     np.testing.assert_allclose(np.concatenate(bands), expected, atol=1e-5)
     one_channel = tiles.enlarge(maps[:, :, :1], *large, first=0, last=large[0])
@@ -75,14 +74,7 @@ def network():
         def predictor(fit='resize', **settings):
             built = inference.Predictor(sess, dict(FLAGS, fit=fit), 4, inference.Settings(**settings), bool(predictors))
             if not predictors:
-                tf.set_random_seed(5)
-                sess.run(tf.global_variables_initializer())
-                rng = np.random.RandomState(4)
-                for variable in tf.global_variables():
-                    if variable.op.name.endswith('weights'):
-                        shape = variable.shape.as_list()
-                        values = rng.normal(size=shape) * np.sqrt(2.0 / np.prod(shape[:3]))
-                        variable.load(values.astype(np.float32), sess)
+                random_weights(sess, np.random.RandomState(4))
             predictors.append(built)
             return built
 
@@ -128,8 +120,8 @@ def test_augmentation_is_the_mean_of_passes(network):
     np.testing.assert_allclose(flipped.probabilities, expected, atol=2e-3)
     scaled = network(fit='crop', tile='off', tta='0.5,1', probabilities=True).predict([image])[0]
     small = probabilities(inference.batches.resize(image, 22, 30))
-    with tf.Graph().as_default(), tf.Session() as sess:
-        small = sess.run(tf.image.resize_bilinear(small[None].astype(np.float32), (45, 61), half_pixel_centers=True))[0]
+    with tf.Graph().as_default():
+        small = value_of(tf.image.resize_bilinear(small[None].astype(np.float32), (45, 61), half_pixel_centers=True))[0]
     np.testing.assert_allclose(scaled.probabilities, (probabilities(image) + small) / 2, atol=2e-3)
     assert abs(scaled.probabilities.astype(float) - probabilities(image)).max() > 0.01
     ids = network(fit='crop', tile='off', tta='0.5').predict([image])[0].ids  # a single scale, ids alone
@@ -150,18 +142,16 @@ def test_choice_of_tiles(network):
     crop = network(fit='crop')
     assert crop.tile_size(512, 512) == (512, 512) and crop.tile_size(513, 512) == (512, 512)
     assert crop.tile_size(100, 9000) == (100, 512) and not crop.shrinks(100, 9000)
-    with pytest.raises(UserError, match='--tile 20 30: larger than the image of 19x40'):
-        network(tile=(20, 30)).tile_size(19, 40)
+    assert_refused('--tile 20 30: larger than the image of 19x40', network(tile=(20, 30)).tile_size, 19, 40)
 
 
 def test_flags():
     parser = argparse.ArgumentParser()
     inference.add_flags(parser)
     for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', '45', '61'], (45, 61))):
-        assert inference.parse_tile(parser.parse_args(inference.spread(words)).tile) == expected
+        assert cli.word_or_size('--tile', parser.parse_args(cli.spread(words)).tile, 'auto', 'off') == expected
     for words in (['off', 'auto'], ['45', 'x'], ['0', '61'], ['-4', '61'], ['99999', '61']):
-        with pytest.raises(UserError, match='--tile'):
-            inference.parse_tile(words)
+        assert_refused('--tile', cli.word_or_size, '--tile', words, 'auto', 'off')
     assert inference.passes('flip') == [(1, False), (1, True)]
     assert inference.passes('0.75,1,flip') == [(0.75, False), (0.75, True), (1, False), (1, True)]
     for text in ('0', '0.75,0', 'nan', 'flop', '', '9', '1,,2'):

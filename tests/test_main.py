@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, assert_same_weights, weights_of, write_folder, write_sartorius
+from conftest import ROOT, assert_refused, assert_same_weights, weights_of, write_folder, write_sartorius
 
 import datasets
 import evaluate
@@ -132,13 +132,11 @@ def test_all_checkpoints_damaged(camvid_folder, tmp_path):
     output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '7', '--schedule', 'constant')
     for step in (4, 7):
         damage(os.path.join(output, 'checkpoints', 'model-%d.index' % step), 'truncated')
-    with pytest.raises(UserError, match='all 2 checkpoints are damaged'):
-        train(camvid_folder, output, '--steps', '9', '--schedule', 'constant')
+    assert_refused('all 2 checkpoints are damaged', train, camvid_folder, output, '--schedule', 'constant')
     for name in os.listdir(os.path.join(output, 'best')):
         if name.endswith('.index'):
             damage(os.path.join(output, 'best', name), 'zeroed')
-    with pytest.raises(UserError, match='damaged'):
-        evaluate.evaluate(evaluate.parse_args([output]))
+    assert_refused('damaged', evaluate.evaluate, evaluate.parse_args([output]))
 
 
 def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
@@ -148,8 +146,7 @@ def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
             f.write('name,weight\n' + ''.join('%s,%d\n' % (name, weight) for name in datasets.camvid.CLASSES))
         if weight == 1:
             output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--class_weights', table)
-    with pytest.raises(UserError, match='class_weights was .1.0, .* is .2.0'):
-        train(camvid_folder, output, '--steps', '2', '--class_weights', table)
+    assert_refused('class_weights was .1.0, .* is .2.0', train, camvid_folder, output, '--class_weights', table)
 
 
 def test_a_start_that_died_early_is_no_obstacle(camvid_folder, tmp_path):
@@ -169,10 +166,8 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
     train(camvid_folder, output, '--steps', '3', *flags)
     assert [r['step'] for r in read_log(output) if 'loss' in r] == [1, 2, 3]
     assert (weights_of(output)['segnet-basic/conv1/weights'] != before['segnet-basic/conv1/weights']).any()
-    with pytest.raises(UserError, match=r'--learning_rate 0.5: the run in .* has 0.01'):
-        train(camvid_folder, output, '--steps', '4', '--learning_rate', '0.5')
-    with pytest.raises(UserError, match='--model segnet: '):
-        train(camvid_folder, output, '--model', 'segnet')
+    assert_refused('--learning_rate 0.5: the run .* has 0.01', train, camvid_folder, output, '--learning_rate', '0.5')
+    assert_refused('--model segnet: ', train, camvid_folder, output, '--model', 'segnet')
 
 
 def test_stops_when_validation_gains_nothing(camvid_folder, tmp_path, capsys):
@@ -225,8 +220,7 @@ def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     process = start(camvid_folder, output, '--steps', '5000')
     wait_for_log(process, output)
-    with pytest.raises(UserError, match='process %d trains there' % process.pid):
-        train(camvid_folder, output, '--steps', '5000')
+    assert_refused('process %d trains there' % process.pid, train, camvid_folder, output, '--steps', '5000')
     process.send_signal(signal.SIGTERM)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, error
@@ -345,8 +339,7 @@ def test_bad_flags(camvid_folder, tmp_path, flags, said):
     for path in (bad, os.path.join(taken, 'notes.txt')):
         pathlib.Path(path).write_text('name,weight\nSky,heavy\n')
     flags = [{'BAD': bad, 'TAKEN': taken}.get(flag, flag) for flag in flags]
-    with pytest.raises(UserError, match=said):
-        train(camvid_folder, output, '--steps', '2', *flags)
+    assert_refused(said, train, camvid_folder, output, '--steps', '2', *flags)
     assert not os.path.exists(output), 'nothing written half'
 
 
@@ -355,8 +348,7 @@ def test_bad_data_writes_nothing(camvid_folder, tmp_path):
     path = os.path.join(camvid_folder, 'val', 'val_03.png')
     content = open(path, 'rb').read()
     pathlib.Path(path).write_bytes(content[:-50])
-    with pytest.raises(UserError, match='val_03.png'):
-        train(camvid_folder, output, '--steps', '2')
+    assert_refused('val_03.png', train, camvid_folder, output, '--steps', '2')
     assert not os.path.exists(output)
 
 
@@ -393,14 +385,12 @@ def test_device_name_closes_its_file(monkeypatch):
 
 def test_device_gpu_refuses_without_one(monkeypatch):
     monkeypatch.setattr(devices, 'gpus', lambda: [])
-    with pytest.raises(UserError, match='--device gpu'):
-        devices.device_name('gpu')
+    assert_refused('--device gpu', devices.device_name, 'gpu')
     assert devices.device_name('auto').startswith('CPU')
     monkeypatch.setattr(devices, 'gpus', lambda: ['device: 0, name: NVIDIA H200, pci bus id: 0'])
     assert devices.device_name('auto') == 'GPU NVIDIA H200'
     assert devices.session_config('auto', True).graph_options.optimizer_options.global_jit_level == 1
-    with pytest.raises(UserError, match='--xla: there is no GPU'):
-        devices.session_config('cpu', True)
+    assert_refused('--xla: there is no GPU', devices.session_config, 'cpu', True)
 
 
 @pytest.mark.parametrize('capability, precision, tf32, expected', [
@@ -455,12 +445,10 @@ def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
     config['flags'].update(shift=0, recipe='quick')
     records.write_json(os.path.join(output, 'config.json'), config)
     assert run_of(dataset, output, *(FLAGS + ['--validate_every', '7steps'])).total == 56
-    with pytest.raises(UserError, match='--gamma 1.5: the run in .* has 1.0'):
-        run_of(dataset, output, *(FLAGS + ['--gamma', '1.5']))
+    assert_refused('--gamma 1.5: the run in .* has 1.0', run_of, dataset, output, *(FLAGS + ['--gamma', '1.5']))
     config['flags'].update(shift=3)
     records.write_json(os.path.join(output, 'config.json'), config)
-    with pytest.raises(UserError, match='--shift 0: the run in .* has 3'):
-        run_of(dataset, output, *FLAGS)
+    assert_refused('--shift 0: the run in .* has 3', run_of, dataset, output, *FLAGS)
 
 
 def test_validation_is_due(camvid_folder, tmp_path, monkeypatch):

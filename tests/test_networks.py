@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from conftest import value_of
 from tensorflow.python.compiler.xla import xla
 
 import networks
@@ -61,7 +62,7 @@ SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but f
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SAME_GRAPH else name
                                   for name in NAMES])
 def test_one_step_moves_every_variable_and_any_size_predicts(graph, name):
-    """A training step at 45x61; then a prediction there, and of a single row of pixels."""
+    """A training step at 45x61; then predictions there and of a single row of pixels, each image by itself."""
     rng = np.random.RandomState(2)
     images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
     logits = networks.build(name, tf.constant(images), 3, is_training=True)
@@ -80,8 +81,11 @@ def test_one_step_moves_every_variable_and_any_size_predicts(graph, name):
             normed = kind == 'biases' and any(other.op.name == layer + '_bn/gamma' for other in variables)
             assert (old != new).any() != normed and np.isfinite(new).all(), variable.op.name
         for height, width in ((45, 61), (1, 17)):
-            out = sess.run(predicted, {images_ph: rng.randint(0, 256, (1, height, width, 3))})
-            assert out.shape == (1, height, width, 3) and np.isfinite(out).all()
+            images = rng.randint(0, 256, (2, height, width, 3))
+            together = sess.run(predicted, {images_ph: images})
+            assert together.shape == (2, height, width, 3) and np.isfinite(together).all()
+            alone = sess.run(predicted, {images_ph: images[1:]})
+            np.testing.assert_allclose(together[1:], alone, rtol=1e-4, atol=1e-4 * np.abs(alone).max())
 
 
 @pytest.mark.parametrize('name', ['segnet', 'segnet-basic', 'fcn-basic'])
@@ -95,9 +99,7 @@ def test_half_precision_is_near_float32(graph, name, precision):
     assert all(logits.dtype == tf.float32 for logits in got)
     gradients = tf.gradients(got[1], tf.trainable_variables())
     assert all(g.dtype == tf.float32 for g in gradients if g is not None)
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        train, train_half, test, test_half = sess.run(got)
+    train, train_half, test, test_half = value_of(got)
     for exact, half in ((train, train_half), (test, test_half)):
         assert (exact != half).any()
         assert np.corrcoef(exact.ravel(), half.ravel())[0, 1] > (0.9 if precision == 'float16' else 0.7)
@@ -148,9 +150,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
 @pytest.mark.parametrize('name', NAMES)
 def test_full_size_predicts(graph, name):
     logits = networks.build(name, tf.zeros([1, 360, 480, 3], tf.uint8), 11, is_training=False)
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        assert np.isfinite(sess.run(logits)).all()
+    assert np.isfinite(value_of(logits)).all()
 
 
 @pytest.mark.parametrize('kernel_size, stride, height, width', [(8, 2, 23, 30), (4, 2, 5, 7), (16, 8, 9, 17)])
@@ -160,9 +160,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
     x = np.random.RandomState(3).rand(2, -(-height // stride), -(-width // stride), 3).astype(np.float32)
     got, whole = utils.deconv(tf.constant(x), 3, kernel_size, stride, like, 'd'), np.array(x.shape[1:3]) * stride
     expected = tf.image.resize_bilinear(x, whole, half_pixel_centers=True)[:, :height, :width]
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        got, expected = sess.run([got, expected])
+    got, expected = value_of([got, expected])
     inside = slice(stride, -stride)
     assert got.shape == (2, height, width, 3)
     np.testing.assert_allclose(got[:, inside, inside], expected[:, inside, inside], atol=1e-5)

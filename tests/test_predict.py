@@ -1,9 +1,7 @@
 """predict.py on images, folders, globs and a video; names, refusals, export, submission rows."""
 import contextlib
 import os
-import resource
 import shutil
-import signal
 
 import cv2
 import numpy as np
@@ -13,21 +11,18 @@ import tensorflow.compat.v1 as tf
 import batches
 import data
 import evaluate
-import main
 import networks
 import predict
 from runtime import outputs, plots, records, weights
-from conftest import ROOT, SHARED, needs_real_data, write_camvid
-from data import UserError
+from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, write_camvid
+from test_main import train
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """A SegNet-Basic after four steps, at 23x31."""
     folder = write_camvid(str(tmp_path_factory.mktemp('data')), {'train': 4, 'val': 2})
-    flags = ['--dataset', 'camvid', '--data_dir', folder, '--model', 'segnet-basic', '--height', '23', '--width', '31',
-             '--batch_size', '2', '--steps', '4', '--output', str(tmp_path_factory.mktemp('run') / 'r')]
-    return main.train(main.parse_args(flags))
+    return train(folder, str(tmp_path_factory.mktemp('run') / 'r'), '--steps', '4', '--optimizer', 'adam')
 
 
 def picture(path, height=40, width=56, seed=1):
@@ -75,9 +70,9 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
     assert 'c.png: not an image' in capsys.readouterr().err
     done = [name for name in os.listdir(out) if name.endswith('-ids.png')]
     assert len(done) == 4 and 'b-ids.png' in done and 'a.jpg-ids.png' in done
-    with pytest.raises(UserError, match='b-ids.png: exists already; give --overwrite'):
-        go(run, os.path.join(folder, 'two', 'b.png'), '--output', out)
-    assert go(run, os.path.join(folder, 'two', 'b.png'), '--output', out, '--overwrite') == 0
+    again = os.path.join(folder, 'two', 'b.png'), '--output', out
+    assert_refused('b-ids.png: exists already; give --overwrite', go, run, *again)
+    assert go(run, *again, '--overwrite') == 0
 
 
 def test_refusals(run, tmp_path):
@@ -86,20 +81,17 @@ def test_refusals(run, tmp_path):
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
                         (['x', '--max_side', '0'], '--max_side: 0'), (['x', '--tta', '0'], '--tta: 0'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'), (['x', '--tile', '4', '0'], '--tile 4 0')):
-        with pytest.raises(UserError, match=said):
-            go(run, '--output', tmp_path / 'out', *flags)
-    with pytest.raises(UserError, match='no such run folder'):
-        go(str(tmp_path / 'none'), 'x')
+        assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
+    assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
 
 
 def test_nothing_is_overwritten_and_samples_want_dropout(run, tmp_path):
     path, out = picture(str(tmp_path / 'a.png')), str(tmp_path / 'out')
     assert go(run, path, '--output', out, '--submission') == 0
-    with pytest.raises(UserError, match='submission.csv: exists already'):
-        go(run, picture(str(tmp_path / 'b.png')), '--output', out, '--submission')
-    with pytest.raises(UserError, match='--samples 8: the run has no dropout'):
-        go(run, path, '--output', out, '--overwrite', '--samples', '8')
+    other = picture(str(tmp_path / 'b.png'))
+    assert_refused('submission.csv: exists already', go, run, other, '--output', out, '--submission')
+    assert_refused('--samples 8: the run has no dropout', go, run, other, '--output', out, '--samples', '8')
 
 
 def test_max_side(run, tmp_path):
@@ -111,19 +103,12 @@ def test_max_side(run, tmp_path):
 
 
 def test_video(run, tmp_path, capsys):
-    path = str(tmp_path / 'v.avi')
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
-    for i in range(7):
-        writer.write(np.full((48, 64, 3), 30 * i, np.uint8))
-    writer.release()
+    path = noise_video(str(tmp_path / 'v.avi'), 7)
     assert go(run, path, '--output', tmp_path / 'out') == 0
     assert '7 frames' in capsys.readouterr().out
     assert os.listdir(str(tmp_path / 'out')) == ['v-overlay.mp4']
-    capture = cv2.VideoCapture(str(tmp_path / 'out' / 'v-overlay.mp4'))
-    count = 0
-    while capture.read()[0]:
-        count += 1
-    assert count == 7
+    with predict.video.read_frames(str(tmp_path / 'out' / 'v-overlay.mp4')) as (_, _, frames):
+        assert [image.shape for image in frames] == [(48, 64, 3)] * 7
     with open(path, 'wb') as f:
         f.write(b'no video')
     assert go(run, path, '--output', tmp_path / 'out2') == 2
@@ -150,15 +135,10 @@ def test_damaged_video_is_told_of(run, tmp_path, capsys):
 def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
     """A file-size limit as a full disk: a video is reported, an image ends the command; no partial file is left."""
     video, image = noise_video(str(tmp_path / 'v.avi')), picture(str(tmp_path / 'b.png'), 400, 560)
-    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1][1]))
-    try:
+    with file_size_limit(2000):
         assert go(run, video, '--output', tmp_path / 'out') == 2
         with pytest.raises(OSError, match='b-ids.png'):
             go(run, image, '--output', tmp_path / 'out')
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old[1])
-        signal.signal(signal.SIGXFSZ, old[0])
     assert 'v-overlay.mp4: could not be written' in capsys.readouterr().err
     assert os.listdir(str(tmp_path / 'out')) == []
 
@@ -252,10 +232,8 @@ def test_evaluate_by_tiles_and_augmentation(run):
     assert np.sum(flipped['confusion'], 1).tolist() == np.sum(plain['confusion'], 1).tolist()
     assert (plain['tile'], plain['tta']) == ('auto', None) and (tiled['tile'], flipped['tta']) == ([45, 61], 'flip')
     for flags in (['--bf_images', '-5'], ['--tta', '0'], ['--bf_form', 'distance']):
-        with pytest.raises(UserError, match=flags[0]):
-            evaluate.parse_args([run] + flags)
-    with pytest.raises(UserError, match='--tile 46 61: larger than the image of 45x61'):
-        scores('--tile', '46', '61')
+        assert_refused(flags[0], evaluate.parse_args, [run] + flags)
+    assert_refused('--tile 46 61: larger than the image of 45x61', scores, '--tile', '46', '61')
 
 
 def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsys):

@@ -1,8 +1,9 @@
-"""The networks: names, parameter counts, sizes, and logits equal to a plain NumPy and SciPy forward pass."""
+"""The networks: names, parameter counts, and logits equal to a plain NumPy and SciPy forward pass."""
 import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow.compat.v1 as tf
+from conftest import random_weights
 from test_utils import pool_reference
 
 import networks
@@ -56,19 +57,6 @@ def test_released_multipliers(graph):
         assert len(variables) > 30
         for variable in variables:
             assert networks.multipliers(model, variable) == expected[variable.op.name.split('/')[-1]]
-
-
-def random_weights(sess, rng):
-    """Sets the variables of the graph to random values; returns {name without the model: value}."""
-    values = {}
-    for variable in tf.global_variables():
-        kind, shape = variable.op.name.split('/')[-1], variable.shape.as_list()
-        scale = np.sqrt(2.0 / np.prod(shape[:-1])) if kind == 'weights' else 0.3
-        value = rng.normal(size=shape) * scale + {'gamma': 1.0}.get(kind, 0.0)
-        value = np.abs(value) + 0.5 if kind == 'moving_variance' else value
-        variable.load(value.astype(np.float32), sess)
-        values[variable.op.name.split('/', 1)[1]] = value.astype(np.float32).astype(float)
-    return values
 
 
 def conv_reference(x, weights, biases):
@@ -133,25 +121,8 @@ def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, ref
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(model, tf.constant(images), 3, is_training=False)
     with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
         weights = random_weights(sess, rng)
         got = sess.run(logits)
     expected = reference(images, weights)
     assert got.shape == (2, 13, 9, 3)
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize('model', ['segnet', 'segnet-basic', 'segnet-basic-encoderaddition', 'fcn-basic', 'unet'])
-def test_any_size_and_no_batch_mates(graph, model):
-    """Any height and width; the logits of an image do not depend on the other images in the batch."""
-    images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
-    logits = networks.build(model, images_ph, 5, is_training=False)
-    rng = np.random.RandomState(1)
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        for height, width in ((45, 61), (1, 1), (32, 7)):
-            images = rng.randint(0, 256, (3, height, width, 3)).astype(np.uint8)
-            together = sess.run(logits, {images_ph: images})
-            assert together.shape == (3, height, width, 5)
-            alone = sess.run(logits, {images_ph: images[1:2]})
-            np.testing.assert_allclose(together[1:2], alone, rtol=1e-4, atol=1e-4 * np.abs(alone).max())

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from conftest import value_of
 
 import utils
 
@@ -30,9 +31,7 @@ def lcn_reference(image):
 
 def test_lcn_equals_its_formula(graph):
     images = np.random.RandomState(2).randint(0, 256, (2, 13, 7, 3)).astype(np.float32)
-    with tf.Session() as sess:
-        got = sess.run(utils.lcn(tf.constant(images)))
-        flat = sess.run(utils.lcn(tf.fill([1, 5, 6, 3], 77.0)))
+    got, flat = value_of([utils.lcn(tf.constant(images)), utils.lcn(tf.fill([1, 5, 6, 3], 77.0))])
     np.testing.assert_allclose(got, [lcn_reference(image.astype(float)) for image in images], atol=1e-4)
     assert np.abs(flat).max() < 0.1, 'a flat image has no contrast, at its edges neither'
 
@@ -77,12 +76,11 @@ def test_pooling_and_unpooling(graph, height, width):
     unpooled = utils.unpool(values_ph, indices, x_ph)
     weights = rng.rand(*x.shape).astype(np.float32)
     gradient, = tf.gradients(tf.reduce_sum(unpooled * weights), values_ph)
-    with tf.Session() as sess:
-        expected, positions = pool_reference(x)
-        values = rng.rand(*expected.shape).astype(np.float32)
-        got, got_indices, got_map, got_gradient = sess.run([pooled, indices, unpooled, gradient],
-                                                           {x_ph: x, values_ph: values})
-        onehot = sess.run(tf.scatter_nd(*scatter_arguments(indices, values_ph, x_ph)), {x_ph: x, values_ph: values})
+    scattered = tf.scatter_nd(*scatter_arguments(indices, values_ph, x_ph))
+    expected, positions = pool_reference(x)
+    values = rng.rand(*expected.shape).astype(np.float32)
+    got, got_indices, got_map, got_gradient, onehot = value_of([pooled, indices, unpooled, gradient, scattered],
+                                                               {x_ph: x, values_ph: values})
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(got_indices, (positions[..., 0] * width + positions[..., 1]) * 4 + np.arange(4))
     expected_map, expected_gradient = np.zeros(x.shape, np.float32), np.zeros(expected.shape, np.float32)
@@ -120,8 +118,7 @@ def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
         assert unpooled.shape.as_list() == [None, height, width, 4]
         gradient, = tf.gradients(unpooled, x_ph, tf.constant(weights, dtype))
         outputs.append([tf.cast(y, tf.float32) for y in (pooled, unpooled, gradient)])
-    with tf.Session() as sess:
-        scattered, portable = sess.run(outputs, {x_ph: image})
+    scattered, portable = value_of(outputs, {x_ph: image})
     for one, other in zip(scattered, portable):
         np.testing.assert_array_equal(one, other)
     assert scattered[2].any()
@@ -147,22 +144,13 @@ def test_portable_unpooling_of_dropout_samples(graph):
     for portable in (False, True):
         with utils.portable_pooling(portable):
             maps.append(utils.unpool(samples, utils.max_pool_with_argmax(encoded)[1], encoded))
-    with tf.Session() as sess:
-        scattered, portable = sess.run(maps)
+    scattered, portable = value_of(maps)
     assert scattered.shape == (3, 5, 7, 2)
     np.testing.assert_array_equal(scattered, portable)
 
 
-def test_pooling_gradient_flows_to_the_maximum(graph):
-    x = tf.constant([[1., 5.], [2., 3.]], shape=[1, 2, 2, 1])
-    gradient, = tf.gradients(3 * utils.max_pool_with_argmax(x)[0], x)
-    with tf.Session() as sess:
-        assert sess.run(gradient)[0, :, :, 0].tolist() == [[0, 3], [0, 0]]
-
-
 def test_ties_take_the_first(graph):
-    with tf.Session() as sess:
-        assert sess.run(utils.max_pool_with_argmax(tf.zeros([1, 2, 2, 3]))[1])[0, 0, 0].tolist() == [0, 1, 2]
+    assert value_of(utils.max_pool_with_argmax(tf.zeros([1, 2, 2, 3]))[1])[0, 0, 0].tolist() == [0, 1, 2]
 
 
 def test_lrn_is_caffes(graph):
@@ -170,22 +158,20 @@ def test_lrn_is_caffes(graph):
     x = np.random.RandomState(1).uniform(0, 255, (2, 5, 7, 9))
     padded = np.pad(x, [(0, 0)] * 3 + [(2, 2)], 'constant')
     squares = sum(padded[..., i:i + 9] ** 2 for i in range(5))
-    with tf.Session() as sess:
-        got = sess.run(utils.lrn(tf.constant(x, tf.float32)))
+    got = value_of(utils.lrn(tf.constant(x, tf.float32)))
     np.testing.assert_allclose(got, x / (1 + 1e-4 / 5 * squares) ** 0.75, rtol=1e-6)
 
 
 def test_initial_weights_depend_on_the_seed_and_the_name():
     """Random ops created before change nothing; two layers differ, and so do two seeds of the graph."""
     def initial(seed, ops):
-        with tf.Graph().as_default(), tf.Session() as sess:
+        with tf.Graph().as_default():
             tf.set_random_seed(seed)
             for _ in range(ops):
                 tf.random_uniform([])
             layers = [utils.conv_variables([3, 3, 2, 5], name)[0] for name in ('one', 'two')]
             utils.deconv(tf.zeros([1, 2, 3, 4]), 3, 4, 2, tf.zeros([1, 4, 5, 3]), 'three')
-            sess.run(tf.global_variables_initializer())
-            return sess.run(layers + [tf.trainable_variables()[-1]])
+            return value_of(layers + [tf.trainable_variables()[-1]])
 
     first, same, other = initial(1, 0), initial(1, 7), initial(2, 0)
     for i in range(3):
@@ -197,10 +183,7 @@ def test_initial_weights_depend_on_the_seed_and_the_name():
 def test_conv_initial_weights(graph):
     """He et al.: standard deviation sqrt(2 / fan_in); biases 0."""
     utils.conv(tf.zeros([1, 5, 7, 32]), 48, 7, 'c')
-    weights, biases = tf.trainable_variables()
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        weights, biases = sess.run([weights, biases])
+    weights, biases = value_of(tf.trainable_variables())
     assert weights.shape == (7, 7, 32, 48) and not biases.any()
     assert abs(weights.std() / np.sqrt(2 / (7 * 7 * 32)) - 1) < 0.01 and abs(weights.mean()) < 1e-3
 

@@ -8,13 +8,13 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import weights_of, write_camvid, write_folder
+from conftest import assert_refused, weights_of, write_camvid, write_folder
+from test_main import train
 from test_segnet import SEGNET, conv_reference
 
 import evaluate
 import main
 import networks
-from data import UserError
 from runtime import records, weights
 
 ENCODER = SEGNET[:13]
@@ -62,33 +62,29 @@ def test_vgg16_is_the_same_function(graph, tmp_path):
 
 def test_vgg16_bad_files(tmp_path):
     path = tmp_path / 'vgg.h5'
-    with pytest.raises(UserError, match='vgg.h5: cannot be read'):
-        weights.vgg16(str(path))
+    assert_refused('vgg.h5: cannot be read', weights.vgg16, str(path))
     write_vgg16(str(path))
     with h5py.File(str(path), 'a') as file:
         del file['block5_conv2']
     for content in (path.read_bytes(), b'hello'):
         path.write_bytes(content)
-        with pytest.raises(UserError, match='vgg.h5: not Keras'):
-            weights.vgg16(str(path))
-    with pytest.raises(UserError, match="--vgg16: VGG16's weights need --input raw"):
-        main.parse_args(['--vgg16', str(path), '--model', 'segnet-basic'])
+        assert_refused('vgg.h5: not Keras', weights.vgg16, str(path))
+    assert_refused("--vgg16: VGG16's weights need --input raw", main.parse_args,
+                   ['--vgg16', 'x', '--model', 'segnet-basic'])
 
 
 def start(folder, output, *flags):
-    return main.train(main.parse_args(['--data_dir', folder, '--output', output, '--model', 'segnet-basic', '--height',
-                                       '23', '--width', '31', '--batch_size', '2', '--steps', '1', '--learning_rate',
-                                       '1e-9'] + list(flags)))
+    return train(folder, output, '--steps', '1', '--learning_rate', '1e-9', '--optimizer', 'adam', *flags)
 
 
 def test_init_from_a_run(tmp_path, capsys):
     """Another data set, three classes for eleven: all weights are copied except the classifier."""
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
     first, second, third = [str(tmp_path / name) for name in ('first', 'second', 'third')]
-    start(camvid, first, '--dataset', 'camvid', '--learning_rate', '0.1')
+    start(camvid, first, '--learning_rate', '0.1')
     start(write_folder(str(tmp_path / 'own')), second, '--dataset', 'folder', '--init_from', first)
     assert 'as initialized: conv_classifier/biases, conv_classifier/weights' in capsys.readouterr().out
-    start(camvid, third, '--dataset', 'camvid', '--init_from', first)
+    start(camvid, third, '--init_from', first)
     assert 'as initialized: none' in capsys.readouterr().out
     given, got, whole = weights_of(first), weights_of(second), weights_of(third)
     for name in given:
@@ -97,23 +93,23 @@ def test_init_from_a_run(tmp_path, capsys):
             if 'classifier' not in name:
                 np.testing.assert_allclose(got[name], given[name], atol=1e-6)
     assert got['segnet-basic/conv_classifier/weights'].shape == (1, 1, 64, 3)
-    with pytest.raises(UserError, match='--init_from .*: has conv1/biases, which this network lacks'):
-        start(camvid, str(tmp_path / 'other'), '--dataset', 'camvid', '--model', 'segnet', '--init_from', first)
-    with pytest.raises(UserError, match='no such run folder'):
-        start(camvid, str(tmp_path / 'other'), '--dataset', 'camvid', '--init_from', str(tmp_path / 'none'))
-    assert not os.path.exists(str(tmp_path / 'other')), 'nothing written half'
+    other = str(tmp_path / 'other')
+    assert_refused('--init_from .*: has conv1/biases, which this network lacks', start, camvid, other, '--model',
+                   'segnet', '--init_from', first)
+    assert_refused('no such run folder', start, camvid, other, '--init_from', str(tmp_path / 'none'))
+    assert not os.path.exists(other), 'nothing written half'
     shutil.rmtree(first)
-    start(camvid, third, '--dataset', 'camvid', '--init_from', first, '--steps', '2')
+    start(camvid, third, '--init_from', first, '--steps', '2', '--schedule', 'poly')
     assert 'done, step 2 of 2 (1 in this run)' in capsys.readouterr().out, 'a run that goes on does not need it'
 
 
 def test_fitting_refuses_other_shapes(graph):
     networks.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 5, is_training=False)
     variables = tf.global_variables()
-    with pytest.raises(UserError, match=r'FILE: conv2/weights has shape \[3, 3, 64, 64\], this network has \[7, 7'):
-        weights.match_variables({'conv2/weights': np.zeros((3, 3, 64, 64))}, variables, 5, 'FILE')
-    with pytest.raises(UserError, match='FILE: conv_classifier/biases has shape'):
-        weights.match_variables({'conv_classifier/biases': np.zeros((1, 5))}, variables, 5, 'FILE')
+    for name, shape, said in (('conv2/weights', (3, 3, 64, 64), r'\[3, 3, 64, 64\], this network has \[7, 7'),
+                              ('conv_classifier/biases', (1, 5), r'\[1, 5\]')):
+        assert_refused('FILE: %s has shape %s' % (name, said), weights.match_variables, {name: np.zeros(shape)},
+                       variables, 5, 'FILE')
     given, fresh = weights.match_variables({'conv_classifier/biases': np.ones(11)}, variables, 5, 'FILE')
     assert not given and 'conv_classifier/biases' in fresh
 
@@ -204,8 +200,7 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
     for flags, said in ((['--weights', 'x.npz'], 'give --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
                         (['run', '--model', 'segnet'], 'only with --weights')):
-        with pytest.raises(UserError, match=said):
-            evaluate.parse_args(flags)
+        assert_refused(said, evaluate.parse_args, flags)
 
 
 def test_bad_weights_are_refused_by_name(graph, tmp_path):
@@ -214,8 +209,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
     def refused(said, content):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=said):
-            weights.match_all_variables(weights.load(str(path)), tf.global_variables(), 'FILE')
+        assert_refused(said, weights.match_all_variables, weights.load(str(path)), tf.global_variables(), 'FILE')
 
     whole = caffemodel(layers)
     for broken in (b'', b'hello', whole[:-7], whole[:5000], b'\xff' * 300):
@@ -238,14 +232,13 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
         with zipfile.ZipFile(str(path), 'w') as archive:
             archive.writestr('a.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode())
         refused('not a .npz of numbers', path.read_bytes())
-    with pytest.raises(UserError, match='cannot be read'):
-        weights.load(str(tmp_path / 'none.npz'))
+    assert_refused('cannot be read', weights.load, str(tmp_path / 'none.npz'))
 
 
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, capsys):
     """A published folder scores as the run: kernels in 8 bits, statistics of the training split, no paths."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
-    start(camvid_folder, run, '--dataset', 'camvid', '--steps', '2', '--learning_rate', '0.01')
+    start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01')
     config = records.read_config(run)
     config['starts'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
                                       '--init_from Output/run --output=/mnt/run1/ --model x')
@@ -263,8 +256,7 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text
     with np.load(os.path.join(published, 'weights.npz')) as file:
         assert file['conv1/weights'].dtype == np.int8 and file['conv1_bn/moving_variance'].dtype == np.float32
-    with pytest.raises(UserError, match='--publish .*must not exist yet'):
-        evaluate.parse_args([run, '--publish', published])
+    assert_refused('--publish .*must not exist yet', evaluate.parse_args, [run, '--publish', published])
 
 
 def test_classes_are_matched_by_name(graph, capsys):
