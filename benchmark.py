@@ -15,7 +15,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -107,10 +106,8 @@ def run_measurement(command: list) -> dict:
       MemoryError: the process ran out of memory or was killed by the kernel.
       ChildProcessError: the process failed for another reason.
     """
-    with tempfile.TemporaryFile() as log:  # not a pipe, which nobody reads while the command runs and which fills up
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log)
-        log.seek(0)
-        messages = log.read().decode('utf-8', 'replace').strip().splitlines() or ['no message']
+    done = subprocess.run(command, capture_output=True)
+    messages = done.stderr.decode('utf-8', 'replace').strip().splitlines() or ['no message']
     if done.returncode == 0:
         return json.loads(done.stdout.decode('utf-8', 'replace').splitlines()[-1])
     memory = [line for line in messages if re.search('OOM|out of memory|bad_alloc|allocate', line)]
@@ -245,7 +242,6 @@ def parse_args(argv=None):
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`
     devices.add_flags(parser)
     args = parser.parse_args(argv)
-    cli.check_size(args)
     for model in args.models:
         if model not in networks.NETWORKS:
             raise UserError('%s: no such network; one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))

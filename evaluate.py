@@ -200,10 +200,8 @@ def parse_args(argv=None):
         raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
     if args.publish and (not args.run or os.path.exists(args.publish)):
         raise UserError('--publish %s: needs a run folder to publish, and must not exist yet' % args.publish)
-    if bool(args.run) == bool(args.weights):
+    if bool(args.run) == bool(args.weights) or args.weights and not (args.model and args.dataset):
         raise UserError('give a run folder, or --weights FILE with --model and --dataset')
-    if args.weights and not (args.model and args.dataset):
-        raise UserError('--weights %s: give --model and --dataset too' % args.weights)
     return args
 
 

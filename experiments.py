@@ -56,7 +56,6 @@ def parse_args(argv=None):
     parser.add_argument('--list', action='store_true', help='print the commands of the rows, run nothing')
     devices.add_flags(parser)
     args = parser.parse_args(argv)
-    cli.check_size(args)
     try:
         args.flags = shlex.split(args.flags)
     except ValueError as error:

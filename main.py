@@ -8,12 +8,10 @@ import functools
 import signal
 import sys
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 import tqdm
 
 import batches
-import data
 import datasets
 import evaluate
 import networks
@@ -21,7 +19,7 @@ import optimize
 import utils
 from data import UserError
 from paper import layers
-from runtime import cli, cluster, devices, distribute, plots, records, report, weights
+from runtime import cli, cluster, devices, distribute, plots, report, weights
 from runtime.run import Run
 
 # start: function (step) -> (op, feed_dict) that starts the batches at a step. fetches: dict that a training step runs.
@@ -71,9 +69,10 @@ def add_training_flags(parser):
     group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
                        help="share of values dropped in training at the network's dropout layers (default: 0.5 for the "
                             'Bayesian networks, else 0; section 4 of the paper: 0.5)')
-    group.add_argument('--vgg16', metavar='PATH', help="start the encoder with VGG16's weights: the path of Keras' "
+    start = group.add_mutually_exclusive_group()
+    start.add_argument('--vgg16', metavar='PATH', help="start the encoder with VGG16's weights: the path of Keras' "
                        'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or download')
-    group.add_argument('--init_from', metavar='RUN|FILE', help='start with the best weights of an earlier run, with a '
+    start.add_argument('--init_from', metavar='RUN|FILE', help='start with the best weights of an earlier run, with a '
                        ".npz or with the authors' .caffemodel; classes are matched by name")
     group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, metavar='F',
                        help="factor on the encoder's learning rate (sgd)")
@@ -130,13 +129,8 @@ def parse_args(argv=None):
     add_training_flags(parser)
     add_run_flags(parser)
     args = parser.parse_args(argv)
-    cli.check_size(args)
-    if args.crop and args.crop[0] * args.crop[1] > data.MAX_PIXELS:
-        raise UserError('--crop %d %d: at most %d pixels' % (args.crop[0], args.crop[1], data.MAX_PIXELS))
     args.dropout = networks.default_dropout(args.model) if args.dropout is None else args.dropout
     args.input = args.input or networks.default_input(args.model)
-    if args.vgg16 and args.init_from:
-        raise UserError('--vgg16 and --init_from: give one of them; both set the starting weights')
     if args.vgg16 and args.input != 'raw':
         raise UserError("--vgg16: VGG16's weights need --input raw and VGG16's encoder (--model segnet)")
     if args.encoder_rate != 1 and args.optimizer != 'sgd':
@@ -266,19 +260,16 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
         run.save_best(sess, step)
     scores.update(class_names=run.dataset.class_names, step=step, bn='moving',
                   images=len(run.dataset.examples['val']))
-    records.update_json(run.path('metrics.json'), {'val (while training)': scores})
-    draw(run, step, scores, shown, extremes)
+    evaluate.write_scores(run.folder, run.dataset, 'val', 'val (while training)', scores, shown)
+    draw(run, step, extremes)
     tqdm.tqdm.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f' % (
         step / run.epoch_steps, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
 
 
-def draw(run: Run, step: int, scores: dict, shown: dict, extremes: list):
-    """Draws loss.png, the panel, confusion-val.png and extremes.png in the run folder; writes report.html."""
+def draw(run: Run, step: int, extremes: list):
+    """Draws loss.png and extremes.png in the run folder, and writes report.html; logs the panel for TensorBoard."""
     plots.loss_curves(run.records, run.path('loss.png'))
-    panel = run.path(run.dataset.panel)
-    plots.panel(run.dataset, 'val', shown, panel)
-    run.log_image(step, panel)
-    plots.confusion(np.array(scores['confusion']), run.dataset.class_names, run.path('confusion-val.png'))
+    run.log_image(step, run.path(run.dataset.panel))
     plots.panel(run.dataset, 'val', {i: prediction for _, i, prediction in extremes}, run.path('extremes.png'),
                 {i: 'mIoU %.2f' % score for score, i, _ in extremes})
     report.write(run.folder)

@@ -44,12 +44,7 @@ def default_samples(name):
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 
-def no_dropout(x, name):
-    """Returns `x` unchanged: the function `dropout` of a network without dropout."""
-    return x
-
-
-def build(name, images, num_classes, is_training, input_norm=None, dropout=no_dropout, reuse=False,
+def build(name, images, num_classes, is_training, input_norm=None, dropout=lambda x, name: x, reuse=False,
           precision='float32'):
     """Builds the network `name` in the variable scope `name` and returns the logits.
 
@@ -58,7 +53,7 @@ def build(name, images, num_classes, is_training, input_norm=None, dropout=no_dr
       num_classes: int, without void.
       is_training: Python bool: batch norm uses the batch (True) or the moving averages (False).
       input_norm: a key of INPUTS; None for `default_input`.
-      dropout: function (x, name) -> x, called at each dropout layer of the network.
+      dropout: function (x, name) -> x, called at each dropout layer of the network; default: no dropout.
       reuse: reuse the variables of an earlier call.
       precision: 'float32', 'bfloat16' or 'float16', the dtype of the layers. Variables, input normalization and
         batch-norm statistics are float32.

@@ -18,7 +18,6 @@ import time
 import tensorflow.compat.v1 as tf
 import tqdm
 
-import batches
 import data
 import evaluate
 from data import UserError
@@ -30,7 +29,7 @@ LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for decoding, and as many for writing
 PENDING_PIXELS = 2 ** 24  # most pixels of results that are not written yet
 
-TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHT WIDTH or --max_side'
+TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHT WIDTH'
 
 # path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
 Job = collections.namedtuple('Job', 'path name')
@@ -48,8 +47,6 @@ def parse_args(argv=None):
     parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, from the K-th on (for N '
                         'processes, with K from 1 to N)')
     inference.add_flags(parser)
-    parser.add_argument('--max_side', type=cli.side, metavar='PIXELS',
-                        help='shrink images with a longer side above PIXELS; the results are enlarged again')
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
                         help='refuse images of more pixels without decoding them')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help="share of the classes' colours in the overlay")
@@ -199,21 +196,6 @@ def batches_of_one_size(images, batch_size: int):
         yield batch
 
 
-def predict_images(predictor, images: list, max_side: int = None) -> list:
-    """Predicts uint8 RGB images [h, w, 3] of one size -> list of `inference.Prediction` at the images' size.
-
-    Images with a side above `max_side` are shrunk to it first, and the predictions enlarged by nearest neighbour.
-    """
-    height, width = images[0].shape[:2]
-    if not max_side or max(height, width) <= max_side:
-        return predictor.predict(images)
-    scale = max_side / float(max(height, width))
-    small = max(1, int(round(height * scale))), max(1, int(round(width * scale)))
-    predictions = predictor.predict([batches.resize(image, *small) for image in images])
-    return [inference.Prediction(*[None if array is None else batches.resize_label(array, height, width)
-                                   for array in prediction]) for prediction in predictions]
-
-
 def label_images(predictor, jobs: list, config: dict, args) -> tuple:
     """Predicts the images of `jobs` and writes the results, while threads decode the next images.
 
@@ -239,7 +221,7 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
         for batch in batches_of_one_size(images, predictor.batch_size):
             predictions = []
             with noted([job for job, _ in batch], faults):
-                predictions = predict_images(predictor, [image for _, image in batch], args.max_side)
+                predictions = predictor.predict([image for _, image in batch])
             for (job, image), prediction in zip(batch, predictions):
                 writing.append((image.size, pool.submit(outputs.write, job.name, image, prediction, config, args)))
                 if predictor.shrinks(*image.shape[:2]):
@@ -266,7 +248,7 @@ def label_video(predictor, job: Job, config: dict, args):
     with video.read_frames(job.path) as (rate, total, frames), video.VideoFile(path, rate) as out:
         with contextlib.suppress(until):
             for image in tqdm.tqdm(frames, total=total or None, unit='frame', disable=None):
-                ids = predict_images(predictor, [image], args.max_side)[0].ids
+                ids = predictor.predict([image])[0].ids
                 out.write(plots.overlay(image, plots.colored(ids, colors), args.alpha))
         if not out.count:
             raise UserError('%s: no frame can be read' % job.path)
@@ -316,4 +298,4 @@ def predict(args) -> int:
 
 
 if __name__ == '__main__':
-    cli.main(lambda: sys.exit(predict(parse_args())), '--batch_size, or give --tile or --max_side')
+    cli.main(lambda: sys.exit(predict(parse_args())), '--batch_size, or give --tile')

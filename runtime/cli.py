@@ -11,7 +11,7 @@ import sys
 from data import MAX_PIXELS, UserError, check_names
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
-MAX_SIDE = 1 << 15  # pixels; data.MAX_PIXELS bounds height times width
+MAX_SIDE = int(MAX_PIXELS ** 0.5)  # 11,585 pixels: a square of this side has at most MAX_PIXELS
 
 
 # ---------------------------------------------------------------- flags
@@ -90,12 +90,6 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
         """Help text of a flag with '(default: ...)', unless the text has it or the default is None or False."""
         told = action.default is None or action.default is False or '(default' in action.help
         return action.help if told else super()._get_help_string(action)
-
-
-def check_size(args):
-    """Raises UserError if --height times --width exceeds MAX_PIXELS."""
-    if (args.height or 0) * (args.width or 0) > MAX_PIXELS:
-        raise UserError('--height %d --width %d: at most %d pixels' % (args.height, args.width, MAX_PIXELS))
 
 
 def command_line() -> str:

@@ -27,10 +27,10 @@ def from_environment() -> tuple:
     try:
         config = json.loads(text)
         hosts, task = config['cluster']['worker'], config['task']
-        fits = list(config['cluster']) == ['worker'] and task['type'] == 'worker' and 0 <= task['index'] < len(hosts)
-        fits = fits and isinstance(hosts, list) and type(task['index']) is int and len(set(hosts)) == len(hosts)
-        places = [host.rpartition(':') for host in hosts]
-        fits = fits and all(host and 0 < int(port) < 1 << 16 for host, _, port in places)
+        ports = [int(re.match(r'.+:([0-9]+)\Z', host).group(1)) for host in hosts]
+        fits = (list(config['cluster']) == ['worker'] and task['type'] == 'worker' and type(task['index']) is int
+                and isinstance(hosts, list) and 0 <= task['index'] < len(hosts) == len(set(hosts))
+                and all(0 < port < 1 << 16 for port in ports))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         fits = False
     if not fits:

@@ -12,6 +12,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
+import data
 from data import UserError
 from runtime import cli, devices, records, report
 from runtime.records import read_log, read_scores
@@ -38,14 +39,18 @@ def usable_precisions(asked: list, device: str) -> list:
     return found
 
 
+def shared_flags(args) -> tuple:
+    """Flags of both benchmark and training: device and size of the images."""
+    return '--device', args.device, '--height', str(args.height), '--width', str(args.width)
+
+
 def training_row(args, precision: str, folder: str) -> dict:
     """Trains SegNet on the bundled cells in `precision` -> row {column: text} of losses, speed and score.
 
     A training that fails gives a row with the column 'error'.
     """
     status, output, seconds = run('main.py', '--model', 'segnet', '--steps', str(args.steps), '--precision', precision,
-                                '--device', args.device, '--output', folder, '--batch_size', '2',
-                                '--height', str(args.height), '--width', str(args.width))
+                                  '--batch_size', '2', '--output', folder, *shared_flags(args))
     row = {'precision': precision, 'exit status': str(status), 'seconds': '%.0f' % seconds}
     if status:
         return dict(row, error=output.splitlines()[-1])
@@ -81,16 +86,11 @@ def main(args):
         cli.command_line()), '## Tests that need a GPU', 'Exit status %d after %.0f s.' % (status, seconds),
         '```\n%s\n```' % tests, '## Speed' + ('' if torch else ' (PyTorch is not installed)')]
     with tempfile.TemporaryDirectory() as folder:
-        status, output, _ = run('benchmark.py', 'segnet', '--what', 'predict', 'train', '--precision',
-                              *precisions, '--repeats', str(args.repeats), '--device', args.device, '--output', folder,
-                              '--height', str(args.height), '--width', str(args.width),
-                              *(('--peer', 'pytorch') if torch else ()))
-        path = os.path.join(folder, 'benchmark.md')
-        if os.path.exists(path):
-            with open(path, encoding='utf-8') as file:
-                parts.append(file.read().split('\n', 1)[1].strip())
-        else:
-            parts.append('```\n%s\n```' % output)
+        status, output, _ = run('benchmark.py', 'segnet', '--what', 'predict', 'train', '--precision', *precisions,
+                                '--repeats', str(args.repeats), '--output', folder, *shared_flags(args),
+                                *(('--peer', 'pytorch') if torch else ()))
+        table = os.path.join(folder, 'benchmark.md')
+        parts.append('```\n%s\n```' % output if status else data.read_text(table).split('\n', 1)[1].strip())
         rows = [training_row(args, precision, os.path.join(folder, precision)) for precision in precisions]
     parts += ['## SegNet on the bundled cells, %d steps of 2 images' % args.steps, report.markdown_table(rows)]
     records.write_text(args.output, '\n\n'.join(parts) + '\n')

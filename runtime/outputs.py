@@ -27,9 +27,8 @@ def submission_rows(name: str, ids) -> list:
     for class_id in range(1, int(ids.max()) + 1):
         components, count = scipy.ndimage.label(ids == class_id)
         sizes = np.bincount(components.ravel(), minlength=count + 1)
-        for i in range(1, count + 1):
-            if sizes[i] >= SMALLEST_CELL:
-                rows.append('%s,%s' % (name, data.rle_encode(components == i)))
+        rows += ['%s,%s' % (name, data.rle_encode(components == i)) for i in range(1, count + 1)
+                 if sizes[i] >= SMALLEST_CELL]
     return rows
 
 

@@ -90,18 +90,14 @@ class Run:
         UserError if another process holds the lock.
         """
         os.makedirs(self.folder, exist_ok=True)
-        lock = filelock.FileLock(self.path('.lock'))
         try:
-            lock.acquire(timeout=0)
+            with filelock.FileLock(self.path('.lock'), timeout=0):
+                yield
         except filelock.Timeout:
             config = read_config(self.folder) if os.path.exists(self.path('config.json')) else {}
             owner = config['starts'][-1].get('pid') if config.get('starts') else 'of another user'
             raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
                             % (self.folder, owner))
-        try:
-            yield
-        finally:
-            lock.release()
 
     def create_savers(self):
         """Adds two savers to the default graph: `saver` of all variables, `best_saver` of the model's variables."""

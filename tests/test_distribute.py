@@ -276,14 +276,11 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
     assert re.search(message, said[-1][2][0]), said
 
 
-@pytest.mark.parametrize('text', ['{', '[]', '{"cluster": {"worker": ["a:1"]}}', '{"cluster": {"worker": ["a"]}, '
-                                  '"task": {"type": "worker", "index": 0}}', '{"cluster": {"worker": ["a:1"]}, "task": '
-                                  '{"type": "worker", "index": 1}}', '{"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, '
-                                  '"task": {"type": "worker", "index": 0}}', '[' * 100000,
-                                  '{"cluster": {"worker": {"a:1": 2}}, "task": {"type": "worker", "index": 0}}',
-                                  '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": true}}',
-                                  '{"cluster": {"worker": ["5001", "5002"]}, "task": {"type": "worker", "index": 0}}',
-                                  '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}'])
+@pytest.mark.parametrize('text', ['{', '[]', '[' * 100000, '{"cluster": {"worker": ["a:1"]}}'] + [
+    '{"cluster": %s, "task": {"type": "worker", "index": %s}}' % case for case in (
+        ('{"worker": ["a"]}', 0), ('{"worker": ["a:1"]}', 1), ('{"worker": ["a:1"], "ps": ["b:2"]}', 0),
+        ('{"worker": {"a:1": 2}}', 0), ('{"worker": ["a:1", "b:2"]}', 'true'), ('{"worker": ["5001", "5002"]}', 0),
+        ('{"worker": ["a:1", "a:1"]}', 0), ('{"worker": ["a:70000"]}', 0))])
 def test_bad_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv('TF_CONFIG', text)
     assert_refused('TF_CONFIG .*expected', cluster.from_environment)
@@ -291,7 +288,7 @@ def test_bad_tf_config_is_refused(monkeypatch, text):
 
 def test_processes_of_the_environment(monkeypatch, tmp_path):
     assert cluster.from_environment() == ([''], 0)
-    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}')
+    monkeypatch.setenv('TF_CONFIG', cluster.tf_config(['a:1'], 0))
     assert cluster.from_environment() == ([''], 0)
     monkeypatch.delenv('TF_CONFIG')
     scontrol = tmp_path / 'scontrol'
@@ -321,7 +318,7 @@ def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(os.path, 'isdir', lambda path: False)
     assert_refused('--gpus 2: this machine has GPUs none', cluster.launch, 2, 'auto')
-    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
+    monkeypatch.setenv('TF_CONFIG', cluster.tf_config(['a:1', 'b:1'], 0))
     assert_refused('start one process for each GPU', cluster.launch, 2, 'cpu')
 
 

@@ -170,26 +170,6 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
     assert_refused('--model segnet: ', train, camvid_folder, output, '--model', 'segnet')
 
 
-def test_stops_when_validation_gains_nothing(camvid_folder, tmp_path, capsys):
-    """Stops after two validations below an earlier one, not before; stays stopped when started again."""
-    output, flags = str(tmp_path / 'run'), ['--steps', '60', '--learning_rate', '1e-12']
-
-    def stopped():
-        values = [record['mIoU'] for record in read_log(output) if 'mIoU' in record]
-        last = read_log(output)[-1]['step']
-        assert last < 60 and 'done, step %d of 60' % last in capsys.readouterr().out
-        return [len(values[:n]) - 1 - int(np.argmax(values[:n])) for n in range(1, len(values) + 1)], last
-
-    train(camvid_folder, output, *(flags + ['--patience', '2']))
-    waits, last = stopped()
-    assert waits[-1] == 2 and max(waits[:-1]) == 1
-    train(camvid_folder, output, *(flags + ['--patience', '2']))
-    assert stopped()[1] == last
-    train(camvid_folder, output, *(flags + ['--patience', '3']))
-    waits, longer = stopped()
-    assert longer > last and waits[-1] == 3 and max(waits[:-1]) == 2
-
-
 def test_dropout_resumes_exactly_and_is_off_in_validation(camvid_folder, tmp_path):
     whole, parts = str(tmp_path / 'whole'), str(tmp_path / 'parts')
     flags = ['--schedule', 'constant', '--dropout', '0.5']
@@ -327,9 +307,9 @@ def test_population_statistics_equal_numpy(camvid_folder):
 
 @pytest.mark.parametrize('flags, said', [
     (['--height', '0'], '--height: 0: must be'), (['--learning_rate', 'nan'], '--learning_rate: nan'),
-    (['--validate_every', '0'], 'epochs'), (['--crop', '20000', '20000'], '--crop 20000 20000'),
-    (['--height', '30000', '--width', '30000'], '--height 30000'), (['--dropout', '1'], '--dropout: 1: must'),
-    (['--output', 'a[1]/run'], r'a\[1\]/run: .*rename'), (['--vgg16', 'x', '--init_from', 'y'], 'give one of them'),
+    (['--validate_every', '0'], 'epochs'), (['--crop', '99', '20000'], '--crop: 20000: must be'),
+    (['--height', '30000'], '--height: 30000: must be'), (['--dropout', '1'], '--dropout: 1: must'),
+    (['--output', 'a[1]/run'], r'a\[1\]/run: .*rename'), (['--vgg16', 'x', '--init_from', 'y'], 'not allowed with'),
     (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: needs'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
     (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run')])
@@ -492,14 +472,18 @@ def test_best_weights_and_patience_by_the_scores(camvid_folder, tmp_path):
         assert (again.best, again.stale) == (0.4, 1), 'counted from the log up to the restored step'
 
 
-def test_best_weights_are_kept_where_validation_falls(camvid_folder, tmp_path, monkeypatch):
-    real, means = evaluate.score_split, [0.5, 0.2]
+def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_path, monkeypatch, capsys):
+    """The best weights are kept; the run stops after two worse validations, and stays stopped when started again."""
+    real, means = evaluate.score_split, [0.5, 0.2, 0.1, 0.3]
 
     def falling(*args, **named):
         scores, shown, extremes = real(*args, **named)
         return dict(scores, mIoU=means.pop(0)), shown, extremes
 
     monkeypatch.setattr(evaluate, 'score_split', falling)
-    output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '7')
-    assert records.checkpoint(output, 'best').endswith('model-4')
-    assert records.checkpoint(output, 'last').endswith('model-7')
+    output = str(tmp_path / 'run')
+    for patience, last, left in (('2', 11, 1), ('2', 11, 1), ('3', 14, 0)):
+        train(camvid_folder, output, '--steps', '60', '--patience', patience)
+        assert 'done, step %d of 60' % last in capsys.readouterr().out and len(means) == left
+        assert records.checkpoint(output, 'best').endswith('model-4')
+        assert records.checkpoint(output, 'last').endswith('model-%d' % last)

@@ -13,7 +13,7 @@ import data
 import evaluate
 import networks
 import predict
-from runtime import outputs, plots, records, weights
+from runtime import inference, outputs, plots, records, weights
 from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, write_camvid
 from test_main import train
 
@@ -46,9 +46,7 @@ def test_results_of_a_picture(run, tmp_path):
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
         graph = networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
-        loaded = weights.load(run)
-        for variable, value in weights.match_all_variables(loaded, tf.global_variables(), run):
-            variable.load(value, sess)
+        weights.load_into(sess, weights.match_all_variables(weights.load(run), tf.global_variables(), run))
         expected, probabilities = sess.run(graph[:2])
     np.testing.assert_array_equal(ids, expected[0])
     assert probabilities.shape == (1, 23, 31, 11) and len(np.unique(ids)) > 1
@@ -79,7 +77,7 @@ def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'holds no images'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
-                        (['x', '--max_side', '0'], '--max_side: 0'), (['x', '--tta', '0'], '--tta: 0'),
+                        (['x', '--tta', '0'], '--tta: 0'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'), (['x', '--tile', '4', '0'], '--tile 4 0')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
@@ -92,14 +90,6 @@ def test_nothing_is_overwritten_and_samples_want_dropout(run, tmp_path):
     other = picture(str(tmp_path / 'b.png'))
     assert_refused('submission.csv: exists already', go, run, other, '--output', out, '--submission')
     assert_refused('--samples 8: the run has no dropout', go, run, other, '--output', out, '--samples', '8')
-
-
-def test_max_side(run, tmp_path):
-    path = picture(str(tmp_path / 'a.png'), 300, 200)
-    assert go(run, path, '--output', tmp_path / 'out', '--max_side', '60') == 0
-    ids = data.read_label(str(tmp_path / 'out' / 'a-ids.png'))
-    assert ids.shape == (300, 200)
-    np.testing.assert_array_equal(ids, np.kron(ids[2::5, 2::5], np.ones((5, 5), np.uint8)))
 
 
 def test_video(run, tmp_path, capsys):
@@ -151,14 +141,14 @@ def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
 
 
 def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, capsys):
-    real = predict.predict_images
+    real = inference.Predictor.predict
 
-    def predict_images(predictor, images, max_side):
+    def predict_41(predictor, images):
         if images[0].shape[0] == 41:
             raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
-        return real(predictor, images, max_side)
+        return real(predictor, images)
 
-    monkeypatch.setattr(predict, 'predict_images', predict_images)
+    monkeypatch.setattr(inference.Predictor, 'predict', predict_41)
     large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
     assert 'a.png: too large for the memory of this machine; give --tile' in capsys.readouterr().err
@@ -237,16 +227,17 @@ def test_evaluate_by_tiles_and_augmentation(run):
 
 
 def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsys):
+    real = predict.video.read_frames
+
     @contextlib.contextmanager
-    def read_frames(source):
+    def camera():
         def frames():
             for i in range(3):
                 yield np.full((48, 64, 3), 60 * i, np.uint8)
             raise KeyboardInterrupt
-        assert source == 5
         yield 10.0, 0, frames()
 
-    monkeypatch.setattr(predict.video, 'read_frames', read_frames)
+    monkeypatch.setattr(predict.video, 'read_frames', lambda source: camera() if source == 5 else real(source))
     assert go(run, '--camera', 5, '--output', tmp_path) == 0
     out = capsys.readouterr().out
     assert '5: 3 frames' in out and '1 of 1 labelled' in out

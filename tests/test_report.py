@@ -44,7 +44,7 @@ class Page(html.parser.HTMLParser):
         self.tags.append((tag, dict(attributes)))
 
     def handle_data(self, text):
-        self.text.append(text)
+        self.text.append(text.strip())
 
 
 def read(folder):

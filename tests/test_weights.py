@@ -50,8 +50,7 @@ def test_vgg16_is_the_same_function(graph, tmp_path):
     given, fresh = weights.match_variables(values, tf.global_variables(), 4, '--vgg16')
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
-        for variable, value in given:
-            variable.load(value, sess)
+        weights.load_into(sess, given)
         got = sess.run(graph.get_tensor_by_name('segnet/conv1_1/BiasAdd:0'))
     prepared = images[..., ::-1].astype(float) - [103.939, 116.779, 123.68]  # keras imagenet_utils, mode caffe
     expected = conv_reference(prepared, *[value.astype(float) for value in stored['conv1_1']])
@@ -174,8 +173,7 @@ def test_caffemodel_is_the_same_function(graph, tmp_path, old):
     assert len(given) == 8 * 6 + 2
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
-        for variable, value in given:
-            variable.load(value, sess)
+        weights.load_into(sess, given)
         got = sess.run(graph.get_tensor_by_name('segnet-basic/Relu:0'))
         classifier = sess.run([v for v in tf.global_variables() if v.op.name.endswith('classifier/weights')][0])
     (_, _, (kernel, bias)), (_, _, (scale, shift)) = layers[1:3]
@@ -197,7 +195,7 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
         matrices.append(evaluate.evaluate(args)['val']['confusion'])
         assert {'metrics.json', 'predictions.png', 'confusion-val.csv'} <= set(os.listdir(output))
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
-    for flags, said in ((['--weights', 'x.npz'], 'give --model and --dataset'), ([], 'give a run folder'),
+    for flags, said in ((['--weights', 'x.npz'], 'with --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
                         (['run', '--model', 'segnet'], 'only with --weights')):
         assert_refused(said, evaluate.parse_args, flags)
