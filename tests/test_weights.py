@@ -205,31 +205,32 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
     networks.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 11, is_training=False)
     layers, path = caffe_layers(np.random.RandomState(8)), tmp_path / 'a.caffemodel'
 
-    def refused(said, content):
+    def match(content):
         path.write_bytes(content)
-        assert_refused(said, weights.match_all_variables, weights.load(str(path)), tf.global_variables(), 'FILE')
+        weights.match_all_variables(weights.load(str(path)), tf.global_variables(), 'FILE')
 
     whole = caffemodel(layers)
     for broken in (b'', b'hello', whole[:-7], whole[:5000], b'\xff' * 300):
-        refused('a.caffemodel: not a .caffemodel|has shape|lacks', broken)
+        assert_refused('a.caffemodel: not a .caffemodel|has shape|lacks', match, broken)
     for said, changed in (
             ('FILE: lacks conv_classifier/biases', layers[:-1]), ('layer conv1 has 1 blobs', [
                 ('conv1', 'Convolution', layers[1][2][:1])]),
             ('FILE: has conv9/biases, which this network lacks', layers + [('conv9', 'Convolution', layers[1][2])]),
             (r'FILE: conv_classifier/biases has shape \[12\], this network has \[11\]', layers[:-1] + [
                 ('conv_classifier', 'Convolution', [np.ones((12, 64, 1, 1)), np.ones(12)])])):
-        refused(said, caffemodel(changed))
+        assert_refused(said, match, caffemodel(changed))
     for said, field in (('a blob of 100000 dimensions', message(7, message(1, b'\xff\xff\xff\x7f' * 100000))),
-                        ('not a .caffemodel|blobs', b'\x28\x00'), ('not a .caffemodel|blobs', b'\x38\x00')):
-        refused(said, message(100, message(1, b'conv1') + message(7, field)))  # last: data and shape as plain numbers
+                        ('not a .caffemodel|blobs', b'\x28\x00'),   # data as a plain number
+                        ('not a .caffemodel|blobs', b'\x38\x00')):  # shape as a plain number
+        assert_refused(said, match, message(100, message(1, b'conv1') + message(7, field)))
     path = tmp_path / 'a.npz'
     np.savez(str(path), a=np.array([{'evil': 1}], object))
-    refused('not a .npz of numbers', path.read_bytes())
-    refused('not a .npz of numbers', b'PK\x03\x04 no')
+    assert_refused('not a .npz of numbers', match, path.read_bytes())
+    assert_refused('not a .npz of numbers', match, b'PK\x03\x04 no')
     for header in ("{'descr': (", "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,)}" % ('9' * 30)):
         with zipfile.ZipFile(str(path), 'w') as archive:
             archive.writestr('a.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode())
-        refused('not a .npz of numbers', path.read_bytes())
+        assert_refused('not a .npz of numbers', match, path.read_bytes())
     assert_refused('cannot be read', weights.load, str(tmp_path / 'none.npz'))
 
 
