@@ -300,12 +300,16 @@ def read_label(path: str):
 
 # ---------------------------------------------------------------- examples
 
-def check_example(image, label, num_classes: int, name: str):
-    """Raises UserError if image and label differ in size or an id in the label is neither a class nor IGNORE."""
+def load_checked(dataset, split: str, i: int):
+    """Loads an example -> (image, label); UserError if their sizes differ or an id is neither a class nor IGNORE."""
+    name = dataset.examples[split][i]
+    num_classes = len(dataset.class_names)
+    image, label = dataset.load(split, i)
     if image.shape[:2] != label.shape:
         raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
     bad = (label >= num_classes) & (label != IGNORE)
     refuse_pixels(label, bad, name, 'class id', 'the data set has ids 0 to %d' % (num_classes - 1))
+    return image, label
 
 
 # ---------------------------------------------------------------- class weights

@@ -59,17 +59,11 @@ def preload(dataset, splits):
     UserError for an example that cannot be read or violates the `Dataset` contract.
     """
     jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
-
-    def load(job):
-        image, label = dataset.load(*job)
-        data.check_example(image, label, len(dataset.class_names), dataset.examples[job[0]][job[1]])
-        return job, image, label
-
     cache = {}
     pixels = np.zeros(256, np.int64)
     size = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        for job, image, label in pool.map(load, jobs):
+        for job, (image, label) in zip(jobs, pool.map(lambda job: data.load_checked(dataset, *job), jobs)):
             size += image.nbytes + label.nbytes
             pixels += np.bincount(label.ravel(), minlength=256) if job[0] == 'train' else 0
             if size <= data.CACHE_BYTES:

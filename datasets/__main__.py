@@ -27,8 +27,7 @@ def read_split(dataset, split: str):
     faults = []
     for i, name in enumerate(dataset.examples[split]):
         try:
-            image, label = dataset.load(split, i)
-            data.check_example(image, label, len(dataset.class_names), name)
+            label = data.load_checked(dataset, split, i)[1]
         except UserError as error:
             faults.append(str(error))
             continue

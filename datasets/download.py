@@ -72,7 +72,7 @@ def check_members(path: str):
 def fetch(source: Source, folder: str):
     """Downloads the archive of `source` into `folder` and unpacks it; returns the path of `source.part`.
 
-    Raises UserError for a failed download, a wrong checksum, and a damaged or unsafe archive.
+    Raises UserError for a failed download, a wrong checksum (a ValueError of pooch), a damaged or unsafe archive.
     """
     pooch.get_logger().setLevel('WARNING')
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
@@ -87,11 +87,8 @@ def fetch(source: Source, folder: str):
         return wanted
     except requests.RequestException as error:
         raise UserError('%s: the download failed (%s); try again later' % (source.url, error))
-    except UserError as error:
-        raise UserError('%s: refused, %s' % (source.url, error))
-    except (ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        # pooch raises ValueError for a wrong hash
-        raise UserError('%s: refused, the archive is damaged (%s); try again' % (source.url, error))
+    except (UserError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise UserError('%s: refused, damaged or unsafe (%s); the same command fetches it again' % (source.url, error))
 
 
 def check_contents(folder: str, contents: dict):

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.io
 
 import data
-from data import IGNORE, Dataset, UserError
+from data import Dataset, UserError
 from datasets import files
 
 # The 37 classes of the SUN RGB-D benchmark (its seg37list), ids 1 to 37 in this order; 0 is void.
@@ -30,14 +30,11 @@ def read(data_dir: str):
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
     pairs = (mat_pairs if toolbox else png_pairs)(data_dir)
     pairs['val'] = pairs['test'][::10]
-    table = np.arange(-1, 255).astype(np.uint8)  # ids 1 to 37 -> 0 to 36
-    table[0] = IGNORE
-    table[len(CLASSES) + 1:] = np.arange(len(CLASSES) + 1, 256)  # refused by check_example
 
     def load(split, i):
         image, label = pairs[split][i]
         ids = label().T.astype(np.uint8) if callable(label) else data.read_label(label)
-        return data.read_image(image), table[ids]
+        return data.read_image(image), ids - np.uint8(1)  # 0 becomes 255, which is IGNORE
 
     examples = {split: [image for image, _ in pairs[split]] for split in pairs}
     colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
@@ -54,11 +51,9 @@ def png_pairs(data_dir: str):
     for split in ('train', 'test'):
         numbered = []
         for kind in ('image', 'label37'):
-            folder = os.path.join(data_dir, kind, split)
-            if not os.path.isdir(folder):
-                raise UserError('%s: no such folder; train/ and test/ belong into image/ and label37/' % folder)
-            found = [re.match(r'.*?([0-9]+)\.(jpg|png)\Z', name) for name in sorted(os.listdir(folder))]
-            numbered.append({int(match.group(1)): os.path.join(folder, match.group(0)) for match in found if match})
+            paths = files.image_files(os.path.join(data_dir, kind, split))
+            found = [(re.search(r'[0-9]+\Z', name), path) for name, path in paths.items()]
+            numbered.append({int(number.group()): path for number, path in found if number})
         images, labels = numbered
         alone = sorted(set(images) ^ set(labels))
         if alone or not images:
@@ -79,9 +74,6 @@ def mat_pairs(data_dir: str):
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
     labels = os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat')
     split = os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat')
-    for path in (meta, labels, split):
-        if not os.path.isfile(path):
-            raise UserError('%s: is not there; unpack SUNRGBDtoolbox.zip in --data_dir' % path)
     references = read_variable(labels, 'SUNRGBD2Dseg/seglabel').ravel()
     images = [str(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
     if '' in images:
@@ -110,7 +102,7 @@ def read_variable(path: str, key):
                 return file[key][()]
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[key])
     except Exception as error:  # h5py and SciPy raise many kinds of error for a damaged file
-        raise UserError('%s: has no %s to read (%s: %s)' % (path, key, type(error).__name__, error))
+        raise UserError('%s: has no %s to read (%s); unpack SUNRGBDtoolbox.zip again' % (path, key, error))
 
 
 def relative(path: str, source: str):

@@ -192,8 +192,8 @@ def _checked(path, rows):
         facts += [('color', entry.color)] * (entry.color is not None)
         for fact in facts:
             if fact in seen:
-                raise UserError('%s row %d: %s %s is in an earlier row too' % ((path, number) + fact))
-        seen.update(facts)
+                raise UserError('%s row %d: %s %s is in the table already' % ((path, number) + fact))
+            seen.add(fact)
         if not entry.name.isprintable() or not 0 < len(entry.name) <= MAX_NAME:
             raise UserError('%s row %d: a class has a name of 1 to %d printable characters' % (path, number, MAX_NAME))
     named = [entry for _, entry in rows if not is_void(entry)]

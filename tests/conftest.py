@@ -140,8 +140,9 @@ def write_sartorius(folder, rows=None):
 def sunrgbd_example(split, i):
     """Image and label uint8 of 20x32; 0 is void."""
     image, label = np.zeros((20, 32, 3), np.uint8), np.zeros((20, 32), np.uint8)
-    image[:, :, 0] = {'train': 100, 'test': 200}[split] + i
+    image[:, :, 0] = {'train': 100, 'test': 203}[split] + 3 * i
     label[3, 4:6] = 37, 1
+    label[6, 7] = image[0, 0, 0] % 30
     return image, label
 
 

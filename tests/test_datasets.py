@@ -88,8 +88,9 @@ def test_sunrgbd(tmp_path, write):
     """Both layouts are one data set: image and label belong together, whatever the order of the files."""
     dataset = datasets.sunrgbd.read(write(str(tmp_path)))
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
-    assert dataset.load('train', 1)[0][0, 0].tolist() == [101, 0, 0]
-    assert dataset.load('test', 0)[0][0, 0, 0] == 200 == dataset.load('val', 0)[0][0, 0, 0]
+    for split, i, red in (('train', 0, 100), ('train', 1, 103), ('test', 1, 206), ('val', 0, 203)):
+        image, label = dataset.load(split, i)
+        assert image[0, 0].tolist() == [red, 0, 0] and label[6, 7] == red % 30 - 1
     assert dataset.class_ids == list(range(1, 38))
     assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
 
@@ -192,9 +193,9 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('sartorius', 'train.csv', b'\xff\xfe\x00', 'train.csv: not text'),
     ('sartorius', 'train/cell3.png', None, 'cell3.png: cannot be read'),
     ('camvid', 'train.txt', 'train/train_00.png\n', 'train.txt line 1: .* expected an image and its annotation'),
-    ('camvid', 'train.txt', 'a/train/no.png a/trainannot/no.png\n', 'train.txt line 1: .*no.png is not there'),
+    ('camvid', 'train.txt', 'a/train/no.png a/trainannot/no.png\n', 'annot/no.png: cannot be read'),
     ('camvid', 'train.txt', 'x/../y.png x/../y.png', 'train.txt line 1: .* leads out'),
-    ('camvid', 'train.txt', '\n', 'train.txt .*lists no images'),
+    ('camvid', 'train.txt', '\n', 'no images in train.txt'),
     ('camvid', 'trainannot/train_02.png', np.full((45, 61), 12, np.uint8), '_02.png: class id 12 at row 0, column 0'),
     ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
     ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # as anti-aliasing does
@@ -208,7 +209,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', META, 'SUNRGBDMeta.mat: .*leads out of the folder'),
     ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', META.astype([('x', object)]), 'entry 0 of SUNRGBDMeta has no rgbpath'),
     ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', b'hello', 'SUNRGBD2Dseg.mat: has no'),
-    ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', None, 'SUNRGBD2Dseg.mat: .* unpack SUNRGBDtoolbox.zip'),
+    ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', None, 'SUNRGBD2Dseg.mat: .*No such file.* unpack SUNRGBDtoolbox.zip'),
     ('sunrgbd mat', 'SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat', b'hello', 'allsplit.mat: has no')])
 def test_bad_files(tmp_path, layout, path, content, said):
     folder = LAYOUTS[layout](str(tmp_path))

@@ -73,7 +73,7 @@ def write_runs(folder, kaggle=False, down=False):
         for place, name, mask in ((0, '', label < 0), (1, 'b', (label == 1) | (label == 2)), (2, 'c', label == 2),
                                   (IGNORE, 'void', label == IGNORE)):
             text = runs(mask.T if down else mask)
-            rows.append('im %d.jpg,%s,%s' % (i, name if i % 2 else place, text) if kaggle else
+            rows.append('im %d.jpg,%s,%s' % (i, name if i % 2 else '%d.0' % place, text) if kaggle else
                         'im %d,%s,%d.0,%d,%s' % (i, text, mask.shape[1], mask.shape[0], name))
     put_text(folder, 'labels.csv', '\n'.join(rows) + '\n')
     put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\nc,2\nvoid,255\n')
@@ -107,6 +107,8 @@ LAYOUTS = {
     'colors': lambda folder: write_own(folder, 'images/%s.bmp', make=colored, classes='a,0,10 20 30\nb,1,200 0 0\n'
                                        'c,2,0 200 7\nvoid,255,0 0 0\n'),
     'channels': lambda folder: write_own(folder, make=lambda label: np.dstack([label] * 3)),
+    'greys': lambda folder: write_own(folder, make=lambda label: np.dstack([label + 9] * 3),
+                                      classes='a,0,9 9 9\nb,1,10 10 10\nc,2,11 11 11\nvoid,255,8 8 8\n'),
     'several ids': lambda folder: write_own(
         folder, classes='VOID,30 31,\na,255,\nb,8 50,\nc,9 4 5,\n', make=lambda label: np.where(
             label == IGNORE, np.arange(label.shape[1]) % 2 + 30, np.array([255, 8, 9])[label % 3]).astype(np.uint8)),
@@ -226,9 +228,9 @@ def test_bad_lists(tmp_path, lists, said):
     ('x,0,\n', 'has 1 classes'), ('x,0,\nvoid,1,\n', 'has 1 classes'), ('x,0,\ny,0,\n', 'row 3: id 0 is in'),
     ('x,0,\nx,1,\n', 'row 3: name x is in'), ('x,0,\ny,256,\n', "row 3: id '256'"), ('x,\n', "row 2: id ''"),
     ('x,0,\ny,-1,\n', "row 3: id '-1'"), ('x,0,1 2\n', "row 2: color '1 2'"), ('x,0,1 2 256\n', 'row 2: color'),
-    ('x,0,1 2 3\ny,1,1 2 3\n', r'row 3: color \(1, 2, 3\) is in'), ('void,2,\nVoid,3,\n', '0 classes and 2 rows'),
+    ('x,0,1 2 3\ny,1,1 2 3\n', 'row 3: color .1, 2, 3. is in'), ('x,0,\ny,1,\nVOID,2,\nvoid,3,\n', '2 rows for void'),
     ('x,0,\n,1,\n', 'row 3: a class has a name of 1 to 100'), ('y' * 101 + ',1,\n', 'row 2: a class has'),
-    (''.join('x%d,%d,\n' % (i, i) for i in range(255)), 'has 255 classes'),
+    (''.join('x%d,%d,\n' % (i, i) for i in range(255)), 'has 255 classes'), ('x,7 7\n', 'row 2: id 7'),
     ('x,0,\ny,1,\nz,2,\n', 'im 0.png: id 255 at row 0, column 0; the table'),
     ('x,0,\nx 2,1,\nvoid,255,\n', 'im 0.png: id 2 at row')])
 def test_bad_classes(tmp_path, classes, said):
