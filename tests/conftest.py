@@ -22,6 +22,7 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import data  # noqa: E402
+import datasets  # noqa: E402
 from datasets import files  # noqa: E402
 
 if os.environ.get('FUZZ'):  # `make fuzz`: so many examples for each property
@@ -190,6 +191,12 @@ def write_folder(folder):
     return folder
 
 
+def open_and_load(name, folder):
+    """Opens a data set and loads all examples; UserError for a fault."""
+    dataset = datasets.open(name, folder)
+    return datasets.preload(dataset, dataset.examples)
+
+
 def assert_contract(dataset):
     """Checks the `Dataset` contract: types, shapes and ids of the first examples of each split."""
     num_classes = len(dataset.class_names)
@@ -241,10 +248,10 @@ def weights_of(folder):
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-def assert_refused(said, function, *args):
-    """Checks that `function(*args)` raises UserError, with a text in which the pattern `said` is found."""
+def assert_refused(said, function, *args, **settings):
+    """Checks that `function(*args, **settings)` raises UserError, with a text in which the pattern `said` is found."""
     with pytest.raises(data.UserError, match=said):
-        function(*args)
+        function(*args, **settings)
 
 
 def value_of(tensors, feed=None):

@@ -8,11 +8,10 @@ import re
 
 import numpy as np
 import pytest
-from conftest import put_text
+from conftest import assert_refused, put_text
 from PIL import Image
 
 import datasets
-from data import UserError
 from datasets import convert, shapes
 
 SIZES = {'a': (45, 61), 'b': (31, 40), 'c': (44, 29), 'd': (17, 53), 'e': (20, 20), 'f': (33, 35)}
@@ -167,42 +166,29 @@ def test_many_polygons_and_run_lengths():
         assert shapes.coco_counts(encoded['counts'].decode()) == run_lengths(mask)
 
 
-def test_parts_of_a_coco_annotation_are_united(tmp_path):
-    left, right = [1, 1, 6, 1, 6, 6, 1, 6], [4, 4, 9, 4, 9, 8, 4, 8]
-    mask = shapes.coco_mask({'segmentation': [left, right]}, 11, 13)
+@pytest.mark.parametrize('kind, points, parts', [
+    ('coco', [[1, 1, 6, 1, 6, 6, 1, 6], [4, 4, 9, 4, 9, 8, 4, 8]], [np.s_[1:6, 1:6], np.s_[4:8, 4:9]]),
+    ('rectangle', [[9, 5], [3, 2]], [np.s_[2:5, 3:9]]), ('line', [[3, 3.6], [9, 3.6]], [np.s_[2:6, 3:9]]),
+    ('linestrip', [[2, 3], [8, 3], [8, 9]], [np.s_[1:5, 2:8], np.s_[3:9, 6:10], np.s_[2, 8:10], np.s_[1, 8]]),
+    ('circle', [[5.5, 5.5], [7.5, 5.5]], [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]])])
+def test_shapes(kind, points, parts):
+    """Polygons of a COCO annotation are united; labelme's lines are 4 pixels wide, with a round corner."""
     by_hand = np.zeros((11, 13), bool)
-    by_hand[1:6, 1:6] = by_hand[4:8, 4:9] = True
+    for part in parts:
+        by_hand[part] = True
+    shape = {'shape_type': kind, 'points': points, 'segmentation': points}
+    mask = shapes.coco_mask(shape, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
     assert (mask == by_hand).all()
 
 
-def png(mask):
-    out = io.BytesIO()
-    Image.fromarray(mask).save(out, 'PNG')
-    return base64.b64encode(out.getvalue()).decode()
-
-
-def drawn(kind, points, height=11, width=13, **entries):
-    return shapes.labelme_mask(dict(entries, shape_type=kind, points=points), 4, height, width)
-
-
-def test_shapes_of_labelme():
-    by_hand = np.zeros((11, 13), bool)
-    by_hand[2:5, 3:9] = True
-    for kind, points in (('rectangle', [[9, 5], [3, 2]]), ('line', [[3, 3.6], [9, 3.6]])):
-        by_hand[5] = by_hand[4] if kind == 'line' else 0  # a line of width 4, from 1.6 to 5.6
-        assert (drawn(kind, points) == by_hand).all()
-    circle = drawn('circle', [[5.5, 5.5], [8.5, 5.5]])
-    assert circle[5].nonzero()[0].tolist() == circle[:, 5].nonzero()[0].tolist() == [2, 3, 4, 5, 6, 7, 8]
-    assert circle.sum() == sum(i * i + j * j <= 9 for i in range(-5, 6) for j in range(-5, 6))
-    strip = drawn('linestrip', [[2, 3], [8, 3], [8, 9]])
-    by_hand[:] = False
-    by_hand[1:5, 2:8] = by_hand[3:9, 6:10] = True
-    by_hand[2, 8:10] = by_hand[1, 8] = True  # the round corner
-    assert (strip == by_hand).all()
+def test_mask_of_labelme():
     mask = np.array([[True, False, True], [False, True, True]])
-    by_hand[:] = False
+    png = io.BytesIO()
+    Image.fromarray(mask).save(png, 'PNG')
+    shape = {'shape_type': 'mask', 'points': [[2, 7], [4, 8]], 'mask': base64.b64encode(png.getvalue()).decode()}
+    by_hand = np.zeros((11, 13), bool)
     by_hand[7:9, 2:5] = mask
-    assert (drawn('mask', [[2, 7], [4, 8]], mask=png(mask)) == by_hand).all()
+    assert (shapes.labelme_mask(shape, 4, 11, 13) == by_hand).all()
 
 
 def test_splits_and_equal_names(tmp_path):
@@ -224,8 +210,7 @@ def test_splits_and_equal_names(tmp_path):
 def test_layouts_of_yolo(tmp_path, image, text):
     """Ultralytics' folders, Roboflow's folders, and text files beside the images; x comes before y."""
     write_image(str(tmp_path / 'in' / image), (10, 20))
-    os.makedirs(os.path.dirname(str(tmp_path / 'in' / text)), exist_ok=True)
-    (tmp_path / 'in' / text).write_text('1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')
+    put_text(str(tmp_path / 'in'), text, '1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')
     (tmp_path / 'in' / 'data.yaml').write_text('names: [a, no]  # YAML 1.1 takes a bare no for false\n')
     convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
     by_hand = np.zeros((10, 20), np.uint8)
@@ -271,8 +256,7 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
 def test_wrong_coco(tmp_path, kind, i, entry, said):
     coco(tmp_path / 'in', lambda name, i: [POLYGONS[name][i][1]], lambda content: content[kind][i].update(entry))
     where = 'instances_default.json.*' if kind == 'annotations' else ''
-    with pytest.raises(UserError, match=where + re.escape(said)):
-        convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
+    assert_refused(where + re.escape(said), convert.main, ['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
     assert not os.path.exists(str(tmp_path / 'out')) or not os.listdir(str(tmp_path / 'out'))
 
 
@@ -285,8 +269,7 @@ def test_wrong_coco(tmp_path, kind, i, entry, said):
 def test_wrong_yolo(tmp_path, file, content, said):
     yolo(tmp_path / 'in')
     (tmp_path / 'in' / file).write_text(content)
-    with pytest.raises(UserError, match=re.escape(said)):
-        convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
+    assert_refused(re.escape(said), convert.main, ['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
     assert not os.path.exists(str(tmp_path / 'out')) or not os.listdir(str(tmp_path / 'out'))
 
 
@@ -296,6 +279,5 @@ def test_wrong_yolo(tmp_path, file, content, said):
 def test_wrong_source(tmp_path, source, out, said):
     put_text(str(tmp_path), 'in/a.json', '{')
     put_text(str(tmp_path), 'in/b.json', '{"shapes": 5}')
-    with pytest.raises(UserError, match=said):
-        convert.main(['labelme', str(tmp_path / source), str(tmp_path / out)])
+    assert_refused(said, convert.main, ['labelme', str(tmp_path / source), str(tmp_path / out)])
     assert not os.path.exists(str(tmp_path / 'out')) or not os.listdir(str(tmp_path / 'out'))

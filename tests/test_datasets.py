@@ -5,14 +5,14 @@ import pathlib
 import numpy as np
 import pytest
 import scipy.io
-from conftest import (SHARED, assert_contract, needs_real_data, put, put_text, write_camvid, write_folder,
-                      write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
+from conftest import (SHARED, assert_contract, assert_refused, needs_real_data, open_and_load, put, put_text,
+                      write_camvid, write_folder, write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
 from PIL import Image
 
 import data
 import datasets
 import datasets.__main__
-from data import IGNORE, UserError
+from data import IGNORE
 from datasets import files
 
 
@@ -220,12 +220,9 @@ def test_bad_files(tmp_path, layout, path, content, said):
         put(folder, path, content)
     elif content is not None:
         pathlib.Path(folder, path).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=said):
-        dataset = datasets.open(layout.split()[0], folder)
-        datasets.preload(dataset, dataset.examples)
+    assert_refused(said, open_and_load, layout.split()[0], folder)
 
 
 @pytest.mark.parametrize('folder, said', [('/no/such', 'no such folder'), ('.', 'is empty'), (None, '--data_dir')])
 def test_bad_data_dir(tmp_path, folder, said):
-    with pytest.raises(UserError, match=said):
-        datasets.open('sartorius', folder and str(tmp_path / folder))
+    assert_refused(said, datasets.open, 'sartorius', folder and str(tmp_path / folder))

@@ -10,9 +10,9 @@ import threading
 import zipfile
 
 import pytest
+from conftest import assert_refused
 
 import datasets.__main__
-from data import UserError
 from datasets import download
 
 
@@ -92,8 +92,7 @@ def files_below(folder):
 
 def check_refused(folder, said):
     """Checks that a download ends with a UserError and leaves nothing, in the folder or beside it."""
-    with pytest.raises(UserError, match=said):
-        download.download('camvid', str(folder / 'd'))
+    assert_refused(said, download.download, 'camvid', str(folder / 'd'))
     assert [path.name for path in folder.rglob('*')] == ['d']
 
 
@@ -104,8 +103,7 @@ def test_unpacked_and_verified(serve, tmp_path, pack):
     download.download('camvid', str(tmp_path))
     assert files_below(tmp_path) == {'below/train/a.png': b'abc', 'below/train/b.png': b'', 'below/train.txt': b'a b'}
     assert os.listdir(str(tmp_path)) == ['below']
-    with pytest.raises(UserError, match='holds files already'):
-        download.download('camvid', str(tmp_path))
+    assert_refused('holds files already', download.download, 'camvid', str(tmp_path))
 
 
 @pytest.mark.parametrize('name, content', [
@@ -147,6 +145,5 @@ def test_damaged_archive_leaves_nothing(serve, tmp_path):
 @pytest.mark.parametrize('name, said', [('sartorius', 'the steps are printed'), ('sunrgbd', 'the steps are printed'),
                                         ('camvid', '--data_dir')])
 def test_what_cannot_be_fetched(capsys, name, said):
-    with pytest.raises(UserError, match=said):
-        datasets.__main__.main([name, '--download'])
+    assert_refused(said, datasets.__main__.main, [name, '--download'])
     assert ('DIR' in capsys.readouterr().out) == (name != 'camvid')

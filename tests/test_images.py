@@ -6,11 +6,10 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from conftest import LABEL_WRITERS
+from conftest import LABEL_WRITERS, assert_refused
 from PIL import Image
 
 import data
-from data import UserError
 
 IDS = np.array([[0, 3, 2, 0, 1], [1, 1, 0, 2, 3], [3, 0, 0, 1, 2]], np.uint8)
 TWINS = [(9, 9, 9), (200, 0, 0), (200, 0, 0), (0, 0, 0)] + [(0, 0, 0)] * 252  # colours of two ids each
@@ -116,19 +115,16 @@ def test_damaged_image(tmp_path, extension):
                 'jpg': [content[:-2]]}.get(extension, [])
     for part in damaged:
         pathlib.Path(path).write_bytes(part)
-        with pytest.raises(UserError, match='a.%s: .*damaged' % extension):
-            data.read_image(path)
+        assert_refused('a.%s: .*damaged' % extension, data.read_image, path)
 
 
 def test_not_an_image(tmp_path):
     path = str(tmp_path / 'a.png')
     pathlib.Path(path).write_text('hello')
-    with pytest.raises(UserError, match='a.png: not an image'):
-        data.read_image(path)
-    with pytest.raises(UserError, match='b.png: cannot be read'):
-        data.read_image(str(tmp_path / 'b.png'))
-    with pytest.raises(UserError, match='c.png: more than 5 pixels; shrink it'):
-        data.read_image(save(str(tmp_path / 'c.png'), noise(3, 2)), max_pixels=5)
+    assert_refused('a.png: not an image', data.read_image, path)
+    assert_refused('b.png: cannot be read', data.read_image, str(tmp_path / 'b.png'))
+    path = save(str(tmp_path / 'c.png'), noise(3, 2))
+    assert_refused('c.png: more than 5 pixels; shrink it', data.read_image, path, max_pixels=5)
 
 
 @pytest.mark.parametrize('bands, alpha, said', [(4, None, 'has 4 bands, 0 of them'), (4, 0, 'has 4 bands, 0 of them'),
@@ -137,8 +133,7 @@ def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
     """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
     tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 2), (277, 3, 1, bands)]
     write_tiff(str(tmp_path / 'a.tif'), bytes(2 * bands), *(tags + [(338, 3, 1, alpha)] * (alpha is not None)))
-    with pytest.raises(UserError, match='a.tif: ' + said):
-        data.read_image(str(tmp_path / 'a.tif'))
+    assert_refused('a.tif: ' + said, data.read_image, str(tmp_path / 'a.tif'))
 
 
 def test_further_pages_are_told_of(tmp_path, capsys):
@@ -171,8 +166,7 @@ def test_formats_that_change_ids_are_refused(tmp_path, name):
         save(path, IDS, compression='jpeg')
     else:
         save(path, np.dstack([IDS] * 3), format='WEBP' if name == 'b.webp' else 'JPEG')
-    with pytest.raises(UserError, match=name + ': lossy (JPEG|WEBP|TIFF) changes ids'):
-        data.read_label(path)
+    assert_refused(name + ': lossy (JPEG|WEBP|TIFF) changes ids', data.read_label, path)
 
 
 @pytest.mark.parametrize('array, said', [
@@ -181,22 +175,18 @@ def test_formats_that_change_ids_are_refused(tmp_path, name):
     (np.zeros((4, 5, 2)), 'ids .h, w.'), (np.array(['a']), 'ids .h, w.'), (np.array([None]), 'not a whole NPY')])
 def test_npy_that_is_no_label(tmp_path, array, said):
     np.save(str(tmp_path / 'a.npy'), array)
-    with pytest.raises(UserError, match='a.npy: .*' + said):
-        data.read_label(str(tmp_path / 'a.npy'))
+    assert_refused('a.npy: .*' + said, data.read_label, str(tmp_path / 'a.npy'))
 
 
 def test_labels_of_colours_or_transparent(tmp_path):
     path = str(tmp_path / 'a.png')
     cv2.imwrite(path, np.dstack([IDS, IDS, IDS + 1]))
-    with pytest.raises(UserError, match='must be ids'):
-        data.read_label(path)
+    assert_refused('must be ids', data.read_label, path)
     assert data.read_ids_or_colors(path)[0, 1].tolist() == [4, 3, 3]
     for bands in (1, 3):
         save(path, np.dstack([IDS] * bands + [np.where(IDS, 255, 254).astype(np.uint8)]))
-        with pytest.raises(UserError, match='has transparent pixels'):
-            data.read_label(path)
+        assert_refused('has transparent pixels', data.read_label, path)
     path = str(tmp_path / 'b.npy')
     np.save(path, IDS)
     os.truncate(path, os.path.getsize(path) - 3)
-    with pytest.raises(UserError, match='b.npy: not a whole NPY'):
-        data.read_label(path)
+    assert_refused('b.npy: not a whole NPY', data.read_label, path)

@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import assert_contract, put, put_text, write_png
+from conftest import assert_contract, assert_refused, open_and_load, put, put_text, write_png
 
 import datasets
-from data import IGNORE, UserError
+from data import IGNORE
 
 COLORS = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 7]], np.uint8)
 PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
@@ -155,8 +155,7 @@ def test_images_of_12_bits(tmp_path, capsys):
     assert datasets.open('folder', str(tmp_path), config).load('train', 1)[0][0, 0, 0] == 63
     assert datasets.open('folder', str(tmp_path), dict(config, depth=None)).load('train', 1)[0][0, 0, 0] == 15
     assert datasets.open('folder', str(tmp_path), depth=16).load('train', 1)[0][0, 0, 0] == 15
-    with pytest.raises(UserError, match='--rle_order and --depth: only for'):
-        datasets.open('sample', depth=12)
+    assert_refused('--rle_order and --depth: only for', datasets.open, 'sample', depth=12)
 
 
 def test_files_are_told_of(tmp_path, capsys):
@@ -185,9 +184,7 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
     os.remove(os.path.join(folder, 'labels', 'im 0.png'))
     for name in labels:
         put(folder, 'labels/' + name, scene(0)[1])
-    dataset = datasets.folder.read(folder)
-    with pytest.raises(UserError, match=said):
-        datasets.preload(dataset, dataset.examples)
+    assert_refused(said, open_and_load, 'folder', folder)
 
 
 def write_own_runs(folder, header, rows, classes='a,0,\nb,1,\nc,2,\n'):
@@ -202,8 +199,7 @@ def write_own_runs(folder, header, rows, classes='a,0,\nb,1,\nc,2,\n'):
     ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: ClassId ''; expected one of")])
 def test_bad_tables_of_runs(tmp_path, header, rows, said):
     write_own_runs(str(tmp_path), header, rows)
-    with pytest.raises(UserError, match='labels.csv.*' + said):
-        datasets.folder.read(str(tmp_path))
+    assert_refused('labels.csv.*' + said, datasets.folder.read, str(tmp_path))
 
 
 def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
@@ -220,8 +216,7 @@ def test_bad_lists(tmp_path, lists, said):
     write_own(str(tmp_path))
     for split, names in lists.items():
         put_text(str(tmp_path), split + '.txt', names)
-    with pytest.raises(UserError, match=said):
-        datasets.folder.read(str(tmp_path))
+    assert_refused(said, datasets.folder.read, str(tmp_path))
 
 
 @pytest.mark.parametrize('classes, said', [
@@ -235,9 +230,7 @@ def test_bad_lists(tmp_path, lists, said):
     ('x,0,\nx 2,1,\nvoid,255,\n', 'im 0.png: id 2 at row')])
 def test_bad_classes(tmp_path, classes, said):
     write_own(str(tmp_path), classes=classes)
-    with pytest.raises(UserError, match=said):
-        dataset = datasets.folder.read(str(tmp_path))
-        datasets.preload(dataset, dataset.examples)
+    assert_refused(said, open_and_load, 'folder', str(tmp_path))
 
 
 @pytest.mark.parametrize('path, content, said', [
@@ -250,8 +243,7 @@ def test_bad_tables_and_files(tmp_path, path, content, said):
     if path != 'notes.txt':
         write_own(str(tmp_path))
     put_text(str(tmp_path), path, content)
-    with pytest.raises(UserError, match=said):
-        datasets.folder.read(str(tmp_path))
+    assert_refused(said, datasets.folder.read, str(tmp_path))
 
 
 def test_colors_of_classes(tmp_path):
@@ -259,5 +251,4 @@ def test_colors_of_classes(tmp_path):
     for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
                           ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
-        with pytest.raises(UserError, match=said):
-            datasets.folder.read(str(tmp_path)).load('train', 0)
+        assert_refused(said, open_and_load, 'folder', str(tmp_path))
