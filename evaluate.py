@@ -218,7 +218,7 @@ def samples_of(samples, flags: dict) -> int:
 
 
 def read_config(run: str) -> dict:
-    """Reads config.json of a run folder -> dict; UserError as `records.read_config`, and for an unknown network."""
+    """Reads config.json of a run folder -> dict; UserError for a bad file or an unknown network."""
     config = records.read_config(run)
     model, input_norm = config['flags']['model'], config['flags']['input']
     if model not in networks.NETWORKS or input_norm not in networks.INPUTS:

@@ -230,8 +230,7 @@ def trained_row(args, row):
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
     except FloatingPointError as error:  # a result too: the other rows are run as well
-        columns['failed'] = str(error)
-        return columns
+        return dict(columns, failed=str(error))
     for split in shown_splits(args):
         columns.update(score_columns(entries, row.published.get(published_split(split), (None,) * 4), split))
     accuracies = tables.TABLES[args.table].class_accuracies
@@ -260,9 +259,7 @@ def measured_row(args, row):
                                        'model MB'), ours, tables.TABLE6[row.name]):
         columns[name] = report.decimal(value)
         columns['paper ' + name] = '%g' % published
-    columns['device'] = devices.device_name(args.device)
-    columns['revision'] = records.revision()
-    return columns
+    return dict(columns, device=devices.device_name(args.device), revision=records.revision())
 
 
 def rank_correlation(rows: list, split: str) -> str:

@@ -267,7 +267,7 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
 
 
 def draw(run: Run, step: int, extremes: list):
-    """Draws loss.png and extremes.png in the run folder, and writes report.html; logs the panel for TensorBoard."""
+    """Draws loss.png and extremes.png, writes report.html and logs the panel for TensorBoard."""
     plots.loss_curves(run.records, run.path('loss.png'))
     run.log_image(step, run.path(run.dataset.panel))
     plots.panel(run.dataset, 'val', {i: prediction for _, i, prediction in extremes}, run.path('extremes.png'),

@@ -155,7 +155,7 @@ def submission_name(args) -> str:
 
 @contextlib.contextmanager
 def noted(jobs: list, faults: list):
-    """Context manager: if the block fails for its input, adds a line to `faults` for each of `jobs`, and goes on."""
+    """Context manager: suppresses a fault of an input and adds a line to `faults` for each of `jobs`."""
     try:
         yield
     except (UserError, MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -43,9 +43,9 @@ def interval(text: str):
 
 
 def spread(argv: list) -> list:
-    """Copy of `argv` (None: of this process) with `auto`, `off` and `free` doubled behind --tile and --export_size.
+    """Copy of `argv` with `auto`, `off` and `free` doubled after --tile and --export_size.
 
-    Argparse expects two values there, HEIGHT WIDTH.
+    Argparse expects two values there, HEIGHT WIDTH. `argv` None: the flags of this process.
     """
     argv = sys.argv[1:] if argv is None else argv
     doubled = []

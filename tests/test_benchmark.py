@@ -79,7 +79,7 @@ def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
 
 def test_measurements_of_a_sweep():
     args = benchmark.parse_args(['segnet', '--sweep', '--height', '45', '--width', '61'])
-    assert [(size, batch_size) for _, size, batch_size, _, _ in benchmark.settings_to_measure(args)] == [
+    assert [(size, batch_size) for _, _, _, size, batch_size in benchmark.settings_to_measure(args)] == [
         ((45, 61), 1), ((45, 61), 2), ((45, 61), 4), ((45, 61), 8), ((180, 240), 1), ((360, 480), 1), ((540, 720), 1),
         ((720, 960), 1)]
 
