@@ -186,7 +186,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('sartorius', 'train.csv', CELLS + 'cell0,1 2,99999,99999,astro', 'train.csv row 2: an image of 99999x99999'),
     ('sartorius', 'train.csv', CELLS + '../../etc/passwd,1 2,30,20,astro', 'train.csv row 2: id'),
     ('sartorius', 'train.csv', CELLS + 'cell0,1 2', 'train.csv row 2: cut short'),
-    ('sartorius', 'train.csv', CELLS + 'a,1 \0002,3,4,cort', 'train.csv row 2: .*NUL'),
+    ('sartorius', 'train.csv', CELLS + 'a,1 \0002,3,4,cort', 'train.csv.*NUL'),
     ('sartorius', 'train.csv', CELLS, 'train.csv: holds no rows'),
     ('sartorius', 'train.csv', 'id,width\n', "train.csv: has no column 'annotation'"),
     ('sartorius', 'train.csv', '', 'train.csv: has no column'), ('sartorius', 'train.csv', None, 'train.csv: cannot'),
