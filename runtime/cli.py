@@ -56,7 +56,7 @@ def spread(argv: list) -> list:
 
 
 def word_or_size(flag: str, values: list, *words: str):
-    """Parses the two values of a flag -> one of `words`, or (height, width) in pixels; UserError for other values."""
+    """Parses the two values of a flag -> one of `words`, or (height, width); UserError for other values."""
     if values[0] == values[1] and values[0] in words:
         return values[0]
     if not all(value.isdecimal() and 8 <= int(value) <= MAX_SIDE for value in values):
