@@ -250,10 +250,9 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError for the first of the pixels where `bad` is True; the message has `kind`, value and place.
+    """Raises UserError with `kind`, value and place of the first pixel that is `bad`.
 
-    Args:
-      label, bad: arrays [h, w] or [h, w, channels].
+    `label` and `bad` are arrays [h, w] or [h, w, channels].
     """
     if bad.any():
         y, x = np.argwhere(bad)[0][:2]

@@ -63,7 +63,14 @@ def read_cells(path: str, indices: dict, images=None):
     if not cells:
         raise UserError('%s: holds no rows' % path)
     if images is not None:
-        _check_images(path, cells, images)
+        ids = [name for name in cells if name not in images]
+        if ids:
+            raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
+                            % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
+        missing = [name for name in images if name not in cells]
+        if missing:
+            raise UserError('%s: %d images without a row: %s; an image without an object has an empty annotation'
+                            % (path, len(missing), ', '.join(missing[:5])))
     return cells
 
 
@@ -84,18 +91,6 @@ def _size(row, where):
     if height * width > MAX_PIXELS:
         raise UserError(where + 'an image of %dx%d; at most %d pixels' % (height, width, MAX_PIXELS))
     return height, width
-
-
-def _check_images(path, cells, images):
-    """Raises UserError for ids without an image and images without a row."""
-    ids = [name for name in cells if name not in images]
-    if ids:
-        raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
-                        % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
-    missing = [name for name in images if name not in cells]
-    if missing:
-        raise UserError('%s: %d images without a row: %s; an image without an object has a row with an empty annotation'
-                        % (path, len(missing), ', '.join(missing[:5])))
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):

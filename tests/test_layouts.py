@@ -155,6 +155,8 @@ def test_images_of_12_bits(tmp_path, capsys):
     assert datasets.open('folder', str(tmp_path), config).load('train', 1)[0][0, 0, 0] == 63
     assert datasets.open('folder', str(tmp_path), dict(config, depth=None)).load('train', 1)[0][0, 0, 0] == 15
     assert datasets.open('folder', str(tmp_path), depth=16).load('train', 1)[0][0, 0, 0] == 15
+    assert_refused(r"trained on classes \[\], the data has \['a', 'b'\]", datasets.open, 'folder', str(tmp_path),
+                   dict(config, class_names=[]))
     assert_refused('--rle_order and --depth: only for', datasets.open, 'sample', depth=12)
 
 
