@@ -250,10 +250,7 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError with `kind`, value and place of the first pixel that is `bad`.
-
-    `label` and `bad` are arrays [h, w] or [h, w, channels].
-    """
+    """Raises UserError for the first `bad` pixel of `label`; both are [h, w] or [h, w, channels]."""
     if bad.any():
         y, x = np.argwhere(bad)[0][:2]
         raise UserError('%s: %s %s at row %d, column %d; %s' % (path, kind, label[y, x].tolist(), y, x, fix))
@@ -300,7 +297,7 @@ def read_label(path: str):
 # ---------------------------------------------------------------- examples
 
 def load_checked(dataset, split: str, i: int):
-    """Loads an example -> (image, label); UserError if their sizes differ or an id is neither a class nor IGNORE."""
+    """Loads an example -> (image, label); UserError for unequal sizes and for ids without a class."""
     name = dataset.examples[split][i]
     num_classes = len(dataset.class_names)
     image, label = dataset.load(split, i)
