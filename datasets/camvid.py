@@ -108,7 +108,7 @@ def _kaggle(data_dir):
 
 
 def _frames(data_dir):
-    """Reads the home page's layout: label_colors.txt, frames NAME.png, coloured labels NAME_L.png; as `_kaggle`.
+    """Reads the home page's layout: label_colors.txt, NAME.png, labels in colours NAME_L.png; as `_kaggle`.
 
     Files train.txt, val.txt and test.txt name the frames of each split. Without train.txt, the last fifth of the sorted
     names is val. UserError for a malformed table.
