@@ -17,19 +17,15 @@ def test_loss_of_three_pixels_by_hand(graph):
     assert value_of(value) == pytest.approx((3 * np.log(2) + np.log(4)) / 2, rel=1e-6)
 
 
-def test_loss_of_void_only_is_zero_with_finite_gradient(graph):
+@pytest.mark.parametrize('labels', [[[[0, IGNORE, 3], [2, 1, IGNORE]]], [[[IGNORE] * 3] * 2]])
+def test_void_pixels_have_no_loss_and_no_gradient(graph, labels):
+    """The loss of a batch without a labelled pixel is 0, and the gradient is finite."""
     logits = tf.constant(np.random.RandomState(1).rand(1, 2, 3, 4), tf.float32)
-    value = optimize.loss(logits, tf.fill([1, 2, 3], np.uint8(IGNORE)), np.ones(4))
+    value = optimize.loss(logits, tf.constant(labels, tf.uint8), np.ones(4))
     value, gradient = value_of([value, tf.gradients(value, logits)[0]])
-    assert value == 0 and not gradient.any()
-
-
-def test_void_pixels_have_no_gradient(graph):
-    logits = tf.constant(np.random.RandomState(1).rand(1, 2, 3, 4), tf.float32)
-    labels = np.array([[[0, IGNORE, 3], [2, 1, IGNORE]]], np.uint8)
-    value = optimize.loss(logits, tf.constant(labels), np.ones(4))
-    gradient = value_of(tf.gradients(value, logits)[0])
-    np.testing.assert_array_equal((gradient != 0).all(-1), labels != IGNORE)
+    labelled = np.not_equal(labels, IGNORE)
+    np.testing.assert_array_equal((gradient != 0).all(-1), labelled)
+    assert np.isfinite(gradient).all() and (value > 0) == labelled.any()
 
 
 def test_dice_of_four_pixels_by_hand(graph):
