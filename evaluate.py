@@ -291,7 +291,7 @@ def evaluate(args) -> dict:
                                            gathered=group.gathered)
             scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=settings.samples,
                           tile=args.tile, tta=args.tta, checkpoint=args.checkpoint, images=images, device=device,
-                          command=cli.command_line(), revision=records.revision())
+                          command=records.without_folders(cli.command_line()), revision=records.revision())
             results[split] = scores
             if group.chief:
                 print('%s, %d images' % (split, images))

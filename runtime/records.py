@@ -172,6 +172,7 @@ def publish_config(folder: str, run: str, step):
     for start in config['starts']:
         start['command'] = without_folders(start['command'])
         start.pop('pid', None)
-    config.update(step=config.get('step', step), seconds=training_seconds(run, config),
-                  flags=dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None))
+    flags = dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None,
+                 class_weights=os.path.basename(config['flags']['class_weights']))
+    config.update(step=config.get('step', step), seconds=training_seconds(run, config), flags=flags)
     write_json(os.path.join(folder, 'config.json'), config)

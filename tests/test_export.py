@@ -16,7 +16,7 @@ import predict
 import segnet
 from runtime import export, inference, records, weights
 
-PUBLISHED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic-240x320')
+PUBLISHED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic')
 needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('tf2onnx', 'onnxruntime'))),
                                 reason='tf2onnx and onnxruntime are not installed (requirements-export.txt)')
 needs_tf2 = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="TensorFlow 1.15's converter to TFLite aborts")

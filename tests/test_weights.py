@@ -12,6 +12,7 @@ from conftest import assert_refused, weights_of, write_camvid, write_folder
 from test_main import train
 from test_segnet import SEGNET, conv_reference
 
+import data
 import evaluate
 import main
 import networks
@@ -234,27 +235,31 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
     assert_refused('cannot be read', weights.load, str(tmp_path / 'none.npz'))
 
 
-def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, capsys):
+def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, monkeypatch):
     """A published folder scores as the run: kernels in 8 bits, statistics of the training split, no paths."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01')
     config = records.read_config(run)
     config['starts'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
                                       '--init_from Output/run --output=/mnt/run1/ --model x')
+    config['flags']['class_weights'] = '/home/a b/weights.csv'
     records.write_json(os.path.join(run, 'config.json'), config)
     scores = evaluate.evaluate(evaluate.parse_args([run, '--publish', published, '--bf_images', '0']))['val']
+    monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir', camvid_folder])
     again = evaluate.evaluate(evaluate.parse_args([published, '--data_dir', camvid_folder, '--bn', 'moving',
                                                    '--bf_images', '0']))['val']
     assert again['step'] == scores['step'] == 2
     moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
     assert moved <= 0.05 * np.sum(scores['confusion']), moved
-    with open(os.path.join(published, 'config.json')) as file:
-        text = file.read()
+    text = ''.join(data.read_text(os.path.join(published, name)) for name in ('config.json', 'metrics.json'))
     assert ("\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
             in text)
-    assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text
+    assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text and '/home' not in text
+    assert 'evaluate.py published --data_dir DIR' in text
     with np.load(os.path.join(published, 'weights.npz')) as file:
         assert file['conv1/weights'].dtype == np.int8 and file['conv1_bn/moving_variance'].dtype == np.float32
+    kernel, stored = [weights.load(folder).values['conv2/weights'] for folder in (run, published)]
+    assert (abs(stored - kernel) <= abs(kernel).max(2, keepdims=True) / 253).all() and (stored != kernel).any()
     assert_refused('--publish .*must not exist yet', evaluate.parse_args, [run, '--publish', published])
 
 
