@@ -111,29 +111,53 @@ def export_graph(flags: dict, class_ids, shape):
 def resize(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] as `batches.resize` -> [batch, height, width, 3], by matrix products.
 
-    No format of exported networks has an area average.
+    No format of exported networks has an area average, and no bilinear interpolation in OpenCV's steps of integers.
     """
     if x.shape.as_list()[1:3] == [height, width]:
         return x
     old_height, old_width = utils.height_width(x)
     shrinks = height * width < old_height * old_width
-    rows = tf.matmul(resize_weights(old_height, height, shrinks), tf.reshape(x, [-1, old_height, old_width * 3]))
-    y = tf.matmul(resize_weights(old_width, width, shrinks), tf.reshape(rows, [-1, old_width, 3]))
-    y = tf.round(tf.reshape(y, [-1, height, width, 3]))
+    area = tf.round(product(area_weights(old_height, height), area_weights(old_width, width), x))
+    left, right = bilinear_weights(old_width, width)
+    above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
+                    for weights in bilinear_weights(old_height, height)]  # OpenCV's bits: 11 a weight, 4 and 16 dropped
+    bilinear = tf.floor((above + below + 2) / 4)
+    y = tf.where(tf.fill(tf.shape(area), shrinks), area, bilinear)
     y.set_shape(x.shape[:1].concatenate(y.shape[1:]))
     return y
 
 
-def resize_weights(old, new: int, shrinks):
-    """Weights of area averages if `shrinks`, else of bilinear interpolation: float32 [new, old]."""
+def product(rows, columns, x, inner=tf.identity):
+    """Multiplies columns, then rows, of images [batch, h, w, 3] by matrices -> [batch, height, width, 3].
+
+    Args:
+      rows, columns: float32 [height, h] and [width, w].
+      inner: function of the values between the two products.
+    """
+    height, old_height = utils.height_width(rows[None])
+    width, old_width = utils.height_width(columns[None])
+    y = inner(tf.matmul(columns, tf.reshape(x, [-1, old_width, 3])))
+    y = tf.matmul(rows, tf.reshape(y, [-1, old_height, width * 3]))
+    return tf.reshape(y, [-1, height, width, 3])
+
+
+def area_weights(old, new: int):
+    """Weights of area averages: float32 [new, old]."""
     pixel = tf.cast(tf.range(old), tf.float32)
-    last = tf.cast(old - 1, tf.float32)
-    scale = (last + 1) / new
+    scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale
-    area = tf.maximum(tf.minimum(start + scale, pixel + 1) - tf.maximum(start, pixel), 0) / scale
-    centre = tf.minimum(tf.maximum(start + scale / 2 - 0.5, 0), last)
-    bilinear = tf.maximum(1 - tf.abs(centre - pixel), 0)
-    return tf.where(tf.fill(tf.shape(area), shrinks), area, bilinear)
+    return tf.maximum(tf.minimum(start + scale, pixel + 1) - tf.maximum(start, pixel), 0) / scale
+
+
+def bilinear_weights(old, new: int):
+    """Weights of bilinear interpolation: two float32 [new, old], whole numbers to 2048, one a neighbour."""
+    last = tf.cast(old - 1, tf.float32)
+    centre = (tf.cast(tf.range(new), tf.float32) + 0.5) * (last + 1) / new - 0.5
+    centre = tf.minimum(tf.maximum(centre, 0), last)[:, None]
+    first = tf.floor(centre)
+    pixel = tf.cast(tf.range(old), tf.float32)
+    return [tf.cast(tf.equal(pixel, neighbour), tf.float32) * tf.round(2048 * share)
+            for neighbour, share in ((first, 1 - (centre - first)), (first + 1, centre - first))]
 
 
 def write_saved_model(path: str, graph_def, classes: str):
