@@ -40,9 +40,10 @@ MATRIX_SIDE = 3072  # of the matrix product that measures the device's peak spee
 # ---------------------------------------------------------------- inside the measuring process
 
 def network_op(model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
-    """Builds a network with constant images; returns the op of one training step, or of one prediction.
+    """Builds a network on fixed random images; returns the op of one training step, or of one prediction.
 
-    The images are a local variable, which the caller initializes. Training adds the loss and the train op.
+    The caller initializes the global variables and the local variable with the images. Training adds random labels, the
+    loss and the train op.
     """
     rng = np.random.RandomState(0)
     images = tf.get_local_variable('images', initializer=rng.randint(

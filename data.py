@@ -228,13 +228,14 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """Reads an image file -> uint8 [h, w, 3] RGB, turned by EXIF; grey is repeated, alpha dropped.
 
-    `depth`: bits in use in an image with 16 bits a channel (12 in most microscopes). The highest 8 of these bits are
-    kept; larger values become 255. None: the number of bits of the largest value if that is at most 12, else 16.
-    A note is printed for brightened images and for larger values. UserError as `decode`, and for 32 bits a pixel.
+    `depth`: bits in use in an image with 16 bits a channel, 9 to 16 (12 in most microscopes). The highest 8 of these
+    bits are kept; values that do not fit become 255, which a note says. None: the bits of the largest value, at least
+    9, if these are at most 12, which a note says; else 16.
+    UserError as `decode`, and for an image of floats or of integers beyond 16 bits.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
-        raise UserError('%s: has 32 bits a pixel; save the image with 8 or 16' % path)
+        raise UserError('%s: has 32 bits a channel; save the image with 8 or 16' % path)
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())

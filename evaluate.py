@@ -227,10 +227,11 @@ def read_config(run: str) -> dict:
     return config
 
 
-def described(args) -> tuple:
-    """Opens the run `args.run` or the file `args.weights` -> (folder for the scores, `Dataset`, flags).
+def open_inputs(args) -> tuple:
+    """Opens the data set of a run, or --dataset -> (folder for the scores, `Dataset`, flags of training).
 
-    The flags of --weights are defaults. UserError for a bad run or data set.
+    For --weights, whose file is not read here, the flags are defaults, and only the flags that scoring needs.
+    UserError for a bad run or data set.
     """
     if args.run:
         config = read_config(args.run)
@@ -253,7 +254,7 @@ def evaluate(args) -> dict:
     Returns:
       {split: dict of scores, as from `score_split`, with the settings of the scoring}.
     """
-    folder, dataset, flags = described(args)
+    folder, dataset, flags = open_inputs(args)
     device = devices.device_name(args.device)
     flags = dict(flags, precision=devices.precision(args.precision, flags['precision'], args.device))
     for split in args.split:

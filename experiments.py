@@ -198,11 +198,13 @@ def score_columns(entries: list, published: tuple, split: str):
 
 
 def class_columns(entries: list, published: dict, split: str):
-    """{column: text} of each class: the mean accuracy of all seeds and the paper's accuracy, in percent.
+    """Formats the accuracy of each class in percent -> {column: text}, with the columns NAME and 'paper NAME'.
+
+    NAME holds the mean over the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'; '-' for none.
 
     Args:
       entries: {split: entry of metrics.json} of each seed.
-      published: {class: the paper's accuracy in percent}; '-' for other classes.
+      published: {class: the paper's accuracy in percent}; '-' for a class that is not in it.
     """
     columns = {}
     for i, name in enumerate(entries[0][split]['class_names']):

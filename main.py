@@ -59,7 +59,7 @@ def add_data_flags(parser):
 
 
 def add_training_flags(parser):
-    """Adds the flags of the network, the starting weights, the loss and the optimizer to `parser`."""
+    """Adds the flags of the network, the starting weights, the length of training, the loss and the optimizer."""
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),

@@ -82,21 +82,22 @@ def shard(text: str) -> tuple:
 # ---------------------------------------------------------------- inputs and outputs
 
 def expand(inputs: list) -> list:
-    """Replaces folders and globs by the paths in them, without repeats; UserError if one matches nothing.
+    """Replaces globs and folders in a list by the files that they match or hold; each file appears once.
 
-    Of a folder only images and videos count, without sub-folders.
+    A folder gives its images and videos, without sub-folders and hidden files. UserError for an entry without a file.
     """
     found = {}  # {absolute path: path}
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
-        if os.path.isdir(path):
-            matches = [os.path.join(path, name) for name in sorted(os.listdir(path))
-                       if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.')]
-        if not matches:
+        files = [match for match in matches if not os.path.isdir(match)]
+        for folder in filter(os.path.isdir, matches):
+            files += [os.path.join(folder, name) for name in sorted(os.listdir(folder))
+                      if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.')]
+        if not files:
             raise UserError('%s: no such file, or a folder that holds no images (%s)'
                             % (path, ' '.join(data.IMAGE_FILES)))
-        for match in matches:
-            found.setdefault(os.path.abspath(match), match)
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)
     return list(found.values())
 
 

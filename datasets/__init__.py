@@ -86,9 +86,10 @@ def class_weights(choice: str, dataset):
 
     Args:
       choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of these),
-        'median-void' (void counts in the median), 'released', or the path of a CSV file with columns name,weight.
+        'median-void' (the median includes void), 'released', or the path of a CSV file with columns name,weight.
     Raises:
-      UserError: an unknown choice, a missing file, or a data set without released weights.
+      UserError: an unknown choice, a missing or malformed file, a data set without released weights, or a training
+        split without labelled pixels.
     """
     if choice == 'none':
         return np.ones(len(dataset.class_names))

@@ -91,12 +91,15 @@ def read_json(source: str, keys: tuple, left_out: collections.Counter):
 def read_coco(source: str, root: str, left_out: collections.Counter):
     """Reads COCO JSON -> (class names in the order of the files, list of `Example`).
 
+    Masks are decoded when a shape is drawn.
+
     Args:
-      source: JSON file or folder of JSON files.
-      root: folder of the images.
-      left_out: what is not read is counted here, {reason: number}.
+      source: JSON file, or folder of JSON files, also in sub-folders.
+      root: folder of the images, also in sub-folders.
+      left_out: {reason: number}; images that the JSON does not list and other JSON files are counted here.
     Raises:
-      UserError: malformed JSON, or an annotation of an unknown image or class; the message names file and entry.
+      UserError: malformed JSON, a listed image that is missing or listed twice, an annotation of an unknown image or
+        class. The message names the file and the entry.
     """
     images = images_by_name(root)
     classes = []

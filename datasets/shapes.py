@@ -17,9 +17,12 @@ class NoArea(Exception):
 
 
 def polygon_mask(points, height: int, width: int):
-    """Fills a polygon: bool [height, width]. `points`: float [n, 2] or [2 n], x and y of vertices, in pixels.
+    """Fills a polygon: bool [height, width], True for the pixels whose centres lie inside by the even-odd rule.
 
-    A scanline at each row of pixel centres counts the crossed edges. UserError for coordinates above a million.
+    Args:
+      points: float [n, 2] or [2 n], x and y of the vertices in pixels. The last vertex is joined to the first.
+    Raises:
+      UserError: a coordinate beyond a million, or not finite.
     """
     points = np.asarray(points, float).reshape(-1, 2)
     if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:

@@ -106,7 +106,9 @@ def read_variable(path: str, key):
 
 
 def relative(path: str, source: str):
-    """Part of an authors' path behind SUNRGBD/; UserError if the path leads out of the folder.
+    """Cuts the authors' root, up to SUNRGBD/, from a path and returns the rest; UserError for a path with '..'.
+
+    A path without SUNRGBD/ only loses slashes at both ends.
 
     Args:
       source: file that holds the path, for the message.

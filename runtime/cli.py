@@ -17,7 +17,7 @@ MAX_SIDE = int(MAX_PIXELS ** 0.5)  # 11,585 pixels: a square of this side has at
 # ---------------------------------------------------------------- flags
 
 def number(kind: type, low: float, high: float):
-    """Argparse type of a number: parses text as `kind` (int or float), from `low` to `high`, both included."""
+    """Makes an argparse type: a function from text to a number of `kind`, int or float, from `low` to `high`."""
     def parse(text):
         with contextlib.suppress(ValueError):
             value = kind(text)

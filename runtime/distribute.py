@@ -51,7 +51,10 @@ class Group:
         return range(batch_size * self.index // self.size, batch_size * (self.index + 1) // self.size)
 
     def dataset_share(self, dataset, split: str):
-        """Returns the `Dataset` with this process's share of `split`: every size-th example, from the index-th on."""
+        """Returns the `Dataset` with this process's share of `split`: every size-th example, numbered from 0.
+
+        Other splits stay whole.
+        """
         def load(name, i):
             return dataset.load(name, self.index + self.size * i if name == split else i)
         return dataset._replace(load=load, examples=dict(dataset.examples, **{

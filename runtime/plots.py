@@ -36,11 +36,13 @@ def plain(text: str) -> str:
 
 
 def loss_curves(log: list, path: str):
-    """Draws the training loss of each step with a running mean and, below, the validation scores; writes a PNG.
+    """Draws the training loss of each step with a running mean and, below, G, C and mIoU of the validations.
+
+    The axis of the loss ends at 1.1 times the 99th percentile, so rare peaks are cut off.
 
     Args:
       log: records of log.jsonl.
-      path: name of the PNG.
+      path: path of the PNG.
     """
     training = [record for record in log if 'loss' in record]
     validation = [record for record in log if 'mIoU' in record]

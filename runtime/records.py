@@ -77,7 +77,7 @@ def check_folder_name(folder: str):
 
 
 def read_config(folder: str) -> dict:
-    """Reads config.json of a run folder -> dict; UserError without such a folder or for other contents."""
+    """Reads config.json of a run folder -> dict; UserError if the folder, the file or a key is missing."""
     check_folder_name(folder)
     if not os.path.isdir(folder):
         raise UserError('%s: no such run folder; main.py writes run folders, as Output/<dataset>-<model>' % folder)

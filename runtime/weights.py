@@ -246,7 +246,10 @@ def match_all_variables(loaded: Weights, variables, flag: str):
 
 
 def load_into(sess, assignments: list):
-    """Assigns the arrays of a list of (variable, array) in `sess`; where NaN, the variable keeps the old value."""
+    """Assigns the arrays of a list of (variable, array) in `sess`, in one run.
+
+    Elements that are NaN keep the old value of the variable, which must be initialized then.
+    """
     values = {}
     for variable, value in assignments:
         if np.isnan(value).any():

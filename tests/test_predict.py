@@ -138,6 +138,7 @@ def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
     other = picture(str(tmp_path / 'p' / 'y.png'))
     twice = os.path.join(str(tmp_path), 'p', '..', 'p', 'x.png')
     assert predict.expand([path, twice, other, path]) == [path, other]
+    assert predict.expand([str(tmp_path / '*')]) == [path, other]  # a glob that matches a folder
 
 
 def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, capsys):
