@@ -211,8 +211,10 @@ def start(sess, graph: TrainingGraph, run: Run, group):
     sess.run(graph.init)
     if group.chief and run.restore(sess) == 0 and graph.assignments:
         weights.load_into(sess, graph.assignments)
-        print('starting weights: %d variables set; as initialized: %s'
-              % (len(graph.assignments), ', '.join(graph.uninitialized) or 'none'))
+        rest = graph.uninitialized
+        more = ' and %d more' % (len(rest) - 4) if rest[4:] else ''
+        print('starting weights: %d variables set; as initialized: %s%s'
+              % (len(graph.assignments), ', '.join(rest[:4]) or 'none', more))
     sess.run(graph.spread)
     run.step = group.gathered(run.step)[0]
 
