@@ -20,7 +20,7 @@ FITS = ('resize', 'crop')
 def resize(image, height: int, width: int):
     """Resizes uint8 [h, w, 3] to [height, width, 3]: area average to fewer pixels, bilinear to as many or more.
 
-    An image of this size is returned itself, not a copy.
+    If the size already matches, the argument itself is returned, not a copy.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -31,7 +31,7 @@ def resize(image, height: int, width: int):
 def resize_label(label, height: int, width: int):
     """Resizes uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres.
 
-    A label of this size is returned itself, not a copy.
+    If the size already matches, the argument itself is returned, not a copy.
     """
     if label.shape == (height, width):
         return label

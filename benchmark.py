@@ -222,8 +222,8 @@ def parse_args(argv=None):
     parser = cli.Parser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
                         help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
-    parser.add_argument('--height', type=cli.side, default=360, help='of the images, in pixels')
-    parser.add_argument('--width', type=cli.side, default=480, help='of the images, in pixels')
+    parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
+    parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
     parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1],
                         help='images a run; one row for each value')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],

@@ -135,9 +135,10 @@ def population_statistics(sess, dataset, flags: dict, group):
     """Sets the batch-norm statistics by a pass over the training split, as compute_bn_statistics.py does.
 
     Each batch of the run's batch size is normalized by the statistics of the batch, without augmentation and dropout.
-    The mean of a layer becomes the average of the means of all batches; the variance, of the unbiased variances. The
-    last batch is completed from the start of the split. Each process of `group` computes a part of the batches; the
-    statistics of all batches are averaged in order, so the result does not depend on the number of processes.
+    A layer's mean becomes the average of the batch means, its variance the average of the unbiased batch variances. The
+    examples come in a fixed random order; the last batch is filled with the first examples of another order. Each
+    process of `group` computes a part of the batches; the statistics of all batches are averaged in order, so the
+    result does not depend on the number of processes.
     """
     steps = -(-len(dataset.examples['train']) // flags['batch_size'])
     start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,

@@ -42,8 +42,8 @@ def add_data_flags(parser):
                        "(default: rows; columns for Kaggle's EncodedPixels)")
     group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images of --dataset folder '
                        '(default: measured over the training split)')
-    group.add_argument('--height', type=cli.side, help='training size in pixels (default: set by the data set)')
-    group.add_argument('--width', type=cli.side, help='training size in pixels (default: set by the data set)')
+    group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
+    group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     group.add_argument('--fit', choices=batches.FITS, default='resize',
                        help='resize: stretch images to --height and --width; crop: keep the scale, crop at random or '
                             'pad with void (validation then predicts whole images)')
@@ -132,7 +132,8 @@ def parse_args(argv=None):
     args.dropout = networks.default_dropout(args.model) if args.dropout is None else args.dropout
     args.input = args.input or networks.default_input(args.model)
     if args.vgg16 and args.input != 'raw':
-        raise UserError("--vgg16: VGG16's weights need --input raw and VGG16's encoder (--model segnet)")
+        raise UserError("--vgg16: needs --input raw and a network with VGG16's encoder: segnet, fcn, deconvnet or "
+                        'deeplab-largefov')
     if args.encoder_rate != 1 and args.optimizer != 'sgd':
         raise UserError('--encoder_rate %g: needs --optimizer sgd; with adam use --freeze_encoder' % args.encoder_rate)
     return args

@@ -54,9 +54,10 @@ def parse_args(argv=None):
     parser.add_argument('--confidence', action='store_true',
                         help='also write NAME-confidence.png: the highest probability of each pixel times 255')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes: '
-                        'float16 [height, width, classes], or an 8-bit PNG a class')
+                        'float16 [height, width, classes], or one 8-bit PNG per class')
     parser.add_argument('--submission', action='store_true',
-                        help="also write submission.csv in Sartorius' form: a row a cell, connected pixels of one type")
+                        help="also write submission.csv in Sartorius' form: one row per cell (connected pixels of one "
+                        'type)')
     parser.add_argument('--export', type=export.path, metavar='FILE.tflite|FILE.onnx|DIR', help='write the network as '
                         'a TFLite or ONNX file, or a TensorFlow SavedModel: uint8 images in, ids and probabilities out')
     parser.add_argument('--export_size', nargs=2, metavar=('free|HEIGHT', 'WIDTH'), help='size of the images for '

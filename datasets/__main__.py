@@ -84,7 +84,7 @@ def advice(dataset, name: str, split: Split):
     factors = dataset.size / np.array(split.sizes, float)
     resized = (factors != 1).any(1)
     if resized.any():
-        yield ('%d of %d images of %s are resized to %dx%d, unless --height, --width or --fit crop say otherwise: '
+        yield ('%d of %d images of %s are resized to %dx%d by default (see --height, --width and --fit): '
                'heights by %.2f to %.2f, widths by %.2f to %.2f'
                % ((resized.sum(), len(split.names), name) + tuple(dataset.size)
                   + (factors[:, 0].min(), factors[:, 0].max(), factors[:, 1].min(), factors[:, 1].max())))

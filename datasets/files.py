@@ -41,8 +41,8 @@ def read_names(path: str):
 def files_below(folder: str, extensions: tuple):
     """Finds the files below `folder` with one of the extensions -> sorted list of (name, path).
 
-    A name is the path below `folder` without the extension. Hidden files, as macOS's ._NAME, are skipped. The number of
-    other files that may be images is printed. UserError if the folder is missing.
+    A name is the path below `folder` without the extension. Hidden files, such as macOS's ._NAME, are skipped. The
+    number of other files that may be images is printed. UserError if the folder is missing.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)

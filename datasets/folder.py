@@ -69,7 +69,7 @@ def _own(data_dir, rle_order):
     if not os.path.exists(table):
         return classes, images, _label_reader(folder, files.label_files(folder, images), classes), examples
     if os.path.isdir(folder):
-        raise UserError('%s: both labels.csv and labels/ are there; remove the one that is not meant' % data_dir)
+        raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
     indices = {}
     for i, entry in enumerate(classes):
         index = IGNORE if tables.is_void(entry) else i

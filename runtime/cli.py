@@ -87,9 +87,16 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
     """--help with the default of each flag that has one; the description keeps its line breaks."""
 
     def _get_help_string(self, action):
-        """Help text of a flag with '(default: ...)', unless the text has it or the default is None or False."""
-        told = action.default is None or action.default is False or '(default' in action.help
-        return action.help if told else super()._get_help_string(action)
+        """Help text of a flag with '(default: ...)', unless the text has it or the default is None, False or empty.
+
+        The values of a list are separated by spaces, as on the command line.
+        """
+        default = action.default
+        if default is None or default is False or default in ('', []) or '(default' in action.help:
+            return action.help
+        if isinstance(default, list):
+            return '%s (default: %s)' % (action.help, ' '.join(map(str, default)))
+        return super()._get_help_string(action)
 
 
 def command_line() -> str:

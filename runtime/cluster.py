@@ -53,14 +53,14 @@ def from_slurm() -> tuple:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[int(os.environ['SLURM_LOCALID']) % len(gpus)]
         return hosts, int(os.environ['SLURM_PROCID'])
     except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but not all that srun sets (%r); set TF_CONFIG, or unset it'
-                        % error)
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but other variables of srun are missing (%r); set TF_CONFIG, or '
+                        'unset SLURM_STEP_NUM_TASKS' % error)
 
 
 def add_flag(parser):
     """Adds --gpus to the parser of a command that several processes can share."""
-    parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs of this machine that share the '
-                        'work, one process a GPU (with --device cpu: processes on the CPU, for a trial)')
+    parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='number of GPUs of this machine '
+                        'to use, one process per GPU (with --device cpu: number of processes on the CPU, for a trial)')
 
 
 def launch(count: int, device: str) -> None:
@@ -78,7 +78,8 @@ def launch(count: int, device: str) -> None:
     found = count if device == 'cpu' else found
     gpus = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(str(i) for i in range(found))
     if len(gpus.split(',')) < count or not gpus:
-        raise UserError('--gpus %d: this machine has GPUs %s; --device cpu tries it without' % (count, gpus or 'none'))
+        raise UserError('--gpus %d: this machine has GPUs %s; add --device cpu to try it without GPUs'
+                        % (count, gpus or 'none'))
     hosts = free_hosts(count)
     started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], env=dict(
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i)))
@@ -163,6 +164,6 @@ def leave(hosts: list, reason: str = 'another process is gone', status: int = 1)
     """
     time.sleep(1)  # a port may close after its connections
     lost = [host for host in hosts if not answers(host)]
-    print('error: %s; start all again, the same commands resume from the last checkpoint'
+    print('error: %s; start all processes again with the same commands to resume from the last checkpoint'
           % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)
     os._exit(status)

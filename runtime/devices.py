@@ -108,7 +108,7 @@ def precision(asked, trained_in: str, device: str) -> str:
 def check_precision(precision: str, device: str):
     """Raises UserError if `device` cannot compute in `precision`. float32 is not checked.
 
-    The check runs a small encoder and decoder and the gradient of its input.
+    The check runs a small encoder and decoder and the gradient with respect to the input.
     """
     if precision == 'float32':
         return
@@ -124,5 +124,5 @@ def check_precision(precision: str, device: str):
             sess.run(tf.global_variables_initializer())
             sess.run(gradient)
     except (tf.errors.OpError, TypeError, ValueError) as error:
-        raise UserError('--precision %s: %s with TensorFlow %s cannot (%s); use another, float32 always works'
+        raise UserError('--precision %s: %s with TensorFlow %s does not support it (%s); float32 always works'
                         % (precision, device_name(device), tf.__version__, cli.first_line(error)))

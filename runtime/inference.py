@@ -39,11 +39,12 @@ def add_flags(parser, batch_size: int = 1):
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best by validation, or the newest')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),
-                        help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 0; for the '
-                             'Bayesian networks as released, 4, and 8 for bayesian-segnet-basic)')
+                        help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 4 for '
+                             'bayesian-segnet and 8 for bayesian-segnet-basic, as released; else 0)')
     parser.add_argument('--tile', nargs=2, default=('auto', 'auto'), metavar=('auto|off|HEIGHT', 'WIDTH'),
-                        help='label in overlapping tiles of this size; auto: tiles only for runs of --fit crop, and '
-                             'images larger than a tile of twice the training size, at least %d a side (default: auto)'
+                        help='label in overlapping tiles of this size; auto: whole images in runs of --fit '
+                             'resize; in runs of --fit crop, tiles of twice the training size (at least %d a side) for '
+                             'images with more pixels than that (default: auto)'
                              % SMALLEST_TILE)
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
                         help="least overlap of neighbouring tiles, as a fraction of a tile's side (default: %s; 0 for "

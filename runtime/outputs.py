@@ -33,7 +33,7 @@ def submission_rows(name: str, ids) -> list:
 
 
 def suffixes(args, samples: int, ids_of_classes) -> list:
-    """Endings of the files that `write` writes for one image: list of str, as '-ids.png'.
+    """Endings of the files that `write` writes for one image: list of str, such as '-ids.png'.
 
     Args:
       args: flags of predict.py.

@@ -73,7 +73,7 @@ def run_folder(path: str) -> str:
 def check_folder_name(folder: str):
     """Raises UserError for `[`, `]` and `\\` in a path: TensorFlow reads checkpoint paths as glob patterns."""
     if set(folder) & set('[]' if os.sep == '\\' else '[]\\'):
-        raise UserError('%s: TensorFlow reads no checkpoints below a name with [, ] or \\; rename the folder' % folder)
+        raise UserError('%s: TensorFlow cannot read checkpoints in a path with [, ] or \\; rename the folder' % folder)
 
 
 def read_config(folder: str) -> dict:

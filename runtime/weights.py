@@ -1,6 +1,6 @@
 """Loads weights from a file: Keras' VGG16, an earlier run, a .npz, or the authors' .caffemodel.
 
-Arrays are named by layer below the network's scope, as 'conv1_1/weights'. Builds no tensors.
+Arrays are named by layer below the network's scope, such as 'conv1_1/weights'. Builds no tensors.
 """
 import collections
 import os
@@ -107,7 +107,7 @@ def caffemodel(path: str) -> Weights:
 
 
 def npz(path: str) -> Weights:
-    """Loads a .npz with names as 'conv1_1/weights' [3, 3, 3, 64]; all arrays become float32.
+    """Loads a .npz with names such as 'conv1_1/weights' [3, 3, 3, 64]; all arrays become float32.
 
     The steps of an 8-bit kernel are the array of the same name with the suffix SCALE; both are multiplied.
     UserError for another file.
@@ -124,7 +124,7 @@ def npz(path: str) -> Weights:
 
 
 def publish(folder: str, run: str, sess, variables, step):
-    """Publishes a run as a small folder: weights.npz, and config.json without paths of this machine.
+    """Publishes a run as a small folder: weights.npz, and config.json without local paths.
 
     Kernels are stored in 8 bits with a scale for each kernel position and output channel (the largest absolute value is
     127), other variables in float32. One scale for all positions cost SegNet-Basic 0.8 points of mIoU.
@@ -198,7 +198,7 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
         if not np.isnan(value).all():
             values[name] = value
     known = [name for name in class_names if name in old]
-    print('classes taken over by name: %s; new, as initialized: %s'
+    print('classes matched by name: %s; initialized at random: %s'
           % (', '.join(known) or 'none', ', '.join(name for name in class_names if name not in old) or 'none'))
     return loaded._replace(values=values)
 

@@ -11,6 +11,7 @@ import evaluate
 import experiments
 import main
 import predict
+from runtime import cli
 
 LAYERS = [  # from the bottom; a module may import modules of lower layers and, inside a folder, of its own
     {'utils', 'data', 'metrics'},
@@ -83,6 +84,15 @@ def test_each_flag_is_read(script):
         read = re.search(r'args\.%s\b' % name, source) or (script is main and name in main.batches.NO_AUGMENTATION)
         read = read or re.search(r"for name in \(.*'%s'" % name, source)
         assert read, 'nothing reads --%s' % name
+
+
+def test_help_shows_defaults_as_they_are_typed():
+    """A list is shown as on the command line; an empty list, empty text, None and False are no default to show."""
+    parser = cli.Parser()
+    for name, default in {'size': [45, 61], 'none': [], 'text': '', 'unset': None, 'off': False, 'zero': 0}.items():
+        parser.add_argument('--' + name, default=default, help='about ' + name)
+    shown = re.findall(r'about (\w+)(?: \(default: (.*)\))?\n', parser.format_help())
+    assert shown == [('size', '45 61'), ('none', ''), ('text', ''), ('unset', ''), ('off', ''), ('zero', '0')]
 
 
 TOP = {'main', 'evaluate', 'predict', 'experiments', 'benchmark', 'segnet', 'baselines', 'networks', 'utils',

@@ -228,7 +228,7 @@ def test_a_lost_process_ends_the_others_and_the_run_resumes(camvid_folder, tmp_p
     began = time.time()
     status, _, lines = ends(pair, 60)[1 - victim]
     assert time.time() - began < 60 and status == 1, lines
-    assert len(lines) == 1 and hosts[victim] + ' is gone; start all again' in lines[0], lines
+    assert len(lines) == 1 and hosts[victim] + ' is gone; start all processes again' in lines[0], lines
     before = records.checkpoints(output, 'last')
     step = int(before[0].split('-')[-1]) if before else 0
     hosts = cluster.free_hosts(2)

@@ -69,7 +69,7 @@ def test_vgg16_bad_files(tmp_path):
     for content in (path.read_bytes(), b'hello'):
         path.write_bytes(content)
         assert_refused('vgg.h5: not Keras', weights.vgg16, str(path))
-    assert_refused("--vgg16: VGG16's weights need --input raw", main.parse_args,
+    assert_refused('--vgg16: needs --input raw', main.parse_args,
                    ['--vgg16', 'x', '--model', 'segnet-basic'])
 
 
@@ -268,7 +268,7 @@ def test_classes_are_matched_by_name(graph, capsys):
     values = {'conv_classifier/weights': np.arange(6.0).reshape(1, 1, 2, 3), 'conv_classifier/biases': np.arange(3.0),
               'conv2/weights': np.arange(9.0).reshape(1, 1, 3, 3)}
     loaded = weights.match_classes(weights.Weights(values, 1, 'x', ['sky', 'road', 'car']), ['car', 'bus', 'sky'])
-    assert 'taken over by name: car, sky; new, as initialized: bus' in capsys.readouterr().out
+    assert 'matched by name: car, sky; initialized at random: bus' in capsys.readouterr().out
     nan = np.nan
     np.testing.assert_array_equal(loaded.values['conv_classifier/weights'][0, 0], [[2, nan, 0], [5, nan, 3]])
     np.testing.assert_array_equal(loaded.values['conv_classifier/biases'], [2, nan, 0])
