@@ -74,19 +74,21 @@ def launch(count: int, device: str) -> None:
     if from_environment()[0] != ['']:
         raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
     driver = '/proc/driver/nvidia/gpus'
-    found = len(os.listdir(driver)) if os.path.isdir(driver) else 0
-    found = count if device == 'cpu' else found
-    gpus = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(str(i) for i in range(found))
-    if len(gpus.split(',')) < count or not gpus:
+    found = range(len(os.listdir(driver)) if os.path.isdir(driver) else 0)
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, found)))
+    gpus = [''] * count if device == 'cpu' else [gpu for gpu in visible.split(',') if gpu]
+    if len(gpus) < count:
         raise UserError('--gpus %d: this machine has GPUs %s; add --device cpu to try it without GPUs'
-                        % (count, gpus or 'none'))
+                        % (count, visible or 'none'))
     hosts = free_hosts(count)
-    started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], env=dict(
-        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i)))
-               for i, gpu in enumerate(gpus.split(',')[:count])]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: [process.send_signal(number) for process in started])
-    sys.exit(max(process.wait() % 256 for process in started))
+    started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], start_new_session=True, env=dict(
+        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i)))  # own session: Ctrl-C comes once
+               for i, gpu in enumerate(gpus[:count])]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda number, _: [process.send_signal(number) for process in started])
+    statuses = [process.wait() for process in started]
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # below 0: minus the signal
 
 
 def free_hosts(count: int) -> list:

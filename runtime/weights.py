@@ -191,7 +191,7 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
     order = [old.index(name) if name in old else -1 for name in class_names]
     values = {}
     for name, value in loaded.values.items():
-        for axis in range(value.ndim) if CLASS_LAYERS.match(name) else ():
+        for axis in class_axes(name, value.ndim):
             if value.shape[axis] == len(old):
                 missing = np.full_like(value.take([0], axis), np.nan)
                 value = np.concatenate([value, missing], axis).take(order, axis)
@@ -201,6 +201,16 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
     print('classes matched by name: %s; initialized at random: %s'
           % (', '.join(known) or 'none', ', '.join(name for name in class_names if name not in old) or 'none'))
     return loaded._replace(values=values)
+
+
+def class_axes(name: str, num_axes: int) -> range:
+    """Axes of a variable that count classes: of kernels the last, of upsampling kernels the last two, else all.
+
+    Empty for layers that have no feature map a class.
+    """
+    if not CLASS_LAYERS.match(name):
+        return range(0)
+    return range(0 if num_axes < 4 else 2 if name.startswith(('upscore', 'deconv')) else 3, num_axes)
 
 
 def match_variables(values: dict, variables, num_classes: int, flag: str):
@@ -227,7 +237,9 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
         shape, expected = list(values[name].shape), named[name].shape.as_list()
         if shape == expected:
             assignments.append((named[name], values[name].astype(np.float32)))
-        elif len(shape) == len(expected) and all(a == b or b == num_classes for a, b in zip(shape, expected)):
+        elif len(shape) == len(expected) and all(
+                a == b or b == num_classes and axis in class_axes(name, len(shape))
+                for axis, (a, b) in enumerate(zip(shape, expected))):
             uninitialized.append(name)
         else:
             raise UserError('%s: %s has shape %s, this network has %s' % (flag, name, shape, expected))

@@ -314,6 +314,22 @@ def test_settings_that_differ():
         assert_refused(message, cluster.check_equal, hosts, [chief, other])
 
 
+def test_launched_processes_get_one_signal_each(tmp_path):
+    """Ctrl-C reaches the whole process group of a terminal; a killed process gives 128 + 9. The GPU is not needed."""
+    script = tmp_path / 'script.py'
+    script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom runtime import cli, cluster\n'
+                      'cluster.launch(1 if "--gpus" in sys.argv else 2, "cpu")\n'
+                      'with cli.stop_signals() as stop:\n    print("ready", flush=True)\n'
+                      '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
+                      'print("saved", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
+    for number, status in ((0, 0), (9, 137)):
+        parent = subprocess.Popen([sys.executable, str(script), str(number)], stdout=subprocess.PIPE,
+                                  start_new_session=True, env=dict(os.environ, CUDA_VISIBLE_DEVICES='0'))
+        assert [parent.stdout.readline(), parent.stdout.readline()] == [b'ready\n'] * 2
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.communicate(timeout=60)[0] == b'saved\n' * 2 and parent.returncode == status
+
+
 def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(os.path, 'isdir', lambda path: False)

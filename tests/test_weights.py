@@ -265,12 +265,17 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
 
 def test_classes_are_matched_by_name(graph, capsys):
     """The same classes in another order are permuted; a new class stays as initialized; encoders are not touched."""
-    values = {'conv_classifier/weights': np.arange(6.0).reshape(1, 1, 2, 3), 'conv_classifier/biases': np.arange(3.0),
+    values = {'conv_classifier/weights': np.arange(54.0).reshape(3, 3, 2, 3), 'conv_classifier/biases': np.arange(3.0),
+              'conv1_1_D/weights': np.arange(81.0).reshape(3, 3, 3, 3),
+              'upscore2/weights': np.arange(81.0).reshape(3, 3, 3, 3),
               'conv2/weights': np.arange(9.0).reshape(1, 1, 3, 3)}
     loaded = weights.match_classes(weights.Weights(values, 1, 'x', ['sky', 'road', 'car']), ['car', 'bus', 'sky'])
     assert 'matched by name: car, sky; initialized at random: bus' in capsys.readouterr().out
     nan = np.nan
-    np.testing.assert_array_equal(loaded.values['conv_classifier/weights'][0, 0], [[2, nan, 0], [5, nan, 3]])
+    np.testing.assert_array_equal(loaded.values['conv_classifier/weights'][2, 1], [[44, nan, 42], [47, nan, 45]])
+    np.testing.assert_array_equal(loaded.values['conv1_1_D/weights'][0, 2],  # sides and inputs are no classes
+                                  [[20, nan, 18], [23, nan, 21], [26, nan, 24]])
+    np.testing.assert_array_equal(loaded.values['upscore2/weights'][1, 0], [[35, nan, 33], [nan] * 3, [29, nan, 27]])
     np.testing.assert_array_equal(loaded.values['conv_classifier/biases'], [2, nan, 0])
     np.testing.assert_array_equal(loaded.values['conv2/weights'], values['conv2/weights'])
     variable = tf.get_variable('biases', initializer=[7.0, 8.0, 9.0])
@@ -278,6 +283,15 @@ def test_classes_are_matched_by_name(graph, capsys):
         sess.run(variable.initializer)
         weights.load_into(sess, [(variable, loaded.values['conv_classifier/biases'])])
         assert sess.run(variable).tolist() == [2, 8, 0]
+
+
+def test_a_kernel_of_another_size_is_refused_for_as_many_classes(graph):
+    """A 7x7 kernel is no classifier of another number of classes, even where 3 classes are 3 rows."""
+    kernel = tf.get_variable('net/conv_classifier/weights', [3, 3, 64, 3])
+    values = {'conv_classifier/weights': np.zeros((3, 3, 64, 5))}
+    assert weights.match_variables(values, [kernel], 3, '--init_from x') == ([], ['conv_classifier/weights'])
+    assert_refused('--init_from x: conv_classifier/weights has shape', weights.match_variables,
+                   {'conv_classifier/weights': np.zeros((7, 7, 64, 3))}, [kernel], 3, '--init_from x')
 
 
 def test_published_kernels_in_8_bits(graph, tmp_path, monkeypatch):
