@@ -211,7 +211,7 @@ def settings_to_measure(args):
     """
     flag_size = args.height, args.width
     inputs = [(flag_size, batch_size) for batch_size in ((1, 2, 4, 8) if args.sweep else args.batch_size)]
-    inputs += [(size, 1) for size in SWEEP] * args.sweep
+    inputs += [(size, 1) for size in SWEEP if size != flag_size] * args.sweep
     for names in itertools.product(args.models, args.what, args.precision):
         for size, batch_size in inputs:
             yield (*names, size, batch_size)

@@ -12,16 +12,15 @@ import stat
 import sys
 import warnings
 
-MAX_PIXELS = 2 ** 27  # in an image; a file with more in the header is refused before decoding
-os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))  # OpenCV reads the limit when it is imported
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 Image.init()  # registers all formats
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
 warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for example, which changes no pixel
 
+MAX_PIXELS = 2 ** 27    # in an image; a file with more in the header is refused before decoding
 IGNORE = 255            # the label of void pixels that every reader returns
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
 MAX_FIELD = 1 << 25     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million

@@ -4,7 +4,6 @@ import collections
 import functools
 import os
 
-import cv2
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -18,10 +17,10 @@ from paper import tables as paper
 from paper.results import MEASURES
 from runtime import cli, cluster, devices, distribute, inference, plots, records, report, weights
 
-Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes variance')
+Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes')
 
 
-def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False, samples: int = 0) -> Scoring:
+def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False) -> Scoring:
     """Builds the prediction graph over the batches of `split` in the default graph -> `Scoring`.
 
     Predictions have the labels' own sizes.
@@ -29,51 +28,45 @@ def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool
     Args:
       flags: the run's flags, as in config.json.
       reuse: reuse the variables of an earlier call.
-      samples: samples of Monte-Carlo dropout, as in `networks.prediction_graph`.
     """
     initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
-                                                                 1 if samples else batch_size, flags['fit'])
-    predictions, _, variance = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, reuse, samples)
-    return Scoring(initializer, labels, predictions, sizes, variance if samples else None)
+                                                                 batch_size, flags['fit'])
+    predictions, _, _ = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, reuse)
+    return Scoring(initializer, labels, predictions, sizes)
 
 
 def predictions_of_split(sess, scoring):
-    """Yields (example index, label, prediction) in order; both are uint8 [h, w] of the label's own size.
-
-    With samples of Monte-Carlo dropout, also their variance: float32 [h, w].
-    """
-    fetches = [scoring.labels, scoring.predictions, scoring.sizes]
-    fetches += [] if scoring.variance is None else [scoring.variance]
+    """Yields (example index, label, prediction) in order; both are uint8 [h, w] at the label's own size."""
     sess.run(scoring.initializer)
     i = 0
     while True:
         try:
-            fetched = sess.run(fetches)
+            fetched = sess.run([scoring.labels, scoring.predictions, scoring.sizes])
         except tf.errors.OutOfRangeError:
             return
-        for label, prediction, (height, width), *variance in zip(*fetched):
-            resized = [cv2.resize(values, (width, height)) for values in variance]
-            yield (i, label[:height, :width], prediction[:height, :width], *resized)
+        for label, prediction, (height, width) in zip(*fetched):
+            yield i, label[:height, :width], prediction[:height, :width]
             i += 1
 
 
 def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: inference.Settings) -> dict:
     """Predicts each of `splits` with a run's network: {split: iterator as from `predictions_of_split`}.
 
-    Images are predicted one by one with --tta, with --tile HEIGHT WIDTH, and if 'auto' may choose tiles; otherwise in
-    batches.
+    Images are predicted one by one with --samples, --tta and --tile HEIGHT WIDTH, and if 'auto' may choose tiles;
+    otherwise in batches. With samples the fourth item is the variance of the samples, float32 [h, w].
     """
-    if settings.tta or settings.tile != 'off' and (settings.tile != 'auto' or flags['fit'] == 'crop'):
+    tiled = settings.tile != 'off' and (settings.tile != 'auto' or flags['fit'] == 'crop')
+    if settings.samples or settings.tta or tiled:
         predictor = inference.Predictor(sess, flags, len(dataset.class_names), settings)
 
         def one_by_one(split):
             for i in range(len(dataset.examples[split])):
                 image, label = dataset.load(split, i)
-                yield i, label, predictor.predict([image])[0].ids
+                prediction = predictor.predict([image])[0]
+                yield (i, label, prediction.ids) + (prediction.variance,) * bool(settings.samples)
 
         return {split: one_by_one(split) for split in splits}
-    scorings = [scoring_graph(dataset, split, flags, settings.batch_size, i > 0, settings.samples)
-                for i, split in enumerate(splits)]
+    scorings = [scoring_graph(dataset, split, flags, settings.batch_size, i > 0) for i, split in enumerate(splits)]
     return {split: predictions_of_split(sess, scoring) for split, scoring in zip(splits, scorings)}
 
 
@@ -197,6 +190,7 @@ def parse_args(argv=None):
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(cli.spread(argv))
     args.tile = cli.word_or_size('--tile', args.tile, 'auto', 'off')
+    args.split = list(dict.fromkeys(args.split))
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
     if args.publish and (not args.run or os.path.exists(args.publish)):
@@ -308,9 +302,12 @@ def evaluate(args) -> dict:
 def entry_name(args, split: str) -> str:
     """Names the scores of a split in metrics.json: 'val', or with other settings 'val (moving, 20 samples)'."""
     kinds = ['moving'] if args.bn == 'moving' else []
+    kinds += ['last'] if args.checkpoint == 'last' else []
     kinds += [] if args.samples is None else ['%d samples' % args.samples]
     kinds += ['tta ' + args.tta] if args.tta else []
     kinds += [] if args.tile in ('auto', 'off') else ['tile %d %d' % args.tile]
+    kinds += [] if args.tile_overlap is None else ['overlap %g' % args.tile_overlap]
+    kinds += [args.precision] if args.precision else []
     return '%s (%s)' % (split, ', '.join(kinds)) if kinds else split
 
 

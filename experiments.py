@@ -22,6 +22,7 @@ from runtime.run import Run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SET_BY_ROWS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output')  # flags of main.py
+WITHOUT_EFFECT = ('epochs', 'gpus', 'describe')  # likewise
 SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
 NUM_CLASSES = 11   # likewise
 
@@ -60,9 +61,10 @@ def parse_args(argv=None):
         args.flags = shlex.split(args.flags)
     except ValueError as error:
         raise UserError('--flags %s: %s' % (args.flags, error))
-    clashes = {'--' + name for name in SET_BY_ROWS} & {flag.split('=')[0] for flag in args.flags}
+    clashes = {'--' + name for name in SET_BY_ROWS + WITHOUT_EFFECT} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
-        raise UserError('--flags: the rows set %s themselves; leave that out' % ', '.join(sorted(clashes)))
+        raise UserError('--flags: %s: set by the rows, or without effect here; leave that out'
+                        % ', '.join(sorted(clashes)))
     if (args.table == 'results') != bool(args.runs):
         raise UserError("--runs: name run folders, with results; the paper's tables take no --runs")
     if args.table in tables.TABLES:

@@ -266,7 +266,7 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     evaluate.write_scores(run.folder, run.dataset, 'val', 'val (while training)', scores, shown)
     draw(run, step, extremes)
     tqdm.tqdm.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f' % (
-        step / run.epoch_steps, step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
+        run.epochs(step), step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
 
 
 def draw(run: Run, step: int, extremes: list):

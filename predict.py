@@ -27,7 +27,7 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for decoding, and as many for writing
-PENDING_PIXELS = 2 ** 24  # most pixels of results that are not written yet
+PENDING_VALUES = 2 ** 24  # most values (3 a pixel) of images whose results are not written yet
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHT WIDTH'
 
@@ -210,12 +210,12 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
     faults = []
     rows = []
     shrunk = []  # paths
-    writing = collections.deque()  # (pixels, future)
-    read = functools.partial(data.read_image, depth=config.get('depth'), max_pixels=args.max_pixels)
+    writing = collections.deque()  # (values, future)
+    read = functools.partial(data.read_image, depth=config.get('depth', 16), max_pixels=args.max_pixels)
 
-    def wait(pixels):
-        """Waits until the results that are not written yet have at most `pixels` pixels."""
-        while writing and sum(size for size, _ in writing) > pixels:
+    def wait(values):
+        """Waits until the images whose results are not written yet have at most `values` values."""
+        while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
@@ -228,7 +228,7 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
                 writing.append((image.size, pool.submit(outputs.write, job.name, image, prediction, config, args)))
                 if predictor.shrinks(*image.shape[:2]):
                     shrunk.append(job.path)
-            wait(PENDING_PIXELS)
+            wait(PENDING_VALUES)
         wait(-1)
     if shrunk:
         print('%s%s: shrunk by more than half to the %dx%d of the run; --tile HEIGHT WIDTH keeps their scale'

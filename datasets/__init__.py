@@ -39,7 +39,7 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
         raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(names())))
     if config:
         rle_order = config['flags'].get('rle_order')
-        depth = config.get('depth') or 16
+        depth = config.get('depth', 16)  # 16: runs of older revisions
     if name == 'folder':
         dataset = folder.read(data_dir, rle_order, depth)
     elif not config and (rle_order or depth):

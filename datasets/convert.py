@@ -49,8 +49,9 @@ def class_ids(classes: list):
     for name in classes:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= tables.MAX_NAME:
             raise UserError('class %r: a name has 1 to %d printable characters' % (name, tables.MAX_NAME))
-        following = 1 + sum(0 < i < data.IGNORE for i in ids.values())
-        ids[name] = MEANINGS.get(name.strip(' _').lower(), following)
+        following = 1 + max((i for i in ids.values() if i < data.IGNORE), default=0)
+        same = [ids[other] for other in ids if other.strip() == name.strip()]
+        ids[name] = same[0] if same else MEANINGS.get(name.strip(' _').lower(), following)
     if len(ids) > MAX_CLASSES:
         raise UserError('%d classes; at most %d' % (len(ids), MAX_CLASSES))
     return ids
@@ -94,7 +95,8 @@ def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
         label.putpalette(palette)
         label.save(path)
         shutil.copyfile(example.image, os.path.join(out, 'images', name))
-    rows = [('background', 0)] + [(name.strip(), i) for name, i in ids.items() if 0 < i < data.IGNORE]
+    named = {i: name.strip() for name, i in ids.items() if 0 < i < data.IGNORE}
+    rows = [('background', 0)] + [(name, i) for i, name in named.items()]
     rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
     with open(os.path.join(out, 'classes.csv'), 'w', encoding='utf-8', newline='') as file:
         table = csv.writer(file, lineterminator='\n')

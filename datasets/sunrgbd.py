@@ -33,8 +33,9 @@ def read(data_dir: str):
 
     def load(split, i):
         image, label = pairs[split][i]
-        ids = label().T.astype(np.uint8) if callable(label) else data.read_label(label)
-        return data.read_image(image), ids - np.uint8(1)  # 0 becomes 255, which is IGNORE
+        ids = label()
+        data.refuse_pixels(ids, ids > len(CLASSES), 'label of ' + image, 'id', 'SUN RGB-D has ids 0 to 37')
+        return data.read_image(image), ids.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
 
     examples = {split: [image for image, _ in pairs[split]] for split in pairs}
     colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
@@ -43,7 +44,7 @@ def read(data_dir: str):
 
 
 def png_pairs(data_dir: str):
-    """Finds {'train' and 'test': [(image path, label path)]}, paired by the numbers in the file names.
+    """Pairs files by the numbers in their names -> {'train' and 'test': [(image path, function () -> label)]}.
 
     UserError for a missing folder and for a number with only an image or only a label.
     """
@@ -59,12 +60,13 @@ def png_pairs(data_dir: str):
         if alone or not images:
             raise UserError('%s: holds %d images, label37 %d labels; numbers without a partner: %s'
                             % (os.path.join(data_dir, 'image', split), len(images), len(labels), alone[:5]))
-        pairs[split] = [(images[number], labels[number]) for number in sorted(images)]
+        pairs[split] = [(images[number], functools.partial(data.read_label, labels[number]))
+                        for number in sorted(images)]
     return pairs
 
 
 def mat_pairs(data_dir: str):
-    """Finds {'train' and 'test': [(image path, function () -> transposed label)]} in the home page's files.
+    """Finds {'train' and 'test': [(image path, function () -> label)]} in the home page's files.
 
     SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the same order, transposed.
     allsplit.mat lists the folders of each split. All paths begin with the authors' /n/fs/sun3d/data/.
@@ -89,8 +91,13 @@ def mat_pairs(data_dir: str):
         if unknown:
             raise UserError('%s: %s is not in %s' % (split, unknown[0], meta))
         pairs[name] = [(os.path.join(data_dir, 'SUNRGBD', images[numbers[folder]]),
-                        functools.partial(read_variable, labels, references[numbers[folder]])) for folder in folders]
+                        functools.partial(transposed, labels, references[numbers[folder]])) for folder in folders]
     return pairs
+
+
+def transposed(path: str, key):
+    """Reads a variable as `read_variable` and returns the transposed array."""
+    return read_variable(path, key).T
 
 
 def read_variable(path: str, key):

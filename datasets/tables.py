@@ -55,7 +55,8 @@ def read_cells(path: str, indices: dict, images=None):
             raise UserError(where + 'size %sx%s; an earlier row of the image says %sx%s' % (size + (height, width)))
         if not rle.strip():
             continue
-        kind = re.sub(r'\.0+\Z', '', (row.get('cell_type') or row.get('ClassId') or '').strip())
+        kind = (row.get('cell_type') or row.get('ClassId') or '').strip()
+        kind = re.sub(r'\A([0-9]+)\.0+\Z', r'\1', kind)  # pandas may have written 3 as 3.0
         if kind not in indices:
             raise UserError(where + '%s %r; expected one of %s' % ('ClassId' if kaggle else 'cell_type', kind[:60],
                                                                   ', '.join(text for text in indices if text)))

@@ -1,5 +1,6 @@
 """Writes the results of predict.py for an image: ids, colours, overlay, probabilities, submission rows."""
 import os
+import re
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ def submission_rows(name: str, ids) -> list:
     Components of fewer than SMALLEST_CELL pixels get no row.
     """
     rows = []
+    name = '"%s"' % name.replace('"', '""') if re.search('[,"\n]', name) else name  # as in CSV
     for class_id in range(1, int(ids.max()) + 1):
         components, count = scipy.ndimage.label(ids == class_id)
         sizes = np.bincount(components.ravel(), minlength=count + 1)

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # obeyed by TensorFlow 1.15; 2.21 still prints a dozen lines
-os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2 ** 27))  # data.MAX_PIXELS; OpenCV reads it when imported
+os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # OpenCV reads it when imported; `data.decode` has the limit
 warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 with NumPy 1.17 and later
 
 

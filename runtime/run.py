@@ -45,7 +45,7 @@ class Run:
     Attributes:
       folder: path of the run folder.
       flags: dict of all flags, as in config.json.
-      epoch_steps: float, steps of an epoch.
+      size: number of training images.
       total: steps of the whole run, resumed ones included.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
@@ -60,8 +60,8 @@ class Run:
         self.dataset = dataset
         self.folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
         self.flags = dict(vars(args), data_dir=args.data_dir and os.path.abspath(args.data_dir))
-        self.epoch_steps = len(dataset.examples['train']) / args.batch_size
-        self.total = args.steps or int(np.ceil(args.epochs * self.epoch_steps))
+        self.size = len(dataset.examples['train'])
+        self.total = args.steps or -(-args.epochs * self.size // args.batch_size)
         self.first = self.step = 0  # the restored step, the last saved step
         self.records = []
         self.best = -1.0  # best validation score by --select_by
@@ -78,6 +78,10 @@ class Run:
     def is_new(self) -> bool:
         """Whether the run has no checkpoint yet, so that --vgg16 and --init_from apply."""
         return not checkpoints(self.folder, 'last')
+
+    def epochs(self, step: int) -> float:
+        """Number of epochs that `step` steps take."""
+        return step * self.args.batch_size / self.size
 
     def path(self, *names: str) -> str:
         """Joins `names` to the path of the run folder."""
@@ -211,7 +215,7 @@ class Run:
         Args:
           scores: dict as from `metrics.scores`.
         """
-        self.log(step, epoch=round(step / self.epoch_steps, 2),
+        self.log(step, epoch=round(self.epochs(step), 2),
                  **{name: scores[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')})
         return self.note_score(self.records[-1])
 
@@ -236,11 +240,10 @@ class Run:
         Without the flag, an epoch is validated only if validation takes at most a tenth of the time since the last one.
         The time of a validation counts from the call that returns True to the next `save`.
         """
-        every = self.args.validate_every
-        interval = self.epoch_steps
-        if every:
-            interval = int(every[:-5]) if every.endswith('steps') else int(every) * self.epoch_steps
-        due = step == self.total or int(step / interval) > int((step - 1) / interval) and (
+        every = self.args.validate_every or ''
+        images = self.args.batch_size  # all counts in images, which an epoch has a whole number of
+        interval = int(every[:-5]) * images if every.endswith('steps') else int(every or 1) * self.size
+        due = step == self.total or step * images // interval > (step - 1) * images // interval and (
             bool(every) or time.time() - self.validated >= 9 * self.validation_seconds)
         if due:
             self.validating_since = time.time()

@@ -106,7 +106,7 @@ def enlarge(maps, height: int, width: int, first: int, last: int):
         return maps[first:last]
     y = np.clip((np.arange(first, last) + 0.5) * len(maps) / height - 0.5, 0, len(maps) - 1).astype(np.float32)
     low = y.astype(int)
-    share = (y - low)[:, None, None]
+    share = (y - low).astype(np.float32)[:, None, None]
     rows = maps[low] * (1 - share) + maps[np.minimum(low + 1, len(maps) - 1)] * share
     resized = cv2.resize(rows, (width, last - first), interpolation=cv2.INTER_LINEAR)
     return resized.reshape(last - first, width, -1)  # OpenCV drops a single channel

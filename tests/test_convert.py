@@ -152,6 +152,12 @@ def test_tools(tmp_path, masks, expected, tool, form, capsys):
             assert Image.open(str(tmp_path / 'out' / 'labels' / (name + '.png'))).mode == 'P'
 
 
+def test_ids_of_class_names():
+    """Names that differ in spaces around them are one class; background and void keep their ids."""
+    assert convert.class_ids(['car', '_background_', 'car ', 'VOID', 'bus']) == {
+        'car': 1, '_background_': 0, 'car ': 1, 'VOID': 255, 'bus': 2}
+
+
 def test_many_polygons_and_run_lengths():
     """Random polygons at odd sizes against brute force; compressed run lengths against pycocotools."""
     reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')

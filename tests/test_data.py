@@ -68,6 +68,13 @@ def test_rle_any_text(text):
     np.testing.assert_array_equal(mask, brute_force_decode(text, 4, 5))
 
 
+def test_class_names_that_look_like_numbers(tmp_path):
+    """Pandas writes the id 3 as 3.0; a name as v1.0 stays."""
+    path = tmp_path / 'labels.csv'
+    path.write_text('id,annotation,width,height,cell_type\na,1 2,3,2,3.0\na,4 1,3,2,v1.0\n')
+    assert tables.read_cells(str(path), {'3': 7, 'v1.0': 8}) == {'a': (2, 3, [(2, 7, '1 2'), (3, 8, '4 1')])}
+
+
 @needs_real_data
 def test_rle_real_rows():
     path = os.path.join(SHARED, 'sartorius', 'train.csv')

@@ -204,6 +204,8 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv line 2'),
     ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: no label for image f0'),
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
+    ('sunrgbd', 'label37/test/img37labels-000002.png', np.full((2, 3), 40, np.uint8),
+     'label of .*: id 40 at row 0, column 0; SUN RGB-D has ids 0 to 37'),
     ('sunrgbd', 'label37/test/img37labels-000002.png', None, r'holds 2 images, label37 1 labels; .*: \[2\]'),
     ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', b'hello', 'SUNRGBDMeta.mat: has no'),
     ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', META, 'SUNRGBDMeta.mat: .*leads out of the folder'),

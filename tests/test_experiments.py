@@ -172,8 +172,8 @@ def test_order_is_compared_with_the_papers():
 
 
 def test_bad_rows_are_refused():
-    for flags, said in ((['--flags="'], 'No closing quotation'), (['--flags=--steps 3'], 'rows set --steps themselves'),
-                        (['--flags=--seed=3'], 'the rows set --seed themselves'),
+    for flags, said in ((['--flags="'], 'No closing quotation'), (['--flags=--steps 3'], '--steps: set by the rows'),
+                        (['--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
                         (['--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, ')):
         assert_refused(said, experiments.parse_args, ['table1'] + flags)
     args = experiments.parse_args(['table3', '--class_weights', 'median'])

@@ -63,6 +63,7 @@ def test_enlarge_equals_tensorflow(graph, small, large):
     np.testing.assert_allclose(np.concatenate(bands), expected, atol=1e-5)
     one_channel = tiles.enlarge(maps[:, :, :1], *large, first=0, last=large[0])
     np.testing.assert_allclose(one_channel, expected[:, :, :1], atol=1e-5)
+    assert one_channel.dtype == bands[0].dtype == np.float32
 
 
 @pytest.fixture(scope='module')

@@ -153,11 +153,18 @@ def test_images_of_12_bits(tmp_path, capsys):
     assert dataset.load('val', 0)[0].min() == 255 and 'im3.png: has values up to 60000' in capsys.readouterr().err
     config = {'flags': {}, 'class_names': ['a', 'b'], 'depth': 14}
     assert datasets.open('folder', str(tmp_path), config).load('train', 1)[0][0, 0, 0] == 63
-    assert datasets.open('folder', str(tmp_path), dict(config, depth=None)).load('train', 1)[0][0, 0, 0] == 15
+    older = {'flags': {}, 'class_names': ['a', 'b']}  # took the highest 8 of 16 bits
+    assert datasets.open('folder', str(tmp_path), older).load('train', 1)[0][0, 0, 0] == 15
     assert datasets.open('folder', str(tmp_path), depth=16).load('train', 1)[0][0, 0, 0] == 15
     assert_refused(r"trained on classes \[\], the data has \['a', 'b'\]", datasets.open, 'folder', str(tmp_path),
                    dict(config, class_names=[]))
     assert_refused('--rle_order and --depth: only for', datasets.open, 'sample', depth=12)
+    put_text(str(tmp_path), 'train.txt', 'im4\n')
+    put(str(tmp_path), 'images/im4.png', np.full((3, 5), 200, np.uint8))
+    put(str(tmp_path), 'labels/im4.png', np.zeros((3, 5), np.uint8))
+    put_text(str(tmp_path), 'val.txt', 'im1\n')
+    for of_a_run in (None, dict(config, depth=None)):  # 12 bits beside training images of 8 bits
+        assert datasets.open('folder', str(tmp_path), of_a_run).load('val', 0)[0][0, 0, 0] == 255
 
 
 def test_files_are_told_of(tmp_path, capsys):

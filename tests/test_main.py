@@ -79,7 +79,7 @@ def test_run_folder(camvid_folder, tmp_path):
     scores = metrics.scores(np.array(matrices[0]))
     for name in ('G', 'C', 'mIoU'):
         assert scores[name] == validations[-1][name], 'the score in training is the stand-alone one'
-    assert json.load(open(os.path.join(output, 'metrics.json')))['val (moving)']['step'] == 7
+    assert json.load(open(os.path.join(output, 'metrics.json')))['val (moving, last)']['step'] == 7
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, tmp_path):
@@ -280,6 +280,15 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
     assert stored['BF'] == scores['BF'] and stored['bn'] == 'population'
 
 
+def test_each_setting_has_an_entry_in_metrics():
+    """A score with other settings does not replace the plain one; a split that is named twice is scored once."""
+    for flags, entry in ((['--batch_size', '2'], 'val'), (['--checkpoint', 'last'], 'val (last)'),
+                         (['--bn', 'moving', '--precision', 'float32'], 'val (moving, float32)'),
+                         (['--tile', '45', '61', '--tile_overlap', '0.25'], 'val (tile 45 61, overlap 0.25)')):
+        assert evaluate.entry_name(evaluate.parse_args(['run'] + flags), 'val') == entry
+    assert evaluate.parse_args(['run', '--split', 'test', 'val', 'test']).split == ['test', 'val']
+
+
 def test_population_statistics_equal_numpy(camvid_folder):
     """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))
@@ -453,6 +462,10 @@ def test_validation_is_due(camvid_folder, tmp_path, monkeypatch):
     assert due('--validate_every', '5steps') == [5, 10, 15, 20, 21]
     assert due('--validate_every', '100') == [21]
     assert due() == [4, 14, 21], 'validation takes a step: nine steps must lie between'
+    camvid = dataset._replace(examples={'train': ['x'] * 367})
+    run = run_of(camvid, str(tmp_path / 'run'), '--batch_size', '5', '--epochs', '25', '--validate_every', '15')
+    assert run.total == 1835, '25 * 73.4 is above 1835 in floats'
+    assert run.validation_due(1101) and not run.validation_due(1102), '15 * 367 = 5 * 1101'
 
 
 def test_best_weights_and_patience_by_the_scores(camvid_folder, tmp_path):

@@ -1,5 +1,6 @@
 """predict.py on images, folders, globs and a video; names, refusals, export, submission rows."""
 import contextlib
+import csv
 import os
 import shutil
 
@@ -90,6 +91,12 @@ def test_nothing_is_overwritten_and_samples_want_dropout(run, tmp_path):
     other = picture(str(tmp_path / 'b.png'))
     assert_refused('submission.csv: exists already', go, run, other, '--output', out, '--submission')
     assert_refused('--samples 8: the run has no dropout', go, run, other, '--output', out, '--samples', '8')
+
+
+def test_submission_row_of_a_name_with_a_comma():
+    ids = np.repeat([[0, 1]], 40, 0)
+    rows = outputs.submission_rows('a,"b', ids)
+    assert list(csv.reader(rows)) == [['a,"b', data.rle_encode(ids == 1)]]
 
 
 def test_video(run, tmp_path, capsys):
