@@ -280,8 +280,9 @@ def draw(run: Run, step: int, extremes: list):
 
 def describe(args):
     """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
-    class_names = datasets.CLASS_NAMES.get(args.dataset) or datasets.open(args.dataset, args.data_dir).class_names
-    print(layers.layer_table(args.model, args.height or 360, args.width or 480, len(class_names)))
+    classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
+    classes = classes or datasets.open(args.dataset, args.data_dir).class_names
+    print(layers.layer_table(args.model, args.height or 360, args.width or 480, len(classes)))
 
 
 def open_dataset(args):

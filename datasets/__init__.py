@@ -12,17 +12,15 @@ import data
 from data import UserError
 from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
 
-READERS = {'camvid': camvid.read, 'folder': folder.read, 'sample': sample.read,
-           'sartorius': sartorius.read, 'sunrgbd': sunrgbd.read, 'voc2012': voc2012.read}
-CLASS_NAMES = {'sample': sartorius.CELLS, 'sartorius': sartorius.CELLS, 'camvid': list(camvid.CLASSES),
-               'voc2012': voc2012.CLASSES, 'sunrgbd': sunrgbd.CLASSES}  # for `folder`, classes.csv has the names
+MODULES = {'camvid': camvid, 'folder': folder, 'sample': sample, 'sartorius': sartorius, 'sunrgbd': sunrgbd,
+           'voc2012': voc2012}  # each has read(data_dir) and, except folder, CLASSES
 warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 
 def names():
     """Values of --dataset: sorted list of str."""
-    return sorted(READERS)
+    return sorted(MODULES)
 
 
 def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = None, depth: int = None):
@@ -35,7 +33,7 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     Raises:
       UserError: unknown name, an error in the data, or classes that differ from the run.
     """
-    if name not in READERS:
+    if name not in MODULES:
         raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(names())))
     if config:
         rle_order = config['flags'].get('rle_order')
@@ -45,7 +43,7 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     elif not config and (rle_order or depth):
         raise UserError('--rle_order and --depth: only for --dataset folder')
     else:
-        dataset = READERS[name](data_dir)
+        dataset = MODULES[name].read(data_dir)
     if config and config.get('class_names') != dataset.class_names:
         raise UserError('%s: the run was trained on classes %s, the data has %s'
                         % (data_dir or name, config.get('class_names'), dataset.class_names))

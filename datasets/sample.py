@@ -6,7 +6,7 @@ import numpy as np
 
 from data import Dataset
 from datasets import cells, tables
-from datasets.sartorius import CELL_COLORS, CELLS, INDICES, stratified
+from datasets.sartorius import CELL_COLORS, CLASSES, INDICES, stratified
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -26,12 +26,12 @@ def read(data_dir: str = None):
         name = examples[split][i]
         height, width, rows = images[name]
         masks = list(tables.cell_masks(path, (height, width), rows))
-        grey = cells.render(masks, [CELLS[class_id] for _, class_id, _ in rows], name)
+        grey = cells.render(masks, [CLASSES[class_id] for _, class_id, _ in rows], name)
         image = np.repeat(grey[:, :, None], 3, 2)
         return image, tables.cells_label(path, name, image, images[name])
 
     size = next(iter(images.values()))[:2]
-    return Dataset('sample', CELLS, CELL_COLORS, size, examples, load, 'cell_types.png')
+    return Dataset('sample', CLASSES, CELL_COLORS, size, examples, load, 'cell_types.png')
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import data
 from data import Dataset
 from datasets import files, tables
 
-CELLS = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
+CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
 INDICES = {'shsy5y': 1, 'astro': 2, 'cort': 3}
 CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # distinct for colour-blind readers too
 
@@ -41,4 +41,4 @@ def read(data_dir: str):
         image = data.read_image(os.path.join(data_dir, 'train', name + '.png'))
         return image, tables.cells_label(path, name, image, images[name])
 
-    return Dataset('sartorius', CELLS, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')
+    return Dataset('sartorius', CLASSES, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')

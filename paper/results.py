@@ -70,7 +70,7 @@ def result_rows(folder: str) -> list:
 def published_rows(flags: dict) -> list:
     """The paper's scores for the network and the data set in a run's `flags`: list of rows {column: text}."""
     return [{'network': flags['model'], 'scored on': 'test', 'batch norm': 'population',
-             **{name: '-' if value is None else '%.1f' % value for name, value in zip(MEASURES, scores)},
+             **{name: report.decimal(value) for name, value in zip(MEASURES, scores)},
              'trained at': 'the paper, ' + where}
             for where, scores in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
 

@@ -82,10 +82,9 @@ OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, D
 
 def rows_of_table1():
     """Makes the 16 rows of table 1, list of `Row`: eight decoders balanced by class, then the eight unbalanced."""
-    rows = [Row(variant.name, 'median', 'paper-table1', 10000,
-                {'test': variant.balanced, 'train': variant.balanced_train + (None,)}) for variant in TABLE1]
-    return rows + [Row(variant.name, 'none', 'paper-table1', 10000,
-                       {'test': variant.natural, 'train': variant.natural_train + (None,)}) for variant in TABLE1]
+    return [Row(variant.name, weights, 'paper-table1', 10000,
+                {'test': getattr(variant, kind), 'train': getattr(variant, kind + '_train') + (None,)})
+            for weights, kind in (('median', 'balanced'), ('none', 'natural')) for variant in TABLE1]
 
 
 def benchmark_rows(scores: dict, recipe: str, thousands: dict):
