@@ -86,4 +86,7 @@ def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp
     assert {name: scores[0][name] for name in ('G', 'C', 'mIoU')} == scores[0]['surest']['100%']
     averaged = evaluate.evaluate(evaluate.parse_args([output, '--samples', '0', '--bf_images', '0']))['val']
     assert averaged['confusion'] != scores[0]['confusion'] and 'surest' not in averaged
-    assert sorted(records.read_scores(output)) == ['val', 'val (0 samples)', 'val (while training)']
+    flipped = evaluate.evaluate(evaluate.parse_args([output, '--samples', '2', '--tta', 'flip', '--bf_images', '0']))
+    assert flipped['val']['surest']['100%']['mIoU'] == flipped['val']['mIoU']
+    assert sorted(records.read_scores(output)) == ['val', 'val (0 samples)', 'val (2 samples, tta flip)',
+                                                   'val (while training)']
