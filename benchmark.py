@@ -159,7 +159,10 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
 
 def peak_operations(device: str, precision: str) -> float:
-    """Measures the speed of a matrix product on the device: the best of five runs, in operations a second."""
+    """Measures the speed of a matrix product in a new process: the best of five runs, in operations a second.
+
+    A multiplication and an addition are two operations.
+    """
     found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
     return 2 * MATRIX_SIDE ** 3 / min(found['seconds'])
 
@@ -254,7 +257,7 @@ def parse_args(argv=None):
 def main(args):
     """Measures and prints the rows; writes the table as Markdown and CSV, with --sweep also a figure.
 
-    With --measure only prints the JSON of one measurement.
+    With --into the rows also go into that Markdown file. With --measure only prints the JSON of one measurement.
     """
     if args.measure:
         print(json.dumps(measure(**args.measure)))

@@ -342,6 +342,6 @@ def median_frequency_weights(pixels, present, void_in_median: bool = False):
     frequency = pixels / np.maximum(present, 1.0)
     known = frequency > 0
     known[-1] &= void_in_median
-    if not known.any():
+    if not frequency[:-1].any():
         raise UserError('the training split holds no labelled pixel, so there are no class weights; check the labels')
     return np.where(frequency > 0, np.median(frequency[known]) / np.where(frequency > 0, frequency, 1), 0)[:-1]

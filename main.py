@@ -286,7 +286,10 @@ def describe(args):
 
 
 def open_dataset(args):
-    """Opens and returns --dataset; sets `args.height` and `args.width` if None. UserError for bad data."""
+    """Opens and returns --dataset; sets `args.height` and `args.width` if None.
+
+    UserError for bad data, and unless train and val have examples.
+    """
     dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)

@@ -51,7 +51,8 @@ def build(name, images, num_classes, is_training, input_norm=None, dropout=lambd
     Args:
       images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
       num_classes: int, without void.
-      is_training: Python bool: batch norm uses the batch (True) or the moving averages (False).
+      is_training: Python bool: batch norm uses the batch (True) or the moving averages (False). True adds the batch
+        statistics to utils.BN_STATISTICS, for `optimize.train_op`.
       input_norm: a key of INPUTS; None for `default_input`.
       dropout: function (x, name) -> x, called at each dropout layer of the network; default: no dropout.
       reuse: reuse the variables of an earlier call.

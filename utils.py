@@ -138,7 +138,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
 
 
 def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
-    """Upsamples by `deconv` and batch-normalizes: by the batch in training, else by the moving averages."""
+    """Upsamples by `deconv` and batch-normalizes by the batch, as `conv_bn`, or by the moving averages."""
     y = deconv(x, filters, kernel_size, stride, shape_like, name)
     gamma, beta, mean, variance = norm_variables(filters, name, 0.0)
     if is_training:

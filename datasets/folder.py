@@ -117,7 +117,9 @@ def _roboflow(data_dir):
 
 
 def _label_reader(folder, labels, classes):
-    """Function (name, image) -> label uint8 [h, w] of class indices, IGNORE for void.
+    """Makes the function (name, image) -> label uint8 [h, w] of class indices, IGNORE for void.
+
+    The function ignores `image`; `data.load_checked` compares the sizes. UserError as `tables.read_class_label`.
 
     Args:
       folder: folder of the labels, for messages.

@@ -46,7 +46,9 @@ def read(data_dir: str):
 def png_pairs(data_dir: str):
     """Pairs files by the numbers in their names -> {'train' and 'test': [(image path, function () -> label)]}.
 
-    UserError for a missing folder and for a number with only an image or only a label.
+    The folders are image/ and label37/ with train/ and test/ in each. Names without a number at the end are skipped.
+    Labels hold the ids as stored, 0 for void. UserError for a missing folder, for a split without images, and for a
+    number with only an image or only a label.
     """
     pairs = {}
     for split in ('train', 'test'):

@@ -88,10 +88,10 @@ def rows_of_table1():
 
 
 def benchmark_rows(scores: dict, recipe: str, thousands: dict):
-    """Makes the rows of one of the tables 2 to 5: list of `Row`.
+    """Makes the rows of one of the tables 2 to 5: list of `Row` without class weights, ordered as `thousands`.
 
     Args:
-      scores: {network: (G, C, mIoU, BF)}.
+      scores: {network: (G, C, mIoU, BF)} on test, for each of `thousands`.
       thousands: {network: steps / 1000} of the networks in the table.
     """
     return [Row(name, 'none', recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]

@@ -205,7 +205,7 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None)
     """Draws rows of image, truth and prediction, with a legend; writes the PNG `path`.
 
     Args:
-      predictions: {example index: uint8 class ids [h, w]}.
+      predictions: {example index: uint8 class ids [h, w]}, one for each row.
       names: optional {example index: row title}; selects and orders the rows. Default: `panel_examples`.
     """
     rows = list(names or panel_examples(dataset, split))

@@ -123,4 +123,6 @@ def test_class_counts_by_hand():
 
 
 def test_class_weights_of_void_only():
-    assert_refused('no labelled pixel', data.median_frequency_weights, np.array([0, 0, 9]), np.array([0, 0, 9]))
+    for void_in_median in (False, True):
+        assert_refused('no labelled pixel', data.median_frequency_weights, np.array([0, 0, 9]), np.array([0, 0, 9]),
+                       void_in_median)
