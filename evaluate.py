@@ -23,10 +23,10 @@ Scoring = collections.namedtuple('Scoring', 'initializer labels predictions size
 def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False) -> Scoring:
     """Builds the prediction graph over the batches of `split` in the default graph -> `Scoring`.
 
-    Predictions have the labels' own sizes.
+    Predictions have the labels' own sizes, padded with 0 to the largest of a batch; `Scoring.sizes` has the sizes.
 
     Args:
-      flags: the run's flags, as in config.json.
+      flags: the run's flags, as in config.json. With --fit crop a batch has one image.
       reuse: reuse the variables of an earlier call.
     """
     initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],

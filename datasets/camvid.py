@@ -87,12 +87,12 @@ def _released(data_dir):
 
 
 def _kaggle(data_dir):
-    """Reads Kaggle's layout: class_dict.csv (name,r,g,b), train/NAME.png, train_labels/NAME_L.png.
+    """Reads Kaggle's layout: class_dict.csv (name,r,g,b), SPLIT/NAME.png, SPLIT_labels/NAME_L.png.
 
-    UserError for a malformed table and for an image without a label.
+    UserError for a malformed table and for an image without exactly one label.
 
     Returns:
-      {split: [(image path, label path)]}, {colour: class index or IGNORE}.
+      {split: [(image path, label path)]} of the splits that have a folder, {colour: class index or IGNORE}.
     """
     table = os.path.join(data_dir, 'class_dict.csv')
     ids = dict(_color(table, number, row['name'], [row['r'], row['g'], row['b']])

@@ -139,7 +139,7 @@ def measured_depth(paths: list):
 
 
 def _is_deep(path):
-    """Whether the header of an image says 16 bits a channel; False for a damaged file."""
+    """Whether the header of an image says 16 bits a channel, or integers of 32; False if it cannot be opened."""
     try:
         with Image.open(path) as image:
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])

@@ -21,9 +21,10 @@ def stratified(images):
 
 
 def read(data_dir: str):
-    """Reads train.csv and train/ID.png -> `Dataset`.
+    """Reads train.csv -> `Dataset`, whose `load` reads train/ID.png.
 
-    Val is a fifth of the images of each cell type, drawn with a fixed seed. UserError for a fault in train.csv.
+    Val is a fifth, rounded up, of the images of each cell type, drawn with a fixed seed. UserError for a fault in
+    train.csv, and for a missing or empty folder.
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')

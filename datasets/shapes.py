@@ -79,7 +79,8 @@ def coco_counts(text: str):
 def coco_mask(annotation: dict, height: int, width: int):
     """Mask bool [height, width] of a COCO annotation: the union of polygons, or run lengths along the columns.
 
-    Raises NoArea without a segmentation, UserError for sizes or run lengths that do not fit the image.
+    Run lengths are a list or COCO's compressed text. Raises NoArea without a segmentation; UserError for sizes or run
+    lengths that do not fit the image, and as `polygon_mask`.
     """
     segmentation = annotation.get('segmentation')
     if not segmentation:

@@ -13,7 +13,8 @@ NOTE = "In percent, at the labels' own size. Run a command at its revision: flag
 def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, scores and curves of a run to a folder below `output`; returns the folder.
 
-    No image of a data set is copied. A copy that already lies in `output` is used unchanged; UserError if it is a run.
+    Local paths are left out; no image of a data set is copied. An earlier copy is overwritten. A `run_folder` that is
+    such a copy in `output` is returned unchanged; UserError if it is a run.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):

@@ -235,10 +235,11 @@ class Run:
         self.events.flush()
 
     def validation_due(self, step: int) -> bool:
-        """Whether to validate after `step`: after the last step, and every --validate_every.
+        """Whether to validate after `step`: after the last step, and every --validate_every; True starts the clock.
 
-        Without the flag, an epoch is validated only if validation takes at most a tenth of the time since the last one.
-        The time of a validation counts from the call that returns True to the next `save`.
+        Without the flag, an epoch is validated only if the time since the last validation is at least nine times what
+        the validation took, so that validations take a tenth of the time. The time of a validation counts from the call
+        that returns True to the next `save`.
         """
         every = self.args.validate_every or ''
         images = self.args.batch_size  # all counts in images, which an epoch has a whole number of
