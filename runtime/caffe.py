@@ -16,7 +16,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 def varint(content, at: int):
     """Reads the little-endian base-128 number of `content` at position `at`; returns (value, next position).
 
-    ValueError if the content ends inside the number, or if the number has more than 64 bits.
+    ValueError if the content ends inside the number, or if the number has more than 10 bytes.
     """
     value = shift = 0
     while True:
@@ -58,7 +58,7 @@ def blob(content):
     """Parses a BlobProto message, a memoryview -> float32 array of the stored shape.
 
     Fields: num, channels, height and width 1 to 4; data 5; shape 7 (BlobShape: dim 1).
-    ValueError for a shape of more than 8 dimensions or that does not fit the number of values.
+    ValueError as `fields`, and for a shape of more than 8 dimensions or that does not fit the number of values.
     """
     old = [None] * 4  # num, channels, height, width
     shape = None

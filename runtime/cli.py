@@ -107,9 +107,10 @@ def command_line() -> str:
 # ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller: str = '--batch_size, or --height and --width, or use --precision bfloat16'):
-    """Runs `script()`; prints an error as one line and exits with the status of the error.
+    """Runs `script()` and returns; prints an error that `explain` knows as one line and exits with a status.
 
-    0: done. 1: a failure while running. 2: an error that the user can fix. 128 + number: a signal.
+    1: a failure while running. 2: an error that the user can fix. 128 + number: Ctrl-C, or SIGPIPE for a closed pipe.
+    Any other error is a bug and is raised.
 
     Args:
       smaller: the flags to lower when memory runs out.
@@ -138,7 +139,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """One line of text for an expected error, with the fix; None for any other error, which is a bug.
+    """Text for an expected error, with the fix if it is known; None for any other error, which is a bug.
 
     Args:
       smaller: the flags to lower when memory runs out.

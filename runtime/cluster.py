@@ -19,7 +19,8 @@ SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
 def from_environment() -> tuple:
     """(['host:port' of each process], index of this process) from TF_CONFIG or Slurm.
 
-    ([''], 0) where neither names several processes. UserError for a malformed TF_CONFIG or missing variables of Slurm.
+    TF_CONFIG comes first, even if it names one process; one process is ([''], 0). Under Slurm as `from_slurm`.
+    UserError for a malformed TF_CONFIG or missing variables of Slurm.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
@@ -40,7 +41,10 @@ def from_environment() -> tuple:
 
 
 def from_slurm() -> tuple:
-    """As `from_environment`, for a process of srun; sets CUDA_VISIBLE_DEVICES to the GPU of the local index."""
+    """(hosts, index) as `from_environment`, for a process of srun.
+
+    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list.
+    """
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
@@ -66,8 +70,8 @@ def add_flag(parser):
 def launch(count: int, device: str) -> None:
     """Runs this command in `count` processes, one a GPU of this machine; exits with the worst status.
 
-    Signals are passed to the processes. Returns at once if `count` is 1.
-    UserError for fewer GPUs, and under TF_CONFIG or srun.
+    With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1.
+    UserError for fewer GPUs, and under TF_CONFIG or srun of several processes.
     """
     if count == 1:
         return

@@ -28,7 +28,7 @@ def add_tf32_flag(parser):
 
 
 def kind(device: str) -> str:
-    """Kind of the device that a value of --device selects: 'GPU' or 'CPU'."""
+    """Kind of the device that a value of --device selects: 'GPU' or 'CPU'; 'CPU' for 'gpu' without a GPU."""
     return 'GPU' if device != 'cpu' and gpus() else 'CPU'
 
 
@@ -75,7 +75,7 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
 
     GPU memory grows as needed. A CPU runs one op at a time on all cores, because two convolutions in parallel took 8%
     longer than in sequence, and more memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480).
-    `tf32` 'off' applies to the whole process.
+    `tf32` applies to the whole process, until the next call: the default turns TensorFloat-32 on again.
     """
     if not tf.__version__.startswith('1.'):  # 1.15 is older than TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')

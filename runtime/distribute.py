@@ -112,10 +112,11 @@ class Group:
         return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in np.hstack(found)]
 
     def connect(self, config: tf.ConfigProto, flags: dict, dataset) -> None:
-        """Connects the processes and starts to watch them.
+        """Connects the processes and starts to watch them; a single process returns at once.
 
-        UserError if a process is missing or differs in `flags`, the revision or the numbers of examples. Ends this
-        process if another program answers in place of a process: TensorFlow 1.15 would wait for ever.
+        UserError if the port of this process is in use, a process is missing, or processes differ in `flags` (except
+        OWN), revision, TensorFlow, kind of device or numbers of examples. Ends this process if another is lost on the
+        way, or if another program answers: TensorFlow 1.15 would wait for ever. `config` is changed.
         """
         if self.size == 1:
             return

@@ -27,7 +27,7 @@ CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after
 def path(text: str) -> str:
     """Argparse type of --export: returns NAME.tflite, NAME.onnx, or a folder.
 
-    UserError for other endings, an existing file, and if the packages of the format are missing.
+    UserError for other endings, an existing file or filled folder, TFLite with TensorFlow 1 and ONNX without tf2onnx.
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
@@ -43,12 +43,14 @@ def path(text: str) -> str:
 
 
 def format_of(path: str) -> str:
-    """Ending of the path in lower case: '.tflite', '.onnx', or '' for a SavedModel."""
+    """Ending of any path in lower case, such as '.tflite' or '.onnx'; '' without, for a SavedModel."""
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
 def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None):
     """Writes the network and weights of a run to `path`, atomically: TFLite, ONNX or SavedModel, by the ending.
+
+    A TFLite or ONNX file takes one image at a time, a SavedModel any number.
 
     Args:
       run: folder of the run, named in errors.

@@ -28,7 +28,7 @@ confidence, probabilities: bool, whether to return them too.
 Prediction = collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)
 Prediction.__doc__ = """The prediction of one image, at the image's size.
 
-ids: uint8 [h, w].  variance: float32 [h, w], variance of the samples, or None.
+ids: uint8 [h, w], class indices.  variance: float32 [h, w], variance of the samples, or None.
 confidence: uint8 [h, w], the highest probability times 255, or None.
 probabilities: float16 [h, w, num_classes], or None.
 """
@@ -82,7 +82,7 @@ def check_tta(text: str) -> str:
 
 
 def mean_enlarged(maps, height: int, width: int, first: int, last: int):
-    """Mean of `maps` after `tiles.enlarge`, float32 [last - first, width, channels]; holds two at a time."""
+    """Mean of `maps` after `tiles.enlarge`, float32 [last - first, width, channels], enlarged one by one."""
     total = functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps))
     return total / len(maps) if len(maps) > 1 else total
 
@@ -112,8 +112,8 @@ class Predictor:
         """(height, width) of the tiles of an image; the size of the image if it is predicted whole.
 
         UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted whole,
-        resized as in training. For --fit crop, tiles bound the memory, but each tile edge costs accuracy: an image of
-        up to four times the pixels of a training image is predicted whole.
+        resized as in training. For --fit crop, tiles bound the memory, but each tile edge costs accuracy: an image is
+        predicted whole up to the pixels of a tile, with twice the sides of training and at least SMALLEST_TILE a side.
         """
         tile = self.settings.tile
         if tile == 'off' or tile == 'auto' and self.flags['fit'] == 'resize':
@@ -129,13 +129,16 @@ class Predictor:
         return min(height, sides[0]), min(width, sides[1])
 
     def shrinks(self, height: int, width: int) -> bool:
-        """Whether an image is shrunk by more than half before prediction."""
+        """Whether --fit resize shrinks a side of the image, or of each tile, by more than half."""
         tile = self.tile_size(height, width)
         return self.flags['fit'] == 'resize' and (tile[0] > 2 * self.flags['height']
                                                   or tile[1] > 2 * self.flags['width'])
 
     def predict(self, images: list) -> list:
-        """Predicts uint8 RGB images [h, w, 3] of one size, at most `batch_size` -> list of Prediction."""
+        """Predicts uint8 RGB images [h, w, 3] of one size -> list of Prediction.
+
+        At most `self.batch_size` images, which is 1 with samples. UserError as `tile_size`.
+        """
         height, width = images[0].shape[:2]
         tile = self.tile_size(height, width)
         details = self.settings.confidence or self.settings.probabilities

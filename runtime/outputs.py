@@ -20,7 +20,7 @@ def write_png(path: str, rgb_or_ids):
 
 
 def submission_rows(name: str, ids) -> list:
-    """Rows 'name,RLE', one a cell: connected pixels of a class other than the first.
+    """Rows 'name,RLE', one a cell: pixels of a class other than the first, connected by edges.
 
     Components of fewer than SMALLEST_CELL pixels get no row.
     """

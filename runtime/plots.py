@@ -38,7 +38,8 @@ def plain(text: str) -> str:
 def loss_curves(log: list, path: str):
     """Draws the training loss of each step with a running mean and, below, G, C and mIoU of the validations.
 
-    The axis of the loss ends at 1.1 times the 99th percentile, so rare peaks are cut off.
+    The axis of the loss ends at 1.1 times the 99th percentile, so rare peaks are cut off. Fewer than 20 steps have no
+    running mean.
 
     Args:
       log: records of log.jsonl.
@@ -94,6 +95,8 @@ def scores_against_time(rows: list, split: str, path: str):
 def growth(rows: list, path: str):
     """Draws time and memory over the batch size and over the image size; writes the PNG `path`.
 
+    The batch sizes at the most frequent image size, the image sizes at batch 1; other rows are left out.
+
     Args:
       rows: rows {column: text} of the benchmark table.
     """
@@ -140,7 +143,7 @@ def confusion(counts, class_names: list, path: str):
 
 
 def colored(label, colors: list):
-    """Colours a label: uint8 class ids [h, w] -> uint8 RGB [h, w, 3]; void is white."""
+    """Colours a label: uint8 class indices [h, w] -> uint8 RGB [h, w, 3]; void is white."""
     table = np.full((256, 3), 255, np.uint8)
     table[:len(colors)] = colors
     return table[label]
@@ -167,7 +170,7 @@ def with_legend(image, class_names: list, colors: list, shown):
 
     Args:
       image: uint8 RGB [h, w, 3].
-      shown: class ids. The result is wider than `image` if a name needs the width.
+      shown: class indices. The result is wider than `image` if a name needs the width, and has at least 160 pixels.
     """
     font, row = ImageFont.truetype(FONT, 11), 18
     names = [drawable(class_names[class_id]) for class_id in shown]
@@ -190,9 +193,10 @@ def with_legend(image, class_names: list, colors: list, shown):
 
 
 def panel_examples(dataset, split: str) -> list:
-    """Indices of the examples that `panel` shows: PANEL_ROWS, evenly over the split.
+    """Indices of the examples that `panel` shows: at most PANEL_ROWS, evenly over the split.
 
-    For cells instead the image with the most pixels of each cell type, after loading the whole split.
+    For cells instead the image with the most pixels of each cell type, one a type, so that an index may come twice.
+    That loads the whole split.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':
@@ -205,7 +209,7 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None)
     """Draws rows of image, truth and prediction, with a legend; writes the PNG `path`.
 
     Args:
-      predictions: {example index: uint8 class ids [h, w]}, one for each row.
+      predictions: {example index: uint8 class indices [h, w]}, one for each row.
       names: optional {example index: row title}; selects and orders the rows. Default: `panel_examples`.
     """
     rows = list(names or panel_examples(dataset, split))

@@ -16,8 +16,8 @@ warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 wit
 def suppress_stderr():
     """Context manager: silences standard error inside the block.
 
-    If an NVIDIA driver is installed, warnings and errors are printed afterwards. Otherwise all messages are dropped:
-    they are about missing CUDA libraries.
+    With an NVIDIA driver TensorFlow's warnings and errors are printed afterwards. All other text is dropped,
+    Python's too. Without a driver everything is dropped: the messages are about missing CUDA libraries.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:

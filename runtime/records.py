@@ -77,7 +77,10 @@ def check_folder_name(folder: str):
 
 
 def read_config(folder: str) -> dict:
-    """Reads config.json of a run folder -> dict; UserError if the folder, the file or a key is missing."""
+    """Reads config.json of a run folder -> dict; UserError if the folder, the file or a key is missing.
+
+    UserError also as `check_folder_name` and `read_json`. The dict has the key 'starts', [] if the file has none.
+    """
     check_folder_name(folder)
     if not os.path.isdir(folder):
         raise UserError('%s: no such run folder; main.py writes run folders, as Output/<dataset>-<model>' % folder)

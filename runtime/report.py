@@ -127,7 +127,7 @@ def scores_tables(metrics: dict, flags: dict) -> str:
     """HTML of two tables: our scores beside the paper's, then the scores of each class.
 
     Args:
-      metrics: {split: entry of metrics.json}.
+      metrics: {split: entry of metrics.json}, not empty; the first entry has the class names.
       flags: the run's flags, as in config.json.
     """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]

@@ -54,7 +54,8 @@ def starts(length: int, tile: int, overlap: float) -> list:
 def blending_weights(first: list, tile: int):
     """Blending weights along one axis for tiles that start at `first`: float32 [len(first), tile].
 
-    A weight rises from the tile's border to its centre. Over each pixel the weights of all tiles sum to 1.
+    Weights that rise from a tile's border to its centre, divided by their sum over all tiles at each pixel: 1 where a
+    single tile lies.
     """
     hat = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
     total = np.zeros(first[-1] + tile)

@@ -21,7 +21,8 @@ def read_frames(source):
       total: number of frames by the file's header; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3].
     Raises:
-      UserError: the path is not a regular file. A file that is no video has no frames.
+      UserError: the path is not a regular file. A file that is no video has no frames, nor has
+        a camera that is missing.
     """
     if isinstance(source, str):
         data.check_file(source)
@@ -43,8 +44,8 @@ def read_frames(source):
 class VideoFile:
     """Context manager that writes an MP4 file atomically; the first frame opens the file.
 
-    UserError at the end of the block if not all frames could be written. `codec` is the first of CODECS that OpenCV
-    can write.
+    UserError at the end of the block if not all frames could be written. Without a frame, and after an error in the
+    block, no file is written. `codec` is the first of CODECS that OpenCV can write, None before the first frame.
     """
 
     def __init__(self, path: str, rate: float):
@@ -60,7 +61,7 @@ class VideoFile:
         return self
 
     def write(self, image):
-        """Appends a frame, uint8 RGB [h, w, 3]."""
+        """Appends a frame, uint8 RGB [h, w, 3], of the size of the first; OpenCV drops a frame of another size."""
         if self.writer is None:
             self.open(image.shape[:2])
         self.writer.write(np.ascontiguousarray(image[:, :, ::-1]))
@@ -95,7 +96,7 @@ class VideoFile:
 
 
 def num_frames(path: str) -> int:
-    """Number of frames by a video file's header; 0 if there is no such file or it cannot be opened."""
+    """Number of frames by a video file's header; 0 if there is no such file or no video. UserError for a folder."""
     if not os.path.exists(path):
         return 0
     with read_frames(path) as (_, total, _):

@@ -86,9 +86,9 @@ def of_run(folder: str, which: str) -> Weights:
 def caffemodel(path: str) -> Weights:
     """Loads a .caffemodel. Convolutions are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
 
-    Caffe stores no batch-norm statistics, so mean and variance are set to 0 and 1. That is correct for files from
-    compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For raw training snapshots use
-    `--bn population`. UserError for a damaged file, or a layer with one blob or more than two.
+    Caffe stores no batch-norm statistics, so the mean is 0, the variance 1 - BN_EPSILON: batch norm divides by 1. That
+    is correct for files from compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For
+    raw training snapshots use `--bn population`. UserError for a damaged file, or a layer without exactly two blobs.
     """
     values = {}
     for layer, blobs in caffe.layers(path).items():
@@ -182,8 +182,9 @@ def of_flags(args, class_names: list):
 def match_classes(loaded: Weights, class_names: list) -> Weights:
     """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
 
-    Channels of a class that `loaded` lacks become NaN, which `load_into` leaves as initialized. Prints the classes that
-    `loaded` has and lacks. Weights of unknown or of the same classes are returned unchanged.
+    Channels of a class that `loaded` lacks become NaN, which `load_into` leaves as initialized; an array of NaN alone
+    is left out. Prints the classes that `loaded` has and lacks. The field `class_names` stays. Weights of unknown or of
+    the same classes in the same order are returned unchanged.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -249,7 +250,8 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 def match_all_variables(loaded: Weights, variables, flag: str):
     """Matches each variable with an array of `loaded`: list of (variable, float32 array).
 
-    UserError as `match_variables`, and for a variable without an array. `flag` is for the message.
+    UserError as `match_variables`, for a classifier of another number of classes too, and for a variable without an
+    array. `flag` is for the message.
     """
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
     if uninitialized:
