@@ -96,7 +96,7 @@ class VideoFile:
 
 
 def num_frames(path: str) -> int:
-    """Number of frames by a video file's header; 0 if there is no such file or no video. UserError for a folder."""
+    """Number of frames by a video file's header; 0 if there is none or no video; UserError for a folder."""
     if not os.path.exists(path):
         return 0
     with read_frames(path) as (_, total, _):
