@@ -27,11 +27,12 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
     Args:
-      config: config.json of a run, or None. The class names must be equal; `depth` and `rle_order` are taken from the
-        config.
-      rle_order, depth: as in `folder.read`, only for 'folder'.
+      config: config.json of a run, or None. The class names must be equal; `depth` and `rle_order` of the config
+        replace the arguments.
+      rle_order, depth: as in `folder.read`. Without a config, UserError for another data set than 'folder'.
     Raises:
-      UserError: unknown name, an error in the data, or classes that differ from the run.
+      UserError: unknown name, a missing or malformed list or table, or classes that differ from the run. Most images
+        and labels are not opened here: `preload` checks them.
     """
     if name not in MODULES:
         raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(names())))
@@ -53,8 +54,8 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 def preload(dataset, splits):
     """Loads and checks each example of `splits`; returns the `Dataset` with the examples cached in memory.
 
-    Examples beyond CACHE_BYTES are loaded again when needed. Prints the classes without a training pixel.
-    UserError for an example that cannot be read or violates the `Dataset` contract.
+    Examples beyond CACHE_BYTES are loaded again when needed. With train in `splits`, prints the classes without a
+    training pixel. UserError for an example that cannot be read, and as `data.load_checked`.
     """
     jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
     cache = {}

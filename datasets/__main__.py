@@ -41,7 +41,8 @@ def read_split(dataset, split: str):
 def class_table(class_names: list, split: Split):
     """Formats a table of the classes of a split as text, one row a class and one for void.
 
-    The columns: pixels, share, images, and the median frequency weights without and with void in the median.
+    The columns: pixels, share, images, and the median frequency weights without and with void in the median. The row
+    of void has no weights. UserError if no class has a pixel.
     """
     pixels = split.counts.sum(0)
     areas = split.counts.sum(1, keepdims=True)

@@ -59,7 +59,11 @@ def split_of(root: str, *paths):
 def find_image(images: dict, name: str, source: str):
     """Path of the image `name` of the JSON file `source`.
 
-    The folders in `name` may be from another machine. UserError unless exactly one image fits.
+    The folders in `name` may be from another machine. Of several images with this file name, the image at `name` beside
+    `source` is taken, else the image whose path ends with `name`. UserError unless exactly one image is left.
+
+    Args:
+      images: as from `images_by_name`.
     """
     name = name.replace('\\', '/')
     paths = images.get(name.split('/')[-1], [])
@@ -132,6 +136,7 @@ def read_labelme(source: str, root: str, left_out: collections.Counter, line_wid
     """Reads JSON files of labelme -> (class names, list of `Example`); arguments and errors as `read_coco`.
 
     Classes of labels.txt come first, then other classes in the order of use. Lines are `line_width` pixels wide.
+    If `source` is a folder, images without a JSON file are examples without shapes; else they are skipped, uncounted.
     """
     images = images_by_name(root)
     order = os.path.join(source, 'labels.txt')
@@ -176,7 +181,8 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
     """Reads images and YOLO's text files of polygons -> (class names, list of `Example`); as `read_coco`.
 
     The text file of an image lies in labels/ instead of images/, or beside the image; an image may have none.
-    UserError also for a text file without an image.
+    Reads the images below `source`; `root` only serves to find the splits, and nothing is counted in `left_out`.
+    UserError also for a text file in labels/ without an image.
     """
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
     names = yolo_names(source)

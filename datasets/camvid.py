@@ -28,13 +28,14 @@ PAIR = re.compile(r'(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+)\Z', re.IGNOR
 
 
 def read(data_dir: str):
-    """Reads CamVid -> `Dataset`: 11 classes at 360x480; other pixels are void.
+    """Reads CamVid -> `Dataset`: 11 classes, other classes are void; the training size is 360x480.
 
     Three layouts:
       released with SegNet: train.txt, train/, trainannot/ (val, test alike); label 11 is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (val, test alike).
-    Raises UserError for a missing or malformed file.
+    UserError for a malformed list or table, an image of Kaggle's layout without exactly one label, and no training
+    images. The `load` of the result opens the images and labels.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
     ids = {}

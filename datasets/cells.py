@@ -118,9 +118,9 @@ def noise(rng, height: int, width: int, sigma: float):
 
 
 def debris(rng, union, num_neurites: int):
-    """Draws thin processes that start on cells, and specks, for the image: brightness float32 [height, width].
+    """Draws thin processes that start on cells, and specks, for the image: thickness float32 [height, width].
 
-    No mask includes them.
+    The masks do not include the processes and specks.
 
     Args:
       union: bool [height, width], the pixels of all cells.

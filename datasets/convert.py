@@ -24,7 +24,7 @@ from datasets import annotations, files, shapes, tables
 from datasets.annotations import naming
 from runtime import cli
 
-MAX_CLASSES = 253  # beside the background and void
+MAX_CLASSES = 253  # names; the background makes the 254 classes of `tables`
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
 
 
@@ -81,7 +81,8 @@ def draw_label(example: annotations.Example, ids: dict, left_out: collections.Co
 def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
-    Each split has a sub-folder. UserError for two images with one name.
+    Each split has a sub-folder. UserError for two images of a split with one name, whatever the extensions, and as
+    `draw_label`.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example in tqdm.tqdm(examples, unit='image', disable=None):
@@ -105,7 +106,9 @@ def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
 
 
 def convert(read, source: str, out: str):
-    """Converts `source` into the folder `out`, new or empty; prints the annotations drawn and left out.
+    """Converts `source` into the folder `out`, new or empty; prints the number of annotations of each class.
+
+    The numbers include the annotations left out, which are then printed by reason.
 
     Args:
       read: function (source, root, left_out) -> (class names, examples), as `annotations.read_coco`.

@@ -95,7 +95,8 @@ def check_contents(folder: str, contents: dict):
     """Raises UserError unless the folders below `folder` have the files that `contents` says.
 
     Args:
-      contents: {folder: (number of files, total bytes, SHA-256 or None)}.
+      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is of each file's name, a zero
+        byte and the SHA-256 of the content, sorted by name; with None only number and bytes are compared.
     """
     for name, expected in contents.items():
         digest = hashlib.sha256()
@@ -112,9 +113,10 @@ def check_contents(folder: str, contents: dict):
 
 
 def download(name: str, data_dir: str):
-    """Downloads data set `name` into the empty folder `data_dir`; after an error no file is left.
+    """Downloads data set `name` into the folder `data_dir`; after an error no file is left.
 
-    UserError for a data set that cannot be downloaded, whose steps are printed, and for a folder with files.
+    UserError for a data set that cannot be downloaded, whose steps are printed, and as `fetch` and `check_contents`;
+    also if the target holds files other than *.part: `data_dir`, or for voc2012 only VOCdevkit/ in it.
     """
     if name not in SOURCES:
         print(BY_HAND[name])

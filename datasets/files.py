@@ -39,10 +39,11 @@ def read_names(path: str):
 
 
 def files_below(folder: str, extensions: tuple):
-    """Finds the files below `folder` with one of the extensions -> sorted list of (name, path).
+    """Finds the files below `folder` with one of the extensions -> list of (name, path).
 
-    A name is the path below `folder` without the extension. Hidden files, such as macOS's ._NAME, are skipped. The
-    number of other files that may be images is printed. UserError if the folder is missing.
+    A name is the path below `folder` without the extension. The files of a folder come before the files of its
+    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped. The number of other files
+    that may be images is printed. UserError if the folder is missing or a file name is not UTF-8.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
@@ -65,9 +66,9 @@ def files_below(folder: str, extensions: tuple):
 
 
 def image_files(folder: str):
-    """Finds the images below a folder -> {name: path}, sorted; names are as in `files_below`.
+    """Finds the images below a folder -> {name: path}; names, order and errors as in `files_below`.
 
-    UserError for two images with the same name.
+    UserError also for two images with the same name.
     """
     paths = {}
     for name, path in files_below(folder, data.IMAGE_FILES):
@@ -81,7 +82,7 @@ def label_files(folder: str, images: dict):
     """Finds the labels below a folder -> {image name: [paths of candidate labels]}.
 
     A label has the name of the image. If no label has, a suffix may follow the name: NAME_mask.png, NAME_L.png.
-    The number of labels without an image is printed.
+    An image without a label has no entry. The number of labels without an image is printed.
 
     Args:
       images: {name: path}, as from `image_files`.
@@ -120,7 +121,7 @@ def label_path(folder: str, found: dict, name: str):
 def hold_out(names: list):
     """Splits names -> {'train': sorted names, 'val': sorted names}: a fifth, drawn with a fixed seed, is val.
 
-    UserError for a single name.
+    UserError for fewer than two names.
     """
     if len(names) < 2:
         raise UserError('%d images in the data set; at least two are needed, one of them to validate' % len(names))
@@ -132,12 +133,14 @@ def hold_out(names: list):
 def splits(folder: str, images: dict):
     """Splits the images -> {split: list of names}.
 
-    Uses the lists train.txt, val.txt and test.txt in `folder`, else the sub-folders of the images, else `hold_out`.
+    Uses the lists train.txt, val.txt and test.txt in `folder` if one of them exists, else the sub-folders of the
+    images, else `hold_out`. Sub-folders count if all images are in sub-folders of FOLDERS, train among them.
+    Without val, `hold_out` splits train.
 
     Args:
       images: {name: path}, as from `image_files`.
     Raises:
-      UserError: a list is missing or names an unknown or repeated image, or there is a single image.
+      UserError: errors of `listed_splits` and `hold_out`.
     """
     lists = {split: os.path.join(folder, split + '.txt') for split in SPLITS}
     if any(os.path.exists(path) for path in lists.values()):

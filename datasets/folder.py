@@ -27,9 +27,10 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 
     Args:
       rle_order: 'rows' or 'columns', the order of the pixels in runs of labels.csv; None for `tables.rle_order`.
+        Ignored without labels.csv.
       depth: bits in use in images of 16 bits a channel; None measures the training split.
     Raises:
-      UserError: no known layout, or a fault in one of the files.
+      UserError: no known layout, or a fault in a list or table. The `load` of the result opens the labels and images.
     """
     files.check_data_dir(data_dir, 'folder', LAYOUT)
     if os.path.exists(os.path.join(data_dir, 'labelmap.txt')):
@@ -132,7 +133,8 @@ def _label_reader(folder, labels, classes):
 def measured_depth(paths: list):
     """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None if all images have 8 bits.
 
-    Decodes all images of 16 bits.
+    Decodes all these images. Images of 32-bit integers are included: values above 65535 give more than 16 bits, and
+    `read_image` refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None

@@ -13,7 +13,7 @@ CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # di
 
 
 def stratified(images):
-    """Groups {image id: (height, width, cells)} by the type of the first cell -> {cell type: [ids]}."""
+    """Groups {image id: (height, width, cells)} by the first cell -> {class index: [ids]}; 0: no cells."""
     groups = {}
     for name, (_, _, rows) in images.items():
         groups.setdefault(rows[0][1] if rows else 0, []).append(name)

@@ -3,6 +3,7 @@
 A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
 A centre on an edge belongs to the polygon right of the edge or below, so that neighbours neither overlap nor leave a
 gap. Pillow and OpenCV would add the pixels on the boundary. All masks are bool [height, width].
+Other malformed annotations raise KeyError, ValueError and the like, which `annotations.naming` turns into UserError.
 """
 import base64
 
@@ -43,7 +44,7 @@ def disc_mask(center, radius: float, height: int, width: int):
 
 
 def line_mask(points, line_width: float, height: int, width: int):
-    """Draws a line `line_width` pixels wide, with square ends and round bends: bool [height, width].
+    """Draws a line `line_width` pixels wide, with flat ends (butt caps) and round bends: bool [height, width].
 
     Args:
       points: float [n, 2] of (x, y) in pixels.

@@ -24,7 +24,7 @@ def read(data_dir: str):
 
     The official split has no validation part: 'val' is every tenth test image, to monitor a run. For scores on test,
     use `--checkpoint last`, which is not selected on 'val'. The training size is 360x480, as in the paper.
-    Raises UserError for a missing or malformed file.
+    UserError for a missing or malformed list or .mat file. The `load` of the result opens the images and labels.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
@@ -103,7 +103,10 @@ def transposed(path: str, key):
 
 
 def read_variable(path: str, key):
-    """Reads a variable of a .mat file, or a reference of MATLAB 7.3 -> array; UserError for a file without it."""
+    """Reads a variable of a .mat file, or a reference of MATLAB 7.3 -> array; UserError for a file without it.
+
+    MATLAB 7.3 gives the axes in reverse order. In older files, axes of length 1 are dropped down to one axis.
+    """
     import h5py  # installed with TensorFlow
     try:
         if h5py.is_hdf5(path):  # MATLAB 7.3

@@ -31,6 +31,7 @@ def read_cells(path: str, indices: dict, images=None):
 
     Columns are id,annotation,width,height,cell_type, or ImageId,EncodedPixels (ClassId,Width,Height). A row without an
     annotation means an image without an object. Without columns of the size, height and width are None.
+    The RLE is text that `cell_masks` decodes and checks. A row number is the line in the file.
 
     Args:
       indices: {text of the class: index}; '' is the class of a table without a column of classes.
@@ -103,7 +104,7 @@ def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
       entry: (height, width, masks), as from `read_cells`.
       order: order of the pixels in the runs, 'rows' or 'columns'.
     Raises:
-      UserError: a mask does not fit the image; the message names the row.
+      UserError: the image has another size than its rows say, or a mask does not fit (the message names the row).
     """
     height, width, masks = entry
     if height is not None and image.shape[:2] != (height, width):

@@ -13,7 +13,8 @@ def read(data_dir: str):
     """Reads PASCAL VOC 2012 segmentation -> `Dataset`: palette PNG, 21 classes, 255 is void; many sizes.
 
     With ImageSets/Segmentation/trainaug.txt, train is that list and SegmentationClassAug/ (Hariharan et al. 2011).
-    The training size is 224x224, as in the authors' segnet_pascal.prototxt. UserError for missing files.
+    The training size is 224x224, as in the authors' segnet_pascal.prototxt. UserError for a missing list.
+    The `load` of the result opens the images and labels.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
     root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),

@@ -16,7 +16,8 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
 def network_layers(model: str, height: int, width: int, num_classes: int) -> list:
     """Layers of a network for one image, in order: list of `Layer`; parameters include batch norm.
 
-    Builds the network in a new graph, in prediction.
+    Only ops of KINDS are layers, so no ReLU; parameters are the trainable ones. Builds the network in a new graph, in
+    prediction.
     """
     with tf.Graph().as_default() as graph:
         networks.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)

@@ -35,9 +35,10 @@ def keep_sources(run_folder: str, output: str) -> str:
 
 
 def scored_entries(metrics: dict) -> list:
-    """Entries of metrics.json as (split, settings, scores), without scores while training.
+    """Entries of test, then of val, in metrics.json: (split, settings, scores), without scores while training.
 
-    Test comes first. Settings are what evaluate.py notes in parentheses: 'moving, 20 samples'; without, 'population'.
+    Settings are the text in parentheses of evaluate.py, as 'moving, 20 samples', with 'population' first unless the
+    text names the batch norm.
     """
     entries = []
     for split in ('test', 'val'):
@@ -51,7 +52,10 @@ def scored_entries(metrics: dict) -> list:
 
 
 def result_rows(folder: str) -> list:
-    """The scores of the run in `folder` as rows {column: text}, one row for each of the `scored_entries`."""
+    """The scores of the run in `folder` as rows {column: text}, one row for each of the `scored_entries`.
+
+    The folder must be a copy by `keep_sources`: the config of a run has no 'seconds'.
+    """
     config = records.read_config(folder)
     flags = config['flags']
     rows = []
@@ -79,7 +83,8 @@ def published_rows(flags: dict) -> list:
 def write_results(run_folders: list, output: str, into: str = None):
     """Prints the tables of runs, one a data set; writes them to `output` and into the Markdown file `into`.
 
-    UserError for two runs with one name and for a run without scores.
+    Copies the runs into `output` with `keep_sources`. Tables there are DATASET.md and DATASET.csv.
+    UserError for two runs with one name, for a run without scores, and as `keep_sources` and `report.insert_tables`.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):

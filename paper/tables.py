@@ -137,7 +137,8 @@ TABLES = {
 def published_scores(dataset: str, model: str, class_weights: str) -> list:
     """The paper's scores of a network on the test split: list of (table and settings, (G, C, mIoU, BF)).
 
-    All class weights except 'none' are compared with the paper's median frequency balancing.
+    In table 1 and on SUN RGB-D, 'none' selects the paper's natural frequencies, other weights median frequency
+    balancing. Table 3 and arXiv 1511.02680 are listed for all class weights. Empty for other data sets and networks.
     """
     natural = class_weights == 'none'
     found = []
