@@ -1,7 +1,8 @@
 """FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
-Batch norm follows each convolution, as in the paper's benchmark. Convolutions are padded, so images of any size work.
-Dropout layers follow the original networks. Arguments and result are as in segnet.py.
+Batch norm follows each convolution, as in the paper's benchmark, but no classifier and no transposed convolution.
+Convolutions are padded, so images of any size work. Dropout layers follow the original networks. Arguments and result
+are as in segnet.py.
 """
 import tensorflow.compat.v1 as tf
 

@@ -70,7 +70,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         gamma: brightness to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
       image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Beyond the edges of the
-      example the image is 0 and the label IGNORE.
+      example the label is IGNORE and the image 0, which `jitter` changes like all other pixels.
     """
     mirrored = rng.rand() < 0.5  # keep the order of the draws: runs of older revisions resume with the same examples
     zoom = augmentation['scale'] ** rng.uniform(-1, 1)
@@ -166,8 +166,8 @@ def training_batches(dataset, height: int, width: int, batch_size: int, seed: in
       fit: as in `augment`.
       share: range of the places in a batch that this process loads, as `Group.share`; None for all.
     Returns:
-      start: function (first step) -> (initializer op, feed_dict) that starts the stream at a step. With END as the
-        first step the stream is empty, so that a session closes at once.
+      start: function (number of steps done) -> (initializer op, feed_dict); 0 starts at the first batch, which
+        `batch_names` counts as step 1. With END the stream is empty, so that a session closes at once.
       images: [len(share), height, width, 3] uint8, or of the height and width of `crop`.
       labels: [len(share), height, width] uint8, or of the size of `crop`; IGNORE where unlabelled.
     """
@@ -192,7 +192,8 @@ def scoring_batches(dataset, split: str, height: int, width: int, batch_size: in
     """Batches of one pass over a split, in order; the last batch may be smaller.
 
     Args:
-      fit: 'resize', or 'crop' for images at their own sizes in batches of one, so that no image is padded.
+      fit: 'resize', or 'crop' for images at their own sizes in batches of one, so that no image is padded; `height`,
+        `width` and `batch_size` are ignored then.
     Returns:
       initializer: op that starts a pass.
       images: [batch, height, width, 3] uint8, resized; with 'crop' [1, h, w, 3].

@@ -74,10 +74,10 @@ def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dic
 
     Args:
       repeats: timed runs.
-      settings: arguments of `network_op`.
+      settings: arguments of `network_op`; for 'matrix-product' only precision is read.
     Returns:
       seconds: list, the time of each timed run; WARM_UP untimed runs come first.
-      memory: peak memory of this process in bytes, above the memory in use before the network; None on a GPU.
+      memory: peak memory of this process in bytes, less the peak before the network; None on a GPU.
     """
     on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
@@ -130,6 +130,8 @@ def measure_in_subprocess(repeats: int, **settings) -> dict:
 def measure_peer(python: str, repeats: int, **settings) -> dict:
     """Measures the PyTorch network in a process of the interpreter `python`; returns a dict as `measure`.
 
+    On a GPU the memory is not None, but the peak of PyTorch's allocator. The device 'gpu' falls back to the CPU.
+
     Args:
       settings: model, height, width, batch_size, training, precision, device, compiled (bool).
     """
@@ -143,9 +145,9 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
     Args:
       participants: {name: function (repeats) -> dict as from `measure`}.
-      repeats: timed runs of each participant, over all rounds.
+      repeats: timed runs of each participant over all rounds, rounded up to a multiple of the rounds.
     Returns:
-      {name: (median seconds of a run, peak memory in bytes or None)}.
+      {name: (median seconds of a run, peak memory in bytes or None, of the last round)}.
     """
     rounds = ROUNDS if len(participants) > 1 else 1
     seconds = collections.defaultdict(list)
@@ -180,7 +182,9 @@ def benchmark_rows(args, model: str, what: str, precision: str, size: tuple, bat
 
 
 def benchmark_row(args, settings: dict, name: str, measured: dict):
-    """Formats the table row {column: text} of the participant `name`, ours also beside the peak and the peers.
+    """Makes the table row {column: text} of the participant `name`, ours also beside the peak and the peers.
+
+    For 'ours' the peak speed of the device is measured here, by `peak_operations`.
 
     Args:
       settings: as for `measure_in_subprocess`.
@@ -210,7 +214,7 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 def settings_to_measure(args):
     """Yields (model, what, precision, (height, width), batch size) of each measurement.
 
-    `--sweep` increases the batch size at --height and --width, then the image size at batch size 1.
+    `--sweep` replaces --batch_size by 1 to 8 at --height and --width, then varies the image size at batch size 1.
     """
     flag_size = args.height, args.width
     inputs = [(flag_size, batch_size) for batch_size in ((1, 2, 4, 8) if args.sweep else args.batch_size)]

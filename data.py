@@ -134,7 +134,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def check_names(names, folder: str):
-    """Raises UserError if a file name of `folder` is not UTF-8. A text file cannot hold such a name."""
+    """Raises UserError if one of `names` is not UTF-8, as text files need; `folder` is only for the message."""
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
             raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
@@ -153,7 +153,7 @@ def read_text(path: str) -> str:
 def read_csv(path: str, columns):
     """Reads a CSV file with a header line; yields (line number, {column: text}) of each row.
 
-    UserError: an unreadable file, a missing one of the required `columns`, a row that is cut short or holds NUL bytes.
+    UserError: an unreadable file; one of the required `columns` is missing, cut short in a row or holds NUL bytes.
     """
     csv.field_size_limit(MAX_FIELD)
     try:
@@ -187,6 +187,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
+    Grey of 2 or 4 bits and colours of 16 bits (without alpha) are as stored in the array, but of 8 bits in the image.
     Further pages are not read, which a note says. UserError if the file is unreadable, of an unknown format or damaged,
     or has more than `max_pixels` pixels.
     """
@@ -259,7 +260,8 @@ def refuse_pixels(label, bad, path: str, kind: str, fix: str):
 def read_ids_or_colors(path: str):
     """Reads a label file -> uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours.
 
-    UserError: an unreadable file, a lossy format, transparent pixels, ids other than whole numbers from 0 to 255.
+    UserError: an unreadable file, JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255, another shape, ids
+    other than whole numbers from 0 to 255. A palette's transparent index is an id like the others.
     """
     if path.lower().endswith('.npy'):
         try:

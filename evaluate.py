@@ -50,8 +50,9 @@ def predictions_of_split(sess, scoring):
 
 
 def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: inference.Settings) -> dict:
-    """Predicts each of `splits` with a run's network: {split: iterator as from `predictions_of_split`}.
+    """Builds a run's network to predict `splits`: {split: iterator as from `predictions_of_split`}.
 
+    The network runs while iterating, so the caller loads the variables first.
     Images are predicted one by one with --samples, --tta and --tile HEIGHT WIDTH, and if 'auto' may choose tiles;
     otherwise in batches. With samples the fourth item is the variance of the samples, float32 [h, w].
     """
@@ -81,10 +82,11 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
       num_extremes: number of the best and of the worst predictions to return.
       gathered: function from the share of this process to the list of all shares, as `Group.gathered`.
     Returns:
-      scores: dict as from `metrics.scores`, with confusion (rows: truth), BF and bf_images. Where there is a variance,
-        `surest` has G, C and mIoU of the 50%, 90% and 100% of the pixels with the least variance.
+      scores: dict as from `metrics.scores`, with confusion (list of lists, rows: truth), BF (None if no image counts)
+        and bf_images (images read for BF). Where there is a variance, `surest` has '50%', '90%' and '100%', each a dict
+        of G, C and mIoU of that share of the pixels, those with the least variance.
       shown: {index: uint8 prediction [h, w]} of the examples in `panel`.
-      extremes: list of (mIoU of the image, index, prediction), the best first, then the worst.
+      extremes: list of (mIoU of the image, index, prediction), the best, then the worst, the highest mIoU first.
     """
     counts = np.zeros((num_classes, num_classes), np.int64)
     by_uncertainty = 0
@@ -119,7 +121,7 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
 
 
 def best_and_worst(extremes: list, count: int) -> list:
-    """The `count` first and the `count` last of (mIoU, index, prediction), the highest mIoU first."""
+    """The `count` best and the `count` worst (mIoU, index, prediction), the highest mIoU first; `count` from 1."""
     extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
     return extremes[:count] + extremes[count:][-count:]
 
@@ -127,11 +129,11 @@ def best_and_worst(extremes: list, count: int) -> list:
 def population_statistics(sess, dataset, flags: dict, group):
     """Sets the batch-norm statistics by a pass over the training split, as compute_bn_statistics.py does.
 
-    Each batch of the run's batch size is normalized by the statistics of the batch, without augmentation and dropout.
-    A layer's mean becomes the average of the batch means, its variance the average of the unbiased batch variances. The
-    examples come in a fixed random order; the last batch is filled with the first examples of another order. Each
-    process of `group` computes a part of the batches; the statistics of all batches are averaged in order, so the
-    result does not depend on the number of processes.
+    Each batch of the run's batch size is normalized by the statistics of the batch, without augmentation and dropout;
+    --fit crop cuts out random parts as in training. A layer's mean becomes the average of the batch means, its variance
+    the average of the unbiased batch variances. The examples come in a fixed random order; the last batch is filled
+    with the first examples of another order. Each process of `group` computes a part of the batches; the statistics of
+    all batches are averaged in order, so the result does not depend on the number of processes.
     """
     steps = -(-len(dataset.examples['train']) // flags['batch_size'])
     start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
@@ -203,7 +205,7 @@ def parse_args(argv=None):
 def samples_of(samples, flags: dict) -> int:
     """Number of Monte-Carlo samples for a value of --samples; None selects the default of the run's network.
 
-    UserError for samples of a run without dropout.
+    The default of a run without dropout is 0. UserError for samples of such a run.
     """
     if samples is None:
         return networks.default_samples(flags['model']) if flags['dropout'] else 0
@@ -243,7 +245,7 @@ def open_inputs(args) -> tuple:
 def evaluate(args) -> dict:
     """Scores a run or a file of weights on each --split; the processes of TF_CONFIG share the work.
 
-    The chief prints tables and writes scores, figures, report.html and, with --publish, the published folder.
+    The chief prints tables and writes scores, figures, report.html of a run and, with --publish, the published folder.
     UserError for bad weights, data or flags.
 
     Returns:
@@ -300,7 +302,10 @@ def evaluate(args) -> dict:
 
 
 def entry_name(args, split: str) -> str:
-    """Names the scores of a split in metrics.json: 'val', or with other settings 'val (moving, 20 samples)'."""
+    """Names the scores of a split in metrics.json: 'val', or with other settings 'val (moving, 20 samples)'.
+
+    --samples and --precision count even if they equal the default; --tile off and --bf_images, for example, do not.
+    """
     kinds = ['moving'] if args.bn == 'moving' else []
     kinds += ['last'] if args.checkpoint == 'last' else []
     kinds += [] if args.samples is None else ['%d samples' % args.samples]
@@ -312,7 +317,10 @@ def entry_name(args, split: str) -> str:
 
 
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
-    """Writes the scores to `entry` of metrics.json, the panel, and the confusion matrix as CSV and figure."""
+    """Writes the scores to `entry` of metrics.json, the panel, and the confusion matrix as CSV and figure.
+
+    Any later entry overwrites the panel, and one of the same split the confusion matrix.
+    """
     os.makedirs(folder, exist_ok=True)
     records.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))

@@ -109,7 +109,7 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError if the data set lacks a split, or the run folder has other flags or other data."""
+    """Raises UserError if the data set lacks a split, or the run folder has other flags or another --data_dir."""
     flags = main.parse_args(row_flags(args, row, seed))
     dataset = main.open_dataset(flags)
     for split in shown_splits(args):
@@ -152,7 +152,8 @@ def row_scores(args, row, seed: int) -> dict:
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
     """Time and memory of a network at 360x480: {'ms': milliseconds, 'MB': peak megabytes or None on a GPU}.
 
-    Measured in a new process and stored in costs.json, unless costs.json has the values already.
+    The time is the mean of a run in float32, for the whole batch. Measured in a new process and stored in
+    costs.json, unless costs.json has the values already.
     """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
@@ -186,7 +187,7 @@ def published_split(split: str) -> str:
 
 
 def score_columns(entries: list, published: tuple, split: str):
-    """{column: text} of one split: the mean of all seeds and the paper's score, in percent, for each measure.
+    """{column: text} of one split: `mean_and_spread` of the seeds and the paper's score for each measure.
 
     Args:
       entries: {split: entry of metrics.json} of each seed.
@@ -229,7 +230,10 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains, scores and measures a row: {column: text}. A non-finite loss gives a column 'failed'."""
+    """Trains and scores a row, in table 1 also measures it: {column: text}.
+
+    If a loss is not finite, the columns are only network, weights and 'failed'.
+    """
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
@@ -296,7 +300,7 @@ def list_commands(args, rows: list):
 
 
 def run_table(args, rows: list):
-    """Runs the rows; prints and writes the table (table.md, table.csv) after each row; draws table 1.
+    """Runs the rows; writes table.md and table.csv after each row; at the end prints the table, draws table 1.
 
     Raises FloatingPointError after the last row if the loss of any row was not finite.
     """

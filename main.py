@@ -22,7 +22,7 @@ from paper import layers
 from runtime import cli, cluster, devices, distribute, plots, report, weights
 from runtime.run import Run
 
-# start: function (step) -> (op, feed_dict) that starts the batches at a step. fetches: dict that a training step runs.
+# start: function (steps done) -> (op, feed_dict) that starts the batches. fetches: dict that a training step runs.
 # signals: placeholder [2], this process's requests to stop and to validate; a step fetches the sums of all processes.
 # scoring: evaluate.Scoring of the validation split. init: op that initializes all variables.
 # assignments, uninitialized: starting weights, as from weights.match_variables.
@@ -301,7 +301,7 @@ def open_dataset(args):
 def train(args):
     """Trains to --steps or --epochs, from the newest checkpoint if there is one; returns the run folder.
 
-    Prints the device and a summary. Exits with 128 + signal after a stop signal.
+    --patience ends training earlier. Prints the device and a summary. Exits with 128 + signal after a stop signal.
     """
     group = distribute.Group(*cluster.from_environment())
     args.output = args.output if group.chief else group.scratch.name

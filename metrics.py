@@ -55,7 +55,7 @@ def scores(counts):
       counts: int64 [num_classes, num_classes], as from `confusion`.
     Returns:
       dict of fractions 0..1: G; C and mIoU, None if no class counts; fwIoU (IoU weighted by class frequency); and the
-      lists accuracy and IoU, one entry a class.
+      lists accuracy and IoU, one entry a class. G and fwIoU are 0 without a pixel.
     """
     true_positives = np.diag(counts)
     truth = counts.sum(1)

@@ -25,7 +25,7 @@ INPUTS = {  # input normalizations, applied to BGR 0..255
 
 
 def default_input(name):
-    """Input normalization of a network: LRN for the networks of table 1, as released SegNet-Basic; else raw."""
+    """Input normalization of a network: 'lrn' as released SegNet-Basic, for all of `is_basic`; else 'raw'."""
     return 'lrn' if is_basic(name) else 'raw'
 
 
@@ -70,7 +70,8 @@ def build(name, images, num_classes, is_training, input_norm=None, dropout=lambd
 def sampled(flags, images, num_classes, samples, reuse):
     """Mean and variance of the softmax over `samples` dropout masks, as test_bayesian_segnet.py.
 
-    The layers before the first dropout do not depend on the mask and run once.
+    The layers before the first dropout do not depend on the mask and run once. The masks depend on the run's seed, not
+    on the image or the call.
 
     Args:
       images: [1, height, width, 3]: one image, because masks depend on the position in a batch.
@@ -134,8 +135,8 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
 def multipliers(name, variable):
     """Multipliers (learning rate, weight decay) of a variable, from the released prototxts' `param` blocks.
 
-    Biases have twice the learning rate and no weight decay. The batch-norm shift has no weight decay in SegNet, but has
-    weight decay in SegNet-Basic, because the prototxt gives batch norm no `param` block.
+    Biases have twice the learning rate and no weight decay. The batch-norm shift has no weight decay, except in the
+    networks of `is_basic`, because SegNet-Basic's prototxt gives batch norm no `param` block.
     """
     kind = variable.op.name.split('/')[-1]
     if kind == 'biases':

@@ -76,12 +76,14 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     Args:
       loss: scalar float32.
       rate: learning rate, scalar.
+      momentum: of sgd; adam ignores it.
       weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
       multipliers: function variable -> (learning rate, weight decay) multipliers. A rate of 0 freezes the variable.
       optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so a learning
         rate multiplier other than 0 has no effect.
       precision: of the layers. For float16 the loss is scaled by a power of two. The scale falls when a gradient
-        overflows, which skips the step, and rises after 2,000 steps without an overflow.
+        overflows and rises after 2,000 steps without an overflow. An overflow skips the update of the trained
+        variables, not of the batch-norm averages and the global step.
       added: function from a list of tensors to the sums over the processes that train together, as `Group.added`.
     Raises:
       AssertionError: the graph has batch norms whose statistics are not in BN_STATISTICS.

@@ -103,7 +103,10 @@ def expand(inputs: list) -> list:
 
 
 def output_names(paths: list) -> list:
-    """Names of the results, one a path: the stem of the file. Equal stems get extension, folders or a number."""
+    """Names of the results, one a path: the stem of the file. Equal stems get extension, folders or a number.
+
+    Long names keep the last LONGEST_NAME bytes.
+    """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
         count = collections.Counter(names)
@@ -123,7 +126,7 @@ def output_names(paths: list) -> list:
 def plan(args, endings: list) -> list:
     """Lists the jobs of this --shard: `Job` for each input; UserError for a missing input.
 
-    UserError also if a result exists already and --overwrite is not given.
+    The camera is a job of every shard. UserError also if a result exists already and --overwrite is not given.
 
     Args:
       endings: endings of the results of an image, as from `outputs.suffixes`.
@@ -157,7 +160,7 @@ def submission_name(args) -> str:
 
 @contextlib.contextmanager
 def noted(jobs: list, faults: list):
-    """Context manager: suppresses a fault of an input and adds a line to `faults` for each of `jobs`."""
+    """Context manager: suppresses UserError and lack of memory; adds a line to `faults` for each of `jobs`."""
     try:
         yield
     except (UserError, MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -240,8 +243,8 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
 def label_video(predictor, job: Job, config: dict, args):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    UserError if the source has no frame, or fewer than the file's header says; the frames that were read are written.
-    A camera is read until Ctrl-C.
+    UserError if the source has no frame, or fewer than 90% of the header's number, minus one second; the frames that
+    were read are written. A camera is read until Ctrl-C.
     """
     colors = [tuple(color) for color in config['colors']]
     path = os.path.join(args.output, job.name + VIDEO_SUFFIX)
@@ -264,7 +267,8 @@ def label_video(predictor, job: Job, config: dict, args):
 def predict(args) -> int:
     """Labels all inputs and with --export writes the network; returns the exit status: 0, or 2 after a fault.
 
-    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag.
+    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag and, after
+    the export, for a missing input or an existing result.
     """
     config = evaluate.read_config(args.run)
     flags = config['flags']

@@ -55,7 +55,8 @@ VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder with eight decoders
 def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, addition=False, reduction=False):
     """Builds SegNet-Basic or a variant of table 1 (4 encoders, 4 decoders, 64 filters); returns the logits.
 
-    Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt.
+    Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt. Without
+    'indices' only the encoder's two.
 
     Args:
       upsample: 'indices' unpools, 'deconv' is a learned 8x8 deconvolution that is initialized as bilinear, 'bilinear'
@@ -87,8 +88,9 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
 
 
 def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
-    """Builds FCN-Basic's decoder (figure 3 of the paper): upsamples by two and adds pooled maps, four times.
+    """Builds FCN-Basic's decoder (figure 3 of the paper): upsamples by two, four times.
 
+    With `addition` the pooled maps are added after each upsampling but the last.
     Returns the logits: of the last deconvolution with `reduction`, of a 1x1 classifier without. Batch norm follows the
     other deconvolutions. The paper does not mention this batch norm, but otherwise 64 feature maps overflow within five
     steps at the paper's learning rate of 0.1.

@@ -59,7 +59,7 @@ def norm_variables(filters, name, beta):
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
     """Normalizes x + `biases` by the batch -> tensor like x; adds both statistics to BN_STATISTICS.
 
-    The biases only count in the moving mean: added to x, they would cancel with the mean of the batch.
+    `mean`, `variance`: the moving averages. The biases only count in the moving mean; in x they would cancel.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -76,7 +76,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
     Args:
       is_training: Python bool.
       beta: initial shift of batch norm.
-      rate: dilation rate of the convolution.
+      rate: dilation rate of the convolution; ignored with `single_channel`.
       single_channel: depthwise convolution, one filter per channel; `filters` must be c.
     """
     channels = 1 if single_channel else x.shape.as_list()[-1]
@@ -180,7 +180,7 @@ def lcn(x):
     """Normalizes local contrast (Jarrett et al. 2009, section 2) by subtraction, then division; same shape.
 
     The window is a 9x9 Gaussian over all channels. Its standard deviation, which the paper does not give, is 2 pixels.
-    Near an edge the weights inside the image are rescaled to sum to 1, so a constant image becomes 0 everywhere.
+    Near an edge the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
     """
     height, width = tf.shape(x)[1], tf.shape(x)[2]
     channels = x.shape.as_list()[-1]
@@ -201,11 +201,11 @@ def lcn(x):
 def dropout(x, rate, key, name):
     """Zeroes values with probability `rate` and scales the others by 1 / (1 - rate), as in Caffe.
 
-    The mask is a function of `key` and `name` only, so a resumed run draws the same masks.
+    The mask is a function of `key`, `name` and the shape only, so a resumed run draws the same masks.
 
     Args:
       rate: float in [0, 1).
-      key: (seed, number): a Python int, and an integer scalar tensor, the step or the sample.
+      key: (seed, number): a Python int, and an int or integer scalar tensor, such as the step.
     """
     seed, number = key
     layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
