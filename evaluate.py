@@ -310,7 +310,7 @@ def entry_name(args, split: str) -> str:
     kinds += ['last'] if args.checkpoint == 'last' else []
     kinds += [] if args.samples is None else ['%d samples' % args.samples]
     kinds += ['tta ' + args.tta] if args.tta else []
-    kinds += [] if args.tile in ('auto', 'off') else ['tile %d %d' % args.tile]
+    kinds += [] if args.tile == 'auto' else ['tile off' if args.tile == 'off' else 'tile %d %d' % args.tile]
     kinds += [] if args.tile_overlap is None else ['overlap %g' % args.tile_overlap]
     kinds += [args.precision] if args.precision else []
     return '%s (%s)' % (split, ', '.join(kinds)) if kinds else split

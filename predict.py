@@ -267,8 +267,8 @@ def label_video(predictor, job: Job, config: dict, args):
 def predict(args) -> int:
     """Labels all inputs and with --export writes the network; returns the exit status: 0, or 2 after a fault.
 
-    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag and, after
-    the export, for a missing input or an existing result.
+    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag, a
+    missing input or an existing result; then nothing is written.
     """
     config = evaluate.read_config(args.run)
     flags = config['flags']
@@ -276,10 +276,10 @@ def predict(args) -> int:
     flags['precision'] = devices.precision(args.precision, flags['precision'], args.device)
     loaded = weights.load(args.run, args.checkpoint)
     samples = evaluate.samples_of(args.samples, flags)
+    jobs = plan(args, outputs.suffixes(args, samples, outputs.class_ids(config)))
     if args.export:
         export.export(args.export, args.run, config, loaded, args.export_size)
         print('%s: %s, %s' % (args.export, args.run, loaded.description))
-    jobs = plan(args, outputs.suffixes(args, samples, outputs.class_ids(config)))
     if not jobs:
         return 0
     os.makedirs(args.output, exist_ok=True)

@@ -25,7 +25,7 @@ def read(data_dir: str = None):
     def load(split, i):
         name = examples[split][i]
         height, width, rows = images[name]
-        masks = list(tables.cell_masks(path, (height, width), rows))
+        masks = list(tables.cell_masks(path, (height, width), rows)) or [np.zeros((height, width), bool)]
         grey = cells.render(masks, [CLASSES[class_id] for _, class_id, _ in rows], name)
         image = np.repeat(grey[:, :, None], 3, 2)
         return image, tables.cells_label(path, name, image, images[name])

@@ -29,8 +29,8 @@ def rle_order(path: str):
 def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
-    Columns are id,annotation,width,height,cell_type, or ImageId,EncodedPixels (ClassId,Width,Height). A row without an
-    annotation means an image without an object. Without columns of the size, height and width are None.
+    Columns are id,annotation,width,height,cell_type, or, with `images`, ImageId,EncodedPixels (ClassId,Width,Height).
+    A row without an annotation means an image without an object. Height and width are None without columns of them.
     The RLE is text that `cell_masks` decodes and checks. A row number is the line in the file.
 
     Args:
@@ -39,7 +39,7 @@ def read_cells(path: str, indices: dict, images=None):
     Raises:
       UserError: a malformed row, an id without an image, or an image without a row.
     """
-    kaggle = rle_order(path) == 'columns'
+    kaggle = images is not None and rle_order(path) == 'columns'
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
     cells = {}
     for number, row in data.read_csv(path, columns):

@@ -64,7 +64,7 @@ def blob(content):
     shape = None
     parts = []
     for number, kind, value in fields(content):
-        if number <= 4 and kind == VARINT:
+        if 1 <= number <= 4 and kind == VARINT:
             old[number - 1] = value
         elif number == 5 and kind in (BYTES, FIXED32):  # packed, or one by one
             parts.append(np.frombuffer(value, '<f4'))

@@ -24,7 +24,7 @@ def from_environment() -> tuple:
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
-        return from_slurm() if int(os.environ.get('SLURM_STEP_NUM_TASKS') or 1) > 1 else ([''], 0)
+        return from_slurm() if os.environ.get('SLURM_STEP_NUM_TASKS', '1') not in ('', '1') else ([''], 0)
     try:
         config = json.loads(text)
         hosts, task = config['cluster']['worker'], config['task']

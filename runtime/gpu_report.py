@@ -53,7 +53,7 @@ def training_row(args, precision: str, folder: str) -> dict:
                                   '--batch_size', '2', '--output', folder, *shared_flags(args))
     row = {'precision': precision, 'exit status': str(status), 'seconds': '%.0f' % seconds}
     if status:
-        return dict(row, error=output.splitlines()[-1])
+        return dict(row, error=(output.splitlines() or ['no output'])[-1])
     log = [record for record in read_log(folder) if 'loss' in record]
     speeds = sorted(record['images_per_second'] for record in log)
     mean_iou = read_scores(folder)['val (while training)']['mIoU']

@@ -103,8 +103,8 @@ def insert_tables(path: str, texts: list):
         page = data.read_bytes(path).decode('utf-8')
     except UnicodeDecodeError as error:
         raise UserError('--into %s: not UTF-8 (%s)' % (path, error))
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise UserError('--into %s: needs the lines "%s" and "%s", once each' % (path, BEGIN, END))
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise UserError('--into %s: needs the lines "%s" and "%s" below, once each' % (path, BEGIN, END))
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     tables_text = '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts)
     records.write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))

@@ -302,7 +302,9 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
     assert cluster.from_environment() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
     monkeypatch.delenv('SLURM_JOB_ID')
-    assert_refused('SLURM_STEP_NUM_TASKS is set, but', cluster.from_environment)
+    for tasks in ('5', 'x'):
+        monkeypatch.setenv('SLURM_STEP_NUM_TASKS', tasks)
+        assert_refused('SLURM_STEP_NUM_TASKS is set, but', cluster.from_environment)
 
 
 def test_settings_that_differ():

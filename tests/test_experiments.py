@@ -225,9 +225,10 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     assert (tmp_path / 'PAGE.md').read_text() == page
     args = experiments.parse_args(['results', '--runs', 'Output/run', '--output', 'Output'])
     assert_refused('--output Output: Output/run is the run itself; name a folder for copies', experiments.run, args)
-    (tmp_path / 'PAGE.md').write_text('no marks')
     args = experiments.parse_args(command + ['kept/run'])
-    assert_refused('--into PAGE.md: needs the lines', experiments.run, args)
+    for text in ('no marks', '%s\n%s\n' % (report.END, report.BEGIN)):
+        (tmp_path / 'PAGE.md').write_text(text)
+        assert_refused('--into PAGE.md: needs the lines', experiments.run, args)
     records.write_json('kept/run/metrics.json', {})
     assert_refused('kept/run: has no scores; run evaluate.py', experiments.run, args)
     assert_refused('--runs: name run folders, with results', experiments.parse_args, ['table1', '--runs', 'x'])

@@ -283,6 +283,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
 def test_each_setting_has_an_entry_in_metrics():
     """A score with other settings does not replace the plain one; a split that is named twice is scored once."""
     for flags, entry in ((['--batch_size', '2'], 'val'), (['--checkpoint', 'last'], 'val (last)'),
+                         (['--tile', 'off'], 'val (tile off)'),
                          (['--bn', 'moving', '--precision', 'float32'], 'val (moving, float32)'),
                          (['--tile', '45', '61', '--tile_overlap', '0.25'], 'val (tile 45 61, overlap 0.25)')):
         assert evaluate.entry_name(evaluate.parse_args(['run'] + flags), 'val') == entry

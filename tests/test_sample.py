@@ -6,7 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, assert_refused
 
 import data
 import datasets
@@ -67,6 +67,17 @@ def test_rendering_is_a_function_of_the_name():
     np.testing.assert_array_equal(image, dataset.load('train', 3)[0])
     mask = label > 0
     assert (cells.render([mask], ['cort'], 'a') != cells.render([mask], ['cort'], 'b')).mean() > 0.5
+
+
+def test_other_tables(tmp_path):
+    """An image without cells is background alone; a table in Kaggle's other columns is refused."""
+    path = tmp_path / 'train.csv'
+    path.write_text('id,annotation,width,height,cell_type\na,,31,23,\n')
+    image, label = datasets.sample.read(str(tmp_path)).load('train', 0)
+    assert image.shape == (23, 31, 3) and image.std() > 1 and label.shape == (23, 31) and not label.any()
+    path.write_text('ImageId,EncodedPixels,ClassId\na,1 2,1\n')
+    for name in ('sample', 'sartorius'):
+        assert_refused("train.csv: has no column 'id'; expected id,annotation", datasets.open, name, str(tmp_path))
 
 
 def local_mean_and_variance(image, window):
