@@ -299,7 +299,7 @@ def read_label(path: str):
 # ---------------------------------------------------------------- examples
 
 def load_checked(dataset, split: str, i: int):
-    """Loads an example -> (image, label); UserError for unequal sizes and for ids without a class."""
+    """Loads an example -> (image, label); UserError for unequal sizes, and for ids of no class but IGNORE."""
     name = dataset.examples[split][i]
     num_classes = len(dataset.class_names)
     image, label = dataset.load(split, i)

@@ -118,7 +118,7 @@ def read_variable(path: str, key):
 
 
 def relative(path: str, source: str):
-    """Cuts the authors' root, up to SUNRGBD/, from a path and returns the rest; UserError for a path with '..'.
+    """Cuts the authors' root, up to SUNRGBD/, from a path; returns the rest, or UserError if that has '..'.
 
     A path without SUNRGBD/ only loses slashes at both ends.
 

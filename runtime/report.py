@@ -70,9 +70,10 @@ def markdown_table(rows: list) -> str:
 
 
 def write_table(path: str, title: str, note: str, rows: list) -> str:
-    """Writes rows of {column: text} to `path`.md and `path`.csv; returns the Markdown text.
+    """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the Markdown file.
 
-    In Markdown the column `command` is printed below the table, so that commands can be copied.
+    Title and note stand in the Markdown file alone, where the column `command` is printed below the table, so that
+    commands can be copied.
     """
     parts = ['# ' + title, note, markdown_table([{name: cell for name, cell in row.items() if name != 'command'}
                                                  for row in rows])]
