@@ -114,19 +114,34 @@ def resize(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] as `batches.resize` -> [batch, height, width, 3], by matrix products.
 
     No format of exported networks has an area average, and no bilinear interpolation in OpenCV's steps of integers.
+    For images of a free size the graph computes both and selects one.
     """
     if x.shape.as_list()[1:3] == [height, width]:
         return x
     old_height, old_width = utils.height_width(x)
     shrinks = height * width < old_height * old_width
-    area = tf.round(product(area_weights(old_height, height), area_weights(old_width, width), x))
+    if isinstance(shrinks, bool):
+        y = (area_average if shrinks else bilinear)(x, height, width)
+    else:
+        area = area_average(x, height, width)
+        y = tf.where(tf.fill(tf.shape(area), shrinks), area, bilinear(x, height, width))
+    y.set_shape(x.shape[:1].concatenate(y.shape[1:]))
+    return y
+
+
+def area_average(x, height: int, width: int):
+    """Averages images [batch, h, w, 3] over the areas of the new pixels -> [batch, height, width, 3], rounded."""
+    old_height, old_width = utils.height_width(x)
+    return tf.round(product(area_weights(old_height, height), area_weights(old_width, width), x))
+
+
+def bilinear(x, height: int, width: int):
+    """Interpolates images [batch, h, w, 3] bilinearly, in OpenCV's integers -> [batch, height, width, 3]."""
+    old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width)
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
                     for weights in bilinear_weights(old_height, height)]  # OpenCV's bits: 11 a weight, 4 and 16 dropped
-    bilinear = tf.floor((above + below + 2) / 4)
-    y = tf.where(tf.fill(tf.shape(area), shrinks), area, bilinear)
-    y.set_shape(x.shape[:1].concatenate(y.shape[1:]))
-    return y
+    return tf.floor((above + below + 2) / 4)
 
 
 def product(rows, columns, x, inner=tf.identity):
