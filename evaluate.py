@@ -304,7 +304,7 @@ def evaluate(args) -> dict:
 def entry_name(args, split: str) -> str:
     """Names the scores of a split in metrics.json: 'val', or with other settings 'val (moving, 20 samples)'.
 
-    --samples and --precision count even if they equal the default; --tile off and --bf_images, for example, do not.
+    --samples, --tile_overlap and --precision count even with the default's value; --bf_images does not count.
     """
     kinds = ['moving'] if args.bn == 'moving' else []
     kinds += ['last'] if args.checkpoint == 'last' else []

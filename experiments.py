@@ -21,8 +21,8 @@ from runtime import cli, devices, plots, records, report
 from runtime.run import Run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SET_BY_ROWS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output')  # flags of main.py
-WITHOUT_EFFECT = ('epochs', 'gpus', 'describe')  # likewise
+NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',  # set by the rows
+                'epochs', 'gpus', 'describe')  # without effect here
 SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
 NUM_CLASSES = 11   # likewise
 
@@ -61,7 +61,7 @@ def parse_args(argv=None):
         args.flags = shlex.split(args.flags)
     except ValueError as error:
         raise UserError('--flags %s: %s' % (args.flags, error))
-    clashes = {'--' + name for name in SET_BY_ROWS + WITHOUT_EFFECT} & {flag.split('=')[0] for flag in args.flags}
+    clashes = {'--' + name for name in NOT_IN_FLAGS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
         raise UserError('--flags: %s: set by the rows, or without effect here; leave that out'
                         % ', '.join(sorted(clashes)))

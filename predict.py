@@ -267,8 +267,8 @@ def label_video(predictor, job: Job, config: dict, args):
 def predict(args) -> int:
     """Labels all inputs and with --export writes the network; returns the exit status: 0, or 2 after a fault.
 
-    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag, a
-    missing input or an existing result; then nothing is written.
+    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag, a missing input or
+    an existing result; then nothing is written.
     """
     config = evaluate.read_config(args.run)
     flags = config['flags']

@@ -21,8 +21,7 @@ def read_frames(source):
       total: number of frames by the file's header; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3].
     Raises:
-      UserError: the path is not a regular file. A file that is no video has no frames, nor has
-        a camera that is missing.
+      UserError: the path is not a regular file. A file that is no video and a missing camera have no frames.
     """
     if isinstance(source, str):
         data.check_file(source)
