@@ -269,8 +269,7 @@ def evaluate(args) -> dict:
     session = tf.Session(group.target, graph=tf.Graph(), config=config)
     with session as sess, tf.device(group.place), group.together():
         predictions = predictions_of_splits(sess, shared, args.split, flags, settings)
-        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-        weights.load_into(sess, weights.match_all_variables(loaded, variables, name))
+        weights.load_all(sess, loaded, name)
         if group.chief:
             print('%s: %s, batch norm by %s statistics, %s, %s on %s%s'
                   % (name, loaded.description, args.bn,
@@ -280,7 +279,7 @@ def evaluate(args) -> dict:
         if args.bn == 'population':
             population_statistics(sess, dataset, flags, group)
         if args.publish and group.chief:
-            weights.publish(args.publish, args.run, sess, variables, loaded.step)
+            weights.publish(args.publish, args.run, sess, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), loaded.step)
         for split in args.split:
             images = len(dataset.examples[split])
             scores, shown, _ = score_split(group.numbered(predictions[split]), len(dataset.class_names),
@@ -322,7 +321,7 @@ def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, sho
     Any later entry overwrites the panel, and one of the same split the confusion matrix.
     """
     os.makedirs(folder, exist_ok=True)
-    records.update_json(os.path.join(folder, 'metrics.json'), {entry: scores})
+    records.add_scores(folder, {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)
     records.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))

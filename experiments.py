@@ -144,7 +144,7 @@ def row_scores(args, row, seed: int) -> dict:
         flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best']
         flags += [] if args.bf_images is None else ['--bf_images', str(args.bf_images)]
         found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
-        records.update_json(os.path.join(folder, 'metrics.json'), {
+        records.add_scores(folder, {
             split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
     return records.read_scores(folder)
 

@@ -287,8 +287,7 @@ def predict(args) -> int:
                                   args.confidence, args.probabilities is not None)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device, tf32=args.tf32)) as sess:
         predictor = inference.Predictor(sess, flags, len(config['class_names']), settings)
-        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-        weights.load_into(sess, weights.match_all_variables(loaded, variables, args.run))
+        weights.load_all(sess, loaded, args.run)
         precision = devices.precision_name(flags['precision'], args.device, args.tf32)
         print('%s: %s, %s on %s' % (args.run, loaded.description, precision, device), flush=True)
         faults, rows = label_images(predictor, [job for job in jobs if not is_video(job)], config, args)

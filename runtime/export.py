@@ -14,11 +14,10 @@ import zipfile
 
 import tensorflow.compat.v1 as tf
 
-import data
 import networks
 import utils
 from data import UserError
-from runtime import devices, outputs, quiet, weights
+from runtime import devices, outputs, quiet, records, weights
 
 OUTPUTS = ('ids', 'probabilities')
 CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after a TFLite model; ONNX: key 'classes'
@@ -69,8 +68,7 @@ def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None
     ids = outputs.class_ids(config)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         export_graph(flags, ids, shape)
-        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-        weights.load_into(sess, weights.match_all_variables(loaded, variables, run))
+        weights.load_all(sess, loaded, run)
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
     classes = json.dumps({'class_names': config['class_names'], 'class_ids': ids.tolist(), 'colors': config['colors']})
     parent = os.path.dirname(os.path.abspath(path))
@@ -183,8 +181,7 @@ def write_saved_model(path: str, graph_def, classes: str):
         tf.import_graph_def(graph_def, name='')
         tensors = {name: sess.graph.get_tensor_by_name(name + ':0') for name in OUTPUTS}
         tf.saved_model.simple_save(sess, path, {'images': sess.graph.get_tensor_by_name('images:0')}, tensors)
-    with open(os.path.join(path, CLASSES), 'w', encoding='utf-8') as file:
-        file.write(classes)
+    records.write_text(os.path.join(path, CLASSES), classes)
 
 
 def write_tflite(path: str, saved_model: str, classes: str):
@@ -197,8 +194,7 @@ def write_tflite(path: str, saved_model: str, classes: str):
     archive = io.BytesIO(model)
     with zipfile.ZipFile(archive, 'a') as classes_file:  # as TFLite's metadata; interpreters ignore the archive
         classes_file.writestr(CLASSES, classes)
-    with data.atomic_write(path) as part, open(part, 'wb') as file:
-        file.write(archive.getvalue())
+    records.write_bytes(path, archive.getvalue())
 
 
 def write_onnx(path: str, graph_def, classes: str):
@@ -210,5 +206,4 @@ def write_onnx(path: str, graph_def, classes: str):
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],
                                                   tensors_to_rename=names, opset=13)
     model.metadata_props.add(key='classes', value=classes)
-    with data.atomic_write(path) as part, open(part, 'wb') as file:
-        file.write(model.SerializeToString())
+    records.write_bytes(path, model.SerializeToString())

@@ -15,7 +15,6 @@ import tensorflow.compat.v1 as tf
 import data
 from data import UserError
 from runtime import cli, devices, records, report
-from runtime.records import read_log, read_scores
 
 
 def run(*command: str) -> tuple:
@@ -54,9 +53,9 @@ def training_row(args, precision: str, folder: str) -> dict:
     row = {'precision': precision, 'exit status': str(status), 'seconds': '%.0f' % seconds}
     if status:
         return dict(row, error=(output.splitlines() or ['no output'])[-1])
-    log = [record for record in read_log(folder) if 'loss' in record]
+    log = [record for record in records.read_log(folder) if 'loss' in record]
     speeds = sorted(record['images_per_second'] for record in log)
-    mean_iou = read_scores(folder)['val (while training)']['mIoU']
+    mean_iou = records.read_scores(folder)['val (while training)']['mIoU']
     return dict(row, **{'first loss': '%.3f' % log[0]['loss'], 'last loss': '%.3f' % log[-1]['loss'],
                         'images/s (median)': '%.1f' % speeds[len(speeds) // 2], 'mIoU': '%.3f' % (mean_iou or 0)})
 

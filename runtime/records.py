@@ -21,22 +21,20 @@ NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'inp
 FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
 
 
+def write_bytes(path: str, content):
+    """Writes a file of bytes atomically."""
+    with data.atomic_write(path) as part, open(part, 'wb') as file:
+        file.write(content)
+
+
 def write_text(path: str, text: str):
-    """Writes a text file atomically."""
-    with data.atomic_write(path) as part, open(part, 'w', encoding='utf-8') as file:
-        file.write(text)
+    """Writes a text file in UTF-8 atomically."""
+    write_bytes(path, text.encode('utf-8'))
 
 
 def write_json(path: str, value):
     """Writes `value` as JSON atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')
-
-
-def update_json(path: str, entries: dict):
-    """Sets the keys of `entries` in the object of a JSON file, atomically; makes the file if there is none."""
-    value = read_json(path) if os.path.exists(path) else {}
-    value.update(entries)
-    write_json(path, value)
 
 
 def corrupt_file_error(path: str, reason) -> UserError:
@@ -100,6 +98,11 @@ def read_scores(folder: str) -> dict:
     return read_json(path) if os.path.exists(path) else {}
 
 
+def add_scores(folder: str, entries: dict):
+    """Sets the entries {split: scores} in metrics.json of a run folder, atomically; makes the file if there is none."""
+    write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
+
+
 def read_log(folder: str, last_step=np.inf) -> list:
     """Reads the records of log.jsonl up to `last_step` -> list of dicts; empty without the file.
 
@@ -148,15 +151,13 @@ def provenance(device: str) -> dict:
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
 
 
-def training_seconds(folder: str, config: dict) -> float:
+def training_seconds(folder: str, batch_size: int) -> float:
     """Seconds of training of a run: the number of steps times the median time of a step; 0 without a log.
 
-    Pauses do not count. A published run has the number in `config`, the content of config.json.
+    Pauses do not count.
     """
-    if 'seconds' in config:  # a published run
-        return config['seconds']
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
-    return len(speeds) * config['flags']['batch_size'] / float(np.median(speeds)) if speeds else 0.0
+    return len(speeds) * batch_size / float(np.median(speeds)) if speeds else 0.0
 
 
 def without_folders(command: str) -> str:
@@ -169,13 +170,15 @@ def publish_config(folder: str, run: str, step):
     """Writes config.json of the run folder `run` into `folder`, with the training time, without local paths.
 
     Args:
-      step: step of the published weights, or None. A step that is already in the config stays.
+      step: step of the published weights, or None. Step and time of a published run stay.
     """
     config = read_config(run)
     for start in config['starts']:
         start['command'] = without_folders(start['command'])
         start.pop('pid', None)
-    flags = dict(config['flags'], data_dir=None, output=None, init_from=None, vgg16=None,
-                 class_weights=os.path.basename(config['flags']['class_weights']))
-    config.update(step=config.get('step', step), seconds=training_seconds(run, config), flags=flags)
+    flags = config['flags']
+    config.setdefault('step', step)
+    config.setdefault('seconds', training_seconds(run, flags['batch_size']))
+    flags.update(data_dir=None, output=None, init_from=None, vgg16=None,
+                 class_weights=os.path.basename(flags['class_weights']))
     write_json(os.path.join(folder, 'config.json'), config)

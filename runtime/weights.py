@@ -50,8 +50,7 @@ def vgg16(path: str) -> Weights:
         with h5py.File(path, 'r') as file:
             for layer in VGG16_LAYERS:
                 group = file['block%s_%s' % (layer[4], 'conv' + layer[-1])]
-                names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs['weight_names']]
-                for kind, name in zip(('weights', 'biases'), names):
+                for kind, name in zip(('weights', 'biases'), group.attrs['weight_names']):
                     values['%s/%s' % (layer, kind)] = group[name][()].astype(np.float64)
         values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
     except Exception as error:  # h5py raises many kinds of error for another file
@@ -247,18 +246,6 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     return assignments, uninitialized
 
 
-def match_all_variables(loaded: Weights, variables, flag: str):
-    """Matches each variable with an array of `loaded`: list of (variable, float32 array).
-
-    UserError as `match_variables`, for a classifier of another number of classes too, and for a variable without an
-    array. `flag` is for the message.
-    """
-    assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
-    if uninitialized:
-        raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
-    return assignments
-
-
 def load_into(sess, assignments: list):
     """Assigns the arrays of a list of (variable, array) in `sess`, in one run.
 
@@ -270,3 +257,16 @@ def load_into(sess, assignments: list):
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
     sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load is one run a variable
+
+
+def load_all(sess, loaded: Weights, flag: str):
+    """Assigns an array of `loaded` to each of the model's variables in the graph of `sess`; `flag` is for the message.
+
+    UserError as `match_variables`, for a classifier of another number of classes too, and for a variable without an
+    array.
+    """
+    variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
+    assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
+    if uninitialized:
+        raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
+    load_into(sess, assignments)

@@ -65,8 +65,7 @@ def expected_ids(config, loaded, images):
     """Class numbers of the prediction graph with MaxPoolWithArgmax, as in predict.py."""
     with tf.Graph().as_default(), tf.Session() as sess:
         predictor = inference.Predictor(sess, config['flags'], 11, inference.Settings())
-        variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-        weights.load_into(sess, weights.match_all_variables(loaded, variables, 'test'))
+        weights.load_all(sess, loaded, 'test')
         return [predictor.predict([image])[0].ids for image in images]
 
 

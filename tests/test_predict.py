@@ -47,7 +47,7 @@ def test_results_of_a_picture(run, tmp_path):
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
         graph = networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
-        weights.load_into(sess, weights.match_all_variables(weights.load(run), tf.global_variables(), run))
+        weights.load_all(sess, weights.load(run), run)
         expected, probabilities = sess.run(graph[:2])
     np.testing.assert_array_equal(ids, expected[0])
     assert probabilities.shape == (1, 23, 31, 11) and len(np.unique(ids)) > 1

@@ -170,7 +170,7 @@ def test_caffemodel_is_the_same_function(graph, tmp_path, old):
     pathlib.Path(path).write_bytes(caffemodel(layers, old))
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
     networks.build('segnet-basic', tf.constant(images), 11, is_training=False, input_norm='raw')
-    given = weights.match_all_variables(weights.load(path), tf.global_variables(), 'FILE')
+    given, _ = weights.match_variables(weights.load(path).values, tf.global_variables(), 11, 'FILE')
     assert len(given) == 8 * 6 + 2
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -208,7 +208,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
     def match(content):
         path.write_bytes(content)
-        weights.match_all_variables(weights.load(str(path)), tf.global_variables(), 'FILE')
+        weights.load_all(None, weights.load(str(path)), 'FILE')
 
     whole = caffemodel(layers)
     for broken in (b'', b'hello', whole[:-7], whole[:5000], b'\xff' * 300):
