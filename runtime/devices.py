@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.client import device_lib
 
 import utils
-from data import UserError
+from data import UserError, read_text
 from runtime import cli, quiet
 
 DEVICES = ('auto', 'cpu', 'gpu')
@@ -64,8 +64,7 @@ def device_name(device: str) -> str:
                         '(make does), or use --device cpu')
     name = platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo'):
-        with open('/proc/cpuinfo') as file:
-            models = [line for line in file if line.startswith('model name')]
+        models = [line for line in read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
         name = models[0].split(':')[1].strip() if models else name
     return 'CPU %s, %d cores' % (name, os.cpu_count())
 

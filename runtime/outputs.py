@@ -7,7 +7,7 @@ import numpy as np
 import scipy.ndimage
 
 import data
-from runtime import plots
+from runtime import plots, records
 
 SMALLEST_CELL = 30  # pixels of a row in submission.csv
 
@@ -15,8 +15,7 @@ SMALLEST_CELL = 30  # pixels of a row in submission.csv
 def write_png(path: str, rgb_or_ids):
     """Writes uint8 [h, w, 3] RGB or [h, w] grey to `path` as a PNG, atomically."""
     array = rgb_or_ids[:, :, ::-1] if rgb_or_ids.ndim == 3 else rgb_or_ids
-    with data.atomic_write(path) as part, open(part, 'wb') as file:
-        file.write(cv2.imencode('.png', array)[1])
+    records.write_bytes(path, cv2.imencode('.png', array)[1])
 
 
 def submission_rows(name: str, ids) -> list:
@@ -63,7 +62,7 @@ def write(name: str, image, prediction, config: dict, args) -> list:
       args: flags of predict.py.
     """
     stem = os.path.join(args.output, name)
-    colors = [tuple(color) for color in config['colors']]
+    colors = config['colors']
     ids, variance, confidence, probabilities = prediction
     ids_of_classes = class_ids(config)
     write_png(stem + '-ids.png', ids_of_classes[ids])

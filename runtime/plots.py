@@ -51,15 +51,15 @@ def loss_curves(log: list, path: str):
     steps = [record['step'] for record in training]
     losses = np.array([record['loss'] for record in training])
     above.plot(steps, losses, color='0.75', linewidth=0.8, label='batch')
-    width = max(1, min(50, len(losses) // 10))
-    if len(losses) > width > 1:
+    width = min(50, len(losses) // 10)
+    if width > 1:
         mean = np.convolve(losses, np.ones(width) / width, 'valid')
         above.plot(steps[width - 1:], mean, color='tab:red', label='mean of %d batches' % width)
-    above.set(ylabel='training loss', ylim=(0, np.percentile(losses, 99) * 1.1 if len(losses) else 1))
+    above.set(ylabel='training loss', ylim=(0, np.percentile(losses, 99) * 1.1))
     above.legend(loc='upper right')
     for name, color in (('G', 'tab:blue'), ('C', 'tab:orange'), ('mIoU', 'tab:green')):
-        values = [np.nan if record.get(name) is None else record[name] for record in validation]
-        below.plot([record['step'] for record in validation], values, '.-', color=color, label=name)
+        below.plot([record['step'] for record in validation], [record.get(name) for record in validation], '.-',
+                   color=color, label=name)
     below.set(xlabel='step', ylabel='validation', ylim=(0, 1))
     below.legend(loc='lower right')
     for axes in (above, below):

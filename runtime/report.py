@@ -119,9 +119,8 @@ def html_table(head: list, rows: list) -> str:
 
 def embedded_image(path: str) -> str:
     """HTML of a PNG file: an img element that holds the bytes of the file."""
-    with open(path, 'rb') as file:
-        return '<img alt="%s" src="data:image/png;base64,%s">' % (
-            html.escape(os.path.basename(path)), base64.b64encode(file.read()).decode())
+    content = base64.b64encode(data.read_bytes(path)).decode()
+    return '<img alt="%s" src="data:image/png;base64,%s">' % (html.escape(os.path.basename(path)), content)
 
 
 def scores_tables(metrics: dict, flags: dict) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
-from data import UserError
+from data import UserError, read_bytes
 from runtime.records import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
                            write_json, write_text)
 
@@ -229,8 +229,7 @@ class Run:
 
     def log_image(self, step: int, path: str):
         """Adds the PNG file `path` to TensorBoard's event file as 'predictions'."""
-        with open(path, 'rb') as file:
-            image = tf.Summary.Image(encoded_image_string=file.read())
+        image = tf.Summary.Image(encoded_image_string=read_bytes(path))
         self.events.add_summary(tf.Summary(value=[tf.Summary.Value(tag='predictions', image=image)]), step)
         self.events.flush()
 
