@@ -56,9 +56,8 @@ def device_name(device: str) -> str:
 
     UserError for 'gpu' if TensorFlow sees no GPU.
     """
-    found = gpus() if device != 'cpu' else []
-    if found:
-        return 'GPU ' + found[0].split('name: ')[-1].split(',')[0]
+    if kind(device) == 'GPU':
+        return 'GPU ' + gpus()[0].split('name: ')[-1].split(',')[0]
     if device == 'gpu':
         raise UserError('--device gpu: TensorFlow sees no GPU; look at nvidia-smi, install tensorflow[and-cuda] '
                         '(make does), or use --device cpu')
@@ -81,7 +80,7 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
     if device == 'cpu':
         config.device_count['GPU'] = 0
-    if device == 'cpu' or not gpus():
+    if kind(device) == 'CPU':
         config.inter_op_parallelism_threads = 1
         if xla:
             raise UserError('--xla: there is no GPU to compile for, and XLA is slower on a CPU; leave --xla out')

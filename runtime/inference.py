@@ -16,22 +16,25 @@ SMALLEST_TILE = 512    # pixels a side, for --tile auto
 WHOLE_VALUES = 2 ** 26  # most probabilities of an image that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
 
-Settings = collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
-                                  defaults=(0, 'auto', None, None, 1, False, False))
-Settings.__doc__ = """Settings of a prediction.
 
-samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
-tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None as in `tiles.grid`.
-tta: value of --tta, or None.  batch_size: images or tiles at a time.
-confidence, probabilities: bool, whether to return them too.
-"""
-Prediction = collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)
-Prediction.__doc__ = """The prediction of one image, at the image's size.
+class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
+                                      defaults=(0, 'auto', None, None, 1, False, False))):
+    """Settings of a prediction.
 
-ids: uint8 [h, w], class indices.  variance: float32 [h, w], variance of the samples, or None.
-confidence: uint8 [h, w], the highest probability times 255, or None.
-probabilities: float16 [h, w, num_classes], or None.
-"""
+    samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
+    tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None as in `tiles.grid`.
+    tta: value of --tta, or None.  batch_size: images or tiles at a time.
+    confidence, probabilities: bool, whether to return them too.
+    """
+
+
+class Prediction(collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)):
+    """The prediction of one image, at the image's size.
+
+    ids: uint8 [h, w], class indices.  variance: float32 [h, w], variance of the samples, or None.
+    confidence: uint8 [h, w], the highest probability times 255, or None.
+    probabilities: float16 [h, w, num_classes], or None.
+    """
 
 
 def add_flags(parser, batch_size: int = 1):
@@ -131,8 +134,8 @@ class Predictor:
     def shrinks(self, height: int, width: int) -> bool:
         """Whether --fit resize shrinks a side of the image, or of each tile, by more than half."""
         tile = self.tile_size(height, width)
-        return self.flags['fit'] == 'resize' and (tile[0] > 2 * self.flags['height']
-                                                  or tile[1] > 2 * self.flags['width'])
+        seen = self.network_size(*tile)
+        return tile[0] > 2 * seen[0] or tile[1] > 2 * seen[1]
 
     def predict(self, images: list) -> list:
         """Predicts uint8 RGB images [h, w, 3] of one size -> list of Prediction.

@@ -67,8 +67,8 @@ class Run:
         self.best = -1.0  # best validation score by --select_by
         self.stale = 0    # validations since the best score
         self.validating_since = None
-        self.validation_seconds = 0.0
-        self.saved = self.validated = self.clock = time.time()
+        self.next_validation = 0.0  # earliest time without --validate_every
+        self.saved = self.clock = time.time()
         check_folder_name(self.folder)
         if os.path.exists(os.path.join(self.folder, 'config.json')):
             check_same_run(read_config(self.folder), self.flags, self.folder, defaults)
@@ -172,7 +172,7 @@ class Run:
         write_text(self.path('log.jsonl'), ''.join(json.dumps(record) + '\n' for record in self.records))
         self.events = tf.summary.FileWriter(self.folder, tf.get_default_graph())
         self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), self.step)
-        self.saved = self.validated = self.clock = time.time()
+        self.saved = self.clock = time.time()
         try:
             with open(self.path('log.jsonl'), 'a', encoding='utf-8') as self.file:
                 yield
@@ -244,7 +244,7 @@ class Run:
         images = self.args.batch_size  # all counts in images, which an epoch has a whole number of
         interval = int(every[:-5]) * images if every.endswith('steps') else int(every or 1) * self.size
         due = step == self.total or step * images // interval > (step - 1) * images // interval and (
-            bool(every) or time.time() - self.validated >= 9 * self.validation_seconds)
+            bool(every) or time.time() >= self.next_validation)
         if due:
             self.validating_since = time.time()
         return due
@@ -259,8 +259,7 @@ class Run:
         self.step = step
         self.saved = self.clock = time.time()
         if self.validating_since:
-            self.validation_seconds = self.saved - self.validating_since
-            self.validated = self.saved
+            self.next_validation = self.saved + 9 * (self.saved - self.validating_since)
             self.validating_since = None
 
     def save_best(self, sess, step: int):

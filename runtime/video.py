@@ -54,7 +54,6 @@ class VideoFile:
         self.writer = None
         self.codec = None
         self.count = 0
-        self.size = (0, 0)
 
     def __enter__(self):
         return self

@@ -260,7 +260,7 @@ def load_into(sess, assignments: list):
 
 
 def load_all(sess, loaded: Weights, flag: str):
-    """Assigns an array of `loaded` to each of the model's variables in the graph of `sess`; `flag` is for the message.
+    """Assigns an array of `loaded` to each of the model's variables in the default graph; `flag` is for the message.
 
     UserError as `match_variables`, for a classifier of another number of classes too, and for a variable without an
     array.
