@@ -21,9 +21,7 @@ Split = collections.namedtuple('Split', 'counts sizes names')
 
 def read_split(dataset, split: str):
     """Loads and checks all examples of a split -> (`Split` of the intact examples, [a line for each fault])."""
-    counts = []
-    sizes = []
-    names = []
+    found = Split([], [], [])
     faults = []
     for i, name in enumerate(dataset.examples[split]):
         try:
@@ -31,11 +29,11 @@ def read_split(dataset, split: str):
         except UserError as error:
             faults.append(str(error))
             continue
-        counts.append(data.label_counts(label, len(dataset.class_names)))
-        sizes.append(label.shape)
-        names.append(name)
-    counts = np.array(counts, np.int64).reshape(-1, len(dataset.class_names) + 1)
-    return Split(counts, sizes, names), faults
+        found.counts.append(data.label_counts(label, len(dataset.class_names)))
+        found.sizes.append(label.shape)
+        found.names.append(name)
+    counts = np.array(found.counts, np.int64).reshape(-1, len(dataset.class_names) + 1)
+    return found._replace(counts=counts), faults
 
 
 def class_table(class_names: list, split: Split):
@@ -115,7 +113,7 @@ def main(argv=None):
     """
     parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
                         'weights, likely causes of a bad training, and faults of each file.')
-    parser.add_argument('name', choices=datasets.names(), help='the data set')
+    parser.add_argument('name', choices=datasets.MODULES, help='the data set')
     parser.add_argument('--data_dir', help='folder of the data set; sample needs none')
     parser.add_argument('--download', action='store_true',
                         help='first download into --data_dir (camvid, voc2012; for the others: print the steps)')

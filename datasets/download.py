@@ -15,6 +15,7 @@ import zlib
 import pooch
 import requests
 
+import data
 from data import UserError
 
 # part: folder inside the archive whose contents are moved to the folder `into` below --data_dir.
@@ -103,8 +104,7 @@ def check_contents(folder: str, contents: dict):
         size = 0
         names = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
         for file_name in names:
-            with open(os.path.join(folder, name, file_name), 'rb') as file:
-                content = file.read()
+            content = data.read_bytes(os.path.join(folder, name, file_name))
             digest.update(file_name.encode() + b'\0' + hashlib.sha256(content).digest())
             size += len(content)
         if (len(names), size) != expected[:2] or expected[2] not in (None, digest.hexdigest()):

@@ -93,13 +93,8 @@ def mat_pairs(data_dir: str):
         if unknown:
             raise UserError('%s: %s is not in %s' % (split, unknown[0], meta))
         pairs[name] = [(os.path.join(data_dir, 'SUNRGBD', images[numbers[folder]]),
-                        functools.partial(transposed, labels, references[numbers[folder]])) for folder in folders]
+                        lambda key=references[numbers[folder]]: read_variable(labels, key).T) for folder in folders]
     return pairs
-
-
-def transposed(path: str, key):
-    """Reads a variable as `read_variable` and returns the transposed array."""
-    return read_variable(path, key).T
 
 
 def read_variable(path: str, key):
