@@ -188,7 +188,7 @@ def parse_args(argv=None):
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
                        '--bn moving for a file of compute_bn_statistics.py)')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of --weights')
-    group.add_argument('--dataset', choices=datasets.names(), help='the data set to score --weights on')
+    group.add_argument('--dataset', choices=datasets.MODULES, help='the data set to score --weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(cli.spread(argv))
     args.tile = cli.word_or_size('--tile', args.tile, 'auto', 'off')

@@ -38,7 +38,7 @@ def parse_args(argv=None):
     parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: run folders')
     parser.add_argument('--into', metavar='FILE', help='with results: also write the tables into this Markdown file')
     parser.add_argument('--data_dir', help="folder of the table's data set")
-    parser.add_argument('--dataset', choices=datasets.names(), help="data set to use instead of the table's")
+    parser.add_argument('--dataset', choices=datasets.MODULES, help="data set to use instead of the table's")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='only these rows, named as in the paper')
     parser.add_argument('--class_weights', choices=('median', 'none'), help='only the rows with this balancing')
     parser.add_argument('--steps', type=cli.positive_int, help="training steps of each row (default: the paper's)")

@@ -36,7 +36,7 @@ TrainingGraph = collections.namedtuple('TrainingGraph',
 def add_data_flags(parser):
     """Adds the flags of the data set, the training size and the augmentation to `parser`."""
     group = parser.add_argument_group('data')
-    group.add_argument('--dataset', choices=datasets.names(), default='sample', help='data set to train on')
+    group.add_argument('--dataset', choices=datasets.MODULES, default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
     group.add_argument('--rle_order', choices=('rows', 'columns'), help='order of the pixels in runs of labels.csv '
                        "(default: rows; columns for Kaggle's EncodedPixels)")

@@ -13,14 +13,9 @@ from data import UserError
 from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
 
 MODULES = {'camvid': camvid, 'folder': folder, 'sample': sample, 'sartorius': sartorius, 'sunrgbd': sunrgbd,
-           'voc2012': voc2012}  # each has read(data_dir) and, except folder, CLASSES
+           'voc2012': voc2012}  # value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES
 warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
-
-
-def names():
-    """Values of --dataset: sorted list of str."""
-    return sorted(MODULES)
 
 
 def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = None, depth: int = None):
@@ -35,7 +30,7 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
         and labels are not opened here: `preload` checks them.
     """
     if name not in MODULES:
-        raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(names())))
+        raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(MODULES)))
     if config:
         rle_order = config['flags'].get('rle_order')
         depth = config.get('depth', 16)  # 16: runs of older revisions

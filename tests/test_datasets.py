@@ -50,7 +50,7 @@ LAYOUTS = {  # test_layouts.py has the layouts of `folder`
 
 
 def test_each_data_set_has_a_layout():
-    assert {layout.split()[0] for layout in LAYOUTS} == set(datasets.names())
+    assert {layout.split()[0] for layout in LAYOUTS} == set(datasets.MODULES)
 
 
 @pytest.mark.parametrize('layout', sorted(LAYOUTS))

@@ -415,7 +415,7 @@ def test_recipes_and_later_flags(monkeypatch):
         assert args.weight_decay == 5e-4
     for name in os.listdir('recipes'):
         assert main.parse_args(['@recipes/' + name])
-    defaults = [vars(main.parse_args(['--dataset', name])) for name in datasets.names()]
+    defaults = [vars(main.parse_args(['--dataset', name])) for name in datasets.MODULES]
     for flags in defaults:
         assert dict(flags, dataset=None) == dict(defaults[0], dataset=None)
 
