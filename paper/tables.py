@@ -59,7 +59,6 @@ class Row(collections.namedtuple('Row', 'name class_weights recipe steps publish
     steps: the paper's number of training steps.
     published: {split: (G, C, mIoU, BF)}.
     """
-    __slots__ = ()
 
     @property
     def model(self):
@@ -68,7 +67,7 @@ class Row(collections.namedtuple('Row', 'name class_weights recipe steps publish
 
 
 # note: a sentence below the title; class_accuracies: {class: the paper's accuracy}, or None.
-Table = collections.namedtuple('Table', 'title dataset splits note rows class_accuracies')
+Table = collections.namedtuple('Table', 'title dataset splits note rows class_accuracies', defaults=(None,))
 
 ROAD_SCENES = ("The paper's networks were trained on 3,433 road scenes (CamVid, KITTI, Stanford background, LabelMe), "
                "ours on CamVid's 367: not comparable. ")
@@ -87,50 +86,44 @@ def rows_of_table1():
             for weights, kind in (('median', 'balanced'), ('none', 'natural')) for variant in TABLE1]
 
 
-def benchmark_rows(scores: dict, recipe: str, thousands: dict):
-    """Makes the rows of one of the tables 2 to 5: list of `Row` without class weights, ordered as `thousands`.
+def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 'none'):
+    """Makes the rows of a table with scores on test only: list of `Row`, ordered as `thousands`.
 
     Args:
       scores: {network: (G, C, mIoU, BF)} on test, for each of `thousands`.
       thousands: {network: steps / 1000} of the networks in the table.
     """
-    return [Row(name, 'none', recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]
-
-
-def bayesian_rows():
-    """Makes Bayesian SegNet's rows with the settings of the released solvers: list of `Row`."""
-    steps = {'SegNet': 40000, 'Bayesian-SegNet': 60000, 'SegNet-Basic': 10000, 'Bayesian-SegNet-Basic': 10000}
-    return [Row(name, 'median', 'released-segnet-basic' if name.endswith('Basic') else 'released-segnet', steps[name],
-                {'test': scores}) for name, scores in BAYESIAN.items()]
+    return [Row(name, class_weights, recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]
 
 
 TABLES = {
     'table1': Table(
         'Table 1: decoder variants on CamVid', 'camvid', ('test', 'train'),
         'Weights: median frequency balancing, or none. Storage: the multiplier that the paper gives.',
-        rows_of_table1(), None),
+        rows_of_table1()),
     'table2': Table(
         'Table 2: CamVid, accuracy of each class', 'camvid', ('test',), ROAD_SCENES + FROM_SCRATCH + OTHERS,
-        benchmark_rows(TABLE3, 'paper-benchmark', {'SegNet': 140}), TABLE2_CLASSES),
+        table_rows(TABLE3, 'paper-benchmark', {'SegNet': 140}), TABLE2_CLASSES),
     'table3': Table(
         'Table 3: CamVid', 'camvid', ('test',), ROAD_SCENES + FROM_SCRATCH + NO_CRF,
-        benchmark_rows(TABLE3, 'paper-benchmark', {
-            'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}), None),
+        table_rows(TABLE3, 'paper-benchmark', {
+            'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260})),
     'table4': Table(
         'Table 4: SUN RGB-D', 'sunrgbd', ('test',), LAST_WEIGHTS + FROM_SCRATCH + NO_CRF,
-        benchmark_rows(TABLE4, 'paper-benchmark-sunrgbd', {
-            'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}), None),
+        table_rows(TABLE4, 'paper-benchmark-sunrgbd', {
+            'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380})),
     'table5': Table(
         'Table 5: SUN RGB-D, accuracy of each class', 'sunrgbd', ('test',), LAST_WEIGHTS + FROM_SCRATCH,
-        benchmark_rows(TABLE4, 'paper-benchmark-sunrgbd', {'SegNet': 240}),
+        table_rows(TABLE4, 'paper-benchmark-sunrgbd', {'SegNet': 240}),
         dict(zip(sunrgbd.CLASSES, TABLE5_CLASSES))),
     'table6': Table(
         'Table 6: time and memory at 360x480', None, (),
         'Backward: a training step of one image, weight update included, less a prediction.',
-        [Row(name, 'none', None, None, {}) for name in TABLE6], None),
+        [Row(name, 'none', None, None, {}) for name in TABLE6]),
     'bayesian': Table(
         'Bayesian SegNet on CamVid', 'camvid', ('test',), 'Trained on 367 images, as arXiv 1511.02680. ' + FROM_SCRATCH,
-        bayesian_rows(), None),
+        table_rows(BAYESIAN, 'released-segnet', {'SegNet': 40, 'Bayesian-SegNet': 60}, 'median')
+        + table_rows(BAYESIAN, 'released-segnet-basic', {'SegNet-Basic': 10, 'Bayesian-SegNet-Basic': 10}, 'median')),
 }
 
 
@@ -141,18 +134,14 @@ def published_scores(dataset: str, model: str, class_weights: str) -> list:
     balancing. Table 3 and arXiv 1511.02680 are listed for all class weights. Empty for other data sets and networks.
     """
     natural = class_weights == 'none'
-    found = []
     if dataset == 'camvid':
-        for variant in TABLE1:
-            if variant.name.lower() == model:
-                found.append(('table 1, %s' % ('natural frequencies' if natural else 'median frequency balancing'),
-                              variant.natural if natural else variant.balanced))
-        others = [('arXiv 1511.02680, trained on 367 images', BAYESIAN),
-                  ('table 3, natural frequencies, trained on 3,433 images, not comparable', TABLE3)]
+        table1 = {variant.name: variant.natural if natural else variant.balanced for variant in TABLE1}
+        sources = [('table 1, %s' % ('natural frequencies' if natural else 'median frequency balancing'), table1),
+                   ('arXiv 1511.02680, trained on 367 images', BAYESIAN),
+                   ('table 3, natural frequencies, trained on 3,433 images, not comparable', TABLE3)]
     elif dataset == 'sunrgbd':
-        others = [('table 4, natural frequencies', TABLE4) if natural else
-                  ('section 4.2, median frequency balancing', TABLE4_BALANCED), ('arXiv 1511.02680', BAYESIAN_SUN)]
+        sources = [('table 4, natural frequencies', TABLE4) if natural else
+                   ('section 4.2, median frequency balancing', TABLE4_BALANCED), ('arXiv 1511.02680', BAYESIAN_SUN)]
     else:
-        others = []
-    return found + [(where, scores) for where, table in others for name, scores in table.items()
-                    if name.lower() == model]
+        return []
+    return [(where, scores) for where, table in sources for name, scores in table.items() if name.lower() == model]
