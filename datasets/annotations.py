@@ -188,10 +188,9 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
     names = yolo_names(source)
     examples = []
     known = set()
-    for _, image in files.files_below(source, data.IMAGE_FILES):
-        head, images, tail = (os.sep + os.path.relpath(image, source)).rpartition(os.sep + 'images' + os.sep)
-        path = os.path.join(source, (head + images.replace('images', 'labels') + tail).lstrip(os.sep))
-        path = os.path.splitext(path)[0] + '.txt'
+    for name, image in files.files_below(source, data.IMAGE_FILES):
+        name = re.sub(r'\A(.*/)?images/', r'\1labels/', name)
+        path = os.path.join(source, *name.split('/')) + '.txt'
         lines = data.read_bytes(path).decode('utf-8', 'replace').splitlines() if os.path.exists(path) else []
         known.add(path)
         example = Example(image, split_of(root, os.path.dirname(image)), None, [])

@@ -38,13 +38,12 @@ def read(data_dir: str):
     images. The `load` of the result opens the images and labels.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
-    ids = {}
     if os.path.exists(os.path.join(data_dir, 'class_dict.csv')):
         pairs, ids = _kaggle(data_dir)
     elif os.path.exists(os.path.join(data_dir, 'label_colors.txt')):
         pairs, ids = _frames(data_dir)
     else:
-        pairs = _released(data_dir)
+        pairs, ids = _released(data_dir), {}
     if not pairs.get('train'):
         raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack it again' % data_dir)
 
@@ -70,20 +69,14 @@ def _released(data_dir):
     pairs = {}
     for split in files.SPLITS:
         path = os.path.join(data_dir, split + '.txt')
-        lines = data.read_text(path).splitlines() if os.path.exists(path) else []
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+        for number, line in files.numbered_lines(path) if os.path.exists(path) else ():
             match = PAIR.match(line.strip())
             if not match:
                 raise UserError('%s line %d: %r; expected an image and its annotation' % (path, number, line[:80]))
-            pair = []
-            for name in match.groups():
-                parts = name.replace('\\', '/').split('/')[-2:]
-                if '..' in parts:
-                    raise UserError('%s line %d: %r leads out of the folder' % (path, number, line[:80]))
-                pair.append(os.path.join(data_dir, *parts))
-            pairs.setdefault(split, []).append(pair)
+            image, label = (name.replace('\\', '/').split('/')[-2:] for name in match.groups())
+            if '..' in image + label:
+                raise UserError('%s line %d: %r leads out of the folder' % (path, number, line[:80]))
+            pairs.setdefault(split, []).append((os.path.join(data_dir, *image), os.path.join(data_dir, *label)))
     return pairs
 
 
@@ -115,8 +108,7 @@ def _frames(data_dir):
     names is val. UserError for a malformed table.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
-    lines = enumerate(data.read_text(table).splitlines(), 1)
-    parts = [(number, line.split()) for number, line in lines if line.strip()]
+    parts = [(number, line.split()) for number, line in files.numbered_lines(table)]
     ids = dict(_color(table, number, ' '.join(values[3:]), values[:3]) for number, values in parts)
     names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png') and not name.startswith('.'))
     held_out = max(1, len(names) // 5)

@@ -24,12 +24,17 @@ def check_data_dir(data_dir: str, name: str, layout: str):
         raise UserError('--data_dir %s: %s; data set %s expects %s there' % (data_dir, fault, name, layout))
 
 
+def numbered_lines(path: str):
+    """Reads the lines of a text file that are not blank -> list of (number of the line, from 1, and its text)."""
+    return [(number, line) for number, line in enumerate(data.read_text(path).splitlines(), 1) if line.strip()]
+
+
 def read_names(path: str):
     """Reads a text file of one name a line -> list of str, without blank lines.
 
     UserError for an empty list or a name that leads out of the folder.
     """
-    names = [line.strip() for line in data.read_text(path).splitlines() if line.strip()]
+    names = [line.strip() for _, line in numbered_lines(path)]
     if not names:
         raise UserError('%s: lists no images' % path)
     for name in names:

@@ -161,8 +161,8 @@ def read_labelmap(path: str):
     UserError as `read_classes`.
     """
     rows = []
-    for number, line in enumerate(data.read_text(path).splitlines(), 1):
-        if line.strip() and not line.startswith('#'):
+    for number, line in files.numbered_lines(path):
+        if not line.startswith('#'):
             match = re.match(r'(.*?):([\d,]+)(:|\Z)', line.strip())
             color = match and files.small_numbers(match.group(2).split(','))
             if not color or len(color) != 3:
@@ -185,10 +185,8 @@ def _checked(path, rows):
     """
     seen = set()
     for number, entry in rows:
-        facts = [('name', entry.name)] + [('id', i) for i in entry.ids]
-        facts += [('color', entry.color)] * (entry.color is not None)
-        for fact in facts:
-            if fact in seen:
+        for fact in [('name', entry.name)] + [('id', i) for i in entry.ids] + [('color', entry.color)]:
+            if fact in seen and fact != ('color', None):
                 raise UserError('%s row %d: %s %s is in the table already' % ((path, number) + fact))
             seen.add(fact)
         if not entry.name.isprintable() or not 0 < len(entry.name) <= MAX_NAME:
