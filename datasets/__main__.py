@@ -15,25 +15,24 @@ FEW = 5  # a class in fewer images is reported
 CONTRAST = 4  # a larger ratio of the largest to the smallest image is reported
 
 # counts: int64 [images, num_classes + 1], pixels of each class, void last.
-# sizes: [(height, width)] of the images. names: names of the images.
-Split = collections.namedtuple('Split', 'counts sizes names')
+# sizes: [(height, width)] of the images. names: names of the images. faults: [a line for each faulty example].
+Split = collections.namedtuple('Split', 'counts sizes names faults')
 
 
 def read_split(dataset, split: str):
-    """Loads and checks all examples of a split -> (`Split` of the intact examples, [a line for each fault])."""
-    found = Split([], [], [])
-    faults = []
+    """Loads and checks all examples of a split -> `Split` of the intact examples, and of the faults of the others."""
+    found = Split([], [], [], [])
     for i, name in enumerate(dataset.examples[split]):
         try:
             label = data.load_checked(dataset, split, i)[1]
         except UserError as error:
-            faults.append(str(error))
+            found.faults.append(str(error))
             continue
         found.counts.append(data.label_counts(label, len(dataset.class_names)))
         found.sizes.append(label.shape)
         found.names.append(name)
     counts = np.array(found.counts, np.int64).reshape(-1, len(dataset.class_names) + 1)
-    return found._replace(counts=counts), faults
+    return found._replace(counts=counts)
 
 
 def class_table(class_names: list, split: Split):
@@ -93,8 +92,8 @@ def check(dataset):
     """Loads all examples; prints sizes, classes and notes of each split; returns a list, a line for each fault."""
     faults = []
     for name in dataset.examples:
-        split, found = read_split(dataset, name)
-        faults += found
+        split = read_split(dataset, name)
+        faults += split.faults
         sizes = collections.Counter(split.sizes)
         print('%s %s: %d examples; sizes %s' % (dataset.name, name, len(dataset.examples[name]), ', '.join(
             '%dx%d (%d)' % (size + (count,)) for size, count in sizes.most_common(5))

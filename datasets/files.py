@@ -165,12 +165,9 @@ def listed_splits(lists: dict, images: dict):
 
     The number of images in no list is printed. UserError for an unknown or repeated name and a missing list.
     """
-    examples = {}
-    where = {}
+    lists = {split: path for split, path in lists.items() if split != 'test' or os.path.exists(path)}
+    split_of = {}
     for split, path in lists.items():
-        if not os.path.exists(path) and split == 'test':
-            continue
-        examples[split] = []
         for name in read_names(path):
             name = re.sub(r'\A(\./)?(images/)?', '', name.replace('\\', '/')) if name not in images else name
             stem, extension = os.path.splitext(name)
@@ -178,13 +175,12 @@ def listed_splits(lists: dict, images: dict):
             if name not in images:
                 raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
                                 % (path, name, ', '.join(list(images)[:3])))
-            if name in where:
-                raise UserError('%s: names %s, which is in %s already' % (path, name, where[name]))
-            where[name] = path
-            examples[split].append(name)
-    if len(where) < len(images):
-        data.note('%d of %d images are in no list and are not used' % (len(images) - len(where), len(images)))
-    return examples
+            if name in split_of:
+                raise UserError('%s: names %s, which is in %s already' % (path, name, lists[split_of[name]]))
+            split_of[name] = split
+    if len(split_of) < len(images):
+        data.note('%d of %d images are in no list and are not used' % (len(images) - len(split_of), len(images)))
+    return {split: [name for name in split_of if split_of[name] == split] for split in lists}
 
 
 def small_numbers(texts: list):
