@@ -191,16 +191,14 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
     for name, image in files.files_below(source, data.IMAGE_FILES):
         name = re.sub(r'\A(.*/)?images/', r'\1labels/', name)
         path = os.path.join(source, *name.split('/')) + '.txt'
-        lines = data.read_bytes(path).decode('utf-8', 'replace').splitlines() if os.path.exists(path) else []
         known.add(path)
         example = Example(image, split_of(root, os.path.dirname(image)), None, [])
-        for i, line in enumerate(lines, 1):
+        for i, line in files.numbered_lines(path) if os.path.exists(path) else ():
             where = '%s line %d' % (path, i)
             with naming(where):
                 numbers = [float(number) for number in line.split()]
-                if numbers:
-                    draw = functools.partial(shapes.yolo_mask, numbers[1:])
-                    example.shapes.append(Shape(where, pick(names, numbers[0], 'class'), draw))
+                draw = functools.partial(shapes.yolo_mask, numbers[1:])
+                example.shapes.append(Shape(where, pick(names, numbers[0], 'class'), draw))
         examples.append(example)
     for path in glob.glob(os.path.join(glob.escape(source), '**', 'labels', '**', '*.txt'), recursive=True):
         if path not in known:
