@@ -18,11 +18,11 @@ COLUMNS = 'id,annotation,width,height,cell_type,plate_time,sample_date,sample_id
 
 # Ranges are (low, high), high excluded, in pixels. `cells`: number of cells in an image of HEIGHT x WIDTH.
 Shape = collections.namedtuple('Shape', 'cells radius stretch arms arm_length arm_radius clumped neurites')
-SHAPES = {
-    # compact spindles and triangles in clumps, with short processes
-    'shsy5y': Shape((4, 7), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
+SHAPES = {  # in the order of drawing: large cells first, while there is room
     # few and large, with long arms
     'astro': Shape((2, 3), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
+    # compact spindles and triangles in clumps, with short processes
+    'shsy5y': Shape((4, 7), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
     # small round somata far apart; the mask leaves out the many thin processes, as in the real labels
     'cort': Shape((4, 7), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
 }
@@ -78,8 +78,7 @@ def cells(name: str):
     rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
     drawn = []
     taken = np.zeros([HEIGHT, WIDTH], bool)
-    for cell_type in ('astro', 'shsy5y', 'cort'):  # large cells first, while there is room
-        shape = SHAPES[cell_type]
+    for cell_type, shape in SHAPES.items():
         centres = []
         wanted = rng.randint(*shape.cells)
         for _ in range(20 * wanted):  # tries, since a crowded image has no room for more

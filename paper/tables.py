@@ -79,13 +79,6 @@ OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, D
           'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
 
 
-def rows_of_table1():
-    """Makes the 16 rows of table 1, list of `Row`: eight decoders balanced by class, then the eight unbalanced."""
-    return [Row(variant.name, weights, 'paper-table1', 10000,
-                {'test': getattr(variant, kind), 'train': getattr(variant, kind + '_train') + (None,)})
-            for weights, kind in (('median', 'balanced'), ('none', 'natural')) for variant in TABLE1]
-
-
 def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 'none'):
     """Makes the rows of a table with scores on test only: list of `Row`, ordered as `thousands`.
 
@@ -100,7 +93,9 @@ TABLES = {
     'table1': Table(
         'Table 1: decoder variants on CamVid', 'camvid', ('test', 'train'),
         'Weights: median frequency balancing, or none. Storage: the multiplier that the paper gives.',
-        rows_of_table1()),
+        [Row(variant.name, weights, 'paper-table1', 10000,
+             {'test': getattr(variant, kind), 'train': getattr(variant, kind + '_train') + (None,)})
+         for weights, kind in (('median', 'balanced'), ('none', 'natural')) for variant in TABLE1]),
     'table2': Table(
         'Table 2: CamVid, accuracy of each class', 'camvid', ('test',), ROAD_SCENES + FROM_SCRATCH + OTHERS,
         table_rows(TABLE3, 'paper-benchmark', {'SegNet': 140}), TABLE2_CLASSES),
