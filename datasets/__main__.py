@@ -20,7 +20,7 @@ Split = collections.namedtuple('Split', 'counts sizes names faults')
 
 
 def read_split(dataset, split: str):
-    """Loads and checks all examples of a split -> `Split` of the intact examples, and of the faults of the others."""
+    """Loads and checks all examples of a split -> `Split` of the intact examples, and a line for each fault."""
     found = Split([], [], [], [])
     for i, name in enumerate(dataset.examples[split]):
         try:
