@@ -8,6 +8,7 @@ from runtime import quiet  # noqa: F401  imported first: TensorFlow without its 
 import argparse
 import collections
 import errno
+import functools
 import itertools
 import json
 import os
@@ -27,8 +28,8 @@ from data import UserError
 from paper import layers
 from runtime import cli, devices, plots, records, report
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-PEER = os.path.join(HERE, 'tests', 'peers', 'pytorch_segnet.py')
+OURS = (sys.executable, os.path.join(records.ROOT, 'benchmark.py'), '--measure')
+PEER = os.path.join(records.ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # of alternating processes, ours and the peers
@@ -57,24 +58,20 @@ def network_op(model: str, height: int, width: int, batch_size: int, training: b
                              precision=precision)
 
 
-def matrix_product_op(precision: str):
-    """Builds and returns the op that multiplies two square matrices of MATRIX_SIDE rows in `precision`."""
-    matrix = tf.get_local_variable('matrix', initializer=tf.ones([MATRIX_SIDE] * 2, tf.as_dtype(precision)))
-    return tf.matmul(matrix, matrix).op
-
-
 def peak_memory() -> int:
     """Peak memory of this process in bytes. In contrast, getrusage's value starts at the parent's peak."""
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
 
 
-def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dict:
-    """Measures time and memory of one network, or of `matrix_product_op` for the model 'matrix-product'.
+def measure(repeats: int, device: str, model: str, precision: str = 'float32', xla: bool = False, **settings) -> dict:
+    """Measures time and memory of one network.
+
+    The model 'matrix-product' is the product of two square matrices of MATRIX_SIDE rows in `precision`.
 
     Args:
       repeats: timed runs.
-      settings: arguments of `network_op`; for 'matrix-product' only precision is read.
+      settings: the other arguments of `network_op`; none for 'matrix-product'.
     Returns:
       seconds: list, the time of each timed run; WARM_UP untimed runs come first.
       memory: peak memory of this process in bytes, less the peak before the network; None on a GPU.
@@ -85,9 +82,10 @@ def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dic
     seconds = []
     with tf.Graph().as_default(), utils.portable_pooling(xla), tf.Session(config=config) as sess:
         if model == 'matrix-product':
-            op = matrix_product_op(settings['precision'])
+            matrix = tf.get_local_variable('matrix', initializer=tf.ones([MATRIX_SIDE] * 2, tf.as_dtype(precision)))
+            op = tf.matmul(matrix, matrix).op
         else:
-            op = network_op(model, **settings)
+            op = network_op(model, precision=precision, **settings)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for _ in range(WARM_UP + repeats):
             began = time.perf_counter()
@@ -98,15 +96,21 @@ def measure(repeats: int, device: str, xla: bool, model: str, **settings) -> dic
 
 # ---------------------------------------------------------------- outside
 
-def run_measurement(command: list) -> dict:
-    """Runs `command` in a new process; returns the JSON object in the last line of standard output.
+def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
+    """Runs `measure` in a new process and returns its dict: the JSON object in the last line of standard output.
 
     A new process for each measurement, so that the peak memory belongs to a single network.
 
+    Args:
+      command: list of str. Python and PEER measure the PyTorch network: on a GPU the memory is then not None, but the
+        peak of PyTorch's allocator, and the device 'gpu' falls back to the CPU.
+      settings: arguments of `measure`; for PEER model, height, width, batch_size, training, precision, device, compiled
+        (bool).
     Raises:
       MemoryError: the process ran out of memory or was killed by the kernel.
       ChildProcessError: the process failed for another reason.
     """
+    command = [*command, json.dumps(dict(settings, repeats=repeats))]
     done = subprocess.run(command, capture_output=True)
     messages = done.stderr.decode('utf-8', 'replace').strip().splitlines() or ['no message']
     if done.returncode == 0:
@@ -115,27 +119,6 @@ def run_measurement(command: list) -> dict:
     if memory or done.returncode == -signal.SIGKILL:
         raise MemoryError('%s: %s' % (' '.join(command[1:])[:100], (memory or messages)[-1][:300]))
     raise ChildProcessError(errno.ECHILD, '%s (status %d)' % (messages[-1][:300], done.returncode), command[0])
-
-
-def measure_in_subprocess(repeats: int, **settings) -> dict:
-    """Runs `measure` in a new process and returns its dict; raises the errors of `run_measurement`.
-
-    Args:
-      settings: model, height, width, batch_size, training, device; and precision (float32) and xla (False).
-    """
-    settings = dict({'precision': 'float32', 'xla': False}, repeats=repeats, **settings)
-    return run_measurement([sys.executable, os.path.join(HERE, 'benchmark.py'), '--measure', json.dumps(settings)])
-
-
-def measure_peer(python: str, repeats: int, **settings) -> dict:
-    """Measures the PyTorch network in a process of the interpreter `python`; returns a dict as `measure`.
-
-    On a GPU the memory is not None, but the peak of PyTorch's allocator. The device 'gpu' falls back to the CPU.
-
-    Args:
-      settings: model, height, width, batch_size, training, precision, device, compiled (bool).
-    """
-    return run_measurement([python, PEER, json.dumps(dict(settings, repeats=repeats))])
 
 
 def measured_in_turns(participants: dict, repeats: int) -> dict:
@@ -173,10 +156,10 @@ def benchmark_rows(args, model: str, what: str, precision: str, size: tuple, bat
     """Measures one network, with --peer also the peers; returns a table row {column: text} for each."""
     settings = {'model': model, 'height': size[0], 'width': size[1], 'batch_size': batch_size,
                 'training': what == 'train', 'precision': precision, 'device': args.device}
-    participants = {'ours': lambda repeats: measure_in_subprocess(repeats, xla=args.xla, **settings)}
+    participants = {'ours': functools.partial(measure_in_subprocess, xla=args.xla, **settings)}
     for kind in PEERS if args.peer else ():
-        participants['PyTorch ' + kind] = lambda repeats, kind=kind: measure_peer(
-            args.peer_python, repeats, compiled=kind == 'compiled', **settings)
+        participants['PyTorch ' + kind] = functools.partial(
+            measure_in_subprocess, command=(args.peer_python, PEER), compiled=kind == 'compiled', **settings)
     measured = measured_in_turns(participants, args.repeats)
     return [benchmark_row(args, settings, name, measured) for name in participants]
 

@@ -20,7 +20,6 @@ from paper.results import MEASURES
 from runtime import cli, devices, plots, records, report
 from runtime.run import Run
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',  # set by the rows
                 'epochs', 'gpus', 'describe')  # without effect here
 SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
@@ -86,7 +85,7 @@ def row_folder(args, row, seed: int) -> str:
 
 def row_flags(args, row, seed: int) -> list:
     """Flags of main.py that train a row: list of str. The recipe comes first, so that other flags override it."""
-    recipe = os.path.relpath(os.path.join(HERE, 'recipes', row.recipe + '.txt'))
+    recipe = os.path.relpath(os.path.join(records.ROOT, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', args.dataset, '--model', row.model, '--class_weights', row.class_weights,
              '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
     for name in ('data_dir', 'height', 'width', 'batch_size', 'device'):

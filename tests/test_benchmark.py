@@ -11,7 +11,7 @@ SETTINGS = {'height': 23, 'width': 31, 'batch_size': 2, 'device': 'cpu'}
 
 
 def python(code):
-    return benchmark.run_measurement([sys.executable, '-c', code])
+    return benchmark.measure_in_subprocess(1, (sys.executable, '-c', code))
 
 
 def test_result_is_the_last_line_of_output_whatever_else_is_written():
@@ -23,7 +23,7 @@ def test_result_is_the_last_line_of_output_whatever_else_is_written():
 
 def test_failed_measurement_says_why():
     with pytest.raises(ChildProcessError, match=r'no message \(status 1\)'):
-        benchmark.run_measurement(['/bin/false'])
+        benchmark.measure_in_subprocess(1, ['/bin/false'])
     with pytest.raises(ChildProcessError, match=r'ValueError: wrong size \(status 1\)'):
         python('raise ValueError("wrong size")')
     with pytest.raises(MemoryError, match='OOM when allocating'):
@@ -61,10 +61,9 @@ def test_ours_and_peers_take_turns():
 
 def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
     """Ratios by hand: our 0.65 s, 0.5 s of the faster peer, and 106.7 G MACs."""
-    monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, **_: {
-        'seconds': [0.5 if model == 'matrix-product' else 0.65] * repeats, 'memory': 3e6})
-    monkeypatch.setattr(benchmark, 'measure_peer', lambda python, repeats, compiled, **_: {
-        'seconds': [0.5 if compiled else 0.7] * repeats, 'memory': 2e6})
+    seconds = {('matrix-product', None): 0.5, ('segnet', None): 0.65, ('segnet', False): 0.7, ('segnet', True): 0.5}
+    monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, compiled=None, **_: {
+        'seconds': [seconds[model, compiled]] * repeats, 'memory': 3e6 if compiled is None else 2e6})
     benchmark.main(benchmark.parse_args(['segnet', '--peer', 'pytorch', '--repeats', '3', '--device', 'cpu',
                                          '--output', str(tmp_path)]))
     ours, eager, compiled = [[cell.strip() for cell in line.split('|')[1:-1]]
