@@ -29,21 +29,22 @@ LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names
 _noted = set()  # the notes that this process has printed
 
-Dataset = collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
-                                 'class_ids depth', defaults=(None, None, None))
-Dataset.__doc__ = """One data set, all splits.
 
-name, class_names: str and list of str; void is no class.
-colors: list of (red, green, blue), one a class.
-size: (height, width) of training, unless flags give another size.
-examples: {split: list of example names}.
-load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of indices of `class_names`, IGNORE if
-    unlabelled. Sizes may differ between examples.
-panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row a class.
-released_weights: class weights published by the authors of the data set or of the paper, or None.
-class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
-depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
-"""
+class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
+                                     'class_ids depth', defaults=(None, None, None))):
+    """One data set, all splits.
+
+    name, class_names: str and list of str; void is no class.
+    colors: list of (red, green, blue), one a class.
+    size: (height, width) of training, unless flags give another size.
+    examples: {split: list of example names}.
+    load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of indices of `class_names`, IGNORE if
+        unlabelled. Sizes may differ between examples.
+    panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row a class.
+    released_weights: class weights published by the authors of the data set or of the paper, or None.
+    class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
+    depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
+    """
 
 
 class UserError(Exception):
@@ -82,9 +83,9 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     if (starts[1:] < ends[:-1]).any():
         i = int(np.argmax(starts[1:] < ends[:-1]))
         raise UserError('RLE runs overlap or are out of order: %d %d, then %d %d' % tuple(numbers[2 * i:2 * i + 4]))
-    pixels = np.zeros(height * width, bool)
-    offsets = np.cumsum(lengths) - lengths  # pixels in the runs before
-    pixels[np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())] = True
+    edges = np.stack([starts, ends], 1).ravel()
+    stretches = np.diff(edges, prepend=0, append=height * width)  # alternately outside of a run and inside
+    pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
 
