@@ -14,7 +14,6 @@ from data import IGNORE
 END = 1 << 40  # steps; no run has as many
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
                    'gamma': 1.0}
-FITS = ('resize', 'crop')
 
 
 def resize(image, height: int, width: int):
@@ -92,16 +91,15 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     out_height, out_width = augmentation['crop'] or (height, width)
     top = int(round(place[0] * (label.shape[0] - out_height)))
     left = int(round(place[1] * (label.shape[1] - out_width)))
-    if (top, left) + label.shape != (0, 0, out_height, out_width):
-        image = window(image, top, left, out_height, out_width, 0)
-        label = window(label, top, left, out_height, out_width, IGNORE)
+    image = window(image, top, left, out_height, out_width, 0)
+    label = window(label, top, left, out_height, out_width, IGNORE)
     if augmentation['jitter']:
         jitter = augmentation['jitter']
         image = (image - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
         image = np.clip(image, 0, 255).astype(np.uint8)
     if augmentation['gamma'] != 1:
         image = np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8)[image]
-    return np.ascontiguousarray(image), np.ascontiguousarray(label)
+    return image, label
 
 
 @functools.lru_cache(maxsize=4)
@@ -126,27 +124,26 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
     return [str(dataset.examples['train'][position_example(position, size, seed)[1]]) for position in positions]
 
 
-def _pipeline(load, first, last, shapes, types):
-    """tf.data.Dataset of the examples `load(position)` for first <= position < last, in this order.
+def _batches(load, first, last, batch_size, shapes, padding, drop_remainder):
+    """Batches of the examples `load(position)` for first <= position < last, in this order.
+
+    Autotuning of tf.data is off: its background thread delayed each start by seconds.
 
     Args:
       load: function (position) -> arrays, run in parallel threads.
       first, last: ints or scalar tensors.
-      shapes, types: static shape and dtype of each array.
+      shapes: static shape of each array; arrays are padded to the largest of the batch where None.
+      padding: numpy scalar for each array; the dtype is the array's.
+      drop_remainder: leave out a last batch of fewer examples.
+    Returns:
+      initializer: op that starts a pass; then a tensor [batch, ...] for each array.
     """
     def example(position):
-        arrays = tf.numpy_function(load, [position], types)
+        arrays = tf.numpy_function(load, [position], [value.dtype for value in padding])
         for array, shape in zip(arrays, shapes):
             array.set_shape(shape)
         return tuple(arrays)
-    return tf.data.Dataset.range(first, last).map(example, num_parallel_calls=os.cpu_count())
 
-
-def _iterator(pipeline):
-    """Initializable iterator over a tf.data.Dataset, with tf.data's autotuning off.
-
-    Autotuning's background thread delayed each start by seconds.
-    """
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
@@ -154,7 +151,10 @@ def _iterator(pipeline):
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = os.cpu_count()
-    return tf.data.make_initializable_iterator(pipeline.with_options(options))
+    pipeline = tf.data.Dataset.range(first, last).map(example, num_parallel_calls=os.cpu_count())
+    pipeline = pipeline.padded_batch(batch_size, tuple(shapes), padding, drop_remainder).prefetch(2)
+    iterator = tf.data.make_initializable_iterator(pipeline.with_options(options))
+    return (iterator.initializer,) + iterator.get_next()
 
 
 def training_batches(dataset, height: int, width: int, batch_size: int, seed: int, augmentation: dict,
@@ -182,10 +182,9 @@ def training_batches(dataset, height: int, width: int, batch_size: int, seed: in
         return augment(*dataset.load('train', i), height, width, fit, rng, augmentation)
 
     out = tuple(augmentation['crop'] or (height, width))
-    pipeline = _pipeline(load, first_ph, END * len(share), [out + (3,), out], [tf.uint8, tf.uint8])
-    iterator = _iterator(pipeline.batch(len(share), drop_remainder=True).prefetch(2))
-    images, labels = iterator.get_next()
-    return lambda step: (iterator.initializer, {first_ph: step * len(share)}), images, labels
+    initializer, images, labels = _batches(load, first_ph, END * len(share), len(share), [out + (3,), out],
+                                           (np.uint8(0), np.uint8(IGNORE)), drop_remainder=True)
+    return lambda step: (initializer, {first_ph: step * len(share)}), images, labels
 
 
 def scoring_batches(dataset, split: str, height: int, width: int, batch_size: int, fit: str = 'resize'):
@@ -200,17 +199,13 @@ def scoring_batches(dataset, split: str, height: int, width: int, batch_size: in
       labels: [batch, h, w] uint8 at the labels' own sizes, padded with IGNORE to the largest of the batch.
       sizes: [batch, 2] int32, the height and width of each label.
     """
+    if fit == 'crop':
+        height, width, batch_size = None, None, 1
+
     def load(i):
         image, label = dataset.load(split, int(i))
-        return resize(image, *size(image)), label, np.array(label.shape, np.int32)
+        image = image if fit == 'crop' else resize(image, height, width)
+        return image, label, np.array(label.shape, np.int32)
 
-    def size(image):
-        return (height, width) if fit == 'resize' else image.shape[:2]
-
-    shapes = [[height, width, 3] if fit == 'resize' else [None, None, 3], [None, None], [2]]
-    batch_size = batch_size if fit == 'resize' else 1
-    pipeline = _pipeline(load, 0, len(dataset.examples[split]), shapes, [tf.uint8, tf.uint8, tf.int32])
-    padding = tuple(np.array(value, kind) for value, kind in ((0, np.uint8), (IGNORE, np.uint8), (0, np.int32)))
-    pipeline = pipeline.padded_batch(batch_size, tuple(shapes), padding_values=padding).prefetch(2)
-    iterator = _iterator(pipeline)
-    return (iterator.initializer,) + iterator.get_next()
+    return _batches(load, 0, len(dataset.examples[split]), batch_size, [[height, width, 3], [None, None], [2]],
+                    (np.uint8(0), np.uint8(IGNORE), np.int32(0)), drop_remainder=False)
