@@ -97,7 +97,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
 # ---------------------------------------------------------------- outside
 
 def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
-    """Runs `measure` in a new process and returns its dict: the JSON object in the last line of standard output.
+    """Runs `measure` in a new process; returns the JSON object in the last line of standard output.
 
     A new process for each measurement, so that the peak memory belongs to a single network.
 

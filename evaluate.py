@@ -71,23 +71,24 @@ def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: in
     return {split: predictions_of_split(sess, scoring) for split, scoring in zip(splits, scorings)}
 
 
-def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num_extremes: int = 0,
+def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extremes: int = 0,
                 gathered=lambda share: [share]):
     """Scores one pass over a split, which several processes may share.
 
     Args:
       predictions: iterable of (example index, label, prediction[, variance]), as from `predictions_of_split`.
-      panel: indices of the examples whose predictions are returned.
       bf_images: BF is averaged over the first `bf_images` examples.
       num_extremes: number of the best and of the worst predictions to return.
       gathered: function from the share of this process to the list of all shares, as `Group.gathered`.
     Returns:
-      scores: dict as from `metrics.scores`, with confusion (list of lists, rows: truth), BF (None if no image counts)
-        and bf_images (images read for BF). Where there is a variance, `surest` has '50%', '90%' and '100%', each a dict
-        of G, C and mIoU of that share of the pixels, those with the least variance.
-      shown: {index: uint8 prediction [h, w]} of the examples in `panel`.
+      scores: dict as from `metrics.scores`, with class_names, images (in the split), confusion (list of lists, rows:
+        truth), BF (None if no image counts) and bf_images (images read for BF). Where there is a variance, `surest` has
+        '50%', '90%' and '100%', each a dict of G, C and mIoU of that share of the pixels with the least variance.
+      shown: {index: uint8 prediction [h, w]} of the `plots.panel_examples`.
       extremes: list of (mIoU of the image, index, prediction), the best, then the worst, the highest mIoU first.
     """
+    num_classes = len(dataset.class_names)
+    panel = plots.panel_examples(dataset, split)
     counts = np.zeros((num_classes, num_classes), np.int64)
     by_uncertainty = 0
     bf = {}
@@ -110,9 +111,8 @@ def score_split(predictions, num_classes: int, panel=(), bf_images: int = 0, num
     bf = {i: value for share in shares for i, value in share[2].items()}
     shown = {i: prediction for share in shares for i, prediction in share[3].items()}
     extremes = best_and_worst([extreme for share in shares for extreme in share[4]], num_extremes)
-    known = [bf[i] for i in sorted(bf) if bf[i] is not None]
-    scores = dict(metrics.scores(counts), confusion=counts.tolist(), BF=float(np.mean(known)) if known else None,
-                  bf_images=len(bf))
+    scores = dict(metrics.scores(counts), confusion=counts.tolist(), BF=metrics.mean(bf[i] for i in sorted(bf)),
+                  bf_images=len(bf), class_names=dataset.class_names, images=len(dataset.examples[split]))
     if np.any(by_uncertainty):
         surest = {share: metrics.scores(metrics.surest(by_uncertainty, share / 100.0)) for share in (50, 90, 100)}
         scores['surest'] = {'%d%%' % share: {name: values[name] for name in ('G', 'C', 'mIoU')}
@@ -179,7 +179,7 @@ def parse_args(argv=None):
                         help='batch-norm statistics: population, of a pass over the training split, as in the paper; '
                              'moving, the moving averages of training')
     inference.add_flags(parser, batch_size=4)
-    parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), metavar='N',
+    parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
     parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
                         'a small folder that evaluate.py and predict.py accept like a run')
@@ -281,17 +281,14 @@ def evaluate(args) -> dict:
         if args.publish and group.chief:
             weights.publish(args.publish, args.run, sess, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), loaded.step)
         for split in args.split:
-            images = len(dataset.examples[split])
-            scores, shown, _ = score_split(group.numbered(predictions[split]), len(dataset.class_names),
-                                           plots.panel_examples(dataset, split),
-                                           images if args.bf_images is None else args.bf_images,
+            scores, shown, _ = score_split(group.numbered(predictions[split]), dataset, split, args.bf_images,
                                            gathered=group.gathered)
-            scores.update(class_names=dataset.class_names, step=loaded.step, bn=args.bn, samples=settings.samples,
-                          tile=args.tile, tta=args.tta, checkpoint=args.checkpoint, images=images, device=device,
+            scores.update(step=loaded.step, bn=args.bn, samples=settings.samples, tile=args.tile, tta=args.tta,
+                          checkpoint=args.checkpoint, device=device,
                           command=records.without_folders(cli.command_line()), revision=records.revision())
             results[split] = scores
             if group.chief:
-                print('%s, %d images' % (split, images))
+                print('%s, %d images' % (split, scores['images']))
                 print(table(dataset.class_names, scores,
                             paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
                 write_scores(folder, dataset, split, entry_name(args, split), scores, shown)

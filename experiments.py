@@ -47,7 +47,7 @@ def parse_args(argv=None):
     parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K',
                         help='runs of each row; more than one: mean and standard deviation')
     parser.add_argument('--split', help="score this split instead of the paper's test split")
-    parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9),
+    parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
                         help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
     parser.add_argument('--repeats', type=cli.positive_int, default=50,
                         help='timed runs of each measurement, which are averaged; the paper: 50')
@@ -123,8 +123,7 @@ def check_row(args, row, seed: int):
 
 def is_scored(args, row, scores: dict) -> bool:
     """Whether an entry of metrics.json has the steps and the number of BF images that the flags ask for."""
-    images = scores.get('images', 0)
-    bf_images = images if args.bf_images is None else min(args.bf_images, images)
+    bf_images = min(args.bf_images, scores.get('images', 0))
     return scores.get('asked_steps') == (args.steps or row.steps) and scores.get('bf_images') == bf_images
 
 
@@ -140,8 +139,8 @@ def row_scores(args, row, seed: int) -> dict:
     if missing:
         main.train(main.parse_args(row_flags(args, row, seed)))
         # On SUN RGB-D the best weights would be selected on val, which is a part of test.
-        flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best']
-        flags += [] if args.bf_images is None else ['--bf_images', str(args.bf_images)]
+        flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
+                 '--bf_images', str(args.bf_images)]
         found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
         records.add_scores(folder, {
             split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
@@ -169,12 +168,12 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
 
 # ---------------------------------------------------------------- a row as text
 
-def mean_and_spread(values: list, factor: float = 1) -> str:
-    """Mean of `factor` times the values as text, with the standard deviation of two or more: '61.3 +- 0.4'.
+def mean_and_spread(fractions: list) -> str:
+    """Mean of fractions 0..1 in percent as text, with the standard deviation of two or more: '61.3 +- 0.4'.
 
-    None is skipped; '-' if all values are None.
+    None is skipped; '-' if all fractions are None.
     """
-    values = [factor * value for value in values if value is not None]
+    values = [100 * fraction for fraction in fractions if fraction is not None]
     if not values:
         return '-'
     return '%.1f' % np.mean(values) + (' +- %.1f' % np.std(values, ddof=1) if len(values) > 1 else '')
@@ -194,7 +193,7 @@ def score_columns(entries: list, published: tuple, split: str):
     """
     columns = {}
     for name, value in zip(MEASURES, published):
-        columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries], 100)
+        columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries])
         columns['paper %s %s' % (published_split(split), name)] = report.decimal(value)
     return columns
 
@@ -210,7 +209,7 @@ def class_columns(entries: list, published: dict, split: str):
     """
     columns = {}
     for i, name in enumerate(entries[0][split]['class_names']):
-        columns[name] = mean_and_spread([entry[split]['accuracy'][i] for entry in entries], 100)
+        columns[name] = mean_and_spread([entry[split]['accuracy'][i] for entry in entries])
         columns['paper ' + name] = report.decimal(published.get(name))
     return columns
 

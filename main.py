@@ -44,7 +44,7 @@ def add_data_flags(parser):
                        '(default: measured over the training split)')
     group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
-    group.add_argument('--fit', choices=batches.FITS, default='resize',
+    group.add_argument('--fit', choices=('resize', 'crop'), default='resize',
                        help='resize: stretch images to --height and --width; crop: keep the scale, crop at random or '
                             'pad with void (validation then predicts whole images)')
     group.add_argument('--flip', action='store_true', help='mirror half of the examples left to right')
@@ -84,12 +84,12 @@ def add_training_flags(parser):
                        help='optimizer; the paper: sgd with momentum (recipes/)')
     group.add_argument('--learning_rate', type=cli.positive_float, default=0.001,
                        help='learning rate; the paper, for sgd: 0.1 (section 3), 0.001 (section 4)')
-    group.add_argument('--schedule', choices=optimize.SCHEDULES, default='poly',
+    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly',
                        help='learning-rate schedule; the paper: constant')
     group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper: 0.9')
     group.add_argument('--weight_decay', type=cli.fraction, default=5e-4,
                        help='weight decay; the released solvers: 5e-4')
-    group.add_argument('--loss', choices=optimize.LOSSES, default='ce',
+    group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce',
                        help='ce: weighted cross-entropy, the paper; ce-dice: with the Dice loss added')
     group.add_argument('--class_weights', default='median',
                        help='none; median: median frequency balancing over the training split; median-sqrt: the '
@@ -253,16 +253,14 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
 
     The chief writes scores, figures and, if they improved, the best weights, and prints one line.
     """
-    panel = plots.panel_examples(run.dataset, 'val')
     predictions = group.numbered(evaluate.predictions_of_split(sess, graph.scoring))
-    scores, shown, extremes = evaluate.score_split(predictions, len(run.dataset.class_names), panel, num_extremes=2,
+    scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,
                                                    gathered=group.gathered)
     if not group.chief:
         return
     if run.log_scores(step, scores):
         run.save_best(sess, step)
-    scores.update(class_names=run.dataset.class_names, step=step, bn='moving',
-                  images=len(run.dataset.examples['val']))
+    scores.update(step=step, bn='moving')
     evaluate.write_scores(run.folder, run.dataset, 'val', 'val (while training)', scores, shown)
     draw(run, step, extremes)
     tqdm.tqdm.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f' % (

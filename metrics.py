@@ -45,6 +45,12 @@ def surest(counts, share: float):
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
 
 
+def mean(values):
+    """Mean of the values that are not None: float, or None if there is no such value."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 def scores(counts):
     """Computes global accuracy, class average accuracy and mean IoU from the confusion matrix of a whole split.
 
@@ -63,10 +69,6 @@ def scores(counts):
     accuracy = [float(correct / pixels) if pixels else None for correct, pixels in zip(true_positives, truth)]
     iou = [float(correct / pixels) if pixels else None for correct, pixels in zip(true_positives, union)]
     share = truth / max(truth.sum(), 1)
-
-    def mean(values):
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
 
     return {'G': float(true_positives.sum() / max(truth.sum(), 1)), 'C': mean(accuracy), 'mIoU': mean(iou),
             'fwIoU': float(sum(weight * value for weight, value in zip(share, iou) if value is not None)),
@@ -134,4 +136,4 @@ def boundary_f1(label, prediction, num_classes: int):
             values.append(2.0 * matches / (predicted.sum() + truth.sum()))
         elif truth.any() or predicted.any():
             values.append(0.0)
-    return float(np.mean(values)) if values else None
+    return mean(values)

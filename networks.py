@@ -84,7 +84,7 @@ def sampled(flags, images, num_classes, samples, reuse):
     def dropout(x, name):
         names.append(name)
         x = tf.tile(x, [samples, 1, 1, 1]) if len(names) == 1 else x
-        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), name) if flags['dropout'] else x
+        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), name)
 
     logits = build(flags['model'], images, num_classes, False, flags['input'], dropout, reuse, flags['precision'])
     mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)

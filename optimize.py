@@ -4,8 +4,6 @@ import tensorflow.compat.v1 as tf
 import utils
 from data import IGNORE
 
-SCHEDULES = ('constant', 'poly')
-LOSSES = ('ce', 'ce-dice')
 
 
 def labelled_pixels(labels):

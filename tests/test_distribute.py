@@ -22,6 +22,7 @@ import main
 import networks
 import optimize
 import utils
+from data import Dataset
 from datasets import camvid
 from runtime import cluster, distribute, records
 
@@ -153,11 +154,12 @@ def check_scores(folder, output):
     """Checks that the scores of the shared validation equal the scores of one process with the same weights."""
     with tf.Graph().as_default(), tf.Session() as sess:
         flags = records.read_config(output)['flags']
-        scoring = main.evaluate.scoring_graph(camvid.read(folder), 'val', flags, BATCH)
+        dataset = camvid.read(folder)
+        scoring = main.evaluate.scoring_graph(dataset, 'val', flags, BATCH)
         values = np.load(output + '.0.npz')
         for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
             variable.load(values[variable.op.name], sess)
-        expected, _, _ = main.evaluate.score_split(main.evaluate.predictions_of_split(sess, scoring), 11)
+        expected, _, _ = main.evaluate.score_split(main.evaluate.predictions_of_split(sess, scoring), dataset, 'val')
     got = records.read_scores(output)['val (while training)']
     assert got['confusion'] == expected['confusion'] and got['mIoU'] == expected['mIoU']
 
@@ -206,13 +208,14 @@ def test_shares_cover_the_batch_and_the_split(camvid_folder):
 def test_scores_of_shares_equal_those_of_the_whole_split():
     rng = np.random.RandomState(4)
     whole = [(i, rng.randint(0, 3, (5, 7)), rng.randint(0, 3, (5, 7))) for i in range(11)]
-    settings = {'num_classes': 3, 'panel': [1, 4], 'bf_images': 8, 'num_extremes': 2}
+    dataset = Dataset('made', ['a', 'b', 'c'], [], (5, 7), {'val': range(11)}, None, 'predictions.png')
+    settings = {'dataset': dataset, 'split': 'val', 'bf_images': 8, 'num_extremes': 2}
     expected = main.evaluate.score_split(whole, **settings)
     parts = []
     for i in range(3):
         main.evaluate.score_split(whole[i::3], gathered=lambda part: parts.append(part) or [part], **settings)
     scores, shown, extremes = main.evaluate.score_split([], gathered=lambda part: parts + [part], **settings)
-    assert scores == expected[0] and scores['bf_images'] == 8 and shown.keys() == expected[1].keys()
+    assert scores == expected[0] and scores['bf_images'] == 8 and shown.keys() == {0, 2, 5, 8}
     assert [extreme[:2] for extreme in extremes] == [extreme[:2] for extreme in expected[2]]
 
 

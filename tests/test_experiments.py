@@ -157,8 +157,8 @@ def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
 
 def test_mean_and_spread():
     assert experiments.mean_and_spread([]) == '-' == experiments.mean_and_spread([None])
-    assert experiments.mean_and_spread([1.25, None]) == '1.2'
-    assert experiments.mean_and_spread([1.0, 3.0]) == '2.0 +- 1.4'
+    assert experiments.mean_and_spread([0.0125, None]) == '1.2'
+    assert experiments.mean_and_spread([0.01, 0.03]) == '2.0 +- 1.4'
 
 
 def test_order_is_compared_with_the_papers():

@@ -19,7 +19,6 @@ import data
 import datasets
 import main
 import networks
-import optimize
 from data import IGNORE, UserError
 from datasets import files, tables
 from runtime import devices, distribute
@@ -143,10 +142,10 @@ def test_weight_tables(rows):
 
 # Values that parse; what they ask for together may still be refused.
 FITTING = {'--model': ['segnet-basic', 'bayesian-segnet-basic', 'fcn-basic', 'bilinear-interpolation'],
-           '--input': sorted(networks.INPUTS), '--fit': batches.FITS, '--scale': ['1', '1.5', '10'],
-           '--rotate': ['90'], '--gamma': ['1', '2'], '--loss': optimize.LOSSES, '--jitter': ['0', '0.3', '1'],
+           '--input': sorted(networks.INPUTS), '--fit': ['resize', 'crop'], '--scale': ['1', '1.5', '10'],
+           '--rotate': ['90'], '--gamma': ['1', '2'], '--loss': ['ce', 'ce-dice'], '--jitter': ['0', '0.3', '1'],
            '--dropout': ['0', '0.5', '0.99'],
-           '--schedule': optimize.SCHEDULES, '--optimizer': ['sgd', 'adam'], '--precision': devices.PRECISIONS,
+           '--schedule': ['constant', 'poly'], '--optimizer': ['sgd', 'adam'], '--precision': devices.PRECISIONS,
            '--learning_rate': ['1e-9', '0.1', '1e9'], '--momentum': ['0', '1'], '--gpus': ['1', '2', '3'],
            '--weight_decay': ['0', '1']}
 SIZES = st.integers(1, 70).map(str)

@@ -249,13 +249,13 @@ def test_scores_of_a_known_prediction(camvid_folder):
             if variable.op.name.endswith('conv_classifier/biases'):
                 variable.load(np.eye(11)[7].astype(np.float32), sess)
         predictions = evaluate.predictions_of_split(sess, scoring)
-        scores, shown, ends = evaluate.score_split(predictions, 11, (1, 4), bf_images=2, num_extremes=2)
+        scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
     labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
     expected = np.zeros((11, 11), int)
     expected[:, 7] = np.bincount(labels, minlength=256)[:11]
     np.testing.assert_array_equal(scores['confusion'], expected)
     assert scores['bf_images'] == 2 and 0 <= scores['BF'] < 0.5
-    assert sorted(shown) == [1, 4] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
+    assert sorted(shown) == [0, 1, 2, 3] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
     each = []  # of an image that is all class 7: IoU is its share for class 7, 0 for the others in it
     for i in range(5):
         held = np.bincount(dataset.load('val', i)[1].ravel(), minlength=256)[:11]

@@ -49,7 +49,7 @@ def test_frozen_variables_do_not_move(graph):
 
 def test_schedules(graph):
     step = tf.train.get_or_create_global_step()
-    rates = {name: optimize.learning_rate(name, 0.1, 100) for name in optimize.SCHEDULES}
+    rates = {name: optimize.learning_rate(name, 0.1, 100) for name in ('constant', 'poly')}
     with tf.Session() as sess:
         for at, expected in ((0, (.1, .1)), (50, (.1, .1 * .5 ** .9)), (70, (.1, .1 * .3 ** .9)), (100, (.1, 0))):
             step.load(at, sess)
