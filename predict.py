@@ -246,7 +246,6 @@ def label_video(predictor, job: Job, config: dict, args):
     UserError if the source has no frame, or fewer than 90% of the header's number, minus one second; the frames that
     were read are written. A camera is read until Ctrl-C.
     """
-    colors = [tuple(color) for color in config['colors']]
     path = os.path.join(args.output, job.name + VIDEO_SUFFIX)
     until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
     began = time.time()
@@ -254,7 +253,7 @@ def label_video(predictor, job: Job, config: dict, args):
         with contextlib.suppress(until):
             for image in tqdm.tqdm(frames, total=total or None, unit='frame', disable=None):
                 ids = predictor.predict([image])[0].ids
-                out.write(plots.overlay(image, plots.colored(ids, colors), args.alpha))
+                out.write(plots.overlay(image, plots.colored(ids, config['colors']), args.alpha))
         if not out.count:
             raise UserError('%s: no frame can be read' % job.path)
     print('%s: %d frames, %.1f images/s, written as %s'
