@@ -157,13 +157,11 @@ def _batches(load, first, last, batch_size, shapes, padding, drop_remainder):
     return (iterator.initializer,) + iterator.get_next()
 
 
-def training_batches(dataset, height: int, width: int, batch_size: int, seed: int, augmentation: dict,
-                     fit: str = 'resize', share: range = None):
+def training_batches(dataset, flags: dict, share: range = None):
     """Makes an endless stream of training batches, each a function of the step and the seed.
 
     Args:
-      augmentation: dict with the keys of NO_AUGMENTATION.
-      fit: as in `augment`.
+      flags: the run's flags: height, width, fit and the keys of NO_AUGMENTATION, as for `augment`; batch_size and seed.
       share: range of the places in a batch that this process loads, as `Group.share`; None for all.
     Returns:
       start: function (number of steps done) -> (initializer op, feed_dict); 0 starts at the first batch, which
@@ -171,6 +169,7 @@ def training_batches(dataset, height: int, width: int, batch_size: int, seed: in
       images: [len(share), height, width, 3] uint8, or of the height and width of `crop`.
       labels: [len(share), height, width] uint8, or of the size of `crop`; IGNORE where unlabelled.
     """
+    height, width, batch_size, seed = [flags[name] for name in ('height', 'width', 'batch_size', 'seed')]
     share = range(batch_size) if share is None else share
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
@@ -179,32 +178,32 @@ def training_batches(dataset, height: int, width: int, batch_size: int, seed: in
         step, place = divmod(int(number), len(share))
         epoch, i = position_example(step * batch_size + share[place], size, seed)
         rng = np.random.RandomState([seed, epoch, i])
-        return augment(*dataset.load('train', i), height, width, fit, rng, augmentation)
+        return augment(*dataset.load('train', i), height, width, flags['fit'], rng, flags)
 
-    out = tuple(augmentation['crop'] or (height, width))
-    initializer, images, labels = _batches(load, first_ph, END * len(share), len(share), [out + (3,), out],
+    out = list(flags['crop'] or (height, width))
+    initializer, images, labels = _batches(load, first_ph, END * len(share), len(share), [out + [3], out],
                                            (np.uint8(0), np.uint8(IGNORE)), drop_remainder=True)
     return lambda step: (initializer, {first_ph: step * len(share)}), images, labels
 
 
-def scoring_batches(dataset, split: str, height: int, width: int, batch_size: int, fit: str = 'resize'):
+def scoring_batches(dataset, split: str, flags: dict, batch_size: int):
     """Batches of one pass over a split, in order; the last batch may be smaller.
 
     Args:
-      fit: 'resize', or 'crop' for images at their own sizes in batches of one, so that no image is padded; `height`,
-        `width` and `batch_size` are ignored then.
+      flags: the run's flags: height, width and fit. With 'crop' images keep their own sizes, in batches of one, so that
+        no image is padded; `batch_size` is ignored then.
     Returns:
       initializer: op that starts a pass.
       images: [batch, height, width, 3] uint8, resized; with 'crop' [1, h, w, 3].
       labels: [batch, h, w] uint8 at the labels' own sizes, padded with IGNORE to the largest of the batch.
       sizes: [batch, 2] int32, the height and width of each label.
     """
-    if fit == 'crop':
-        height, width, batch_size = None, None, 1
+    whole = flags['fit'] == 'crop'
+    height, width, batch_size = (None, None, 1) if whole else (flags['height'], flags['width'], batch_size)
 
     def load(i):
         image, label = dataset.load(split, int(i))
-        image = image if fit == 'crop' else resize(image, height, width)
+        image = image if whole else resize(image, height, width)
         return image, label, np.array(label.shape, np.int32)
 
     return _batches(load, 0, len(dataset.examples[split]), batch_size, [[height, width, 3], [None, None], [2]],

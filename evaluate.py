@@ -1,6 +1,5 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
-import collections
 import functools
 import os
 
@@ -17,31 +16,34 @@ from paper import tables as paper
 from paper.results import MEASURES
 from runtime import cli, cluster, devices, distribute, inference, plots, records, report, weights
 
-Scoring = collections.namedtuple('Scoring', 'initializer labels predictions sizes')
 
-
-def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False) -> Scoring:
-    """Builds the prediction graph over the batches of `split` in the default graph -> `Scoring`.
-
-    Predictions have the labels' own sizes, padded with 0 to the largest of a batch; `Scoring.sizes` has the sizes.
+def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False) -> tuple:
+    """Builds the prediction graph over the batches of `split` in the default graph.
 
     Args:
       flags: the run's flags, as in config.json. With --fit crop a batch has one image.
       reuse: reuse the variables of an earlier call.
+    Returns:
+      initializer: op that starts a pass.
+      fetches: labels and predictions, uint8 [batch, h, w] at the labels' own sizes, padded to the largest of the batch,
+        predictions with 0; and these sizes, int32 [batch, 2].
     """
-    initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags['height'], flags['width'],
-                                                                 batch_size, flags['fit'])
+    initializer, images, labels, sizes = batches.scoring_batches(dataset, split, flags, batch_size)
     predictions, _, _ = networks.prediction_graph(flags, images, len(dataset.class_names), sizes, reuse)
-    return Scoring(initializer, labels, predictions, sizes)
+    return initializer, [labels, predictions, sizes]
 
 
 def predictions_of_split(sess, scoring):
-    """Yields (example index, label, prediction) in order; both are uint8 [h, w] at the label's own size."""
-    sess.run(scoring.initializer)
+    """Yields (example index, label, prediction) in order; both are uint8 [h, w] at the label's own size.
+
+    `scoring`: as from `scoring_graph`.
+    """
+    initializer, fetches = scoring
+    sess.run(initializer)
     i = 0
     while True:
         try:
-            fetched = sess.run([scoring.labels, scoring.predictions, scoring.sizes])
+            fetched = sess.run(fetches)
         except tf.errors.OutOfRangeError:
             return
         for label, prediction, (height, width) in zip(*fetched):
@@ -136,8 +138,7 @@ def population_statistics(sess, dataset, flags: dict, group):
     all batches are averaged in order, so the result does not depend on the number of processes.
     """
     steps = -(-len(dataset.examples['train']) // flags['batch_size'])
-    start, images, _ = batches.training_batches(dataset, flags['height'], flags['width'], flags['batch_size'], 0,
-                                                batches.NO_AUGMENTATION, flags['fit'])
+    start, images, _ = batches.training_batches(dataset, dict(flags, seed=0, **batches.NO_AUGMENTATION))
     del tf.get_collection_ref(utils.BN_STATISTICS)[:]
     networks.build(flags['model'], images, len(dataset.class_names), True, flags['input'], reuse=True,
                    precision=flags['precision'])

@@ -23,7 +23,6 @@ from runtime.run import Run
 NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',  # set by the rows
                 'epochs', 'gpus', 'describe')  # without effect here
 SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
-NUM_CLASSES = 11   # likewise
 
 
 def parse_args(argv=None):
@@ -216,7 +215,7 @@ def class_columns(entries: list, published: dict, split: str):
 
 def num_parameters(model: str) -> int:
     """Number of trained parameters of a network for CamVid's 11 classes."""
-    return sum(layer.parameters for layer in layers.network_layers(model, *SIZE, num_classes=NUM_CLASSES))
+    return sum(layer.parameters for layer in layers.network_layers(model, *SIZE, num_classes=benchmark.NUM_CLASSES))
 
 
 def variant_columns(args, row):

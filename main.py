@@ -24,7 +24,7 @@ from runtime.run import Run
 
 # start: function (steps done) -> (op, feed_dict) that starts the batches. fetches: dict that a training step runs.
 # signals: placeholder [2], this process's requests to stop and to validate; a step fetches the sums of all processes.
-# scoring: evaluate.Scoring of the validation split. init: op that initializes all variables.
+# scoring: as from evaluate.scoring_graph, of the validation split. init: op that initializes all variables.
 # assignments, uninitialized: starting weights, as from weights.match_variables.
 # spread: op that copies the chief's variables to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
@@ -178,21 +178,19 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, gro
     return {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
 
 
-def build(args, dataset, class_weights, run, group) -> TrainingGraph:
+def build(args, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
     The savers become attributes of `run`. Starting weights are loaded only for a run without a checkpoint.
     """
     tf.set_random_seed(args.seed)
-    num_classes = len(dataset.class_names)
-    augmentation = {name: getattr(args, name) for name in batches.NO_AUGMENTATION}
-    start, images, labels = batches.training_batches(dataset, args.height, args.width, args.batch_size, args.seed,
-                                                     augmentation, args.fit, group.share(args.batch_size))
+    num_classes = len(run.dataset.class_names)
+    start, images, labels = batches.training_batches(run.dataset, run.flags, group.share(args.batch_size))
     fetches = training_graph(args, num_classes, class_weights, (images, labels), run.total, group)
     signals = tf.placeholder(tf.float32, [2], 'signals')
     fetches['loss'], fetches['signals'] = group.added([fetches['loss'], signals])
-    scoring = evaluate.scoring_graph(group.dataset_share(dataset, 'val'), 'val', run.flags, args.batch_size, reuse=True)
-    values, flag = weights.of_flags(args, dataset.class_names) if run.is_new() else ({}, '')
+    scoring = evaluate.scoring_graph(group.dataset_share(run.dataset, 'val'), 'val', run.flags, args.batch_size, True)
+    values, flag = weights.of_flags(args, run.dataset.class_names) if run.is_new() else ({}, '')
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, num_classes, flag)
     run.create_savers()
@@ -313,7 +311,7 @@ def train(args):
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
     with tf.Graph().as_default(), tf.device(group.place), utils.portable_pooling(args.xla):
-        graph = build(args, run.dataset, class_weights, run, group)
+        graph = build(args, run, class_weights, group)
         session = tf.Session(group.target, config=config)
         with run.locked(), cli.stop_signals() as stop, session as sess, group.together():
             start(sess, graph, run, group)

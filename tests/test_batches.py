@@ -6,6 +6,8 @@ import batches
 from batches import NO_AUGMENTATION
 from data import IGNORE, Dataset
 
+FLAGS = dict(NO_AUGMENTATION, height=9, width=13, fit='resize', batch_size=3, seed=5)
+
 
 def made(size=7, shapes=((9, 13),)):
     """A data set with i in the red channel of image i and the column in green; the label is half the column."""
@@ -26,8 +28,7 @@ def batches_of(count, first, make, *args):
 
 
 def stream(dataset, first, steps, seed=5, **augmentation):
-    return batches_of(steps, first, batches.training_batches, dataset, 9, 13, 3, seed,
-                      dict(NO_AUGMENTATION, **augmentation))
+    return batches_of(steps, first, batches.training_batches, dataset, dict(FLAGS, seed=seed, **augmentation))
 
 
 def test_each_epoch_visits_each_example_once():
@@ -104,7 +105,8 @@ def test_no_augmentation_changes_nothing():
 def test_fit_crop_keeps_the_scale(tmp_path):
     """Images of 9x13 and 6x5 become 8x8: larger sides are cut, smaller sides padded with void."""
     dataset = made(7, shapes=((9, 13), (6, 5)))
-    got = batches_of(7, 0, batches.training_batches, dataset, 8, 8, 2, 5, NO_AUGMENTATION, 'crop')
+    flags = dict(FLAGS, height=8, width=8, fit='crop', batch_size=2)
+    got = batches_of(7, 0, batches.training_batches, dataset, flags)
     places = set()
     for image, label in (pair for images, labels in got for pair in zip(images, labels)):
         known = label != IGNORE
@@ -115,7 +117,7 @@ def test_fit_crop_keeps_the_scale(tmp_path):
         assert set(np.diff(image[known.argmax(0).max(), :, 1][known.any(0)])) == {1}, 'not stretched'
         places.add((small, tuple(np.argwhere(known)[0]), columns.min()))
     assert len(places) > 6, 'at random places'
-    for i, arrays in enumerate(batches_of(7, 0, batches.scoring_batches, dataset, 'val', 8, 8, 3, 'crop')):
+    for i, arrays in enumerate(batches_of(7, 0, batches.scoring_batches, dataset, 'val', flags, 3)):
         for array, expected in zip(arrays, dataset.load('val', i)):
             np.testing.assert_array_equal(array, expected[None])
 
@@ -131,7 +133,7 @@ def test_resize_label_never_mixes_ids():
 def test_scoring_keeps_order_sizes_and_the_last_batch():
     dataset = made(7, shapes=((9, 13), (6, 5)))
     with tf.Graph().as_default(), tf.Session() as sess:
-        initializer, images, labels, sizes = batches.scoring_batches(dataset, 'val', 4, 6, 3)
+        initializer, images, labels, sizes = batches.scoring_batches(dataset, 'val', dict(FLAGS, height=4, width=6), 3)
         sess.run(initializer)
         got = [sess.run([images, labels, sizes]) for _ in range(3)]
         assert [len(g[0]) for g in got] == [3, 3, 1]

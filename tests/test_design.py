@@ -81,8 +81,8 @@ def test_each_flag_is_read(script):
     assert len(names) > 5
     source = '\n'.join(open(os.path.join(ROOT, path), encoding='utf-8').read() for path in FILES)
     for name in names:
-        read = re.search(r'args\.%s\b' % name, source) or (script is main and name in main.batches.NO_AUGMENTATION)
-        read = read or re.search(r"for name in \(.*'%s'" % name, source)
+        read = re.search(r"(args\.|flags\[')%s\b" % name, source) or re.search(r"for name in \(.*'%s'" % name, source)
+        read = read or (script is main and name in main.batches.NO_AUGMENTATION)
         assert read, 'nothing reads --%s' % name
 
 

@@ -82,8 +82,7 @@ def reference(folder, shares):
     dataset = camvid.read(folder)
     with tf.Graph().as_default():
         tf.set_random_seed(1)  # as --seed
-        start, images, labels = batches.training_batches(dataset, 23, 31, BATCH, 1,
-                                                         dict(batches.NO_AUGMENTATION, flip=True))
+        start, images, labels = batches.training_batches(dataset, vars(main.parse_args(FLAGS)))
         tf.train.get_or_create_global_step()
         images_ph, labels_ph = tf.placeholder(tf.uint8, [None, 23, 31, 3]), tf.placeholder(tf.uint8, [None, 23, 31])
         count_ph = tf.placeholder(tf.float32, [])

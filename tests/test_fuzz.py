@@ -164,8 +164,7 @@ def test_training_graphs(sizes, names, crop, flip, draw):
     try:
         args = main.parse_args(flags)
         with tf.Graph().as_default():
-            batch = batches.training_batches(dataset, args.height, args.width, args.batch_size, 1,
-                                             dict(batches.NO_AUGMENTATION, crop=args.crop))[1:]
+            batch = batches.training_batches(dataset, vars(args))[1:]
             fetches = main.training_graph(args, 4, np.ones(4), batch, 10, distribute.Group())
     except UserError:
         return
