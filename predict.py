@@ -67,6 +67,8 @@ def parse_args(argv=None):
     args.export_size = args.export_size and cli.word_or_size('--export_size', args.export_size, 'free')
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
+    if args.shard and args.camera is not None:
+        raise UserError('--shard: not with --camera, which one process alone can read; leave one of the two out')
     if args.export_size and not args.export:
         raise UserError('--export_size: needs --export FILE.tflite, FILE.onnx or DIR')
     return args
@@ -126,7 +128,7 @@ def output_names(paths: list) -> list:
 def plan(args, endings: list) -> list:
     """Lists the jobs of this --shard: `Job` for each input; UserError for a missing input.
 
-    The camera is a job of every shard. UserError also if a result exists already and --overwrite is not given.
+    UserError also if a result exists already and --overwrite is not given.
 
     Args:
       endings: endings of the results of an image, as from `outputs.suffixes`.

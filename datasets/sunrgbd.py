@@ -47,16 +47,19 @@ def png_pairs(data_dir: str):
     """Pairs files by the numbers in their names -> {'train' and 'test': [(image path, function () -> label)]}.
 
     The folders are image/ and label37/ with train/ and test/ in each. Names without a number at the end are skipped.
-    Labels hold the ids as stored, 0 for void. UserError for a missing folder, for a split without images, and for a
-    number with only an image or only a label.
+    Labels hold the ids as stored, 0 for void. UserError for a missing folder, a split without images, a number of
+    two files in a folder, and a number with only an image or only a label.
     """
     pairs = {}
     for split in ('train', 'test'):
         numbered = []
         for kind in ('image', 'label37'):
-            paths = files.image_files(os.path.join(data_dir, kind, split))
-            found = [(re.search(r'[0-9]+\Z', name), path) for name, path in paths.items()]
-            numbered.append({int(number.group()): path for number, path in found if number})
+            found = {}
+            for name, path in files.image_files(os.path.join(data_dir, kind, split)).items():
+                digits = re.search(r'[0-9]+\Z', name)
+                if digits and found.setdefault(int(digits.group()), path) != path:
+                    raise UserError('%s: has the number of %s; remove one of them' % (path, found[int(digits.group())]))
+            numbered.append(found)
         images, labels = numbered
         alone = sorted(set(images) ^ set(labels))
         if alone or not images:

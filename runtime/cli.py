@@ -45,12 +45,13 @@ def interval(text: str):
 def spread(argv: list) -> list:
     """Copy of `argv` with `auto`, `off` and `free` doubled after --tile and --export_size.
 
-    Argparse expects two values there, HEIGHT WIDTH. `argv` None: the flags of this process.
+    Argparse expects two values there, HEIGHT WIDTH. A word that is there twice stays.
+    `argv` None: the flags of this process.
     """
     argv = sys.argv[1:] if argv is None else argv
     doubled = []
-    for before, word in zip([''] + argv, argv):
-        twice = before in ('--tile', '--export_size') and word in ('auto', 'off', 'free')
+    for before, word, after in zip([''] + argv, argv, argv[1:] + ['']):
+        twice = before in ('--tile', '--export_size') and word in ('auto', 'off', 'free') and after != word
         doubled += [word, word] if twice else [word]
     return doubled
 

@@ -95,6 +95,12 @@ def test_sunrgbd(tmp_path, write):
     assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
 
 
+def test_sunrgbd_refuses_two_files_of_one_number(tmp_path):
+    folder = write_sunrgbd_png(str(tmp_path))
+    put(folder, 'label37/train/copy-1.png', np.zeros([7, 9], np.uint8))
+    assert_refused('has the number of', datasets.sunrgbd.read, folder)
+
+
 def test_camvid_lists_of_frames(tmp_path):
     """Without lists the last fifth of the names validates: neighbouring frames are much alike."""
     folder = write_frames(str(tmp_path))

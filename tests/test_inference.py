@@ -149,7 +149,8 @@ def test_choice_of_tiles(network):
 def test_flags():
     parser = argparse.ArgumentParser()
     inference.add_flags(parser)
-    for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', '45', '61'], (45, 61))):
+    for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', 'off', 'off'], 'off'),
+                            (['--tile', '45', '61'], (45, 61))):
         assert cli.word_or_size('--tile', parser.parse_args(cli.spread(words)).tile, 'auto', 'off') == expected
     for words in (['off', 'auto'], ['45', 'x'], ['0', '61'], ['-4', '61'], ['99999', '61']):
         assert_refused('--tile', cli.word_or_size, '--tile', words, 'auto', 'off')

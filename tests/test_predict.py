@@ -79,7 +79,9 @@ def test_refusals(run, tmp_path):
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'holds no images'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
                         (['x', '--tta', '0'], '--tta: 0'),
-                        (['x', '--shard', '3/2'], '--shard: 3/2'), (['x', '--tile', '4', '0'], '--tile 4 0')):
+                        (['x', '--shard', '3/2'], '--shard: 3/2'),
+                        (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
+                        (['x', '--tile', '4', '0'], '--tile 4 0')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
