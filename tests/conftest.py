@@ -1,12 +1,8 @@
 """Makes small data sets in the layouts of the real data sets; puts the project on the path."""
 import contextlib
 import os
-import pathlib
 import resource
-import signal
-import struct
 import sys
-import zlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -81,48 +77,15 @@ def write_voc(folder):
             label[5:12, 4:9] = 15 + i
             label[4, 4:9] = 255
             put(root, 'JPEGImages/%s.jpg' % name, label)
-            write_png(os.path.join(root, 'SegmentationClass', name + '.png'), label, palette)
+            save_palette(os.path.join(root, 'SegmentationClass', name + '.png'), label, palette)
     return folder
 
 
-def write_png(path, label, palette=None, bits=8, alpha=None):
-    """Writes a PNG by hand: uint8 [h, w] as grey or palette indices of 1 to 8 bits; `alpha`: bytes of tRNS."""
-    def chunk(kind, body):
-        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-    each = 8 // bits
-    pixels = np.pad(label, [(0, 0), (0, -label.shape[1] % each)], 'constant').reshape(len(label), -1, each)
-    rows = (pixels.astype(int) << bits * np.arange(each)[::-1]).sum(2).astype(np.uint8)
-    header = struct.pack('>IIBBBBB', label.shape[1], label.shape[0], bits, 3 if palette else 0, 0, 0, 0)
-    pathlib.Path(path).write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
-                + (chunk(b'PLTE', np.array(palette, np.uint8).tobytes()) if palette else b'')
-                + (chunk(b'tRNS', alpha) if alpha else b'')
-                + chunk(b'IDAT', zlib.compress(b''.join(b'\0' + row.tobytes() for row in rows)))
-                + chunk(b'IEND', b''))
-
-
-def save_palette(path, ids, palette):
+def save_palette(path, ids, palette, **settings):
+    """Writes uint8 [h, w] as indices of colours, in the format that the path names."""
     image = Image.fromarray(ids)
     image.putpalette([value for color in palette for value in color])
-    image.save(path)
-
-
-LABEL_WRITERS = {  # {file name: function (path, ids, palette)}; a digit is the number of bits
-    'transparent.png': lambda path, ids, palette: write_png(path, ids, palette, alpha=b'\0\x80'),
-    'long.png': lambda path, ids, palette: cv2.imwrite(path, ids.astype(np.uint16)),
-    'long.tif': lambda path, ids, palette: cv2.imwrite(path, ids.astype(np.uint16)),
-    'channels.png': lambda path, ids, palette: cv2.imwrite(path, np.dstack([ids] * 3)),
-    'long_channels.png': lambda path, ids, palette: cv2.imwrite(path, np.dstack([ids] * 3).astype(np.uint16)),
-    'opaque.png': lambda path, ids, palette: Image.fromarray(np.dstack([ids, ids * 0 + 255])).save(path),
-    'float.tif': lambda path, ids, palette: Image.fromarray(ids.astype(np.float32)).save(path),
-    'fortran.npy': lambda path, ids, palette: np.save(path, np.asfortranarray(ids)),
-    'deep.npy': lambda path, ids, palette: np.save(path, ids[:, :, None].astype(np.int32)),
-    'bool1.tif': lambda path, ids, palette: Image.fromarray(ids > 0).save(path),
-    'bool1.npy': lambda path, ids, palette: np.save(path, ids > 0),
-    'palette.tif': save_palette, 'palette.bmp': save_palette}
-for bits in (1, 2, 4, 8):
-    LABEL_WRITERS['grey%d.png' % bits] = lambda path, ids, palette, bits=bits: write_png(path, ids, None, bits)
-    LABEL_WRITERS['palette%d.png' % bits] = lambda path, ids, palette, bits=bits: write_png(
-        path, ids, palette[:1 << bits], bits)
+    image.save(path, **settings)
 
 
 def write_sartorius(folder, rows=None):
@@ -235,6 +198,13 @@ def graph():
         yield graph
 
 
+@pytest.fixture
+def sess(graph):
+    """A session of a new graph."""
+    with tf.Session() as sess:
+        yield sess
+
+
 def assert_same_weights(expected, got):
     """Checks that results of `weights_of` are equal bit for bit."""
     assert set(expected) == set(got) and 'global_step' in got
@@ -276,11 +246,13 @@ def random_weights(sess, rng):
 
 @contextlib.contextmanager
 def file_size_limit(size):
-    """As on a full disk: inside the block no file of this process may grow beyond `size` bytes."""
-    handler, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    """As on a full disk: inside the block no file of this process and of new processes may exceed `size` bytes.
+
+    Python ignores SIGXFSZ, so that a longer write fails.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)

@@ -1,12 +1,14 @@
 """Decoding of images and labels: files written by hand or by another library, pixels known in advance."""
+import functools
 import os
 import pathlib
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from conftest import LABEL_WRITERS, assert_refused
+from conftest import assert_refused, save_palette
 from PIL import Image
 
 import data
@@ -15,8 +17,8 @@ IDS = np.array([[0, 3, 2, 0, 1], [1, 1, 0, 2, 3], [3, 0, 0, 1, 2]], np.uint8)
 TWINS = [(9, 9, 9), (200, 0, 0), (200, 0, 0), (0, 0, 0)] + [(0, 0, 0)] * 252  # colours of two ids each
 
 
-def noise(height=99, width=95, channels=3):
-    return np.random.RandomState(1).randint(0, 255, (height, width, channels)).astype(np.uint8)
+def noise(height=99, width=95):
+    return np.random.RandomState(1).randint(0, 255, (height, width, 3)).astype(np.uint8)
 
 
 def save(path, array, **settings):
@@ -148,11 +150,42 @@ def test_further_pages_are_told_of(tmp_path, capsys):
 
 # ---------------------------------------------------------------- labels
 
-@pytest.mark.parametrize('name', sorted(LABEL_WRITERS) + ['palette.gif'])
+def write_grey(path, ids, bits):
+    """Writes a grey PNG of 1 to 8 bits by hand, which Pillow cannot: uint8 [h, w]."""
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    each = 8 // bits
+    pixels = np.pad(ids, [(0, 0), (0, -ids.shape[1] % each)], 'constant').reshape(len(ids), -1, each)
+    rows = (pixels.astype(int) << bits * np.arange(each)[::-1]).sum(2).astype(np.uint8)
+    header = struct.pack('>IIBBBBB', ids.shape[1], ids.shape[0], bits, 0, 0, 0, 0)
+    pathlib.Path(path).write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(
+        b''.join(b'\0' + row.tobytes() for row in rows))) + chunk(b'IEND', b''))
+
+
+LABEL_WRITERS = {  # {file name: function (path, ids)}; a digit is the number of bits
+    'transparent.png': lambda path, ids: save_palette(path, ids, TWINS, transparency=b'\0\x80'),
+    'long.png': lambda path, ids: cv2.imwrite(path, ids.astype(np.uint16)),
+    'long.tif': lambda path, ids: cv2.imwrite(path, ids.astype(np.uint16)),
+    'channels.png': lambda path, ids: cv2.imwrite(path, np.dstack([ids] * 3)),
+    'long_channels.png': lambda path, ids: cv2.imwrite(path, np.dstack([ids] * 3).astype(np.uint16)),
+    'opaque.png': lambda path, ids: Image.fromarray(np.dstack([ids, ids * 0 + 255])).save(path),
+    'float.tif': lambda path, ids: Image.fromarray(ids.astype(np.float32)).save(path),
+    'fortran.npy': lambda path, ids: np.save(path, np.asfortranarray(ids)),
+    'deep.npy': lambda path, ids: np.save(path, ids[:, :, None].astype(np.int32)),
+    'bool1.tif': lambda path, ids: Image.fromarray(ids > 0).save(path),
+    'bool1.npy': lambda path, ids: np.save(path, ids > 0)}
+for name in ('palette.tif', 'palette.bmp', 'palette.gif'):
+    LABEL_WRITERS[name] = functools.partial(save_palette, palette=TWINS)
+for bits in (1, 2, 4, 8):
+    LABEL_WRITERS['grey%d.png' % bits] = functools.partial(write_grey, bits=bits)
+    LABEL_WRITERS['palette%d.png' % bits] = functools.partial(save_palette, palette=TWINS[:1 << bits], bits=bits)
+
+
+@pytest.mark.parametrize('name', sorted(LABEL_WRITERS))
 def test_labels_are_their_ids(tmp_path, name):
     path = str(tmp_path / name)
     ids = IDS % 2 if '1' in name else IDS
-    LABEL_WRITERS.get(name, LABEL_WRITERS['palette.tif'])(path, ids, TWINS)
+    LABEL_WRITERS[name](path, ids)
     label = data.read_label(path)
     assert label.dtype == np.uint8 and label.tolist() == ids.tolist()
     label[0] = 1  # readers write into it

@@ -81,7 +81,7 @@ def test_a_gpu_trains_in_each_precision(precision):
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_gpu_pools_and_unpools_as_the_cpu(graph):
+def test_a_gpu_pools_and_unpools_as_the_cpu(sess):
     x = np.random.RandomState(5).randn(3, 45, 61, 8).astype(np.float32)
     found = []
     for device in ('/CPU:0', '/GPU:0'):
@@ -90,12 +90,11 @@ def test_a_gpu_pools_and_unpools_as_the_cpu(graph):
             pooled, indices = utils.max_pool_with_argmax(image)
             y = utils.unpool(pooled, indices, image)
             found.append([pooled, indices, y] + tf.gradients(y * y, image))
-    with tf.Session() as sess:
-        for on_cpu, on_gpu in zip(*sess.run(found)):
-            np.testing.assert_array_equal(on_cpu, on_gpu)
+    for on_cpu, on_gpu in zip(*sess.run(found)):
+        np.testing.assert_array_equal(on_cpu, on_gpu)
 
 
-def test_an_index_before_the_image_is_clipped(graph, monkeypatch):
+def test_an_index_before_the_image_is_clipped(sess, monkeypatch):
     """A GPU gives -1 for a window of NaNs only; TensorFlow's scatter on a GPU does not check indices."""
     pool = tf.nn.max_pool_with_argmax
 
@@ -106,6 +105,5 @@ def test_an_index_before_the_image_is_clipped(graph, monkeypatch):
     monkeypatch.setattr(tf.nn, 'max_pool_with_argmax', on_gpu)
     x = tf.constant(np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1))
     y, indices = utils.max_pool_with_argmax(x)
-    with tf.Session() as sess:
-        assert sess.run(indices).ravel().tolist() == [4, 0]  # 4 and, at the right edge, 5
-        assert sess.run(utils.unpool(y, indices, x)).ravel().tolist() == [5, 0, 0, 0, 4, 0]
+    assert sess.run(indices).ravel().tolist() == [4, 0]  # 4 and, at the right edge, 5
+    assert sess.run(utils.unpool(y, indices, x)).ravel().tolist() == [5, 0, 0, 0, 4, 0]

@@ -5,8 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import assert_contract, assert_refused, open_and_load, put, put_text, write_png
+from conftest import assert_contract, assert_refused, open_and_load, put, put_text, save_palette
 
+import data
 import datasets
 from data import IGNORE
 
@@ -54,14 +55,7 @@ def write_lists(folder):
 def write_palette(folder):
     write_own(folder, classes='a,0,1 2 3\nb,1,4 5 6\nc,2,7 8 9\nvoid,255,\n')
     for i in range(6):
-        write_png(os.path.join(folder, 'labels', 'im %d.png' % i), scene(i)[1], PALETTE)
-
-
-def runs(mask):
-    """Run lengths by brute force; counted down the columns if the mask is transposed."""
-    flat = [0] + [int(value) for value in mask.ravel()] + [0]
-    starts = [i for i in range(1, len(flat)) if flat[i] and not flat[i - 1]]
-    return ' '.join('%d %d' % (i, flat[i:].index(0)) for i in starts)
+        save_palette(os.path.join(folder, 'labels', 'im %d.png' % i), scene(i)[1], PALETTE)
 
 
 def write_runs(folder, kaggle=False, down=False):
@@ -72,7 +66,7 @@ def write_runs(folder, kaggle=False, down=False):
         put(folder, 'images/im %d.png' % i, image)
         for place, name, mask in ((0, '', label < 0), (1, 'b', (label == 1) | (label == 2)), (2, 'c', label == 2),
                                   (IGNORE, 'void', label == IGNORE)):
-            text = runs(mask.T if down else mask)
+            text = data.rle_encode(mask.T if down else mask)
             rows.append('im %d.jpg,%s,%s' % (i, name if i % 2 else '%d.0' % place, text) if kaggle else
                         'im %d,%s,%d.0,%d,%s' % (i, text, mask.shape[1], mask.shape[0], name))
     put_text(folder, 'labels.csv', '\n'.join(rows) + '\n')
@@ -86,7 +80,7 @@ def write_cvat(folder, palette=False):
         put(folder, path, np.where(colored(scene(i)[1]).any(2, keepdims=True), colored(scene(i)[1]),
                                    np.array([224, 224, 192], np.uint8)))
         if palette:
-            write_png(os.path.join(folder, path), scene(i)[1], PALETTE)
+            save_palette(os.path.join(folder, path), scene(i)[1], PALETTE)
     put(folder, 'JPEGImages/cam/not yet.png', scene(1)[0])
     put_text(folder, 'ImageSets/Segmentation/default.txt', ''.join('cam/im %d\n' % i for i in range(6)))
     put_text(folder, 'labelmap.txt', '# label:color_rgb:parts:actions\na:10,20,30::\nb:200,0,0::\nc:0,200,7::\n')
@@ -102,7 +96,7 @@ def write_roboflow(folder):
 
 LAYOUTS = {
     'ids': write_own,
-    'suffix': lambda folder: write_own(folder, 'images/%s.tif', 'labels/%s_mask.PNG'),
+    'suffix': lambda folder: write_own(folder, 'images/%s.tif', 'labels/%s_mask-gt.PNG'),
     'numbers': lambda folder: write_own(folder, label='labels/%s.npy'),
     'colors': lambda folder: write_own(folder, 'images/%s.bmp', make=colored, classes='a,0,10 20 30\nb,1,200 0 0\n'
                                        'c,2,0 200 7\nvoid,255,0 0 0\n'),

@@ -38,36 +38,33 @@ def test_dice_of_four_pixels_by_hand(graph):
     np.testing.assert_allclose(value_of(losses), [1 - sum(dice) / 2, 0], rtol=1e-5)
 
 
-def test_frozen_variables_do_not_move(graph):
+def test_frozen_variables_do_not_move(sess):
     w, b = (tf.get_variable(name, initializer=[1.0, -2.0]) for name in ('w', 'b'))
     op = optimize.train_op(tf.reduce_sum(w * b), 0.1, 0.9, 5e-4, lambda v: (0.0 if v is w else 1.0, 1.0), 'adam')
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        sess.run(op)
-        assert sess.run(w).tolist() == [1.0, -2.0] and sess.run(b)[0] != 1.0
+    sess.run(tf.global_variables_initializer())
+    sess.run(op)
+    assert sess.run(w).tolist() == [1.0, -2.0] and sess.run(b)[0] != 1.0
 
 
-def test_schedules(graph):
+def test_schedules(sess):
     step = tf.train.get_or_create_global_step()
     rates = {name: optimize.learning_rate(name, 0.1, 100) for name in ('constant', 'poly')}
-    with tf.Session() as sess:
-        for at, expected in ((0, (.1, .1)), (50, (.1, .1 * .5 ** .9)), (70, (.1, .1 * .3 ** .9)), (100, (.1, 0))):
-            step.load(at, sess)
-            got = sess.run([rates[name] for name in ('constant', 'poly')])
-            np.testing.assert_allclose(got, expected, atol=1e-6)
+    for at, expected in ((0, (.1, .1)), (50, (.1, .1 * .5 ** .9)), (70, (.1, .1 * .3 ** .9)), (100, (.1, 0))):
+        step.load(at, sess)
+        got = sess.run([rates[name] for name in ('constant', 'poly')])
+        np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_two_steps_of_sgd_equal_numpy(graph):
+def test_two_steps_of_sgd_equal_numpy(sess):
     """v = 0.9 v + m (g + decay d w), w -= rate v, with the multipliers m and d of each variable."""
     w, b = (tf.get_variable(name, initializer=[1.0, -2.0, 3.0]) for name in ('w', 'b'))
     target = np.array([1.0, 5.0, 2.0])
     value = tf.reduce_sum(tf.square(w - target)) + tf.reduce_sum(tf.square(b - target))
     step_op = optimize.train_op(value, 0.1, 0.9, 0.01, lambda v: (2.0, 0.0) if v.op.name == 'b' else (1.0, 1.0))
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        for _ in range(2):
-            sess.run(step_op)
-        got_w, got_b, step = sess.run([w, b, tf.train.get_global_step()])
+    sess.run(tf.global_variables_initializer())
+    for _ in range(2):
+        sess.run(step_op)
+    got_w, got_b, step = sess.run([w, b, tf.train.get_global_step()])
     assert step == 2
     for got, rate, decay in ((got_w, 1, 0.01), (got_b, 2, 0)):
         x, v = np.array([1.0, -2.0, 3.0]), 0
@@ -77,7 +74,7 @@ def test_two_steps_of_sgd_equal_numpy(graph):
         np.testing.assert_allclose(got, x, rtol=1e-5)
 
 
-def test_loss_scale_skips_a_step_that_overflows(graph):
+def test_loss_scale_skips_a_step_that_overflows(sess):
     """float16: the scale of 32,768 is too much for this gradient, half of it is not."""
     weight = tf.get_variable('weights', initializer=[1.0, 2.0])
     loss = tf.reduce_sum(tf.cast(tf.cast(weight, tf.float16) * np.float16(2.5), tf.float32))
@@ -85,11 +82,10 @@ def test_loss_scale_skips_a_step_that_overflows(graph):
     scale = next(variable for variable in tf.global_variables() if 'loss_scale' in variable.op.name)
     step = tf.train.get_global_step()
     seen = []
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        for _ in range(3):
-            sess.run(step_op)
-            seen.append([sess.run(scale), sess.run(step)] + sess.run(weight).tolist())
+    sess.run(tf.global_variables_initializer())
+    for _ in range(3):
+        sess.run(step_op)
+        seen.append([sess.run(scale), sess.run(step)] + sess.run(weight).tolist())
     np.testing.assert_allclose(seen, [[16384, 1, 1, 2], [16384, 2, 0.75, 1.75], [16384, 3, 0.5, 1.5]], rtol=1e-3)
 
 

@@ -16,18 +16,17 @@ import pytorch_segnet  # noqa: E402
 
 @pytest.mark.parametrize('model', ['segnet', 'segnet-basic'])
 @pytest.mark.parametrize('training', [False, True])
-def test_logits_equal(graph, model, training):
+def test_logits_equal(sess, model, training):
     tf.set_random_seed(4)
     rng = np.random.RandomState(1)
     images = rng.randint(0, 256, (2, 77, 93, 3)).astype(np.float32)
     logits = networks.build(model, tf.constant(images), 5, training)
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-    with tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
-        for variable in variables:
-            if not variable.op.name.endswith('/weights'):
-                variable.load(rng.uniform(0.5, 1.5, variable.shape.as_list()), sess)
-        expected, values = sess.run([logits, variables])
+    sess.run(tf.global_variables_initializer())
+    for variable in variables:
+        if not variable.op.name.endswith('/weights'):
+            variable.load(rng.uniform(0.5, 1.5, variable.shape.as_list()), sess)
+    expected, values = sess.run([logits, variables])
     network = pytorch_segnet.NETWORKS[model](5)
     pytorch_segnet.load(network, {v.op.name.split('/', 1)[1]: value for v, value in zip(variables, values)})
     network = network.train() if training else pytorch_segnet.folded(network.eval())

@@ -2,6 +2,7 @@
 import contextlib
 import csv
 import os
+import pathlib
 import shutil
 
 import cv2
@@ -63,8 +64,7 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
     folder, out = str(tmp_path / 'x y \u00e9'), str(tmp_path / 'out')
     for name in ('one/a.jpg', 'one/a.png', 'two/a.png', 'two/b.png'):
         picture(os.path.join(folder, name), 20, 30)
-    with open(os.path.join(folder, 'two', 'c.png'), 'wb') as f:
-        f.write(b'no picture')
+    pathlib.Path(folder, 'two', 'c.png').write_text('no picture')
     assert go(run, os.path.join(folder, 'one'), os.path.join(folder, 'two', '*.png'), '--output', out) == 2
     assert 'c.png: not an image' in capsys.readouterr().err
     done = [name for name in os.listdir(out) if name.endswith('-ids.png')]
@@ -78,21 +78,13 @@ def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'holds no images'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
-                        (['x', '--tta', '0'], '--tta: 0'),
+                        (['x', '--tta', '0'], '--tta: 0'), (['x', '--samples', '8'], '--samples 8: the run has no'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
                         (['x', '--tile', '4', '0'], '--tile 4 0')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
-
-
-def test_nothing_is_overwritten_and_samples_want_dropout(run, tmp_path):
-    path, out = picture(str(tmp_path / 'a.png')), str(tmp_path / 'out')
-    assert go(run, path, '--output', out, '--submission') == 0
-    other = picture(str(tmp_path / 'b.png'))
-    assert_refused('submission.csv: exists already', go, run, other, '--output', out, '--submission')
-    assert_refused('--samples 8: the run has no dropout', go, run, other, '--output', out, '--samples', '8')
 
 
 def test_submission_row_of_a_name_with_a_comma():
@@ -108,8 +100,7 @@ def test_video(run, tmp_path, capsys):
     assert os.listdir(str(tmp_path / 'out')) == ['v-overlay.mp4']
     with predict.video.read_frames(str(tmp_path / 'out' / 'v-overlay.mp4')) as (_, _, frames):
         assert [image.shape for image in frames] == [(48, 64, 3)] * 7
-    with open(path, 'wb') as f:
-        f.write(b'no video')
+    pathlib.Path(path).write_text('no video')
     assert go(run, path, '--output', tmp_path / 'out2') == 2
 
 
@@ -123,10 +114,9 @@ def noise_video(path, frames=40):
 
 def test_damaged_video_is_told_of(run, tmp_path, capsys):
     """The readable frames are labelled, and the missing frames reported."""
-    content = open(noise_video(str(tmp_path / 'v.avi')), 'rb').read()
-    with open(str(tmp_path / 'v.avi'), 'wb') as f:
-        f.write(content[:len(content) // 2])
-    assert go(run, tmp_path / 'v.avi', picture(str(tmp_path / 'b.png')), '--output', tmp_path / 'out') == 2
+    path = noise_video(str(tmp_path / 'v.avi'))
+    os.truncate(path, os.path.getsize(path) // 2)
+    assert go(run, path, picture(str(tmp_path / 'b.png')), '--output', tmp_path / 'out') == 2
     assert 'v.avi: ends after frame' in capsys.readouterr().err
     assert {'v-overlay.mp4', 'b-ids.png'} <= set(os.listdir(str(tmp_path / 'out')))
 
@@ -204,6 +194,8 @@ def test_batches_and_shards_change_no_label(run, tmp_path):
     rows = [open(str(tmp_path / folder / name)).read().splitlines() for folder, name in
             (('one', 'submission.csv'), ('two', 'submission-1-of-2.csv'))]
     assert rows[1] == [row for row in rows[0] if row[0] not in '13']
+    other = picture(str(tmp_path / 'other.png'))
+    assert_refused('submission.csv: exists already', go, run, other, '--output', tmp_path / 'one', '--submission')
 
 
 def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, capsys):

@@ -3,6 +3,7 @@ import base64
 import csv
 import html.parser
 import os
+import pathlib
 import re
 
 import cv2
@@ -47,13 +48,9 @@ class Page(html.parser.HTMLParser):
         self.text.append(text.strip())
 
 
-def read(folder):
-    with open(os.path.join(folder, 'report.html'), encoding='utf-8') as file:
-        return file.read()
-
-
 def test_page_holds_scores_pictures_and_command(run):
-    page = Page(read(run))
+    text = pathlib.Path(run, 'report.html').read_text(encoding='utf-8')
+    page = Page(text)
     assert not [tag for tag, _ in page.tags if tag in ('script', 'iframe', 'object')]
     for name in ('src', 'href'):
         assert all(attributes[name].startswith('data:') for _, attributes in page.tags if name in attributes)
@@ -68,7 +65,7 @@ def test_page_holds_scores_pictures_and_command(run):
     for value in ('%.1f' % (100 * scores['G']), '%.1f' % (100 * scores['mIoU']), '<script>alert(1)</script>', 'moving'):
         assert value in page.text
     assert any('--dataset' in text or 'python ' in text for text in page.text)
-    assert re.search('color-scheme: light dark', read(run)) and 'width=device-width' in read(run)
+    assert 'color-scheme: light dark' in text and 'width=device-width' in text
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):

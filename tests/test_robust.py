@@ -2,7 +2,6 @@
 import ctypes
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, assert_refused, assert_same_weights, weights_of, write_camvid, write_folder
+from conftest import ROOT, assert_refused, assert_same_weights, file_size_limit, weights_of, write_camvid, write_folder
 
 import data
 import datasets
@@ -63,20 +62,13 @@ def test_second_signal_ends_at_once(camvid_folder, tmp_path):
     assert process.returncode == 128 + signal.SIGINT and time.time() - began < 30
 
 
-def limited(limit):
-    """For subprocesses: no file may grow beyond `limit` bytes, and a write beyond it fails instead of killing."""
-    def set_limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    return set_limit
-
-
 def test_full_disk(camvid_folder, tmp_path):
     """A file-size limit as a full disk: one line, status 1; the run resumes from the checkpoint before."""
     output = str(tmp_path / 'run')
     train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
     before = weights_of(output)
-    process = start(camvid_folder, output, '--steps', '7', '--schedule', 'constant', preexec_fn=limited(3 << 20))
+    with file_size_limit(3 << 20):
+        process = start(camvid_folder, output, '--steps', '7', '--schedule', 'constant')
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 1 and error.splitlines()[-1].startswith('error: ') and 'Traceback' not in error, error
     assert_same_weights(before, weights_of(output))

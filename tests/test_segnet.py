@@ -4,7 +4,7 @@ import pytest
 import scipy.ndimage
 import tensorflow.compat.v1 as tf
 from conftest import random_weights
-from test_utils import pool_reference
+from test_utils import pool_reference, unpool_reference
 
 import networks
 import segnet
@@ -73,14 +73,6 @@ def conv_bn_reference(x, w, name):
     return x * w[name + '_bn/gamma'] + w[name + '_bn/beta']
 
 
-def unpool_reference(x, positions, shape):
-    out = np.zeros(shape)
-    for n, i, j, c in np.ndindex(*x.shape):
-        row, column = positions[n, i, j, c]
-        out[n, row, column, c] = x[n, i, j, c]
-    return out
-
-
 def segnet_reference(images, w):
     """Caffe's order: convolution, batch norm, ReLU, pooling with indices, upsampling; BGR in."""
     x, pooled, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in SEGNET)
@@ -113,16 +105,15 @@ def segnet_basic_reference(images, w):
 
 
 @pytest.mark.parametrize('model, reference', [('segnet', segnet_reference), ('segnet-basic', segnet_basic_reference)])
-def test_logits_equal_an_independent_forward_pass(graph, monkeypatch, model, reference):
+def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, reference):
     """At 13x9, batch 2, 3 classes, with SegNet a sixteenth as wide, because SciPy's loops are slow."""
     if model == 'segnet':
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(model, tf.constant(images), 3, is_training=False)
-    with tf.Session() as sess:
-        weights = random_weights(sess, rng)
-        got = sess.run(logits)
+    weights = random_weights(sess, rng)
+    got = sess.run(logits)
     expected = reference(images, weights)
     assert got.shape == (2, 13, 9, 3)
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
