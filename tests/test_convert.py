@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import assert_refused, put_text
+from conftest import assert_refused, put, put_text
 from PIL import Image
 
 import datasets
@@ -61,8 +61,7 @@ def expected(masks):
 
 
 def write_image(path, size, seed=0):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    Image.fromarray(np.random.RandomState(seed).randint(0, 256, size + (3,)).astype(np.uint8)).save(path)
+    put('', path, np.random.RandomState(seed).randint(0, 256, size + (3,)).astype(np.uint8))
 
 
 def write_images(folder, suffix='.png'):

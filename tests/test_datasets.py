@@ -83,6 +83,7 @@ def test_sunrgbd(tmp_path, write):
     for split, i, red in (('train', 0, 100), ('train', 1, 103), ('test', 1, 206), ('val', 0, 203)):
         image, label = dataset.load(split, i)
         assert image[0, 0].tolist() == [red, 0, 0] and label[6, 7] == red % 30 - 1
+        assert label[3, 4:7].tolist() == [36, 0, IGNORE]
     assert dataset.class_ids == list(range(1, 38))
     assert (dataset.class_names[0], dataset.class_names[36], len(dataset.class_names)) == ('wall', 'bag', 37)
 

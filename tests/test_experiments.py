@@ -14,7 +14,7 @@ import main
 import networks
 from paper import results, tables
 from runtime import records, report
-from test_main import train
+from test_main import score, train
 
 
 def table_of(output):
@@ -203,7 +203,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     """Scores equal metrics.json, without paths, between the two marks; the copies give the same text again."""
     monkeypatch.chdir(tmp_path)
     train(camvid_folder, os.path.join('Output', 'run'), '--steps', '1')
-    scores = evaluate.evaluate(evaluate.parse_args([os.path.join('Output', 'run')]))['val']
+    scores = score(os.path.join('Output', 'run'))['val']
     (tmp_path / 'PAGE.md').write_text('before\n%s\nstale text\n%s\nafter\n' % (report.BEGIN, report.END))
     command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
     experiments.run(experiments.parse_args(command + ['Output/run']))

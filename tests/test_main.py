@@ -30,6 +30,11 @@ def train(folder, output, *flags):
     return main.train(main.parse_args(FLAGS + ['--data_dir', folder, '--output', output] + list(flags)))
 
 
+def score(*flags):
+    """Results of `evaluate.py`: {split: scores}."""
+    return evaluate.evaluate(evaluate.parse_args(list(flags)))
+
+
 def start(folder, output, *flags, **popen):
     """Starts `main.py` in a new process."""
     command = [sys.executable, os.path.join(ROOT, 'main.py')] + FLAGS + ['--data_dir', folder, '--output', output]
@@ -72,10 +77,8 @@ def test_run_folder(camvid_folder, tmp_path):
     for name in ('loss.png', 'predictions.png'):
         assert cv2.imread(os.path.join(output, name)).shape[0] > 300
 
-    matrices = []
-    for batch_size in ('1', '3', '7'):
-        args = evaluate.parse_args([output, '--bn', 'moving', '--checkpoint', 'last', '--batch_size', batch_size])
-        matrices.append(evaluate.evaluate(args)['val']['confusion'])
+    matrices = [score(output, '--bn', 'moving', '--checkpoint', 'last', '--batch_size', size)['val']['confusion']
+                for size in '137']
     assert matrices[0] == matrices[1] == matrices[2]
     assert np.sum(matrices[0]) == 5 * 43 * 61, 'at the size of the labels, void rows left out'
     scores = metrics.scores(np.array(matrices[0]))
@@ -141,7 +144,7 @@ def test_all_checkpoints_damaged(camvid_folder, tmp_path):
     for name in os.listdir(os.path.join(output, 'best')):
         if name.endswith('.index'):
             damage(os.path.join(output, 'best', name), 'zeroed')
-    assert_refused('damaged', evaluate.evaluate, evaluate.parse_args([output]))
+    assert_refused('damaged', score, output)
 
 
 def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
@@ -174,8 +177,7 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
     main.train(main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output, '--model',
                                 'segnet-basic', '--steps', '2', '--fit', 'crop', '--height', '16', '--width', '16',
                                 '--input', 'lcn']))
-    scores = [evaluate.evaluate(evaluate.parse_args([output, '--batch_size', size]))['val']['confusion']
-              for size in '13']
+    scores = [score(output, '--batch_size', size)['val']['confusion'] for size in '13']
     assert scores[0] == scores[1]
     dataset = datasets.folder.read(folder)
     assert np.sum(scores[0]) == sum(dataset.load('val', i)[1].size for i in range(2))
@@ -249,8 +251,7 @@ def test_scores_of_a_known_prediction(camvid_folder):
 
 def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, tmp_path, capsys):
     output = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--class_weights', 'none')
-    args = evaluate.parse_args([output, '--split', 'test'])
-    scores = evaluate.evaluate(args)['test']
+    scores = score(output, '--split', 'test')['test']
     out = capsys.readouterr().out
     assert 'G 84.0   C 54.6   mIoU 46.3   BF 36.7   the paper on the test split: table 1, natural' in out
     rows = [line.split(',') for line in pathlib.Path(output, 'confusion-test.csv').read_text().splitlines()]

@@ -12,12 +12,11 @@ import tensorflow.compat.v1 as tf
 
 import batches
 import data
-import evaluate
 import networks
 import predict
 from runtime import inference, outputs, plots, records, weights
-from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, write_camvid
-from test_main import train
+from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, put, write_camvid
+from test_main import score, train
 
 
 @pytest.fixture(scope='module')
@@ -28,9 +27,8 @@ def run(tmp_path_factory):
 
 
 def picture(path, height=40, width=56, seed=1):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     small = np.random.RandomState(seed).randint(0, 256, (5, 7, 3)).astype(np.uint8)
-    cv2.imwrite(path, cv2.resize(small, (width, height)))
+    put('', path, cv2.resize(small, (width, height)))
     return path
 
 
@@ -212,20 +210,17 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
 
 def test_evaluate_by_tiles_and_augmentation(run):
     """metrics.json records the settings; a tile of the image's size changes nothing; mirroring changes scores."""
-    def scores(*flags):
-        evaluate.evaluate(evaluate.parse_args([run, '--bn', 'moving', '--bf_images', '0'] + list(flags)))
-
-    scores()
-    scores('--tile', '45', '61')
-    scores('--tta', 'flip')
+    flags = [run, '--bn', 'moving', '--bf_images', '0']
+    for more in ([], ['--tile', '45', '61'], ['--tta', 'flip']):
+        score(*flags + more)
     stored = records.read_json(os.path.join(run, 'metrics.json'))
     plain, tiled, flipped = [stored['val (moving%s)' % kind] for kind in ('', ', tile 45 61', ', tta flip')]
     assert plain['confusion'] == tiled['confusion'] != flipped['confusion']
     assert np.sum(flipped['confusion'], 1).tolist() == np.sum(plain['confusion'], 1).tolist()
     assert (plain['tile'], plain['tta']) == ('auto', None) and (tiled['tile'], flipped['tta']) == ([45, 61], 'flip')
-    for flags in (['--bf_images', '-5'], ['--tta', '0'], ['--bf_form', 'distance']):
-        assert_refused(flags[0], evaluate.parse_args, [run] + flags)
-    assert_refused('--tile 46 61: larger than the image of 45x61', scores, '--tile', '46', '61')
+    for bad in (['--bf_images', '-5'], ['--tta', '0'], ['--bf_form', 'distance']):
+        assert_refused(bad[0], score, run, *bad)
+    assert_refused('--tile 46 61: larger than the image of 45x61', score, *flags + ['--tile', '46', '61'])
 
 
 def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsys):
@@ -300,7 +295,6 @@ def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
     folder = str(tmp_path / 'copy')
     shutil.copytree(pretrained, folder)
     stated = records.read_json(os.path.join(folder, 'metrics.json'))['val (moving)']
-    args = [folder, '--data_dir', os.path.join(SHARED, 'camvid'), '--bn', 'moving', '--bf_images', '0']
-    scores = evaluate.evaluate(evaluate.parse_args(args))['val']
+    scores = score(folder, '--data_dir', os.path.join(SHARED, 'camvid'), '--bn', 'moving', '--bf_images', '0')['val']
     for name in ('G', 'C', 'mIoU'):
         assert abs(scores[name] - stated[name]) < 2e-3

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-import evaluate
 import main
 from runtime import records, report
+from test_main import score
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp('report') / 'run')
     main.train(main.parse_args(['--model', 'segnet-basic', '--height', '23', '--width', '31', '--steps', '2',
                                 '--output', folder]))
-    evaluate.evaluate(evaluate.parse_args([folder, '--bf_images', '1', '--bn', 'moving']))
+    score(folder, '--bf_images', '1', '--bn', 'moving')
     config = records.read_config(folder)
     config['class_names'][1] = '<script>alert(1)</script>'
     metrics = records.read_json(os.path.join(folder, 'metrics.json'))

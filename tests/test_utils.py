@@ -153,11 +153,10 @@ def test_initial_weights_depend_on_the_seed_and_the_name():
             for _ in range(ops):
                 tf.random_uniform([])
             layers = [utils.conv_variables([3, 3, 2, 5], name)[0] for name in ('one', 'two')]
-            utils.deconv(tf.zeros([1, 2, 3, 4]), 3, 4, 2, tf.zeros([1, 4, 5, 3]), 'three')
-            return value_of(layers + [tf.trainable_variables()[-1]])
+            return value_of(layers)
 
     first, same, other = initial(1, 0), initial(1, 7), initial(2, 0)
-    for i in range(3):
+    for i in range(2):
         np.testing.assert_array_equal(first[i], same[i])
         assert np.abs(first[i] - other[i]).min() > 0
     assert np.abs(first[0] - first[1]).min() > 0

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import assert_refused, weights_of, write_camvid, write_folder
-from test_main import train
+from test_main import score, train
 from test_segnet import SEGNET, conv_reference
 
 import data
-import evaluate
 import main
 import networks
 from runtime import records, weights
@@ -192,14 +191,13 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
     matrices = []
     for name in ('a.caffemodel', 'a.npz'):
         output = str(tmp_path / ('out-' + name))
-        args = evaluate.parse_args(['--weights', str(tmp_path / name), '--output', output] + flags)
-        matrices.append(evaluate.evaluate(args)['val']['confusion'])
+        matrices.append(score('--weights', str(tmp_path / name), '--output', output, *flags)['val']['confusion'])
         assert {'metrics.json', 'predictions.png', 'confusion-val.csv'} <= set(os.listdir(output))
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
     for flags, said in ((['--weights', 'x.npz'], 'with --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
                         (['run', '--model', 'segnet'], 'only with --weights')):
-        assert_refused(said, evaluate.parse_args, flags)
+        assert_refused(said, score, *flags)
 
 
 def test_bad_weights_are_refused_by_name(graph, tmp_path):
@@ -244,10 +242,9 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
                                       '--init_from Output/run --output=/mnt/run1/ --model x')
     config['flags']['class_weights'] = '/home/a b/weights.csv'
     records.write_json(os.path.join(run, 'config.json'), config)
-    scores = evaluate.evaluate(evaluate.parse_args([run, '--publish', published, '--bf_images', '0']))['val']
+    scores = score(run, '--publish', published, '--bf_images', '0')['val']
     monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir', camvid_folder])
-    again = evaluate.evaluate(evaluate.parse_args([published, '--data_dir', camvid_folder, '--bn', 'moving',
-                                                   '--bf_images', '0']))['val']
+    again = score(published, '--data_dir', camvid_folder, '--bn', 'moving', '--bf_images', '0')['val']
     assert again['step'] == scores['step'] == 2
     moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
     assert moved <= 0.05 * np.sum(scores['confusion']), moved
@@ -258,7 +255,7 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     assert 'evaluate.py published --data_dir DIR' in text
     with np.load(os.path.join(published, 'weights.npz')) as file:
         assert file['conv1/weights'].dtype == np.int8 and file['conv1_bn/moving_variance'].dtype == np.float32
-    assert_refused('--publish .*must not exist yet', evaluate.parse_args, [run, '--publish', published])
+    assert_refused('--publish .*must not exist yet', score, run, '--publish', published)
 
 
 def test_classes_are_matched_by_name(sess, capsys):
