@@ -10,9 +10,9 @@ import cv2
 import hypothesis
 import numpy as np
 import tensorflow.compat.v1 as tf
-from conftest import LABEL_WRITERS
 from hypothesis import strategies as st
 from PIL import Image
+from test_images import LABEL_WRITERS
 
 import batches
 import data
