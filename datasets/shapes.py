@@ -62,8 +62,9 @@ def line_mask(points, line_width: float, height: int, width: int):
 def coco_counts(text: str):
     """Decodes the text of a compressed COCO mask -> list of run lengths, int.
 
-    Each character holds five bits, the lowest first. From the fourth number on, a number is the difference from the
-    number two places before. pycocotools decodes this text too, but returns unset memory where the text is cut short.
+    Each character holds five bits of a number, the lowest bits first. From the fourth number on, the text holds the
+    difference from the number two places before. An unfinished last number is dropped without an error, so the caller
+    checks the sum. pycocotools would return unset memory for such a text.
     """
     counts = []
     value = shift = 0

@@ -73,7 +73,11 @@ def result_rows(folder: str) -> list:
 
 
 def published_rows(flags: dict) -> list:
-    """The paper's scores for the network and the data set in a run's `flags`: list of rows {column: text}."""
+    """Looks up the paper's scores for a run: list of rows {column: text}, empty if the paper has none.
+
+    Args:
+      flags: the run's flags; dataset, model and class_weights select the scores, as in `tables.published_scores`.
+    """
     return [{'network': flags['model'], 'scored on': 'test', 'batch norm': 'population',
              **{name: report.decimal(value) for name, value in zip(MEASURES, scores)},
              'trained at': 'the paper, ' + where}

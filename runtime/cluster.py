@@ -17,10 +17,10 @@ SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
 
 
 def from_environment() -> tuple:
-    """(['host:port' of each process], index of this process) from TF_CONFIG or Slurm.
+    """Reads TF_CONFIG or Slurm's variables -> (['host:port' of each process], index of this process).
 
-    TF_CONFIG comes first, even if it names one process; one process is ([''], 0). Under Slurm as `from_slurm`.
-    UserError for a malformed TF_CONFIG or missing variables of Slurm.
+    A single process gives ([''], 0). With TF_CONFIG, Slurm is ignored. Under Slurm, CUDA_VISIBLE_DEVICES is limited to
+    the GPU of this process, as in `from_slurm`. UserError for a malformed TF_CONFIG or missing variables of Slurm.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
@@ -164,7 +164,7 @@ def watch(hosts: list, done) -> None:
 
 
 def leave(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
-    """Ends this process at once with `status`, because a session that waits for a lost process never returns.
+    """Ends this process without clean-up, with `status`, because a session that waits for a lost process never returns.
 
     Prints one line with the hosts that do not answer, or the `reason` if all answer.
     """

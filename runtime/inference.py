@@ -156,9 +156,10 @@ class Predictor:
         return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
 
     def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:
-        """Height and width of the network's input for an image or tile of this size at `scale`, ints.
+        """Size of the network's input for an image or tile of `height` x `width` pixels: (height, width), ints.
 
-        For runs of --fit resize the size of training times `scale`.
+        The input has the size of the image times `scale`, rounded. In runs of --fit resize the input has the size of
+        training times `scale`, whatever the size of the image.
         """
         if self.flags['fit'] == 'resize':
             height, width = self.flags['height'], self.flags['width']

@@ -26,7 +26,7 @@ def save(figure, path: str):
 
 
 def drawable(text: str) -> str:
-    """Escapes characters that DejaVu Sans lacks: two Chinese characters become \\u80cc\\u666f, twelve letters."""
+    """Replaces each character that DejaVu Sans lacks by a backslash escape, such as the six characters \\u80cc."""
     return ''.join(char if ord(char) in GLYPHS else char.encode('ascii', 'backslashreplace').decode() for char in text)
 
 

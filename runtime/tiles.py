@@ -42,9 +42,10 @@ def is_mosaic(image, tile: int, axis: int) -> bool:
 
 
 def starts(length: int, tile: int, overlap: float) -> list:
-    """First pixels of tiles that cover an axis of `length` pixels, evenly spaced from end to end: list of int.
+    """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of int, the first pixel of each tile.
 
-    Neighbours overlap by at least the fraction `overlap`.
+    The first tile begins at pixel 0, the last ends at the last pixel, and the tiles are evenly spaced. Neighbours share
+    at least int(tile * overlap) pixels. A tile as long as the axis, or longer, gives [0].
     """
     shared = int(tile * overlap)
     count = 1 if tile >= length else int(np.ceil((length - shared) / (tile - shared)))
