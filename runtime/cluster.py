@@ -164,8 +164,9 @@ def watch(hosts: list, done) -> None:
 
 
 def leave(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
-    """Ends this process without clean-up, with `status`, because a session that waits for a lost process never returns.
+    """Ends this process with `status`, without clean-up.
 
+    A session that waits for a lost process never returns, so nothing can be closed.
     Prints one line with the hosts that do not answer, or the `reason` if all answer.
     """
     time.sleep(1)  # a port may close after its connections

@@ -99,7 +99,7 @@ def read_scores(folder: str) -> dict:
 
 
 def add_scores(folder: str, entries: dict):
-    """Sets the entries {split: scores} in metrics.json of a run folder, atomically; makes the file if there is none."""
+    """Sets `entries` {split: scores} in a run's metrics.json, atomically; makes the file if there is none."""
     write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 

@@ -42,7 +42,7 @@ def is_mosaic(image, tile: int, axis: int) -> bool:
 
 
 def starts(length: int, tile: int, overlap: float) -> list:
-    """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of int, the first pixel of each tile.
+    """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of int, the tiles' first pixels.
 
     The first tile begins at pixel 0, the last ends at the last pixel, and the tiles are evenly spaced. Neighbours share
     at least int(tile * overlap) pixels. A tile as long as the axis, or longer, gives [0].

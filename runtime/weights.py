@@ -260,10 +260,10 @@ def load_into(sess, assignments: list):
 
 
 def load_all(sess, loaded: Weights, flag: str):
-    """Assigns an array of `loaded` to each of the model's variables in the default graph; `flag` is for the message.
+    """Assigns an array of `loaded` to each of the model's variables in the default graph.
 
-    UserError as `match_variables`, for a classifier of another number of classes too, and for a variable without an
-    array.
+    `flag` is for the message. UserError as `match_variables`, for a classifier of another number of classes too, and
+    for a variable without an array.
     """
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
