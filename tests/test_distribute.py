@@ -323,12 +323,13 @@ def test_launched_processes_get_one_signal_each(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom runtime import cli, cluster\n'
                       'cluster.launch(1 if "--gpus" in sys.argv else 2, "cpu")\n'
-                      'with cli.stop_signals() as stop:\n    print("ready", flush=True)\n'
+                      'with cli.stop_signals() as stop:\n    print("ready\\n", end="", flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
-                      'print("saved", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
+                      'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
     for number, status in ((0, 0), (9, 137)):
         parent = subprocess.Popen([sys.executable, str(script), str(number)], stdout=subprocess.PIPE,
-                                  start_new_session=True, env=dict(os.environ, CUDA_VISIBLE_DEVICES='0'))
+                                  start_new_session=True, env=dict(os.environ, CUDA_VISIBLE_DEVICES='0'),
+                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # `make test &`
         assert [parent.stdout.readline(), parent.stdout.readline()] == [b'ready\n'] * 2
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.communicate(timeout=60)[0] == b'saved\n' * 2 and parent.returncode == status

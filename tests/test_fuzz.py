@@ -77,7 +77,8 @@ def test_texts_of_any_encoding(junk, encoding, text, read):
 # ---------------------------------------------------------------- images and labels
 
 @hypothesis.given(st.integers(1, 9), st.integers(1, 11), st.integers(0, 1 << 30),
-                  st.sampled_from(sorted(LABEL_WRITERS)), st.sampled_from(['', '_mask', '_L', '-gt', '.label']),
+                  st.sampled_from(sorted(set(LABEL_WRITERS) - {'palette.gif'})),  # Pillow renumbers the ids of a GIF
+                  st.sampled_from(['', '_mask', '_L', '-gt', '.label']),
                   st.sampled_from([str.lower, str.upper]), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
 @quick
 def test_labels(height, width, seed, kind, suffix, case, encoding):
@@ -85,7 +86,6 @@ def test_labels(height, width, seed, kind, suffix, case, encoding):
     rng = np.random.RandomState(seed)
     bits = int(re.search('[0-9]|$', kind).group() or 8)
     ids = rng.randint(0, 1 << bits, (height, width)).astype(np.uint8)
-    palette = [tuple(color) for color in rng.randint(0, 3, (256, 3)).tolist()]
     with tempfile.TemporaryDirectory() as folder:
         for name in ('images', 'labels'):
             os.mkdir(os.path.join(folder, name))
@@ -93,7 +93,7 @@ def test_labels(height, width, seed, kind, suffix, case, encoding):
             cv2.imwrite(os.path.join(folder, 'images', name + '.png'), np.zeros((height, width, 3), np.uint8))
             path = os.path.join(folder, 'labels', name + suffix)
             extension = os.path.splitext(kind)[1]
-            LABEL_WRITERS[kind](path + extension, ids, palette)
+            LABEL_WRITERS[kind](path + extension, ids)
             os.rename(path + extension, path + case(extension))
         with open(os.path.join(folder, 'classes.csv'), 'w', encoding=encoding) as f:
             f.write('name,id\n' + ''.join('%d,%d\n' % (i, i) for i in range(250)) + 'void,250 251 252 253 254 255\n')
