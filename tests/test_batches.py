@@ -45,6 +45,15 @@ def test_stream_does_not_depend_on_where_it_was_started():
         assert all((array == again).all() for array, again in zip(arrays, arrays_again))
 
 
+def test_flip_moves_image_and_label_together():
+    mirrored = 0
+    for images, labels in stream(made(), 0, 14, flip=True):
+        for image, label in zip(images, labels):
+            np.testing.assert_array_equal(label, image[:, :, 1] * 2 // 13)
+            mirrored += image[0, 0, 1] > image[0, -1, 1]
+    assert 10 < mirrored < 32, 'about half of 42'
+
+
 def test_augmentation_keeps_label_on_image():
     """After flip, zoom and crop, edges of label and image coincide; void begins at the border of the image."""
     image = np.full((40, 60, 3), 200, np.uint8)
@@ -85,6 +94,13 @@ def test_turns_and_vertical_flips_move_image_and_label_together():
         assert out[0, 0, 0] == 0 and out[1, 1, 0] == 255
         greys.add(out[1, 0, 0])
     assert min(greys) >= 56 and max(greys) <= 175 and len(greys) > 10, '255 (120 / 255) ** 2 = 56, ** 0.5: 175'
+
+
+def test_no_augmentation_changes_nothing():
+    image, label = made().load('train', 3)
+    out, out_label = batches.augment(image, label, 9, 13, 'resize', np.random.RandomState(1), NO_AUGMENTATION)
+    np.testing.assert_array_equal(out, image)
+    np.testing.assert_array_equal(out_label, label)
 
 
 def test_fit_crop_keeps_the_scale(tmp_path):

@@ -145,6 +145,15 @@ def test_portable_unpooling_of_dropout_samples(graph):
     np.testing.assert_array_equal(scattered, portable)
 
 
+def test_lrn_is_caffes(graph):
+    """Caffe: x / (1 + alpha / size * sum over 5 channels of x^2) ^ beta."""
+    x = np.random.RandomState(1).uniform(0, 255, (2, 5, 7, 9))
+    padded = np.pad(x, [(0, 0)] * 3 + [(2, 2)], 'constant')
+    squares = sum(padded[..., i:i + 9] ** 2 for i in range(5))
+    got = value_of(utils.lrn(tf.constant(x, tf.float32)))
+    np.testing.assert_allclose(got, x / (1 + 1e-4 / 5 * squares) ** 0.75, rtol=1e-6)
+
+
 def test_initial_weights_depend_on_the_seed_and_the_name():
     """Random ops created before change nothing; two layers differ, and so do two seeds of the graph."""
     def initial(seed, ops):
@@ -153,10 +162,11 @@ def test_initial_weights_depend_on_the_seed_and_the_name():
             for _ in range(ops):
                 tf.random_uniform([])
             layers = [utils.conv_variables([3, 3, 2, 5], name)[0] for name in ('one', 'two')]
-            return value_of(layers)
+            utils.deconv(tf.zeros([1, 2, 3, 4]), 3, 4, 2, tf.zeros([1, 4, 5, 3]), 'three')
+            return value_of(layers + [tf.trainable_variables()[-1]])
 
     first, same, other = initial(1, 0), initial(1, 7), initial(2, 0)
-    for i in range(2):
+    for i in range(3):
         np.testing.assert_array_equal(first[i], same[i])
         assert np.abs(first[i] - other[i]).min() > 0
     assert np.abs(first[0] - first[1]).min() > 0
