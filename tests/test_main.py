@@ -157,6 +157,13 @@ def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
     assert_refused('class_weights was .1.0, .* is .2.0', train, camvid_folder, output, '--class_weights', table)
 
 
+def test_a_start_that_died_early_is_no_obstacle(camvid_folder, tmp_path):
+    os.makedirs(str(tmp_path / 'run'))
+    (tmp_path / 'run' / 'config.json.part').write_text('{')
+    train(camvid_folder, str(tmp_path / 'run'), '--steps', '1')
+    assert not os.path.exists(str(tmp_path / 'run' / 'config.json.part'))
+
+
 def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):
     output = str(tmp_path / 'run')
     flags = ['--schedule', 'constant']
@@ -213,8 +220,11 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, mo
 
 
 def test_sartorius_draws_cell_types(tmp_path):
-    dataset = datasets.preload(datasets.sartorius.read(write_sartorius(str(tmp_path))), ('val',))
-    assert dataset.panel == 'cell_types.png'
+    folder, output = write_sartorius(str(tmp_path / 'cells')), str(tmp_path / 'run')
+    main.train(main.parse_args(['--dataset', 'sartorius', '--data_dir', folder, '--output', output, '--model',
+                                'segnet-basic', '--steps', '2', '--height', '20', '--width', '30']))
+    assert os.path.exists(os.path.join(output, 'cell_types.png'))
+    dataset = datasets.preload(datasets.sartorius.read(folder), ('val',))
     shown = plots.panel_examples(dataset, 'val')
     assert len(shown) == 3
     for class_id, i in enumerate(shown, 1):

@@ -133,6 +133,12 @@ def test_xla_compiles_a_training_step(monkeypatch):
         np.testing.assert_allclose(compiled[name], value, rtol=1e-4, atol=1e-4 * np.abs(value).max(), err_msg=name)
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_full_size_predicts(graph, name):
+    logits = networks.build(name, tf.zeros([1, 360, 480, 3], tf.uint8), 11, is_training=False)
+    assert np.isfinite(value_of(logits)).all()
+
+
 @pytest.mark.parametrize('kernel_size, stride, height, width', [(8, 2, 23, 30), (4, 2, 5, 7), (16, 8, 9, 17)])
 def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, width):
     """Equal away from the border, for an odd size, each channel separately."""

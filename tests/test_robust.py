@@ -48,6 +48,8 @@ def test_killed_at_twenty_random_moments(tmp_path):
     assert log == list(range(1, 601))
     left = [name for _, _, names in os.walk(killed) for name in names]
     assert not [name for name in left if 'temp' in name or name.endswith('.part')]
+    assert {name.split('.')[0] for name in os.listdir(os.path.join(killed, 'checkpoints'))} == {
+        'checkpoint', 'model-595', 'model-599', 'model-600'}  # epochs of 3.5 steps, and the end
 
 
 def test_second_signal_ends_at_once(camvid_folder, tmp_path):
