@@ -16,7 +16,7 @@ test-slow: .venv/ready-dev
 gpu-report: .venv/ready-dev
 	.venv/bin/python -m runtime.gpu_report $(REPORT)
 
-# 100,000 random inputs for each pure function, 333 graphs of networks and 333 training graphs with random flags.
+# 100,000 random inputs for each pure function, and 333 training graphs with random flags.
 fuzz: .venv/ready-dev
 	FUZZ=100000 .venv/bin/python -m pytest -q tests/test_fuzz.py tests/test_data.py -k 'fuzz or rle'
 

@@ -280,7 +280,7 @@ def evaluate(args) -> dict:
         if args.bn == 'population':
             population_statistics(sess, dataset, flags, group)
         if args.publish and group.chief:
-            weights.publish(args.publish, args.run, sess, tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), loaded.step)
+            weights.publish(args.publish, args.run, sess, loaded.step)
         for split in args.split:
             scores, shown, _ = score_split(group.numbered(predictions[split]), dataset, split, args.bf_images,
                                            gathered=group.gathered)

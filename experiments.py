@@ -323,7 +323,7 @@ def run_table(args, rows: list):
 def run(args):
     """Runs the rows of a table, or prints the commands of the rows, or writes the tables of --runs.
 
-    UserError if --class_weights leaves no row.
+    UserError if --class_weights leaves no row, and if main.py refuses the flags of a row.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)
@@ -332,6 +332,9 @@ def run(args):
             and args.class_weights in (None, row.class_weights)]
     if not rows:
         raise UserError('--class_weights %s: %s has no such row' % (args.class_weights, args.table))
+    for row in rows:
+        if row.recipe is not None:
+            main.parse_args(row_flags(args, row, 1))  # refused now, not after days of training other rows
     list_commands(args, rows) if args.list else run_table(args, rows)
 
 

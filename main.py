@@ -181,7 +181,7 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, gro
 def build(args, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
-    The savers become attributes of `run`. Starting weights are loaded only for a run without a checkpoint.
+    The savers become attributes of `run`. Only the chief loads starting weights, for a run without a checkpoint.
     """
     tf.set_random_seed(args.seed)
     num_classes = len(run.dataset.class_names)
@@ -190,7 +190,8 @@ def build(args, run: Run, class_weights, group) -> TrainingGraph:
     signals = tf.placeholder(tf.float32, [2], 'signals')
     fetches['loss'], fetches['signals'] = group.added([fetches['loss'], signals])
     scoring = evaluate.scoring_graph(group.dataset_share(run.dataset, 'val'), 'val', run.flags, args.batch_size, True)
-    values, flag = weights.of_flags(args, run.dataset.class_names) if run.is_new() else ({}, '')
+    starts = group.chief and run.is_new()
+    values, flag = weights.of_flags(args, run.dataset.class_names) if starts else ({}, '')
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, num_classes, flag)
     run.create_savers()

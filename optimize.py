@@ -5,7 +5,6 @@ import utils
 from data import IGNORE
 
 
-
 def labelled_pixels(labels):
     """Number of the pixels in `labels` that are not IGNORE: scalar float32 tensor."""
     return tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORE), tf.float32))

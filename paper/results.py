@@ -7,7 +7,8 @@ from paper import tables
 from runtime import records, report
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
-NOTE = "In percent, at the labels' own size. Run a command at its revision: flags have changed since."
+NOTE = ("In percent, at the labels' own size. Run a command at its revision: flags and published weights have changed "
+        'since. Folders of `--output` were renamed to the names in the first column.')
 
 
 def keep_sources(run_folder: str, output: str) -> str:
@@ -60,8 +61,8 @@ def result_rows(folder: str) -> list:
     flags = config['flags']
     rows = []
     for split, settings, scores in scored_entries(records.read_scores(folder)):
-        row = {'network': flags['model'], 'scored on': '%s, %d images' % (split, scores['images']),
-               'batch norm': settings}
+        row = {'run': os.path.basename(os.path.abspath(folder)), 'network': flags['model'],
+               'scored on': '%s, %d images' % (split, scores['images']), 'batch norm': settings}
         row.update((name, report.percent(scores[name])) for name in MEASURES)
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])

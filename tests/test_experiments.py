@@ -173,6 +173,8 @@ def test_bad_rows_are_refused():
         assert_refused(said, experiments.parse_args, ['table1'] + flags)
     args = experiments.parse_args(['table3', '--class_weights', 'median'])
     assert_refused('--class_weights median: table3 has no such row', experiments.run, args)
+    args = experiments.parse_args(['bayesian', '--flags=--vgg16 x'])  # the third row is SegNet-Basic
+    assert_refused('--vgg16: needs --input raw', experiments.run, args)
 
 
 def test_table6_measures(tmp_path, monkeypatch):
@@ -209,10 +211,10 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     experiments.run(experiments.parse_args(command + ['Output/run']))
     page = (tmp_path / 'PAGE.md').read_text()
     cells = [cell.strip() for cell in next(line for line in page.splitlines() if 'segnet-basic' in line).split('|')]
-    assert cells[1:4] == ['segnet-basic', 'val, 5 images', 'population']
-    assert cells[4:8] == ['%.1f' % (100 * scores[name]) for name in results.MEASURES]
+    assert cells[1:5] == ['run', 'segnet-basic', 'val, 5 images', 'population']
+    assert cells[5:9] == ['%.1f' % (100 * scores[name]) for name in results.MEASURES]
     cells = [[cell.strip() for cell in line.split('|')] for line in page.splitlines() if '| the paper, table 1' in line]
-    assert [row[2:8] for row in cells] == [['test', 'population', '82.7', '62.0', '47.7', '35.8']], 'once'
+    assert [row[3:9] for row in cells] == [['test', 'population', '82.7', '62.0', '47.7', '35.8']], 'once'
     assert page.startswith('before\n') and page.endswith('after\n') and 'stale text' not in page
     assert camvid_folder not in page
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))

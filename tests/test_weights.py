@@ -15,6 +15,7 @@ from test_segnet import SEGNET, conv_reference
 import data
 import main
 import networks
+import utils
 from runtime import records, weights
 
 ENCODER = SEGNET[:13]
@@ -284,10 +285,10 @@ def test_published_kernels_in_8_bits(sess, tmp_path, monkeypatch):
     monkeypatch.setattr(weights.records, 'publish_config', lambda *_: None)
     kernel = np.random.RandomState(2).normal(size=(3, 3, 5, 4)) * [1e-3, 1, 50, 0]
     with tf.variable_scope('net'):
-        variables = [tf.get_variable('conv/weights', initializer=kernel.astype(np.float32)),
-                     tf.get_variable('conv/biases', initializer=[0.1, 0.2])]
+        utils.variable('conv/weights', kernel.shape, tf.constant_initializer(kernel))
+        utils.variable('conv/biases', [2], tf.constant_initializer([0.1, 0.2]))
     sess.run(tf.global_variables_initializer())
-    weights.publish(str(tmp_path / 'out'), 'run', sess, variables, 3)
+    weights.publish(str(tmp_path / 'out'), 'run', sess, 3)
     values = weights.npz(str(tmp_path / 'out' / 'weights.npz')).values
     assert set(values) == {'conv/weights', 'conv/biases'}
     np.testing.assert_array_equal(values['conv/biases'], np.float32([0.1, 0.2]))
