@@ -12,9 +12,21 @@ test: .venv/ready-dev lint
 test-slow: .venv/ready-dev
 	.venv/bin/python -m pytest -q -m slow
 
-# Without a GPU: make gpu-report REPORT='--device cpu --steps 3 --height 45 --width 61 --repeats 3 --precision float32'
+# Tests, speed (beside PyTorch if it is installed) and a short training of SegNet in each precision. docs/gpu.md has the trial on a CPU.
+DEVICE ?= gpu
+SIZE ?= --height 360 --width 480
+STEPS ?= 200
+REPEATS ?= 50
+PRECISIONS ?= float32 bfloat16 float16
 gpu-report: .venv/ready-dev
-	.venv/bin/python -m runtime.gpu_report $(REPORT)
+	rm -rf Output/gpu-report && mkdir -p Output/gpu-report
+	{ echo '# GPU report'; date; echo '```'; .venv/bin/python -m pytest -q -m gpu -rs tests/test_kernels.py; \
+	for precision in $(PRECISIONS); do flags="--device $(DEVICE) $(SIZE) --precision $$precision"; run=Output/gpu-report/$$precision; \
+		.venv/bin/python benchmark.py segnet --what predict train --repeats $(REPEATS) --output $$run-speed $$flags \
+			$$(.venv/bin/python -c 'import torch; print("--peer pytorch")' 2>/dev/null); \
+		.venv/bin/python main.py --steps $(STEPS) --batch_size 2 --output $$run $$flags; \
+		tail -n 3 $$run/log.jsonl; \
+	done; echo '```'; } 2>&1 | tee Output/gpu-report.md
 
 # 100,000 random inputs for each pure function, and 333 training graphs with random flags.
 fuzz: .venv/ready-dev
