@@ -19,11 +19,15 @@ NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale
 def resize(image, height: int, width: int):
     """Resizes uint8 [h, w, 3] to [height, width, 3]: area average to fewer pixels, bilinear to as many or more.
 
+    OpenCV averages only if no side grows, so a side that shrinks is averaged before the other side is enlarged.
     If the size already matches, the argument itself is returned, not a copy.
     """
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
+    if shrinks and (height > image.shape[0] or width > image.shape[1]):
+        small = min(width, image.shape[1]), min(height, image.shape[0])
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 

@@ -14,10 +14,11 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 Image.init()  # registers all formats
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB instead of 1
 warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for example, which changes no pixel
 
 MAX_PIXELS = 2 ** 27    # in an image; a file with more in the header is refused before decoding
@@ -179,6 +180,8 @@ def check_tiff_bands(content: bytes, path: str):
     stream.seek(directory.next)
     directory.load(stream)
     bands = directory.get(277, 1)
+    if bands > 1 and directory.get(284) == 2 and max(directory.get(258, (1,))) > 8:  # Pillow reads 8 of the bits
+        raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
     alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
     if bands - alphas not in (1, 4 if directory.get(262) == 5 else 3):  # PhotometricInterpretation 5 is CMYK
         raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
@@ -188,7 +191,8 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
-    Grey of 2 or 4 bits and colours of 16 bits (without alpha) are as stored in the array, but of 8 bits in the image.
+    The array is as stored for grey of 2 or 4 bits, colours of 16 bits (without alpha) and TIFFs in which 0 is white.
+    The image has 8 bits then, and white where it is white.
     Further pages are not read, which a note says. UserError if the file is unreadable, of an unknown format or damaged,
     or has more than `max_pixels` pixels.
     """
@@ -212,7 +216,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
             if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow has turned a TIFF already
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
-        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of these bits
+        if ';16' in coding and array.ndim == 3 and image.mode != 'CMYK':  # Pillow keeps only 8 of these bits
             array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     except UnidentifiedImageError:
         raise UserError('%s: not an image of a known format, or damaged; convert the file to PNG or TIFF' % path)
@@ -220,6 +224,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
         raise
     except Exception as error:  # Pillow raises many kinds of error for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
+    array = ~array if re.search(r"'(1|L|L;2|L;4);?I", coding) else array  # 0 is white, which Pillow inverts
     for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow stretches grey of 2 and 4 bits to 8
         array = array // scale if bits in coding else array
     image.format = kind
@@ -266,8 +271,10 @@ def read_ids_or_colors(path: str):
     """
     if path.lower().endswith('.npy'):
         try:
-            array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            array = np.lib.format.read_array(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # NumPy raises many kinds of error for a damaged header
             raise UserError('%s: not a whole NPY file of numbers (%s)' % (path, error))
     else:
         image, array = decode(path)
@@ -295,20 +302,6 @@ def read_label(path: str):
     if label.ndim == 3 and (label != label[:, :, :1]).any():
         raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
     return label if label.ndim == 2 else label[:, :, 0].copy()
-
-
-# ---------------------------------------------------------------- examples
-
-def load_checked(dataset, split: str, i: int):
-    """Loads an example -> (image, label); UserError for unequal sizes, and for ids of no class but IGNORE."""
-    name = dataset.examples[split][i]
-    num_classes = len(dataset.class_names)
-    image, label = dataset.load(split, i)
-    if image.shape[:2] != label.shape:
-        raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
-    bad = (label >= num_classes) & (label != IGNORE)
-    refuse_pixels(label, bad, name, 'class id', 'the data set has ids 0 to %d' % (num_classes - 1))
-    return image, label
 
 
 # ---------------------------------------------------------------- class weights

@@ -22,17 +22,17 @@ def confusion(labels, predictions, num_classes: int):
 
 
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
-    """Counts pixels by uncertainty, true class and predicted class: int64 [4096, num_classes, num_classes].
+    """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
     The first axis is the variance in bins of at most 6%: the exponent and four bits of the fraction of a float.
 
     Args:
-      variance: float32 array of the shape of `labels`, 0 or more.
+      variance: float32 array of the shape of `labels`, 0 to 0.25, the largest of values between 0 and 1.
     """
     labelled = labels < num_classes
     bins = variance[labelled].view(np.uint32).astype(np.int64) >> 19
     joint = (bins * num_classes + labels[labelled]) * num_classes + predictions[labelled]
-    return np.bincount(joint, minlength=4096 * num_classes ** 2).reshape(-1, num_classes, num_classes)
+    return np.bincount(joint, minlength=2048 * num_classes ** 2).reshape(-1, num_classes, num_classes)
 
 
 def surest(counts, share: float):

@@ -298,7 +298,7 @@ def predict(args) -> int:
     if args.submission:
         records.write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
     for fault in faults:
-        print('error: ' + ' '.join(fault.split()), file=sys.stderr)
+        print('error: ' + cli.one_line(fault), file=sys.stderr)
     print('%s: %d of %d labelled' % (args.output, len(jobs) - len(faults), len(jobs)))
     return 2 if faults else 0
 

@@ -15,6 +15,7 @@ from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
 MODULES = {'camvid': camvid, 'folder': folder, 'sample': sample, 'sartorius': sartorius, 'sunrgbd': sunrgbd,
            'voc2012': voc2012}  # value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES
 warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
+AHEAD = 64  # examples that `preload` holds in memory beside the cache
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 
@@ -46,22 +47,36 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     return dataset
 
 
+def load_checked(dataset, split: str, i: int):
+    """Loads an example -> (image, label); UserError for unequal sizes, and for ids of no class but IGNORE."""
+    name = dataset.examples[split][i]
+    num_classes = len(dataset.class_names)
+    image, label = dataset.load(split, i)
+    if image.shape[:2] != label.shape:
+        raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
+    bad = (label >= num_classes) & (label != data.IGNORE)
+    data.refuse_pixels(label, bad, name, 'class id', 'the data set has ids 0 to %d' % (num_classes - 1))
+    return image, label
+
+
 def preload(dataset, splits):
     """Loads and checks each example of `splits`; returns the `Dataset` with the examples cached in memory.
 
     Examples beyond CACHE_BYTES are loaded again when needed. With train in `splits`, prints the classes without a
-    training pixel. UserError for an example that cannot be read, and as `data.load_checked`.
+    training pixel. UserError for an example that cannot be read, and as `load_checked`.
     """
     jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
     cache = {}
     pixels = np.zeros(256, np.int64)
     size = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        for job, (image, label) in zip(jobs, pool.map(lambda job: data.load_checked(dataset, *job), jobs)):
-            size += image.nbytes + label.nbytes
-            pixels += np.bincount(label.ravel(), minlength=256) if job[0] == 'train' else 0
-            if size <= data.CACHE_BYTES:
-                cache[job] = image, label
+        for first in range(0, len(jobs), AHEAD):  # `map` loads all its jobs ahead
+            part = jobs[first:first + AHEAD]
+            for job, (image, label) in zip(part, pool.map(lambda job: load_checked(dataset, *job), part)):
+                size += image.nbytes + label.nbytes
+                pixels += np.bincount(label.ravel(), minlength=256) if job[0] == 'train' else 0
+                if size <= data.CACHE_BYTES:
+                    cache[job] = image, label
     absent = [name for name, count in zip(dataset.class_names, pixels) if not count]
     if absent and 'train' in splits:
         data.note(ABSENT % ', '.join(absent))
@@ -71,8 +86,8 @@ def preload(dataset, splits):
 def check_split(dataset, split: str):
     """Raises UserError unless the data set has examples in `split`."""
     if not dataset.examples.get(split):
-        raise UserError('--split %s: data set %s has %s'
-                        % (split, dataset.name, ', '.join(name for name, found in dataset.examples.items() if found)))
+        raise UserError('data set %s: no images in split %s, only in %s'
+                        % (dataset.name, split, ', '.join(name for name, found in dataset.examples.items() if found)))
 
 
 def class_weights(choice: str, dataset):

@@ -24,7 +24,7 @@ def read_split(dataset, split: str):
     found = Split([], [], [], [])
     for i, name in enumerate(dataset.examples[split]):
         try:
-            label = data.load_checked(dataset, split, i)[1]
+            label = datasets.load_checked(dataset, split, i)[1]
         except UserError as error:
             found.faults.append(str(error))
             continue
@@ -124,9 +124,9 @@ def main(argv=None):
     faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth))
     sys.stdout.flush()  # before the faults
     for fault in faults:
-        print('error: ' + ' '.join(fault.split()), file=sys.stderr)
+        print('error: ' + cli.one_line(fault), file=sys.stderr)
     return 2 if faults else 0
 
 
 if __name__ == '__main__':
-    cli.main(lambda: sys.exit(main()), '--height and --width')
+    cli.main(lambda: sys.exit(main()), 'the size of the images')

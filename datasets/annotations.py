@@ -13,7 +13,7 @@ import data
 from data import UserError
 from datasets import files, shapes
 
-SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS))
+SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
 # image: path; split: 'train', 'val', 'test' or ''; size: (height, width) in the annotations, or None
 Example = collections.namedtuple('Example', 'image split size shapes')
@@ -53,7 +53,7 @@ def images_by_name(root: str):
 def split_of(root: str, *paths):
     """'train', 'val' or 'test' by the first of `paths` whose part below `root` names a split, else ''."""
     found = [SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/')) for path in paths]
-    return next((files.FOLDERS[match.group(1)] for match in found if match), '')
+    return next((files.FOLDERS[match.group(1).lower()] for match in found if match), '')
 
 
 def find_image(images: dict, name: str, source: str):
@@ -185,6 +185,7 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
     UserError also for a text file in labels/ without an image.
     """
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
+    source = os.path.normpath(source)
     names = yolo_names(source)
     examples = []
     known = set()

@@ -127,7 +127,10 @@ def download(name: str, data_dir: str):
     target = os.path.normpath(os.path.join(data_dir, source.into))
     if os.path.isdir(target) and any(not file.endswith('.part') for file in os.listdir(target)):
         raise UserError('--data_dir: %s holds files already; name a new folder, or leave out --download' % target)
-    os.makedirs(data_dir, exist_ok=True)
+    try:
+        os.makedirs(data_dir, exist_ok=True)
+    except OSError as error:
+        raise UserError('--data_dir %s: %s; name a new folder' % (data_dir, error.strerror))
     with tempfile.TemporaryDirectory(suffix='.part', dir=data_dir) as folder:
         wanted = fetch(source, folder)
         check_contents(wanted, source.contents)

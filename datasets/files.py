@@ -2,6 +2,7 @@
 import collections
 import os
 import re
+import unicodedata
 
 import numpy as np
 
@@ -54,7 +55,11 @@ def files_below(folder: str, extensions: tuple):
         raise UserError('%s: no such folder' % folder)
     found = []
     others = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
+
+    def refuse(error):
+        raise UserError('%s: cannot be read (%s)' % (error.filename, error.strerror))
+
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(('.', '__MACOSX')))
         data.check_names(files, parent)
         for file in sorted(name for name in files if not name.startswith('.')):
@@ -77,6 +82,7 @@ def image_files(folder: str):
     """
     paths = {}
     for name, path in files_below(folder, data.IMAGE_FILES):
+        name = unicodedata.normalize('NFC', name)  # macOS may write an accent as a letter of its own
         if name in paths:
             raise UserError('%s and %s have one name; rename or remove one of them' % (paths[name], path))
         paths[name] = path
@@ -96,7 +102,7 @@ def label_files(folder: str, images: dict):
     suffixed = collections.defaultdict(list)
     labels = files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)
     for name, path in labels:
-        stem = name
+        stem = name = unicodedata.normalize('NFC', name)
         while stem not in images and SUFFIX.search(stem):
             stem = SUFFIX.sub('', stem)
         (named if stem == name else suffixed)[stem].append(path)
@@ -108,18 +114,20 @@ def label_files(folder: str, images: dict):
     return found
 
 
-def label_path(folder: str, found: dict, name: str):
+def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or one file %s_SUFFIX.png'):
     """Path of the label of image `name`; UserError unless exactly one label fits.
 
     Args:
+      expected: names that fit, for the message, with %s for `name`.
       found: as from `label_files`.
     """
     paths = found.get(name, [])
     if len(paths) != 1:
         there = sorted(os.listdir(folder))
-        raise UserError('%s: %s for image %s; expected %s.png, or one file %s_SUFFIX.png; the folder has %s%s'
-                        % (folder, '%d labels' % len(paths) if paths else 'no label', name, name, name,
-                           ', '.join(there[:4]) or 'no files', ' and %d more' % len(there[4:]) if there[4:] else ''))
+        raise UserError('%s: %s for image %s; expected %s; the folder has %s%s'
+                        % (folder, '%d labels' % len(paths) if paths else 'no label', name,
+                           expected.replace('%s', name), ', '.join(there[:4]) or 'no files',
+                           ' and %d more' % len(there[4:]) if there[4:] else ''))
     return paths[0]
 
 
@@ -129,7 +137,7 @@ def hold_out(names: list):
     UserError for fewer than two names.
     """
     if len(names) < 2:
-        raise UserError('%d images in the data set; at least two are needed, one of them to validate' % len(names))
+        raise UserError('%d images to train and validate with; at least two are needed, or a split val' % len(names))
     shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
     held_out = max(1, len(names) // 5)
     return {'train': sorted(shuffled[held_out:]), 'val': sorted(shuffled[:held_out])}
@@ -147,17 +155,35 @@ def splits(folder: str, images: dict):
     Raises:
       UserError: errors of `listed_splits` and `hold_out`.
     """
-    lists = {split: os.path.join(folder, split + '.txt') for split in SPLITS}
+    lists = split_lists(folder)
     if any(os.path.exists(path) for path in lists.values()):
         return listed_splits(lists, images)
     by_folder = {}
     for name in images:
         by_folder.setdefault(FOLDERS.get(name.split('/')[0].lower()), []).append(name)
-    if 'train' not in by_folder or None in by_folder:
+    if 'train' in by_folder and None in by_folder:
+        raise UserError('%s: outside the sub-folders train/, val/ and test/, which are splits; move it, or name the '
+                        'images of each split in train.txt and val.txt' % images[by_folder[None][0]])
+    if 'train' not in by_folder:
+        if set(by_folder) - {None}:
+            data.note('without a sub-folder train/ no sub-folder counts as a split; a fifth of all images is val')
         return hold_out(list(images))
     if 'val' not in by_folder:
         by_folder.update(hold_out(by_folder['train']))
     return {split: by_folder[split] for split in SPLITS if split in by_folder}
+
+
+def split_lists(folder: str):
+    """Paths of the lists in `folder`: {split: path}; named as in FOLDERS, as CVAT's Validation.txt.
+
+    A list that does not exist has the path SPLIT.txt.
+    """
+    lists = {split: os.path.join(folder, split + '.txt') for split in SPLITS}
+    for file in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        split = FOLDERS.get(file[:-4].lower()) if file.lower().endswith('.txt') else None
+        if split and not os.path.exists(lists[split]):
+            lists[split] = os.path.join(folder, file)
+    return lists
 
 
 def listed_splits(lists: dict, images: dict):
@@ -169,6 +195,7 @@ def listed_splits(lists: dict, images: dict):
     split_of = {}
     for split, path in lists.items():
         for name in read_names(path):
+            name = unicodedata.normalize('NFC', name)
             name = re.sub(r'\A(\./)?(images/)?', '', name.replace('\\', '/')) if name not in images else name
             stem, extension = os.path.splitext(name)
             name = stem if extension.lower() in data.IMAGE_FILES and name not in images else name

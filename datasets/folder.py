@@ -74,7 +74,10 @@ def _own(data_dir, rle_order):
     indices = {}
     for i, entry in enumerate(classes):
         index = IGNORE if tables.is_void(entry) else i
-        indices.update({str(number): index for number in entry.ids}, **{entry.name: index})
+        for text in [str(number) for number in entry.ids] + [entry.name]:
+            if indices.setdefault(text, index) != index:
+                raise UserError('%s: %s is the name of one class and the id of another; rename the class'
+                                % (os.path.join(data_dir, 'classes.csv'), text))
     if sum(not tables.is_void(entry) for entry in classes) == 2:
         indices[''] = 1  # a table without a column of classes
     cells = tables.read_cells(table, indices, images)
@@ -94,7 +97,7 @@ def _voc(data_dir):
     images = files.image_files(os.path.join(data_dir, 'JPEGImages'))
     labels = files.label_files(folder, images)
     lists = os.path.join(data_dir, 'ImageSets', 'Segmentation')
-    if os.path.exists(os.path.join(lists, 'train.txt')):
+    if os.path.exists(files.split_lists(lists)['train']):
         return classes, images, _label_reader(folder, labels, classes), files.splits(lists, images)
     labelled = {name: path for name, path in images.items() if name in labels}
     if len(labelled) < len(images):  # CVAT exports frames that nobody has labelled yet
@@ -107,27 +110,29 @@ def _roboflow(data_dir):
 
     UserError if the tables of classes differ.
     """
-    tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in ('train', 'valid', 'test')]
+    tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in files.FOLDERS]
     all_classes = [tables.read_classes(path, ('Class', 'Pixel Value')) for path in tables_found if os.path.exists(path)]
     if any(classes != all_classes[0] for classes in all_classes):
-        raise UserError('%s: the tables _classes.csv of train/, valid/ and test/ differ; export them again' % data_dir)
+        raise UserError('%s: the tables _classes.csv of the splits differ; export them again' % data_dir)
     paths = files.image_files(data_dir)
     images = {name: path for name, path in paths.items() if not name.endswith('_mask')}
     labels = {name[:-len('_mask')]: [path] for name, path in paths.items() if name.endswith('_mask')}
-    return all_classes[0], images, _label_reader(data_dir, labels, all_classes[0]), files.splits(data_dir, images)
+    label = _label_reader(data_dir, labels, all_classes[0], '%s_mask.png')
+    return all_classes[0], images, label, files.splits(data_dir, images)
 
 
-def _label_reader(folder, labels, classes):
+def _label_reader(folder, labels, classes, *expected):
     """Makes the function (name, image) -> label uint8 [h, w] of class indices, IGNORE for void.
 
-    The function ignores `image`; `data.load_checked` compares the sizes. UserError as `tables.read_class_label`.
+    The function ignores `image`; `datasets.load_checked` compares the sizes. UserError as `tables.read_class_label`.
 
     Args:
       folder: folder of the labels, for messages.
       labels: as from `files.label_files`.
       classes: list of `tables.Class`.
+      expected: as for `files.label_path`.
     """
-    return lambda name, _: tables.read_class_label(files.label_path(folder, labels, name), classes)
+    return lambda name, _: tables.read_class_label(files.label_path(folder, labels, name, *expected), classes)
 
 
 def measured_depth(paths: list):

@@ -2,6 +2,7 @@
 import collections
 import os
 import re
+import unicodedata
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def read_cells(path: str, indices: dict, images=None):
     cells = {}
     for number, row in data.read_csv(path, columns):
         where = '%s row %d: ' % (path, number)
-        name = row[columns[0]]
+        name = unicodedata.normalize('NFC', row[columns[0]])
         rle = row[columns[1]]
         stem, extension = os.path.splitext(name)
         name = stem if extension.lower() in data.IMAGE_FILES and name not in (images or ()) else name

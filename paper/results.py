@@ -31,7 +31,7 @@ def keep_sources(run_folder: str, output: str) -> str:
     records.write_json(os.path.join(folder, 'metrics.json'), scores)
     for name in ('loss.png', 'confusion-val.png', 'confusion-test.png'):
         if os.path.exists(os.path.join(run_folder, name)):
-            shutil.copy(os.path.join(run_folder, name), folder)
+            shutil.copyfile(os.path.join(run_folder, name), os.path.join(folder, name))
     return folder
 
 

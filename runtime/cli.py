@@ -120,7 +120,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
         sys.stdout.reconfigure(errors='backslashreplace')  # a locale may lack the letters of a path
     signal.signal(signal.SIGINT, signal.default_int_handler)  # runtime.quiet set the default action while importing
     try:
-        check_names(sys.argv, 'command line')
+        check_names(sys.argv + [os.getcwd()], 'command line')
         try:
             script()
         finally:
@@ -135,8 +135,13 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
         reason = explain(error, smaller)
         if reason is None:
             raise
-        print('error: ' + ' '.join(reason.split()), file=sys.stderr)
+        print('error: ' + one_line(reason), file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def one_line(text: str) -> str:
+    """Joins the lines of `text`; blanks in a line stay, which may belong to a file name."""
+    return ' '.join(line.strip() for line in text.splitlines())
 
 
 def explain(error: Exception, smaller: str = 'the size'):

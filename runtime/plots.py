@@ -1,7 +1,6 @@
 """Figures (loss curves, panels, confusion) and label images (colours, overlay, legend). No TensorFlow."""
 import collections
 import os
-import textwrap
 
 import cv2
 import matplotlib
@@ -129,7 +128,7 @@ def confusion(counts, class_names: list, path: str):
     """
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     class_names = [plain(name) for name in class_names]
-    size = min(2 + 0.45 * len(class_names), 40)  # inches
+    size = min(2 + 0.45 * len(class_names) + 0.14 * max(map(len, class_names)), 40)  # inches
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     ticks = np.arange(len(class_names))
@@ -216,7 +215,8 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None)
     if names:
         names = [names[i] for i in rows]
     elif dataset.panel == 'cell_types.png':
-        names = [dataset.class_names[i + 1] for i in range(len(rows))]
+        labels = [dataset.load(split, i)[1] for i in rows]
+        names = [('' if (label == i).any() else 'no ') + dataset.class_names[i] for i, label in enumerate(labels, 1)]
     row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; a column is 10 / 3 wide
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
@@ -227,7 +227,7 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None)
             axes[row, column].imshow(picture, interpolation='nearest')
             axes[row, column].set(xticks=[], yticks=[], title=title if row == 0 else '')
         name = names[row] if names else os.path.splitext(os.path.basename(dataset.examples[split][i]))[0]
-        axes[row, 0].set_ylabel(plain(textwrap.shorten(name, 24)))
+        axes[row, 0].set_ylabel(plain(name if len(name) <= 24 else '...' + name[-21:]))
     patches = [plt.Rectangle((0, 0), 1, 1, facecolor=np.array(color) / 255.0, edgecolor='0.5')
                for color in list(dataset.colors) + [(IGNORE,) * 3]]
     figure.legend(patches, [plain(name) for name in dataset.class_names + ['void']], ncol=6, loc='upper center',

@@ -162,8 +162,9 @@ def training_seconds(folder: str, batch_size: int) -> float:
 
 def without_folders(command: str) -> str:
     """Replaces the folders of this machine in a command: the value of --data_dir by DIR, /a/b/name by name."""
-    words = shlex.split(re.sub(r"--data_dir[ =]('[^']*'|\S+)", '--data_dir DIR', command))
-    return ' '.join(shlex.quote(re.sub(r'\A(--\w+=)?/.*/', r'\1', word.rstrip('/'))) for word in words)
+    words = [re.sub(r'\A(--data_dir=).*', r'\1DIR', word, flags=re.DOTALL) for word in shlex.split(command)]
+    words = ['DIR' if before == '--data_dir' else word for before, word in zip([''] + words, words)]
+    return ' '.join(shlex.quote(re.sub(r'\A(--\w+=|@)?/.*/', r'\1', word.rstrip('/'))) for word in words)
 
 
 def publish_config(folder: str, run: str, step):

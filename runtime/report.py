@@ -65,7 +65,8 @@ def plain_table(rows: list) -> str:
 
 def markdown_table(rows: list) -> str:
     """Formats rows of {column: text} as a Markdown table; `|` and line breaks in cells are escaped."""
-    escaped = [{name: cell.replace('|', '\\|').replace('\n', '<br>') for name, cell in row.items()} for row in rows]
+    escaped = [{name.replace('|', '\\|'): cell.replace('|', '\\|').replace('\n', '<br>') for name, cell in row.items()}
+               for row in rows]
     return tabulate.tabulate(escaped, headers='keys', tablefmt='pipe', disable_numparse=True)
 
 

@@ -25,6 +25,7 @@ def read_frames(source):
     """
     if isinstance(source, str):
         data.check_file(source)
+        source = os.path.abspath(source)  # FFmpeg takes 12:30.mp4 for an address
     capture = cv2.VideoCapture(source)
 
     def frames():
@@ -50,7 +51,7 @@ class VideoFile:
     def __init__(self, path: str, rate: float):
         self.path = path
         self.rate = rate
-        self.part = os.path.splitext(path)[0] + '.part.mp4'  # the extension selects the format in OpenCV
+        self.part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV: the ending selects the format
         self.writer = None
         self.codec = None
         self.count = 0

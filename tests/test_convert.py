@@ -286,3 +286,13 @@ def test_wrong_source(tmp_path, source, out, said):
     put_text(str(tmp_path), 'in/b.json', '{"shapes": 5}')
     assert_refused(said, convert.main, ['labelme', str(tmp_path / source), str(tmp_path / out)])
     assert not os.path.exists(str(tmp_path / 'out')) or not os.listdir(str(tmp_path / 'out'))
+
+
+def test_splits_in_capitals_and_slashes_behind_the_source(tmp_path):
+    """CVAT names its subsets Train, Validation and Test."""
+    for name in ('Train/a', 'Validation/a'):
+        put(str(tmp_path), 'in/images/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
+        put_text(str(tmp_path), 'in/labels/%s.txt' % name, '')
+    put_text(str(tmp_path), 'in/data.yaml', 'names: [x]\n')
+    convert.main(['yolo', str(tmp_path / 'in') + '//', str(tmp_path / 'out')])
+    assert sorted(os.listdir(str(tmp_path / 'out/images'))) == ['train', 'val']

@@ -227,3 +227,15 @@ def test_bad_files(tmp_path, layout, path, content, said):
 @pytest.mark.parametrize('folder, said', [('/no/such', 'no such folder'), ('.', 'is empty'), (None, '--data_dir')])
 def test_bad_data_dir(tmp_path, folder, said):
     assert_refused(said, datasets.open, 'sartorius', folder and str(tmp_path / folder))
+
+
+def test_preload_does_not_load_all_examples_ahead(monkeypatch):
+    loaded = []
+    ahead = []
+    example = np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
+    monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: loaded.append(i) or example)
+    monkeypatch.setattr(np, 'bincount', lambda *_, **__: ahead.append(len(loaded) - len(ahead)) or np.ones(256, int))
+    dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(999)}, None, '')
+    datasets.preload(dataset, ['train'])
+    assert len(ahead) == 999 and max(ahead) <= datasets.AHEAD
+    assert_refused('data set x: no images in split val, only in train', datasets.check_split, dataset, 'val')

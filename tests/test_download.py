@@ -147,3 +147,8 @@ def test_damaged_archive_leaves_nothing(serve, tmp_path):
 def test_what_cannot_be_fetched(capsys, name, said):
     assert_refused(said, datasets.__main__.main, [name, '--download'])
     assert ('DIR' in capsys.readouterr().out) == (name != 'camvid')
+
+
+def test_download_into_a_file(tmp_path):
+    (tmp_path / 'a').write_text('')
+    assert_refused('--data_dir .*a: File exists', download.download, 'camvid', str(tmp_path / 'a'))

@@ -78,7 +78,8 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
 def test_unknown_split_is_refused_before_training(camvid_folder, tmp_path):
     output = str(tmp_path / 'table1')
-    assert_refused('--split tset: data set camvid has train, val', run, camvid_folder, output, '--split', 'tset')
+    said = 'data set camvid: no images in split tset, only in train, val'
+    assert_refused(said, run, camvid_folder, output, '--split', 'tset')
     assert not os.listdir(output)
 
 
@@ -218,8 +219,11 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     assert page.startswith('before\n') and page.endswith('after\n') and 'stale text' not in page
     assert camvid_folder not in page
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
+    os.chmod('Output/run/loss.png', 0o444)
     experiments.run(experiments.parse_args(command + ['kept/run']))
     assert (tmp_path / 'PAGE.md').read_text() == page
+    results.keep_sources('Output/run', 'again')
+    assert os.stat('again/run/loss.png').st_mode & 0o200, 'a copy of a read-only file can be overwritten'
     args = experiments.parse_args(['results', '--runs', 'Output/run', '--output', 'Output'])
     assert_refused('--output Output: Output/run is the run itself; name a folder for copies', experiments.run, args)
     args = experiments.parse_args(command + ['kept/run'])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import assert_refused, save_palette
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import data
 
@@ -223,3 +223,48 @@ def test_labels_of_colours_or_transparent(tmp_path):
     np.save(path, IDS)
     os.truncate(path, os.path.getsize(path) - 3)
     assert_refused('b.npy: not a whole NPY', data.read_label, path)
+
+
+# ---------------------------------------------------------------- rare TIFF, PNG and NPY files
+
+def with_tag(path, tag, old, new):
+    """Replaces the value of a tag with one SHORT in a little-endian TIFF."""
+    entry = struct.pack('<HHI', tag, 3, 1)
+    content = path.read_bytes()
+    assert content.count(entry + bytes([old])) == 1
+    path.write_bytes(content.replace(entry + bytes([old]), entry + bytes([new])))
+
+
+def test_ids_of_imagej_masks_are_as_stored(tmp_path):
+    """ImageJ's inverting LUT: the tag says that 0 is white. Pillow inverts the pixels, which suits an image only."""
+    path = tmp_path / 'a.tif'
+    ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
+    Image.fromarray(ids).save(str(path))
+    with_tag(path, 262, 1, 0)
+    np.testing.assert_array_equal(data.read_label(str(path)), ids)
+    np.testing.assert_array_equal(data.read_image(str(path))[:, :, 0], 255 - ids)
+
+
+def test_16_bits_band_after_band_are_refused(tmp_path):
+    path = tmp_path / 'a.tif'
+    path.write_bytes(cv2.imencode('.tif', noise(5, 7).astype(np.uint16) * 200)[1].tobytes())
+    with_tag(path, 284, 1, 2)
+    assert_refused('one after the other', data.read_image, str(path))
+
+
+def test_large_metadata_of_a_png(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text('a', 'x' * (1 << 21), zip=True)
+    Image.new('RGB', (5, 4)).save(str(tmp_path / 'a.png'), pnginfo=info)
+    assert data.read_image(str(tmp_path / 'a.png')).shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize('renamed', [True, False])
+def test_damaged_npy(tmp_path, renamed):
+    """An .npz under the name of an .npy, and a header with a broken shape."""
+    path = str(tmp_path / 'a.npy')
+    np.save(path, IDS)
+    content = pathlib.Path(path).read_bytes().replace(b'(3, 5)', b'(3, 5,')
+    with open(path, 'wb') as file:
+        np.savez(file, IDS) if renamed else file.write(content)
+    assert_refused('not a whole NPY file', data.read_label, path)

@@ -10,6 +10,7 @@ from conftest import assert_contract, assert_refused, open_and_load, put, put_te
 import data
 import datasets
 from data import IGNORE
+from datasets import files
 
 COLORS = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 7]], np.uint8)
 PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
@@ -255,3 +256,68 @@ def test_colors_of_classes(tmp_path):
                           ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
         assert_refused(said, open_and_load, 'folder', str(tmp_path))
+
+
+# ---------------------------------------------------------------- splits and names that were taken in silence
+
+def write_plain(folder, names):
+    """Images and labels of 4x5 with two classes, in the first layout."""
+    for name in names:
+        put(str(folder), 'images/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
+        put(str(folder), 'labels/%s.png' % name, np.eye(4, 5, dtype=np.uint8))
+    put_text(str(folder), 'classes.csv', 'name,id\na,0\nb,1\n')
+
+
+def test_images_of_val_are_never_trained_on(tmp_path, capsys):
+    write_plain(tmp_path, ['train/a', 'train/b', 'val/c', 'extra/d'])
+    assert_refused('extra/d.png: outside the sub-folders', datasets.open, 'folder', str(tmp_path))
+    assert_refused('1 images to train and validate', files.splits, '.', dict.fromkeys(['train/a', 'test/b'], ''))
+    data._noted.clear()
+    assert set(files.splits('.', dict.fromkeys(['val/a', 'test/b', 'test/c'], ''))) == {'train', 'val'}
+    assert 'no sub-folder counts' in capsys.readouterr().err
+
+
+def test_lists_of_cvat_begin_with_a_capital(tmp_path):
+    for name in 'abc':
+        put(str(tmp_path), 'JPEGImages/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
+        put(str(tmp_path), 'SegmentationClass/%s.png' % name, np.zeros((4, 5), np.uint8))
+    put_text(str(tmp_path), 'labelmap.txt', 'a:0,0,0::\nb:9,0,0::\n')
+    put_text(str(tmp_path), 'ImageSets/Segmentation/Train.txt', 'c\na\n')
+    put_text(str(tmp_path), 'ImageSets/Segmentation/Validation.txt', 'b\n')
+    assert datasets.open('folder', str(tmp_path)).examples == {'train': ['c', 'a'], 'val': ['b']}
+
+
+def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / 'val').mkdir()
+    scan = os.scandir
+    monkeypatch.setattr(os, 'scandir', lambda path: scan(path + '/gone' if str(path).endswith('val') else path))
+    assert_refused('cannot be read', files.files_below, str(tmp_path), ('.png',))
+
+
+def test_accents_match_in_any_normal_form(tmp_path):
+    """macOS may write e and an accent as two letters."""
+    write_plain(tmp_path, ['e\u0301', 'b'])
+    os.rename(str(tmp_path / 'labels/e\u0301.png'), str(tmp_path / 'labels/\xe9.png'))
+    put_text(str(tmp_path), 'train.txt', '\xe9\n')
+    put_text(str(tmp_path), 'val.txt', 'b\n')
+    _, label = datasets.load_checked(datasets.open('folder', str(tmp_path)), 'train', 0)
+    np.testing.assert_array_equal(label, np.eye(4, 5))
+
+
+def test_name_that_is_the_id_of_another_class(tmp_path):
+    put(str(tmp_path), 'images/a.png', np.zeros((4, 5, 3), np.uint8))
+    put(str(tmp_path), 'images/b.png', np.zeros((4, 5, 3), np.uint8))
+    put_text(str(tmp_path), 'classes.csv', 'name,id\n1,0\n2,1\n')
+    put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\na,1 2,1\nb,1 2,2\n')
+    assert_refused('name of one class and the id of another', datasets.open, 'folder', str(tmp_path))
+
+
+def test_roboflow_without_a_mask_and_with_other_classes(tmp_path):
+    for name in ('train/a.jpg', 'train/b.jpg', 'train/b_mask.png'):
+        put(str(tmp_path), name, np.zeros((4, 5, 3), np.uint8))
+    put_text(str(tmp_path), 'train/_classes.csv', 'Pixel Value,Class\n0,a\n1,b\n')
+    dataset = datasets.open('folder', str(tmp_path))
+    split = 'train' if 'train/a' in dataset.examples['train'] else 'val'
+    assert_refused('expected train/a_mask.png;', dataset.load, split, dataset.examples[split].index('train/a'))
+    put_text(str(tmp_path), 'val/_classes.csv', 'Pixel Value,Class\n0,a\n1,c\n')
+    assert_refused('tables _classes.csv of the splits differ', datasets.open, 'folder', str(tmp_path))

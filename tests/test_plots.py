@@ -1,6 +1,13 @@
 """Figures: the legend below a predicted image, names of any alphabet."""
-import numpy as np
+import warnings
 
+import cv2
+import numpy as np
+import pytest
+from conftest import put_text
+
+import data
+import datasets
 from runtime import plots
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -30,3 +37,35 @@ def test_letters_without_a_glyph_are_escaped():
     legends = [plots.with_legend(image, [name], [RED], [0]) for name in ('палка', '?????', '背', '\\u80cc')]
     assert legends[0].shape != legends[1].shape or (legends[0] != legends[1]).any()
     assert (legends[2] == legends[3]).all()
+
+
+def write_panel(dataset, predictions, tmp_path, monkeypatch):
+    """Draws a panel of val; returns the titles of the rows."""
+    titles = []
+    monkeypatch.setattr('matplotlib.axes.Axes.set_ylabel', lambda axes, text, **_: titles.append(text))
+    plots.panel(dataset, 'val', predictions, str(tmp_path / 'a.png'))
+    return titles
+
+
+def test_long_names_in_a_panel(tmp_path, monkeypatch):
+    name = 'frankfurt_000000_000294_leftImg8bit'
+    example = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8)
+    dataset = data.Dataset('x', ['a'], [(0, 0, 0)], (4, 5), {'val': [name]}, lambda *_: example, 'predictions.png')
+    assert write_panel(dataset, {0: example[1]}, tmp_path, monkeypatch) == ['...' + name[-21:]]
+
+
+def test_panel_names_the_cell_types_that_the_split_lacks(tmp_path, monkeypatch):
+    rows = ''.join('%d,1 40,20,20,astro\n' % i for i in range(8))
+    put_text(str(tmp_path), 'train.csv', 'id,annotation,width,height,cell_type\n' + rows)
+    dataset = datasets.open('sample', str(tmp_path))
+    predictions = {i: np.zeros((20, 20), np.uint8) for i in range(2)}
+    assert write_panel(dataset, predictions, tmp_path, monkeypatch) == ['no shsy5y', 'astro', 'no cort']
+
+
+@pytest.mark.parametrize('count, length', [(2, 28), (20, 100)])
+def test_confusion_with_long_names(tmp_path, count, length):
+    """Matplotlib warns if no room is left for the matrix."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        plots.confusion(np.eye(count, dtype=int), ['m' * length] * count, str(tmp_path / 'a.png'))
+    assert cv2.imread(str(tmp_path / 'a.png')).shape[0] > 14 * length

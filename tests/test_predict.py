@@ -14,7 +14,7 @@ import batches
 import data
 import networks
 import predict
-from runtime import inference, outputs, plots, records, weights
+from runtime import inference, outputs, plots, records, video, weights
 from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, put, write_camvid
 from test_main import score, train
 
@@ -298,3 +298,12 @@ def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
     scores = score(folder, '--data_dir', os.path.join(SHARED, 'camvid'), '--bn', 'moving', '--bf_images', '0')['val']
     for name in ('G', 'C', 'mIoU'):
         assert abs(scores[name] - stated[name]) < 2e-3
+
+
+def test_video_with_a_colon_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(str(tmp_path))
+    with video.VideoFile('12:31.mp4', 5.0) as out:
+        for i in range(3):
+            out.write(np.full((48, 64, 3), 80 * i, np.uint8))
+    with video.read_frames('12:31.mp4') as (_, _, frames):
+        assert len(list(frames)) == 3

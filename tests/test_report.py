@@ -5,6 +5,7 @@ import html.parser
 import os
 import pathlib
 import re
+import shlex
 
 import cv2
 import numpy as np
@@ -83,3 +84,16 @@ def test_markdown_and_csv_of_a_table(tmp_path):
         assert list(csv.reader(file)) == [
             ['network', 'scores', 'command', 'note'], ['a|b', '50.0', 'python a.py "x | y"', ''],
             ['c\nd', '', 'python a.py "x | y"', 'n'], ['1e3', '', 'python b.py', '']]
+
+
+def test_bars_in_a_header_are_escaped():
+    assert report.markdown_table([{'a|b': 'c|d'}]).splitlines()[0].count('\\|') == 1
+    assert report.markdown_table([{'a|b': 'c|d'}]).splitlines()[2].count('\\|') == 1
+
+
+@pytest.mark.parametrize('words', [['--data_dir=/home/j\xfcrgen/x'], ['--data_dir=/a (1)/b c'],
+                                   ['--data_dir', "/o'neil/x y"]])
+def test_folders_of_this_machine_are_cut_from_a_command(words):
+    command = ' '.join(map(shlex.quote, ['python', 'main.py', '@/home/me/r.txt', '--seed', '1'] + words))
+    cut = '--data_dir=DIR' if '=' in words[0] else '--data_dir DIR'
+    assert records.without_folders(command) == 'python main.py @r.txt --seed 1 ' + cut

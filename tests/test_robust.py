@@ -236,3 +236,13 @@ def test_reader_that_has_seen_enough(tmp_path):
         done = subprocess.run([sys.executable] + flags, stdout=write, stderr=subprocess.PIPE, env=buffered, timeout=120)
         os.close(write)
         assert done.stderr == b'' and done.returncode == 128 + signal.SIGPIPE
+
+
+def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
+    """Two blanks and the narrow blank of macOS stay in a file name; a folder that is not UTF-8 is refused."""
+    with pytest.raises(SystemExit):
+        cli.main(lambda: data.read_bytes('a  b\u202fAM.png'))
+    assert 'error: a  b\u202fAM.png: cannot' in capsys.readouterr().err
+    monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
+    with pytest.raises(SystemExit, match='2'):
+        cli.main(lambda: None)
