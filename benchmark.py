@@ -250,6 +250,7 @@ def main(args):
         print(json.dumps(measure(**args.measure)))
         return
     device = devices.device_name(args.device)
+    devices.session_config(args.device, args.xla)  # refuses --xla without a GPU here, not in the new process
     print(device, flush=True)
     rows = []
     for settings in settings_to_measure(args):

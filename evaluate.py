@@ -58,8 +58,7 @@ def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: in
     Images are predicted one by one with --samples, --tta and --tile HEIGHT WIDTH, and if 'auto' may choose tiles;
     otherwise in batches. With samples the fourth item is the variance of the samples, float32 [h, w].
     """
-    tiled = settings.tile != 'off' and (settings.tile != 'auto' or flags['fit'] == 'crop')
-    if settings.samples or settings.tta or tiled:
+    if settings.samples or settings.tta or settings.uses_tiles(flags):
         predictor = inference.Predictor(sess, flags, len(dataset.class_names), settings)
 
         def one_by_one(split):
@@ -196,6 +195,9 @@ def parse_args(argv=None):
     args.split = list(dict.fromkeys(args.split))
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
+    if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
+        raise UserError('--weights %s: must be a .npz or a .caffemodel; a run folder goes without --weights'
+                        % args.weights)
     if args.publish and (not args.run or os.path.exists(args.publish)):
         raise UserError('--publish %s: needs a run folder to publish, and must not exist yet' % args.publish)
     if bool(args.run) == bool(args.weights) or args.weights and not (args.model and args.dataset):
@@ -237,7 +239,7 @@ def open_inputs(args) -> tuple:
         return args.run, datasets.open(flags['dataset'], args.data_dir or flags['data_dir'], config), flags
     dataset = datasets.open(args.dataset, args.data_dir)
     flags = {'model': args.model, 'input': networks.default_input(args.model), 'fit': 'resize', 'seed': 1,
-             'height': dataset.size[0], 'width': dataset.size[1], 'batch_size': args.batch_size,
+             'height': dataset.size[0], 'width': dataset.size[1], 'batch_size': 4,  # as in compute_bn_statistics.py
              'class_weights': 'median', 'dropout': networks.default_dropout(args.model), 'precision': 'float32'}
     folder = args.output or os.path.join('Output', '%s-%s-weights' % (args.dataset, args.model))
     return folder, dataset, flags
@@ -252,23 +254,26 @@ def evaluate(args) -> dict:
     Returns:
       {split: dict of scores, as from `score_split`, with the settings of the scoring}.
     """
+    group = distribute.Group(*cluster.from_environment())  # first: under srun it selects this process's GPU
     folder, dataset, flags = open_inputs(args)
+    args.tf32 = args.tf32 or flags.get('tf32', 'on')
     device = devices.device_name(args.device)
     flags = dict(flags, precision=devices.precision(args.precision, flags['precision'], args.device))
     for split in args.split:
         datasets.check_split(dataset, split)
     settings = inference.Settings(samples_of(args.samples, flags), args.tile, args.tile_overlap, args.tta,
                                   args.batch_size)
+    inference.check_overlap(settings, flags)
     name = args.weights or args.run
     loaded = weights.load(name, args.checkpoint)
-    group = distribute.Group(*cluster.from_environment())
     config = devices.session_config(args.device, tf32=args.tf32)
     group.connect(config, dict(vars(args), weights=loaded.description, model=flags['model']), dataset)
     dataset = datasets.preload(dataset, sorted(set(args.split) | ({'train'} if args.bn == 'population' else set())))
     shared = functools.reduce(group.dataset_share, set(args.split), dataset)
     results = {}
     session = tf.Session(group.target, graph=tf.Graph(), config=config)
-    with session as sess, tf.device(group.place), group.together():
+    portable = utils.portable_pooling(devices.deterministic())
+    with session as sess, tf.device(group.place), group.together(), portable:
         predictions = predictions_of_splits(sess, shared, args.split, flags, settings)
         weights.load_all(sess, loaded, name)
         if group.chief:

@@ -4,6 +4,7 @@ Trains missing rows, resumes interrupted rows, scores all, and writes our scores
 `python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
 """
 from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+import itertools
 import os
 import shlex
 
@@ -63,8 +64,8 @@ def parse_args(argv=None):
     if clashes:
         raise UserError('--flags: %s: set by the rows, or without effect here; leave that out'
                         % ', '.join(sorted(clashes)))
-    if (args.table == 'results') != bool(args.runs):
-        raise UserError("--runs: name run folders, with results; the paper's tables take no --runs")
+    if (args.table == 'results') != bool(args.runs) or args.into and args.table != 'results':
+        raise UserError("--runs: name run folders, with results; the paper's tables take no --runs and no --into")
     if args.table in tables.TABLES:
         args.dataset = args.dataset or tables.TABLES[args.table].dataset
         names = [row.name for row in tables.TABLES[args.table].rows]
@@ -83,14 +84,14 @@ def row_folder(args, row, seed: int) -> str:
 
 
 def row_flags(args, row, seed: int) -> list:
-    """Flags of main.py that train a row: list of str. The recipe comes first, so that other flags override it."""
+    """Flags of main.py that train a row: list of str. Later ones win: the recipe, --flags, then the row's."""
     recipe = os.path.relpath(os.path.join(records.ROOT, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', args.dataset, '--model', row.model, '--class_weights', row.class_weights,
              '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
     for name in ('data_dir', 'height', 'width', 'batch_size', 'device'):
         if getattr(args, name) not in (None, 'auto'):
             flags += ['--' + name, str(getattr(args, name))]
-    return flags + args.flags
+    return flags[:1] + args.flags + flags[1:]
 
 
 def row_command(args, row, seed: int) -> str:
@@ -107,12 +108,15 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError if the data set lacks a split, or the run folder has other flags or another --data_dir."""
+    """Raises UserError if the data set lacks a split, or the run folder has other flags, data or more steps."""
     flags = main.parse_args(row_flags(args, row, seed))
     dataset = main.open_dataset(flags)
     for split in shown_splits(args):
         datasets.check_split(dataset, split)
     run = Run(flags, dataset, vars(main.parse_args([])))
+    done = records.checkpoints(run.folder, 'last')
+    if done and int(done[0].split('-')[-1]) > run.total:
+        raise UserError('--steps %d: the run in %s has more; give that, or another --output' % (run.total, run.folder))
     if os.path.exists(run.path('config.json')):
         was = records.read_config(run.folder)['flags']['data_dir']
         if run.flags['data_dir'] != was:
@@ -129,9 +133,8 @@ def is_scored(args, row, scores: dict) -> bool:
 def row_scores(args, row, seed: int) -> dict:
     """Trains and scores a row without current scores; returns {split: entry of metrics.json}.
 
-    Raises the errors of `check_row`, `main.train` and `evaluate.evaluate`.
+    Raises the errors of `main.train` and `evaluate.evaluate`.
     """
-    check_row(args, row, seed)
     folder = row_folder(args, row, seed)
     entries = records.read_scores(folder)
     missing = [split for split in shown_splits(args) if not is_scored(args, row, entries.get(split, {}))]
@@ -323,7 +326,7 @@ def run_table(args, rows: list):
 def run(args):
     """Runs the rows of a table, or prints the commands of the rows, or writes the tables of --runs.
 
-    UserError if --class_weights leaves no row, and if main.py refuses the flags of a row.
+    UserError if --class_weights leaves no row, and as `check_row` for any row, before the first row is trained.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)
@@ -332,9 +335,9 @@ def run(args):
             and args.class_weights in (None, row.class_weights)]
     if not rows:
         raise UserError('--class_weights %s: %s has no such row' % (args.class_weights, args.table))
-    for row in rows:
+    for row, seed in itertools.product(rows, range(1, args.seeds + 1)):
         if row.recipe is not None:
-            main.parse_args(row_flags(args, row, 1))  # refused now, not after days of training other rows
+            main.parse_args(row_flags(args, row, seed)) if args.list else check_row(args, row, seed)
     list_commands(args, rows) if args.list else run_table(args, rows)
 
 

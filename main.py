@@ -134,8 +134,9 @@ def parse_args(argv=None):
     if args.vgg16 and args.input != 'raw':
         raise UserError("--vgg16: needs --input raw and a network with VGG16's encoder: segnet, fcn, deconvnet or "
                         'deeplab-largefov')
-    if args.encoder_rate != 1 and args.optimizer != 'sgd':
-        raise UserError('--encoder_rate %g: needs --optimizer sgd; with adam use --freeze_encoder' % args.encoder_rate)
+    if args.encoder_rate != 1 and (args.optimizer != 'sgd' or args.freeze_encoder):
+        raise UserError('--encoder_rate %g: needs --optimizer sgd (with adam use --freeze_encoder), and no '
+                        '--freeze_encoder' % args.encoder_rate)
     return args
 
 
@@ -279,7 +280,7 @@ def describe(args):
     """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
     classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
     classes = classes or datasets.open(args.dataset, args.data_dir).class_names
-    print(layers.layer_table(args.model, args.height or 360, args.width or 480, len(classes)))
+    print(layers.layer_table(args.model, args.height or 360, args.width or 480, len(classes), args.input))
 
 
 def open_dataset(args):
@@ -311,7 +312,7 @@ def train(args):
         args.precision, args.device, args.tf32)), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    with tf.Graph().as_default(), tf.device(group.place), utils.portable_pooling(args.xla):
+    with tf.Graph().as_default(), tf.device(group.place), utils.portable_pooling(args.xla or devices.deterministic()):
         graph = build(args, run, class_weights, group)
         session = tf.Session(group.target, config=config)
         with run.locked(), cli.stop_signals() as stop, session as sess, group.together():

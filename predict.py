@@ -20,6 +20,7 @@ import tqdm
 
 import data
 import evaluate
+import utils
 from data import UserError
 from runtime import cli, devices, export, inference, outputs, plots, records, video, weights
 
@@ -29,7 +30,7 @@ LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for decoding, and as many for writing
 PENDING_VALUES = 2 ** 24  # most values (3 a pixel) of images whose results are not written yet
 
-TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHT WIDTH'
+TOO_LARGE = 'too large for the memory of this machine; give a smaller --batch_size, or --tile HEIGHT WIDTH'
 
 # path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
 Job = collections.namedtuple('Job', 'path name')
@@ -273,20 +274,23 @@ def predict(args) -> int:
     """
     config = evaluate.read_config(args.run)
     flags = config['flags']
+    args.tf32 = args.tf32 or flags.get('tf32', 'on')
     device = devices.device_name(args.device)
     flags['precision'] = devices.precision(args.precision, flags['precision'], args.device)
     loaded = weights.load(args.run, args.checkpoint)
     samples = evaluate.samples_of(args.samples, flags)
+    settings = inference.Settings(samples, args.tile, args.tile_overlap, args.tta, args.batch_size,
+                                  args.confidence, args.probabilities is not None)
+    inference.check_overlap(settings, flags)
     jobs = plan(args, outputs.suffixes(args, samples, outputs.class_ids(config)))
     if args.export:
         export.export(args.export, args.run, config, loaded, args.export_size)
         print('%s: %s, %s' % (args.export, args.run, loaded.description))
-    if not jobs:
+    if not jobs and not args.submission:
         return 0
     os.makedirs(args.output, exist_ok=True)
-    settings = inference.Settings(samples, args.tile, args.tile_overlap, args.tta, args.batch_size,
-                                  args.confidence, args.probabilities is not None)
-    with tf.Graph().as_default(), tf.Session(config=devices.session_config(args.device, tf32=args.tf32)) as sess:
+    session = tf.Session(graph=tf.Graph(), config=devices.session_config(args.device, tf32=args.tf32))
+    with session as sess, utils.portable_pooling(devices.deterministic()):
         predictor = inference.Predictor(sess, flags, len(config['class_names']), settings)
         weights.load_all(sess, loaded, args.run)
         precision = devices.precision_name(flags['precision'], args.device, args.tf32)

@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two per batch norm
 BN_EPSILON = 1.001e-5  # the minimum of TensorFlow's fused op; caffe-segnet's bn_layer.cpp has 1e-9
+BN_SHIFT = 0.001     # initial beta: shift_filler in the released prototxts (bayesian_segnet_train.prototxt: 0)
 BN_MOMENTUM = 0.9  # averages over about 20 batches, because weights change fast in runs of a few hundred steps
 PORTABLE = 'portable_pooling'  # collection: a stack of bools, see `portable_pooling`
 
@@ -47,11 +48,11 @@ def conv(x, filters, kernel_size, name):
     return tf.nn.bias_add(x, tf.cast(biases, x.dtype), name=name + '/BiasAdd')
 
 
-def norm_variables(filters, name, beta):
-    """Creates batch norm's gamma, beta, moving mean and variance, four [filters]; `beta` is the initial shift."""
+def norm_variables(filters, name):
+    """Creates batch norm's gamma, beta, moving mean and moving variance, four [filters]."""
     with tf.variable_scope(name + '_bn'):
         return (variable('gamma', [filters], tf.ones_initializer()),
-                variable('beta', [filters], tf.constant_initializer(beta)),
+                variable('beta', [filters], tf.constant_initializer(BN_SHIFT)),
                 variable('moving_mean', [filters], tf.zeros_initializer(), trainable=False),
                 variable('moving_variance', [filters], tf.ones_initializer(), trainable=False))
 
@@ -67,7 +68,7 @@ def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
     return y
 
 
-def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single_channel=False):
+def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=False):
     """Convolves and batch-normalizes [batch, h, w, c] -> [batch, h, w, filters].
 
     Training normalizes by the batch. Prediction folds the moving averages into the weights and biases, which saves a
@@ -75,13 +76,12 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
 
     Args:
       is_training: Python bool.
-      beta: initial shift of batch norm.
       rate: dilation rate of the convolution; ignored with `single_channel`.
       single_channel: depthwise convolution, one filter per channel; `filters` must be c.
     """
     channels = 1 if single_channel else x.shape.as_list()[-1]
     weights, biases = conv_variables([kernel_size, kernel_size, channels, filters], name)
-    gamma, beta, mean, variance = norm_variables(filters, name, beta)
+    gamma, beta, mean, variance = norm_variables(filters, name)
     if not is_training:
         scale = gamma * tf.rsqrt(variance + BN_EPSILON)
         weights, biases = weights * scale, (biases - mean) * scale + beta
@@ -89,7 +89,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
-    elif rate > 1 and tf.__version__.startswith('1.'):  # conv2d has no gradient for dilations on its CPU
+    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # conv2d's gradient on a CPU needs oneDNN
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
@@ -101,9 +101,9 @@ def conv_bn(x, filters, kernel_size, name, is_training, beta=0.0, rate=1, single
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
     """Convolves, batch-normalizes and rectifies [batch, h, w, c] -> [batch, h, w, filters], as `conv_bn`.
 
-    The order and the initial shift of 0.001 are as in segnet_train.prototxt.
+    The order is as in segnet_train.prototxt.
     """
-    return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, 0.001, rate))
+    return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, rate))
 
 
 def bilinear_kernel(kernel_size, stride, channels):
@@ -140,7 +140,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
 def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
     """Upsamples by `deconv` and batch-normalizes by the batch, as `conv_bn`, or by the moving averages."""
     y = deconv(x, filters, kernel_size, stride, shape_like, name)
-    gamma, beta, mean, variance = norm_variables(filters, name, 0.0)
+    gamma, beta, mean, variance = norm_variables(filters, name)
     if is_training:
         return norm_by_batch(y, gamma, beta, mean, variance)
     scale = gamma * tf.rsqrt(variance + BN_EPSILON)
@@ -210,7 +210,7 @@ def dropout(x, rate, key, name):
     seed, number = key
     layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
     kept = tf.random.stateless_uniform(tf.shape(x), tf.stack([layer_seed, tf.cast(number, tf.int32)])) >= rate
-    return tf.where(kept, x / (1.0 - rate), tf.zeros_like(x))
+    return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros_like(x))  # 1.15 cannot divide bfloat16
 
 
 def max_pool(x, size=2, stride=2):

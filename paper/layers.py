@@ -13,14 +13,14 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
          'ResizeBilinear': 'bilinear upsampling', 'LRN': 'normalization'}
 
 
-def network_layers(model: str, height: int, width: int, num_classes: int) -> list:
+def network_layers(model: str, height: int, width: int, num_classes: int, input_norm: str = None) -> list:
     """Layers of a network for one image, in order: list of `Layer`; parameters include batch norm.
 
     Only ops of KINDS are layers, so no ReLU; parameters are the trainable ones. Builds the network in a new graph, in
     prediction.
     """
     with tf.Graph().as_default() as graph:
-        networks.build(model, tf.zeros([1, height, width, 3]), num_classes, is_training=False)
+        networks.build(model, tf.zeros([1, height, width, 3]), num_classes, False, input_norm)
         sizes = collections.Counter()
         for variable in tf.trainable_variables():
             layer = variable.op.name.split('/')[1]
@@ -54,9 +54,9 @@ def num_macs(op) -> int:
     return int(np.prod(kernel) * np.prod(positions))
 
 
-def layer_table(model: str, height: int, width: int, num_classes: int) -> str:
+def layer_table(model: str, height: int, width: int, num_classes: int, input_norm: str = None) -> str:
     """Formats `network_layers` as lines of text; the last line has the sums of parameters and MACs."""
-    found = network_layers(model, height, width, num_classes)
+    found = network_layers(model, height, width, num_classes, input_norm)
     rows = [(layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}', f'{layer.macs:,}')
             for layer in found]
     parameters = sum(layer.parameters for layer in found)

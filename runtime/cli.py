@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 
-from data import MAX_PIXELS, UserError, check_names
+from data import MAX_PIXELS, UserError, check_names, read_text
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
 MAX_SIDE = int(MAX_PIXELS ** 0.5)  # 11,585 pixels: a square of this side has at most MAX_PIXELS
@@ -75,9 +75,26 @@ class Parser(argparse.ArgumentParser):
     def convert_arg_line_to_args(self, line):
         """Splits a line of a recipe file into flags as a shell does, without `# comments`; UserError if it cannot."""
         try:
-            return shlex.split(line, comments=True)
+            return shlex.split(re.sub(r'''("[^"]*"|'[^']*')|(?<!\S)#.*''', r'\1', line))  # not # inside a word
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
+
+    def _read_args_from_files(self, arg_strings):
+        """Replaces each `@FILE` by the flags in the recipe file; UserError if it cannot be read."""
+        flags = []
+        for word in arg_strings:
+            lines = read_text(word[1:]).splitlines() if word.startswith('@') else []
+            inner = [flag for line in lines for flag in self.convert_arg_line_to_args(line)]
+            flags += self._read_args_from_files(inner) if word.startswith('@') else [word]
+        return flags
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's; UserError for an empty value, which is a shell variable that is not set."""
+        namespace, rest = super().parse_known_args(args, namespace)
+        for name, value in vars(namespace).items():
+            if value == '' and self.get_default(name) != '':
+                raise UserError('--%s: the value is empty; is the shell variable set?' % name)
+        return namespace, rest
 
     def error(self, message):
         """Raises UserError with argparse's message, instead of printing the usage and exiting."""

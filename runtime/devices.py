@@ -21,10 +21,11 @@ def add_flags(parser):
                         help='auto: a GPU if there is one; gpu: an error if there is none')
 
 
-def add_tf32_flag(parser):
-    """Adds --tf32 to the parser of a command that trains or predicts."""
-    parser.add_argument('--tf32', choices=('on', 'off'), default='on', help='off: recent GPUs multiply in float32 '
-                        'instead of TensorFloat-32 (10 bits of fraction), several times slower')
+def add_tf32_flag(parser, default='on'):
+    """Adds --tf32 to the parser of a command that trains or predicts; `default` None: the run's value."""
+    parser.add_argument('--tf32', choices=('on', 'off'), default=default, help='off: recent GPUs multiply in float32 '
+                        'instead of TensorFloat-32 (10 bits of fraction), several times slower (default: %s)'
+                        % (default or "the run's"))
 
 
 def kind(device: str) -> str:
@@ -66,6 +67,11 @@ def device_name(device: str) -> str:
         models = [line for line in read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
         name = models[0].split(':')[1].strip() if models else name
     return 'CPU %s, %d cores' % (name, os.cpu_count())
+
+
+def deterministic() -> bool:
+    """Whether TF_DETERMINISTIC_OPS asks for deterministic kernels. GPUs have none for MaxPoolGradWithArgmax."""
+    return os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true')
 
 
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):

@@ -27,6 +27,10 @@ class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta
     confidence, probabilities: bool, whether to return them too.
     """
 
+    def uses_tiles(self, flags: dict) -> bool:
+        """Whether images of a run with these flags may be predicted in tiles."""
+        return self.tile != 'off' and (self.tile != 'auto' or flags['fit'] == 'crop')
+
 
 class Prediction(collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)):
     """The prediction of one image, at the image's size.
@@ -59,7 +63,7 @@ def add_flags(parser, batch_size: int = 1):
     parser.add_argument('--precision', choices=devices.PRECISIONS,
                         help="precision of the layers (default: the run's, or float32 if the device lacks it)")
     devices.add_flags(parser)
-    devices.add_tf32_flag(parser)
+    devices.add_tf32_flag(parser, None)
 
 
 def passes(text: str) -> list:
@@ -88,6 +92,13 @@ def mean_enlarged(maps, height: int, width: int, first: int, last: int):
     """Mean of `maps` after `tiles.enlarge`, float32 [last - first, width, channels], enlarged one by one."""
     total = functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps))
     return total / len(maps) if len(maps) > 1 else total
+
+
+def check_overlap(settings: Settings, flags: dict):
+    """Raises UserError if --tile_overlap is given and no image is predicted in tiles."""
+    if settings.tile_overlap is not None and not settings.uses_tiles(flags):
+        raise UserError('--tile_overlap %g: images are labelled whole here; give --tile HEIGHT WIDTH too'
+                        % settings.tile_overlap)
 
 
 class Predictor:
@@ -119,7 +130,7 @@ class Predictor:
         predicted whole up to the pixels of a tile, with twice the sides of training and at least SMALLEST_TILE a side.
         """
         tile = self.settings.tile
-        if tile == 'off' or tile == 'auto' and self.flags['fit'] == 'resize':
+        if not self.settings.uses_tiles(self.flags):
             return height, width
         if tile != 'auto':
             if tile[0] > height or tile[1] > width:

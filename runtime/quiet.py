@@ -12,6 +12,11 @@ os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # OpenCV reads it when 
 warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 with NumPy 1.17 and later
 
 
+if sys.stderr is None:  # closed, as by `2>&-`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stderr = os.fdopen(2, 'w')
+
+
 @contextlib.contextmanager
 def suppress_stderr():
     """Context manager: silences standard error inside the block.

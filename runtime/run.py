@@ -70,6 +70,8 @@ class Run:
         self.next_validation = 0.0  # earliest time without --validate_every
         self.saved = self.clock = time.time()
         check_folder_name(self.folder)
+        if os.path.exists(self.folder) and not os.path.isdir(self.folder):
+            raise UserError('--output %s: is a file; name a folder' % self.folder)
         if os.path.exists(os.path.join(self.folder, 'config.json')):
             check_same_run(read_config(self.folder), self.flags, self.folder, defaults)
         elif set(file_names(self.folder)) - {'config.json.part', '.lock'}:  # a killed start can leave these two
@@ -128,6 +130,9 @@ class Run:
             self.best_saver.recover_last_checkpoints(checkpoints(self.folder, 'best')[::-1])
             self.first = self.step = int(path.split('-')[-1])
             return self.step
+        if not paths and checkpoints(self.folder, 'best') and not os.path.isdir(self.path('checkpoints')):
+            raise UserError('%s: deleted, so the run cannot be continued; give another --output, or delete best/ to '
+                            'begin again' % self.path('checkpoints'))
         if paths:
             raise UserError('%s: all %d checkpoints are damaged; delete the folder to begin again, or give another '
                             '--output' % (os.path.dirname(paths[0]), len(paths)))
@@ -164,7 +169,8 @@ class Run:
 
         Reads `records`, the best score and the patience from the log; drops the records after `step`.
         """
-        os.makedirs(self.path('best'), exist_ok=True)
+        for place in FOLDERS.values():
+            os.makedirs(self.path(place), exist_ok=True)
         self.records = read_log(self.folder, self.step)
         for record in self.records:
             if 'mIoU' in record:
@@ -275,7 +281,7 @@ class Run:
         if self.first >= self.total:
             return ('%s: finished, at step %d of %d; a larger --steps or --epochs trains on'
                     % (self.folder, self.first, self.total))
-        if stop:
+        if stop and self.step < self.total:
             return '%s: stopped at step %d of %d; the same command resumes there' % (self.folder, self.step, self.total)
         early = '; %d validations without a better %s' % (self.stale, self.args.select_by)
         return ('%s: done, step %d of %d (%d in this run)%s'

@@ -24,6 +24,7 @@ VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted fro
 # Layers with one feature map a class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
+RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # of the authors' segnet_basic_camvid
 SCALE = ':scale'  # suffix in weights.npz: the steps of an 8-bit kernel [h, w, in, out], shape [h, w, 1, out]
 
 
@@ -91,6 +92,7 @@ def caffemodel(path: str) -> Weights:
     """
     values = {}
     for layer, blobs in caffe.layers(path).items():
+        layer = RENAMED.get(layer, layer)
         if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # else batch norm's [1, channels, 1, 1]
             kinds = ('weights', 'biases')
             blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
@@ -125,7 +127,7 @@ def npz(path: str) -> Weights:
 def publish(folder: str, run: str, sess, step):
     """Publishes a run as a small folder: weights.npz, and config.json without local paths.
 
-    Kernels are stored in 8 bits with a scale for each kernel position and output channel (the largest absolute value is
+    Kernels are stored in 8 bits with a scale for each kernel position and last axis (the largest absolute value is
     127), other variables in float32. One scale for all positions cost SegNet-Basic 0.8 points of mIoU.
 
     Args:

@@ -89,3 +89,5 @@ def test_bad_flags_are_refused():
     for flags, message in ((['nonet'], 'nonet: no such network'), (['unet', '--peer', 'pytorch'], 'no unet'),
                            (['--batch_size', '2', '0'], '--batch_size: 0: must be')):
         assert_refused(message, benchmark.parse_args, flags)
+    args = benchmark.parse_args(['segnet', '--xla', '--device', 'cpu'])
+    assert_refused('--xla: there is no GPU', benchmark.main, args)

@@ -22,3 +22,8 @@ def test_describe_needs_no_data(capsys, tmp_path, monkeypatch):
     assert lines[2].split() == ['norm', 'normalization', '45x61x3', '0', '0']
     assert lines[-2].split() == ['conv_classifier', 'convolution', '45x61x21', '1,365', '3,689,280']
     assert lines[-1].split()[:2] == ['segnet-basic', '1,417,237'] and not list(tmp_path.iterdir())
+
+
+def test_describe_knows_the_input(capsys):
+    main.describe(main.parse_args(['--model', 'segnet-basic', '--input', 'raw', '--height', '9', '--width', '9']))
+    assert 'normalization' not in capsys.readouterr().out

@@ -76,11 +76,26 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     assert more['train mIoU'] == '%.1f +- %.1f' % (sum(values) / 2, abs(values[0] - values[1]) / 2 ** 0.5)
 
 
+def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, monkeypatch):
+    """Fewer steps than a run has, other flags of a later row; a recipe in --flags does not replace the row's flags."""
+    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0})
+    run(camvid_folder, str(tmp_path / 'a'), '--rows', 'FCN-Basic', '--steps', '2')
+    monkeypatch.setattr(main, 'train', lambda args: pytest.fail('trained'))
+    rows = ['--rows', 'Bilinear-Interpolation', 'FCN-Basic']
+    assert_refused('--flip True', run, camvid_folder, str(tmp_path / 'a'), '--steps', '2', '--flags=--flip', *rows)
+    assert_refused('--steps 1: the run in .* has more', run, camvid_folder, str(tmp_path / 'a'), *rows)
+    (tmp_path / 'r.txt').write_text('--model fcn-basic --class_weights median --gamma 1.5')
+    args = experiments.parse_args(['table1', '--flags=@%s' % (tmp_path / 'r.txt')])
+    row = next(row for row in tables.TABLES['table1'].rows if row.class_weights == 'none')
+    parsed = main.parse_args(experiments.row_flags(args, row, 1))
+    assert (parsed.model, parsed.class_weights, parsed.gamma) == (row.model, 'none', 1.5)
+
+
 def test_unknown_split_is_refused_before_training(camvid_folder, tmp_path):
     output = str(tmp_path / 'table1')
     said = 'data set camvid: no images in split tset, only in train, val'
     assert_refused(said, run, camvid_folder, output, '--split', 'tset')
-    assert not os.listdir(output)
+    assert not os.path.exists(output)
 
 
 def scores_of(split_scores):
@@ -95,6 +110,7 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
     train = {row.model: row.published['train'][:3] for row in tables.TABLES['table1'].rows[:3]}
     monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
         {'train': train[row.model] + (10.0,)}))
+    monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
     monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0})
     monkeypatch.setattr(experiments.records, 'read_config', lambda folder: {
         'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'starts': [{'device': 'd', 'revision': 'r'}]})
@@ -110,7 +126,6 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
     """In each table, because the validation images are a part of test. BF of no image is allowed."""
     asked = []
-    monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
     monkeypatch.setattr(main, 'train', lambda args: None)
     monkeypatch.setattr(evaluate, 'evaluate', lambda args: asked.append(args) or scores_of({'test': (1, 2, 3, 4)}))
     for flags in (['table3', '--dataset', 'sunrgbd'], ['table4'], ['table3'], ['table4', '--dataset', 'camvid']):
@@ -126,6 +141,7 @@ def test_a_row_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch)
     def diverge(args, row, seed):
         raise FloatingPointError('the loss became nan at step 3')
 
+    monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
     monkeypatch.setattr(experiments, 'row_scores', diverge)
     with pytest.raises(FloatingPointError, match='SegNet, none; DeconvNet, none: the loss is not finite'):
         experiments.run(experiments.parse_args(['table3', '--rows', 'SegNet', 'DeconvNet', '--output', str(tmp_path)]))
@@ -174,7 +190,7 @@ def test_bad_rows_are_refused():
         assert_refused(said, experiments.parse_args, ['table1'] + flags)
     args = experiments.parse_args(['table3', '--class_weights', 'median'])
     assert_refused('--class_weights median: table3 has no such row', experiments.run, args)
-    args = experiments.parse_args(['bayesian', '--flags=--vgg16 x'])  # the third row is SegNet-Basic
+    args = experiments.parse_args(['bayesian', '--list', '--flags=--vgg16 x'])  # the third row is SegNet-Basic
     assert_refused('--vgg16: needs --input raw', experiments.run, args)
 
 

@@ -146,6 +146,14 @@ def test_choice_of_tiles(network):
     assert_refused('--tile 20 30: larger than the image of 19x40', network(tile=(20, 30)).tile_size, 19, 40)
 
 
+def test_overlap_without_tiles_is_refused():
+    for tile, fit in (('auto', 'resize'), ('off', 'crop')):
+        settings = inference.Settings(tile=tile, tile_overlap=0.2)
+        assert_refused('--tile_overlap 0.2: images', inference.check_overlap, settings, {'fit': fit})
+    for tile, fit in (('auto', 'crop'), ((9, 9), 'resize')):
+        inference.check_overlap(inference.Settings(tile=tile, tile_overlap=0.2), {'fit': fit})
+
+
 def test_flags():
     parser = argparse.ArgumentParser()
     inference.add_flags(parser)

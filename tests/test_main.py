@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import datasets
 import evaluate
 import main
 import metrics
+import utils
 from data import UserError
 from runtime import devices, distribute, plots, records
 
@@ -314,7 +316,9 @@ def test_population_statistics_equal_numpy(camvid_folder):
     (['--output', 'a[1]/run'], r'a\[1\]/run: .*rename'), (['--vgg16', 'x', '--init_from', 'y'], 'not allowed with'),
     (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: needs'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
+    (['--encoder_rate', '0.1', '--freeze_encoder'], '--encoder_rate 0.1: needs'),
     (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run'),
+    (['--output', 'BAD'], 'bad.csv: is a file'), (['--init_from', ''], '--init_from: the value is empty'),
     ([], 'val_03.png: the PNG is truncated')])
 def test_bad_flags(camvid_folder, tmp_path, flags, said):
     bad, taken, output = str(tmp_path / 'bad.csv'), str(tmp_path / 'taken'), str(tmp_path / 'run')
@@ -464,3 +468,60 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
         assert 'done, step %d of 60' % last in capsys.readouterr().out and len(means) == left
         assert records.checkpoint(output, 'best').endswith('model-7')
         assert records.checkpoint(output, 'last').endswith('model-%d' % last)
+
+
+# ---------------------------------------------------------------- what a review found
+
+def test_recipe_files_of_any_editor(tmp_path):
+    """A byte order mark, UTF-16, quotes in comments, and # inside a word, as in a shell."""
+    path = tmp_path / 'r.txt'
+    for encoding in ('utf-8', 'utf-8-sig', 'utf-16'):
+        path.write_bytes("--steps 3 # don't\n# it's\n--output 'a #1' --data_dir run#2 #x\n".encode(encoding))
+        args = main.parse_args(['@%s' % path])
+        assert (args.steps, args.output, args.data_dir) == (3, 'a #1', 'run#2')
+    path.write_bytes(b'# caf\xe9\n')
+    assert_refused('r.txt: not text in UTF-8', main.parse_args, ['@%s' % path])
+
+
+def test_deleted_checkpoints_are_refused(camvid_folder, tmp_path):
+    """Otherwise the log would begin anew beside the best weights of the deleted training."""
+    output = str(tmp_path / 'run')
+    train(camvid_folder, output, '--steps', '2', '--tf32', 'off')
+    log = read_log(output)
+    shutil.rmtree(os.path.join(output, 'checkpoints'))
+    assert_refused('checkpoints: deleted', train, camvid_folder, output, '--steps', '2', '--tf32', 'off')
+    assert read_log(output) == log
+
+
+def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, monkeypatch):
+    """GPUs have no deterministic MaxPoolGradWithArgmax. A run of --tf32 off is scored without TensorFloat-32."""
+    monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
+    monkeypatch.setattr(utils, 'scatter', lambda *_: pytest.fail('scatter'))
+    run = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--tf32', 'off')
+    config = devices.session_config
+    seen = []
+    monkeypatch.setattr(devices, 'session_config', lambda *args, **flags: seen.append(flags['tf32']) or config(*args))
+    score(run, '--bf_images', '0')
+    assert seen == ['off']
+
+
+def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):
+    monkeypatch.setattr(evaluate, 'open_inputs', lambda args: ('', None, {'precision': 'float32'}))
+    monkeypatch.setattr(evaluate.devices, 'device_name', lambda device: pytest.fail('opens the GPU'))
+    monkeypatch.setattr(evaluate.cluster, 'from_environment', lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate.evaluate(evaluate.parse_args(['run']))
+
+
+def test_signal_during_the_last_validation():
+    run = main.Run.__new__(main.Run)
+    run.folder, run.first, run.step, run.total, run.stale = 'x', 0, 20, 20, 0
+    run.args = main.parse_args([])
+    assert run.summary([signal.SIGTERM]).startswith('x: done, step 20 of 20')
+    run.step = 19
+    assert 'stopped at step 19 of 20' in run.summary([signal.SIGTERM])
+
+
+def test_closed_standard_error():
+    command = '"%s" main.py --describe --model fcn-basic --height 5 --width 5 2>&-' % sys.executable
+    assert 'fcn-basic' in subprocess.check_output(command, shell=True, cwd=ROOT, universal_newlines=True)

@@ -149,7 +149,8 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
     monkeypatch.setattr(inference.Predictor, 'predict', predict_41)
     large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
-    assert 'a.png: too large for the memory of this machine; give --tile' in capsys.readouterr().err
+    said = 'a.png: too large for the memory of this machine; give a smaller --batch_size, or --tile'
+    assert said in capsys.readouterr().err
     assert 'b-ids.png' in os.listdir(str(tmp_path / 'out'))
 
 

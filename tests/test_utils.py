@@ -185,16 +185,18 @@ def test_batch_norm_training_and_averages(sess):
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
-    trained = utils.conv_bn(x_ph, 3, 1, 'c', True, beta=0.5)
+    trained = utils.conv_bn(x_ph, 3, 1, 'c', True)
     with tf.variable_scope('', reuse=True):
         tested = utils.conv_bn(x_ph, 3, 1, 'c', False)
-    weights, biases = tf.trainable_variables()[:2]
+    weights, biases, _, beta = tf.trainable_variables()
     with tf.control_dependencies(utils.update_averages(tf.get_collection(utils.BN_STATISTICS))):
         step_op = tf.assign_add(tf.train.get_global_step(), 1)
     mean, variance = np.zeros(3), np.ones(3)
     sess.run(tf.global_variables_initializer())
+    assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler
     weights.load(np.eye(3)[None, None], sess)
     biases.load([0.0, 3.0, -4.0], sess)
+    beta.load([0.5] * 3, sess)
     for i, x in enumerate(steps):
         got, _ = sess.run([trained, step_op], {x_ph: x})
         x = x.astype(float)
@@ -206,3 +208,16 @@ def test_batch_norm_training_and_averages(sess):
     got = sess.run(tested, {x_ph: steps[0]})
     expected = (steps[0] + [0, 3, -4] - mean) / np.sqrt(variance + 1.001e-5) + 0.5
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_dropout_in_bfloat16(graph):
+    """TensorFlow 1.15 has no quotient in bfloat16; 1 / 0.7 is 183 / 128 in bfloat16."""
+    x = tf.cast(tf.get_variable('x', initializer=tf.ones([4, 5])), 'bfloat16')
+    dropped = tf.cast(utils.dropout(x, 0.3, (1, 2), 'a'), tf.float32)
+    assert set(value_of(dropped).ravel().tolist()) == {0.0, 183 / 128}
+
+
+def test_dilated_convolutions_have_a_gradient_on_any_cpu(graph):
+    """TensorFlow's gradient of a dilated Conv2D on a CPU needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 turns off."""
+    utils.conv_bn(tf.ones([1, 9, 7, 2]), 3, 3, 'a', True, rate=2)
+    assert not [op for op in graph.get_operations() if op.type == 'Conv2D' and op.get_attr('dilations') != [1] * 4]

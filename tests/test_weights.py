@@ -13,6 +13,7 @@ from test_main import score, train
 from test_segnet import SEGNET, conv_reference
 
 import data
+import evaluate
 import main
 import networks
 import utils
@@ -167,6 +168,8 @@ def caffe_layers(rng):
 def test_caffemodel_is_the_same_function(sess, tmp_path, old):
     """conv1 and its batch norm (scale and shift, statistics folded in) on BGR, by SciPy from Caffe's own order."""
     layers = caffe_layers(np.random.RandomState(8))
+    if old:  # the classifier's name in the authors' segnet_basic_camvid.prototxt
+        layers[-1] = ('dense_softmax_inner_prod',) + layers[-1][1:]
     path = str(tmp_path / 'a.caffemodel')
     pathlib.Path(path).write_bytes(caffemodel(layers, old))
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
@@ -195,8 +198,11 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
         matrices.append(score('--weights', str(tmp_path / name), '--output', output, *flags)['val']['confusion'])
         assert {'metrics.json', 'predictions.png', 'confusion-val.csv'} <= set(os.listdir(output))
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
+    args = evaluate.parse_args(['--weights', 'a.npz', '--batch_size', '1'] + flags)
+    assert evaluate.open_inputs(args)[2]['batch_size'] == 4, 'population statistics do not depend on --batch_size'
     for flags, said in ((['--weights', 'x.npz'], 'with --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
+                        (['--weights', 'run', '--model', 'segnet', '--dataset', 'sample'], 'must be a .npz'),
                         (['run', '--model', 'segnet'], 'only with --weights')):
         assert_refused(said, score, *flags)
 
