@@ -104,7 +104,7 @@ def add_run_flags(parser):
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps', help='epochs or steps between '
-                       'validations (default: an epoch, or more if validation would take over a tenth of the time)')
+                       'validations (default: so many epochs that validations take about a tenth of the time)')
     group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU',
                        help='validation score that selects best/; the paper: G')
     group.add_argument('--patience', type=cli.positive_int, metavar='N',

@@ -212,9 +212,9 @@ def assert_same_weights(expected, got):
         np.testing.assert_array_equal(expected[name], got[name], err_msg=name)
 
 
-def weights_of(folder):
-    """{variable: value} of the newest checkpoint of a run."""
-    reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(os.path.join(folder, 'checkpoints')))
+def weights_of(folder, place='checkpoints'):
+    """{variable: value} of the newest checkpoint of a run, or of the best weights for the place 'best'."""
+    reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(os.path.join(folder, place)))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
