@@ -7,10 +7,10 @@ run: .venv/ready
 	.venv/bin/python main.py
 
 test: .venv/ready-dev lint
-	.venv/bin/python -m pytest -q -m 'not slow' -n 2
+	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m 'not slow' -n 2
 
 test-slow: .venv/ready-dev
-	.venv/bin/python -m pytest -q -m slow
+	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m slow
 
 # Tests, speed (beside PyTorch if it is installed) and a short training of SegNet in each precision. docs/gpu.md has the trial on a CPU.
 DEVICE ?= gpu
@@ -43,10 +43,11 @@ else
 	.venv-tf1/bin/python -m pytest -q -m 'not slow' -n 2 -p no:cacheprovider
 endif
 
-# With an NVIDIA GPU TensorFlow comes with the CUDA libraries.
+# With an NVIDIA GPU TensorFlow comes with the CUDA libraries; cuDNN 9.10 is the last with kernels for Pascal and Volta.
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
-	if [ -e /proc/driver/nvidia/version ]; then sed 's/^tensorflow==/tensorflow[and-cuda]==/' requirements.txt; \
+	if [ -e /proc/driver/nvidia/version ] || [ -e /usr/lib/wsl/lib/nvidia-smi ]; then \
+		sed -e 's/^tensorflow==/tensorflow[and-cuda]==/' -e '$$a nvidia-cudnn-cu12==9.10.2.21' requirements.txt; \
 		else cat requirements.txt; fi > .venv/requirements.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
 	touch $@

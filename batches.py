@@ -3,13 +3,12 @@
 The random numbers of an example are a function of (seed, epoch, index). Threads and interruptions do not change them.
 """
 import functools
-import os
 
 import cv2
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import IGNORE
+from data import IGNORE, NUM_CORES
 
 END = 1 << 40  # steps; no run has as many
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
@@ -19,7 +18,7 @@ NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale
 def resize(image, height: int, width: int):
     """Resizes uint8 [h, w, 3] to [height, width, 3]: area average to fewer pixels, bilinear to as many or more.
 
-    OpenCV averages only if no side grows, so a side that shrinks is averaged before the other side is enlarged.
+    If there are fewer pixels but one side grows, the other is averaged first: OpenCV averages only if no side grows.
     If the size already matches, the argument itself is returned, not a copy.
     """
     if image.shape[:2] == (height, width):
@@ -99,10 +98,10 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     label = window(label, top, left, out_height, out_width, IGNORE)
     if augmentation['jitter']:
         jitter = augmentation['jitter']
-        image = (image - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
-        image = np.clip(image, 0, 255).astype(np.uint8)
+        table = (np.arange(256)[:, None] - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
+        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # 20 times faster than the formula
     if augmentation['gamma'] != 1:
-        image = np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8)[image]
+        image = cv2.LUT(image, np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8))
     return image, label
 
 
@@ -151,11 +150,11 @@ def _batches(load, first, last, batch_size, shapes, padding, drop_remainder):
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = os.cpu_count()  # the session's pool may have one thread
+        options.threading.private_threadpool_size = NUM_CORES  # the session's pool may have one thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
-        options.experimental_threading.private_threadpool_size = os.cpu_count()
-    pipeline = tf.data.Dataset.range(first, last).map(example, num_parallel_calls=os.cpu_count())
+        options.experimental_threading.private_threadpool_size = NUM_CORES
+    pipeline = tf.data.Dataset.range(first, last).map(example, num_parallel_calls=NUM_CORES)
     pipeline = pipeline.padded_batch(batch_size, tuple(shapes), padding, drop_remainder).prefetch(2)
     iterator = tf.data.make_initializable_iterator(pipeline.with_options(options))
     return (iterator.initializer,) + iterator.get_next()

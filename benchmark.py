@@ -23,7 +23,6 @@ import tensorflow.compat.v1 as tf
 
 import networks
 import optimize
-import utils
 from data import UserError
 from paper import layers
 from runtime import cli, devices, plots, records, report
@@ -35,7 +34,7 @@ SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # of alternating processes, ours and the peers
 WARM_UP = 3  # untimed runs, in which kernels are chosen and memory is allocated
 NUM_CLASSES = 11
-MATRIX_SIDE = 3072  # of the matrix product that measures the device's peak speed
+MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # of the matrix product that measures the device's peak speed
 
 
 # ---------------------------------------------------------------- inside the measuring process
@@ -67,7 +66,7 @@ def peak_memory() -> int:
 def measure(repeats: int, device: str, model: str, precision: str = 'float32', xla: bool = False, **settings) -> dict:
     """Measures time and memory of one network.
 
-    The model 'matrix-product' is the product of two square matrices of MATRIX_SIDE rows in `precision`.
+    The model 'matrix-product' is the product of two square matrices of MATRIX_SIDES rows in `precision`.
 
     Args:
       repeats: timed runs.
@@ -80,9 +79,10 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     config = devices.session_config(device, xla)
     before = peak_memory()
     seconds = []
-    with tf.Graph().as_default(), utils.portable_pooling(xla), tf.Session(config=config) as sess:
+    with tf.Graph().as_default(), devices.pooling(device, xla), tf.Session(config=config) as sess:
         if model == 'matrix-product':
-            matrix = tf.get_local_variable('matrix', initializer=tf.ones([MATRIX_SIDE] * 2, tf.as_dtype(precision)))
+            shape = [MATRIX_SIDES[devices.kind(device)]] * 2
+            matrix = tf.get_local_variable('matrix', initializer=tf.ones(shape, tf.as_dtype(precision)))
             op = tf.matmul(matrix, matrix).op
         else:
             op = network_op(model, precision=precision, **settings)
@@ -149,7 +149,7 @@ def peak_operations(device: str, precision: str) -> float:
     A multiplication and an addition are two operations.
     """
     found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
-    return 2 * MATRIX_SIDE ** 3 / min(found['seconds'])
+    return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(found['seconds'])
 
 
 def benchmark_rows(args, model: str, what: str, precision: str, size: tuple, batch_size: int) -> list:

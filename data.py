@@ -21,6 +21,8 @@ Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB instead of 1
 warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for example, which changes no pixel
 
+# of the machine, or as many as Slurm, a container or taskset allows
+NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 MAX_PIXELS = 2 ** 27    # in an image; a file with more in the header is refused before decoding
 IGNORE = 255            # the label of void pixels that every reader returns
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
@@ -191,8 +193,8 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
-    The array is as stored for grey of 2 or 4 bits, colours of 16 bits (without alpha) and TIFFs in which 0 is white.
-    The image has 8 bits then, and white where it is white.
+    Grey of 2 or 4 bits and colours of 16 bits (without alpha) are as stored in the array, but of 8 bits in the image.
+    In a TIFF of at most 8 bits in which 0 is white, the array has the values as stored, the image the inverted values.
     Further pages are not read, which a note says. UserError if the file is unreadable, of an unknown format or damaged,
     or has more than `max_pixels` pixels.
     """
@@ -216,7 +218,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
             if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow has turned a TIFF already
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
-        if ';16' in coding and array.ndim == 3 and image.mode != 'CMYK':  # Pillow keeps only 8 of these bits
+        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of these bits
             array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     except UnidentifiedImageError:
         raise UserError('%s: not an image of a known format, or damaged; convert the file to PNG or TIFF' % path)

@@ -272,8 +272,7 @@ def evaluate(args) -> dict:
     shared = functools.reduce(group.dataset_share, set(args.split), dataset)
     results = {}
     session = tf.Session(group.target, graph=tf.Graph(), config=config)
-    portable = utils.portable_pooling(devices.deterministic())
-    with session as sess, tf.device(group.place), group.together(), portable:
+    with session as sess, tf.device(group.place), group.together(), devices.pooling(args.device):
         predictions = predictions_of_splits(sess, shared, args.split, flags, settings)
         weights.load_all(sess, loaded, name)
         if group.chief:
@@ -339,4 +338,4 @@ def main():
 
 
 if __name__ == '__main__':
-    cli.main(main, '--batch_size, or --bf_images (0 for no BF)')
+    cli.main(main, '--batch_size, or --bf_images (0 for no BF), or use --bn moving')

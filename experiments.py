@@ -116,7 +116,8 @@ def check_row(args, row, seed: int):
     run = Run(flags, dataset, vars(main.parse_args([])))
     done = records.checkpoints(run.folder, 'last')
     if done and int(done[0].split('-')[-1]) > run.total:
-        raise UserError('--steps %d: the run in %s has more; give that, or another --output' % (run.total, run.folder))
+        raise UserError('--steps %d: the run in %s is at step %s; give as many, or another --output'
+                        % (run.total, run.folder, done[0].split('-')[-1]))
     if os.path.exists(run.path('config.json')):
         was = records.read_config(run.folder)['flags']['data_dir']
         if run.flags['data_dir'] != was:
@@ -335,9 +336,8 @@ def run(args):
             and args.class_weights in (None, row.class_weights)]
     if not rows:
         raise UserError('--class_weights %s: %s has no such row' % (args.class_weights, args.table))
-    for row, seed in itertools.product(rows, range(1, args.seeds + 1)):
-        if row.recipe is not None:
-            main.parse_args(row_flags(args, row, seed)) if args.list else check_row(args, row, seed)
+    for row, seed in itertools.product([row for row in rows if row.recipe], range(1, args.seeds + 1)):
+        main.parse_args(row_flags(args, row, seed)) if args.list else check_row(args, row, seed)
     list_commands(args, rows) if args.list else run_table(args, rows)
 
 

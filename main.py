@@ -134,9 +134,8 @@ def parse_args(argv=None):
     if args.vgg16 and args.input != 'raw':
         raise UserError("--vgg16: needs --input raw and a network with VGG16's encoder: segnet, fcn, deconvnet or "
                         'deeplab-largefov')
-    if args.encoder_rate != 1 and (args.optimizer != 'sgd' or args.freeze_encoder):
-        raise UserError('--encoder_rate %g: needs --optimizer sgd (with adam use --freeze_encoder), and no '
-                        '--freeze_encoder' % args.encoder_rate)
+    if args.encoder_rate != 1 and args.optimizer != 'sgd':
+        raise UserError('--encoder_rate %g: needs --optimizer sgd; with adam use --freeze_encoder' % args.encoder_rate)
     return args
 
 
@@ -191,8 +190,7 @@ def build(args, run: Run, class_weights, group) -> TrainingGraph:
     signals = tf.placeholder(tf.float32, [2], 'signals')
     fetches['loss'], fetches['signals'] = group.added([fetches['loss'], signals])
     scoring = evaluate.scoring_graph(group.dataset_share(run.dataset, 'val'), 'val', run.flags, args.batch_size, True)
-    starts = group.chief and run.is_new()
-    values, flag = weights.of_flags(args, run.dataset.class_names) if starts else ({}, '')
+    values, flag = weights.of_flags(args, run.dataset.class_names) if group.chief and run.is_new() else ({}, '')
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, num_classes, flag)
     run.create_savers()
@@ -312,7 +310,7 @@ def train(args):
         args.precision, args.device, args.tf32)), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    with tf.Graph().as_default(), tf.device(group.place), utils.portable_pooling(args.xla or devices.deterministic()):
+    with tf.Graph().as_default(), tf.device(group.place), devices.pooling(args.device, args.xla):
         graph = build(args, run, class_weights, group)
         session = tf.Session(group.target, config=config)
         with run.locked(), cli.stop_signals() as stop, session as sess, group.together():

@@ -126,10 +126,11 @@ def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
     def at_own_size(item):
         image_probabilities, size = item
         ids = argmax_at(image_probabilities[None], size)[0]
-        return tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
+        ids = tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
+        return tf.cast(ids, tf.float16)  # exact; GPUs have no kernels for lists of uint8
 
-    predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.uint8, parallel_iterations=1)
-    return predictions, probabilities, variance
+    predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.float16, parallel_iterations=1)
+    return tf.cast(predictions, tf.uint8), probabilities, variance
 
 
 def multipliers(name, variable):

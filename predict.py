@@ -20,7 +20,6 @@ import tqdm
 
 import data
 import evaluate
-import utils
 from data import UserError
 from runtime import cli, devices, export, inference, outputs, plots, records, video, weights
 
@@ -30,7 +29,7 @@ LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for decoding, and as many for writing
 PENDING_VALUES = 2 ** 24  # most values (3 a pixel) of images whose results are not written yet
 
-TOO_LARGE = 'too large for the memory of this machine; give a smaller --batch_size, or --tile HEIGHT WIDTH'
+TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHT WIDTH, or a smaller --batch_size'
 
 # path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
 Job = collections.namedtuple('Job', 'path name')
@@ -286,11 +285,11 @@ def predict(args) -> int:
     if args.export:
         export.export(args.export, args.run, config, loaded, args.export_size)
         print('%s: %s, %s' % (args.export, args.run, loaded.description))
-    if not jobs and not args.submission:
+    if not jobs and not (args.inputs and args.submission):  # of a --shard without an image
         return 0
     os.makedirs(args.output, exist_ok=True)
     session = tf.Session(graph=tf.Graph(), config=devices.session_config(args.device, tf32=args.tf32))
-    with session as sess, utils.portable_pooling(devices.deterministic()):
+    with session as sess, devices.pooling(args.device):
         predictor = inference.Predictor(sess, flags, len(config['class_names']), settings)
         weights.load_all(sess, loaded, args.run)
         precision = devices.precision_name(flags['precision'], args.device, args.tf32)

@@ -69,7 +69,7 @@ def preload(dataset, splits):
     cache = {}
     pixels = np.zeros(256, np.int64)
     size = 0
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
+    with concurrent.futures.ThreadPoolExecutor(data.NUM_CORES) as pool:  # Pillow decodes outside Python's lock
         for first in range(0, len(jobs), AHEAD):  # `map` loads all its jobs ahead
             part = jobs[first:first + AHEAD]
             for job, (image, label) in zip(part, pool.map(lambda job: load_checked(dataset, *job), part)):

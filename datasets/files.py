@@ -49,7 +49,7 @@ def files_below(folder: str, extensions: tuple):
 
     A name is the path below `folder` without the extension. The files of a folder come before the files of its
     sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped. The number of other files
-    that may be images is printed. UserError if the folder is missing or a file name is not UTF-8.
+    that may be images is printed. UserError if a folder is missing or unreadable, or a file name is not UTF-8.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
@@ -118,8 +118,8 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
     """Path of the label of image `name`; UserError unless exactly one label fits.
 
     Args:
-      expected: names that fit, for the message, with %s for `name`.
       found: as from `label_files`.
+      expected: names that fit, for the message, with %s for `name`.
     """
     paths = found.get(name, [])
     if len(paths) != 1:
@@ -147,13 +147,12 @@ def splits(folder: str, images: dict):
     """Splits the images -> {split: list of names}.
 
     Uses the lists train.txt, val.txt and test.txt in `folder` if one of them exists, else the sub-folders of the
-    images, else `hold_out`. Sub-folders count if all images are in sub-folders of FOLDERS, train among them.
-    Without val, `hold_out` splits train.
+    images, else `hold_out`. Sub-folders count if one of them is train. Without val, `hold_out` splits train.
 
     Args:
       images: {name: path}, as from `image_files`.
     Raises:
-      UserError: errors of `listed_splits` and `hold_out`.
+      UserError: errors of `listed_splits` and `hold_out`; an image outside the sub-folders beside train.
     """
     lists = split_lists(folder)
     if any(os.path.exists(path) for path in lists.values()):
@@ -178,12 +177,9 @@ def split_lists(folder: str):
 
     A list that does not exist has the path SPLIT.txt.
     """
-    lists = {split: os.path.join(folder, split + '.txt') for split in SPLITS}
-    for file in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        split = FOLDERS.get(file[:-4].lower()) if file.lower().endswith('.txt') else None
-        if split and not os.path.exists(lists[split]):
-            lists[split] = os.path.join(folder, file)
-    return lists
+    names = sorted(os.listdir(folder), key=lambda name: name[:-4] in SPLITS) if os.path.isdir(folder) else []
+    found = {FOLDERS.get(name[:-4].lower()): name for name in names if name.lower().endswith('.txt')}
+    return {split: os.path.join(folder, found.get(split, split + '.txt')) for split in SPLITS}
 
 
 def listed_splits(lists: dict, images: dict):

@@ -73,9 +73,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
 
     def convert_arg_line_to_args(self, line):
-        """Splits a line of a recipe file into flags as a shell does, without `# comments`; UserError if it cannot."""
+        """Splits a line of a recipe file into flags as a shell does, without `# comments`; UserError if it cannot.
+
+        A comment begins at a # that is not inside a word or quotes.
+        """
         try:
-            return shlex.split(re.sub(r'''("[^"]*"|'[^']*')|(?<!\S)#.*''', r'\1', line))  # not # inside a word
+            return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
@@ -89,7 +92,7 @@ class Parser(argparse.ArgumentParser):
         return flags
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's; UserError for an empty value, which is a shell variable that is not set."""
+        """As argparse's; UserError for the empty value of a flag, as from a shell variable that is not set."""
         namespace, rest = super().parse_known_args(args, namespace)
         for name, value in vars(namespace).items():
             if value == '' and self.get_default(name) != '':
@@ -137,7 +140,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
         sys.stdout.reconfigure(errors='backslashreplace')  # a locale may lack the letters of a path
     signal.signal(signal.SIGINT, signal.default_int_handler)  # runtime.quiet set the default action while importing
     try:
-        check_names(sys.argv + [os.getcwd()], 'command line')
+        check_names(sys.argv, 'command line')
         try:
             script()
         finally:

@@ -137,7 +137,8 @@ def wait(hosts: list) -> None:
     while missing:
         missing = [host for host in missing if not answers(host)]
         if missing and time.time() > until:
-            raise UserError('%s: no answer within %d s; check the names, the ports, the index of each process and '
+            raise UserError('%s: no answer within %d s; start all again (a GPU may compile kernels for minutes the '
+                            'first time), or check the names, the ports, the index of each process and '
                             'firewalls' % (', '.join(missing), START_SECONDS))
         time.sleep(0.2)
 

@@ -7,8 +7,9 @@ import re
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import device_lib
 
+import data
 import utils
-from data import UserError, read_text
+from data import UserError
 from runtime import cli, quiet
 
 DEVICES = ('auto', 'cpu', 'gpu')
@@ -64,14 +65,18 @@ def device_name(device: str) -> str:
                         '(make does), or use --device cpu')
     name = platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo'):
-        models = [line for line in read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
+        models = [line for line in data.read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
         name = models[0].split(':')[1].strip() if models else name
-    return 'CPU %s, %d cores' % (name, os.cpu_count())
+    return 'CPU %s, %d cores' % (name, data.NUM_CORES)
 
 
-def deterministic() -> bool:
-    """Whether TF_DETERMINISTIC_OPS asks for deterministic kernels. GPUs have none for MaxPoolGradWithArgmax."""
-    return os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true')
+def pooling(device: str, xla: bool = False):
+    """Context manager: `utils.portable_pooling` in the block, for XLA and for TF_DETERMINISTIC_OPS on a GPU.
+
+    A GPU has no deterministic kernel for MaxPoolGradWithArgmax.
+    """
+    deterministic = os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true')
+    return utils.portable_pooling(xla or deterministic and kind(device) == 'GPU')
 
 
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):
@@ -119,7 +124,7 @@ def check_precision(precision: str, device: str):
     config = session_config(device)
     config.allow_soft_placement = False
     try:
-        with tf.Graph().as_default(), tf.Session(config=config) as sess, quiet.suppress_stderr():
+        with tf.Graph().as_default(), pooling(device), tf.Session(config=config) as sess, quiet.suppress_stderr():
             image = tf.get_variable('image', [1, 33, 31, 3], initializer=tf.ones_initializer())
             encoded = utils.conv_bn_relu(tf.cast(image, precision), 4, 3, 'conv', is_training=True)
             pooled, indices = utils.max_pool_with_argmax(encoded)

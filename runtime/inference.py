@@ -160,10 +160,10 @@ class Predictor:
         if tile != (height, width) or self.passes != passes(None) or details or not small:
             return [self.assemble(height, width, self.blocks(image, tile)) for image in images]
         seen = np.stack([batches.resize(image, *self.network_size(height, width)) for image in images])
-        ids, variance = self.sess.run([self.ids, self.variance],
-                                      {self.images: seen, self.sizes: [[height, width]] * len(images)})
+        feed = {self.images: seen, self.sizes: [[height, width]] * len(images)}
         if not self.settings.samples:
-            return [Prediction(image_ids) for image_ids in ids]
+            return [Prediction(ids) for ids in self.sess.run(self.ids, feed)]
+        ids, variance = self.sess.run([self.ids, self.variance], feed)
         return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
 
     def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
-from data import UserError, read_bytes
+from data import UserError, check_names, read_bytes
 from runtime.records import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
                            write_json, write_text)
 
@@ -60,6 +60,7 @@ class Run:
         self.dataset = dataset
         self.folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
         self.flags = dict(vars(args), data_dir=args.data_dir and os.path.abspath(args.data_dir))
+        check_names([self.flags['data_dir'] or ''], '--data_dir')
         self.size = len(dataset.examples['train'])
         self.total = args.steps or -(-args.epochs * self.size // args.batch_size)
         self.first = self.step = 0  # the restored step, the last saved step
@@ -129,7 +130,7 @@ class Run:
             self.first = self.step = int(path.split('-')[-1])
             return self.step
         if not paths and checkpoints(self.folder, 'best') and not os.path.isdir(self.path('checkpoints')):
-            raise UserError('%s: deleted, so the run cannot be continued; give another --output, or delete best/ to '
+            raise UserError('%s: missing, so the run cannot be continued; give another --output, or delete best/ to '
                             'begin again' % self.path('checkpoints'))
         if paths:
             raise UserError('%s: all %d checkpoints are damaged; delete the folder to begin again, or give another '

@@ -237,5 +237,5 @@ def test_preload_does_not_load_all_examples_ahead(monkeypatch):
     monkeypatch.setattr(np, 'bincount', lambda *_, **__: ahead.append(len(loaded) - len(ahead)) or np.ones(256, int))
     dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(999)}, None, '')
     datasets.preload(dataset, ['train'])
-    assert len(ahead) == 999 and max(ahead) <= datasets.AHEAD
+    assert len(ahead) == 999 and max(ahead) <= 64
     assert_refused('data set x: no images in split val, only in train', datasets.check_split, dataset, 'val')

@@ -83,7 +83,7 @@ def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, m
     monkeypatch.setattr(main, 'train', lambda args: pytest.fail('trained'))
     rows = ['--rows', 'Bilinear-Interpolation', 'FCN-Basic']
     assert_refused('--flip True', run, camvid_folder, str(tmp_path / 'a'), '--steps', '2', '--flags=--flip', *rows)
-    assert_refused('--steps 1: the run in .* has more', run, camvid_folder, str(tmp_path / 'a'), *rows)
+    assert_refused('--steps 1: the run in .* is at step 2; ', run, camvid_folder, str(tmp_path / 'a'), *rows)
     (tmp_path / 'r.txt').write_text('--model fcn-basic --class_weights median --gamma 1.5')
     args = experiments.parse_args(['table1', '--flags=@%s' % (tmp_path / 'r.txt')])
     row = next(row for row in tables.TABLES['table1'].rows if row.class_weights == 'none')

@@ -13,10 +13,6 @@ from runtime import devices, distribute
 
 pytestmark = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="1.15's wheel for CPUs has no GPU kernels")
 needs_gpu = pytest.mark.skipif(devices.kind('auto') == 'CPU', reason='this machine has no GPU')
-ON_HOST = {  # the only ops without a GPU kernel, in the loop that resizes each prediction to its label's own size
-    ('TensorListSetItem', ('uint8',)): 'copies the predicted ids, a byte a pixel, which the host wants in any case',
-    ('TensorListStack', ('uint8',)): 'the same',
-}
 
 
 @functools.lru_cache(maxsize=None)
@@ -57,11 +53,20 @@ def prediction(model, precision):
 
 @pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
 @pytest.mark.parametrize('model', sorted(networks.NETWORKS))
-def test_all_ops_have_gpu_kernels(graph, model, precision):
+def test_all_ops_have_gpu_kernels(model, precision):
+    """In both forms of pooling, of which --xla and deterministic runs use the portable one."""
     for build in (training, prediction):
-        with tf.Graph().as_default():
-            found = lacking(build(model, precision))
-        assert found <= set(ON_HOST) and (found == set() or build == prediction), found
+        for portable in (False, True):
+            with tf.Graph().as_default(), utils.portable_pooling(portable):
+                assert lacking(build(model, precision)) == set()
+
+
+def test_precisions_are_checked_without_the_scatter(monkeypatch):
+    monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
+    monkeypatch.setattr(devices, 'kind', lambda device: 'GPU')
+    monkeypatch.setattr(utils, 'scatter', lambda *_: pytest.fail('scatter'))
+    for precision in ('bfloat16', 'float16'):
+        devices.check_precision(precision, 'cpu')
 
 
 def test_a_missing_kernel_is_found(graph):

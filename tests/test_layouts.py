@@ -294,14 +294,18 @@ def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
     assert_refused('cannot be read', files.files_below, str(tmp_path), ('.png',))
 
 
-def test_accents_match_in_any_normal_form(tmp_path):
+@pytest.mark.parametrize('image, label', [('e\u0301', '\xe9'), ('\xe9', 'e\u0301')])
+def test_accents_match_in_any_normal_form(tmp_path, image, label):
     """macOS may write e and an accent as two letters."""
-    write_plain(tmp_path, ['e\u0301', 'b'])
-    os.rename(str(tmp_path / 'labels/e\u0301.png'), str(tmp_path / 'labels/\xe9.png'))
-    put_text(str(tmp_path), 'train.txt', '\xe9\n')
+    write_plain(tmp_path, [image, 'b'])
+    os.rename(str(tmp_path / ('labels/%s.png' % image)), str(tmp_path / ('labels/%s.png' % label)))
+    put_text(str(tmp_path), 'train.txt', label + '\n')
     put_text(str(tmp_path), 'val.txt', 'b\n')
-    _, label = datasets.load_checked(datasets.open('folder', str(tmp_path)), 'train', 0)
-    np.testing.assert_array_equal(label, np.eye(4, 5))
+    _, loaded = datasets.load_checked(datasets.open('folder', str(tmp_path)), 'train', 0)
+    np.testing.assert_array_equal(loaded, np.eye(4, 5))
+    shutil.rmtree(str(tmp_path / 'labels'))
+    put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\n%s,2 1,b\nb,,\n' % label)
+    assert datasets.open('folder', str(tmp_path)).load('train', 0)[1].tolist()[1] == [1, 0, 0, 0, 0]
 
 
 def test_name_that_is_the_id_of_another_class(tmp_path):

@@ -319,7 +319,6 @@ def test_population_statistics_equal_numpy(camvid_folder):
     (['--output', 'a[1]/run'], r'a\[1\]/run: .*rename'), (['--vgg16', 'x', '--init_from', 'y'], 'not allowed with'),
     (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: needs'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
-    (['--encoder_rate', '0.1', '--freeze_encoder'], '--encoder_rate 0.1: needs'),
     (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run'),
     (['--output', 'BAD'], 'bad.csv: is a file'), (['--init_from', ''], '--init_from: the value is empty'),
     ([], 'val_03.png: the PNG is truncated')])
@@ -470,9 +469,10 @@ def test_recipe_files_of_any_editor(tmp_path):
     """A byte order mark, UTF-16, quotes in comments, and # inside a word, as in a shell."""
     path = tmp_path / 'r.txt'
     for encoding in ('utf-8', 'utf-8-sig', 'utf-16'):
-        path.write_bytes("--steps 3 # don't\n# it's\n--output 'a #1' --data_dir run#2 #x\n".encode(encoding))
+        lines = ['--steps 3 # don\'t', "# it's", "--output 'a #1' --data_dir run#2 #x", "--vgg16 it\\'s # 'x"]
+        path.write_bytes('\n'.join(lines).encode(encoding))
         args = main.parse_args(['@%s' % path])
-        assert (args.steps, args.output, args.data_dir) == (3, 'a #1', 'run#2')
+        assert (args.steps, args.output, args.data_dir, args.vgg16) == (3, 'a #1', 'run#2', "it's")
     path.write_bytes(b'# caf\xe9\n')
     assert_refused('r.txt: not text in UTF-8', main.parse_args, ['@%s' % path])
 
@@ -483,13 +483,16 @@ def test_deleted_checkpoints_are_refused(camvid_folder, tmp_path):
     train(camvid_folder, output, '--steps', '2', '--tf32', 'off')
     log = read_log(output)
     shutil.rmtree(os.path.join(output, 'checkpoints'))
-    assert_refused('checkpoints: deleted', train, camvid_folder, output, '--steps', '2', '--tf32', 'off')
+    assert_refused('checkpoints: missing', train, camvid_folder, output, '--steps', '2', '--tf32', 'off')
     assert read_log(output) == log
 
 
 def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, monkeypatch):
     """GPUs have no deterministic MaxPoolGradWithArgmax. A run of --tf32 off is scored without TensorFloat-32."""
     monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
+    monkeypatch.setattr(devices, 'kind', lambda device: 'GPU')
+    monkeypatch.setattr(devices, 'device_name', lambda device: 'x')
+    monkeypatch.setattr(devices, 'precision_name', lambda *_: 'x')
     monkeypatch.setattr(utils, 'scatter', lambda *_: pytest.fail('scatter'))
     run = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--tf32', 'off')
     config = devices.session_config
@@ -497,6 +500,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     monkeypatch.setattr(devices, 'session_config', lambda *args, **flags: seen.append(flags['tf32']) or config(*args))
     score(run, '--bf_images', '0')
     assert seen == ['off']
+    assert_refused('--tile_overlap 0.2: images', score, run, '--tile_overlap', '0.2')
 
 
 def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):

@@ -79,7 +79,8 @@ def test_refusals(run, tmp_path):
                         (['x', '--tta', '0'], '--tta: 0'), (['x', '--samples', '8'], '--samples 8: the run has no'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
-                        (['x', '--tile', '4', '0'], '--tile 4 0')):
+                        (['x', '--tile', '4', '0'], '--tile 4 0'),
+                        (['x', '--tile_overlap', '0.2'], '--tile_overlap 0.2: images')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
@@ -149,7 +150,7 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
     monkeypatch.setattr(inference.Predictor, 'predict', predict_41)
     large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
-    said = 'a.png: too large for the memory of this machine; give a smaller --batch_size, or --tile'
+    said = 'a.png: too large for the memory of this machine; give --tile HEIGHT WIDTH, or a'
     assert said in capsys.readouterr().err
     assert 'b-ids.png' in os.listdir(str(tmp_path / 'out'))
 

@@ -239,10 +239,10 @@ def test_reader_that_has_seen_enough(tmp_path):
 
 
 def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
-    """Two blanks and the narrow blank of macOS stay in a file name; a folder that is not UTF-8 is refused."""
+    """Two blanks and the narrow blank of macOS stay in a file name; a data folder that is not UTF-8 is refused."""
     with pytest.raises(SystemExit):
         cli.main(lambda: data.read_bytes('a  b\u202fAM.png'))
     assert 'error: a  b\u202fAM.png: cannot' in capsys.readouterr().err
     monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
-    with pytest.raises(SystemExit, match='2'):
-        cli.main(lambda: None)
+    args = main.parse_args(['--dataset', 'folder', '--data_dir', 'x'])
+    assert_refused('--data_dir: the file name .* is not UTF-8', main.Run, args, None, {})
