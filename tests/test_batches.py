@@ -147,3 +147,15 @@ def test_scoring_keeps_order_sizes_and_the_last_batch():
     label = got[0][1][1]
     np.testing.assert_array_equal(label[:6, :5], dataset.load('val', 1)[1])
     assert (label[6:] == IGNORE).all() and (label[:, 5:] == IGNORE).all()
+
+
+def test_jitter_is_its_formula():
+    """By floats for each pixel; in the order of `augment` four draws come before the factors of the channels."""
+    rng = np.random.RandomState(0)
+    image, label = rng.randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
+    for seed in range(5):
+        found, _ = batches.augment(image, label, 9, 13, 'resize', np.random.RandomState(seed),
+                                   dict(NO_AUGMENTATION, jitter=0.5))
+        draws = np.random.RandomState(seed).rand(10)[4:] * 2 - 1
+        wanted = (image - 128.0) * (1 + 0.5 * draws[:3]) + 128 * (1 + 0.5 * draws[3:])
+        np.testing.assert_array_equal(found, np.clip(wanted, 0, 255).astype(np.uint8))
