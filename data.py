@@ -157,7 +157,8 @@ def read_text(path: str) -> str:
 def read_csv(path: str, columns):
     """Reads a CSV file with a header line; yields (line number, {column: text}) of each row.
 
-    UserError: an unreadable file; one of the required `columns` is missing, cut short in a row or holds NUL bytes.
+    UserError: an unreadable file; a required column that the header lacks; a row that is too short for a required
+    column, or holds NUL bytes there.
     """
     csv.field_size_limit(MAX_FIELD)
     try:
@@ -193,8 +194,8 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
-    Grey of 2 or 4 bits and colours of 16 bits (without alpha) are as stored in the array, but of 8 bits in the image.
-    In a TIFF of at most 8 bits in which 0 is white, the array has the values as stored, the image the inverted values.
+    The array has the stored values. The image has 8 bits for grey of 2 or 4 bits and for colours of 16 bits without
+    alpha, and inverted values for a TIFF of at most 8 bits in which 0 is white.
     Further pages are not read, which a note says. UserError if the file is unreadable, of an unknown format or damaged,
     or has more than `max_pixels` pixels.
     """

@@ -55,8 +55,8 @@ def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: in
     """Builds a run's network to predict `splits`: {split: iterator as from `predictions_of_split`}.
 
     The network runs while iterating, so the caller loads the variables first.
-    Images are predicted one by one with --samples, --tta and --tile HEIGHT WIDTH, and if 'auto' may choose tiles;
-    otherwise in batches. With samples the fourth item is the variance of the samples, float32 [h, w].
+    Images are predicted in batches, or one by one with --samples, with --tta, or where tiles may be used. With samples
+    there is a fourth item, the variance of the samples, float32 [h, w].
     """
     if settings.samples or settings.tta or settings.uses_tiles(flags):
         predictor = inference.Predictor(sess, flags, len(dataset.class_names), settings)
@@ -230,7 +230,7 @@ def read_config(run: str) -> dict:
 def open_inputs(args) -> tuple:
     """Opens the data set of a run, or --dataset -> (folder for the scores, `Dataset`, flags of training).
 
-    For --weights, whose file is not read here, the flags are defaults, and only the flags that scoring needs.
+    With --weights the flags are the defaults of those flags that scoring needs; the file of weights is not read here.
     UserError for a bad run or data set.
     """
     if args.run:

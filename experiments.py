@@ -29,7 +29,7 @@ SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the 
 def parse_args(argv=None):
     """Parses the flags of an experiment (`argv` None: of this process); UserError for bad flags.
 
-    --flags becomes a list; --dataset and --output that are not given become the table's.
+    --flags becomes a list. Without --dataset and --output these are the data set and the folder of the paper's table.
     """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'],

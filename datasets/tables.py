@@ -97,7 +97,7 @@ def _size(row, where):
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
-    """Draws the masks of one image, later over earlier: label uint8 [h, w] of class indices, 0 the background.
+    """Makes the label of one image from masks, later over earlier: uint8 [h, w] of class indices, 0 the background.
 
     Args:
       path, name: table and image, for messages.
@@ -105,7 +105,7 @@ def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
       entry: (height, width, masks), as from `read_cells`.
       order: order of the pixels in the runs, 'rows' or 'columns'.
     Raises:
-      UserError: the image has another size than its rows say, or a mask does not fit (the message names the row).
+      UserError: the size of the image differs from the size in the table, or a mask does not fit. Names the row.
     """
     height, width, masks = entry
     if height is not None and image.shape[:2] != (height, width):
@@ -175,7 +175,7 @@ def read_labelmap(path: str):
 
 
 def is_void(entry):
-    """Whether a `Class` marks ignored pixels: named void, in upper or lower case."""
+    """Whether a `Class` marks ignored pixels: its name is void, in any case of letters."""
     return entry.name.lower() == 'void'
 
 

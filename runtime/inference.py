@@ -125,9 +125,9 @@ class Predictor:
     def tile_size(self, height: int, width: int) -> tuple:
         """(height, width) of the tiles of an image; the size of the image if it is predicted whole.
 
-        UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted whole,
-        resized as in training. For --fit crop, tiles bound the memory, but each tile edge costs accuracy: an image is
-        predicted whole up to the pixels of a tile, with twice the sides of training and at least SMALLEST_TILE a side.
+        UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted whole. In a
+        run of --fit crop a tile has twice the sides of training, at least SMALLEST_TILE each. Images with no more
+        pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
         """
         tile = self.settings.tile
         if not self.settings.uses_tiles(self.flags):
@@ -196,7 +196,8 @@ class Predictor:
     def blocks(self, image, tile: tuple):
         """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
 
-        The blocks cover the image; each is the mean over the passes. With samples the last channel is the variance.
+        The blocks cover the image without overlap. Each is the mean over the passes of --tta. With samples there is one
+        more channel, the variance.
 
         Args:
           tile: (height, width) of the tiles; the size of the image to predict it whole.

@@ -110,8 +110,8 @@ def caffemodel(path: str) -> Weights:
 def npz(path: str) -> Weights:
     """Loads a .npz with names such as 'conv1_1/weights' [3, 3, 3, 64]; all arrays become float32.
 
-    The steps of an 8-bit kernel are the array of the same name with the suffix SCALE; both are multiplied.
-    UserError for another file.
+    A kernel in 8 bits is multiplied by its scale, the array of the same name with the suffix SCALE.
+    UserError for a file that is not a .npz of numbers.
     """
     data.check_file(path)
     try:
@@ -265,8 +265,8 @@ def load_into(sess, assignments: list):
 def load_all(sess, loaded: Weights, flag: str):
     """Assigns an array of `loaded` to each of the model's variables in the default graph.
 
-    `flag` is for the message. UserError as `match_variables`, for a classifier of another number of classes too, and
-    for a variable without an array.
+    `flag` is for the message. UserError as `match_variables`, for a variable without an array, and for a classifier of
+    another number of classes, which `match_variables` would leave as initialized.
     """
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
