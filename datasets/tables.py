@@ -97,7 +97,7 @@ def _size(row, where):
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
-    """Makes the label of one image from masks, later over earlier: uint8 [h, w] of class indices, 0 the background.
+    """Makes the label of an image from masks, later over earlier: uint8 [h, w] of class indices, 0 the first.
 
     Args:
       path, name: table and image, for messages.
