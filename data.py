@@ -273,9 +273,10 @@ def read_ids_or_colors(path: str):
     other than whole numbers from 0 to 255. A palette's transparent index is an id like the others.
     """
     if path.lower().endswith('.npy'):
+        content = read_bytes(path)
         try:
-            array = np.lib.format.read_array(io.BytesIO(read_bytes(path)), allow_pickle=False)
-        except (UserError, MemoryError):
+            array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        except MemoryError:
             raise
         except Exception as error:  # NumPy raises many kinds of error for a damaged header
             raise UserError('%s: not a whole NPY file of numbers (%s)' % (path, error))

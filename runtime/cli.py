@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
         return flags
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's; UserError for the empty value of a flag, as from a shell variable that is not set."""
+        """Parses as ArgumentParser does; UserError for a flag whose value is empty (an unset shell variable)."""
         namespace, rest = super().parse_known_args(args, namespace)
         for name, value in vars(namespace).items():
             if value == '' and self.get_default(name) != '':

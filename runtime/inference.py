@@ -188,8 +188,9 @@ class Predictor:
             size = self.network_size(*images[0].shape[:2], scale=scale)
             seen = np.stack([batches.resize(image, *size) for image in images])
             flip = slice(None, None, -1 if mirrored else 1)
-            maps, variance = self.sess.run([self.probabilities, self.variance], {self.images: seen[:, :, flip]})
-            maps = np.concatenate([maps, variance[..., None]], -1) if self.settings.samples else maps
+            fetches = [self.probabilities] + [self.variance] * bool(self.settings.samples)
+            maps, *variance = self.sess.run(fetches, {self.images: seen[:, :, flip]})
+            maps = np.concatenate([maps, variance[0][..., None]], -1) if variance else maps
             found.append(maps[:, :, flip])
         return found
 

@@ -212,11 +212,6 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None)
       names: optional {example index: row title}; selects and orders the rows. Default: `panel_examples`.
     """
     rows = list(names or panel_examples(dataset, split))
-    if names:
-        names = [names[i] for i in rows]
-    elif dataset.panel == 'cell_types.png':
-        labels = [dataset.load(split, i)[1] for i in rows]
-        names = [('' if (label == i).any() else 'no ') + dataset.class_names[i] for i, label in enumerate(labels, 1)]
     row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; a column is 10 / 3 wide
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
@@ -226,7 +221,9 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None)
         for column, (title, picture) in enumerate(zip(('image', 'truth', 'prediction'), pictures)):
             axes[row, column].imshow(picture, interpolation='nearest')
             axes[row, column].set(xticks=[], yticks=[], title=title if row == 0 else '')
-        name = names[row] if names else os.path.splitext(os.path.basename(dataset.examples[split][i]))[0]
+        name = names[i] if names else os.path.splitext(os.path.basename(dataset.examples[split][i]))[0]
+        if dataset.panel == 'cell_types.png' and not names:
+            name = ('' if (label == row + 1).any() else 'no ') + dataset.class_names[row + 1]
         axes[row, 0].set_ylabel(plain(name if len(name) <= 24 else '...' + name[-21:]))
     patches = [plt.Rectangle((0, 0), 1, 1, facecolor=np.array(color) / 255.0, edgecolor='0.5')
                for color in list(dataset.colors) + [(IGNORE,) * 3]]
