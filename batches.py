@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import IGNORE, NUM_CORES
+from data import IGNORE
+from system.machine import NUM_CORES
 
 END = 1 << 40  # steps; no run has as many
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,

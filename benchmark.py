@@ -4,7 +4,7 @@ python benchmark.py segnet --what predict train --precision float32 bfloat16
 python benchmark.py segnet --peer pytorch        alternates with an equal PyTorch network
 python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x960
 """
-from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import argparse
 import collections
 import errno
@@ -23,12 +23,14 @@ import tensorflow.compat.v1 as tf
 
 import networks
 import optimize
-from data import UserError
-from paper import layers
-from runtime import cli, devices, plots, records, report
+import utils
+from runs import plots, report
+from system import cli, devices
+from system.cli import ROOT, revision
+from system.files import UserError
 
-OURS = (sys.executable, os.path.join(records.ROOT, 'benchmark.py'), '--measure')
-PEER = os.path.join(records.ROOT, 'tests', 'peers', 'pytorch_segnet.py')
+OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
+PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # of alternating processes, ours and the peers
@@ -79,7 +81,8 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     config = devices.session_config(device, xla)
     before = peak_memory()
     seconds = []
-    with tf.Graph().as_default(), devices.pooling(device, xla), tf.Session(config=config) as sess:
+    portable = devices.needs_portable_pooling(device, xla)
+    with tf.Graph().as_default(), utils.portable_pooling(portable), tf.Session(config=config) as sess:
         if model == 'matrix-product':
             shape = [MATRIX_SIDES[devices.kind(device)]] * 2
             matrix = tf.get_local_variable('matrix', initializer=tf.ones(shape, tf.as_dtype(precision)))
@@ -180,7 +183,7 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
            'batch': str(batch_size), 'by': name, 'ms/image': '%.1f' % (1000 * seconds / batch_size),
            'images/s': '%.2f' % (batch_size / seconds), 'peak MB': '%.0f' % (memory / 1e6) if memory else '-'}
     if name == 'ours':
-        found = layers.network_layers(settings['model'], settings['height'], settings['width'], NUM_CLASSES)
+        found = networks.network_layers(settings['model'], settings['height'], settings['width'], NUM_CLASSES)
         macs = sum(layer.macs for layer in found)
         operations = 2 * macs * batch_size * (3 if settings['training'] else 1)
         row['parameters'] = '%.3f M' % (sum(layer.parameters for layer in found) / 1e6)
@@ -259,7 +262,7 @@ def main(args):
         print(report.plain_table(found), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
-    note = '%s; revision %s; `%s`' % (device, records.revision(), cli.command_line())
+    note = '%s; revision %s; `%s`' % (device, revision(), cli.command_line())
     text = report.write_table(path, 'Speed and memory', note, rows)
     if args.into:
         report.insert_tables(args.into, [text])

@@ -4,33 +4,27 @@ Facts of a single data set are in `datasets/`, batches in `batches.py`. Does not
 """
 import collections
 import contextlib
-import csv
 import io
-import os
 import re
-import stat
-import sys
 import warnings
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from system.files import UserError, note, read_bytes
+
 Image.init()  # registers all formats
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB instead of 1
 warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for example, which changes no pixel
 
-# of the machine, or as many as Slurm, a container or taskset allows
-NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 MAX_PIXELS = 2 ** 27    # in an image; a file with more in the header is refused before decoding
 IGNORE = 255            # the label of void pixels that every reader returns
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
-MAX_FIELD = 1 << 25     # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names
-_noted = set()  # the notes that this process has printed
 
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
@@ -48,17 +42,6 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
     depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
     """
-
-
-class UserError(Exception):
-    """An error that the user can fix: one line that names the file, row or flag, and the fix. Exit status 2."""
-
-
-def note(text: str, about: str = None):
-    """Prints 'note: TEXT' on standard error, once a process for each `about` (default: each `text`)."""
-    if (about or text) not in _noted:
-        _noted.add(about or text)
-        print('note: ' + text, file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- run-length encoding
@@ -99,79 +82,6 @@ def rle_encode(mask):
     edges = np.flatnonzero(np.diff(padded))  # alternately the start (from 0) and the end of a run
     runs = np.stack([edges[0::2] + 1, edges[1::2] - edges[0::2]], 1)
     return ' '.join(map(str, runs.ravel().tolist()))
-
-
-# ---------------------------------------------------------------- files
-
-@contextlib.contextmanager
-def atomic_write(path: str):
-    """Context manager: yields a temporary name to write to; renames it to `path`, or deletes it after an error."""
-    part = path + '.part'
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.remove(part)
-        if isinstance(error, OSError) and not error.filename:
-            raise OSError(error.errno, error.strerror, path)
-        raise
-
-
-def check_file(path: str):
-    """Raises UserError unless `path` is a regular file: reading a pipe or a device might never end."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError('%s: cannot be read (not a regular file)' % path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        raise UserError('%s: cannot be read (%s)' % (path, getattr(error, 'strerror', error)))
-
-
-def read_bytes(path: str) -> bytes:
-    """Reads a whole file; UserError if the file cannot be read or is a pipe or device."""
-    check_file(path)
-    try:
-        with open(path, 'rb') as file:
-            return file.read()
-    except OSError as error:
-        raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
-
-
-def check_names(names, folder: str):
-    """Raises UserError if one of `names` is not UTF-8, as text files need; `folder` is only for the message."""
-    for name in names:
-        if name != name.encode('utf-8', 'replace').decode():
-            raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
-
-
-def read_text(path: str) -> str:
-    """Reads a text file in UTF-8, or in UTF-16 with a byte order mark as on Windows; UserError if that fails."""
-    content = read_bytes(path)
-    encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise UserError('%s: not text in UTF-8 (%s); save the file as UTF-8' % (path, error))
-
-
-def read_csv(path: str, columns):
-    """Reads a CSV file with a header line; yields (line number, {column: text}) of each row.
-
-    UserError: an unreadable file; a required column that the header lacks; a row that is too short for a required
-    column, or holds NUL bytes there.
-    """
-    csv.field_size_limit(MAX_FIELD)
-    try:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=''), skipinitialspace=True)
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
-            raise UserError('%s: has no column %r; expected %s' % (path, missing[0], ','.join(columns)))
-        for row in reader:
-            if any(row[column] is None or '\0' in row[column] for column in columns):
-                raise UserError('%s row %d: cut short, or holds NUL bytes' % (path, reader.line_num))
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError('%s: not a CSV file (%s)' % (path, error))
 
 
 # ---------------------------------------------------------------- images and labels

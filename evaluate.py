@@ -1,5 +1,5 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
-from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import functools
 import os
 
@@ -11,10 +11,15 @@ import datasets
 import metrics
 import networks
 import utils
-from data import UserError
+from inference.predictor import Predictor, Settings, add_flags, check_overlap
 from paper import tables as paper
 from paper.results import MEASURES
-from runtime import cli, cluster, devices, distribute, inference, plots, records, report, weights
+from runs import plots, report, weights
+from runs.folder import add_scores, corrupt_file_error, run_folder, without_folders
+from runs.folder import read_config as read_run_config
+from system import cli, cluster, devices, distribute
+from system.cli import revision
+from system.files import UserError, write_text
 
 
 def scoring_graph(dataset, split: str, flags: dict, batch_size: int, reuse: bool = False) -> tuple:
@@ -51,7 +56,7 @@ def predictions_of_split(sess, scoring):
             i += 1
 
 
-def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: inference.Settings) -> dict:
+def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: Settings) -> dict:
     """Builds a run's network to predict `splits`: {split: iterator as from `predictions_of_split`}.
 
     The network runs while iterating, so the caller loads the variables first.
@@ -59,7 +64,7 @@ def predictions_of_splits(sess, dataset, splits: list, flags: dict, settings: in
     there is a fourth item, the variance of the samples, float32 [h, w].
     """
     if settings.samples or settings.tta or settings.uses_tiles(flags):
-        predictor = inference.Predictor(sess, flags, len(dataset.class_names), settings)
+        predictor = Predictor(sess, flags, len(dataset.class_names), settings)
 
         def one_by_one(split):
             for i in range(len(dataset.examples[split])):
@@ -172,13 +177,13 @@ def table(class_names: list, scores: dict, papers=()) -> str:
 def parse_args(argv=None):
     """Parses the flags of a scoring (`argv` None: of this process); UserError for a bad flag or combination."""
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
-    parser.add_argument('run', nargs='?', type=records.run_folder, help='run folder, or the name of a published run')
+    parser.add_argument('run', nargs='?', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
                         help='batch-norm statistics: population, of a pass over the training split, as in the paper; '
                              'moving, the moving averages of training')
-    inference.add_flags(parser, batch_size=4)
+    add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
     parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
@@ -219,10 +224,10 @@ def samples_of(samples, flags: dict) -> int:
 
 def read_config(run: str) -> dict:
     """Reads config.json of a run folder -> dict; UserError for a bad file or an unknown network."""
-    config = records.read_config(run)
+    config = read_run_config(run)
     model, input_norm = config['flags']['model'], config['flags']['input']
     if model not in networks.NETWORKS or input_norm not in networks.INPUTS:
-        raise records.corrupt_file_error(os.path.join(run, 'config.json'),
+        raise corrupt_file_error(os.path.join(run, 'config.json'),
                                          'no network %r, or no input %r' % (model, input_norm))
     return config
 
@@ -261,9 +266,9 @@ def evaluate(args) -> dict:
     flags = dict(flags, precision=devices.precision(args.precision, flags['precision'], args.device))
     for split in args.split:
         datasets.check_split(dataset, split)
-    settings = inference.Settings(samples_of(args.samples, flags), args.tile, args.tile_overlap, args.tta,
+    settings = Settings(samples_of(args.samples, flags), args.tile, args.tile_overlap, args.tta,
                                   args.batch_size)
-    inference.check_overlap(settings, flags)
+    check_overlap(settings, flags)
     name = args.weights or args.run
     loaded = weights.load(name, args.checkpoint)
     config = devices.session_config(args.device, tf32=args.tf32)
@@ -272,7 +277,8 @@ def evaluate(args) -> dict:
     shared = functools.reduce(group.dataset_share, set(args.split), dataset)
     results = {}
     session = tf.Session(group.target, graph=tf.Graph(), config=config)
-    with session as sess, tf.device(group.place), group.together(), devices.pooling(args.device):
+    with session as sess, tf.device(group.place), group.together(), utils.portable_pooling(
+            devices.needs_portable_pooling(args.device)):
         predictions = predictions_of_splits(sess, shared, args.split, flags, settings)
         weights.load_all(sess, loaded, name)
         if group.chief:
@@ -290,7 +296,7 @@ def evaluate(args) -> dict:
                                            gathered=group.gathered)
             scores.update(step=loaded.step, bn=args.bn, samples=settings.samples, tile=args.tile, tta=args.tta,
                           checkpoint=args.checkpoint, device=device,
-                          command=records.without_folders(cli.command_line()), revision=records.revision())
+                          command=without_folders(cli.command_line()), revision=revision())
             results[split] = scores
             if group.chief:
                 print('%s, %d images' % (split, scores['images']))
@@ -298,7 +304,8 @@ def evaluate(args) -> dict:
                             paper.published_scores(dataset.name, flags['model'], flags['class_weights'])), flush=True)
                 write_scores(folder, dataset, split, entry_name(args, split), scores, shown)
         if group.chief and os.path.exists(os.path.join(folder, 'config.json')):
-            report.write(folder)
+            report.write(folder, paper.published_scores(dataset.name, flags['model'], flags['class_weights']),
+                         paper.class_accuracies(dataset.name, flags['model']))
     return results
 
 
@@ -323,10 +330,10 @@ def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, sho
     Any later entry overwrites the panel, and one of the same split the confusion matrix.
     """
     os.makedirs(folder, exist_ok=True)
-    records.add_scores(folder, {entry: scores})
+    add_scores(folder, {entry: scores})
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
     confusion = os.path.join(folder, 'confusion-' + split)
-    records.write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
+    write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
     plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png')
 
 

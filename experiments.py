@@ -3,7 +3,7 @@
 Trains missing rows, resumes interrupted rows, scores all, and writes our scores beside the paper's.
 `python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
 """
-from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import itertools
 import os
 import shlex
@@ -15,11 +15,15 @@ import benchmark
 import datasets
 import evaluate
 import main
-from data import UserError
-from paper import layers, results, tables
+import networks
+from paper import results, tables
 from paper.results import MEASURES
-from runtime import cli, devices, plots, records, report
-from runtime.run import Run
+from runs.run import Run
+from runs import plots, report
+from runs.folder import add_scores, checkpoints, read_config, read_json, read_scores
+from system import cli, devices
+from system.cli import ROOT, revision
+from system.files import UserError, write_json
 
 NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',  # set by the rows
                 'epochs', 'gpus', 'describe')  # without effect here
@@ -85,7 +89,7 @@ def row_folder(args, row, seed: int) -> str:
 
 def row_flags(args, row, seed: int) -> list:
     """Flags of main.py that train a row: list of str. Later ones win: the recipe, --flags, then the row's."""
-    recipe = os.path.relpath(os.path.join(records.ROOT, 'recipes', row.recipe + '.txt'))
+    recipe = os.path.relpath(os.path.join(ROOT, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', args.dataset, '--model', row.model, '--class_weights', row.class_weights,
              '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
     for name in ('data_dir', 'height', 'width', 'batch_size', 'device'):
@@ -114,12 +118,12 @@ def check_row(args, row, seed: int):
     for split in shown_splits(args):
         datasets.check_split(dataset, split)
     run = Run(flags, dataset, vars(main.parse_args([])))
-    done = records.checkpoints(run.folder, 'last')
+    done = checkpoints(run.folder, 'last')
     if done and int(done[0].split('-')[-1]) > run.total:
         raise UserError('--steps %d: the run in %s is at step %s; give as many, or another --output'
                         % (run.total, run.folder, done[0].split('-')[-1]))
     if os.path.exists(run.path('config.json')):
-        was = records.read_config(run.folder)['flags']['data_dir']
+        was = read_config(run.folder)['flags']['data_dir']
         if run.flags['data_dir'] != was:
             raise UserError('--data_dir %s: the run in %s has %s; give that, or another --output'
                             % (run.flags['data_dir'], run.folder, was))
@@ -137,7 +141,7 @@ def row_scores(args, row, seed: int) -> dict:
     Raises the errors of `main.train` and `evaluate.evaluate`.
     """
     folder = row_folder(args, row, seed)
-    entries = records.read_scores(folder)
+    entries = read_scores(folder)
     missing = [split for split in shown_splits(args) if not is_scored(args, row, entries.get(split, {}))]
     if missing:
         main.train(main.parse_args(row_flags(args, row, seed)))
@@ -145,9 +149,9 @@ def row_scores(args, row, seed: int) -> dict:
         flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
                  '--bf_images', str(args.bf_images)]
         found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
-        records.add_scores(folder, {
+        add_scores(folder, {
             split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
-    return records.read_scores(folder)
+    return read_scores(folder)
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
@@ -159,13 +163,13 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
                                              devices.device_name(args.device))
-    costs = records.read_json(path) if os.path.exists(path) else {}
+    costs = read_json(path) if os.path.exists(path) else {}
     if key not in costs:
         found = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
                                                 batch_size=batch_size, training=training, device=args.device)
         megabytes = found['memory'] and found['memory'] / 1e6
         costs[key] = {'ms': 1000 * float(np.mean(found['seconds'])), 'MB': megabytes}
-        records.write_json(path, costs)
+        write_json(path, costs)
     return costs[key]
 
 
@@ -219,7 +223,7 @@ def class_columns(entries: list, published: dict, split: str):
 
 def num_parameters(model: str) -> int:
     """Number of trained parameters of a network for CamVid's 11 classes."""
-    return sum(layer.parameters for layer in layers.network_layers(model, *SIZE, num_classes=benchmark.NUM_CLASSES))
+    return sum(layer.parameters for layer in networks.network_layers(model, *SIZE, num_classes=benchmark.NUM_CLASSES))
 
 
 def variant_columns(args, row):
@@ -247,7 +251,7 @@ def trained_row(args, row):
         columns.update(class_columns(entries, accuracies, shown_splits(args)[0]))
     if args.table == 'table1':
         columns.update(variant_columns(args, row))
-    config = records.read_config(row_folder(args, row, 1))
+    config = read_config(row_folder(args, row, 1))
     columns['budget'] = '%d steps of %d at %dx%d' % (args.steps or row.steps, config['flags']['batch_size'],
                                                      config['flags']['height'], config['flags']['width'])
     columns['device'] = config['starts'][-1]['device']
@@ -268,7 +272,7 @@ def measured_row(args, row):
                                        'model MB'), ours, tables.TABLE6[row.name]):
         columns[name] = report.decimal(value)
         columns['paper ' + name] = '%g' % published
-    return dict(columns, device=devices.device_name(args.device), revision=records.revision())
+    return dict(columns, device=devices.device_name(args.device), revision=revision())
 
 
 def rank_correlation(rows: list, split: str) -> str:

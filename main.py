@@ -2,7 +2,7 @@
 
 The same command resumes an interrupted run. `@recipes/NAME.txt` reads flags from a file; later flags override these.
 """
-from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
 import functools
 import signal
@@ -17,10 +17,11 @@ import evaluate
 import networks
 import optimize
 import utils
-from data import UserError
-from paper import layers
-from runtime import cli, cluster, devices, distribute, plots, report, weights
-from runtime.run import Run
+from paper import tables
+from runs import plots, report, weights
+from runs.run import Run
+from system import cli, cluster, devices, distribute
+from system.files import UserError
 
 # start: function (steps done) -> (op, feed_dict) that starts the batches. fetches: dict that a training step runs.
 # signals: placeholder [2], this process's requests to stop and to validate; a step fetches the sums of all processes.
@@ -271,14 +272,15 @@ def draw(run: Run, step: int, extremes: list):
     run.log_image(step, run.path(run.dataset.panel))
     plots.panel(run.dataset, 'val', {i: prediction for _, i, prediction in extremes}, run.path('extremes.png'),
                 {i: 'mIoU %.2f' % score for score, i, _ in extremes})
-    report.write(run.folder)
+    report.write(run.folder, tables.published_scores(run.dataset.name, run.args.model, run.args.class_weights),
+                 tables.class_accuracies(run.dataset.name, run.args.model))
 
 
 def describe(args):
     """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
     classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
     classes = classes or datasets.open(args.dataset, args.data_dir).class_names
-    print(layers.layer_table(args.model, args.height or 360, args.width or 480, len(classes), args.input))
+    print(networks.layer_table(args.model, args.height or 360, args.width or 480, len(classes), args.input))
 
 
 def open_dataset(args):
@@ -297,20 +299,21 @@ def open_dataset(args):
 def train(args):
     """Trains to --steps or --epochs, from the newest checkpoint if there is one; returns the run folder.
 
-    --patience ends training earlier. Prints the device and a summary. Exits with 128 + signal after a stop signal.
+    --patience ends training earlier. Exits with 128 + signal after a stop signal.
     """
     group = distribute.Group(*cluster.from_environment())
     args.output = args.output if group.chief else group.scratch.name
     device = devices.device_name(args.device)
     devices.check_precision(args.precision, args.device)
     run = Run(args, open_dataset(args), vars(parse_args([])))
+    pooling = utils.portable_pooling(devices.needs_portable_pooling(args.device, args.xla))
     config = devices.session_config(args.device, args.xla, args.tf32)
     group.connect(config, run.flags, run.dataset)
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, devices.precision_name(
         args.precision, args.device, args.tf32)), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    with tf.Graph().as_default(), tf.device(group.place), devices.pooling(args.device, args.xla):
+    with tf.Graph().as_default(), tf.device(group.place), pooling:
         graph = build(args, run, class_weights, group)
         session = tf.Session(group.target, config=config)
         with run.locked(), cli.stop_signals() as stop, session as sess, group.together():

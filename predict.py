@@ -2,7 +2,7 @@
 
 Batch norm uses the moving averages of training. (`evaluate.py` recomputes the statistics for scores.)
 """
-from runtime import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import argparse
 import collections
 import concurrent.futures
@@ -20,8 +20,13 @@ import tqdm
 
 import data
 import evaluate
-from data import UserError
-from runtime import cli, devices, export, inference, outputs, plots, records, video, weights
+import utils
+from inference import export, outputs, video
+from inference.predictor import Predictor, Settings, add_flags, check_overlap
+from runs import plots, weights
+from runs.folder import run_folder
+from system import cli, devices
+from system.files import UserError, check_names, write_text
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
@@ -38,7 +43,7 @@ Job = collections.namedtuple('Job', 'path name')
 def parse_args(argv=None):
     """Parses the flags of a prediction (`argv` None: of this process); UserError for bad or missing flags."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('run', type=records.run_folder, help='run folder, or the name of a published run')
+    parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
     parser.add_argument('--camera', type=cli.number(int, 0, 65535), metavar='N',
                         help='label the frames of camera N, until Ctrl-C')
@@ -46,7 +51,7 @@ def parse_args(argv=None):
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
     parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, from the K-th on (for N '
                         'processes, with K from 1 to N)')
-    inference.add_flags(parser)
+    add_flags(parser)
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
                         help='refuse images of more pixels without decoding them')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help="share of the classes' colours in the overlay")
@@ -134,7 +139,7 @@ def plan(args, endings: list) -> list:
       endings: endings of the results of an image, as from `outputs.suffixes`.
     """
     paths = expand(args.inputs)
-    data.check_names(paths, 'images')
+    check_names(paths, 'images')
     jobs = [Job(path, name) for path, name in zip(paths, output_names(paths))]
     if args.shard:
         jobs = jobs[args.shard[0] - 1::args.shard[1]]
@@ -278,9 +283,9 @@ def predict(args) -> int:
     flags['precision'] = devices.precision(args.precision, flags['precision'], args.device)
     loaded = weights.load(args.run, args.checkpoint)
     samples = evaluate.samples_of(args.samples, flags)
-    settings = inference.Settings(samples, args.tile, args.tile_overlap, args.tta, args.batch_size,
+    settings = Settings(samples, args.tile, args.tile_overlap, args.tta, args.batch_size,
                                   args.confidence, args.probabilities is not None)
-    inference.check_overlap(settings, flags)
+    check_overlap(settings, flags)
     jobs = plan(args, outputs.suffixes(args, samples, outputs.class_ids(config)))
     if args.export:
         export.export(args.export, args.run, config, loaded, args.export_size)
@@ -289,8 +294,9 @@ def predict(args) -> int:
         return 0
     os.makedirs(args.output, exist_ok=True)
     session = tf.Session(graph=tf.Graph(), config=devices.session_config(args.device, tf32=args.tf32))
-    with session as sess, devices.pooling(args.device):
-        predictor = inference.Predictor(sess, flags, len(config['class_names']), settings)
+    with session as sess, utils.portable_pooling(
+            devices.needs_portable_pooling(args.device)):
+        predictor = Predictor(sess, flags, len(config['class_names']), settings)
         weights.load_all(sess, loaded, args.run)
         precision = devices.precision_name(flags['precision'], args.device, args.tf32)
         print('%s: %s, %s on %s' % (args.run, loaded.description, precision, device), flush=True)
@@ -299,7 +305,7 @@ def predict(args) -> int:
             with noted([job], faults):
                 label_video(predictor, job, config, args)
     if args.submission:
-        records.write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
+        write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
     for fault in faults:
         print('error: ' + cli.one_line(fault), file=sys.stderr)
     print('%s: %d of %d labelled' % (args.output, len(jobs) - len(faults), len(jobs)))

@@ -9,8 +9,9 @@ import warnings
 import numpy as np
 
 import data
-from data import UserError
 from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
+from system.files import UserError, note
+from system.machine import NUM_CORES
 
 MODULES = {'camvid': camvid, 'folder': folder, 'sample': sample, 'sartorius': sartorius, 'sunrgbd': sunrgbd,
            'voc2012': voc2012}  # value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES
@@ -69,7 +70,7 @@ def preload(dataset, splits):
     cache = {}
     pixels = np.zeros(256, np.int64)
     size = 0
-    with concurrent.futures.ThreadPoolExecutor(data.NUM_CORES) as pool:  # Pillow decodes outside Python's lock
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock
         for first in range(0, len(jobs), AHEAD):  # `map` loads all its jobs ahead
             part = jobs[first:first + AHEAD]
             for job, (image, label) in zip(part, pool.map(lambda job: load_checked(dataset, *job), part)):
@@ -79,7 +80,7 @@ def preload(dataset, splits):
                     cache[job] = image, label
     absent = [name for name, count in zip(dataset.class_names, pixels) if not count]
     if absent and 'train' in splits:
-        data.note(ABSENT % ', '.join(absent))
+        note(ABSENT % ', '.join(absent))
     return dataset._replace(load=lambda split, i: cache.get((split, i)) or dataset.load(split, i))
 
 

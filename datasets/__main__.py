@@ -7,9 +7,9 @@ import tabulate
 
 import data
 import datasets
-from data import UserError
 from datasets import download
-from runtime import cli
+from system import cli
+from system.files import UserError
 
 FEW = 5  # a class in fewer images is reported
 CONTRAST = 4  # a larger ratio of the largest to the smallest image is reported

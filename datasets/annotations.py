@@ -10,8 +10,8 @@ import re
 import yaml
 
 import data
-from data import UserError
 from datasets import files, shapes
+from system.files import UserError, read_bytes
 
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
@@ -83,7 +83,7 @@ def read_json(source: str, keys: tuple, left_out: collections.Counter):
     below = os.path.join(glob.escape(source), '**', '*.json')
     for path in sorted(glob.glob(below, recursive=True)) if os.path.isdir(source) else [source]:
         try:
-            content = json.loads(data.read_bytes(path).decode('utf-8-sig'))
+            content = json.loads(read_bytes(path).decode('utf-8-sig'))
         except (ValueError, RecursionError) as error:
             raise UserError('%s: not JSON in UTF-8 (%s)' % (path, error))
         if isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys):
@@ -170,7 +170,7 @@ def yolo_names(source: str):
         if path.lower().endswith(('.yaml', '.yml')):
             with naming(path):
                 try:
-                    names = yaml.load(data.read_bytes(path), Loader=yaml.BaseLoader)['names']
+                    names = yaml.load(read_bytes(path), Loader=yaml.BaseLoader)['names']
                 except yaml.YAMLError as error:
                     raise UserError('not YAML (%s)' % error)
                 return dict(enumerate(names)) if isinstance(names, list) else {int(i): names[i] for i in names}

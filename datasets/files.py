@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 
 import data
-from data import UserError
+from system.files import UserError, check_names, note, read_text
 
 SPLITS = ('train', 'val', 'test')
 FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
@@ -27,7 +27,7 @@ def check_data_dir(data_dir: str, name: str, layout: str):
 
 def numbered_lines(path: str):
     """Reads the lines of a text file that are not blank -> list of (number of the line, from 1, and its text)."""
-    return [(number, line) for number, line in enumerate(data.read_text(path).splitlines(), 1) if line.strip()]
+    return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
 
 
 def read_names(path: str):
@@ -61,7 +61,7 @@ def files_below(folder: str, extensions: tuple):
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(('.', '__MACOSX')))
-        data.check_names(files, parent)
+        check_names(files, parent)
         for file in sorted(name for name in files if not name.startswith('.')):
             path = os.path.join(parent, file)
             name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, '/'))
@@ -70,7 +70,7 @@ def files_below(folder: str, extensions: tuple):
             elif extension.lower() not in NO_IMAGES:
                 others.append(file)
     if others:
-        data.note('%s: %d files are not read (%s%s); convert images to PNG, JPEG or TIFF'
+        note('%s: %d files are not read (%s%s); convert images to PNG, JPEG or TIFF'
                   % (folder, len(others), ', '.join(others[:3]), ', ...' if others[3:] else ''))
     return found
 
@@ -110,7 +110,7 @@ def label_files(folder: str, images: dict):
     used = {path for paths in found.values() for path in paths}
     unused = [path for _, path in labels if path not in used]
     if unused:
-        data.note('%s: %d labels belong to no image, as %s' % (folder, len(unused), os.path.basename(unused[0])))
+        note('%s: %d labels belong to no image, as %s' % (folder, len(unused), os.path.basename(unused[0])))
     return found
 
 
@@ -165,7 +165,7 @@ def splits(folder: str, images: dict):
                         'images of each split in train.txt and val.txt' % images[by_folder[None][0]])
     if 'train' not in by_folder:
         if set(by_folder) - {None}:
-            data.note('without a sub-folder train/ no sub-folder counts as a split; a fifth of all images is val')
+            note('without a sub-folder train/ no sub-folder counts as a split; a fifth of all images is val')
         return hold_out(list(images))
     if 'val' not in by_folder:
         by_folder.update(hold_out(by_folder['train']))
@@ -202,7 +202,7 @@ def listed_splits(lists: dict, images: dict):
                 raise UserError('%s: names %s, which is in %s already' % (path, name, lists[split_of[name]]))
             split_of[name] = split
     if len(split_of) < len(images):
-        data.note('%d of %d images are in no list and are not used' % (len(images) - len(split_of), len(images)))
+        note('%d of %d images are in no list and are not used' % (len(images) - len(split_of), len(images)))
     return {split: [name for name in split_of if split_of[name] == split] for split in lists}
 
 

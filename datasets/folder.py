@@ -16,8 +16,9 @@ import os
 from PIL import Image
 
 import data
-from data import IGNORE, Dataset, UserError
+from data import IGNORE, Dataset
 from datasets import files, tables
+from system.files import UserError, note
 
 LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 
@@ -83,7 +84,7 @@ def _own(data_dir, rle_order):
     cells = tables.read_cells(table, indices, images)
     order = rle_order or tables.rle_order(table)
     if not rle_order:
-        data.note('%s: runs are read along the %s; --rle_order gives another order' % (table, order))
+        note('%s: runs are read along the %s; --rle_order gives another order' % (table, order))
     return classes, images, lambda name, image: tables.cells_label(table, name, image, cells[name], order), examples
 
 
@@ -101,7 +102,7 @@ def _voc(data_dir):
         return classes, images, _label_reader(folder, labels, classes), files.splits(lists, images)
     labelled = {name: path for name, path in images.items() if name in labels}
     if len(labelled) < len(images):  # CVAT exports frames that nobody has labelled yet
-        data.note('%s: %d images have no label and are not used' % (data_dir, len(images) - len(labelled)))
+        note('%s: %d images have no label and are not used' % (data_dir, len(images) - len(labelled)))
     return classes, images, _label_reader(folder, labels, classes), files.splits(lists, labelled)
 
 

@@ -10,7 +10,7 @@ import base64
 import cv2
 import numpy as np
 
-from data import UserError
+from system.files import UserError
 
 
 class NoArea(Exception):

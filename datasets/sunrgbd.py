@@ -7,8 +7,9 @@ import numpy as np
 import scipy.io
 
 import data
-from data import Dataset, UserError
+from data import Dataset
 from datasets import files
+from system.files import UserError
 
 # The 37 classes of the SUN RGB-D benchmark (its seg37list), ids 1 to 37 in this order; 0 is void.
 CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk shelves curtain '

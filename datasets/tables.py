@@ -7,8 +7,9 @@ import unicodedata
 import numpy as np
 
 import data
-from data import IGNORE, MAX_PIXELS, UserError
+from data import IGNORE, MAX_PIXELS
 from datasets import files
+from system.files import UserError, read_csv, read_text
 
 MAX_NAME = 100  # characters of a class name, which is printed in figures
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
@@ -24,7 +25,7 @@ def rle_order(path: str):
 
     Reads the first line of the file.
     """
-    return 'columns' if 'EncodedPixels' in data.read_text(path).partition('\n')[0] else 'rows'
+    return 'columns' if 'EncodedPixels' in read_text(path).partition('\n')[0] else 'rows'
 
 
 def read_cells(path: str, indices: dict, images=None):
@@ -43,7 +44,7 @@ def read_cells(path: str, indices: dict, images=None):
     kaggle = images is not None and rle_order(path) == 'columns'
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
     cells = {}
-    for number, row in data.read_csv(path, columns):
+    for number, row in read_csv(path, columns):
         where = '%s row %d: ' % (path, number)
         name = unicodedata.normalize('NFC', row[columns[0]])
         rle = row[columns[1]]
@@ -142,7 +143,7 @@ def read_classes(path: str, columns: tuple = ('name', 'id')):
       columns: names of the columns of names and ids: name,id in classes.csv, Class,Pixel Value in Roboflow's table.
     """
     rows = []
-    for number, row in data.read_csv(path, columns):
+    for number, row in read_csv(path, columns):
         name, text = (row[column].strip() for column in columns)
         ids = files.small_numbers(text.split())
         color = files.small_numbers((row.get('color') or '').split())
@@ -233,7 +234,7 @@ def read_class_weights(path: str, class_names: list):
     UserError for a class that is missing, repeated or unknown, and for a weight below 0.
     """
     weights = {}
-    for number, row in data.read_csv(path, ('name', 'weight')):
+    for number, row in read_csv(path, ('name', 'weight')):
         if row['name'] in weights:
             raise UserError('%s row %d: class %s is in an earlier row too' % (path, number, row['name'][:60]))
         try:

@@ -2,8 +2,9 @@
 import os
 
 import data
-from data import Dataset, UserError
+from data import Dataset
 from datasets import files
+from system.files import UserError
 
 CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
        'pottedplant sheep sofa train tvmonitor').split()

@@ -2,9 +2,10 @@
 import os
 import shutil
 
-from data import UserError
 from paper import tables
-from runtime import records, report
+from runs import report
+from runs.folder import publish_config, read_config, read_scores, without_folders
+from system.files import UserError, write_json
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
 NOTE = ("In percent, at the labels' own size. Run a command at its revision: flags and published weights have changed "
@@ -19,16 +20,16 @@ def keep_sources(run_folder: str, output: str) -> str:
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
-        if 'seconds' not in records.read_config(folder):  # a run of main.py, not a copy
+        if 'seconds' not in read_config(folder):  # a run of main.py, not a copy
             raise UserError('--output %s: %s is the run itself; name a folder for copies, such as Output/results'
                             % (output, run_folder))
         return folder
     os.makedirs(folder, exist_ok=True)
-    records.publish_config(folder, run_folder, None)
-    scores = records.read_scores(run_folder)
+    publish_config(folder, run_folder, None)
+    scores = read_scores(run_folder)
     for entry in scores.values():
-        entry['command'] = records.without_folders(entry.get('command', ''))
-    records.write_json(os.path.join(folder, 'metrics.json'), scores)
+        entry['command'] = without_folders(entry.get('command', ''))
+    write_json(os.path.join(folder, 'metrics.json'), scores)
     for name in ('loss.png', 'confusion-val.png', 'confusion-test.png'):
         if os.path.exists(os.path.join(run_folder, name)):
             shutil.copyfile(os.path.join(run_folder, name), os.path.join(folder, name))
@@ -57,10 +58,10 @@ def result_rows(folder: str) -> list:
 
     The folder must be a copy by `keep_sources`: the config of a run has no 'seconds'.
     """
-    config = records.read_config(folder)
+    config = read_config(folder)
     flags = config['flags']
     rows = []
-    for split, settings, scores in scored_entries(records.read_scores(folder)):
+    for split, settings, scores in scored_entries(read_scores(folder)):
         row = {'run': os.path.basename(os.path.abspath(folder)), 'network': flags['model'],
                'scored on': '%s, %d images' % (split, scores['images']), 'batch norm': settings}
         row.update((name, report.percent(scores[name])) for name in MEASURES)
@@ -101,7 +102,7 @@ def write_results(run_folders: list, output: str, into: str = None):
         rows = result_rows(folder)
         if not rows:
             raise UserError('%s: has no scores; run evaluate.py %s first' % (run_folder, run_folder))
-        flags = records.read_config(folder)['flags']
+        flags = read_config(folder)['flags']
         by_dataset.setdefault(flags['dataset'], []).extend(rows)
         seen = published.setdefault(flags['dataset'], [])
         seen += [row for row in published_rows(flags) if row not in seen]

@@ -6,7 +6,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from runtime import quiet  # noqa: E402, F401
+from system import quiet  # noqa: E402, F401
 
 import cv2  # noqa: E402
 import h5py  # noqa: E402
@@ -20,6 +20,8 @@ from PIL import Image  # noqa: E402
 import data  # noqa: E402
 import datasets  # noqa: E402
 from datasets import files  # noqa: E402
+from system import files as system_files  # noqa: E402
+from system.files import UserError  # noqa: E402
 
 if os.environ.get('FUZZ'):  # `make fuzz`: so many examples for each property
     hypothesis.settings.register_profile('fuzz', max_examples=int(os.environ['FUZZ']), deadline=None)
@@ -187,7 +189,7 @@ def camvid_folder(tmp_path):
 @pytest.fixture(autouse=True)
 def no_notes_yet():
     """Each test gets every note, although a process prints a note once."""
-    data._noted.clear()
+    system_files._noted.clear()
 
 
 @pytest.fixture
@@ -220,7 +222,7 @@ def weights_of(folder, place='checkpoints'):
 
 def assert_refused(said, function, *args, **settings):
     """Checks that `function(*args, **settings)` raises UserError, with a text in which the pattern `said` is found."""
-    with pytest.raises(data.UserError, match=said):
+    with pytest.raises(UserError, match=said):
         function(*args, **settings)
 
 

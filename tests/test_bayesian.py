@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import random_weights
+from test_main import score, train
 
 import networks
 import utils
-from runtime import records
-from test_main import score, train
+from runs.folder import read_config, read_scores
 
 FLAGS = {'model': 'bayesian-segnet-basic', 'input': 'lrn', 'dropout': 0.5, 'seed': 3, 'precision': 'float32'}
 
@@ -77,7 +77,7 @@ def test_other_networks_are_sampled_too(name):
 
 def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp_path):
     output = train(camvid_folder, str(tmp_path / 'run'), '--model', 'bayesian-segnet-basic', '--steps', '2')
-    assert records.read_config(output)['flags']['dropout'] == 0.5
+    assert read_config(output)['flags']['dropout'] == 0.5
     scores = [score(output, '--batch_size', size, '--bf_images', '0')['val'] for size in '13']
     assert scores[0]['samples'] == 8 and scores[0]['confusion'] == scores[1]['confusion']
     assert {name: scores[0][name] for name in ('G', 'C', 'mIoU')} == scores[0]['surest']['100%']
@@ -85,5 +85,5 @@ def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp
     assert averaged['confusion'] != scores[0]['confusion'] and 'surest' not in averaged
     flipped = score(output, '--samples', '2', '--tta', 'flip', '--bf_images', '0')
     assert flipped['val']['surest']['100%']['mIoU'] == flipped['val']['mIoU']
-    assert sorted(records.read_scores(output)) == ['val', 'val (0 samples)', 'val (2 samples, tta flip)',
+    assert sorted(read_scores(output)) == ['val', 'val (0 samples)', 'val (2 samples, tta flip)',
                                                    'val (while training)']

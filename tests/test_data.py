@@ -9,8 +9,9 @@ from hypothesis import strategies
 
 import data
 import datasets
-from data import IGNORE, UserError
+from data import IGNORE
 from datasets import tables
+from system.files import UserError, read_csv
 
 
 @pytest.mark.parametrize('rle, rows', [
@@ -27,7 +28,7 @@ def test_rle_of_a_checkerboard_fits_a_csv_field(tmp_path):
     mask = np.indices((2000, 2000)).sum(0) % 2 == 1
     rle = data.rle_encode(mask)
     (tmp_path / 'train.csv').write_text('id,annotation\na,%s\n' % rle)
-    (_, row), = data.read_csv(str(tmp_path / 'train.csv'), ['id', 'annotation'])
+    (_, row), = read_csv(str(tmp_path / 'train.csv'), ['id', 'annotation'])
     assert round(len(rle) / 1e6, 1) == 19.4
     np.testing.assert_array_equal(data.rle_decode(row['annotation'], 2000, 2000), mask)
 

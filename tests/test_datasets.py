@@ -5,15 +5,27 @@ import pathlib
 import numpy as np
 import pytest
 import scipy.io
-from conftest import (SHARED, assert_contract, assert_refused, needs_real_data, open_and_load, put, put_text,
-                      write_camvid, write_folder, write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
+from conftest import (
+    SHARED,
+    assert_contract,
+    assert_refused,
+    needs_real_data,
+    open_and_load,
+    put,
+    put_text,
+    write_camvid,
+    write_folder,
+    write_sartorius,
+    write_sunrgbd_mat,
+    write_sunrgbd_png,
+    write_voc,
+)
 
 import data
 import datasets
 import datasets.__main__
 from data import IGNORE
 from datasets import files
-
 
 # ---------------------------------------------------------------- readers
 

@@ -11,22 +11,18 @@ import evaluate
 import experiments
 import main
 import predict
-from runtime import cli
+from system import cli
 
-LAYERS = [  # from the bottom; a module may import modules of lower layers and, inside a folder, of its own
-    {'utils', 'data', 'metrics'},
-    {'batches', 'datasets'},
-    {'paper.tables'},  # numbers, and the names of classes
-    {'runtime'},
-    {'segnet', 'optimize'},
-    {'baselines'},
-    {'networks'},
-    {'runtime.distribute', 'runtime.inference', 'runtime.export', 'paper'},
-    {'evaluate'},
-    {'main', 'predict', 'benchmark', 'datasets.__main__', 'datasets.convert'},
-    {'experiments'},
+LAYERS = [  # from the ground up; a module may import modules of its own layer and of lower ones
+    {'system'},
+    {'data', 'metrics', 'utils'},
+    {'batches', 'datasets', 'segnet', 'optimize'},
+    {'baselines', 'networks'},
+    {'inference', 'runs'},
+    {'paper'},
+    {'main', 'evaluate', 'predict', 'experiments', 'benchmark', 'datasets.__main__', 'datasets.convert'},
 ]
-FILES = sorted(os.path.relpath(path, ROOT) for folder in ('', 'datasets', 'runtime', 'paper')
+FILES = sorted(os.path.relpath(path, ROOT) for folder in ('', 'system', 'datasets', 'inference', 'runs', 'paper')
                for path in glob.glob(os.path.join(ROOT, folder, '*.py')))
 
 
@@ -36,7 +32,7 @@ def parse(path):
 
 
 def imports(path):
-    """Yields the full names of the imported modules: `from runtime import run` is runtime.run."""
+    """Yields the full names of the imported modules: `from runs import run` is runs.run."""
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -59,19 +55,29 @@ def layer(module):
 @pytest.mark.parametrize('path', FILES)
 def test_imports_go_down(path):
     module = path[:-3].replace(os.sep, '.')
-    own = layer(module)
-    assert own is not None, 'give %s a layer' % path
+    assert layer(module) is not None, 'give %s a layer' % path
     found = list(imports(path))
     for name in found:
-        height = layer(name)
-        same_folder = '.' in module and name.split('.')[0] == module.split('.')[0]
-        assert height is None or height < own or height == own and same_folder, name
+        assert layer(name) is None or layer(name) <= layer(module), name
         assert name != 'tensorflow', 'import tensorflow.compat.v1 as tf'
-    if module in ('data', 'metrics', 'runtime.plots') or module.startswith('datasets'):
+    if module in ('data', 'metrics', 'runs.plots', 'system.files', 'system.cli') or module.startswith('datasets'):
         assert not any(name.startswith('tensorflow') for name in found)
     if module in ('utils', 'segnet', 'baselines', 'networks', 'optimize'):
         assert not {'argparse', 'os', 'open'} & {name.split('.')[0] for name in found}
-        assert not any(name.startswith(('datasets', 'runtime')) for name in found)
+        assert not any(name.startswith('datasets') for name in found)
+    if module == 'paper.tables':
+        assert not any(layer(name) is not None for name in found)
+
+
+def test_no_import_goes_in_a_circle():
+    ours = {path[:-3].replace(os.sep, '.'): path for path in FILES}
+    below = {}  # {module: modules of ours that it imports}
+    for module, path in ours.items():
+        below[module] = {name for found in imports(path) for name in (found, found.rpartition('.')[0]) if name in ours}
+    while below:
+        leaves = {module for module, names in below.items() if not names & set(below) - {module}}
+        assert leaves, 'a circle: %s' % sorted(below)
+        below = {module: names for module, names in below.items() if module not in leaves}
 
 
 @pytest.mark.parametrize('script', [main, evaluate, experiments, predict])

@@ -24,7 +24,8 @@ import optimize
 import utils
 from data import Dataset
 from datasets import camvid
-from runtime import cluster, distribute, records
+from runs.folder import checkpoints, read_config, read_log, read_scores
+from system import cluster, distribute
 
 STEPS, BATCH, RATE = 20, 5, 1e-4
 FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',
@@ -34,11 +35,11 @@ FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--wid
 DRIVER = """
 import os, signal, sys, threading
 sys.path.insert(0, %r)
-from runtime import quiet
+from system import quiet
 import numpy as np, tensorflow.compat.v1 as tf
 import evaluate, main
-from runtime import cli
-from runtime.run import Run
+from runs.run import Run
+from system import cli
 loop = main.session_loop
 def recorded(sess, graph, run, stop, group):
     loop(sess, graph, run, stop, group)
@@ -124,7 +125,7 @@ def reference(folder, shares):
 
 def check_equal(output, losses, values):
     """Checks that losses and variables equal the reference to 1e-5, and the changes of variables to 1%."""
-    np.testing.assert_allclose([r['loss'] for r in records.read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
+    np.testing.assert_allclose([r['loss'] for r in read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
     got = np.load(output + '.0.npz')
     for name, (old, value) in values.items():
         atol = 1e-5 * max(1.0, abs(value).max())  # a small mean is the difference of large products
@@ -145,21 +146,21 @@ def test_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, sh
     for name in values[0].files:  # also the optimizer's and the global step
         assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
     whole, _ = reference(camvid_folder, [BATCH])
-    assert abs(np.array(whole) - [r['loss'] for r in records.read_log(output) if 'loss' in r]).max() > 1e-2
+    assert abs(np.array(whole) - [r['loss'] for r in read_log(output) if 'loss' in r]).max() > 1e-2
     check_scores(camvid_folder, output)
 
 
 def check_scores(folder, output):
     """Checks that the scores of the shared validation equal the scores of one process with the same weights."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        flags = records.read_config(output)['flags']
+        flags = read_config(output)['flags']
         dataset = camvid.read(folder)
         scoring = main.evaluate.scoring_graph(dataset, 'val', flags, BATCH)
         values = np.load(output + '.0.npz')
         for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
             variable.load(values[variable.op.name], sess)
         expected, _, _ = main.evaluate.score_split(main.evaluate.predictions_of_split(sess, scoring), dataset, 'val')
-    got = records.read_scores(output)['val (while training)']
+    got = read_scores(output)['val (while training)']
     assert got['confusion'] == expected['confusion'] and got['mIoU'] == expected['mIoU']
 
 
@@ -231,7 +232,7 @@ def test_a_lost_process_ends_the_others_and_the_run_resumes(camvid_folder, tmp_p
     status, _, lines = ends(pair, 60)[1 - victim]
     assert time.time() - began < 60 and status == 1, lines
     assert len(lines) == 1 and hosts[victim] + ' is gone; start all processes again' in lines[0], lines
-    before = records.checkpoints(output, 'last')
+    before = checkpoints(output, 'last')
     step = int(before[0].split('-')[-1]) if before else 0
     hosts = cluster.free_hosts(2)
     again = ends([start(output, i, hosts, flags + ['--steps', str(step + 2)]) for i in range(2)], 240)
@@ -247,7 +248,7 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(camvid_folder, tmp_
     pair[1].send_signal(signal.SIGTERM)
     said = ends(pair, 60)
     assert [status for status, _, _ in said] == [128 + signal.SIGTERM] * 2, said
-    assert records.checkpoints(output, 'last') and 'stopped at step' in said[0][1]
+    assert checkpoints(output, 'last') and 'stopped at step' in said[0][1]
 
 
 @pytest.mark.slow
@@ -321,7 +322,7 @@ def test_settings_that_differ():
 def test_launched_processes_get_one_signal_each(tmp_path):
     """Ctrl-C reaches the whole process group of a terminal; a killed process gives 128 + 9. The GPU is not needed."""
     script = tmp_path / 'script.py'
-    script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom runtime import cli, cluster\n'
+    script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
                       'cluster.launch(1 if "--gpus" in sys.argv else 2, "cpu")\n'
                       'with cli.stop_signals() as stop:\n    print("ready\\n", end="", flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
@@ -358,7 +359,7 @@ def test_gpus_shares_training_and_scoring(camvid_folder, tmp_path):
     found = []
     for flags in (['--gpus', '2'], []):
         printed = run(*scoring + flags)
-        scores = records.read_scores(output)
+        scores = read_scores(output)
         confusion = open(os.path.join(output, 'confusion-val.csv')).read()
         panel = open(os.path.join(output, 'predictions.png'), 'rb').read()
         found.append([{split: dict(scores[split], command='') for split in ('val', 'test')}, confusion, panel,

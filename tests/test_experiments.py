@@ -7,14 +7,16 @@ import shutil
 import numpy as np
 import pytest
 from conftest import assert_refused
+from test_main import score, train
 
 import evaluate
 import experiments
 import main
 import networks
 from paper import results, tables
-from runtime import records, report
-from test_main import score, train
+from runs import report
+from runs.folder import read_scores
+from system.files import write_json
 
 
 def table_of(output):
@@ -69,7 +71,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     more = run(camvid_folder, output, '--steps', '2', '--seeds', '2')
     out = capsys.readouterr().out
     assert 'step 2 of 2 (1 in this run)' in out and 'step 2 of 2 (2 in this run)' in out
-    scores = [records.read_scores(os.path.join(output, 'bilinear-interpolation-median-seed%d' % seed))['train']
+    scores = [read_scores(os.path.join(output, 'bilinear-interpolation-median-seed%d' % seed))['train']
               for seed in (1, 2)]
     values = [100 * entry['mIoU'] for entry in scores]
     assert scores[0]['confusion'] != scores[1]['confusion'] and more['budget'] == '2 steps of 2 at 23x31'
@@ -246,7 +248,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     for text in ('no marks', '%s\n%s\n' % (report.END, report.BEGIN)):
         (tmp_path / 'PAGE.md').write_text(text)
         assert_refused('--into PAGE.md: needs the lines', experiments.run, args)
-    records.write_json('kept/run/metrics.json', {})
+    write_json('kept/run/metrics.json', {})
     assert_refused('kept/run: has no scores; run evaluate.py', experiments.run, args)
     assert_refused('--runs: name run folders, with results', experiments.parse_args, ['table1', '--runs', 'x'])
 

@@ -14,7 +14,10 @@ import batches
 import networks
 import predict
 import segnet
-from runtime import export, inference, records, weights
+from inference import export
+from inference.predictor import Predictor, Settings
+from runs import weights
+from runs.folder import read_config
 
 PUBLISHED = os.path.join(ROOT, 'Output', 'pretrained', 'camvid-segnet-basic')
 needs_onnx = pytest.mark.skipif(not all(map(importlib.util.find_spec, ('tf2onnx', 'onnxruntime'))),
@@ -41,7 +44,7 @@ def network(request, tmp_path_factory):
 
     The networks are SegNet, a sixteenth as wide with random weights, and the published SegNet-Basic.
     """
-    config, loaded = records.read_config(PUBLISHED), weights.load(PUBLISHED)
+    config, loaded = read_config(PUBLISHED), weights.load(PUBLISHED)
     config['flags'].update(height=45, width=61, precision='float32')
     folder = tmp_path_factory.mktemp(request.param)
 
@@ -64,7 +67,7 @@ def network(request, tmp_path_factory):
 def expected_ids(config, loaded, images):
     """Class numbers of the prediction graph with MaxPoolWithArgmax, as in predict.py."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        predictor = inference.Predictor(sess, config['flags'], 11, inference.Settings())
+        predictor = Predictor(sess, config['flags'], 11, Settings())
         weights.load_all(sess, loaded, 'test')
         return [predictor.predict([image])[0].ids for image in images]
 
@@ -101,7 +104,7 @@ def test_exported_network_predicts_the_same_classes(network, name):
 @pytest.mark.parametrize('size', ['free', (90, 121)])
 def test_images_are_resized_as_predict_does(tmp_path, name, size):
     """A run of --fit resize: smaller and larger images for any size, larger ones for a fixed size."""
-    config, loaded = records.read_config(PUBLISHED), weights.load(PUBLISHED)
+    config, loaded = read_config(PUBLISHED), weights.load(PUBLISHED)
     config['flags'].update(height=45, width=61, precision='float32')
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
     images = [blocks(90, 121, 3)] + [blocks(31, 23, 4)] * (size == 'free')
@@ -172,5 +175,5 @@ def test_full_disk_leaves_nothing(tmp_path, name):
     """A limit on the size of files, which the SavedModel exceeds, replaces the full disk."""
     loaded = weights.load(PUBLISHED)
     with file_size_limit(100000), pytest.raises((OSError, tf.errors.OpError)):
-        export.export(str(tmp_path / name), 'test', records.read_config(PUBLISHED), loaded)
+        export.export(str(tmp_path / name), 'test', read_config(PUBLISHED), loaded)
     assert os.listdir(str(tmp_path)) == []

@@ -19,9 +19,10 @@ import data
 import datasets
 import main
 import networks
-from data import IGNORE, UserError
+from data import IGNORE
 from datasets import files, tables
-from runtime import devices, distribute
+from system import devices, distribute
+from system.files import UserError
 
 quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 # Graph builds take a while: a three-hundredth of the examples.

@@ -12,6 +12,7 @@ from conftest import assert_refused, save_palette
 from PIL import Image, PngImagePlugin
 
 import data
+from system import files as system_files
 
 IDS = np.array([[0, 3, 2, 0, 1], [1, 1, 0, 2, 3], [3, 0, 0, 1, 2]], np.uint8)
 TWINS = [(9, 9, 9), (200, 0, 0), (200, 0, 0), (0, 0, 0)] + [(0, 0, 0)] * 252  # colours of two ids each
@@ -141,7 +142,7 @@ def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
 def test_further_pages_are_told_of(tmp_path, capsys):
     first, second = noise(5, 7), noise(5, 7) // 2
     for name in ('a.tif', 'b.gif'):
-        data._noted.clear()
+        system_files._noted.clear()
         path = save(str(tmp_path / name), first, save_all=True, append_images=[Image.fromarray(second)])
         data.read_image(path)
         assert '%s: has 2 pages' % name in capsys.readouterr().err

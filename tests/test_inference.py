@@ -6,7 +6,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import assert_refused, random_weights, value_of
 
-from runtime import cli, inference, tiles
+from inference import tiles
+from inference.predictor import Predictor, Settings, add_flags, batches, check_overlap, check_tta, passes
+from system import cli
 
 FLAGS = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 16, 'width': 24, 'dropout': 0.5, 'seed': 3,
          'precision': 'float32'}
@@ -73,7 +75,7 @@ def network():
         predictors = []
 
         def predictor(fit='resize', **settings):
-            built = inference.Predictor(sess, dict(FLAGS, fit=fit), 4, inference.Settings(**settings), bool(predictors))
+            built = Predictor(sess, dict(FLAGS, fit=fit), 4, Settings(**settings), bool(predictors))
             if not predictors:
                 random_weights(sess, np.random.RandomState(4))
             predictors.append(built)
@@ -84,7 +86,7 @@ def network():
 
 def images(count, height, width):
     small = np.random.RandomState(3).randint(0, 256, (count, 3, 4, 3)).astype(np.uint8)
-    return [inference.batches.resize(image, height, width) for image in small]
+    return [batches.resize(image, height, width) for image in small]
 
 
 def test_touching_tiles_are_labelled_as_single_images(network):
@@ -120,7 +122,7 @@ def test_augmentation_is_the_mean_of_passes(network):
     expected = (probabilities(image) + probabilities(image[:, ::-1])[:, ::-1]) / 2
     np.testing.assert_allclose(flipped.probabilities, expected, atol=2e-3)
     scaled = network(fit='crop', tile='off', tta='0.5,1', probabilities=True).predict([image])[0]
-    small = probabilities(inference.batches.resize(image, 22, 30))
+    small = probabilities(batches.resize(image, 22, 30))
     with tf.Graph().as_default():
         small = value_of(tf.image.resize_bilinear(small[None].astype(np.float32), (45, 61), half_pixel_centers=True))[0]
     np.testing.assert_allclose(scaled.probabilities, (probabilities(image) + small) / 2, atol=2e-3)
@@ -148,22 +150,22 @@ def test_choice_of_tiles(network):
 
 def test_overlap_without_tiles_is_refused():
     for tile, fit in (('auto', 'resize'), ('off', 'crop')):
-        settings = inference.Settings(tile=tile, tile_overlap=0.2)
-        assert_refused('--tile_overlap 0.2: images', inference.check_overlap, settings, {'fit': fit})
+        settings = Settings(tile=tile, tile_overlap=0.2)
+        assert_refused('--tile_overlap 0.2: images', check_overlap, settings, {'fit': fit})
     for tile, fit in (('auto', 'crop'), ((9, 9), 'resize')):
-        inference.check_overlap(inference.Settings(tile=tile, tile_overlap=0.2), {'fit': fit})
+        check_overlap(Settings(tile=tile, tile_overlap=0.2), {'fit': fit})
 
 
 def test_flags():
     parser = argparse.ArgumentParser()
-    inference.add_flags(parser)
+    add_flags(parser)
     for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', 'off', 'off'], 'off'),
                             (['--tile', '45', '61'], (45, 61))):
         assert cli.word_or_size('--tile', parser.parse_args(cli.spread(words)).tile, 'auto', 'off') == expected
     for words in (['off', 'auto'], ['45', 'x'], ['0', '61'], ['-4', '61'], ['99999', '61']):
         assert_refused('--tile', cli.word_or_size, '--tile', words, 'auto', 'off')
-    assert inference.passes('flip') == [(1, False), (1, True)]
-    assert inference.passes('0.75,1,flip') == [(0.75, False), (0.75, True), (1, False), (1, True)]
+    assert passes('flip') == [(1, False), (1, True)]
+    assert passes('0.75,1,flip') == [(0.75, False), (0.75, True), (1, False), (1, True)]
     for text in ('0', '0.75,0', 'nan', 'flop', '', '9', '1,,2'):
         with pytest.raises(argparse.ArgumentTypeError, match='scales from'):
-            inference.check_tta(text)
+            check_tta(text)

@@ -9,7 +9,7 @@ from tensorflow.python.framework import kernels
 import main
 import networks
 import utils
-from runtime import devices, distribute
+from system import devices, distribute
 
 pytestmark = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="1.15's wheel for CPUs has no GPU kernels")
 needs_gpu = pytest.mark.skipif(devices.kind('auto') == 'CPU', reason='this machine has no GPU')

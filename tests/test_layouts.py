@@ -11,6 +11,7 @@ import data
 import datasets
 from data import IGNORE
 from datasets import files
+from system import files as system_files
 
 COLORS = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 7]], np.uint8)
 PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
@@ -272,7 +273,7 @@ def test_images_of_val_are_never_trained_on(tmp_path, capsys):
     write_plain(tmp_path, ['train/a', 'train/b', 'val/c', 'extra/d'])
     assert_refused('extra/d.png: outside the sub-folders', datasets.open, 'folder', str(tmp_path))
     assert_refused('1 images to train and validate', files.splits, '.', dict.fromkeys(['train/a', 'test/b'], ''))
-    data._noted.clear()
+    system_files._noted.clear()
     assert set(files.splits('.', dict.fromkeys(['val/a', 'test/b', 'test/c'], ''))) == {'train', 'val'}
     assert 'no sub-folder counts' in capsys.readouterr().err
 

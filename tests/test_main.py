@@ -19,8 +19,10 @@ import evaluate
 import main
 import metrics
 import utils
-from data import UserError
-from runtime import devices, distribute, plots, records
+from runs import plots
+from runs.folder import checkpoint, read_config
+from system import devices, distribute
+from system.files import UserError, write_json
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
@@ -340,7 +342,7 @@ def test_bad_config(tmp_path, config, said):
     if config is not None:
         (tmp_path / 'config.json').write_text(config)
     with pytest.raises(UserError, match=said) as error:
-        records.read_config(str(tmp_path))
+        read_config(str(tmp_path))
     assert 'config.json' in str(error.value)
 
 
@@ -412,15 +414,15 @@ def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
     """A flag that config.json lacks counts as its default; a removed flag that changed the result is an error."""
     output, dataset = str(tmp_path / 'run'), datasets.camvid.read(camvid_folder)
     train(camvid_folder, output, '--steps', '1')
-    config = records.read_config(output)
+    config = read_config(output)
     for name in ('validate_every', 'loss', 'gamma', 'rotate', 'encoder_rate', 'freeze_encoder', 'flip_vertical'):
         del config['flags'][name]
     config['flags'].update(shift=0, recipe='quick')
-    records.write_json(os.path.join(output, 'config.json'), config)
+    write_json(os.path.join(output, 'config.json'), config)
     assert run_of(dataset, output, *(FLAGS + ['--validate_every', '7steps'])).total == 56
     assert_refused('--gamma 1.5: the run in .* has 1.0', run_of, dataset, output, *(FLAGS + ['--gamma', '1.5']))
     config['flags'].update(shift=3)
-    records.write_json(os.path.join(output, 'config.json'), config)
+    write_json(os.path.join(output, 'config.json'), config)
     assert_refused('--shift 0: the run in .* has 3', run_of, dataset, output, *FLAGS)
 
 
@@ -459,8 +461,8 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
     for patience, last, left in (('2', 14, 1), ('2', 14, 1), ('3', 18, 0)):
         train(camvid_folder, output, '--steps', '60', '--patience', patience)
         assert 'done, step %d of 60' % last in capsys.readouterr().out and len(means) == left
-        assert records.checkpoint(output, 'best').endswith('model-7')
-        assert records.checkpoint(output, 'last').endswith('model-%d' % last)
+        assert checkpoint(output, 'best').endswith('model-7')
+        assert checkpoint(output, 'last').endswith('model-%d' % last)
 
 
 # ---------------------------------------------------------------- what a review found

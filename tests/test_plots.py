@@ -8,7 +8,7 @@ from conftest import put_text
 
 import data
 import datasets
-from runtime import plots
+from runs import plots
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -9,14 +9,18 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, put, write_camvid
+from test_main import score, train
 
 import batches
 import data
 import networks
 import predict
-from runtime import inference, outputs, plots, records, video, weights
-from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, put, write_camvid
-from test_main import score, train
+from inference import outputs, video
+from inference.predictor import Predictor
+from runs import plots, weights
+from runs.folder import read_config, read_json
+from system.files import write_json
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +46,7 @@ def test_results_of_a_picture(run, tmp_path):
     assert go(run, path, '--output', out, '--side_by_side') == 0
     assert sorted(os.listdir(out)) == ['a-colors.png', 'a-ids.png', 'a-overlay.png', 'a-side.png']
     ids, image = data.read_label(os.path.join(out, 'a-ids.png')), data.read_image(path)
-    config = records.read_config(run)
+    config = read_config(run)
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
         graph = networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
@@ -140,14 +144,14 @@ def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
 
 
 def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, capsys):
-    real = inference.Predictor.predict
+    real = Predictor.predict
 
     def predict_41(predictor, images):
         if images[0].shape[0] == 41:
             raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
         return real(predictor, images)
 
-    monkeypatch.setattr(inference.Predictor, 'predict', predict_41)
+    monkeypatch.setattr(Predictor, 'predict', predict_41)
     large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
     said = 'a.png: too large for the memory of this machine; give --tile HEIGHT WIDTH, or a'
@@ -159,8 +163,8 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
     """Probabilities and ids agree; ids are written as config.json names them; an overlay of --alpha 0 is the image."""
     copy, out = str(tmp_path / 'copy'), str(tmp_path / 'out')
     shutil.copytree(run, copy)
-    config = dict(records.read_config(copy), class_ids=[7 + 3 * i for i in range(11)])
-    records.write_json(os.path.join(copy, 'config.json'), config)
+    config = dict(read_config(copy), class_ids=[7 + 3 * i for i in range(11)])
+    write_json(os.path.join(copy, 'config.json'), config)
     path = picture(str(tmp_path / 'a.png'), 41, 57)
     assert go(copy, path, '--output', out, '--probabilities', 'npz', '--confidence', '--alpha', 0) == 0
     with np.load(os.path.join(out, 'a-probabilities.npz')) as arrays:
@@ -215,7 +219,7 @@ def test_evaluate_by_tiles_and_augmentation(run):
     flags = [run, '--bn', 'moving', '--bf_images', '0']
     for more in ([], ['--tile', '45', '61'], ['--tta', 'flip']):
         score(*flags + more)
-    stored = records.read_json(os.path.join(run, 'metrics.json'))
+    stored = read_json(os.path.join(run, 'metrics.json'))
     plain, tiled, flipped = [stored['val (moving%s)' % kind] for kind in ('', ', tile 45 61', ', tta flip')]
     assert plain['confusion'] == tiled['confusion'] != flipped['confusion']
     assert np.sum(flipped['confusion'], 1).tolist() == np.sum(plain['confusion'], 1).tolist()
@@ -285,7 +289,7 @@ def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
     cv2.imwrite(str(tmp_path / 'scene.png'), scene)
     assert go(pretrained, str(tmp_path / 'scene.png'), '--output', str(tmp_path / 'out')) == 0
     ids = cv2.imread(str(tmp_path / 'out' / 'scene-ids.png'), cv2.IMREAD_UNCHANGED)
-    names = records.read_config(pretrained)['class_names']
+    names = read_config(pretrained)['class_names']
     assert (ids[:40] == names.index('Sky')).mean() > 0.8
     assert os.path.getsize(os.path.join(pretrained, 'weights.npz')) <= size
 
@@ -296,7 +300,7 @@ def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
 def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
     folder = str(tmp_path / 'copy')
     shutil.copytree(pretrained, folder)
-    stated = records.read_json(os.path.join(folder, 'metrics.json'))['val (moving)']
+    stated = read_json(os.path.join(folder, 'metrics.json'))['val (moving)']
     scores = score(folder, '--data_dir', os.path.join(SHARED, 'camvid'), '--bn', 'moving', '--bf_images', '0')['val']
     for name in ('G', 'C', 'mIoU'):
         assert abs(scores[name] - stated[name]) < 2e-3

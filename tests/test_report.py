@@ -10,10 +10,13 @@ import shlex
 import cv2
 import numpy as np
 import pytest
+from test_main import score
 
 import main
-from runtime import records, report
-from test_main import score
+from paper import tables
+from runs import report
+from runs.folder import read_config, read_json, without_folders
+from system.files import write_json
 
 
 @pytest.fixture(scope='module')
@@ -23,14 +26,15 @@ def run(tmp_path_factory):
     main.train(main.parse_args(['--model', 'segnet-basic', '--height', '23', '--width', '31', '--steps', '2',
                                 '--output', folder]))
     score(folder, '--bf_images', '1', '--bn', 'moving')
-    config = records.read_config(folder)
+    config = read_config(folder)
     config['class_names'][1] = '<script>alert(1)</script>'
-    metrics = records.read_json(os.path.join(folder, 'metrics.json'))
+    metrics = read_json(os.path.join(folder, 'metrics.json'))
     for scores in metrics.values():
         scores['class_names'] = config['class_names']
-    records.write_json(os.path.join(folder, 'config.json'), config)
-    records.write_json(os.path.join(folder, 'metrics.json'), metrics)
-    report.write(folder)
+    write_json(os.path.join(folder, 'config.json'), config)
+    write_json(os.path.join(folder, 'metrics.json'), metrics)
+    report.write(folder, tables.published_scores('camvid', 'segnet', 'median'),
+                 tables.class_accuracies('camvid', 'segnet'))
     return folder
 
 
@@ -62,7 +66,7 @@ def test_page_holds_scores_pictures_and_command(run):
         with open(os.path.join(run, attributes['alt']), 'rb') as file:
             assert content == file.read()
         assert cv2.imdecode(np.frombuffer(content, np.uint8), 1) is not None
-    scores = records.read_json(os.path.join(run, 'metrics.json'))['val (moving)']
+    scores = read_json(os.path.join(run, 'metrics.json'))['val (moving)']
     for value in ('%.1f' % (100 * scores['G']), '%.1f' % (100 * scores['mIoU']), '<script>alert(1)</script>', 'moving'):
         assert value in page.text
     assert any('--dataset' in text or 'python ' in text for text in page.text)
@@ -96,4 +100,4 @@ def test_bars_in_a_header_are_escaped():
 def test_folders_of_this_machine_are_cut_from_a_command(words):
     command = ' '.join(map(shlex.quote, ['python', 'main.py', '@/home/me/r.txt', '--seed', '1'] + words))
     cut = '--data_dir=DIR' if '=' in words[0] else '--data_dir DIR'
-    assert records.without_folders(command) == 'python main.py @r.txt --seed 1 ' + cut
+    assert without_folders(command) == 'python main.py @r.txt --seed 1 ' + cut

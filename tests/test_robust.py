@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT, assert_refused, assert_same_weights, file_size_limit, weights_of, write_camvid, write_folder
+from test_main import read_log, score, start, train, wait_for_log
 
 import data
 import datasets
 import evaluate
 import main
 from datasets import files, tables
-from runtime import cli, plots, records, weights
-from test_main import read_log, score, start, train, wait_for_log
+from runs import plots, weights
+from runs.folder import checkpoints, read_json
+from system import cli
+from system.files import read_bytes, read_csv, write_json
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
 
@@ -35,7 +38,7 @@ def test_killed_at_twenty_random_moments(tmp_path):
     train(folder, whole, *steps)
     rng = random.Random(4)
     for _ in range(20):
-        lines = len(records.read_log(killed))
+        lines = len(read_log(killed))
         process = start(folder, killed, *steps)
         wait_for_log(process, killed, lines + 1)
         time.sleep(rng.uniform(0, 1.5))
@@ -132,7 +135,7 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
         train(camvid_folder, str(tmp_path / 'run'), '--steps', '90')
     said = cli.explain(error.value)
     assert '.png: cannot be read' in said and '\n' not in said
-    assert records.checkpoints(str(tmp_path / 'run'), 'last'), 'what was saved before is there'
+    assert checkpoints(str(tmp_path / 'run'), 'last'), 'what was saved before is there'
 
 
 def test_failed_op_says_what_to_do():
@@ -156,7 +159,7 @@ def test_edited_config_is_refused(camvid_folder, tmp_path, flag, value):
                             data_dir=camvid_folder), 'class_names': list(datasets.camvid.CLASSES)}
     config['colors'] = [list(color) for color in datasets.camvid.CLASSES.values()]
     config['flags'][flag] = value
-    records.write_json(str(tmp_path / 'config.json'), config)
+    write_json(str(tmp_path / 'config.json'), config)
     assert_refused('config.json|--dataset imagenet', score, str(tmp_path))
 
 
@@ -178,8 +181,8 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
     os.symlink(str(tmp_path / 'loop'), str(tmp_path / 'loop'))
     for name, said in (('pipe', 'not a regular file'), ('zero', 'not a regular file'), ('loop', 'cannot be read')):
         path = str(tmp_path / name)
-        for read in (data.read_image, files.read_names, records.read_json, weights.npz, weights.caffemodel,
-                     weights.vgg16, lambda path: list(data.read_csv(path, ['id']))):
+        for read in (data.read_image, files.read_names, read_json, weights.npz, weights.caffemodel,
+                     weights.vgg16, lambda path: list(read_csv(path, ['id']))):
             assert_refused(said, read, path)
 
 
@@ -241,7 +244,7 @@ def test_reader_that_has_seen_enough(tmp_path):
 def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
     """Two blanks and the narrow blank of macOS stay in a file name; a data folder that is not UTF-8 is refused."""
     with pytest.raises(SystemExit):
-        cli.main(lambda: data.read_bytes('a  b\u202fAM.png'))
+        cli.main(lambda: read_bytes('a  b\u202fAM.png'))
     assert 'error: a  b\u202fAM.png: cannot' in capsys.readouterr().err
     monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
     args = main.parse_args(['--dataset', 'folder', '--data_dir', 'x'])

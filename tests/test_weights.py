@@ -12,12 +12,13 @@ from conftest import assert_refused, weights_of, write_camvid, write_folder
 from test_main import score, train
 from test_segnet import SEGNET, conv_reference
 
-import data
 import evaluate
 import main
 import networks
 import utils
-from runtime import records, weights
+from runs import weights
+from runs.folder import read_config
+from system.files import read_text, write_json
 
 ENCODER = SEGNET[:13]
 
@@ -244,18 +245,18 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     """A published folder scores as the run: kernels in 8 bits, statistics of the training split, no paths."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01')
-    config = records.read_config(run)
+    config = read_config(run)
     config['starts'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
                                       '--init_from Output/run --output=/mnt/run1/ --model x')
     config['flags']['class_weights'] = '/home/a b/weights.csv'
-    records.write_json(os.path.join(run, 'config.json'), config)
+    write_json(os.path.join(run, 'config.json'), config)
     scores = score(run, '--publish', published, '--bf_images', '0')['val']
     monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir', camvid_folder])
     again = score(published, '--data_dir', camvid_folder, '--bn', 'moving', '--bf_images', '0')['val']
     assert again['step'] == scores['step'] == 2
     moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
     assert moved <= 0.05 * np.sum(scores['confusion']), moved
-    text = ''.join(data.read_text(os.path.join(published, name)) for name in ('config.json', 'metrics.json'))
+    text = ''.join(read_text(os.path.join(published, name)) for name in ('config.json', 'metrics.json'))
     assert ("\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
             in text)
     assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text and '/home' not in text

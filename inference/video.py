@@ -5,9 +5,8 @@ import os
 import cv2
 import numpy as np
 
-import data
-from data import UserError
-from runtime import quiet
+from system import quiet
+from system.files import UserError, check_file
 
 CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
 
@@ -24,7 +23,7 @@ def read_frames(source):
       UserError: the path is not a regular file. A file that is no video and a missing camera have no frames.
     """
     if isinstance(source, str):
-        data.check_file(source)
+        check_file(source)
         source = os.path.abspath(source)  # FFmpeg takes 12:30.mp4 for an address
     capture = cv2.VideoCapture(source)
 

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-from data import UserError
-from runtime import cli
+from system import cli
+from system.files import UserError
 
 START_SECONDS = 40    # longest wait for all processes to start
 SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost

@@ -9,10 +9,11 @@ import re
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import data
 import utils
-from data import UserError
-from runtime import caffe, cli, records
+from runs import caffe
+from runs.folder import checkpoint, publish_config, read_config, run_folder
+from system import cli
+from system.files import UserError, atomic_write, check_file
 
 # values: {name: array}. step: of the run, or None. description: for messages. class_names: of the run, or None.
 Weights = collections.namedtuple('Weights', 'values step description class_names')
@@ -45,7 +46,7 @@ def vgg16(path: str) -> Weights:
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
         except Exception as error:  # Keras raises a bare Exception
             raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
-    data.check_file(path)
+    check_file(path)
     values = {}
     try:
         with h5py.File(path, 'r') as file:
@@ -64,11 +65,11 @@ def of_run(folder: str, which: str) -> Weights:
 
     UserError for a folder without a config or a checkpoint, and for a damaged checkpoint.
     """
-    config = records.read_config(folder)
+    config = read_config(folder)
     path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
         return npz(path)._replace(step=config.get('step'), class_names=config['class_names'])
-    path = records.checkpoint(folder, which)
+    path = checkpoint(folder, which)
     scope = config['flags']['model'] + '/'
     values = {}
     try:
@@ -113,7 +114,7 @@ def npz(path: str) -> Weights:
     A kernel in 8 bits is multiplied by its scale, the array of the same name with the suffix SCALE.
     UserError for a file that is not a .npz of numbers.
     """
-    data.check_file(path)
+    check_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             values = {name: np.asarray(file[name], np.float32) for name in file.files}
@@ -144,9 +145,9 @@ def publish(folder: str, run: str, sess, step):
             arrays[name + SCALE] = scale.astype(np.float32)
             value = np.rint(value / scale).astype(np.int8)
         arrays[name] = value
-    with data.atomic_write(os.path.join(folder, 'weights.npz')) as part, open(part, 'wb') as file:
+    with atomic_write(os.path.join(folder, 'weights.npz')) as part, open(part, 'wb') as file:
         np.savez_compressed(file, **arrays)
-    records.publish_config(folder, run, step)
+    publish_config(folder, run, step)
 
 
 def load(path: str, which: str = 'best') -> Weights:
@@ -162,7 +163,7 @@ def load(path: str, which: str = 'best') -> Weights:
     elif path.endswith('.caffemodel'):
         loaded = caffemodel(path)
     else:
-        loaded = of_run(records.run_folder(path), which)
+        loaded = of_run(run_folder(path), which)
     for name, value in loaded.values.items():
         if not np.isfinite(value).all():
             raise UserError('%s: %s holds numbers that are not finite; use other weights' % (path, name))

@@ -9,8 +9,9 @@ import tensorflow.compat.v1 as tf
 
 import batches
 import networks
-from data import UserError
-from runtime import cli, devices, tiles
+from inference import tiles
+from system import cli, devices
+from system.files import UserError
 
 SMALLEST_TILE = 512    # pixels a side, for --tile auto
 WHOLE_VALUES = 2 ** 26  # most probabilities of an image that the graph enlarges at once; 256 MiB of float32

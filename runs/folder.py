@@ -6,35 +6,17 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import data
-from data import UserError
-from runtime import cli
+from system import cli
+from system.cli import ROOT, revision
+from system.files import UserError, read_bytes, write_json
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width',
           'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # in config.json or its flags
 FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
-
-
-def write_bytes(path: str, content):
-    """Writes a file of bytes atomically."""
-    with data.atomic_write(path) as part, open(part, 'wb') as file:
-        file.write(content)
-
-
-def write_text(path: str, text: str):
-    """Writes a text file in UTF-8 atomically."""
-    write_bytes(path, text.encode('utf-8'))
-
-
-def write_json(path: str, value):
-    """Writes `value` as JSON atomically."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')
 
 
 def corrupt_file_error(path: str, reason) -> UserError:
@@ -45,7 +27,7 @@ def corrupt_file_error(path: str, reason) -> UserError:
 def read_json(path: str) -> dict:
     """Reads the object in a JSON file -> dict; UserError for an unreadable file and for other contents."""
     try:
-        value = json.loads(data.read_bytes(path).decode('utf-8'))
+        value = json.loads(read_bytes(path).decode('utf-8'))
     except (ValueError, RecursionError) as error:
         raise corrupt_file_error(path, 'not JSON (%s)' % error)
     if not isinstance(value, dict):
@@ -111,7 +93,7 @@ def read_log(folder: str, last_step=np.inf) -> list:
     path = os.path.join(folder, 'log.jsonl')
     records = []
     if os.path.exists(path):
-        for line in data.read_bytes(path).decode('utf-8', 'replace').splitlines():
+        for line in read_bytes(path).decode('utf-8', 'replace').splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 record = json.loads(line)
                 if isinstance(record, dict) and isinstance(record.get('step'), int) and record['step'] <= last_step:
@@ -133,15 +115,6 @@ def checkpoint(folder: str, which: str) -> str:
     if not paths:
         raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
     return paths[0]
-
-
-def revision() -> str:
-    """Git commit of the code, with '-dirty' for uncommitted changes; 'unknown' outside a checkout."""
-    try:
-        return subprocess.check_output(['git', '-C', ROOT, 'describe', '--always', '--dirty', '--abbrev=12',
-                                        '--exclude', '*'], stderr=subprocess.DEVNULL).decode().strip()
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'
 
 
 def provenance(device: str) -> dict:

@@ -7,10 +7,9 @@ import re
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import device_lib
 
-import data
-import utils
-from data import UserError
-from runtime import cli, quiet
+from system import cli, quiet
+from system.files import UserError, read_text
+from system.machine import NUM_CORES
 
 DEVICES = ('auto', 'cpu', 'gpu')
 PRECISIONS = ('float32', 'bfloat16', 'float16')
@@ -65,18 +64,18 @@ def device_name(device: str) -> str:
                         '(make does), or use --device cpu')
     name = platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo'):
-        models = [line for line in data.read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
+        models = [line for line in read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
         name = models[0].split(':')[1].strip() if models else name
-    return 'CPU %s, %d cores' % (name, data.NUM_CORES)
+    return 'CPU %s, %d cores' % (name, NUM_CORES)
 
 
-def pooling(device: str, xla: bool = False):
-    """Context manager: `utils.portable_pooling` in the block, for XLA and for TF_DETERMINISTIC_OPS on a GPU.
+def needs_portable_pooling(device: str, xla: bool = False) -> bool:
+    """Whether pooling must be built of plain ops: for XLA, and for TF_DETERMINISTIC_OPS on a GPU.
 
     A GPU has no deterministic kernel for MaxPoolGradWithArgmax.
     """
     deterministic = os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true')
-    return utils.portable_pooling(xla or deterministic and kind(device) == 'GPU')
+    return xla or deterministic and kind(device) == 'GPU'
 
 
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):
@@ -124,14 +123,13 @@ def check_precision(precision: str, device: str):
     config = session_config(device)
     config.allow_soft_placement = False
     try:
-        with tf.Graph().as_default(), pooling(device), tf.Session(config=config) as sess, quiet.suppress_stderr():
-            image = tf.get_variable('image', [1, 33, 31, 3], initializer=tf.ones_initializer())
-            encoded = utils.conv_bn_relu(tf.cast(image, precision), 4, 3, 'conv', is_training=True)
-            pooled, indices = utils.max_pool_with_argmax(encoded)
-            logits = utils.conv(utils.unpool(pooled, indices, encoded), 2, 3, 'classifier')
-            gradient = tf.gradients(tf.reduce_sum(tf.cast(logits, tf.float32)), image)
-            sess.run(tf.global_variables_initializer())
-            sess.run(gradient)
+        with tf.Graph().as_default(), tf.Session(config=config) as sess, quiet.suppress_stderr():
+            image = tf.placeholder_with_default(tf.ones([1, 33, 31, 3]), [1, 33, 31, 3])
+            x = tf.nn.conv2d(tf.cast(image, precision), tf.ones([3, 3, 3, 4], precision), [1, 1, 1, 1], 'SAME')
+            x, _, _ = tf.nn.fused_batch_norm(x, tf.ones([4]), tf.zeros([4]))
+            if not needs_portable_pooling(device):
+                x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')  # the gradient is unpooling
+            sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
     except (tf.errors.OpError, TypeError, ValueError) as error:
         raise UserError('--precision %s: %s with TensorFlow %s does not support it (%s); float32 always works'
                         % (precision, device_name(device), tf.__version__, cli.first_line(error)))

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.ndimage
 
 import data
-from runtime import plots, records
+from runs import plots
+from system.files import atomic_write, write_bytes
 
 SMALLEST_CELL = 30  # pixels of a row in submission.csv
 
@@ -15,7 +16,7 @@ SMALLEST_CELL = 30  # pixels of a row in submission.csv
 def write_png(path: str, rgb_or_ids):
     """Writes uint8 [h, w, 3] RGB or [h, w] grey to `path` as a PNG, atomically."""
     array = rgb_or_ids[:, :, ::-1] if rgb_or_ids.ndim == 3 else rgb_or_ids
-    records.write_bytes(path, cv2.imencode('.png', array)[1])
+    write_bytes(path, cv2.imencode('.png', array)[1])
 
 
 def submission_rows(name: str, ids) -> list:
@@ -57,7 +58,7 @@ def write(name: str, image, prediction, config: dict, args) -> list:
     Args:
       name: name of the results in --output, without ending.
       image: uint8 RGB [h, w, 3].
-      prediction: `inference.Prediction`.
+      prediction: `predictor.Prediction`.
       config: config.json of the run.
       args: flags of predict.py.
     """
@@ -77,7 +78,7 @@ def write(name: str, image, prediction, config: dict, args) -> list:
     if variance is not None:
         write_png(stem + '-uncertainty.png', plots.uncertainty(variance, len(colors)))
     if args.probabilities == 'npz':
-        with data.atomic_write(stem + '-probabilities.npz') as part, open(part, 'wb') as file:
+        with atomic_write(stem + '-probabilities.npz') as part, open(part, 'wb') as file:
             np.savez_compressed(file, probabilities=probabilities, class_names=config['class_names'],
                                 class_ids=ids_of_classes)
     if args.probabilities == 'png':

@@ -6,12 +6,14 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 
-from data import MAX_PIXELS, UserError, check_names, read_text
+from system.files import UserError, check_names, read_text
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
-MAX_SIDE = int(MAX_PIXELS ** 0.5)  # 11,585 pixels: a square of this side has at most MAX_PIXELS
+MAX_SIDE = 11585  # pixels: a square of this side has at most data.MAX_PIXELS
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the project
 
 
 # ---------------------------------------------------------------- flags
@@ -125,6 +127,15 @@ def command_line() -> str:
     return ' '.join(['python', os.path.basename(sys.argv[0])] + [shlex.quote(argument) for argument in sys.argv[1:]])
 
 
+def revision() -> str:
+    """Git commit of the code, with '-dirty' for uncommitted changes; 'unknown' outside a checkout."""
+    try:
+        return subprocess.check_output(['git', '-C', ROOT, 'describe', '--always', '--dirty', '--abbrev=12',
+                                        '--exclude', '*'], stderr=subprocess.DEVNULL).decode().strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
 # ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller: str = '--batch_size, or --height and --width, or use --precision bfloat16'):
@@ -138,7 +149,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     """
     if sys.stdout:
         sys.stdout.reconfigure(errors='backslashreplace')  # a locale may lack the letters of a path
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # runtime.quiet set the default action while importing
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # system.quiet set the default action while importing
     try:
         check_names(sys.argv, 'command line')
         try:

@@ -12,10 +12,8 @@ import string
 
 import tabulate
 
-import data
-from data import UserError
-from paper import tables
-from runtime import records
+from runs.folder import read_config, read_scores
+from system.files import UserError, read_bytes, write_text
 
 BEGIN, END = '<!-- BEGIN: written by a command -->', '<!-- END -->'
 PAGE = string.Template('''<!DOCTYPE html>
@@ -91,8 +89,8 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
                             lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    records.write_text(path + '.md', text)
-    records.write_text(path + '.csv', out.getvalue())
+    write_text(path + '.md', text)
+    write_text(path + '.csv', out.getvalue())
     return text
 
 
@@ -102,14 +100,14 @@ def insert_tables(path: str, texts: list):
     The titles become headings of the third level. UserError unless the file has each of the two lines once.
     """
     try:
-        page = data.read_bytes(path).decode('utf-8')
+        page = read_bytes(path).decode('utf-8')
     except UnicodeDecodeError as error:
         raise UserError('--into %s: not UTF-8 (%s)' % (path, error))
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         raise UserError('--into %s: needs the lines "%s" and "%s" below, once each' % (path, BEGIN, END))
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     tables_text = '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts)
-    records.write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))
+    write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))
 
 
 def html_table(head: list, rows: list) -> str:
@@ -120,44 +118,47 @@ def html_table(head: list, rows: list) -> str:
 
 def embedded_image(path: str) -> str:
     """HTML of a PNG file: an img element that holds the bytes of the file."""
-    content = base64.b64encode(data.read_bytes(path)).decode()
+    content = base64.b64encode(read_bytes(path)).decode()
     return '<img alt="%s" src="data:image/png;base64,%s">' % (html.escape(os.path.basename(path)), content)
 
 
-def scores_tables(metrics: dict, flags: dict) -> str:
+def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str:
     """HTML of two tables: our scores beside the paper's, then the scores of each class.
 
     Args:
       metrics: {split: entry of metrics.json}, not empty; the first entry has the class names.
-      flags: the run's flags, as in config.json.
+      published, class_accuracies: as for `write`.
     """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
             + [scores.get('bn', '-'), scores.get('step', '-')] for split, scores in metrics.items()]
     rows += [['the paper, test: ' + where] + [decimal(value) for value in values] + ['', '']
-             for where, values in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
-    published = tables.TABLE2_CLASSES if (flags['dataset'], flags['model']) == ('camvid', 'segnet') else {}
+             for where, values in published]
     head = ['class'] + ['%s, %s' % (split, name) for split in metrics for name in ('accuracy', 'IoU')]
-    head += ['accuracy, the paper, test'] if published else []
+    head += ['accuracy, the paper, test'] if class_accuracies else []
     class_rows = []
     for i, class_name in enumerate(next(iter(metrics.values()))['class_names']):
         row = [class_name] + [percent(scores[name][i]) for scores in metrics.values() for name in ('accuracy', 'IoU')]
-        class_rows.append(row + ([str(published.get(class_name, '-'))] if published else []))
+        class_rows.append(row + ([str(class_accuracies.get(class_name, '-'))] if class_accuracies else []))
     return (html_table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
             + html_table(head, class_rows))
 
 
-def write(folder: str):
+def write(folder: str, published: list = (), class_accuracies: dict = None):
     """Writes report.html into the run folder `folder`, from its config, scores and figures.
 
-    UserError for a damaged config.json or metrics.json.
+    Args:
+      published: the paper's scores beside ours: list of (table and settings, (G, C, mIoU, BF) in percent).
+      class_accuracies: {class: the paper's accuracy in percent}, or None.
+    Raises:
+      UserError: a damaged config.json or metrics.json.
     """
-    config = records.read_config(folder)
+    config = read_config(folder)
     flags = config['flags']
     start = (config['starts'] or [{}])[-1]
-    metrics = records.read_scores(folder)
+    metrics = read_scores(folder)
     sections = []
     if metrics:
-        sections.append(('Scores', scores_tables(metrics, flags)))
+        sections.append(('Scores', scores_tables(metrics, published, class_accuracies or {})))
     sections += [(title, embedded_image(os.path.join(folder, name))) for name, title in FIGURES
                  if os.path.exists(os.path.join(folder, name))]
     commands = '\n'.join('%s    # revision %s, %s' % (entry.get('command'), entry.get('revision'), entry.get('started'))
@@ -168,6 +169,6 @@ def write(folder: str):
     sections.append(('Classes', html_table(['class', 'weight'], [[name, '%.4f' % weight] for name, weight in weights])))
     summary = '%s at %sx%s, TensorFlow %s on %s' % (flags['dataset'], flags['height'], flags['width'],
                                                     start.get('tensorflow'), start.get('device'))
-    records.write_text(os.path.join(folder, 'report.html'), PAGE.substitute(
+    write_text(os.path.join(folder, 'report.html'), PAGE.substitute(
         title=html.escape('%s on %s' % (flags['model'], flags['dataset'])), summary=html.escape(summary),
         sections='\n'.join('<h2>%s</h2>\n%s' % (html.escape(title), body) for title, body in sections)))

@@ -7,10 +7,13 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data import IGNORE, atomic_write
+from data import IGNORE
 
 matplotlib.use('Agg')  # no screen needed
-from matplotlib import ft2font, pyplot as plt  # noqa: E402
+from matplotlib import ft2font  # noqa: E402
+from matplotlib import pyplot as plt
+
+from system.files import atomic_write
 
 FONT = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
 GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points

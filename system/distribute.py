@@ -1,7 +1,7 @@
 """Trains with several processes: each takes a share of the batch; all-reduce adds the gradients.
 
 Each process has its own variables and session. TensorFlow's CollectiveReduce connects the processes, without a
-parameter server. The first process, the chief, writes the run folder. `runtime/cluster.py` finds the processes.
+parameter server. The first process, the chief, writes the run folder. `system/cluster.py` finds the processes.
 """
 import contextlib
 import itertools
@@ -12,8 +12,9 @@ import threading
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import UserError
-from runtime import cli, cluster, devices, quiet, records
+from system import cli, cluster, devices, quiet
+from system.cli import revision
+from system.files import UserError
 
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words of each process in one exchange
@@ -121,7 +122,7 @@ class Group:
         if self.size == 1:
             return
         mine = {'--' + name: value for name, value in flags.items() if name not in OWN}
-        mine.update(revision=records.revision(), tensorflow=tf.__version__, device=devices.kind(flags['device']),
+        mine.update(revision=revision(), tensorflow=tf.__version__, device=devices.kind(flags['device']),
                     examples={split: len(names) for split, names in dataset.examples.items()})
         cluster.check_port(self.hosts[self.index])
         config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'

@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 
-from data import UserError, read_bytes
+from system.files import UserError, read_bytes
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 

@@ -16,8 +16,10 @@ import tensorflow.compat.v1 as tf
 
 import networks
 import utils
-from data import UserError
-from runtime import devices, outputs, quiet, records, weights
+from inference import outputs
+from runs import weights
+from system import devices, quiet
+from system.files import UserError, write_bytes, write_text
 
 OUTPUTS = ('ids', 'probabilities')
 CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after a TFLite model; ONNX: key 'classes'
@@ -181,7 +183,7 @@ def write_saved_model(path: str, graph_def, classes: str):
         tf.import_graph_def(graph_def, name='')
         tensors = {name: sess.graph.get_tensor_by_name(name + ':0') for name in OUTPUTS}
         tf.saved_model.simple_save(sess, path, {'images': sess.graph.get_tensor_by_name('images:0')}, tensors)
-    records.write_text(os.path.join(path, CLASSES), classes)
+    write_text(os.path.join(path, CLASSES), classes)
 
 
 def write_tflite(path: str, saved_model: str, classes: str):
@@ -194,7 +196,7 @@ def write_tflite(path: str, saved_model: str, classes: str):
     archive = io.BytesIO(model)
     with zipfile.ZipFile(archive, 'a') as classes_file:  # as TFLite's metadata; interpreters ignore the archive
         classes_file.writestr(CLASSES, classes)
-    records.write_bytes(path, archive.getvalue())
+    write_bytes(path, archive.getvalue())
 
 
 def write_onnx(path: str, graph_def, classes: str):
@@ -206,4 +208,4 @@ def write_onnx(path: str, graph_def, classes: str):
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],
                                                   tensors_to_rename=names, opset=13)
     model.metadata_props.add(key='classes', value=classes)
-    records.write_bytes(path, model.SerializeToString())
+    write_bytes(path, model.SerializeToString())

@@ -14,9 +14,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
-from data import UserError, check_names, read_bytes
-from runtime.records import (FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log,
-                           write_json, write_text)
+from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
+from system.files import UserError, check_names, read_bytes, write_json, write_text
 
 MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # flags of older revisions that changed a result -> the only value that still resumes
