@@ -128,26 +128,8 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
     return [str(dataset.examples['train'][position_example(position, size, seed)[1]]) for position in positions]
 
 
-def _batches(load, first, last, batch_size, shapes, padding, drop_remainder):
-    """Batches of the examples `load(position)` for first <= position < last, in this order.
-
-    Autotuning of tf.data is off: its background thread delayed each start by seconds.
-
-    Args:
-      load: function (position) -> arrays, run in parallel threads.
-      first, last: ints or scalar tensors.
-      shapes: static shape of each array; arrays are padded to the largest of the batch where None.
-      padding: numpy scalar for each array; the dtype is the array's.
-      drop_remainder: leave out a last batch of fewer examples.
-    Returns:
-      initializer: op that starts a pass; then a tensor [batch, ...] for each array.
-    """
-    def example(position):
-        arrays = tf.numpy_function(load, [position], [value.dtype for value in padding])
-        for array, shape in zip(arrays, shapes):
-            array.set_shape(shape)
-        return tuple(arrays)
-
+def pipeline_options():
+    """Options of a tf.data pipeline: NUM_CORES threads, no autotuning, whose background thread delayed each start."""
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
@@ -155,10 +137,7 @@ def _batches(load, first, last, batch_size, shapes, padding, drop_remainder):
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = NUM_CORES
-    pipeline = tf.data.Dataset.range(first, last).map(example, num_parallel_calls=NUM_CORES)
-    pipeline = pipeline.padded_batch(batch_size, tuple(shapes), padding, drop_remainder).prefetch(2)
-    iterator = tf.data.make_initializable_iterator(pipeline.with_options(options))
-    return (iterator.initializer,) + iterator.get_next()
+    return options
 
 
 def training_batches(dataset, flags: dict, share: range = None):
@@ -184,31 +163,13 @@ def training_batches(dataset, flags: dict, share: range = None):
         rng = np.random.RandomState([seed, epoch, i])
         return augment(*dataset.load('train', i), height, width, flags['fit'], rng, flags)
 
-    out = list(flags['crop'] or (height, width))
-    initializer, images, labels = _batches(load, first_ph, END * len(share), len(share), [out + [3], out],
-                                           (np.uint8(0), np.uint8(IGNORE)), drop_remainder=True)
-    return lambda step: (initializer, {first_ph: step * len(share)}), images, labels
+    def example(number):
+        image, label = tf.numpy_function(load, [number], [np.uint8, np.uint8])
+        out = list(flags['crop'] or (height, width))
+        return tf.ensure_shape(image, out + [3]), tf.ensure_shape(label, out)
 
-
-def scoring_batches(dataset, split: str, flags: dict, batch_size: int):
-    """Batches of one pass over a split, in order; the last batch may be smaller.
-
-    Args:
-      flags: the run's flags: height, width and fit. With 'crop' images keep their own sizes, in batches of one, so that
-        no image is padded; `batch_size` is ignored then.
-    Returns:
-      initializer: op that starts a pass.
-      images: [batch, height, width, 3] uint8, resized; with 'crop' [1, h, w, 3].
-      labels: [batch, h, w] uint8 at the labels' own sizes, padded with IGNORE to the largest of the batch.
-      sizes: [batch, 2] int32, the height and width of each label.
-    """
-    whole = flags['fit'] == 'crop'
-    height, width, batch_size = (None, None, 1) if whole else (flags['height'], flags['width'], batch_size)
-
-    def load(i):
-        image, label = dataset.load(split, int(i))
-        image = image if whole else resize(image, height, width)
-        return image, label, np.array(label.shape, np.int32)
-
-    return _batches(load, 0, len(dataset.examples[split]), batch_size, [[height, width, 3], [None, None], [2]],
-                    (np.uint8(0), np.uint8(IGNORE), np.int32(0)), drop_remainder=False)
+    pipeline = tf.data.Dataset.range(first_ph, END * len(share)).map(example, num_parallel_calls=NUM_CORES)
+    pipeline = pipeline.batch(len(share), drop_remainder=True).prefetch(2)
+    iterator = tf.data.make_initializable_iterator(pipeline.with_options(pipeline_options()))
+    images, labels = iterator.get_next()
+    return lambda step: (iterator.initializer, {first_ph: step * len(share)}), images, labels

@@ -50,7 +50,7 @@ def network_op(model: str, height: int, width: int, batch_size: int, training: b
     rng = np.random.RandomState(0)
     images = tf.get_local_variable('images', initializer=rng.randint(
         0, 256, (batch_size, height, width, 3)).astype(np.float32))
-    logits = networks.build(model, images, NUM_CLASSES, training, precision=precision)
+    logits = networks.build(networks.Spec(model, NUM_CLASSES, precision=precision), images, training)
     if not training:
         return tf.argmax(logits, -1, name='ids').op
     labels = tf.constant(rng.randint(0, NUM_CLASSES, (batch_size, height, width)).astype(np.uint8))
@@ -183,7 +183,8 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
            'batch': str(batch_size), 'by': name, 'ms/image': '%.1f' % (1000 * seconds / batch_size),
            'images/s': '%.2f' % (batch_size / seconds), 'peak MB': '%.0f' % (memory / 1e6) if memory else '-'}
     if name == 'ours':
-        found = networks.network_layers(settings['model'], settings['height'], settings['width'], NUM_CLASSES)
+        found = networks.network_layers(networks.Spec(settings['model'], NUM_CLASSES, height=settings['height'],
+                                                      width=settings['width']))
         macs = sum(layer.macs for layer in found)
         operations = 2 * macs * batch_size * (3 if settings['training'] else 1)
         row['parameters'] = '%.3f M' % (sum(layer.parameters for layer in found) / 1e6)

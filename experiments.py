@@ -18,7 +18,6 @@ import main
 import networks
 from paper import results, tables
 from paper.results import MEASURES
-from runs.run import Run
 from runs import plots, report
 from runs.folder import add_scores, checkpoints, read_config, read_json, read_scores
 from system import cli, devices
@@ -113,11 +112,9 @@ def shown_splits(args) -> list:
 
 def check_row(args, row, seed: int):
     """Raises UserError if the data set lacks a split, or the run folder has other flags, data or more steps."""
-    flags = main.parse_args(row_flags(args, row, seed))
-    dataset = main.open_dataset(flags)
+    run = main.open_run(main.parse_args(row_flags(args, row, seed)))
     for split in shown_splits(args):
-        datasets.check_split(dataset, split)
-    run = Run(flags, dataset, vars(main.parse_args([])))
+        datasets.check_split(run.dataset, split)
     done = checkpoints(run.folder, 'last')
     if done and int(done[0].split('-')[-1]) > run.total:
         raise UserError('--steps %d: the run in %s is at step %s; give as many, or another --output'
@@ -223,7 +220,8 @@ def class_columns(entries: list, published: dict, split: str):
 
 def num_parameters(model: str) -> int:
     """Number of trained parameters of a network for CamVid's 11 classes."""
-    return sum(layer.parameters for layer in networks.network_layers(model, *SIZE, num_classes=benchmark.NUM_CLASSES))
+    spec = networks.Spec(model, benchmark.NUM_CLASSES)
+    return sum(layer.parameters for layer in networks.network_layers(spec))
 
 
 def variant_columns(args, row):
@@ -254,8 +252,8 @@ def trained_row(args, row):
     config = read_config(row_folder(args, row, 1))
     columns['budget'] = '%d steps of %d at %dx%d' % (args.steps or row.steps, config['flags']['batch_size'],
                                                      config['flags']['height'], config['flags']['width'])
-    columns['device'] = config['starts'][-1]['device']
-    columns['revision'] = config['starts'][-1]['revision']
+    columns['device'] = config['invocations'][-1]['device']
+    columns['revision'] = config['invocations'][-1]['revision']
     columns['command'] = row_command(args, row, 1)
     return columns
 

@@ -5,6 +5,7 @@ The same command resumes an interrupted run. `@recipes/NAME.txt` reads flags fro
 from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
 import functools
+import os
 import signal
 import sys
 
@@ -17,6 +18,7 @@ import evaluate
 import networks
 import optimize
 import utils
+from inference.predictor import Predictor, Settings
 from paper import tables
 from runs import plots, report, weights
 from runs.run import Run
@@ -24,12 +26,12 @@ from system import cli, cluster, devices, distribute
 from system.files import UserError
 
 # start: function (steps done) -> (op, feed_dict) that starts the batches. fetches: dict that a training step runs.
-# signals: placeholder [2], this process's requests to stop and to validate; a step fetches the sums of all processes.
-# scoring: as from evaluate.scoring_graph, of the validation split. init: op that initializes all variables.
-# assignments, uninitialized: starting weights, as from weights.match_variables.
+# signals: placeholder [2], the requests of this process to stop and to validate; a step fetches the sums of all.
+# predictor: `Predictor` of the validation, with the variables of the training. init: op that initializes all variables.
+# assignments, uninitialized: starting weights, what `weights.match_variables` returns.
 # spread: op that copies the chief's variables to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
-                                       'start fetches signals scoring init assignments uninitialized spread')
+                                       'start fetches signals predictor init assignments uninitialized spread')
 
 
 # ---------------------------------------------------------------- flags
@@ -142,12 +144,14 @@ def parse_args(argv=None):
 
 # ---------------------------------------------------------------- graph
 
-def training_graph(args, num_classes: int, class_weights, batch, total: int, group):
+def training_graph(args, spec, class_weights, batch, total: int, group):
     """Builds the training graph of this process; the gradients of all processes of `group` are added.
 
-    Batch norm normalizes by the share of this process. The loss is divided by the labelled pixels of the whole batch.
+    Batch norm normalizes by the share of this process. The loss is divided by the number of labelled pixels of the
+    whole batch.
 
     Args:
+      spec: `networks.Spec`.
       batch: images [share, h, w, 3] uint8 and labels [share, h, w] uint8.
       total: steps of the run, for the schedule.
       group: `distribute.Group`.
@@ -156,47 +160,49 @@ def training_graph(args, num_classes: int, class_weights, batch, total: int, gro
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
-    count = group.added([optimize.labelled_pixels(labels)])[0]
+    count = group.all_reduce([optimize.labelled_pixels(labels)])[0]
     masks = '-%d' % group.index if group.index else ''
 
     def dropout(x, name):
-        return utils.dropout(x, args.dropout, (args.seed, step), name + masks) if args.dropout else x
+        return utils.dropout(x, spec.dropout, (spec.seed, step), name + masks) if spec.dropout else x
 
-    logits = networks.build(args.model, images, num_classes, True, args.input, dropout, precision=args.precision)
+    logits = networks.build(spec, images, True, dropout)
     loss = optimize.loss(logits, labels, class_weights, count)
     if args.loss == 'ce-dice':
         loss += optimize.dice_loss(logits, labels) * len(group.share(args.batch_size)) / args.batch_size
 
     def multipliers(variable):
-        rate, decay = networks.multipliers(args.model, variable)
+        rate, decay = networks.multipliers(spec.model, variable)
         if networks.in_encoder(variable):
             rate *= 0.0 if args.freeze_encoder else args.encoder_rate
         return rate, decay
 
     rate = optimize.learning_rate(args.schedule, args.learning_rate, total)
     step_op = optimize.train_op(loss, rate, args.momentum, args.weight_decay, multipliers, args.optimizer,
-                                args.precision, functools.partial(group.added, device=devices.kind(args.device)))
+                                spec.precision, functools.partial(group.all_reduce, device=devices.kind(args.device)))
     return {'loss': loss, 'learning_rate': rate, 'step_op': step_op}
 
 
-def build(args, run: Run, class_weights, group) -> TrainingGraph:
+def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
     The savers become attributes of `run`. Only the chief loads starting weights, for a run without a checkpoint.
     """
     tf.set_random_seed(args.seed)
-    num_classes = len(run.dataset.class_names)
+    class_names = run.dataset.class_names
+    spec = networks.spec_of(run.flags, len(class_names))
     start, images, labels = batches.training_batches(run.dataset, run.flags, group.share(args.batch_size))
-    fetches = training_graph(args, num_classes, class_weights, (images, labels), run.total, group)
+    fetches = training_graph(args, spec, class_weights, (images, labels), run.total, group)
     signals = tf.placeholder(tf.float32, [2], 'signals')
-    fetches['loss'], fetches['signals'] = group.added([fetches['loss'], signals])
-    scoring = evaluate.scoring_graph(group.dataset_share(run.dataset, 'val'), 'val', run.flags, args.batch_size, True)
-    values, flag = weights.of_flags(args, run.dataset.class_names) if group.chief and run.is_new() else ({}, '')
+    fetches['loss'], fetches['signals'] = group.all_reduce([fetches['loss'], signals])
+    predictor = Predictor(sess, spec, Settings(tile='off', batch_size=args.batch_size), reuse=True)
+    starting = group.chief and run.is_new()
+    values, flag = weights.starting_weights(args.vgg16, args.init_from, class_names) if starting else ({}, '')
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
-    assignments, uninitialized = weights.match_variables(values, variables, num_classes, flag)
+    assignments, uninitialized = weights.match_variables(values, variables, spec.num_classes, flag)
     run.create_savers()
-    graph = TrainingGraph(start, fetches, signals, scoring, tf.global_variables_initializer(), assignments,
-                          uninitialized, group.chief_values(tf.global_variables()))
+    graph = TrainingGraph(start, fetches, signals, predictor, tf.global_variables_initializer(), assignments,
+                          uninitialized, group.broadcast(tf.global_variables()))
     tf.get_default_graph().finalize()
     return graph
 
@@ -216,7 +222,7 @@ def start(sess, graph: TrainingGraph, run: Run, group):
         print('starting weights: %d variables set; as initialized: %s%s'
               % (len(graph.assignments), ', '.join(rest[:4]) or 'none', more))
     sess.run(graph.spread)
-    run.step = group.gathered(run.step)[0]
+    run.step = group.all_gather(run.step)[0]
 
 
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
@@ -227,7 +233,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        last = run.step if group.gathered(run.out_of_patience())[0] else run.total  # a stopped run stays stopped
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # a stopped run stays stopped
         for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})
@@ -239,7 +245,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
                 validate(sess, graph, run, step, group)
             if group.chief and (due or stopping or run.save_due()):
                 run.save(sess, step)
-            if stopping or due and group.gathered(run.out_of_patience())[0]:
+            if stopping or due and group.all_gather(run.out_of_patience())[0]:
                 stop += [signal.SIGTERM] * (stopping and not stop)  # another process was told to stop
                 break
     finally:
@@ -252,9 +258,10 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
 
     The chief writes scores, figures and, if they improved, the best weights, and prints one line.
     """
-    predictions = group.numbered(evaluate.predictions_of_split(sess, graph.scoring))
+    share = group.dataset_share(run.dataset, 'val')
+    predictions = group.global_indices(graph.predictor.predict_split(share, 'val'))
     scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,
-                                                   gathered=group.gathered)
+                                                   all_gather=group.all_gather)
     if not group.chief:
         return
     if run.log_scores(step, scores):
@@ -272,28 +279,34 @@ def draw(run: Run, step: int, extremes: list):
     run.log_image(step, run.path(run.dataset.panel))
     plots.panel(run.dataset, 'val', {i: prediction for _, i, prediction in extremes}, run.path('extremes.png'),
                 {i: 'mIoU %.2f' % score for score, i, _ in extremes})
-    report.write(run.folder, tables.published_scores(run.dataset.name, run.args.model, run.args.class_weights),
-                 tables.class_accuracies(run.dataset.name, run.args.model))
+    model = run.flags['model']
+    report.write(run.folder, tables.published_scores(run.dataset.name, model, run.flags['class_weights']),
+                 tables.class_accuracies(run.dataset.name, model))
 
 
 def describe(args):
     """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
     classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
     classes = classes or datasets.open(args.dataset, args.data_dir).class_names
-    print(networks.layer_table(args.model, args.height or 360, args.width or 480, len(classes), args.input))
+    print(networks.layer_table(networks.Spec(args.model, len(classes), args.input, height=args.height or 360,
+                                             width=args.width or 480)))
 
 
-def open_dataset(args):
-    """Opens and returns --dataset; sets `args.height` and `args.width` if None.
+def open_run(args, folder: str = None) -> Run:
+    """Opens --dataset and the run folder -> `Run`, whose flags have the size of training and absolute paths.
 
-    UserError for bad data, and unless train and val have examples.
+    UserError for bad data, for a split train or val without examples, and for a folder that holds another run.
+
+    Args:
+      folder: run folder; None for --output.
     """
     dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
-    args.height = args.height or dataset.size[0]
-    args.width = args.width or dataset.size[1]
-    return dataset
+    flags = dict(vars(args), height=args.height or dataset.size[0], width=args.width or dataset.size[1],
+                 data_dir=args.data_dir and os.path.abspath(args.data_dir))
+    folder = folder or args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
+    return Run(folder, flags, dataset, vars(parse_args([])))
 
 
 def train(args):
@@ -301,22 +314,22 @@ def train(args):
 
     --patience ends training earlier. Exits with 128 + signal after a stop signal.
     """
-    group = distribute.Group(*cluster.from_environment())
-    args.output = args.output if group.chief else group.scratch.name
+    group = distribute.Group(*cluster.resolve_cluster())
+    group.connect(args.device, vars(args))
     device = devices.device_name(args.device)
     devices.check_precision(args.precision, args.device)
-    run = Run(args, open_dataset(args), vars(parse_args([])))
-    pooling = utils.portable_pooling(devices.needs_portable_pooling(args.device, args.xla))
-    config = devices.session_config(args.device, args.xla, args.tf32)
-    group.connect(config, run.flags, run.dataset)
+    run = open_run(args, None if group.chief else group.scratch.name)
+    group.check_equal({split: len(names) for split, names in run.dataset.examples.items()})
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, devices.precision_name(
         args.precision, args.device, args.tf32)), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    with tf.Graph().as_default(), tf.device(group.place), pooling:
-        graph = build(args, run, class_weights, group)
-        session = tf.Session(group.target, config=config)
-        with run.locked(), cli.stop_signals() as stop, session as sess, group.together():
+    pooling = utils.portable_pooling(devices.needs_portable_pooling(args.device, args.xla))
+    config = group.session_config(args.device, args.xla, args.tf32)
+    session = tf.Session(group.target, graph=tf.Graph(), config=config)
+    with session as sess, tf.device(group.place), pooling:
+        graph = build(args, sess, run, class_weights, group)
+        with run.locked(), cli.stop_signals() as stop, group.barrier():
             start(sess, graph, run, group)
             if run.step < run.total:
                 run.write_config(class_weights, device)

@@ -35,7 +35,7 @@ def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     return np.bincount(joint, minlength=2048 * num_classes ** 2).reshape(-1, num_classes, num_classes)
 
 
-def surest(counts, share: float):
+def most_certain(counts, share: float):
     """Counts the least uncertain pixels, at least `share` of all: int64 confusion matrix [classes, classes].
 
     Args:

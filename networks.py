@@ -47,30 +47,49 @@ def default_samples(name):
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 
-def build(name, images, num_classes, is_training, input_norm=None, dropout=lambda x, name: x, reuse=False,
-          precision='float32'):
-    """Builds the network `name` in the variable scope `name` and returns the logits.
+class Spec(collections.namedtuple('Spec', 'model num_classes input dropout precision seed fit height width')):
+    """What the graph and a prediction must know of a run.
+
+    model: key of NETWORKS.  num_classes: number of classes, without void.  input: key of INPUTS.
+    dropout: rate of the dropout layers.  precision: dtype of the layers, 'float32', 'bfloat16' or 'float16'.
+    seed: seed of the dropout masks.  fit, height, width: 'resize', and the size that all images are resized to; or
+        'crop', and the size of the training crops: images keep their scale.
+    """
+
+    def __new__(cls, model, num_classes, input=None, dropout=None, precision='float32', seed=1, fit='resize',
+                height=360, width=480):
+        """None selects the input and the dropout rate of the released network."""
+        return super().__new__(cls, model, num_classes, input or default_input(model),
+                               default_dropout(model) if dropout is None else dropout, precision, seed, fit, height,
+                               width)
+
+
+def spec_of(flags: dict, num_classes: int) -> Spec:
+    """Builds the `Spec` of a run from its flags: parsed flags, or the flags in config.json."""
+    return Spec(num_classes=num_classes, **{name: flags[name] for name in Spec._fields if name in flags})
+
+
+def build(spec, images, is_training, dropout=lambda x, name: x, reuse=False):
+    """Builds the network of `spec` in a variable scope named as the network; returns the logits.
 
     Args:
+      spec: `Spec`; model, num_classes, input and precision are used. Variables, input normalization and batch-norm
+        statistics are float32 in each precision.
       images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
-      num_classes: int, without void.
       is_training: Python bool: batch norm uses the batch (True) or the moving averages (False). True adds the batch
         statistics to utils.BN_STATISTICS, for `optimize.train_op`.
-      input_norm: a key of INPUTS; None for `default_input`.
       dropout: function (x, name) -> x, called at each dropout layer of the network; default: no dropout.
       reuse: reuse the variables of an earlier call.
-      precision: 'float32', 'bfloat16' or 'float16', the dtype of the layers. Variables, input normalization and
-        batch-norm statistics are float32.
     Returns:
       logits [batch, height, width, num_classes] float32.
     """
-    with tf.variable_scope(name, reuse=reuse):
+    with tf.variable_scope(spec.model, reuse=reuse):
         bgr = tf.concat(tf.split(tf.cast(images, tf.float32), 3, -1)[::-1], -1)  # OpenCV's DNN cannot read tf.reverse
-        x = INPUTS[input_norm or default_input(name)](bgr)
-        return tf.cast(NETWORKS[name](tf.cast(x, precision), num_classes, is_training, dropout), tf.float32)
+        x = tf.cast(INPUTS[spec.input](bgr), spec.precision)
+        return tf.cast(NETWORKS[spec.model](x, spec.num_classes, is_training, dropout), tf.float32)
 
 
-def sampled(flags, images, num_classes, samples, reuse):
+def sampled(spec, images, samples, reuse):
     """Mean and variance of the softmax over `samples` dropout masks, as test_bayesian_segnet.py.
 
     The layers before the first dropout do not depend on the mask and run once. The masks depend on the run's seed, not
@@ -87,9 +106,9 @@ def sampled(flags, images, num_classes, samples, reuse):
     def dropout(x, name):
         names.append(name)
         x = tf.tile(x, [samples, 1, 1, 1]) if len(names) == 1 else x
-        return utils.dropout(x, flags['dropout'], (flags['seed'], 0), name)
+        return utils.dropout(x, spec.dropout, (spec.seed, 0), name)
 
-    logits = build(flags['model'], images, num_classes, False, flags['input'], dropout, reuse, flags['precision'])
+    logits = build(spec, images, False, dropout, reuse)
     mean, variance = tf.nn.moments(tf.nn.softmax(logits), [0], keepdims=True)
     return mean, tf.reduce_mean(variance, -1)
 
@@ -104,36 +123,26 @@ def argmax_at(probabilities, size):
     return tf.cast(tf.argmax(probabilities, -1), tf.uint8)
 
 
-def prediction_graph(flags, images, num_classes, sizes, reuse=False, samples=0):
-    """Builds the graph that predicts the class of each pixel: softmax, resize to `sizes`, argmax.
+def prediction_graph(spec, images, size, reuse=False, samples=0):
+    """Builds the graph that predicts the class of each pixel: softmax, resize to `size`, argmax.
 
     Args:
-      flags: the run's flags, as in config.json: model, input, precision; with samples also dropout and seed.
+      spec: `Spec` of the run.
       images: [batch, height, width, 3] uint8 or float32 RGB, at the input size of the network.
-      sizes: [batch, 2] int32, the height and width of each prediction.
+      size: (height, width) of the predictions, ints or an int32 tensor [2].
+      reuse: reuse the variables of an earlier call.
       samples: number of Monte-Carlo dropout samples, for a batch of one; 0 turns dropout off (weight averaging).
     Returns:
-      predictions: [batch, max height, max width] uint8 class ids, 0 outside an image's size.
+      ids: [batch, *size] uint8 class indices.
       probabilities: [batch, height, width, num_classes] float32, at the input size of the network.
       variance: [batch, height, width] float32, over the samples, averaged over the classes; 0 without samples.
     """
     if samples:
-        probabilities, variance = sampled(flags, images, num_classes, samples, reuse)
+        probabilities, variance = sampled(spec, images, samples, reuse)
     else:
-        logits = build(flags['model'], images, num_classes, False, flags['input'], reuse=reuse,
-                       precision=flags['precision'])
-        probabilities = tf.nn.softmax(logits)
+        probabilities = tf.nn.softmax(build(spec, images, False, reuse=reuse))
         variance = tf.zeros_like(probabilities[..., 0])
-    height, width = tf.reduce_max(sizes[:, 0]), tf.reduce_max(sizes[:, 1])
-
-    def at_own_size(item):
-        image_probabilities, size = item
-        ids = argmax_at(image_probabilities[None], size)[0]
-        ids = tf.pad(ids, [[0, height - size[0]], [0, width - size[1]]])
-        return tf.cast(ids, tf.float16)  # exact; GPUs have no kernels for lists of uint8
-
-    predictions = tf.map_fn(at_own_size, (probabilities, sizes), dtype=tf.float16, parallel_iterations=1)
-    return tf.cast(predictions, tf.uint8), probabilities, variance
+    return argmax_at(probabilities, size), probabilities, variance
 
 
 def multipliers(name, variable):
@@ -161,14 +170,14 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
          'ResizeBilinear': 'bilinear upsampling', 'LRN': 'normalization'}
 
 
-def network_layers(model: str, height: int, width: int, num_classes: int, input_norm: str = None) -> list:
-    """Layers of a network for one image, in order: list of `Layer`; parameters include batch norm.
+def network_layers(spec: Spec) -> list:
+    """Lists the layers of a network for one image of `spec`'s height and width, in order: list of `Layer`.
 
-    Only ops of KINDS are layers, so no ReLU; parameters are the trainable ones. Builds the network in a new graph, in
-    prediction.
+    Only ops of KINDS are layers, so no ReLU. Parameters are the trainable ones, batch norm included. Builds the network
+    in a new graph, for prediction.
     """
     with tf.Graph().as_default() as graph:
-        build(model, tf.zeros([1, height, width, 3]), num_classes, False, input_norm)
+        build(spec, tf.zeros([1, spec.height, spec.width, 3]), False)
         sizes = collections.Counter()
         for variable in tf.trainable_variables():
             layer = variable.op.name.split('/')[1]
@@ -202,13 +211,13 @@ def num_macs(op) -> int:
     return int(np.prod(kernel) * np.prod(positions))
 
 
-def layer_table(model: str, height: int, width: int, num_classes: int, input_norm: str = None) -> str:
+def layer_table(spec: Spec) -> str:
     """Formats `network_layers` as lines of text; the last line has the sums of parameters and MACs."""
-    found = network_layers(model, height, width, num_classes, input_norm)
+    found = network_layers(spec)
     rows = [(layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}', f'{layer.macs:,}')
             for layer in found]
     parameters = sum(layer.parameters for layer in found)
     macs = sum(layer.macs for layer in found)
-    rows.append((model, '', '', f'{parameters:,}', f'{macs:,}'))
+    rows.append((spec.model, '', '', f'{parameters:,}', f'{macs:,}'))
     return tabulate.tabulate(rows, headers=('layer', 'kind', 'output', 'parameters', 'MACs'), disable_numparse=True,
                              colalign=('left', 'left', 'left', 'right', 'right'))

@@ -67,7 +67,8 @@ def learning_rate(schedule, base, total_steps):
     return base * tf.maximum(1.0 - done, 0.0) ** 0.9
 
 
-def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32', added=list):
+def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32',
+             all_reduce=list):
     """Op of one training step: gradients, weight decay, batch-norm averages and the global step.
 
     Args:
@@ -81,7 +82,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       precision: of the layers. For float16 the loss is scaled by a power of two. The scale falls when a gradient
         overflows and rises after 2,000 steps without an overflow. An overflow skips the update of the trained
         variables, not of the batch-norm averages and the global step.
-      added: function from a list of tensors to the sums over the processes that train together, as `Group.added`.
+      all_reduce: function from a list of tensors to the sums over the processes that train together.
     Raises:
       AssertionError: the graph has batch norms whose statistics are not in BN_STATISTICS.
     """
@@ -94,7 +95,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
              in update.compute_gradients(loss, colocate_gradients_with_ops=True)
              if gradient is not None and multipliers(variable)[0]]  # None: a bias in front of batch norm
     statistics = tf.get_collection(utils.BN_STATISTICS)
-    sums = added([gradient for gradient, _ in found] + [batch for _, batch in statistics] + [tf.ones([])])
+    sums = all_reduce([gradient for gradient, _ in found] + [batch for _, batch in statistics] + [tf.ones([])])
     gradients = []
     for gradient, (_, variable) in zip(sums, found):
         rate_multiplier, decay_multiplier = multipliers(variable)

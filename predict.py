@@ -9,7 +9,6 @@ import concurrent.futures
 import contextlib
 import functools
 import glob
-import itertools
 import os
 import re
 import sys
@@ -20,21 +19,20 @@ import tqdm
 
 import data
 import evaluate
-import utils
-from inference import export, outputs, video
-from inference.predictor import Predictor, Settings, add_flags, check_overlap
-from runs import plots, weights
-from runs.folder import run_folder
-from system import cli, devices
+import networks
+from inference import export, outputs, predictor as inference, video
+from runs import plots
+from runs.folder import read_config, run_folder
+from system import cli
 from system.files import UserError, check_names, write_text
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
-THREADS = 2               # for decoding, and as many for writing
+THREADS = 2               # for writing
 PENDING_VALUES = 2 ** 24  # most values (3 a pixel) of images whose results are not written yet
 
-TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHT WIDTH, or a smaller --batch_size'
+TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
 # path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
 Job = collections.namedtuple('Job', 'path name')
@@ -51,7 +49,7 @@ def parse_args(argv=None):
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
     parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, from the K-th on (for N '
                         'processes, with K from 1 to N)')
-    add_flags(parser)
+    inference.add_flags(parser)
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
                         help='refuse images of more pixels without decoding them')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help="share of the classes' colours in the overlay")
@@ -65,11 +63,9 @@ def parse_args(argv=None):
                         'type)')
     parser.add_argument('--export', type=export.path, metavar='FILE.tflite|FILE.onnx|DIR', help='write the network as '
                         'a TFLite or ONNX file, or a TensorFlow SavedModel: uint8 images in, ids and probabilities out')
-    parser.add_argument('--export_size', nargs=2, metavar=('free|HEIGHT', 'WIDTH'), help='size of the images for '
-                        '--export (default: free, any size, for DIR; the size of training for a file)')
-    args = parser.parse_intermixed_args(cli.spread(argv))
-    args.tile = cli.word_or_size('--tile', args.tile, 'auto', 'off')
-    args.export_size = args.export_size and cli.word_or_size('--export_size', args.export_size, 'free')
+    parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH', help='size of the images '
+                        'for --export (default: free, any size, for DIR; the size of training for a file)')
+    args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
     if args.shard and args.camera is not None:
@@ -166,7 +162,7 @@ def submission_name(args) -> str:
 # ---------------------------------------------------------------- labelling
 
 @contextlib.contextmanager
-def noted(jobs: list, faults: list):
+def collect_errors(jobs: list, faults: list):
     """Context manager: suppresses UserError and lack of memory; adds a line to `faults` for each of `jobs`."""
     try:
         yield
@@ -186,33 +182,19 @@ def read_images(jobs: list, read, ahead: int, faults: list):
       read: function path -> image.
       faults: list; a line is added for each image that cannot be read.
     """
-    to_read = iter(jobs)
-    reading = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for job in tqdm.tqdm(jobs, unit='image', disable=None):
-            for later in itertools.islice(to_read, ahead + 1 - len(reading)):
-                reading.append(pool.submit(read, later.path))
-            with noted([job], faults):
-                yield job, reading.popleft().result()
+    found = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
+    for job, result in tqdm.tqdm(found, total=len(jobs), unit='image', disable=None):
+        with collect_errors([job], faults):
+            yield job, result()
 
 
-def batches_of_one_size(images, batch_size: int):
-    """Groups successive (job, image) pairs of equal size; yields lists of at most `batch_size` pairs."""
-    batch = []
-    for job, image in images:
-        if batch and (len(batch) == batch_size or image.shape != batch[0][1].shape):
-            yield batch
-            batch = []
-        batch.append((job, image))
-    if batch:
-        yield batch
-
-
-def label_images(predictor, jobs: list, config: dict, args) -> tuple:
+def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixels: int) -> tuple:
     """Predicts the images of `jobs` and writes the results, while threads decode the next images.
 
     Prints a line if images were shrunk by more than half.
 
+    Args:
+      depth, max_pixels: arguments of `data.read_image`.
     Returns:
       faults: list, a line for each image that could not be labelled.
       rows: list of the lines of the submission; empty without --submission.
@@ -221,7 +203,7 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
     rows = []
     shrunk = []  # paths
     writing = collections.deque()  # (values, future)
-    read = functools.partial(data.read_image, depth=config.get('depth', 16), max_pixels=args.max_pixels)
+    read = functools.partial(data.read_image, depth=depth, max_pixels=max_pixels)
 
     def wait(values):
         """Waits until the images whose results are not written yet have at most `values` values."""
@@ -230,37 +212,37 @@ def label_images(predictor, jobs: list, config: dict, args) -> tuple:
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         images = read_images(jobs, read, predictor.batch_size, faults)
-        for batch in batches_of_one_size(images, predictor.batch_size):
+        for batch in inference.batches_of_one_size(images, predictor.batch_size):
             predictions = []
-            with noted([job for job, _ in batch], faults):
+            with collect_errors([job for job, _ in batch], faults):
                 predictions = predictor.predict([image for _, image in batch])
             for (job, image), prediction in zip(batch, predictions):
-                writing.append((image.size, pool.submit(outputs.write, job.name, image, prediction, config, args)))
+                writing.append((image.size, pool.submit(writer.write, job.name, image, prediction)))
                 if predictor.shrinks(*image.shape[:2]):
                     shrunk.append(job.path)
             wait(PENDING_VALUES)
         wait(-1)
     if shrunk:
-        print('%s%s: shrunk by more than half to the %dx%d of the run; --tile HEIGHT WIDTH keeps their scale'
-              % (shrunk[0], ' and %d more' % (len(shrunk) - 1) if shrunk[1:] else '', config['flags']['height'],
-                 config['flags']['width']))
+        print('%s%s: shrunk by more than half to the %dx%d of the run; --tile HEIGHTxWIDTH keeps their scale'
+              % (shrunk[0], ' and %d more' % (len(shrunk) - 1) if shrunk[1:] else '', predictor.spec.height,
+                 predictor.spec.width))
     return faults, rows
 
 
-def label_video(predictor, job: Job, config: dict, args):
+def label_video(predictor, job: Job, writer: outputs.Writer):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
     UserError if the source has no frame, or fewer than 90% of the header's number, minus one second; the frames that
     were read are written. A camera is read until Ctrl-C.
     """
-    path = os.path.join(args.output, job.name + VIDEO_SUFFIX)
+    path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
     until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
     began = time.time()
     with video.read_frames(job.path) as (rate, total, frames), video.VideoFile(path, rate) as out:
         with contextlib.suppress(until):
             for image in tqdm.tqdm(frames, total=total or None, unit='frame', disable=None):
                 ids = predictor.predict([image])[0].ids
-                out.write(plots.overlay(image, plots.colored(ids, config['colors']), args.alpha))
+                out.write(plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha))
         if not out.count:
             raise UserError('%s: no frame can be read' % job.path)
     print('%s: %d frames, %.1f images/s, written as %s'
@@ -276,34 +258,23 @@ def predict(args) -> int:
     Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag, a missing input or
     an existing result; then nothing is written.
     """
-    config = evaluate.read_config(args.run)
-    flags = config['flags']
-    args.tf32 = args.tf32 or flags.get('tf32', 'on')
-    device = devices.device_name(args.device)
-    flags['precision'] = devices.precision(args.precision, flags['precision'], args.device)
-    loaded = weights.load(args.run, args.checkpoint)
-    samples = evaluate.samples_of(args.samples, flags)
-    settings = Settings(samples, args.tile, args.tile_overlap, args.tta, args.batch_size,
-                                  args.confidence, args.probabilities is not None)
-    check_overlap(settings, flags)
-    jobs = plan(args, outputs.suffixes(args, samples, outputs.class_ids(config)))
-    if args.export:
-        export.export(args.export, args.run, config, loaded, args.export_size)
-        print('%s: %s, %s' % (args.export, args.run, loaded.description))
-    if not jobs and not (args.inputs and args.submission):  # of a --shard without an image
-        return 0
-    os.makedirs(args.output, exist_ok=True)
-    session = tf.Session(graph=tf.Graph(), config=devices.session_config(args.device, tf32=args.tf32))
-    with session as sess, utils.portable_pooling(
-            devices.needs_portable_pooling(args.device)):
-        predictor = Predictor(sess, flags, len(config['class_names']), settings)
-        weights.load_all(sess, loaded, args.run)
-        precision = devices.precision_name(flags['precision'], args.device, args.tf32)
-        print('%s: %s, %s on %s' % (args.run, loaded.description, precision, device), flush=True)
-        faults, rows = label_images(predictor, [job for job in jobs if not is_video(job)], config, args)
+    config = read_config(args.run)
+    spec = networks.spec_of(config['flags'], len(config['class_names']))
+    writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.confidence,
+                            evaluate.samples_of(args.samples, spec) > 0, args.probabilities, args.submission)
+    jobs = plan(args, writer.suffixes())
+    with evaluate.open_run(args, config['flags'], spec) as (predictor, loaded):
+        if args.export:
+            export.export(args.export, spec, config, loaded, args.export_size)
+            print('%s: %s, %s' % (args.export, args.run, loaded.description))
+        if not jobs and not (args.inputs and args.submission):  # of a --shard without an image
+            return 0
+        os.makedirs(args.output, exist_ok=True)
+        images = [job for job in jobs if not is_video(job)]
+        faults, rows = label_images(predictor, images, writer, config.get('depth', 16), args.max_pixels)
         for job in filter(is_video, jobs):
-            with noted([job], faults):
-                label_video(predictor, job, config, args)
+            with collect_errors([job], faults):
+                label_video(predictor, job, writer)
     if args.submission:
         write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
     for fault in faults:

@@ -12,11 +12,11 @@ import os
 import tempfile
 import zipfile
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import networks
 import utils
-from inference import outputs
 from runs import weights
 from system import devices, quiet
 from system.files import UserError, write_bytes, write_text
@@ -48,14 +48,14 @@ def format_of(path: str) -> str:
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
-def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None):
+def export(path: str, spec, config: dict, loaded, size=None):
     """Writes the network and weights of a run to `path`, atomically: TFLite, ONNX or SavedModel, by the ending.
 
     A TFLite or ONNX file takes one image at a time, a SavedModel any number.
 
     Args:
-      run: folder of the run, named in errors.
-      config: the run's config.json.
+      spec: `networks.Spec` of the run.
+      config: config.json of the run, for the class names, ids and colours.
       loaded: `weights.Weights`.
       size: (height, width) of the images, or 'free' for any size. Default: 'free' for a SavedModel, the size of
         training for a file.
@@ -63,16 +63,14 @@ def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None
       UserError: the weights do not fit the network.
     """
     ending = format_of(path)
-    flags = config['flags']
     if size is None and ending:
-        size = flags['height'], flags['width']
+        size = spec.height, spec.width
     shape = (1 if ending else None,) + ((None, None) if size in (None, 'free') else tuple(size)) + (3,)
-    ids = outputs.class_ids(config)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
-        export_graph(flags, ids, shape)
-        weights.load_all(sess, loaded, run)
+        export_graph(spec, config['class_ids'], shape)
+        weights.load_all(sess, loaded, path)
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
-    classes = json.dumps({'class_names': config['class_names'], 'class_ids': ids.tolist(), 'colors': config['colors']})
+    classes = json.dumps({key: config[key] for key in ('class_names', 'class_ids', 'colors')})
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
     if ending == '.onnx':
@@ -87,26 +85,26 @@ def export(path: str, run: str, config: dict, loaded: weights.Weights, size=None
             os.replace(saved_model, path)
 
 
-def export_graph(flags: dict, class_ids, shape):
+def export_graph(spec, class_ids: list, shape):
     """Adds the nodes 'images', 'ids' and 'probabilities' to the default graph, and the network between them.
 
     'images' is uint8 of `shape`. The layers compute in float32. 'ids' has the size of the images, 'probabilities' the
     size at which the network sees the images.
 
     Args:
-      flags: the run's flags, as in config.json.
+      spec: `networks.Spec` of the run.
       class_ids: id of each class in 'ids'.
     """
     images = tf.placeholder(tf.uint8, shape, 'images')
     x = tf.cast(images, tf.float32)
-    if flags['fit'] == 'resize':
-        x = resize(x, flags['height'], flags['width'])
+    if spec.fit == 'resize':
+        x = resize(x, spec.height, spec.width)
     with utils.portable_pooling():
-        logits = networks.build(flags['model'], x, len(class_ids), False, flags['input'])
+        logits = networks.build(spec._replace(precision='float32'), x, False)
     probabilities = tf.nn.softmax(logits, name='probabilities')
     ids = networks.argmax_at(probabilities, utils.height_width(images))
-    if list(class_ids) != list(range(len(class_ids))):
-        ids = tf.gather(class_ids, tf.cast(ids, tf.int32))
+    if class_ids != list(range(len(class_ids))):
+        ids = tf.gather(np.array(class_ids, np.uint8), tf.cast(ids, tf.int32))
     tf.identity(ids, 'ids')
 
 

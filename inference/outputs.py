@@ -1,4 +1,5 @@
 """Writes the results of predict.py for an image: ids, colours, overlay, probabilities, submission rows."""
+import collections
 import os
 import re
 
@@ -20,7 +21,7 @@ def write_png(path: str, rgb_or_ids):
 
 
 def submission_rows(name: str, ids) -> list:
-    """Rows 'name,RLE', one a cell: pixels of a class other than the first, connected by edges.
+    """Rows 'name,RLE', one per cell: pixels of a class other than the first, connected by edges.
 
     Components of fewer than SMALLEST_CELL pixels get no row.
     """
@@ -34,60 +35,53 @@ def submission_rows(name: str, ids) -> list:
     return rows
 
 
-def suffixes(args, samples: int, ids_of_classes) -> list:
-    """Endings of the files that `write` writes for one image: list of str, such as '-ids.png'.
+class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side confidence uncertainty probabilities '
+                                    'submission')):
+    """Writes the results of an image into `folder`; the other fields say which.
 
-    Args:
-      args: flags of predict.py.
-      samples: number of Monte-Carlo samples.
-      ids_of_classes: ids of the classes, for the files of --probabilities png.
+    config: config.json of the run, for the class names, ids and colours.  alpha: share of the colours in the overlay.
+    side_by_side, confidence, uncertainty, submission: bool.  probabilities: 'npz', 'png' or None.
     """
-    endings = ['-ids.png', '-colors.png', '-overlay.png']
-    endings += ['-side.png'] * args.side_by_side
-    endings += ['-confidence.png'] * args.confidence
-    endings += ['-uncertainty.png'] * (samples > 0)
-    endings += ['-probabilities.npz'] * (args.probabilities == 'npz')
-    if args.probabilities == 'png':
-        endings += ['-probability-%d.png' % class_id for class_id in ids_of_classes]
-    return endings
 
+    def suffixes(self) -> list:
+        """Endings of the files that `write` writes for one image: list of str, such as '-ids.png'."""
+        endings = ['-ids.png', '-colors.png', '-overlay.png']
+        endings += ['-side.png'] * self.side_by_side
+        endings += ['-confidence.png'] * self.confidence
+        endings += ['-uncertainty.png'] * self.uncertainty
+        endings += ['-probabilities.npz'] * (self.probabilities == 'npz')
+        if self.probabilities == 'png':
+            endings += ['-probability-%d.png' % class_id for class_id in self.config['class_ids']]
+        return endings
 
-def write(name: str, image, prediction, config: dict, args) -> list:
-    """Writes the files of `suffixes` for one image; returns the submission's rows, [] without --submission.
+    def write(self, name: str, image, prediction) -> list:
+        """Writes the files of `suffixes` for one image; returns the submission's rows, [] without submission.
 
-    Args:
-      name: name of the results in --output, without ending.
-      image: uint8 RGB [h, w, 3].
-      prediction: `predictor.Prediction`.
-      config: config.json of the run.
-      args: flags of predict.py.
-    """
-    stem = os.path.join(args.output, name)
-    colors = config['colors']
-    ids, variance, confidence, probabilities = prediction
-    ids_of_classes = class_ids(config)
-    write_png(stem + '-ids.png', ids_of_classes[ids])
-    colored = plots.colored(ids, colors)
-    write_png(stem + '-colors.png', colored)
-    if args.side_by_side:
-        write_png(stem + '-side.png', np.hstack([image, colored]))
-    overlay = plots.overlay(image, colored, args.alpha)
-    write_png(stem + '-overlay.png', plots.with_legend(overlay, config['class_names'], colors, np.unique(ids)))
-    if confidence is not None:
-        write_png(stem + '-confidence.png', confidence)
-    if variance is not None:
-        write_png(stem + '-uncertainty.png', plots.uncertainty(variance, len(colors)))
-    if args.probabilities == 'npz':
-        with atomic_write(stem + '-probabilities.npz') as part, open(part, 'wb') as file:
-            np.savez_compressed(file, probabilities=probabilities, class_names=config['class_names'],
-                                class_ids=ids_of_classes)
-    if args.probabilities == 'png':
-        for i, class_id in enumerate(ids_of_classes):
-            write_png('%s-probability-%d.png' % (stem, class_id),
-                      np.round(255 * probabilities[:, :, i].astype(np.float32)).astype(np.uint8))
-    return submission_rows(name, ids) if args.submission else []
-
-
-def class_ids(config: dict):
-    """Ids of the classes in label files, uint8 [num_classes]; 0, 1, 2... if config.json has none."""
-    return np.array(config.get('class_ids') or range(len(config['class_names'])), np.uint8)
+        Args:
+          name: name of the results in the folder, without ending.
+          image: uint8 RGB [h, w, 3].
+          prediction: `predictor.Prediction`.
+        """
+        stem = os.path.join(self.folder, name)
+        class_names, class_ids, colors = [self.config[key] for key in ('class_names', 'class_ids', 'colors')]
+        ids, variance, confidence, probabilities = prediction
+        write_png(stem + '-ids.png', np.array(class_ids, np.uint8)[ids])
+        colored = plots.colored(ids, colors)
+        write_png(stem + '-colors.png', colored)
+        if self.side_by_side:
+            write_png(stem + '-side.png', np.hstack([image, colored]))
+        overlay = plots.overlay(image, colored, self.alpha)
+        write_png(stem + '-overlay.png', plots.with_legend(overlay, class_names, colors, np.unique(ids)))
+        if confidence is not None:
+            write_png(stem + '-confidence.png', confidence)
+        if variance is not None:
+            write_png(stem + '-uncertainty.png', plots.uncertainty(variance, len(colors)))
+        if self.probabilities == 'npz':
+            with atomic_write(stem + '-probabilities.npz') as part, open(part, 'wb') as file:
+                np.savez_compressed(file, probabilities=probabilities, class_names=class_names,
+                                    class_ids=np.array(class_ids, np.uint8))
+        if self.probabilities == 'png':
+            for i, class_id in enumerate(class_ids):
+                write_png('%s-probability-%d.png' % (stem, class_id),
+                          np.round(255 * probabilities[:, :, i].astype(np.float32)).astype(np.uint8))
+        return submission_rows(name, ids) if self.submission else []

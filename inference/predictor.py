@@ -1,6 +1,7 @@
 """Predicts images of any size with a run's network: whole or in tiles, with test-time augmentation."""
 import argparse
 import collections
+import concurrent.futures
 import functools
 import itertools
 
@@ -14,8 +15,9 @@ from system import cli, devices
 from system.files import UserError
 
 SMALLEST_TILE = 512    # pixels a side, for --tile auto
-WHOLE_VALUES = 2 ** 26  # most probabilities of an image that the graph enlarges at once; 256 MiB of float32
+WHOLE_VALUES = 2 ** 26  # most probabilities that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
+THREADS = 2             # for reading images ahead
 
 
 class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
@@ -23,14 +25,10 @@ class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta
     """Settings of a prediction.
 
     samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
-    tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None as in `tiles.grid`.
+    tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for tiles.OVERLAP.
     tta: value of --tta, or None.  batch_size: images or tiles at a time.
     confidence, probabilities: bool, whether to return them too.
     """
-
-    def uses_tiles(self, flags: dict) -> bool:
-        """Whether images of a run with these flags may be predicted in tiles."""
-        return self.tile != 'off' and (self.tile != 'auto' or flags['fit'] == 'crop')
 
 
 class Prediction(collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)):
@@ -49,14 +47,13 @@ def add_flags(parser, batch_size: int = 1):
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),
                         help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 4 for '
                              'bayesian-segnet and 8 for bayesian-segnet-basic, as released; else 0)')
-    parser.add_argument('--tile', nargs=2, default=('auto', 'auto'), metavar=('auto|off|HEIGHT', 'WIDTH'),
+    parser.add_argument('--tile', type=cli.size('auto', 'off'), default='auto', metavar='auto|off|HEIGHTxWIDTH',
                         help='label in overlapping tiles of this size; auto: whole images in runs of --fit '
-                             'resize; in runs of --fit crop, tiles of twice the training size (at least %d a side) for '
-                             'images with more pixels than that (default: auto)'
-                             % SMALLEST_TILE)
+                             'resize; in runs of --fit crop, tiles of twice the training size (at least %d per side) '
+                             'for images with more pixels than that' % SMALLEST_TILE)
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
-                        help="least overlap of neighbouring tiles, as a fraction of a tile's side (default: %s; 0 for "
-                             'mosaics of images of that size)' % tiles.OVERLAP)
+                        help="least overlap of neighbouring tiles, as a fraction of a tile's side; 0 for mosaics of "
+                             'images of that size (default: %s)' % tiles.OVERLAP)
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...', help='average the probabilities over the '
                         'mirrored image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
     parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size,
@@ -68,7 +65,7 @@ def add_flags(parser, batch_size: int = 1):
 
 
 def passes(text: str) -> list:
-    """Parses the value of --tta -> list of (scale, mirrored), one for each pass. 'flip' adds mirrored passes.
+    """Parses the value of --tta -> list of (scale, mirrored), one per pass. 'flip' adds mirrored passes.
 
     None gives the single pass [(1.0, False)].
     """
@@ -95,11 +92,27 @@ def mean_enlarged(maps, height: int, width: int, first: int, last: int):
     return total / len(maps) if len(maps) > 1 else total
 
 
-def check_overlap(settings: Settings, flags: dict):
-    """Raises UserError if --tile_overlap is given and no image is predicted in tiles."""
-    if settings.tile_overlap is not None and not settings.uses_tiles(flags):
-        raise UserError('--tile_overlap %g: images are labelled whole here; give --tile HEIGHT WIDTH too'
-                        % settings.tile_overlap)
+def read_ahead(read, items, ahead: int):
+    """Yields (item, function that returns read(item) or raises) in order; threads read up to `ahead` later items."""
+    remaining = iter(items)
+    reading = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        for item in items:
+            for later in itertools.islice(remaining, ahead + 1 - len(reading)):
+                reading.append(pool.submit(read, later))
+            yield item, reading.popleft().result
+
+
+def batches_of_one_size(examples, batch_size: int):
+    """Groups successive tuples whose second item, an image, has one size; yields lists of at most `batch_size`."""
+    batch = []
+    for example in examples:
+        if batch and (len(batch) == batch_size or example[1].shape != batch[0][1].shape):
+            yield batch
+            batch = []
+        batch.append(example)
+    if batch:
+        yield batch
 
 
 class Predictor:
@@ -107,21 +120,27 @@ class Predictor:
 
     Args:
       sess: tf.Session of the default graph, in which the prediction graph is built.
-      flags: the run's flags, as in config.json.
+      spec: `networks.Spec` of the run.
+      settings: `Settings`.
       reuse: reuse the variables of an earlier graph.
+    Raises:
+      UserError: --tile_overlap without tiles.
     """
 
-    def __init__(self, sess, flags: dict, num_classes: int, settings: Settings, reuse=False):
+    def __init__(self, sess, spec, settings: Settings, reuse=False):
         self.sess = sess
-        self.flags = flags
+        self.spec = spec
         self.settings = settings
+        self.uses_tiles = settings.tile != 'off' and (settings.tile != 'auto' or spec.fit == 'crop')
+        if settings.tile_overlap is not None and not self.uses_tiles:
+            raise UserError('--tile_overlap %g: images are labelled whole here; give --tile HEIGHTxWIDTH too'
+                            % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.num_classes = num_classes
-        self.batch_size = 1 if settings.samples else settings.batch_size  # as in networks.sampled
+        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks depend on the place in a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
-        self.sizes = tf.placeholder(tf.int32, [None, 2], 'size')
-        self.ids, self.probabilities, self.variance = networks.prediction_graph(
-            flags, self.images, num_classes, self.sizes, reuse, settings.samples)
+        self.size = tf.placeholder(tf.int32, [2], 'size')
+        self.ids, self.probabilities, self.variance = networks.prediction_graph(spec, self.images, self.size, reuse,
+                                                                                settings.samples)
 
     def tile_size(self, height: int, width: int) -> tuple:
         """(height, width) of the tiles of an image; the size of the image if it is predicted whole.
@@ -131,14 +150,14 @@ class Predictor:
         pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
         """
         tile = self.settings.tile
-        if not self.settings.uses_tiles(self.flags):
+        if not self.uses_tiles:
             return height, width
         if tile != 'auto':
             if tile[0] > height or tile[1] > width:
-                raise UserError('--tile %d %d: larger than the image of %dx%d; give a smaller tile, or auto'
+                raise UserError('--tile %dx%d: larger than the image of %dx%d; give a smaller tile, or auto'
                                 % (tile + (height, width)))
             return tile
-        sides = [max(2 * self.flags[side], SMALLEST_TILE) for side in ('height', 'width')]
+        sides = [max(2 * side, SMALLEST_TILE) for side in (self.spec.height, self.spec.width)]
         if height * width <= sides[0] * sides[1]:
             return height, width
         return min(height, sides[0]), min(width, sides[1])
@@ -149,19 +168,30 @@ class Predictor:
         seen = self.network_size(*tile)
         return tile[0] > 2 * seen[0] or tile[1] > 2 * seen[1]
 
-    def predict(self, images: list) -> list:
-        """Predicts uint8 RGB images [h, w, 3] of one size -> list of Prediction.
+    def predict_split(self, dataset, split: str):
+        """Predicts a split in order, while threads load the next examples; yields (index, label, `Prediction`)."""
+        def load(i):
+            return (i, *dataset.load(split, i))
 
-        At most `self.batch_size` images, which is 1 with samples. UserError as `tile_size`.
+        batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # whole images may be large
+        examples = (result() for _, result in read_ahead(load, range(len(dataset.examples[split])), batch_size))
+        for batch in batches_of_one_size(examples, batch_size):
+            predictions = self.predict([image for _, image, _ in batch])
+            yield from ((i, label, prediction) for (i, _, label), prediction in zip(batch, predictions))
+
+    def predict(self, images: list) -> list:
+        """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
+
+        At most `self.batch_size` images, which is 1 with samples. UserError for a tile larger than the image.
         """
         height, width = images[0].shape[:2]
         tile = self.tile_size(height, width)
         details = self.settings.confidence or self.settings.probabilities
-        small = height * width * self.num_classes <= WHOLE_VALUES
+        small = len(images) * height * width * self.spec.num_classes <= WHOLE_VALUES
         if tile != (height, width) or self.passes != passes(None) or details or not small:
             return [self.assemble(height, width, self.blocks(image, tile)) for image in images]
         seen = np.stack([batches.resize(image, *self.network_size(height, width)) for image in images])
-        feed = {self.images: seen, self.sizes: [[height, width]] * len(images)}
+        feed = {self.images: seen, self.size: [height, width]}
         if not self.settings.samples:
             return [Prediction(ids) for ids in self.sess.run(self.ids, feed)]
         ids, variance = self.sess.run([self.ids, self.variance], feed)
@@ -173,16 +203,16 @@ class Predictor:
         The input has the size of the image times `scale`, rounded. In runs of --fit resize the input has the size of
         training times `scale`, whatever the size of the image.
         """
-        if self.flags['fit'] == 'resize':
-            height, width = self.flags['height'], self.flags['width']
+        if self.spec.fit == 'resize':
+            height, width = self.spec.height, self.spec.width
         return max(1, int(round(height * scale))), max(1, int(round(width * scale)))
 
     def maps(self, images: list) -> list:
-        """Runs the network on images of one size, once for each pass of --tta; mirrored passes are mirrored back.
+        """Runs the network on images of one size, once per pass of --tta; mirrored passes are mirrored back.
 
         Returns:
-          list of float32 [batch, h, w, num_classes], one a pass, at the network's size; with samples there is one
-          more channel, the variance.
+          list of float32 [batch, h, w, num_classes], one array per pass, at the network's size; with samples there is
+          one more channel, the variance.
         """
         found = []
         for scale, mirrored in self.passes:
@@ -205,14 +235,14 @@ class Predictor:
           tile: (height, width) of the tiles; the size of the image to predict it whole.
         """
         height, width = image.shape[:2]
-        channels = self.num_classes + bool(self.settings.samples)
+        channels = self.spec.num_classes + bool(self.settings.samples)
         if tile == (height, width):
             found = self.maps([image])
             rows = max(1, WHOLE_VALUES // 8 // (width * channels))
             for top in range(0, height, rows):
                 yield top, 0, mean_enlarged([maps[0] for maps in found], height, width, top, min(top + rows, height))
             return
-        grid = tiles.grid(image, tile, self.settings.tile_overlap)
+        grid = tiles.grid((height, width), tile, self.settings.tile_overlap)
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
 
     def tile_maps(self, image, grid: tiles.Grid):
@@ -226,15 +256,16 @@ class Predictor:
                 yield mean_enlarged(same_tile, height, width, 0, height)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:
-        """Collects blocks as from `blocks` into the `Prediction` of an image of height x width pixels."""
+        """Collects the blocks that `blocks` yields into the `Prediction` of an image of height x width pixels."""
         settings = self.settings
+        num_classes = self.spec.num_classes
         ids = np.empty((height, width), np.uint8)
         variance = np.empty((height, width), np.float32) if settings.samples else None
         confidence = np.empty((height, width), np.uint8) if settings.confidence else None
-        probabilities = np.empty((height, width, self.num_classes), np.float16) if settings.probabilities else None
+        probabilities = np.empty((height, width, num_classes), np.float16) if settings.probabilities else None
         for top, left, block in blocks:
             place = slice(top, top + block.shape[0]), slice(left, left + block.shape[1])
-            classes = block[:, :, :self.num_classes]
+            classes = block[:, :, :num_classes]
             ids[place] = classes.argmax(-1)
             if settings.samples:
                 variance[place] = block[:, :, -1]

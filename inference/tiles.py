@@ -14,34 +14,17 @@ OVERLAP = 0.5  # least overlap of tiles, as a fraction of a tile's side
 Grid = collections.namedtuple('Grid', 'tops lefts tile size')
 
 
-def grid(image, tile: tuple, overlap: float = None) -> Grid:
-    """Covers an image, uint8 [h, w, 3], with tiles of (height, width) `tile` -> `Grid`.
+def grid(size: tuple, tile: tuple, overlap: float = None) -> Grid:
+    """Covers an image of `size`, (height, width), with tiles of (height, width) `tile` -> `Grid`.
 
-    `overlap`: least overlap of neighbouring tiles, as a fraction of a tile's side. None: OVERLAP, but 0 along an axis
-    where the image is a mosaic of tiles.
+    `overlap`: least overlap of neighbouring tiles, as a fraction of a tile's side; None for OVERLAP.
     """
-    size = image.shape[:2]
-    overlaps = [overlap] * 2
-    if overlap is None:
-        overlaps = [0 if is_mosaic(image, tile[axis], axis) else OVERLAP for axis in (0, 1)]
-    return Grid(starts(size[0], tile[0], overlaps[0]), starts(size[1], tile[1], overlaps[1]), tile, size)
+    overlap = OVERLAP if overlap is None else overlap
+    tops, lefts = [tile_offsets(length, side, overlap) for length, side in zip(size, tile)]
+    return Grid(tops, lefts, tile, size)
 
 
-def is_mosaic(image, tile: int, axis: int) -> bool:
-    """Whether an image is made of separate images that are `tile` pixels long along `axis`.
-
-    At the seams of a mosaic most pixels differ from their neighbours, and differ less beside the seams. Labels get
-    worse where a tile sees parts of two separate images.
-    """
-    seams = np.arange(tile, image.shape[axis], tile)
-    if not len(seams) or image.shape[axis] % tile:
-        return False
-    lines = [image.take(seams + shift, axis) for shift in (-2, -1, 0, 1)]
-    before, across, after = [np.median(cv2.absdiff(*pair)) for pair in zip(lines, lines[1:])]
-    return across > 2 * (max(before, after) + 1)
-
-
-def starts(length: int, tile: int, overlap: float) -> list:
+def tile_offsets(length: int, tile: int, overlap: float) -> list:
     """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of int, the tiles' first pixels.
 
     The first tile begins at pixel 0, the last ends at the last pixel, and the tiles are evenly spaced. Neighbours share

@@ -67,23 +67,19 @@ def result_rows(folder: str) -> list:
         row.update((name, report.percent(scores[name])) for name in MEASURES)
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
-        row['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['starts'][0]['device'])
+        row['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['invocations'][0]['device'])
         for name, separator in (('revision', ', '), ('command', '\n')):  # of all starts, equal values once
-            row[name] = separator.join(dict.fromkeys(start[name] for start in config['starts']))
+            row[name] = separator.join(dict.fromkeys(start[name] for start in config['invocations']))
         rows.append(row)
     return rows
 
 
-def published_rows(flags: dict) -> list:
-    """Looks up the paper's scores for a run: list of rows {column: text}, empty if the paper has none.
-
-    Args:
-      flags: the run's flags; dataset, model and class_weights select the scores, as in `tables.published_scores`.
-    """
-    return [{'network': flags['model'], 'scored on': 'test', 'batch norm': 'population',
+def published_rows(dataset: str, model: str, class_weights: str) -> list:
+    """Looks up the paper's scores for a run: list of rows {column: text}, empty if the paper has none."""
+    return [{'network': model, 'scored on': 'test', 'batch norm': 'population',
              **{name: report.decimal(value) for name, value in zip(MEASURES, scores)},
              'trained at': 'the paper, ' + where}
-            for where, scores in tables.published_scores(flags['dataset'], flags['model'], flags['class_weights'])]
+            for where, scores in tables.published_scores(dataset, model, class_weights)]
 
 
 def write_results(run_folders: list, output: str, into: str = None):
@@ -105,7 +101,8 @@ def write_results(run_folders: list, output: str, into: str = None):
         flags = read_config(folder)['flags']
         by_dataset.setdefault(flags['dataset'], []).extend(rows)
         seen = published.setdefault(flags['dataset'], [])
-        seen += [row for row in published_rows(flags) if row not in seen]
+        rows = published_rows(flags['dataset'], flags['model'], flags['class_weights'])
+        seen += [row for row in rows if row not in seen]
     texts = [report.write_table(os.path.join(output, name), name, NOTE, rows + published[name])
              for name, rows in by_dataset.items()]
     print('\n'.join(texts))

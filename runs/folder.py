@@ -10,6 +10,7 @@ import shlex
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import networks
 from system import cli
 from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
@@ -59,7 +60,8 @@ def check_folder_name(folder: str):
 def read_config(folder: str) -> dict:
     """Reads config.json of a run folder -> dict; UserError if the folder, the file or a key is missing.
 
-    UserError also as `check_folder_name` and `read_json`. The dict has the key 'starts', [] if the file has none.
+    UserError also for an unknown network or input. The dict has 'invocations' and 'class_ids' even if the file lacks
+    these.
     """
     check_folder_name(folder)
     if not os.path.isdir(folder):
@@ -70,7 +72,10 @@ def read_config(folder: str) -> dict:
     missing = NEEDED - set(config) - set(flags if isinstance(flags, dict) else ())
     if missing:
         raise corrupt_file_error(path, 'not the config of a run (no %s)' % ', '.join(sorted(missing)))
-    config.setdefault('starts', [])
+    if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
+        raise corrupt_file_error(path, 'no network %r, or no input %r' % (flags['model'], flags['input']))
+    config['invocations'] = config.pop('starts', config.get('invocations', []))  # 'starts' in older folders
+    config.setdefault('class_ids', list(range(len(config['class_names']))))
     return config
 
 
@@ -118,7 +123,7 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Command, revision, versions, device, process and time of this process, for `starts` of config.json: dict."""
+    """Command, revision, versions, device, process and time of this process, for `invocations` of config.json: dict."""
     return {'command': cli.command_line(), 'revision': revision(), 'device': device,
             'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__,
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
@@ -147,7 +152,7 @@ def publish_config(folder: str, run: str, step):
       step: step of the published weights, or None. Step and time of a published run stay.
     """
     config = read_config(run)
-    for start in config['starts']:
+    for start in config['invocations']:
         start['command'] = without_folders(start['command'])
         start.pop('pid', None)
     flags = config['flags']

@@ -154,7 +154,7 @@ def write(folder: str, published: list = (), class_accuracies: dict = None):
     """
     config = read_config(folder)
     flags = config['flags']
-    start = (config['starts'] or [{}])[-1]
+    start = (config['invocations'] or [{}])[-1]
     metrics = read_scores(folder)
     sections = []
     if metrics:
@@ -162,7 +162,7 @@ def write(folder: str, published: list = (), class_accuracies: dict = None):
     sections += [(title, embedded_image(os.path.join(folder, name))) for name, title in FIGURES
                  if os.path.exists(os.path.join(folder, name))]
     commands = '\n'.join('%s    # revision %s, %s' % (entry.get('command'), entry.get('revision'), entry.get('started'))
-                         for entry in config['starts'])
+                         for entry in config['invocations'])
     sections.append(('Commands', '<pre>%s</pre>' % html.escape(commands)))
     sections.append(('Flags', html_table(['flag', 'value'], sorted(flags.items()))))
     weights = zip(config['class_names'], config.get('class_weights', []))

@@ -50,18 +50,19 @@ class Run:
       records: records of log.jsonl.
     """
 
-    def __init__(self, args, dataset, defaults: dict):
-        """Takes the flags `args` and the data set; reads the folder of an existing run, writes nothing.
+    def __init__(self, folder: str, flags: dict, dataset, defaults: dict):
+        """Reads the folder of an existing run, writes nothing; UserError if it holds another run or other files.
 
-        `defaults`: as for `check_same_run`. UserError if the folder holds another run or other files.
+        Args:
+          flags: {name: value} of all flags, as config.json records them.
+          defaults: the default of each flag, which counts as the run's value for a flag that the run did not know.
         """
-        self.args = args
+        self.folder = folder
+        self.flags = flags
         self.dataset = dataset
-        self.folder = args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
-        self.flags = dict(vars(args), data_dir=args.data_dir and os.path.abspath(args.data_dir))
-        check_names([self.flags['data_dir'] or ''], '--data_dir')
+        check_names([flags['data_dir'] or ''], '--data_dir')
         self.size = len(dataset.examples['train'])
-        self.total = args.steps or -(-args.epochs * self.size // args.batch_size)
+        self.total = flags['steps'] or -(-flags['epochs'] * self.size // flags['batch_size'])
         self.first = self.step = 0  # the restored step, the last saved step
         self.records = []
         self.best = -1.0  # best validation score by --select_by
@@ -81,7 +82,7 @@ class Run:
 
     def epochs(self, step: int) -> float:
         """Number of epochs that `step` steps take."""
-        return step * self.args.batch_size / self.size
+        return step * self.flags['batch_size'] / self.size
 
     def path(self, *names: str) -> str:
         """Joins `names` to the path of the run folder."""
@@ -99,7 +100,7 @@ class Run:
                 yield
         except filelock.Timeout:
             config = read_config(self.folder) if os.path.exists(self.path('config.json')) else {}
-            owner = config['starts'][-1].get('pid') if config.get('starts') else 'of another user'
+            owner = config['invocations'][-1].get('pid') if config.get('invocations') else 'of another user'
             raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
                             % (self.folder, owner))
 
@@ -146,7 +147,7 @@ class Run:
           UserError: the classes, the class weights or the split sizes changed since the run began.
         """
         path = self.path('config.json')
-        config = read_config(self.folder) if os.path.exists(path) else {'starts': []}
+        config = read_config(self.folder) if os.path.exists(path) else {'invocations': []}
         facts = {'class_names': list(self.dataset.class_names),
                  'class_weights': [float(weight) for weight in class_weights],
                  'sizes': {split: len(names) for split, names in self.dataset.examples.items()}}
@@ -158,7 +159,7 @@ class Run:
         config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors],
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth)
-        config['starts'].append(dict(provenance(device), step=self.step))
+        config['invocations'].append(dict(provenance(device), step=self.step))
         write_json(path, config)
 
     @contextlib.contextmanager
@@ -184,7 +185,7 @@ class Run:
             self.events.close()
 
     def log(self, step: int, **values):
-        """Appends one record to log.jsonl and `records`, and a scalar of TensorBoard for each float in `values`."""
+        """Appends one record to log.jsonl and `records`, and writes each float in `values` as a TensorBoard scalar."""
         self.records.append(dict(step=step, **values))
         self.file.write(json.dumps(self.records[-1]) + '\n')
         self.file.flush()
@@ -202,13 +203,13 @@ class Run:
         """
         if not np.isfinite(fetched['loss']):
             last = [round(record['loss'], 4) for record in self.records if 'loss' in record][-5:]
-            names = batches.batch_names(self.dataset, step, self.args.batch_size, self.args.seed)
+            names = batches.batch_names(self.dataset, step, self.flags['batch_size'], self.flags['seed'])
             raise FloatingPointError(
                 'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the images of '
                 'the batch: %s. The last checkpoint is kept in %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names), self.folder))
         now = time.time()
-        speed = self.args.batch_size / (now - self.clock)  # of the whole step, writing the log included
+        speed = self.flags['batch_size'] / (now - self.clock)  # of the whole step, writing the log included
         self.clock = now
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                  images_per_second=speed)
@@ -225,7 +226,7 @@ class Run:
 
     def note_score(self, record: dict) -> bool:
         """Updates `best` and `stale` with a validation's log record; returns True if the score is the best so far."""
-        score = record.get(self.args.select_by) or 0.0
+        score = record.get(self.flags['select_by']) or 0.0
         improved = score > self.best
         self.best = max(score, self.best)
         self.stale = 0 if improved else self.stale + 1
@@ -243,8 +244,8 @@ class Run:
         Without the flag validations take about a tenth of the time, if an image to validate takes two thirds of the
         time of an image to train on. The time is not measured, so that a repeated run keeps the same best weights.
         """
-        every = self.args.validate_every or str(-(-6 * len(self.dataset.examples['val']) // self.size))
-        images = self.args.batch_size  # all counts in images, which an epoch has a whole number of
+        every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
+        images = self.flags['batch_size']  # all counts in images, which an epoch has a whole number of
         interval = int(every[:-5]) * images if every.endswith('steps') else int(every) * self.size
         return step == self.total or step * images // interval > (step - 1) * images // interval
 
@@ -264,7 +265,7 @@ class Run:
 
     def out_of_patience(self) -> bool:
         """Whether the last --patience validations brought no better score; False without --patience."""
-        return bool(self.args.patience and self.stale >= self.args.patience)
+        return bool(self.flags['patience'] and self.stale >= self.flags['patience'])
 
     def summary(self, stop: list) -> str:
         """One line on how the run ended: by a signal in `stop`, at the last step, or by --patience."""
@@ -273,6 +274,6 @@ class Run:
                     % (self.folder, self.first, self.total))
         if stop and self.step < self.total:
             return '%s: stopped at step %d of %d; the same command resumes there' % (self.folder, self.step, self.total)
-        early = '; %d validations without a better %s' % (self.stale, self.args.select_by)
+        early = '; %d validations without a better %s' % (self.stale, self.flags['select_by'])
         return ('%s: done, step %d of %d (%d in this run)%s'
                 % (self.folder, self.step, self.total, self.step - self.first, early if self.step < self.total else ''))

@@ -170,15 +170,16 @@ def load(path: str, which: str = 'best') -> Weights:
     return loaded
 
 
-def of_flags(args, class_names: list):
+def starting_weights(vgg16_path, init_from, class_names: list):
     """Loads the weights of --vgg16 or --init_from -> ({name: array}, the flag for messages); ({}, '') without.
 
-    The classes of --init_from are matched with `class_names`, as `match_classes`. UserError for bad weights.
+    The channels of the class layers are ordered by `class_names`, the classes of the new run. UserError for bad
+    weights.
     """
-    if args.vgg16:
-        return vgg16(args.vgg16).values, '--vgg16 %s' % args.vgg16
-    if args.init_from:
-        return match_classes(load(args.init_from), class_names).values, '--init_from %s' % args.init_from
+    if vgg16_path:
+        return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
+    if init_from:
+        return match_classes(load(init_from), class_names).values, '--init_from %s' % init_from
     return {}, ''
 
 

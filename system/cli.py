@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from system.files import UserError, check_names, read_text
+from system.files import UserError, check_names
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
 MAX_SIDE = 11585  # pixels: a square of this side has at most data.MAX_PIXELS
@@ -44,28 +44,19 @@ def interval(text: str):
     return text
 
 
-def spread(argv: list) -> list:
-    """Copy of `argv` with `auto`, `off` and `free` doubled after --tile and --export_size.
+def size(*words: str):
+    """Makes an argparse type: a function from 'HEIGHTxWIDTH' in pixels to (height, width), and from `words` to words.
 
-    Argparse expects two values there, HEIGHT WIDTH. A word that is there twice stays.
-    `argv` None: the flags of this process.
+    Each side has 8 to MAX_SIDE pixels.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    doubled = []
-    for before, word, after in zip([''] + argv, argv, argv[1:] + ['']):
-        twice = before in ('--tile', '--export_size') and word in ('auto', 'off', 'free') and after != word
-        doubled += [word, word] if twice else [word]
-    return doubled
-
-
-def word_or_size(flag: str, values: list, *words: str):
-    """Parses the two values of a flag -> one of `words`, or (height, width); UserError for other values."""
-    if values[0] == values[1] and values[0] in words:
-        return values[0]
-    if not all(value.isdecimal() and 8 <= int(value) <= MAX_SIDE for value in values):
-        raise UserError('%s %s: must be %s, or HEIGHT WIDTH of 8 to %d pixels'
-                        % (flag, ' '.join(values), ' or '.join(words), MAX_SIDE))
-    return int(values[0]), int(values[1])
+    def parse(text):
+        match = re.match(r'\A([0-9]{1,5})x([0-9]{1,5})\Z', text)
+        sides = tuple(int(side) for side in match.groups()) if match else ()
+        if text not in words and not (sides and all(8 <= side <= MAX_SIDE for side in sides)):
+            raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
+                                             % (text[:60], ' or '.join(words), MAX_SIDE))
+        return text if text in words else sides
+    return parse
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,15 +74,6 @@ class Parser(argparse.ArgumentParser):
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
-
-    def _read_args_from_files(self, arg_strings):
-        """Replaces each `@FILE` by the flags in the recipe file; UserError if it cannot be read."""
-        flags = []
-        for word in arg_strings:
-            lines = read_text(word[1:]).splitlines() if word.startswith('@') else []
-            inner = [flag for line in lines for flag in self.convert_arg_line_to_args(line)]
-            flags += self._read_args_from_files(inner) if word.startswith('@') else [word]
-        return flags
 
     def parse_known_args(self, args=None, namespace=None):
         """Parses as ArgumentParser does; UserError for a flag whose value is empty (an unset shell variable)."""

@@ -16,7 +16,7 @@ START_SECONDS = 40    # longest wait for all processes to start
 SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
 
 
-def from_environment() -> tuple:
+def resolve_cluster() -> tuple:
     """Reads TF_CONFIG or Slurm's variables -> (['host:port' of each process], index of this process).
 
     A single process gives ([''], 0). With TF_CONFIG, Slurm is ignored. Under Slurm, CUDA_VISIBLE_DEVICES is limited to
@@ -41,7 +41,7 @@ def from_environment() -> tuple:
 
 
 def from_slurm() -> tuple:
-    """(hosts, index) as `from_environment`, for a process of srun.
+    """(hosts, index) as `resolve_cluster`, for a process of srun.
 
     If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list.
     """
@@ -75,7 +75,7 @@ def launch(count: int, device: str) -> None:
     """
     if count == 1:
         return
-    if from_environment()[0] != ['']:
+    if resolve_cluster()[0] != ['']:
         raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
     driver = '/proc/driver/nvidia/gpus'
     found = range(len(os.listdir(driver)) if os.path.isdir(driver) else 0)
@@ -120,7 +120,7 @@ def check_port(host: str) -> None:
                         % (host, error.strerror))
 
 
-def answers(host: str) -> bool:
+def is_listening(host: str) -> bool:
     """Whether a process listens at `host`, 'host:port'."""
     name, _, port = host.rpartition(':')
     try:
@@ -130,12 +130,12 @@ def answers(host: str) -> bool:
         return False
 
 
-def wait(hosts: list) -> None:
+def wait_for_peers(hosts: list) -> None:
     """Waits until all of `hosts`, 'host:port' each, answer; UserError after START_SECONDS."""
     missing = hosts
     until = time.time() + START_SECONDS
     while missing:
-        missing = [host for host in missing if not answers(host)]
+        missing = [host for host in missing if not is_listening(host)]
         if missing and time.time() > until:
             raise UserError('%s: no answer within %d s; start all again (a GPU may compile kernels for minutes the '
                             'first time), or check the names, the ports, the index of each process and '
@@ -152,26 +152,26 @@ def check_equal(hosts: list, settings: list) -> None:
                                 % (name, hosts[0], settings[0].get(name), host, theirs.get(name)))
 
 
-def watch(hosts: list, done) -> None:
+def monitor_peers(hosts: list, done) -> None:
     """Ends this process if a host is silent for SILENCE_SECONDS; returns when the Event `done` is set."""
     heard = {}
     while not done.wait(2):
         for host in hosts:
             now = time.time()
-            if answers(host):
+            if is_listening(host):
                 heard[host] = now
             elif now - heard.setdefault(host, now) > SILENCE_SECONDS and not done.is_set():
-                leave(hosts)
+                abort(hosts)
 
 
-def leave(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
+def abort(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
     """Ends this process with `status`, without clean-up.
 
     A session that waits for a lost process never returns, so nothing can be closed.
     Prints one line with the hosts that do not answer, or the `reason` if all answer.
     """
     time.sleep(1)  # a port may close after its connections
-    lost = [host for host in hosts if not answers(host)]
+    lost = [host for host in hosts if not is_listening(host)]
     print('error: %s; start all processes again with the same commands to resume from the last checkpoint'
           % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)
     os._exit(status)

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from system import cli, cluster, devices, quiet
-from system.cli import revision
 from system.files import UserError
 
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
@@ -61,7 +60,7 @@ class Group:
         return dataset._replace(load=load, examples=dict(dataset.examples, **{
             split: dataset.examples[split][self.index::self.size]}))
 
-    def numbered(self, predictions):
+    def global_indices(self, predictions):
         """Yields `predictions` of a `dataset_share` with the indices of the whole split instead of the share's.
 
         Args:
@@ -69,7 +68,7 @@ class Group:
         """
         return ((self.index + self.size * i, *others) for i, *others in predictions)
 
-    def added(self, tensors, device: str = 'CPU') -> list:
+    def all_reduce(self, tensors, device: str = 'CPU') -> list:
         """Sums each of `tensors` over all processes, with one CollectiveReduce of the concatenated tensors.
 
         The tensors are float32, with the same static shapes in all processes, on `device`: 'CPU' or 'GPU'.
@@ -77,24 +76,24 @@ class Group:
         if self.size == 1:
             return list(tensors)
         with tf.device('%s/device:%s:0' % (self.place, device)):
-            total = self._reduced(tf.concat([tf.reshape(x, [-1]) for x in tensors], 0), device)
+            total = self._reduce(tf.concat([tf.reshape(x, [-1]) for x in tensors], 0), device)
             parts = tf.split(total, [x.shape.num_elements() for x in tensors])
             return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors)]
 
-    def _reduced(self, x, device='CPU'):
+    def _reduce(self, x, device='CPU'):
         """CollectiveReduce op of `x`: the sum of this tensor over all processes, in the same shape."""
         hint = {} if tf.__version__.startswith('1.') else {'communication_hint': 'nccl' if device == 'GPU' else 'ring'}
         return tf.raw_ops.CollectiveReduce(input=x, group_size=self.size, group_key=1 + (device == 'GPU'),
                                            instance_key=next(self.keys), merge_op='Add', final_op='Id',
                                            subdiv_offsets=[0], **hint)
 
-    def chief_values(self, variables) -> tf.Operation:
+    def broadcast(self, variables) -> tf.Operation:
         """Op that sets `variables` of all processes to the chief's values; the other processes add zeros."""
         mine = [tf.cast(variable if self.chief else tf.zeros_like(variable), tf.float32) for variable in variables]
         return tf.group(*[tf.assign(variable, tf.cast(value, variable.dtype.base_dtype))
-                          for variable, value in zip(variables, self.added(mine))])
+                          for variable, value in zip(variables, self.all_reduce(mine))])
 
-    def gathered(self, value) -> list:
+    def all_gather(self, value) -> list:
         """Exchanges values: a list of the `value` of each process, in order; all processes must call.
 
         Args:
@@ -112,53 +111,61 @@ class Group:
             found.append(self.session.run(self.sum, {self.given: given}))
         return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in np.hstack(found)]
 
-    def connect(self, config: tf.ConfigProto, flags: dict, dataset) -> None:
-        """Connects the processes and starts to watch them; a single process returns at once.
+    def session_config(self, device: str, xla: bool = False, tf32: str = 'on') -> tf.ConfigProto:
+        """Configuration of a session of this process: `devices.session_config`, and the place in the group."""
+        config = devices.session_config(device, xla, tf32)
+        if self.size > 1:
+            config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
+            config.device_filters.append(self.place)
+            config.operation_timeout_in_ms = 1000 * HANG_SECONDS
+        return config
 
-        UserError if the port of this process is in use, a process is missing, or processes differ in `flags` (except
-        OWN), revision, TensorFlow, kind of device or numbers of examples. Ends this process if another is lost on the
-        way, or if another program answers: TensorFlow 1.15 would wait for ever. `config` is changed.
+    def connect(self, device: str, flags: dict) -> None:
+        """Connects the processes and starts to monitor them; a single process returns at once.
+
+        The commands connect first, because the other processes wait only START_SECONDS. UserError if the port of this
+        process is in use, a process is missing, or processes differ in `flags` (except OWN), revision, TensorFlow or
+        kind of device. Ends this process if another program answers: TensorFlow 1.15 would wait for ever.
         """
         if self.size == 1:
             return
-        mine = {'--' + name: value for name, value in flags.items() if name not in OWN}
-        mine.update(revision=revision(), tensorflow=tf.__version__, device=devices.kind(flags['device']),
-                    examples={split: len(names) for split, names in dataset.examples.items()})
         cluster.check_port(self.hosts[self.index])
-        config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
-        config.device_filters.append(self.place)
-        config.operation_timeout_in_ms = 1000 * HANG_SECONDS
+        config = self.session_config(device)
         print('Process %d of %s waits for the others' % (self.index, ', '.join(self.hosts)), flush=True)
         with quiet.suppress_stderr():
             self.server = tf.train.Server({'worker': self.hosts}, 'worker', self.index, config=config)
             self.target = self.server.target
-            cluster.wait(self.hosts)
+            cluster.wait_for_peers(self.hosts)
         quiet.silence_tensorflow()  # a lost process would print seven lines
         with tf.Graph().as_default(), tf.device(self.place + '/device:CPU:0'):
             self.given = tf.placeholder(tf.int32, [self.size, CHUNK])
-            self.sum = self._reduced(self.given)
+            self.sum = self._reduce(self.given)
             self.session = tf.Session(self.target, config=config)
-        silence = threading.Timer(60 - cluster.START_SECONDS, cluster.leave, (self.hosts, (
+        silence = threading.Timer(60 - cluster.START_SECONDS, cluster.abort, (self.hosts, (
             '%s: no agreement; a port may belong to another program, or the lists differ' % ', '.join(self.hosts)), 2))
         silence.daemon = True
         silence.start()
-        try:
-            everybody = self.gathered(mine)
-        except LOST as error:
-            cluster.leave(self.hosts, cli.first_line(error), 2)
+        self.check_equal(dict({'--' + name: value for name, value in flags.items() if name not in OWN},
+                              revision=cli.revision(), tensorflow=tf.__version__, device=devices.kind(device)))
         silence.cancel()
-        cluster.check_equal(self.hosts, everybody)
-        threading.Thread(target=cluster.watch, args=(self.hosts, self.done), daemon=True).start()
+        threading.Thread(target=cluster.monitor_peers, args=(self.hosts, self.done), daemon=True).start()
+
+    def check_equal(self, settings: dict) -> None:
+        """Raises UserError if the processes differ in `settings`; all must call. A lost process ends this process."""
+        try:
+            cluster.check_equal(self.hosts, self.all_gather(settings))
+        except LOST as error:
+            cluster.abort(self.hosts, cli.first_line(error), 2)
 
     @contextlib.contextmanager
-    def together(self):
+    def barrier(self):
         """Context manager: a lost process ends this process; at the end, all processes wait for each other."""
         try:
             yield
-            self.gathered(None)
+            self.all_gather(None)
         except LOST as error:
             if self.size == 1:
                 raise
-            cluster.leave(self.hosts, cli.first_line(error))
+            cluster.abort(self.hosts, cli.first_line(error))
         finally:
             self.done.set()

@@ -1,4 +1,4 @@
-"""Errors and notes for the user; reading of files that users give; atomic writes. Does not import TensorFlow."""
+"""Errors and notes for users, reading of their files, atomic writes. Does not import TensorFlow."""
 import contextlib
 import csv
 import io

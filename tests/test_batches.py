@@ -20,7 +20,7 @@ def made(size=7, shapes=((9, 13),)):
 
 
 def batches_of(count, first, make, *args):
-    """The first batches of `batches.training_batches` from step `first` on, or of `batches.scoring_batches`."""
+    """The first batches of `batches.training_batches` from step `first` on."""
     with tf.Graph().as_default(), tf.Session() as sess:
         start, *tensors = make(*args)
         sess.run(*start(first)) if callable(start) else sess.run(start)
@@ -118,9 +118,6 @@ def test_fit_crop_keeps_the_scale(tmp_path):
         assert set(np.diff(image[known.argmax(0).max(), :, 1][known.any(0)])) == {1}, 'not stretched'
         places.add((small, tuple(np.argwhere(known)[0]), columns.min()))
     assert len(places) > 6, 'at random places'
-    for i, arrays in enumerate(batches_of(7, 0, batches.scoring_batches, dataset, 'val', flags, 3)):
-        for array, expected in zip(arrays, dataset.load('val', i)):
-            np.testing.assert_array_equal(array, expected[None])
 
 
 def test_resize_label_never_mixes_ids():
@@ -129,24 +126,6 @@ def test_resize_label_never_mixes_ids():
     assert set(np.unique(big)) == {0, 3, 9}
     np.testing.assert_array_equal(batches.resize_label(big, 2, 2), label)
     assert batches.resize_label(np.arange(6, dtype=np.uint8)[None], 1, 3).tolist() == [[1, 3, 5]]  # pixel centres
-
-
-def test_scoring_keeps_order_sizes_and_the_last_batch():
-    dataset = made(7, shapes=((9, 13), (6, 5)))
-    with tf.Graph().as_default(), tf.Session() as sess:
-        initializer, images, labels, sizes = batches.scoring_batches(dataset, 'val', dict(FLAGS, height=4, width=6), 3)
-        sess.run(initializer)
-        got = [sess.run([images, labels, sizes]) for _ in range(3)]
-        assert [len(g[0]) for g in got] == [3, 3, 1]
-        sess.run(initializer)
-        assert sess.run(images)[1, 0, 0, 0] == 1, 'a second pass starts over'
-    ids = [int(image[0, 0, 0]) for g in got for image in g[0]]
-    assert ids == list(range(7))
-    assert got[0][0].shape == (3, 4, 6, 3) and got[0][1].shape == (3, 9, 13)
-    assert got[0][2].tolist() == [[9, 13], [6, 5], [9, 13]]
-    label = got[0][1][1]
-    np.testing.assert_array_equal(label[:6, :5], dataset.load('val', 1)[1])
-    assert (label[6:] == IGNORE).all() and (label[:, 5:] == IGNORE).all()
 
 
 def test_jitter_is_its_formula():

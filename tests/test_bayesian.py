@@ -9,7 +9,7 @@ import networks
 import utils
 from runs.folder import read_config, read_scores
 
-FLAGS = {'model': 'bayesian-segnet-basic', 'input': 'lrn', 'dropout': 0.5, 'seed': 3, 'precision': 'float32'}
+SPEC = networks.Spec('bayesian-segnet-basic', 5, dropout=0.5, seed=3)
 
 # Layers of the released prototxts before each dropout, in order.
 PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop3'],
@@ -20,7 +20,7 @@ PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop
 def test_places_of_dropout(graph, name):
     """Dropout follows pool3 and deeper poolings, and the deeper decoders; sizes and widths identify them."""
     seen = []
-    networks.build(name, tf.zeros([1, 48, 80, 3]), 11, True, dropout=lambda x, name: seen.append((name, x)) or x)
+    networks.build(networks.Spec(name, 11), tf.zeros([1, 48, 80, 3]), True, lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
     levels = {'encdrop3': 8, 'encdrop4': 16, 'encdrop5': 32, 'decdrop5': 16, 'decdrop4': 8, 'decdrop3': 4}
     for place, x in seen:
@@ -29,11 +29,10 @@ def test_places_of_dropout(graph, name):
         assert [x.shape.as_list()[3] for _, x in seen] == [256, 512, 512, 512, 256, 128]
 
 
-def predict(images, samples, **flags):
+def predict(images, samples, spec=SPEC):
     """(ids, mean, variance) by networks.prediction_graph, on random weights, the same for each call."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        sizes = tf.constant([images.shape[1:3]] * len(images))
-        fetches = networks.prediction_graph(dict(FLAGS, **flags), tf.constant(images), 5, sizes, samples=samples)
+        fetches = networks.prediction_graph(spec, tf.constant(images), images.shape[1:3], samples=samples)
         random_weights(sess, np.random.RandomState(7))
         return sess.run(fetches)
 
@@ -42,7 +41,7 @@ IMAGES = np.random.RandomState(1).randint(0, 256, (1, 21, 17, 3)).astype(np.uint
 
 
 def test_samples_are_the_mean_and_the_variance_of_single_passes():
-    """Equals whole passes, one a sample, with the masks of the sample: sharing the first encoders changes nothing."""
+    """Equals whole passes, one per sample, with the masks of the sample: sharing the first encoders changes nothing."""
     _, mean, variance = predict(IMAGES, 6)
     with tf.Graph().as_default(), tf.Session() as sess:
         number = tf.placeholder(tf.int32, [])
@@ -51,7 +50,7 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
             shape = tf.concat([[6], tf.shape(x)[1:]], 0)
             return x * utils.dropout(tf.ones(shape), 0.5, (3, 0), place)[number][None]
 
-        one = tf.nn.softmax(networks.build('bayesian-segnet-basic', tf.constant(IMAGES), 5, False, 'lrn', drop))
+        one = tf.nn.softmax(networks.build(SPEC, tf.constant(IMAGES), False, drop))
         random_weights(sess, np.random.RandomState(7))
         passes = np.stack([sess.run(one, {number: i})[0] for i in range(6)]).astype(float)
     np.testing.assert_allclose(mean[0], passes.mean(0), atol=1e-5)
@@ -61,16 +60,17 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
 
 def test_without_dropout_samples_agree():
     plain = predict(IMAGES, 0)
-    ids, mean, variance = predict(IMAGES, 5, dropout=0.0)
+    ids, mean, variance = predict(IMAGES, 5, SPEC._replace(dropout=0.0))
     assert variance.max() < 1e-12
     np.testing.assert_allclose(mean, plain[1], atol=1e-5)
     np.testing.assert_array_equal(ids, plain[0])
-    np.testing.assert_array_equal(predict(IMAGES, 0, dropout=0.0)[1], plain[1], 'weight averaging has no dropout')
+    averaged = predict(IMAGES, 0, SPEC._replace(dropout=0.0))[1]
+    np.testing.assert_array_equal(averaged, plain[1], 'weight averaging has no dropout')
 
 
 @pytest.mark.parametrize('name', ['unet', 'deeplab-largefov', 'fcn-basic', 'bilinear-interpolation'])
 def test_other_networks_are_sampled_too(name):
-    ids, mean, variance = predict(IMAGES, 3, model=name)
+    ids, mean, variance = predict(IMAGES, 3, networks.Spec(name, 5, dropout=0.5, seed=3))
     assert ids.shape == (1, 21, 17) and mean.shape == (1, 21, 17, 5) and variance.shape == (1, 21, 17)
     assert variance.max() > 0
 
@@ -80,10 +80,10 @@ def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp
     assert read_config(output)['flags']['dropout'] == 0.5
     scores = [score(output, '--batch_size', size, '--bf_images', '0')['val'] for size in '13']
     assert scores[0]['samples'] == 8 and scores[0]['confusion'] == scores[1]['confusion']
-    assert {name: scores[0][name] for name in ('G', 'C', 'mIoU')} == scores[0]['surest']['100%']
+    assert {name: scores[0][name] for name in ('G', 'C', 'mIoU')} == scores[0]['most_certain']['100%']
     averaged = score(output, '--samples', '0', '--bf_images', '0')['val']
-    assert averaged['confusion'] != scores[0]['confusion'] and 'surest' not in averaged
+    assert averaged['confusion'] != scores[0]['confusion'] and 'most_certain' not in averaged
     flipped = score(output, '--samples', '2', '--tta', 'flip', '--bf_images', '0')
-    assert flipped['val']['surest']['100%']['mIoU'] == flipped['val']['mIoU']
+    assert flipped['val']['most_certain']['100%']['mIoU'] == flipped['val']['mIoU']
     assert sorted(read_scores(output)) == ['val', 'val (0 samples)', 'val (2 samples, tta flip)',
                                                    'val (while training)']

@@ -1,10 +1,10 @@
 """The layer table: known sums, and MACs by hand."""
 import main
-from paper.layers import network_layers
+import networks
 
 
 def test_segnet_table():
-    layers = network_layers('segnet', 360, 480, 11)
+    layers = networks.network_layers(networks.Spec('segnet', 11))
     assert sum(layer.parameters for layer in layers) == 29449355
     by_name = {layer.name: layer for layer in layers}
     assert by_name['conv1_1'].macs == 360 * 480 * 3 * 64 * 9

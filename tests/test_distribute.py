@@ -24,6 +24,7 @@ import optimize
 import utils
 from data import Dataset
 from datasets import camvid
+from inference.predictor import Prediction, Predictor, Settings
 from runs.folder import checkpoints, read_config, read_log, read_scores
 from system import cluster, distribute
 
@@ -53,7 +54,7 @@ def dies(owner, name, wait=0.0):
         return function(*args, **kwargs)
     setattr(owner, name, dying)
 moment = os.environ.get('KILL')
-if moment: dies(*{'step': (Run, 'log_step'), 'validation': (evaluate, 'predictions_of_split'),
+if moment: dies(*{'step': (Run, 'log_step'), 'validation': (evaluate, 'score_split'),
                   'saving': (Run, 'save', 0.02), 'drawing': (main, 'draw')}[moment])
 cli.main(main.main)
 """ % ROOT
@@ -87,7 +88,8 @@ def reference(folder, shares):
         tf.train.get_or_create_global_step()
         images_ph, labels_ph = tf.placeholder(tf.uint8, [None, 23, 31, 3]), tf.placeholder(tf.uint8, [None, 23, 31])
         count_ph = tf.placeholder(tf.float32, [])
-        loss = optimize.loss(networks.build('fcn-basic', images_ph, 11, True), labels_ph, np.ones(11), count_ph)
+        logits = networks.build(networks.Spec('fcn-basic', 11), images_ph, True)
+        loss = optimize.loss(logits, labels_ph, np.ones(11), count_ph)
         trained = tf.trainable_variables()
         gradients = [tf.zeros_like(v) if g is None else g for v, g in zip(trained, tf.gradients(loss, trained))]
         moving, statistics = map(list, zip(*tf.get_collection(utils.BN_STATISTICS)))
@@ -153,13 +155,13 @@ def test_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, sh
 def check_scores(folder, output):
     """Checks that the scores of the shared validation equal the scores of one process with the same weights."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        flags = read_config(output)['flags']
         dataset = camvid.read(folder)
-        scoring = main.evaluate.scoring_graph(dataset, 'val', flags, BATCH)
+        spec = networks.spec_of(read_config(output)['flags'], 11)
+        predictor = Predictor(sess, spec, Settings(tile='off', batch_size=BATCH))
         values = np.load(output + '.0.npz')
         for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
             variable.load(values[variable.op.name], sess)
-        expected, _, _ = main.evaluate.score_split(main.evaluate.predictions_of_split(sess, scoring), dataset, 'val')
+        expected, _, _ = main.evaluate.score_split(predictor.predict_split(dataset, 'val'), dataset, 'val')
     got = read_scores(output)['val (while training)']
     assert got['confusion'] == expected['confusion'] and got['mIoU'] == expected['mIoU']
 
@@ -169,7 +171,7 @@ def test_a_step_sends_gradients_and_statistics_only(graph):
     args = main.parse_args(FLAGS)
     with tf.device(group.place):
         images, labels = tf.zeros([3, 23, 31, 3], tf.uint8), tf.zeros([3, 23, 31], tf.uint8)
-        main.training_graph(args, 11, np.ones(11), (images, labels), STEPS, group)
+        main.training_graph(args, networks.spec_of(vars(args), 11), np.ones(11), (images, labels), STEPS, group)
     normed = {v.op.name[:-len('_bn/gamma')] for v in tf.trainable_variables() if v.op.name.endswith('_bn/gamma')}
     trained = [v for v in tf.trainable_variables()
                if not (v.op.name.endswith('/biases') and v.op.name[:-len('/biases')] in normed)]  # have no gradient
@@ -200,21 +202,21 @@ def test_shares_cover_the_batch_and_the_split(camvid_folder):
         part = group.dataset_share(dataset, 'val')
         assert part.examples['train'] == dataset.examples['train']
         pairs = [(i,) + part.load('val', i) for i in range(len(part.examples['val']))]
-        found.update((i, label) for i, _, label in group.numbered(pairs))
+        found.update((i, label) for i, _, label in group.global_indices(pairs))
     assert sorted(found) == list(range(5))
     assert all((found[i] == dataset.load('val', i)[1]).all() for i in found)
 
 
 def test_scores_of_shares_equal_those_of_the_whole_split():
     rng = np.random.RandomState(4)
-    whole = [(i, rng.randint(0, 3, (5, 7)), rng.randint(0, 3, (5, 7))) for i in range(11)]
+    whole = [(i, rng.randint(0, 3, (5, 7)), Prediction(rng.randint(0, 3, (5, 7)))) for i in range(11)]
     dataset = Dataset('made', ['a', 'b', 'c'], [], (5, 7), {'val': range(11)}, None, 'predictions.png')
     settings = {'dataset': dataset, 'split': 'val', 'bf_images': 8, 'num_extremes': 2}
     expected = main.evaluate.score_split(whole, **settings)
     parts = []
     for i in range(3):
-        main.evaluate.score_split(whole[i::3], gathered=lambda part: parts.append(part) or [part], **settings)
-    scores, shown, extremes = main.evaluate.score_split([], gathered=lambda part: parts + [part], **settings)
+        main.evaluate.score_split(whole[i::3], all_gather=lambda part: parts.append(part) or [part], **settings)
+    scores, shown, extremes = main.evaluate.score_split([], all_gather=lambda part: parts + [part], **settings)
     assert scores == expected[0] and scores['bf_images'] == 8 and shown.keys() == {0, 2, 5, 8}
     assert [extreme[:2] for extreme in extremes] == [extreme[:2] for extreme in expected[2]]
 
@@ -286,13 +288,13 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
         ('{"worker": ["a:1", "a:1"]}', 0), ('{"worker": ["a:70000"]}', 0))])
 def test_bad_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv('TF_CONFIG', text)
-    assert_refused('TF_CONFIG .*expected', cluster.from_environment)
+    assert_refused('TF_CONFIG .*expected', cluster.resolve_cluster)
 
 
 def test_processes_of_the_environment(monkeypatch, tmp_path):
-    assert cluster.from_environment() == ([''], 0)
+    assert cluster.resolve_cluster() == ([''], 0)
     monkeypatch.setenv('TF_CONFIG', cluster.tf_config(['a:1'], 0))
-    assert cluster.from_environment() == ([''], 0)
+    assert cluster.resolve_cluster() == ([''], 0)
     monkeypatch.delenv('TF_CONFIG')
     scontrol = tmp_path / 'scontrol'
     scontrol.write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostnames gpu[3,7-8]" ] && printf "gpu3\\ngpu7\\ngpu8\\n"\n')
@@ -302,12 +304,12 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
                         'SLURM_PROCID': '3', 'SLURM_LOCALID': '1', 'SLURM_JOB_ID': '40007',
                         'CUDA_VISIBLE_DEVICES': '4,6'}.items():
         monkeypatch.setenv(name, value)
-    assert cluster.from_environment() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
+    assert cluster.resolve_cluster() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
     monkeypatch.delenv('SLURM_JOB_ID')
     for tasks in ('5', 'x'):
         monkeypatch.setenv('SLURM_STEP_NUM_TASKS', tasks)
-        assert_refused('SLURM_STEP_NUM_TASKS is set, but', cluster.from_environment)
+        assert_refused('SLURM_STEP_NUM_TASKS is set, but', cluster.resolve_cluster)
 
 
 def test_settings_that_differ():

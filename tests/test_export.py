@@ -51,7 +51,7 @@ def network(request, tmp_path_factory):
     def exported(name):
         path = str(folder / name)
         if not os.path.exists(path):
-            export.export(path, 'test', config, loaded)
+            export.export(path, spec_of(config), config, loaded)
         return path
 
     with pytest.MonkeyPatch.context() as patch:
@@ -59,15 +59,19 @@ def network(request, tmp_path_factory):
             patch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
             config['flags'].update(model='segnet', input='raw')
             with tf.Graph().as_default(), tf.Session() as sess:
-                networks.build('segnet', tf.zeros([1, 8, 8, 3]), 11, is_training=False)
+                networks.build(networks.Spec('segnet', 11), tf.zeros([1, 8, 8, 3]), is_training=False)
                 loaded = weights.Weights(random_weights(sess, np.random.RandomState(5)), None, 'random', None)
         yield exported, expected_ids(config, loaded, IMAGES)
+
+
+def spec_of(config):
+    return networks.spec_of(config['flags'], 11)
 
 
 def expected_ids(config, loaded, images):
     """Class numbers of the prediction graph with MaxPoolWithArgmax, as in predict.py."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        predictor = Predictor(sess, config['flags'], 11, Settings())
+        predictor = Predictor(sess, spec_of(config), Settings())
         weights.load_all(sess, loaded, 'test')
         return [predictor.predict([image])[0].ids for image in images]
 
@@ -108,7 +112,7 @@ def test_images_are_resized_as_predict_does(tmp_path, name, size):
     config['flags'].update(height=45, width=61, precision='float32')
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
     images = [blocks(90, 121, 3)] + [blocks(31, 23, 4)] * (size == 'free')
-    export.export(str(tmp_path / name), 'test', config, loaded, size)
+    export.export(str(tmp_path / name), spec_of(config), config, loaded, size)
     path = str(tmp_path / name)
     if size == 'free' and name == 'a.tflite':
         interpreter = tf.lite.Interpreter(path)
@@ -162,10 +166,10 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
     for name, message in (('a.pb', 'unknown ending .pb'), ('a.onnx', 'pip install -r requirements-export.txt'),
                           ('old', 'exists already')):
         assert_refused(message, predict.parse_args, [PUBLISHED, '--export', str(tmp_path / name)])
-    for words in (['0', '50'], ['45', 'free'], ['-1', '30']):
-        assert_refused('export_size', predict.parse_args, [PUBLISHED, '--export', 'new', '--export_size'] + words)
+    for text in ('0x50', '45xfree', '-1x30'):
+        assert_refused('export_size', predict.parse_args, [PUBLISHED, '--export', 'new', '--export_size', text])
     assert_refused('--export_size: needs --export', predict.parse_args, [PUBLISHED, 'a.png', '--export_size', 'free'])
-    args = predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size', '45', '61', 'image.png'])
+    args = predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size', '45x61', 'image.png'])
     assert args.export_size == (45, 61) and args.inputs == ['image.png']
     assert predict.parse_args([PUBLISHED, '--export', 'new', '--export_size', 'free']).export_size == 'free'
 
@@ -175,5 +179,6 @@ def test_full_disk_leaves_nothing(tmp_path, name):
     """A limit on the size of files, which the SavedModel exceeds, replaces the full disk."""
     loaded = weights.load(PUBLISHED)
     with file_size_limit(100000), pytest.raises((OSError, tf.errors.OpError)):
-        export.export(str(tmp_path / name), 'test', read_config(PUBLISHED), loaded)
+        config = read_config(PUBLISHED)
+        export.export(str(tmp_path / name), spec_of(config), config, loaded)
     assert os.listdir(str(tmp_path)) == []

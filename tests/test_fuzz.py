@@ -166,7 +166,8 @@ def test_training_graphs(sizes, names, crop, flip, draw):
         args = main.parse_args(flags)
         with tf.Graph().as_default():
             batch = batches.training_batches(dataset, vars(args))[1:]
-            fetches = main.training_graph(args, 4, np.ones(4), batch, 10, distribute.Group())
+            fetches = main.training_graph(args, networks.spec_of(vars(args), 4), np.ones(4), batch, 10,
+                                          distribute.Group())
     except UserError:
         return
     assert fetches['loss'].dtype == tf.float32 and fetches['loss'].shape.as_list() == []

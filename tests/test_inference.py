@@ -6,30 +6,20 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import assert_refused, random_weights, value_of
 
+import networks
+from data import Dataset
 from inference import tiles
-from inference.predictor import Predictor, Settings, add_flags, batches, check_overlap, check_tta, passes
+from inference.predictor import Predictor, Settings, add_flags, batches, check_tta, passes
 from system import cli
 
-FLAGS = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 16, 'width': 24, 'dropout': 0.5, 'seed': 3,
-         'precision': 'float32'}
+SPEC = networks.Spec('segnet-basic', 4, dropout=0.5, seed=3, height=16, width=24)
 
 
 @pytest.mark.parametrize('length,tile,overlap,expected', [
     (20, 20, 0.25, [0]), (21, 20, 0.25, [0, 1]), (40, 20, 0, [0, 20]), (40, 20, 0.25, [0, 10, 20]),
     (35, 20, 0.25, [0, 15]), (36, 20, 0.25, [0, 8, 16])])
 def test_starts_of_tiles(length, tile, overlap, expected):
-    assert tiles.starts(length, tile, overlap) == expected
-
-
-def test_tiles_overlap_except_at_the_seams_of_a_mosaic():
-    rows, columns = np.mgrid[:40, :60]
-    ramp = np.stack([2 * rows, 3 * columns, rows + columns], -1).astype(np.uint8)
-    mosaic = np.hstack([ramp[:, :20], 255 - ramp[:, :20], ramp[:, 40:]])  # seams at columns 20 and 40
-    assert tiles.grid(ramp, (20, 20))[:2] == ([0, 10, 20], [0, 10, 20, 30, 40])
-    assert tiles.grid(mosaic, (20, 20))[:2] == ([0, 10, 20], [0, 20, 40])
-    assert tiles.grid(mosaic, (20, 20), 0.5)[:2] == ([0, 10, 20], [0, 10, 20, 30, 40])
-    assert tiles.grid(mosaic, (20, 18))[1] != [0, 18, 36]
-    assert tiles.grid(np.full((40, 60, 3), 9, np.uint8), (20, 20))[1] == [0, 10, 20, 30, 40]
+    assert tiles.tile_offsets(length, tile, overlap) == expected
 
 
 @pytest.mark.parametrize('size,tile,overlap', [
@@ -37,7 +27,7 @@ def test_tiles_overlap_except_at_the_seams_of_a_mosaic():
 def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
     """Each pixel is the mean over its tiles, weighted by the product of the distances to their borders."""
     rng = np.random.RandomState(1)
-    grid = tiles.grid(np.empty(size + (3,), np.uint8), tile, overlap)
+    grid = tiles.grid(size, tile, overlap)
     maps = rng.rand(len(grid.tops) * len(grid.lefts), *tile, 3).astype(np.float32)
     total, weights = np.zeros(size + (3,)), np.zeros(size + (1,))
     for i, (top, left) in enumerate((top, left) for top in grid.tops for left in grid.lefts):
@@ -70,12 +60,12 @@ def test_enlarge_equals_tensorflow(graph, small, large):
 
 @pytest.fixture(scope='module')
 def network():
-    """Function (settings, flags) -> Predictor with random weights that predict more than one class."""
+    """Function (fit, settings) -> Predictor with random weights that predict more than one class."""
     with tf.Graph().as_default(), tf.Session() as sess:
         predictors = []
 
         def predictor(fit='resize', **settings):
-            built = Predictor(sess, dict(FLAGS, fit=fit), 4, Settings(**settings), bool(predictors))
+            built = Predictor(sess, SPEC._replace(fit=fit), Settings(**settings), bool(predictors))
             if not predictors:
                 random_weights(sess, np.random.RandomState(4))
             predictors.append(built)
@@ -90,11 +80,11 @@ def images(count, height, width):
 
 
 def test_touching_tiles_are_labelled_as_single_images(network):
-    """A mosaic of 2x2 images: exactly the labels of each, because tiles do not overlap across seams."""
+    """A mosaic of 2x2 images: exactly the labels of each, because tiles do not overlap."""
     singles = images(4, 33, 47)
     mosaic = np.vstack([np.hstack(singles[:2]), np.hstack(singles[2:])])
     expected = [prediction.ids for prediction in network(batch_size=4, confidence=True).predict(singles)]
-    ids = network(tile=(33, 47), batch_size=3).predict([mosaic])[0].ids
+    ids = network(tile=(33, 47), tile_overlap=0, batch_size=3).predict([mosaic])[0].ids
     np.testing.assert_array_equal(ids, np.vstack([np.hstack(expected[:2]), np.hstack(expected[2:])]))
     assert len(np.unique(ids)) > 2
 
@@ -138,6 +128,21 @@ def test_samples_and_tiles_give_a_variance(network):
         assert prediction.variance.shape == (45, 61) and prediction.variance.max() > 0
 
 
+def test_a_split_is_predicted_in_order(network):
+    """Batches end where the size changes; whole images of a --fit crop run are predicted one by one."""
+    shapes = [(33, 47)] * 4 + [(16, 24), (33, 47), (33, 47)]
+    seen = []
+    for fit, sizes in (('resize', [3, 1, 1, 2]), ('crop', [1] * 7)):
+        predictor = network(fit, batch_size=3)
+        predictor.predict = lambda images: seen.append(len(images)) or [image[0, 0, 0] for image in images]
+        dataset = Dataset('made', [], [], None, {'val': list('abcdefg')}, lambda split, i: (
+            np.full(shapes[i] + (3,), i, np.uint8), np.full(shapes[i], 9 - i)), '')
+        found = list(predictor.predict_split(dataset, 'val'))
+        assert [(i, label[0, 0], first) for i, label, first in found] == [(i, 9 - i, i) for i in range(7)]
+        assert seen == sizes
+        seen.clear()
+
+
 def test_choice_of_tiles(network):
     """A run of --fit resize shrinks images; a run of --fit crop has tiles for images larger than 512x512."""
     resize = network()
@@ -145,25 +150,24 @@ def test_choice_of_tiles(network):
     crop = network(fit='crop')
     assert crop.tile_size(512, 512) == (512, 512) and crop.tile_size(513, 512) == (512, 512)
     assert crop.tile_size(100, 9000) == (100, 512) and not crop.shrinks(100, 9000)
-    assert_refused('--tile 20 30: larger than the image of 19x40', network(tile=(20, 30)).tile_size, 19, 40)
+    assert_refused('--tile 20x30: larger than the image of 19x40', network(tile=(20, 30)).tile_size, 19, 40)
 
 
-def test_overlap_without_tiles_is_refused():
+def test_overlap_without_tiles_is_refused(network):
     for tile, fit in (('auto', 'resize'), ('off', 'crop')):
-        settings = Settings(tile=tile, tile_overlap=0.2)
-        assert_refused('--tile_overlap 0.2: images', check_overlap, settings, {'fit': fit})
+        assert_refused('--tile_overlap 0.2: images', network, fit, tile=tile, tile_overlap=0.2)
     for tile, fit in (('auto', 'crop'), ((9, 9), 'resize')):
-        check_overlap(Settings(tile=tile, tile_overlap=0.2), {'fit': fit})
+        network(fit, tile=tile, tile_overlap=0.2)
 
 
 def test_flags():
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', 'off', 'off'], 'off'),
-                            (['--tile', '45', '61'], (45, 61))):
-        assert cli.word_or_size('--tile', parser.parse_args(cli.spread(words)).tile, 'auto', 'off') == expected
-    for words in (['off', 'auto'], ['45', 'x'], ['0', '61'], ['-4', '61'], ['99999', '61']):
-        assert_refused('--tile', cli.word_or_size, '--tile', words, 'auto', 'off')
+    for words, expected in (([], 'auto'), (['--tile', 'off'], 'off'), (['--tile', '45x61'], (45, 61))):
+        assert parser.parse_args(words).tile == expected
+    for text in ('free', '45', '45x', '45x61x3', '7x61', '-9x61', '45x11586', '45 61'):
+        with pytest.raises(argparse.ArgumentTypeError, match='auto or off or HEIGHTxWIDTH'):
+            cli.size('auto', 'off')(text)
     assert passes('flip') == [(1, False), (1, True)]
     assert passes('0.75,1,flip') == [(0.75, False), (0.75, True), (1, False), (1, True)]
     for text in ('0', '0.75,0', 'nan', 'flop', '', '9', '1,,2'):

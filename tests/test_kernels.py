@@ -41,14 +41,14 @@ def training(model, precision):
     """The tensors and ops of a training step."""
     args = main.parse_args(['--model', model, '--precision', precision, '--batch_size', '2', '--optimizer', 'sgd'])
     batch = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.uint8, [2, 45, 61])
-    return list(main.training_graph(args, 3, np.ones(3), batch, 10, distribute.Group()).values())
+    return list(main.training_graph(args, networks.spec_of(vars(args), 3), np.ones(3), batch, 10,
+                                    distribute.Group()).values())
 
 
 def prediction(model, precision):
     """The tensor of predicted ids."""
-    flags = {'model': model, 'input': networks.default_input(model), 'precision': precision, 'dropout': 0, 'seed': 1}
-    images, sizes = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.int32, [2, 2])
-    return [networks.prediction_graph(flags, images, 3, sizes)[0]]
+    images, size = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.int32, [2])
+    return [networks.prediction_graph(networks.Spec(model, 3, precision=precision), images, size)[0]]
 
 
 @pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
@@ -64,7 +64,7 @@ def test_all_ops_have_gpu_kernels(model, precision):
 def test_precisions_are_checked_without_the_scatter(monkeypatch):
     monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
     monkeypatch.setattr(devices, 'kind', lambda device: 'GPU')
-    monkeypatch.setattr(utils, 'scatter', lambda *_: pytest.fail('scatter'))
+    monkeypatch.setattr(tf.nn, 'max_pool_with_argmax', lambda *_: pytest.fail('scatter'))
     for precision in ('bfloat16', 'float16'):
         devices.check_precision(precision, 'cpu')
 

@@ -18,7 +18,9 @@ import datasets
 import evaluate
 import main
 import metrics
+import networks
 import utils
+from inference.predictor import Predictor, Settings
 from runs import plots
 from runs.folder import checkpoint, read_config
 from system import devices, distribute
@@ -26,8 +28,7 @@ from system.files import UserError, write_json
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
-RUN = {'model': 'segnet-basic', 'input': 'lrn', 'fit': 'resize', 'height': 45, 'width': 61, 'batch_size': 2,
-       'precision': 'float32'}
+SPEC = networks.Spec('segnet-basic', 11, height=45, width=61)
 
 
 def train(folder, output, *flags):
@@ -73,7 +74,7 @@ def test_run_folder(camvid_folder, tmp_path):
     assert not [name for name in os.listdir(output) if name.endswith('.part')]
     config = json.load(open(os.path.join(output, 'config.json')))
     assert config['flags']['learning_rate'] == 0.01 and config['class_names'][3] == 'Road'
-    assert config['starts'][0]['tensorflow'] == tf.__version__
+    assert config['invocations'][0]['tensorflow'] == tf.__version__
     log = read_log(output)
     assert [record['step'] for record in log if 'loss' in record] == list(range(1, 8))
     validations = [record for record in log if 'mIoU' in record]
@@ -214,8 +215,8 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, mo
     output = str(tmp_path / 'run')
     real = evaluate.networks.build
 
-    def explodes(name, images, num_classes, is_training, *others, **named):
-        logits = real(name, images, num_classes, is_training, *others, **named)
+    def explodes(spec, images, is_training, *others, **named):
+        logits = real(spec, images, is_training, *others, **named)
         step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
         return logits / (5.0 - step) if is_training else logits
 
@@ -242,14 +243,14 @@ def test_scores_of_a_known_prediction(camvid_folder):
     """Scoring counts each labelled pixel once, at the size of the label, for any input size of the network."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))
     with tf.Graph().as_default(), tf.Session() as sess:
-        scoring = evaluate.scoring_graph(dataset, 'val', dict(RUN, height=23, width=31), 2)
+        predictor = Predictor(sess, SPEC._replace(height=23, width=31), Settings(batch_size=2))
         sess.run(tf.global_variables_initializer())
         for variable in tf.global_variables():
             if variable.op.name.endswith('conv_classifier/weights'):
                 variable.load(np.zeros(variable.shape.as_list(), np.float32), sess)
             if variable.op.name.endswith('conv_classifier/biases'):
                 variable.load(np.eye(11)[7].astype(np.float32), sess)
-        predictions = evaluate.predictions_of_split(sess, scoring)
+        predictions = predictor.predict_split(dataset, 'val')
         scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
     labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
     expected = np.zeros((11, 11), int)
@@ -284,7 +285,7 @@ def test_each_setting_has_an_entry_in_metrics():
     for flags, entry in ((['--batch_size', '2'], 'val'), (['--checkpoint', 'last'], 'val (last)'),
                          (['--tile', 'off'], 'val (tile off)'),
                          (['--bn', 'moving', '--precision', 'float32'], 'val (moving, float32)'),
-                         (['--tile', '45', '61', '--tile_overlap', '0.25'], 'val (tile 45 61, overlap 0.25)')):
+                         (['--tile', '45x61', '--tile_overlap', '0.25'], 'val (tile 45x61, overlap 0.25)')):
         assert evaluate.entry_name(evaluate.parse_args(['run'] + flags), 'val') == entry
     assert evaluate.parse_args(['run', '--split', 'test', 'val', 'test']).split == ['test', 'val']
 
@@ -292,12 +293,12 @@ def test_each_setting_has_an_entry_in_metrics():
 def test_population_statistics_equal_numpy(camvid_folder):
     """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))
-    flags = dict(RUN, model='segnet', input='raw')
+    spec = SPEC._replace(model='segnet', input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(3)
-        evaluate.scoring_graph(dataset, 'val', flags, 2)
+        Predictor(sess, spec, Settings())
         sess.run(tf.global_variables_initializer())
-        evaluate.population_statistics(sess, dataset, flags, distribute.Group())
+        evaluate.population_statistics(sess, dataset, spec, 2, distribute.Group())
         values = {v.op.name: sess.run(v) for v in tf.global_variables() if 'segnet/conv1_1' in v.op.name}
     order = np.random.RandomState([0, 0]).permutation(7).tolist() + [np.random.RandomState([0, 1]).permutation(7)[0]]
     means, variances = [], []
@@ -406,8 +407,8 @@ def test_recipes_and_later_flags(monkeypatch):
 
 
 def run_of(dataset, output, *flags):
-    flags = ['--batch_size', '2', '--output', output] + list(flags)
-    return main.Run(main.parse_args(flags), dataset, vars(main.parse_args([])))
+    flags = vars(main.parse_args(['--batch_size', '2', '--output', output] + list(flags)))
+    return main.Run(output, flags, dataset, vars(main.parse_args([])))
 
 
 def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):

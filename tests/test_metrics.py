@@ -48,7 +48,7 @@ def test_surest_pixels_equal_a_sorted_list():
         expected = np.zeros((3, 3), int)
         for variance, label, prediction in pixels:
             expected[label, prediction] += variance <= limit
-        assert metrics.surest(counts, share).tolist() == expected.tolist()
+        assert metrics.most_certain(counts, share).tolist() == expected.tolist()
 
 
 def test_confusion_csv():

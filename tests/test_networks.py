@@ -39,7 +39,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize('name', sorted(EXPECTED))
 def test_convolution_weights(graph, name):
-    networks.build(name, tf.zeros([1, 32, 32, 3]), 11, is_training=False)
+    networks.build(networks.Spec(name, 11), tf.zeros([1, 32, 32, 3]), is_training=False)
     assert EXPECTED[name] == sum(int(np.prod(variable.shape.as_list())) for variable in tf.trainable_variables()
                                  if variable.op.name.endswith('/weights'))
 
@@ -53,12 +53,12 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
     """A training step at 45x61; then predictions there and of a single row of pixels, each image by itself."""
     rng = np.random.RandomState(2)
     images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
-    logits = networks.build(name, tf.constant(images), 3, is_training=True)
+    logits = networks.build(networks.Spec(name, 3), tf.constant(images), is_training=True)
     assert logits.shape.as_list() == [2, 45, 61, 3]
     loss = optimize.loss(logits, tf.constant(labels.astype(np.uint8)), np.ones(3))
     step_op = optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers(name, variable))
     images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
-    predicted = networks.build(name, images_ph, 3, is_training=False, reuse=True)
+    predicted = networks.build(networks.Spec(name, 3), images_ph, is_training=False, reuse=True)
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     sess.run(tf.global_variables_initializer())
     before = sess.run(variables)
@@ -80,7 +80,7 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
 def test_half_precision_is_near_float32(graph, name, precision):
     """Logits in training and prediction, except maxima moved by rounding; variables and gradients stay float32."""
     images = tf.constant(np.random.RandomState(3).randint(0, 256, (2, 45, 61, 3)).astype(np.uint8))
-    got = [networks.build(name, images, 3, training, reuse=i > 0, precision=kind)
+    got = [networks.build(networks.Spec(name, 3, precision=kind), images, training, reuse=i > 0)
            for i, (training, kind) in enumerate([(True, 'float32'), (True, precision), (False, 'float32'),
                                                  (False, precision)])]
     assert all(logits.dtype == tf.float32 for logits in got)
@@ -104,7 +104,8 @@ def test_xla_compiles_a_training_step(monkeypatch):
 
     def step(images, labels):
         del tf.get_collection_ref(utils.BN_STATISTICS)[:]
-        loss = optimize.loss(networks.build('segnet', images, 3, is_training=True, reuse=True), labels, np.ones(3))
+        logits = networks.build(networks.Spec('segnet', 3), images, is_training=True, reuse=True)
+        loss = optimize.loss(logits, labels, np.ones(3))
         step_op = optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers('segnet', variable))
         with tf.control_dependencies([step_op]):
             return tf.identity(loss)
@@ -119,7 +120,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
             tf.set_random_seed(1)
             batch = tf.constant(images), tf.constant(labels.astype(np.uint8))
             tf.train.get_or_create_global_step()
-            networks.build('segnet', batch[0], 3, is_training=True)  # creates the variables outside the compiled part
+            networks.build(networks.Spec('segnet', 3), batch[0], True)  # makes the variables outside the compiled part
             loss = build(*batch)
             sess.run(tf.global_variables_initializer())
             variables = tf.global_variables()
@@ -135,7 +136,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_full_size_predicts(graph, name):
-    logits = networks.build(name, tf.zeros([1, 360, 480, 3], tf.uint8), 11, is_training=False)
+    logits = networks.build(networks.Spec(name, 11), tf.zeros([1, 360, 480, 3], tf.uint8), is_training=False)
     assert np.isfinite(value_of(logits)).all()
 
 
@@ -156,7 +157,7 @@ def test_addition_is_of_the_encoders_own_map(sess):
     """If decoders return only the shift, EncoderAddition passes on the maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
     name = 'segnet-basic-encoderaddition'
-    logits = networks.build(name, tf.constant(images), 64, is_training=False)
+    logits = networks.build(networks.Spec(name, 64), tf.constant(images), is_training=False)
     sess.run(tf.global_variables_initializer())
     for variable in tf.global_variables():
         if 'conv_decode' in variable.op.name and variable.op.name.endswith(('gamma', 'beta')):

@@ -20,7 +20,7 @@ def test_logits_equal(sess, model, training):
     tf.set_random_seed(4)
     rng = np.random.RandomState(1)
     images = rng.randint(0, 256, (2, 77, 93, 3)).astype(np.float32)
-    logits = networks.build(model, tf.constant(images), 5, training)
+    logits = networks.build(networks.Spec(model, 5), tf.constant(images), training)
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     sess.run(tf.global_variables_initializer())
     for variable in variables:

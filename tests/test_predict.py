@@ -49,7 +49,7 @@ def test_results_of_a_picture(run, tmp_path):
     config = read_config(run)
     with tf.Graph().as_default(), tf.Session() as sess:
         seen = batches.resize(image, 23, 31)[None]
-        graph = networks.prediction_graph(config['flags'], tf.constant(seen), 11, tf.constant([[40, 56]]))
+        graph = networks.prediction_graph(networks.spec_of(config['flags'], 11), tf.constant(seen), (40, 56))
         weights.load_all(sess, weights.load(run), run)
         expected, probabilities = sess.run(graph[:2])
     np.testing.assert_array_equal(ids, expected[0])
@@ -83,7 +83,7 @@ def test_refusals(run, tmp_path):
                         (['x', '--tta', '0'], '--tta: 0'), (['x', '--samples', '8'], '--samples 8: the run has no'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
-                        (['x', '--tile', '4', '0'], '--tile 4 0'),
+                        (['x', '--tile', '4x0'], '--tile: 4x0'),
                         (['x', '--tile_overlap', '0.2'], '--tile_overlap 0.2: images')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
@@ -154,7 +154,7 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
     monkeypatch.setattr(Predictor, 'predict', predict_41)
     large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
-    said = 'a.png: too large for the memory of this machine; give --tile HEIGHT WIDTH, or a'
+    said = 'a.png: too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a'
     assert said in capsys.readouterr().err
     assert 'b-ids.png' in os.listdir(str(tmp_path / 'out'))
 
@@ -204,8 +204,8 @@ def test_batches_and_shards_change_no_label(run, tmp_path):
 
 def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, capsys):
     small, large = picture(str(tmp_path / 'small.png'), 30, 40), picture(str(tmp_path / 'large.png'), 50, 70)
-    assert go(run, small, large, '--output', tmp_path / 'out', '--tile', 33, 47, '--tta', 'flip') == 2
-    assert 'small.png: --tile 33 47: larger than the image of 30x40' in capsys.readouterr().err
+    assert go(run, small, large, '--output', tmp_path / 'out', '--tile', '33x47', '--tta', 'flip') == 2
+    assert 'small.png: --tile 33x47: larger than the image of 30x40' in capsys.readouterr().err
     assert 'large-ids.png' in os.listdir(str(tmp_path / 'out'))
     assert go(run, small, large, '--output', tmp_path / 'out2', '--tile', 'off') == 0
     out = capsys.readouterr().out
@@ -217,16 +217,16 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
 def test_evaluate_by_tiles_and_augmentation(run):
     """metrics.json records the settings; a tile of the image's size changes nothing; mirroring changes scores."""
     flags = [run, '--bn', 'moving', '--bf_images', '0']
-    for more in ([], ['--tile', '45', '61'], ['--tta', 'flip']):
+    for more in ([], ['--tile', '45x61'], ['--tta', 'flip']):
         score(*flags + more)
     stored = read_json(os.path.join(run, 'metrics.json'))
-    plain, tiled, flipped = [stored['val (moving%s)' % kind] for kind in ('', ', tile 45 61', ', tta flip')]
+    plain, tiled, flipped = [stored['val (moving%s)' % kind] for kind in ('', ', tile 45x61', ', tta flip')]
     assert plain['confusion'] == tiled['confusion'] != flipped['confusion']
     assert np.sum(flipped['confusion'], 1).tolist() == np.sum(plain['confusion'], 1).tolist()
     assert (plain['tile'], plain['tta']) == ('auto', None) and (tiled['tile'], flipped['tta']) == ([45, 61], 'flip')
     for bad in (['--bf_images', '-5'], ['--tta', '0'], ['--bf_form', 'distance']):
         assert_refused(bad[0], score, run, *bad)
-    assert_refused('--tile 46 61: larger than the image of 45x61', score, *flags + ['--tile', '46', '61'])
+    assert_refused('--tile 46x61: larger than the image of 45x61', score, *flags + ['--tile', '46x61'])
 
 
 def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsys):

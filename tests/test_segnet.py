@@ -39,11 +39,11 @@ def expected_variables(model, layers, kernel):
                                                           ('segnet-basic', SEGNET_BASIC, 7, 1416587)])
 def test_variables(graph, model, layers, kernel, count):
     images = tf.placeholder(tf.uint8, [None, None, None, 3])
-    networks.build(model, images, 11, is_training=True)
+    networks.build(networks.Spec(model, 11), images, is_training=True)
     variables = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     assert variables == expected_variables(model, layers, kernel)
     assert sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables()) == count
-    networks.build(model, images, 11, is_training=False, reuse=True)
+    networks.build(networks.Spec(model, 11), images, is_training=False, reuse=True)
     assert len(tf.global_variables()) == len(variables), 'the evaluation tower adds no variable'
     assert set(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)) == set(tf.global_variables())
 
@@ -51,7 +51,7 @@ def test_variables(graph, model, layers, kernel, count):
 def test_released_multipliers(graph):
     """segnet_train.prototxt: biases 2/0, batch-norm shift 1/0, others 1/1; Basic's shift decays."""
     for model, beta in (('segnet', 0.0), ('segnet-basic', 1.0)):
-        networks.build(model, tf.zeros([1, 8, 8, 3]), 11, is_training=True)
+        networks.build(networks.Spec(model, 11), tf.zeros([1, 8, 8, 3]), is_training=True)
         expected = {'weights': (1, 1), 'biases': (2, 0), 'gamma': (1, 1), 'beta': (1, beta)}
         variables = [v for v in tf.trainable_variables() if v.op.name.startswith(model + '/')]
         assert len(variables) > 30
@@ -111,7 +111,7 @@ def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, refe
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
-    logits = networks.build(model, tf.constant(images), 3, is_training=False)
+    logits = networks.build(networks.Spec(model, 3), tf.constant(images), is_training=False)
     weights = random_weights(sess, rng)
     got = sess.run(logits)
     expected = reference(images, weights)

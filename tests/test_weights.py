@@ -49,7 +49,7 @@ def test_vgg16_is_the_same_function(sess, tmp_path):
         for kind, value in zip(('weights', 'biases'), stored[layer]):
             np.testing.assert_array_equal(values['%s/%s' % (layer, kind)], value)
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
-    networks.build('segnet', tf.constant(images), 4, is_training=False)
+    networks.build(networks.Spec('segnet', 4), tf.constant(images), is_training=False)
     given, fresh = weights.match_variables(values, tf.global_variables(), 4, '--vgg16')
     sess.run(tf.global_variables_initializer())
     weights.load_into(sess, given)
@@ -106,7 +106,7 @@ def test_init_from_a_run(tmp_path, capsys):
 
 def test_fitting_refuses_other_shapes(graph):
     """A classifier of other classes is left out, but not a kernel of 7x7, even where 3 classes are 3 rows."""
-    networks.build('segnet', tf.zeros([1, 8, 8, 3]), 3, is_training=False)
+    networks.build(networks.Spec('segnet', 3), tf.zeros([1, 8, 8, 3]), is_training=False)
     variables = tf.global_variables()
     for name, shape, said in (('conv2_1/weights', (7, 7, 64, 128), r'\[7, 7, 64, 128\], this network has \[3, 3'),
                               ('conv1_1_D/weights', (7, 7, 64, 3), ''), ('conv1_1_D/biases', (1, 3), r'\[1, 3\]')):
@@ -174,7 +174,7 @@ def test_caffemodel_is_the_same_function(sess, tmp_path, old):
     path = str(tmp_path / 'a.caffemodel')
     pathlib.Path(path).write_bytes(caffemodel(layers, old))
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
-    networks.build('segnet-basic', tf.constant(images), 11, is_training=False, input_norm='raw')
+    networks.build(networks.Spec('segnet-basic', 11, 'raw'), tf.constant(images), is_training=False)
     given, _ = weights.match_variables(weights.load(path).values, tf.global_variables(), 11, 'FILE')
     assert len(given) == 8 * 6 + 2
     sess.run(tf.global_variables_initializer())
@@ -209,7 +209,7 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
 
 
 def test_bad_weights_are_refused_by_name(graph, tmp_path):
-    networks.build('segnet-basic', tf.zeros([1, 8, 8, 3]), 11, is_training=False)
+    networks.build(networks.Spec('segnet-basic', 11), tf.zeros([1, 8, 8, 3]), is_training=False)
     layers, path = caffe_layers(np.random.RandomState(8)), tmp_path / 'a.caffemodel'
 
     def match(content):
@@ -246,7 +246,7 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01')
     config = read_config(run)
-    config['starts'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
+    config['invocations'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
                                       '--init_from Output/run --output=/mnt/run1/ --model x')
     config['flags']['class_weights'] = '/home/a b/weights.csv'
     write_json(os.path.join(run, 'config.json'), config)
@@ -289,7 +289,7 @@ def test_classes_are_matched_by_name(sess, capsys):
 
 def test_published_kernels_in_8_bits(sess, tmp_path, monkeypatch):
     """Each output channel has a separate step; the error is at most half of the step."""
-    monkeypatch.setattr(weights.records, 'publish_config', lambda *_: None)
+    monkeypatch.setattr(weights, 'publish_config', lambda *_: None)
     kernel = np.random.RandomState(2).normal(size=(3, 3, 5, 4)) * [1e-3, 1, 50, 0]
     with tf.variable_scope('net'):
         utils.variable('conv/weights', kernel.shape, tf.constant_initializer(kernel))
