@@ -1,4 +1,4 @@
-# make run | test | test-tf1 | test-slow | gpu-report | fuzz | lint     Installs what it needs into .venv or .venv-tf1.
+# make run | test | test-tf1 | test-slow | gpu-report | fuzz | lint | figure     Installs what it needs into .venv or .venv-tf1.
 PYTHON ?= python3
 PYTHON37 ?= $(shell command -v python3.7 >/dev/null 2>&1 && python3.7 -c '' 2>/dev/null && echo python3.7 || \
 	ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.7.*/bin/python 2>/dev/null | tail -n 1)
@@ -35,6 +35,11 @@ fuzz: .venv/ready-dev
 lint: .venv/ready-dev
 	.venv/bin/ruff check .
 
+# docs/architecture.png, from the layer table.
+figure: .venv/ready
+	.venv/bin/python -c "import networks; from runs import plots; \
+		plots.architecture(networks.network_layers(networks.Spec('segnet', 11)), 'docs/architecture.png')"
+
 test-tf1:
 ifeq ($(PYTHON37),)
 	@echo 'test-tf1: no python3.7 on the path or in pyenv; TensorFlow 1.15.5 is not tested here'
@@ -62,4 +67,4 @@ endif
 	.venv-tf1/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tf1.txt
 	touch $@
 
-.PHONY: run test test-slow test-tf1 gpu-report fuzz lint
+.PHONY: run test test-slow test-tf1 gpu-report fuzz lint figure

@@ -8,8 +8,7 @@ from runs.folder import publish_config, read_config, read_scores, without_folder
 from system.files import UserError, write_json
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
-NOTE = ("In percent, at the labels' own size. Run a command at its revision: flags and published weights have changed "
-        'since. Folders of `--output` were renamed to the names in the first column.')
+NOTE = "In percent, at the labels' own size, sorted by split and mIoU. Run a command at the revision of its row."
 
 
 def keep_sources(run_folder: str, output: str) -> str:
@@ -53,6 +52,11 @@ def scored_entries(metrics: dict) -> list:
     return entries
 
 
+def duration(seconds: float) -> str:
+    """Formats seconds in minutes, '11 min', or from an hour on in hours, '1.6 h'."""
+    return '%.1f h' % (seconds / 3600) if seconds >= 3600 else '%.0f min' % (seconds / 60)
+
+
 def result_rows(folder: str) -> list:
     """The scores of the run in `folder` as rows {column: text}, one row for each of the `scored_entries`.
 
@@ -67,7 +71,7 @@ def result_rows(folder: str) -> list:
         row.update((name, report.percent(scores[name])) for name in MEASURES)
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
-        row['hours'] = '%.1f on %s' % (config['seconds'] / 3600, config['invocations'][0]['device'])
+        row['training time'] = '%s on %s' % (duration(config['seconds']), config['invocations'][0]['device'])
         for name, separator in (('revision', ', '), ('command', '\n')):  # of all starts, equal values once
             row[name] = separator.join(dict.fromkeys(start[name] for start in config['invocations']))
         rows.append(row)
@@ -76,14 +80,18 @@ def result_rows(folder: str) -> list:
 
 def published_rows(dataset: str, model: str, class_weights: str) -> list:
     """Looks up the paper's scores for a run: list of rows {column: text}, empty if the paper has none."""
-    return [{'network': model, 'scored on': 'test', 'batch norm': 'population',
-             **{name: report.decimal(value) for name, value in zip(MEASURES, scores)},
-             'trained at': 'the paper, ' + where}
+    return [{'run': 'the paper', 'network': model, 'scored on': 'test', 'batch norm': 'population',
+             **{name: report.decimal(value) for name, value in zip(MEASURES, scores)}, 'trained at': where}
             for where, scores in tables.published_scores(dataset, model, class_weights)]
 
 
+def by_score(row: dict) -> tuple:
+    """Sort key of a row {column: text}: test before val, then the highest mIoU first."""
+    return not row['scored on'].startswith('test'), -float(row['mIoU'].replace('-', '0'))
+
+
 def write_results(run_folders: list, output: str, into: str = None):
-    """Prints the tables of runs, one a data set; writes them to `output` and into the Markdown file `into`.
+    """Prints a table of runs per data set; writes the tables to `output` and into the Markdown file `into`.
 
     Copies the runs into `output` with `keep_sources`. Tables there are DATASET.md and DATASET.csv.
     UserError for two runs with one name, for a run without scores, and as `keep_sources` and `report.insert_tables`.
@@ -101,9 +109,10 @@ def write_results(run_folders: list, output: str, into: str = None):
         flags = read_config(folder)['flags']
         by_dataset.setdefault(flags['dataset'], []).extend(rows)
         seen = published.setdefault(flags['dataset'], [])
-        rows = published_rows(flags['dataset'], flags['model'], flags['class_weights'])
-        seen += [row for row in rows if row not in seen]
-    texts = [report.write_table(os.path.join(output, name), name, NOTE, rows + published[name])
+        seen += [row for row in published_rows(flags['dataset'], flags['model'], flags['class_weights'])
+                 if row not in seen]
+    texts = [report.write_table(os.path.join(output, name), name, NOTE,
+                                sorted(rows + published[name], key=by_score))
              for name, rows in by_dataset.items()]
     print('\n'.join(texts))
     if into:

@@ -18,6 +18,7 @@ from system.files import atomic_write
 FONT = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
 GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points
 PANEL_ROWS = 4  # examples in predictions.png
+LAYER_COLORS = {'convolution': '0.85', 'pooling': '#e69f00', 'upsampling by indices': '#56b4e9'}
 
 
 def save(figure, path: str):
@@ -141,6 +142,48 @@ def confusion(counts, class_names: list, path: str):
     for i, j in np.argwhere(share >= 0.5):
         axes.text(j, i, '%.0f' % share[i, j], ha='center', va='center', fontsize=min(8, 600 / len(class_names)),
                   color='white' if share[i, j] > 60 else 'black')
+    save(figure, path)
+
+
+def architecture(layers: list, path: str):
+    """Draws SegNet: a bar per layer, arrows for the pooling indices; writes the PNG `path`.
+
+    Height and width of a bar grow with the height and the number of the feature maps. The number is printed in the
+    bar, the size of the feature maps below the first bar of that size.
+
+    Args:
+      layers: list of `networks.Layer`. Kinds without a colour in LAYER_COLORS are left out.
+    """
+    figure, axes = plt.subplots(figsize=(12, 3.8))
+    bars = {}  # {layer: (middle, top) of its bar}
+    x = 0.0
+    size = None
+    orange = LAYER_COLORS['pooling']
+    for layer in layers:
+        if layer.kind not in LAYER_COLORS:
+            continue
+        height, width, channels = layer.shape
+        top, thickness = height ** 0.5, 0.28 * np.log2(channels)
+        if (height, width) != size:
+            size = height, width
+            x += 1.0
+            axes.text(x, -top - 0.6, '%dx%d' % size, fontsize=7.5, va='top')
+        axes.add_patch(plt.Rectangle((x, -top), thickness, 2 * top, edgecolor='0.3',
+                                     facecolor=LAYER_COLORS[layer.kind]))
+        x += thickness / 2
+        axes.text(x, 0, channels, fontsize=7, ha='center', va='center')
+        bars[layer.name] = x, top
+        if layer.kind == 'upsampling by indices':
+            left, bottom = bars[layer.name.replace('upsample', 'pool')]
+            axes.plot([left, left, x], [bottom, top + 2, top + 2], color=orange)
+            axes.annotate('', (x, top), (x, top + 2.2), arrowprops={'arrowstyle': '->', 'color': orange})
+        x += thickness / 2 + 0.1
+    axes.legend([plt.Rectangle((0, 0), 1, 1, facecolor=color, edgecolor='0.3') for color in LAYER_COLORS.values()]
+                + [plt.Line2D([], [], color=orange)], list(LAYER_COLORS) + ['pooling indices'],
+                loc='upper center', bbox_to_anchor=(0.5, 0.05), ncol=4, frameon=False)
+    axes.text(0.4, 0.15, 'encoder', transform=axes.transAxes, ha='center')
+    axes.text(0.6, 0.15, 'decoder', transform=axes.transAxes, ha='center')
+    axes.axis('off')
     save(figure, path)
 
 

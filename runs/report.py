@@ -71,18 +71,17 @@ def markdown_table(rows: list) -> str:
 def write_table(path: str, title: str, note: str, rows: list) -> str:
     """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the Markdown file.
 
-    Title and note stand in the Markdown file alone, where the column `command` is printed below the table, so that
-    commands can be copied.
+    Title and note stand in the Markdown file alone. There the column `command` is printed below the table, each
+    command under the first cell of its row, so that commands can be copied.
     """
     parts = ['# ' + title, note, markdown_table([{name: cell for name, cell in row.items() if name != 'command'}
                                                  for row in rows])]
-    commands = {}  # {command: numbers of the rows}
-    for i, row in enumerate(rows, 1):
+    commands = {}  # {command: first cell of its first row}
+    for row in rows:
         if 'command' in row:
-            commands.setdefault(row['command'], []).append(str(i))
+            commands.setdefault(row['command'], next(iter(row.values())).replace('\n', ' '))
     if commands:
-        parts.append('```\n%s\n```' % '\n'.join('# row %s\n%s' % (', '.join(numbers), command)
-                                                for command, numbers in commands.items()))
+        parts.append('```\n%s\n```' % '\n'.join('# %s\n%s' % (name, command) for command, name in commands.items()))
     text = '\n\n'.join(parts) + '\n'
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), restval='',

@@ -229,11 +229,12 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
     experiments.run(experiments.parse_args(command + ['Output/run']))
     page = (tmp_path / 'PAGE.md').read_text()
-    cells = [cell.strip() for cell in next(line for line in page.splitlines() if 'segnet-basic' in line).split('|')]
+    cells = [cell.strip() for cell in next(line for line in page.splitlines() if 'val, 5 images' in line).split('|')]
     assert cells[1:5] == ['run', 'segnet-basic', 'val, 5 images', 'population']
     assert cells[5:9] == ['%.1f' % (100 * scores[name]) for name in results.MEASURES]
-    cells = [[cell.strip() for cell in line.split('|')] for line in page.splitlines() if '| the paper, table 1' in line]
-    assert [row[3:9] for row in cells] == [['test', 'population', '82.7', '62.0', '47.7', '35.8']], 'once'
+    cells = [[cell.strip() for cell in line.split('|')] for line in page.splitlines() if '| table 1, median' in line]
+    assert [row[1:9] for row in cells] == [['the paper', 'segnet-basic', 'test', 'population',
+                                            '82.7', '62.0', '47.7', '35.8']], 'once'
     assert page.startswith('before\n') and page.endswith('after\n') and 'stale text' not in page
     assert camvid_folder not in page
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
@@ -260,6 +261,16 @@ def test_results_show_test_first():
     assert results.scored_entries({key: key for key in keys}) == [
         ('test', 'population', 'test'), ('test', 'moving', 'test (moving)'), ('val', 'population', 'val'),
         ('val', 'moving, 20 samples', 'val (moving, 20 samples)'), ('val', 'population, tta flip', 'val (tta flip)')]
+
+
+def test_results_are_sorted_by_split_and_score():
+    rows = [{'scored on': split, 'mIoU': text} for split, text in
+            [('val, 5 images', '69.3'), ('test, 7 images', '8.8'), ('test', '50.2'), ('val, 5 images', '-')]]
+    assert sorted(rows, key=results.by_score) == [rows[2], rows[1], rows[0], rows[3]]
+
+
+def test_duration_has_its_unit():
+    assert [results.duration(seconds) for seconds in (59.9, 1404, 3600, 12577)] == ['1 min', '23 min', '1.0 h', '3.5 h']
 
 
 def test_results_of_any_weights_stand_beside_the_balanced_row():

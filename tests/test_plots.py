@@ -8,6 +8,7 @@ from conftest import put_text
 
 import data
 import datasets
+from networks import Layer
 from runs import plots
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -69,3 +70,22 @@ def test_confusion_with_long_names(tmp_path, count, length):
         warnings.simplefilter('error')
         plots.confusion(np.eye(count, dtype=int), ['m' * length] * count, str(tmp_path / 'a.png'))
     assert cv2.imread(str(tmp_path / 'a.png')).shape[0] > 14 * length
+
+
+def test_architecture_has_a_bar_per_layer_and_an_arrow_per_pooling(monkeypatch):
+    """Arrows lead from each pooling to the upsampling of its number; sizes and channels are those of the layers."""
+    shapes = {'norm': (9, 13, 3), 'conv1': (9, 13, 64), 'pool1': (5, 7, 64), 'conv2': (5, 7, 32), 'pool2': (3, 4, 32),
+              'upsample2': (5, 7, 32), 'upsample1': (9, 13, 32), 'classifier': (9, 13, 2)}
+    kinds = {'no': 'normalization', 'po': 'pooling', 'up': 'upsampling by indices'}
+    figures = []
+    monkeypatch.setattr(plots, 'save', lambda figure, path: figures.append(figure))
+    plots.architecture([Layer(name, kinds.get(name[:2], 'convolution'), shape, 0, 0)
+                        for name, shape in shapes.items()], 'unused.png')
+    axes = figures[0].axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert [text for text in texts if text.isdigit()] == ['64', '64', '32', '32', '32', '32', '2']
+    assert [text for text in texts if 'x' in text] == ['9x13', '5x7', '3x4', '5x7', '9x13']
+    middle = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+    ends = [tuple(line.get_xdata()[[0, -1]]) for line in axes.lines]
+    assert np.allclose(ends, [(middle[3], middle[4]), (middle[1], middle[5])])
+    assert [text.xy[0] for text in axes.texts if hasattr(text, 'xy')] == [middle[4], middle[5]]

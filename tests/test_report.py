@@ -83,7 +83,7 @@ def test_markdown_and_csv_of_a_table(tmp_path):
     lines = [re.sub(' +', ' ', line) for line in text.splitlines()]
     assert lines[:5] == ['# Title', '', 'Note.', '', '| network | scores | note |']
     assert lines[6:10] == ['| a\\|b | 50.0 | |', '| c<br>d | | n |', '| 1e3 | | |', '']
-    assert lines[10:] == ['```', '# row 1, 2', 'python a.py "x | y"', '# row 3', 'python b.py', '```']
+    assert lines[10:] == ['```', '# a|b', 'python a.py "x | y"', '# 1e3', 'python b.py', '```']
     with open(str(tmp_path / 'table.csv')) as file:
         assert list(csv.reader(file)) == [
             ['network', 'scores', 'command', 'note'], ['a|b', '50.0', 'python a.py "x | y"', ''],
