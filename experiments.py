@@ -112,7 +112,8 @@ def shown_splits(args) -> list:
 
 def check_row(args, row, seed: int):
     """Raises UserError if the data set lacks a split, or the run folder has other flags, data or more steps."""
-    run = main.open_run(main.parse_args(row_flags(args, row, seed)))
+    flags = main.parse_args(row_flags(args, row, seed))
+    run = main.Run(vars(flags), main.open_dataset(flags), vars(main.parse_args([])))
     for split in shown_splits(args):
         datasets.check_split(run.dataset, split)
     done = checkpoints(run.folder, 'last')

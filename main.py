@@ -5,7 +5,6 @@ The same command resumes an interrupted run. `@recipes/NAME.txt` reads flags fro
 from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
 import functools
-import os
 import signal
 import sys
 
@@ -292,21 +291,12 @@ def describe(args):
                                              width=args.width or 480)))
 
 
-def open_run(args, folder: str = None) -> Run:
-    """Opens --dataset and the run folder -> `Run`, whose flags have the size of training and absolute paths.
-
-    UserError for bad data, for a split train or val without examples, and for a folder that holds another run.
-
-    Args:
-      folder: run folder; None for --output.
-    """
+def open_dataset(args):
+    """Opens --dataset -> `Dataset`; UserError for bad data, and for a split train or val without examples."""
     dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
-    flags = dict(vars(args), height=args.height or dataset.size[0], width=args.width or dataset.size[1],
-                 data_dir=args.data_dir and os.path.abspath(args.data_dir))
-    folder = folder or args.output or os.path.join('Output', '%s-%s' % (args.dataset, args.model))
-    return Run(folder, flags, dataset, vars(parse_args([])))
+    return dataset
 
 
 def train(args):
@@ -317,17 +307,16 @@ def train(args):
     group = distribute.Group(*cluster.resolve_cluster())
     group.connect(args.device, vars(args))
     device = devices.device_name(args.device)
-    devices.check_precision(args.precision, args.device)
-    run = open_run(args, None if group.chief else group.scratch.name)
+    precision = devices.checked_precision(args.precision, args.device, args.tf32)
+    portable = devices.needs_portable_pooling(args.device, args.xla)
+    run = Run(vars(args), open_dataset(args), vars(parse_args([])), group.scratch)
     group.check_equal({split: len(names) for split, names in run.dataset.examples.items()})
-    print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, devices.precision_name(
-        args.precision, args.device, args.tf32)), flush=True)
+    print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, precision), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    pooling = utils.portable_pooling(devices.needs_portable_pooling(args.device, args.xla))
     config = group.session_config(args.device, args.xla, args.tf32)
     session = tf.Session(group.target, graph=tf.Graph(), config=config)
-    with session as sess, tf.device(group.place), pooling:
+    with session as sess, tf.device(group.place), utils.portable_pooling(portable):
         graph = build(args, sess, run, class_weights, group)
         with run.locked(), cli.stop_signals() as stop, group.barrier():
             start(sess, graph, run, group)

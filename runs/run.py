@@ -50,17 +50,19 @@ class Run:
       records: records of log.jsonl.
     """
 
-    def __init__(self, folder: str, flags: dict, dataset, defaults: dict):
+    def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
         """Reads the folder of an existing run, writes nothing; UserError if it holds another run or other files.
 
         Args:
-          flags: {name: value} of all flags, as config.json records them.
+          flags: {name: value} of all flags. None as height or width becomes the data set's.
           defaults: the default of each flag, which counts as the run's value for a flag that the run did not know.
+          folder: run folder; None for --output.
         """
-        self.folder = folder
-        self.flags = flags
+        self.folder = folder or flags['output'] or os.path.join('Output', '%s-%s' % (flags['dataset'], flags['model']))
+        self.flags = dict(flags, height=flags['height'] or dataset.size[0], width=flags['width'] or dataset.size[1],
+                          data_dir=flags['data_dir'] and os.path.abspath(flags['data_dir']))
         self.dataset = dataset
-        check_names([flags['data_dir'] or ''], '--data_dir')
+        check_names([self.flags['data_dir'] or ''], '--data_dir')
         self.size = len(dataset.examples['train'])
         self.total = flags['steps'] or -(-flags['epochs'] * self.size // flags['batch_size'])
         self.first = self.step = 0  # the restored step, the last saved step

@@ -143,15 +143,6 @@ def wait_for_peers(hosts: list) -> None:
         time.sleep(0.2)
 
 
-def check_equal(hosts: list, settings: list) -> None:
-    """Raises UserError if the settings of a process, a dict each, differ from the settings of the chief."""
-    for host, theirs in zip(hosts, settings):
-        for name in sorted(set(theirs) | set(settings[0])):
-            if theirs.get(name) != settings[0].get(name):
-                raise UserError('%s: %s has %s, %s has %s; start all processes with the same flags and code'
-                                % (name, hosts[0], settings[0].get(name), host, theirs.get(name)))
-
-
 def monitor_peers(hosts: list, done) -> None:
     """Ends this process if a host is silent for SILENCE_SECONDS; returns when the Event `done` is set."""
     heard = {}

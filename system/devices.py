@@ -99,6 +99,12 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     return config
 
 
+def checked_precision(precision: str, device: str, tf32: str) -> str:
+    """Name of a precision for messages; UserError if `device` lacks it."""
+    check_precision(precision, device)
+    return precision_name(precision, device, tf32)
+
+
 def precision(asked, trained_in: str, device: str) -> str:
     """Precision of a prediction: `asked`, or `trained_in`, or float32 if the device lacks `trained_in`.
 

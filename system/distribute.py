@@ -39,7 +39,8 @@ class Group:
         self.keys = itertools.count(1)
         self.done = threading.Event()
         self.target = ''  # of tf.Session
-        self.scratch = None if self.chief else tempfile.TemporaryDirectory()  # in place of the run folder
+        self.temporary = None if self.chief else tempfile.TemporaryDirectory()
+        self.scratch = None if self.chief else self.temporary.name  # in place of the run folder
 
     def share(self, batch_size: int) -> range:
         """Positions in a batch that this process trains on: range; shares differ by at most one image.
@@ -153,9 +154,14 @@ class Group:
     def check_equal(self, settings: dict) -> None:
         """Raises UserError if the processes differ in `settings`; all must call. A lost process ends this process."""
         try:
-            cluster.check_equal(self.hosts, self.all_gather(settings))
+            everybody = self.all_gather(settings)
         except LOST as error:
             cluster.abort(self.hosts, cli.first_line(error), 2)
+        for host, theirs in zip(self.hosts, everybody):
+            for name in sorted(set(theirs) | set(everybody[0])):
+                if theirs.get(name) != everybody[0].get(name):
+                    raise UserError('%s: %s has %s, %s has %s; start all processes with the same flags and code' % (
+                        name, self.hosts[0], everybody[0].get(name), host, theirs.get(name)))
 
     @contextlib.contextmanager
     def barrier(self):
