@@ -312,13 +312,13 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
         assert_refused('SLURM_STEP_NUM_TASKS is set, but', cluster.resolve_cluster)
 
 
-def test_settings_that_differ():
-    hosts, chief = ['a:1', 'b:1'], {'--steps': 3, 'revision': 'f00'}
-    cluster.check_equal(hosts, [chief, dict(chief)])
+def test_settings_that_differ(monkeypatch):
+    group, chief = distribute.Group(['a:1', 'b:1']), {'--steps': 3, 'revision': 'f00'}
     for other, message in (({'--steps': 4, 'revision': 'f00'}, '--steps: a:1 has 3, b:1 has 4; start all'),
                            ({'--steps': 3}, 'revision: a:1 has f00, b:1 has None'),
-                           (dict(chief, more=1), 'more: a:1 has None, b:1 has 1')):
-        assert_refused(message, cluster.check_equal, hosts, [chief, other])
+                           (dict(chief, more=1), 'more: a:1 has None, b:1 has 1'), (dict(chief), None)):
+        monkeypatch.setattr(group, 'all_gather', lambda settings: [settings, other])
+        assert_refused(message, group.check_equal, chief) if message else group.check_equal(chief)
 
 
 def test_launched_processes_get_one_signal_each(tmp_path):
