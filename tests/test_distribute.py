@@ -317,7 +317,7 @@ def test_settings_that_differ(monkeypatch):
     for other, message in (({'--steps': 4, 'revision': 'f00'}, '--steps: a:1 has 3, b:1 has 4; start all'),
                            ({'--steps': 3}, 'revision: a:1 has f00, b:1 has None'),
                            (dict(chief, more=1), 'more: a:1 has None, b:1 has 1'), (dict(chief), None)):
-        monkeypatch.setattr(group, 'all_gather', lambda settings: [settings, other])
+        monkeypatch.setattr(group, 'all_gather', lambda settings, other=other: [settings, other])
         assert_refused(message, group.check_equal, chief) if message else group.check_equal(chief)
 
 
