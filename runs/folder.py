@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 
+import filelock
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -81,8 +82,12 @@ def read_scores(folder: str) -> dict:
 
 
 def add_scores(folder: str, entries: dict):
-    """Sets `entries` {split: scores} in a run's metrics.json, atomically; makes the file if there is none."""
-    write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
+    """Sets `entries` {split: scores} in a run's metrics.json; makes the file if there is none.
+
+    A lock keeps the entries that another process adds at the same time.
+    """
+    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # for other users of the folder too
+        write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 
 def read_log(folder: str, last_step=np.inf) -> list:

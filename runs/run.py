@@ -72,7 +72,7 @@ class Run:
             raise UserError('--output %s: is a file; name a folder' % self.folder)
         if os.path.exists(os.path.join(self.folder, 'config.json')):
             check_same_run(read_config(self.folder), self.flags, self.folder, defaults)
-        elif set(file_names(self.folder)) - {'config.json.part', '.lock'}:  # a killed start can leave these two
+        elif any(name != '.lock' and not name.endswith('.part') for name in file_names(self.folder)):  # killed start
             raise UserError('--output %s: holds files but no run; name an empty or a new folder' % self.folder)
 
     def is_new(self) -> bool:

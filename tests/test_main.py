@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ import main
 import metrics
 import utils
 from runs import plots
-from runs.folder import checkpoint, read_config
+from runs.folder import add_scores, checkpoint, read_config, read_scores
 from system import devices, distribute
 from system.files import UserError, write_json
 
@@ -61,11 +62,11 @@ def read_log(output):
 def test_run_folder(camvid_folder, tmp_path):
     """Files, log, and validation scores equal to the scores of evaluate.py for any batch size.
 
-    A start that died while it wrote config.json left a part.
+    A start that died while it wrote config.json left a temporary file an hour ago.
     """
     output = str(tmp_path / 'run')
     os.makedirs(output)
-    pathlib.Path(output, 'config.json.part').write_text('{')
+    left_behind(output, 3700)
     train(camvid_folder, output, '--steps', '7')
     assert set(os.listdir(output)) >= {'config.json', 'log.jsonl', 'loss.png', 'predictions.png', 'checkpoints',
                                        'best', 'metrics.json'}
@@ -164,11 +165,33 @@ def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
     assert_refused('class_weights was .1.0, .* is .2.0', train, camvid_folder, output, '--class_weights', table)
 
 
-def test_a_start_that_died_early_is_no_obstacle(camvid_folder, tmp_path):
-    os.makedirs(str(tmp_path / 'run'))
-    (tmp_path / 'run' / 'config.json.part').write_text('{')
-    train(camvid_folder, str(tmp_path / 'run'), '--steps', '1')
-    assert not os.path.exists(str(tmp_path / 'run' / 'config.json.part'))
+def left_behind(folder, age):
+    """Writes a temporary file as of a process that was killed `age` seconds ago; returns the path."""
+    part = os.path.join(folder, '.%032x.part' % age)
+    pathlib.Path(part).write_text('{')
+    os.utime(part, (time.time() - age,) * 2)
+    return part
+
+
+def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
+    """Those that a process may still write to stay, and so do files of other programs."""
+    old, new = [left_behind(str(tmp_path), age) for age in (3700, 60)]
+    (tmp_path / 'film.part').write_text('a download')
+    os.utime(str(tmp_path / 'film.part'), (0, 0))
+    write_json(str(tmp_path / 'a.json'), 1)
+    assert sorted(os.listdir(str(tmp_path))) == sorted([os.path.basename(new), 'film.part', 'a.json'])
+
+
+def test_two_processes_write_scores(tmp_path):
+    """None fails and no entry is lost. Threads stand for the processes."""
+    def write(name):
+        for i in range(50):
+            add_scores(str(tmp_path), {'%s %d' % (name, i): {}})
+            write_json(str(tmp_path / 'same.json'), {})
+
+    with futures.ThreadPoolExecutor() as pool:
+        list(pool.map(write, 'ab'))
+    assert len(read_scores(str(tmp_path))) == 100
 
 
 def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):

@@ -24,13 +24,14 @@ from datasets import files, tables
 from runs import plots, weights
 from runs.folder import checkpoints, read_json
 from system import cli
+from system import files as system_files
 from system.files import read_bytes, read_csv, write_json
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path):
+def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
     """During steps, validation and saving; the last start ends with the weights of an undisturbed run."""
     folder = write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5})
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
@@ -45,6 +46,7 @@ def test_killed_at_twenty_random_moments(tmp_path):
         assert process.poll() is None, ('it ended too soon', process.communicate())
         process.send_signal(signal.SIGKILL)
         process.communicate()
+    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # the last kill was a moment ago
     train(folder, killed, *steps)
     assert_same_weights(weights_of(whole), weights_of(killed))
     log = [record['step'] for record in read_log(killed) if 'loss' in record]
