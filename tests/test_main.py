@@ -23,7 +23,7 @@ import utils
 from runs import plots
 from runs.folder import add_scores, checkpoint, read_config, read_scores
 from system import devices, distribute
-from system.files import UserError, write_json
+from system.files import UserError, atomic_write, write_json
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
@@ -182,12 +182,23 @@ def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
     assert sorted(os.listdir(str(tmp_path))) == sorted([os.path.basename(new), 'film.part', 'a.json'])
 
 
+def test_two_writers_of_one_file(tmp_path):
+    """The last to finish wins; an error names the file, not the temporary one."""
+    path = str(tmp_path / 'a.txt')
+    with atomic_write(path) as first, atomic_write(path) as second:
+        pathlib.Path(first).write_text('first')
+        pathlib.Path(second).write_text('second')
+    assert os.listdir(str(tmp_path)) == ['a.txt'] and pathlib.Path(path).read_text() == 'first'
+    with pytest.raises(OSError) as error:
+        write_json(str(tmp_path / 'missing' / 'a.json'), 1)
+    assert error.value.filename == str(tmp_path / 'missing' / 'a.json')
+
+
 def test_two_processes_write_scores(tmp_path):
     """None fails and no entry is lost. Threads stand for the processes."""
     def write(name):
         for i in range(50):
             add_scores(str(tmp_path), {'%s %d' % (name, i): {}})
-            write_json(str(tmp_path / 'same.json'), {})
 
     with futures.ThreadPoolExecutor() as pool:
         list(pool.map(write, 'ab'))
