@@ -22,6 +22,7 @@ import metrics
 import utils
 from runs import plots
 from runs.folder import add_scores, checkpoint, read_config, read_scores
+from runs.run import Run
 from system import devices, distribute
 from system.files import UserError, atomic_write, write_json
 
@@ -67,6 +68,8 @@ def test_run_folder(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     os.makedirs(output)
     left_behind(output, 3700)
+    pathlib.Path(output, '.lock').touch()
+    pathlib.Path(output, '.lock.pid').write_text('1 on elsewhere')
     train(camvid_folder, output, '--steps', '7')
     assert set(os.listdir(output)) >= {'config.json', 'log.jsonl', 'loss.png', 'predictions.png', 'checkpoints',
                                        'best', 'metrics.json'}
@@ -182,6 +185,18 @@ def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
     assert sorted(os.listdir(str(tmp_path))) == sorted([os.path.basename(new), 'film.part', 'a.json'])
 
 
+def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
+    """Not the process in config.json, which may be an earlier one; a killed start that got the lock is no obstacle."""
+    run, other = Run.__new__(Run), Run.__new__(Run)
+    run.folder = other.folder = str(tmp_path)
+    (tmp_path / '.lock.pid').write_text('1 on elsewhere')
+    with run.locked():
+        for _ in range(2):
+            assert_refused('process %d on .* trains there' % os.getpid(), other.locked().__enter__)
+    with other.locked():
+        pass
+
+
 def test_two_writers_of_one_file(tmp_path):
     """The last to finish wins; an error names the file, not the temporary one."""
     path = str(tmp_path / 'a.txt')
@@ -235,7 +250,7 @@ def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     process = start(camvid_folder, output, '--steps', '5000')
     wait_for_log(process, output)
-    assert_refused('process %d trains there' % process.pid, train, camvid_folder, output, '--steps', '5000')
+    assert_refused('process %d on .* trains there' % process.pid, train, camvid_folder, output, '--steps', '5000')
     process.send_signal(signal.SIGTERM)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, error
