@@ -11,7 +11,7 @@ import filelock
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from system import cli
+from system import cli, cluster
 from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
 
@@ -123,8 +123,12 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Command, revision, versions, device, process and time of this process, for `starts` of config.json: dict."""
+    """Command, revision, versions, device, processes and time of this start, for `starts` of config.json: dict.
+
+    `processes` is the number of processes that train together; `pid` is the id of this process.
+    """
     return {'command': cli.command_line(), 'revision': revision(), 'device': device,
+            'processes': len(cluster.from_environment()[0]),
             'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__,
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
 

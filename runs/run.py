@@ -17,7 +17,7 @@ import tensorflow.compat.v1 as tf
 
 import batches
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
-from system.files import UserError, check_names, read_bytes, read_text, write_json, write_text
+from system.files import UserError, check_names, note, read_bytes, read_text, write_json, write_text
 
 MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # flags of older revisions that changed a result -> the only value that still resumes
@@ -161,7 +161,12 @@ class Run:
         config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors],
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth)
-        config['starts'].append(dict(provenance(device), step=self.step))
+        start = dict(provenance(device), step=self.step)
+        before = config['starts'][-1].get('processes') if config['starts'] else None  # older code kept no number
+        if before not in (None, start['processes']):
+            note('%s: resumes with processes: %d, before: %d; batch norm normalizes by other shares of the batch'
+                 % (self.folder, start['processes'], before))
+        config['starts'].append(start)
         write_json(path, config)
 
     @contextlib.contextmanager

@@ -14,6 +14,7 @@ from system.files import UserError
 
 START_SECONDS = 40    # longest wait for all processes to start
 SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
+LAUNCHED = 'SEGNET_LAUNCHED'  # environment variable of the processes that `launch` starts
 
 
 def from_environment() -> tuple:
@@ -70,10 +71,11 @@ def add_flag(parser):
 def launch(count: int, device: str) -> None:
     """Runs this command in `count` processes, one a GPU of this machine; exits with the worst status.
 
-    With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1.
+    With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1, and in
+    the processes that it starts, which have the same flags: so run folders keep the command as typed.
     UserError for fewer GPUs, and under TF_CONFIG or srun of several processes.
     """
-    if count == 1:
+    if count == 1 or LAUNCHED in os.environ:
         return
     if from_environment()[0] != ['']:
         raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
@@ -85,8 +87,8 @@ def launch(count: int, device: str) -> None:
         raise UserError('--gpus %d: this machine has GPUs %s; add --device cpu to try it without GPUs'
                         % (count, visible or 'none'))
     hosts = free_hosts(count)
-    started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], start_new_session=True, env=dict(
-        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i)))  # own session: Ctrl-C comes once
+    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # Ctrl-C comes once
+        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup

@@ -320,18 +320,21 @@ def test_settings_that_differ():
 
 
 def test_launched_processes_get_one_signal_each(tmp_path):
-    """Ctrl-C reaches the whole process group of a terminal; a killed process gives 128 + 9. The GPU is not needed."""
+    """Ctrl-C reaches the whole process group of a terminal; a killed process gives 128 + 9. The GPU is not needed.
+
+    Each process has the flags as typed.
+    """
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
-                      'cluster.launch(1 if "--gpus" in sys.argv else 2, "cpu")\n'
-                      'with cli.stop_signals() as stop:\n    print("ready\\n", end="", flush=True)\n'
+                      'cluster.launch(2, "cpu")\n'
+                      'with cli.stop_signals() as stop:\n    print("ready %%s" %% sys.argv[1:], flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
                       'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
     for number, status in ((0, 0), (9, 137)):
         parent = subprocess.Popen([sys.executable, str(script), str(number)], stdout=subprocess.PIPE,
                                   start_new_session=True, env=dict(os.environ, CUDA_VISIBLE_DEVICES='0'),
                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # `make test &`
-        assert [parent.stdout.readline(), parent.stdout.readline()] == [b'ready\n'] * 2
+        assert [parent.stdout.readline(), parent.stdout.readline()] == [b"ready ['%d']\n" % number] * 2
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.communicate(timeout=60)[0] == b'saved\n' * 2 and parent.returncode == status
 
@@ -355,6 +358,9 @@ def test_gpus_shares_training_and_scoring(camvid_folder, tmp_path):
 
     said = run('main.py', '--gpus', '2', '--data_dir', camvid_folder, '--output', output, '--steps', '2', *FLAGS)
     assert 'Process 1 of 127.0.0.1' in said and 'done, step 2 of 2' in said
+    kept, = read_config(output)['starts']
+    assert (kept['processes'], read_config(output)['flags']['gpus']) == (2, 2)
+    assert '--gpus 2 ' in kept['command'] and '--gpus 1' not in kept['command']
     scoring = ['evaluate.py', output, '--split', 'val', 'test', '--bf_images', '2']
     found = []
     for flags in (['--gpus', '2'], []):

@@ -227,7 +227,12 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
     before = weights_of(output)
     train(camvid_folder, output, '--steps', '2', *flags)
     assert 'finished' in capsys.readouterr().out
+    config = read_config(output)
+    assert config['starts'][0]['processes'] == 1
+    config['starts'][0]['processes'] = 3
+    write_json(os.path.join(output, 'config.json'), config)
     train(camvid_folder, output, '--steps', '3', *flags)
+    assert 'note: %s: resumes with processes: 1, before: 3' % output in capsys.readouterr().err
     assert [r['step'] for r in read_log(output) if 'loss' in r] == [1, 2, 3]
     assert (weights_of(output)['segnet-basic/conv1/weights'] != before['segnet-basic/conv1/weights']).any()
     assert_refused('--learning_rate 0.5: the run .* has 0.01', train, camvid_folder, output, '--learning_rate', '0.5')
