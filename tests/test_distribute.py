@@ -327,7 +327,8 @@ def test_launched_processes_get_one_signal_each(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
                       'cluster.launch(2, "cpu")\n'
-                      'with cli.stop_signals() as stop:\n    print("ready %%s" %% sys.argv[1:], flush=True)\n'
+                      'with cli.stop_signals() as stop:\n'
+                      '    print("ready %%s\\n" %% sys.argv[1:], end="", flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
                       'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
     for number, status in ((0, 0), (9, 137)):
