@@ -87,12 +87,22 @@ def launch(count: int, device: str) -> None:
         raise UserError('--gpus %d: this machine has GPUs %s; add --device cpu to try it without GPUs'
                         % (count, visible or 'none'))
     hosts = free_hosts(count)
+    numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
+    early = []  # signals that arrive before all processes are started
+    for number in numbers:
+        signal.signal(number, lambda number, _: early.append(number))
     started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # Ctrl-C comes once
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, lambda number, _: [process.send_signal(number) for process in started])
+
+    def forward(number, _):
+        for process in started:
+            process.send_signal(number)
+
+    for number in numbers:
+        signal.signal(number, forward)
+    for number in early:
+        forward(number, None)
     statuses = [process.wait() for process in started]
     sys.exit(max(128 - status if status < 0 else status for status in statuses))  # below 0: minus the signal
 

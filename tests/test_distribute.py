@@ -340,6 +340,19 @@ def test_launched_processes_get_one_signal_each(tmp_path):
         assert parent.communicate(timeout=60)[0] == b'saved\n' * 2 and parent.returncode == status
 
 
+def test_a_signal_while_processes_are_started(tmp_path):
+    """It reaches all processes, also the one that is not started yet; without it a process would be left."""
+    script = tmp_path / 'script.py'
+    script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
+                      'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'
+                      '        super().__init__(*args, **named)\n'
+                      '        os.kill(os.getpid(), signal.SIGUSR1)\n'
+                      'if cluster.LAUNCHED in os.environ:\n    time.sleep(60)\n'
+                      'subprocess.Popen = Popen\ncluster.launch(2, "cpu")\n' % ROOT)
+    done = subprocess.run([sys.executable, str(script)], timeout=50, env=dict(os.environ, CUDA_VISIBLE_DEVICES=''))
+    assert done.returncode == 128 + signal.SIGUSR1
+
+
 def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(os.path, 'isdir', lambda path: False)

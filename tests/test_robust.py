@@ -1,6 +1,7 @@
 """Faults in a long run: kills at any moment, full and read-only disks, edited files, leaks."""
 import ctypes
 import os
+import pty
 import random
 import shutil
 import signal
@@ -65,6 +66,35 @@ def test_second_signal_ends_at_once(camvid_folder, tmp_path):
     began = time.time()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT and time.time() - began < 30
+
+
+def test_stop_signals_are_collected():
+    """A second SIGHUP is no order to exit; what nohup ignores stays ignored; the former handlers come back."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL), signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with cli.stop_signals() as stop:
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert stop == [signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]
+    assert signal.signal(signal.SIGHUP, signal.SIG_IGN) == signal.SIG_DFL
+    with cli.stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stop == []
+    signal.signal(signal.SIGUSR1, before[0]), signal.signal(signal.SIGHUP, before[1])
+
+
+def test_closed_terminal():
+    """SIGHUP comes from the kernel; text for the closed terminal is no error, so that the run can still be saved."""
+    script = ('import sys, time\nsys.path.insert(0, %r)\nfrom system import cli\nwith cli.stop_signals() as stop:\n'
+              '    print("ready", flush=True)\n    while not stop:\n        time.sleep(0.01)\n'
+              'print("saved", flush=True)\nprint("saved", file=sys.stderr)\nsys.exit(128 + stop[0])' % ROOT)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.execv(sys.executable, [sys.executable, '-c', script])
+    assert os.read(terminal, 100).startswith(b'ready')
+    os.close(terminal)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 128 + signal.SIGHUP
 
 
 def assert_fails(process, said):
