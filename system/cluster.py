@@ -27,39 +27,63 @@ def from_environment() -> tuple:
     if not text:
         return from_slurm() if os.environ.get('SLURM_STEP_NUM_TASKS', '1') not in ('', '1') else ([''], 0)
     try:
-        config = json.loads(text)
-        hosts, task = config['cluster']['worker'], config['task']
-        ports = [int(re.match(r'.+:([0-9]+)\Z', host).group(1)) for host in hosts]
-        fits = (list(config['cluster']) == ['worker'] and task['type'] == 'worker' and type(task['index']) is int
-                and isinstance(hosts, list) and 0 <= task['index'] < len(hosts) == len(set(hosts))
-                and all(0 < port < 1 << 16 for port in ports))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        fits = False
-    if not fits:
-        raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
-                        '"index": 0}}, with the place of this process in the list as index' % text[:200])
-    return (hosts, task['index']) if len(hosts) > 1 else ([''], 0)
+        return from_tf_config(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise UserError('TF_CONFIG %s: expected {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
+                        '"task": {"type": "worker", "index": 0}}, with or without a chief, and the place of this '
+                        'process in the list of its type as index' % text[:200])
+
+
+def from_tf_config(config: dict) -> tuple:
+    """(hosts, index) as `from_environment`, from the value of TF_CONFIG: the chief comes before the workers.
+
+    No cluster, or an empty one, is a single process. UserError for an evaluator or a parameter server; ValueError,
+    KeyError, TypeError, AttributeError or IndexError for a malformed value.
+    """
+    places = config.get('cluster') or {}
+    task = config.get('task') or {}
+    for kind in [*places, task.get('type')]:
+        if kind in ('ps', 'evaluator'):
+            raise UserError('TF_CONFIG: %s: the workers validate and add the gradients themselves; leave it out of the '
+                            'cluster, and start only chief and workers' % kind)
+    if not places:
+        return [''], 0
+    roles = [(kind, i) for kind in ('master', 'chief', 'worker') for i in range(len(places.get(kind, [])))]
+    hosts = [places[kind][i] for kind, i in roles]
+    ports = [int(re.match(r'.+:([0-9]+)\Z', host).group(1)) for host in hosts]
+    if (set(places) - {'master', 'chief', 'worker'} or sum(kind != 'worker' for kind, _ in roles) > 1
+            or len(set(hosts)) < len(hosts) or not all(0 < port < 1 << 16 for port in ports)):
+        raise ValueError('the cluster')
+    index = roles.index((task['type'], int(str(task['index']))))
+    return (hosts, index) if len(hosts) > 1 else ([''], 0)
 
 
 def from_slurm() -> tuple:
     """(hosts, index) as `from_environment`, for a process of srun.
 
-    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list.
+    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list. UserError unless
+    srun numbers the processes node by node.
     """
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
         groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # 2(x3),1
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
+        places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
+        index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
+        ordered = places[index][1] == local
         port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs that share a node differ
-        hosts = ['%s:%d' % (node, port + i) for node, count in zip(nodes, tasks) for i in range(count)]
+        hosts = ['%s:%d' % (node, port + i) for node, i in places]
         gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
         if len(gpus) > 1:
-            os.environ['CUDA_VISIBLE_DEVICES'] = gpus[int(os.environ['SLURM_LOCALID']) % len(gpus)]
-        return hosts, int(os.environ['SLURM_PROCID'])
-    except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
+            os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
+    except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
         raise UserError('SLURM_STEP_NUM_TASKS is set, but other variables of srun are missing (%r); set TF_CONFIG, or '
                         'unset SLURM_STEP_NUM_TASKS' % error)
+    if not ordered:
+        raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
+                        'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
+    return hosts, index
 
 
 def add_flag(parser):

@@ -281,12 +281,36 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
 
 @pytest.mark.parametrize('text', ['{', '[]', '[' * 100000, '{"cluster": {"worker": ["a:1"]}}'] + [
     '{"cluster": %s, "task": {"type": "worker", "index": %s}}' % case for case in (
-        ('{"worker": ["a"]}', 0), ('{"worker": ["a:1"]}', 1), ('{"worker": ["a:1"], "ps": ["b:2"]}', 0),
+        ('{"worker": ["a"]}', 0), ('{"worker": ["a:1"]}', 1), ('{"worker": ["a:1"], "gpu": ["b:2"]}', 0),
+        ('{"worker": ["a:1"], "chief": ["b:1", "b:2"]}', 0), ('{"worker": ["a:1"]}', -1),
         ('{"worker": {"a:1": 2}}', 0), ('{"worker": ["a:1", "b:2"]}', 'true'), ('{"worker": ["5001", "5002"]}', 0),
         ('{"worker": ["a:1", "a:1"]}', 0), ('{"worker": ["a:70000"]}', 0))])
 def test_bad_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv('TF_CONFIG', text)
     assert_refused('TF_CONFIG .*expected', cluster.from_environment)
+
+
+CHIEF = '"chief": ["a:1"]'
+BOTH = '{"cluster": {%s, "worker": ["b:1", "b:2"]}, "task": {"type": "%s", "index": %s}}'
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('{}', ([''], 0)), ('{"cluster": {}, "task": {"type": "worker", "index": 0}}', ([''], 0)),
+    ('{"cluster": {%s}, "task": {"type": "chief", "index": 0}, "environment": "cloud"}' % CHIEF, ([''], 0)),
+    (BOTH % (CHIEF, 'chief', 0), (['a:1', 'b:1', 'b:2'], 0)),
+    (BOTH % (CHIEF, 'worker', '"1"'), (['a:1', 'b:1', 'b:2'], 2)),
+    (BOTH % ('"master": ["a:1"]', 'worker', 0), (['a:1', 'b:1', 'b:2'], 1))])
+def test_usual_forms_of_tf_config(monkeypatch, text, expected):
+    """As Vertex AI and Kubeflow write it, with a chief, or without a cluster for a single process."""
+    monkeypatch.setenv('TF_CONFIG', text)
+    assert cluster.from_environment() == expected
+
+
+@pytest.mark.parametrize('kind', ['ps', 'evaluator'])
+def test_processes_that_do_not_train_are_refused(monkeypatch, kind):
+    for text in (BOTH % (CHIEF, kind, 0), BOTH % (CHIEF + ', "%s": ["c:1"]' % kind, 'worker', 0)):
+        monkeypatch.setenv('TF_CONFIG', text)
+        assert_refused('TF_CONFIG: %s: .*leave it out of the cluster' % kind, cluster.from_environment)
 
 
 def test_processes_of_the_environment(monkeypatch, tmp_path):
@@ -304,6 +328,11 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     assert cluster.from_environment() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
+    monkeypatch.setenv('SLURM_DISTRIBUTION', 'cyclic')
+    monkeypatch.setenv('SLURM_LOCALID', '0')  # processes 0, 3 on gpu3; 1, 4 on gpu7; 2 on gpu8: 3 is the second there
+    monkeypatch.setenv('SLURM_PROCID', '1')
+    assert_refused('SLURM_DISTRIBUTION cyclic.*--distribution=block', cluster.from_environment)
+    monkeypatch.setenv('SLURM_PROCID', '0')
     monkeypatch.delenv('SLURM_JOB_ID')
     for tasks in ('5', 'x'):
         monkeypatch.setenv('SLURM_STEP_NUM_TASKS', tasks)
