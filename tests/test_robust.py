@@ -262,6 +262,18 @@ def test_interrupted_while_modules_are_imported(seconds):
     assert process.returncode in (0, -signal.SIGINT, 128 + signal.SIGINT) and b'Traceback' not in error
 
 
+@pytest.mark.parametrize('end, status, last', [
+    ('os.abort()', -signal.SIGABRT, 'needs AVX'), ('raise ImportError("libcuda")', 1, 'ImportError: libcuda'),
+    ('os.kill(os.getpid(), 4)', -signal.SIGILL, 'needs AVX')])
+def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last):
+    """In place of TensorFlow: a package that writes to standard error, as C++ does, and fails."""
+    (tmp_path / 'tensorflow').mkdir()
+    (tmp_path / 'tensorflow' / '__init__.py').write_text('import os\nos.write(2, b"needs AVX\\n")\n' + end)
+    done = subprocess.run([sys.executable, '-c', 'from system import quiet'], cwd=ROOT, stderr=subprocess.PIPE,
+                          text=True, env=dict(os.environ, PYTHONPATH=str(tmp_path)), timeout=60)
+    assert done.returncode == status and done.stderr.splitlines()[-1] == last and 'needs AVX' in done.stderr
+
+
 def test_reader_that_has_seen_enough(tmp_path):
     """`| head -1` ends the command quietly."""
     buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
