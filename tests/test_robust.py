@@ -274,6 +274,21 @@ def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last)
     assert done.returncode == status and done.stderr.splitlines()[-1] == last and 'needs AVX' in done.stderr
 
 
+@pytest.mark.parametrize('failing', ['pytest', 'benchmark.py', 'main.py', 'nothing'])
+def test_gpu_report_fails_with_its_parts(tmp_path, failing):
+    """With a stand-in for Python that fails in one of the commands; the report is written to its end."""
+    shutil.copy(os.path.join(ROOT, 'Makefile'), str(tmp_path))
+    python = tmp_path / '.venv' / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\ncase "$*" in *%s*) exit 3; esac\n' % failing)
+    python.chmod(0o755)
+    for name in ('requirements.txt', 'requirements-dev.txt', '.venv/ready', '.venv/ready-dev'):
+        (tmp_path / name).touch()
+    done = subprocess.run(['make', 'gpu-report'], cwd=str(tmp_path), capture_output=True)
+    assert done.returncode == (0 if failing == 'nothing' else 2)
+    assert (tmp_path / 'Output' / 'gpu-report.md').read_text().endswith('```\n')
+
+
 def test_reader_that_has_seen_enough(tmp_path):
     """`| head -1` ends the command quietly."""
     buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
