@@ -129,7 +129,7 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
 
 
 def pipeline_options():
-    """Options of a tf.data pipeline: NUM_CORES threads, no autotuning, whose background thread delayed each start."""
+    """Options of a tf.data pipeline: NUM_CORES threads; no autotuning, which delayed each start by seconds."""
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False

@@ -47,7 +47,8 @@ def default_samples(name):
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 
-class Spec(collections.namedtuple('Spec', 'model num_classes input dropout precision seed fit height width')):
+class Spec(collections.namedtuple('Spec', 'model num_classes input dropout precision seed fit height width',
+                                  defaults=(None, None, 'float32', 1, 'resize', 360, 480))):
     """What the graph and a prediction must know of a run.
 
     model: key of NETWORKS.  num_classes: number of classes, without void.  input: key of INPUTS.
@@ -56,12 +57,11 @@ class Spec(collections.namedtuple('Spec', 'model num_classes input dropout preci
         'crop', and the size of the training crops: images keep their scale.
     """
 
-    def __new__(cls, model, num_classes, input=None, dropout=None, precision='float32', seed=1, fit='resize',
-                height=360, width=480):
-        """None selects the input and the dropout rate of the released network."""
-        return super().__new__(cls, model, num_classes, input or default_input(model),
-                               default_dropout(model) if dropout is None else dropout, precision, seed, fit, height,
-                               width)
+    def __new__(cls, *values, **named):
+        """Makes a `Spec`; None as input or dropout selects the value of the released network."""
+        spec = super().__new__(cls, *values, **named)
+        dropout = default_dropout(spec.model) if spec.dropout is None else spec.dropout
+        return spec._replace(input=spec.input or default_input(spec.model), dropout=dropout)
 
 
 def spec_of(flags: dict, num_classes: int) -> Spec:

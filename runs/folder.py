@@ -128,7 +128,7 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Command, revision, versions, device, processes and time of this start, for `invocations` of config.json: dict.
+    """Command, revision, versions, device, processes and time of this start: dict for config.json.
 
     `processes` is the number of processes that train together; `pid` is the id of this process.
     """

@@ -47,7 +47,7 @@ def interval(text: str):
 
 
 def size(*words: str):
-    """Makes an argparse type: a function from 'HEIGHTxWIDTH' in pixels to (height, width), and from `words` to words.
+    """Makes an argparse type: 'HEIGHTxWIDTH' in pixels gives (height, width), one of `words` gives the word.
 
     Each side has 8 to MAX_SIDE pixels.
     """
@@ -73,13 +73,17 @@ class Parser(argparse.ArgumentParser):
         A comment begins at a # that is not inside a word or quotes.
         """
         try:
+            line = line.lstrip('\ufeff')  # the byte order mark of some editors
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
     def parse_known_args(self, args=None, namespace=None):
         """Parses as ArgumentParser does; UserError for a flag whose value is empty (an unset shell variable)."""
-        namespace, rest = super().parse_known_args(args, namespace)
+        try:
+            namespace, rest = super().parse_known_args(args, namespace)
+        except UnicodeDecodeError as error:
+            raise UserError('@FILE: not UTF-8 (%s); save the recipe as UTF-8' % error)
         for name, value in vars(namespace).items():
             if value == '' and self.get_default(name) != '':
                 raise UserError('--%s: the value is empty; is the shell variable set?' % name)

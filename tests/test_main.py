@@ -462,7 +462,7 @@ def test_recipes_and_later_flags(monkeypatch):
 
 def run_of(dataset, output, *flags):
     flags = vars(main.parse_args(['--batch_size', '2', '--output', output] + list(flags)))
-    return main.Run(output, flags, dataset, vars(main.parse_args([])))
+    return main.Run(flags, dataset, vars(main.parse_args([])))
 
 
 def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
@@ -523,15 +523,15 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
 # ---------------------------------------------------------------- what a review found
 
 def test_recipe_files_of_any_editor(tmp_path):
-    """A byte order mark, UTF-16, quotes in comments, and # inside a word, as in a shell."""
+    """A byte order mark, quotes in comments, and # inside a word, as in a shell."""
     path = tmp_path / 'r.txt'
-    for encoding in ('utf-8', 'utf-8-sig', 'utf-16'):
+    for encoding in ('utf-8', 'utf-8-sig'):
         lines = ['--steps 3 # don\'t', "# it's", "--output 'a #1' --data_dir run#2 #x", "--vgg16 it\\'s # 'x"]
         path.write_bytes('\n'.join(lines).encode(encoding))
         args = main.parse_args(['@%s' % path])
         assert (args.steps, args.output, args.data_dir, args.vgg16) == (3, 'a #1', 'run#2', "it's")
-    path.write_bytes(b'# caf\xe9\n')
-    assert_refused('r.txt: not text in UTF-8', main.parse_args, ['@%s' % path])
+    path.write_bytes('--steps 3'.encode('utf-16'))
+    assert_refused('unrecognized|not UTF-8', main.parse_args, ['@%s' % path])
 
 
 def test_deleted_checkpoints_are_refused(camvid_folder, tmp_path):
@@ -554,7 +554,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     run = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--tf32', 'off')
     config = devices.session_config
     seen = []
-    monkeypatch.setattr(devices, 'session_config', lambda *args, **flags: seen.append(flags['tf32']) or config(*args))
+    monkeypatch.setattr(devices, 'session_config', lambda *args: seen.append(args[2]) or config(*args))
     score(run, '--bf_images', '0')
     assert seen == ['off']
     assert_refused('--tile_overlap 0.2: images', score, run, '--tile_overlap', '0.2')
@@ -571,7 +571,7 @@ def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):
 def test_signal_during_the_last_validation():
     run = main.Run.__new__(main.Run)
     run.folder, run.first, run.step, run.total, run.stale = 'x', 0, 20, 20, 0
-    run.args = main.parse_args([])
+    run.flags = vars(main.parse_args([]))
     assert run.summary([signal.SIGTERM]).startswith('x: done, step 20 of 20')
     run.step = 19
     assert 'stopped at step 19 of 20' in run.summary([signal.SIGTERM])

@@ -307,4 +307,4 @@ def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
     assert 'error: a  b\u202fAM.png: cannot' in capsys.readouterr().err
     monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
     args = main.parse_args(['--dataset', 'folder', '--data_dir', 'x'])
-    assert_refused('--data_dir: the file name .* is not UTF-8', main.Run, args, None, {})
+    assert_refused('--data_dir: the file name .* is not UTF-8', main.Run, vars(args), datasets.sample.read(), {})
