@@ -211,6 +211,25 @@ def test_table6_measures(tmp_path, monkeypatch):
     assert row['paper forward ms'] == '422.5' and row['model MB'] == '117.8'
 
 
+def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch):
+    """Measured at A and one more at B; values that older code stored have no revision."""
+    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess',
+                        lambda *_, **settings: {'seconds': [0.1], 'memory': None})
+    args = experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet'])
+    row = tables.TABLES['table6'].rows[0]
+    monkeypatch.setattr(experiments, 'revision', lambda: 'A')
+    experiments.measured_cost(args, row.model)
+    monkeypatch.setattr(experiments, 'revision', lambda: 'B')
+    assert experiments.measured_row(args, row)['revision'] == 'A, B'
+    path = tmp_path / 'costs.json'
+    path.write_text(path.read_text().replace('"revision": "B"', '"x": 1'))
+    assert experiments.measured_row(args, row)['revision'] == 'A, unknown'
+    variant = tables.TABLES['table1'].rows[0]
+    experiments.measured_cost(args, variant.model)
+    monkeypatch.setattr(experiments, 'revision', lambda: 'C')
+    assert experiments.variant_columns(args, variant)['ms measured at'] == 'B'
+
+
 def test_the_papers_numbers_are_whole():
     """Each variant has all scores; the mean of table 5's classes is near the printed mean (44.75)."""
     for variant in tables.TABLE1:
