@@ -155,9 +155,9 @@ def row_scores(args, row, seed: int) -> dict:
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
-    """Time and memory of a network at 360x480: {'ms': ..., 'MB': peak or None on a GPU, 'revision': of the code}.
+    """Time, memory and code revision: {'ms': milliseconds, 'MB': peak or None on a GPU, 'revision': ...}.
 
-    The mean time of a run in float32, for the whole batch, in a new process. Values in costs.json are not measured again.
+    The mean time of a run in float32 at 360x480, for the whole batch, in a new process. costs.json keeps the values.
     """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
