@@ -519,6 +519,15 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
         assert checkpoint(output, 'last').endswith('model-%d' % last)
 
 
+def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, tmp_path, monkeypatch):
+    """Each validation is the best so far; without its history the saver would keep the old weights for ever."""
+    monkeypatch.setattr(Run, 'log_scores', lambda *_: True)
+    for steps in ('1', '2'):
+        output = train(camvid_folder, str(tmp_path / 'run'), '--steps', steps, '--schedule', 'constant')
+        assert {name.split('.')[0] for name in os.listdir(os.path.join(output, 'best'))} == {
+            'checkpoint', 'model-' + steps}
+
+
 # ---------------------------------------------------------------- what a review found
 
 def test_recipe_files_of_any_editor(tmp_path):
