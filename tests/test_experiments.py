@@ -80,7 +80,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
 def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, monkeypatch):
     """Fewer steps than a run has, other flags of a later row; a recipe in --flags does not replace the row's flags."""
-    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0})
+    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0, 'revision': 'r'})
     run(camvid_folder, str(tmp_path / 'a'), '--rows', 'FCN-Basic', '--steps', '2')
     monkeypatch.setattr(main, 'train', lambda args: pytest.fail('trained'))
     rows = ['--rows', 'Bilinear-Interpolation', 'FCN-Basic']
@@ -113,7 +113,7 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
         {'train': train[row.model] + (10.0,)}))
     monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
-    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0})
+    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'revision': 'r'})
     monkeypatch.setattr(experiments.records, 'read_config', lambda folder: {
         'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'starts': [{'device': 'd', 'revision': 'r'}]})
     args = experiments.parse_args(['table1', '--split', 'train', '--class_weights', 'median', '--output', str(tmp_path),
