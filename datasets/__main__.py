@@ -1,6 +1,10 @@
 """Checks a data set before training: python -m datasets NAME --data_dir DIR (--download fetches it first)."""
 import collections
+import os
 import sys
+
+if not __package__:  # started from another folder, as `python PROJECT/datasets NAME`
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
 import tabulate

@@ -12,7 +12,11 @@ import csv
 import functools
 import os
 import shutil
+import sys
 import tempfile
+
+if not __package__:  # started from another folder, as `python PROJECT/datasets/convert.py`
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
 import tqdm

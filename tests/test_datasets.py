@@ -1,11 +1,14 @@
 """The readers of published data sets and the checker, on files that the tests make."""
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import scipy.io
 from conftest import (
+    ROOT,
     SHARED,
     assert_contract,
     assert_refused,
@@ -251,3 +254,12 @@ def test_preload_does_not_load_all_examples_ahead(monkeypatch):
     datasets.preload(dataset, ['train'])
     assert len(ahead) == 999 and max(ahead) <= 64
     assert_refused('data set x: no images in split val, only in train', datasets.check_split, dataset, 'val')
+
+
+@pytest.mark.parametrize('script, flags, said', [
+    ('datasets', ['sample'], 'sample train:'), ('datasets/__main__.py', ['--help'], 'usage: python -m datasets'),
+    ('datasets/convert.py', ['--help'], 'usage: python -m datasets.convert')])
+def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
+    """`python -m datasets` works in the project's folder only."""
+    command = [sys.executable, os.path.join(ROOT, script)] + flags
+    assert said in subprocess.check_output(command, cwd=str(tmp_path), universal_newlines=True, timeout=120)

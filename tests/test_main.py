@@ -23,7 +23,7 @@ import networks
 import utils
 from inference.predictor import Predictor, Settings
 from runs import plots
-from runs.folder import add_scores, checkpoint, read_config, read_scores
+from runs.folder import add_scores, checkpoint, read_config, read_scores, training_seconds
 from runs.run import Run
 from system import devices, distribute
 from system.files import UserError, atomic_write, write_json
@@ -518,6 +518,24 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
         assert 'done, step %d of 60' % last in capsys.readouterr().out and len(means) == left
         assert checkpoint(output, 'best').endswith('model-7')
         assert checkpoint(output, 'last').endswith('model-%d' % last)
+
+
+def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, tmp_path, monkeypatch):
+    """Each validation is the best so far; without its history the saver would keep the old weights for ever."""
+    monkeypatch.setattr(Run, 'log_scores', lambda *_: True)
+    for steps in ('1', '2'):
+        output = train(camvid_folder, str(tmp_path / 'run'), '--steps', steps, '--schedule', 'constant')
+        assert {name.split('.')[0] for name in os.listdir(os.path.join(output, 'best'))} == {
+            'checkpoint', 'model-' + steps}
+
+
+def test_training_time_is_steps_times_the_median_step(tmp_path):
+    """By hand: batches of 4 at 2, 8 and 1 images per second, the last after a pause; the validation does not count."""
+    (tmp_path / 'log.jsonl').write_text(''.join(json.dumps(dict(record, step=step)) + '\n' for step, record in (
+        (1, {'images_per_second': 2.0}), (2, {'images_per_second': 8.0}), (2, {'mIoU': 0.5}),
+        (3, {'images_per_second': 1.0}))))
+    assert training_seconds(str(tmp_path), 4) == 3 * 4 / 2.0
+    assert training_seconds(str(tmp_path / 'none'), 4) == 0
 
 
 # ---------------------------------------------------------------- what a review found
