@@ -129,7 +129,10 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
 
 
 def pipeline_options():
-    """Options of a tf.data pipeline: NUM_CORES threads, no autotuning, whose background thread delayed each start."""
+    """Returns tf.data options: NUM_CORES threads, and no autotuning.
+
+    The background thread of autotuning delayed each start.
+    """
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False

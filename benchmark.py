@@ -183,11 +183,11 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
            'batch': str(batch_size), 'by': name, 'ms/image': '%.1f' % (1000 * seconds / batch_size),
            'images/s': '%.2f' % (batch_size / seconds), 'peak MB': '%.0f' % (memory / 1e6) if memory else '-'}
     if name == 'ours':
-        found = networks.network_layers(networks.Spec(settings['model'], NUM_CLASSES, height=settings['height'],
-                                                      width=settings['width']))
-        macs = sum(layer.macs for layer in found)
+        size = {'height': settings['height'], 'width': settings['width']}
+        layers = networks.network_layers(networks.Spec(settings['model'], NUM_CLASSES, **size))
+        macs = sum(layer.macs for layer in layers)
         operations = 2 * macs * batch_size * (3 if settings['training'] else 1)
-        row['parameters'] = '%.3f M' % (sum(layer.parameters for layer in found) / 1e6)
+        row['parameters'] = '%.3f M' % (sum(layer.parameters for layer in layers) / 1e6)
         row['MACs'] = '%.1f G' % (macs / 1e9)
         row['of the peak'] = '%.2f' % (operations / seconds / peak_operations(args.device, settings['precision']))
         if args.peer:
@@ -214,24 +214,18 @@ def settings_to_measure(args):
 def parse_args(argv=None):
     """Parses the flags of a measurement (`argv` None: of this process); UserError for a bad flag or network."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
-                        help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
+    parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], help='networks, as --model')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
-    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1],
-                        help='images a run; one row for each value')
+    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
                         help='predict: a forward pass with batch norm folded in; train: a training step')
-    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'],
-                        help='precision of the layers')
-    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network, eager and '
-                        'compiled, alternating with ours (segnet and segnet-basic)')
-    parser.add_argument('--peer_python', default=sys.executable, metavar='PYTHON',
-                        help='Python with PyTorch (default: this one)')
+    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='of the layers')
+    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network, in turns')
+    parser.add_argument('--peer_python', default=sys.executable, help='Python with PyTorch (default: this one)')
     parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs; the paper: 50')
-    parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
-                        help='folder of benchmark.md and .csv, or of sweep.md and its figure')
+    parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder of the tables')
     parser.add_argument('--into', metavar='FILE', help='also write the table into this Markdown file')
     parser.add_argument('--xla', action='store_true', help='compile our graph with XLA (GPUs only)')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`

@@ -35,8 +35,7 @@ def parse_args(argv=None):
     --flags becomes a list. Without --dataset and --output these are the data set and the folder of the paper's table.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'],
-                        help='a table of the paper, or results: the tables of --runs')
+    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'], help='results: the tables of --runs')
     parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: run folders')
     parser.add_argument('--into', metavar='FILE', help='with results: also write the tables into this Markdown file')
     parser.add_argument('--data_dir', help="folder of the table's data set")
@@ -46,14 +45,12 @@ def parse_args(argv=None):
     parser.add_argument('--steps', type=cli.positive_int, help="training steps of each row (default: the paper's)")
     parser.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     parser.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
-    parser.add_argument('--batch_size', type=cli.positive_int, help="images a step (default: the paper's)")
-    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K',
-                        help='runs of each row; more than one: mean and standard deviation')
+    parser.add_argument('--batch_size', type=cli.positive_int, help="images per step (default: the paper's)")
+    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K', help='runs per row, for a deviation')
     parser.add_argument('--split', help="score this split instead of the paper's test split")
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
                         help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
-    parser.add_argument('--repeats', type=cli.positive_int, default=50,
-                        help='timed runs of each measurement, which are averaged; the paper: 50')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs of each measurement')
     parser.add_argument('--flags', default='', metavar='"FLAGS"', help='more flags of main.py, for every row')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
     parser.add_argument('--list', action='store_true', help='print the commands of the rows, run nothing')
@@ -65,16 +62,14 @@ def parse_args(argv=None):
         raise UserError('--flags %s: %s' % (args.flags, error))
     clashes = {'--' + name for name in NOT_IN_FLAGS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
-        raise UserError('--flags: %s: set by the rows, or without effect here; leave that out'
-                        % ', '.join(sorted(clashes)))
+        raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
     if (args.table == 'results') != bool(args.runs) or args.into and args.table != 'results':
         raise UserError("--runs: name run folders, with results; the paper's tables take no --runs and no --into")
     if args.table in tables.TABLES:
         args.dataset = args.dataset or tables.TABLES[args.table].dataset
-        names = [row.name for row in tables.TABLES[args.table].rows]
-        for name in args.rows or []:
-            if name not in names:
-                raise UserError('--rows %s: %s has %s' % (name, args.table, ', '.join(sorted(set(names)))))
+        names = {row.name for row in tables.TABLES[args.table].rows}
+        if set(args.rows or []) - names:
+            raise UserError('--rows %s: %s has %s' % (' '.join(args.rows), args.table, ', '.join(sorted(names))))
     args.output = args.output or os.path.join('Output', args.table)
     return args
 
@@ -117,14 +112,13 @@ def check_row(args, row, seed: int):
     for split in shown_splits(args):
         datasets.check_split(run.dataset, split)
     done = checkpoints(run.folder, 'last')
-    if done and int(done[0].split('-')[-1]) > run.total:
-        raise UserError('--steps %d: the run in %s is at step %s; give as many, or another --output'
-                        % (run.total, run.folder, done[0].split('-')[-1]))
+    step = int(done[0].split('-')[-1]) if done else 0
+    if step > run.total:
+        raise UserError('--steps %d: %s is at step %d; give another --output' % (run.total, run.folder, step))
     if os.path.exists(run.path('config.json')):
         was = read_config(run.folder)['flags']['data_dir']
         if run.flags['data_dir'] != was:
-            raise UserError('--data_dir %s: the run in %s has %s; give that, or another --output'
-                            % (run.flags['data_dir'], run.folder, was))
+            raise UserError('--data_dir %s: %s has %s; give --output' % (run.flags['data_dir'], run.folder, was))
 
 
 def is_scored(args, row, scores: dict) -> bool:
@@ -147,8 +141,7 @@ def row_scores(args, row, seed: int) -> dict:
         flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
                  '--bf_images', str(args.bf_images)]
         found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
-        add_scores(folder, {
-            split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
+        add_scores(folder, {split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
     return read_scores(folder)
 
 
@@ -284,10 +277,8 @@ def rank_correlation(rows: list, split: str) -> str:
         pairs = [(float(ours), float(theirs)) for ours, theirs in pairs if '-' not in (ours, theirs)]
         if len(pairs) > 2:
             correlations.append('%s %.2f' % (name, scipy.stats.spearmanr(*zip(*pairs))[0]))
-    if not correlations:
-        return ''
-    return (" Rank correlation of the rows' order with the paper's %s column (1: the same order): %s."
-            % (published, ', '.join(correlations)))
+    sentence = " Rank correlation of the rows' order with the paper's %s column (1: the same order): %s."
+    return sentence % (published, ', '.join(correlations)) if correlations else ''
 
 
 # ---------------------------------------------------------------- a table
@@ -323,8 +314,7 @@ def run_table(args, rows: list):
         plots.scores_against_time(points, split, os.path.join(args.output, 'scores.png'))
     failed = ['%s, %s' % (row['network'], row['weights']) for row in found if 'failed' in row]
     if failed:
-        raise FloatingPointError('%s: the loss is not finite; see %s'
-                                 % ('; '.join(failed), os.path.join(args.output, 'table.md')))
+        raise FloatingPointError('%s: the loss is not finite; see %s/table.md' % ('; '.join(failed), args.output))
 
 
 def run(args):

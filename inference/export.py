@@ -32,8 +32,7 @@ def path(text: str) -> str:
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
-        raise UserError('--export %s: unknown ending %s; use NAME.tflite, NAME.onnx, or a folder without an ending '
-                        'for a SavedModel' % (text, ending))
+        raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or none (SavedModel)' % (text, ending))
     if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of 1.15 aborts
         raise UserError('--export %s: needs TensorFlow 2; use a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):

@@ -85,8 +85,8 @@ class VideoFile:
             if kind is None and self.writer is not None:
                 written = num_frames(self.part)
                 if written < self.count:
-                    raise UserError('%s: could not be written (%d of %d frames): is there room on the disk? Is %dx%d '
-                                    'too small for a video?' % ((self.path, written, self.count) + self.size))
+                    raise UserError('%s: could not be written (%d of %d frames of %dx%d); is the disk full?'
+                                    % ((self.path, written, self.count) + self.size))
                 os.replace(self.part, self.path)
         finally:
             with contextlib.suppress(FileNotFoundError):

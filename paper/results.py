@@ -20,8 +20,7 @@ def keep_sources(run_folder: str, output: str) -> str:
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
         if 'seconds' not in read_config(folder):  # a run of main.py, not a copy
-            raise UserError('--output %s: %s is the run itself; name a folder for copies, such as Output/results'
-                            % (output, run_folder))
+            raise UserError('--output %s: %s is the run itself; name another folder' % (output, run_folder))
         return folder
     os.makedirs(folder, exist_ok=True)
     publish_config(folder, run_folder, None)
@@ -111,8 +110,7 @@ def write_results(run_folders: list, output: str, into: str = None):
         seen = published.setdefault(flags['dataset'], [])
         seen += [row for row in published_rows(flags['dataset'], flags['model'], flags['class_weights'])
                  if row not in seen]
-    texts = [report.write_table(os.path.join(output, name), name, NOTE,
-                                sorted(rows + published[name], key=by_score))
+    texts = [report.write_table(os.path.join(output, name), name, NOTE, sorted(rows + published[name], key=by_score))
              for name, rows in by_dataset.items()]
     print('\n'.join(texts))
     if into:

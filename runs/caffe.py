@@ -4,7 +4,6 @@ All lengths are checked. Field numbers come from caffe-segnet's caffe.proto.
 """
 import functools
 import operator
-import struct
 
 import numpy as np
 
@@ -33,7 +32,7 @@ def fields(content):
     """Parses a message of protocol buffers (memoryview); yields (field number, wire type, value) a field.
 
     The value of a varint is an int, of every other wire type the memoryview of the bytes.
-    ValueError for an unknown wire type and for a message that is cut short.
+    KeyError for an unknown wire type, ValueError for a message that is cut short.
     """
     at = 0
     while at < len(content):
@@ -44,10 +43,8 @@ def fields(content):
         else:
             if kind == BYTES:
                 size, at = varint(content, at)
-            elif kind in (FIXED32, FIXED64):
-                size = 4 if kind == FIXED32 else 8
             else:
-                raise ValueError('wire type %d' % kind)
+                size = {FIXED32: 4, FIXED64: 8}[kind]
             if at + size > len(content):
                 raise ValueError('cut short')
             value, at = content[at:at + size], at + size
@@ -104,7 +101,7 @@ def layers(path: str):
                         blobs.append(blob(value))
                 if blobs:
                     found[name] = blobs
-    except (ValueError, struct.error) as error:
+    except (ValueError, KeyError) as error:
         raise UserError('%s: not a .caffemodel, or damaged (%s)' % (path, error))
     if not found:
         raise UserError('%s: not a .caffemodel: no layer in it has weights' % path)

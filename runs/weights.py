@@ -78,8 +78,7 @@ def of_run(folder: str, which: str) -> Weights:
             if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1')):
                 values[name[len(scope):]] = reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError('%s: damaged (%s); --checkpoint selects another, best or last'
-                        % (path, cli.first_line(error)))
+        raise UserError('%s: damaged (%s); --checkpoint selects another, best or last' % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
     return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'])
 
@@ -234,8 +233,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
     if unknown:
-        raise UserError('%s: has %s, which this network lacks; give --model the network of these weights'
-                        % (flag, unknown[0]))
+        raise UserError('%s: has %s, which this network lacks; is --model right?' % (flag, unknown[0]))
     assignments = []
     uninitialized = sorted(set(named) - set(values))
     for name in sorted(values):

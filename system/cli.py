@@ -165,31 +165,19 @@ def explain(error: Exception, smaller: str = 'the size'):
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
-    if isinstance(error, MemoryError):
-        return 'out of memory: lower %s (%s)' % (smaller, error)
     if isinstance(error, OSError):
         fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
-    if hasattr(error, 'error_code') and hasattr(error, 'op'):  # tf.errors.OpError, without importing TensorFlow
-        return explain_op_error(error, smaller)
-    return None
-
-
-def explain_op_error(error, smaller: str):
-    """One line of text for a tf.errors.OpError, with the fix for a full disk and for lack of memory.
-
-    A UserError that was raised in the input pipeline keeps its text.
-
-    Args:
-      smaller: the flags to lower when memory runs out.
-    """
-    raised = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
+    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # tf.errors.OpError, without TensorFlow
+    if not is_op_error and not isinstance(error, MemoryError):
+        return None
+    raised = re.search('UserError: (.*)', str(error))  # raised in the input pipeline
     first = first_line(error)
     if raised:
         return raised.group(1)
-    if re.search('No space left|File too large|Disk quota', error.message):
+    if re.search('No space left|File too large|Disk quota', str(error)):
         return 'the disk is full: %s; make room, then run the same command again' % first
-    if type(error).__name__ == 'ResourceExhaustedError':
+    if isinstance(error, MemoryError) or type(error).__name__ == 'ResourceExhaustedError':
         return 'out of memory: lower %s (%s)' % (smaller, first)
     return '%s: %s' % (type(error).__name__, first)
 

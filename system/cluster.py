@@ -35,8 +35,8 @@ def resolve_cluster() -> tuple:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         fits = False
     if not fits:
-        raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
-                        '"index": 0}}, with the place of this process in the list as index' % text[:200])
+        raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, '
+                        '"task": {"type": "worker", "index": 0}}' % text[:200])
     return (hosts, task['index']) if len(hosts) > 1 else ([''], 0)
 
 
@@ -57,14 +57,12 @@ def from_slurm() -> tuple:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[int(os.environ['SLURM_LOCALID']) % len(gpus)]
         return hosts, int(os.environ['SLURM_PROCID'])
     except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but other variables of srun are missing (%r); set TF_CONFIG, or '
-                        'unset SLURM_STEP_NUM_TASKS' % error)
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but not all variables of srun (%r); set TF_CONFIG' % error)
 
 
 def add_flag(parser):
     """Adds --gpus to the parser of a command that several processes can share."""
-    parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='number of GPUs of this machine '
-                        'to use, one process per GPU (with --device cpu: number of processes on the CPU, for a trial)')
+    parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs to use, one process per GPU')
 
 
 def launch(count: int, device: str) -> None:
@@ -82,8 +80,7 @@ def launch(count: int, device: str) -> None:
     visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, found)))
     gpus = [''] * count if device == 'cpu' else [gpu for gpu in visible.split(',') if gpu]
     if len(gpus) < count:
-        raise UserError('--gpus %d: this machine has GPUs %s; add --device cpu to try it without GPUs'
-                        % (count, visible or 'none'))
+        raise UserError('--gpus %d: the GPUs are %s; --device cpu tries it without' % (count, visible or 'none'))
     hosts = free_hosts(count)
     started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], start_new_session=True, env=dict(
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i)))  # own session: Ctrl-C comes once
@@ -116,8 +113,7 @@ def check_port(host: str) -> None:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(('', int(host.rpartition(':')[2])))
     except OSError as error:
-        raise UserError('%s: %s; stop the process that uses the port, or give each process its own index'
-                        % (host, error.strerror))
+        raise UserError('%s: %s; use a free port, and an index per process' % (host, error.strerror))
 
 
 def is_listening(host: str) -> bool:
@@ -137,9 +133,8 @@ def wait_for_peers(hosts: list) -> None:
     while missing:
         missing = [host for host in missing if not is_listening(host)]
         if missing and time.time() > until:
-            raise UserError('%s: no answer within %d s; start all again (a GPU may compile kernels for minutes the '
-                            'first time), or check the names, the ports, the index of each process and '
-                            'firewalls' % (', '.join(missing), START_SECONDS))
+            raise UserError('%s: no answer within %d s; start all again, or check names, ports, indices and firewalls'
+                            % (', '.join(missing), START_SECONDS))
         time.sleep(0.2)
 
 

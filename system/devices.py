@@ -11,21 +11,18 @@ from system import cli, quiet
 from system.files import UserError, read_text
 from system.machine import NUM_CORES
 
-DEVICES = ('auto', 'cpu', 'gpu')
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 
 
 def add_flags(parser):
     """Adds --device to the parser of a command."""
-    parser.add_argument('--device', choices=DEVICES, default='auto',
-                        help='auto: a GPU if there is one; gpu: an error if there is none')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto', help='auto: a GPU if there is one')
 
 
 def add_tf32_flag(parser, default='on'):
     """Adds --tf32 to the parser of a command that trains or predicts; `default` None: the run's value."""
-    parser.add_argument('--tf32', choices=('on', 'off'), default=default, help='off: recent GPUs multiply in float32 '
-                        'instead of TensorFloat-32 (10 bits of fraction), several times slower (default: %s)'
-                        % (default or "the run's"))
+    parser.add_argument('--tf32', choices=('on', 'off'), default=default,
+                        help='off: float32 products keep all bits, slower on recent GPUs (default: on, or as the run)')
 
 
 def kind(device: str) -> str:
@@ -60,12 +57,9 @@ def device_name(device: str) -> str:
     if kind(device) == 'GPU':
         return 'GPU ' + gpus()[0].split('name: ')[-1].split(',')[0]
     if device == 'gpu':
-        raise UserError('--device gpu: TensorFlow sees no GPU; look at nvidia-smi, install tensorflow[and-cuda] '
-                        '(make does), or use --device cpu')
-    name = platform.processor() or platform.machine()
-    if os.path.exists('/proc/cpuinfo'):
-        models = [line for line in read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
-        name = models[0].split(':')[1].strip() if models else name
+        raise UserError('--device gpu: TensorFlow sees no GPU; install tensorflow[and-cuda], or use --device cpu')
+    linux = os.path.exists('/proc/cpuinfo') and re.search(r'model name\s*: (.*)', read_text('/proc/cpuinfo'))
+    name = linux.group(1) if linux else platform.processor() or platform.machine()
     return 'CPU %s, %d cores' % (name, NUM_CORES)
 
 
@@ -97,12 +91,6 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     if xla:
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     return config
-
-
-def checked_precision(precision: str, device: str, tf32: str) -> str:
-    """Name of a precision for messages; UserError if `device` lacks it."""
-    check_precision(precision, device)
-    return precision_name(precision, device, tf32)
 
 
 def precision(asked, trained_in: str, device: str) -> str:

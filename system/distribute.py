@@ -58,8 +58,8 @@ class Group:
         """
         def load(name, i):
             return dataset.load(name, self.index + self.size * i if name == split else i)
-        return dataset._replace(load=load, examples=dict(dataset.examples, **{
-            split: dataset.examples[split][self.index::self.size]}))
+        share = {split: dataset.examples[split][self.index::self.size]}
+        return dataset._replace(load=load, examples=dict(dataset.examples, **share))
 
     def global_indices(self, predictions):
         """Yields `predictions` of a `dataset_share` with the indices of the whole split instead of the share's.
