@@ -18,15 +18,17 @@ SIZE ?= --height 360 --width 480
 STEPS ?= 200
 REPEATS ?= 50
 PRECISIONS ?= float32 bfloat16 float16
+gpu-report: SHELL = bash -o pipefail
 gpu-report: .venv/ready-dev
 	rm -rf Output/gpu-report && mkdir -p Output/gpu-report
-	{ echo '# GPU report'; date; echo '```'; .venv/bin/python -m pytest -q -m gpu -rs tests/test_kernels.py; \
+	{ status=0; echo '# GPU report'; date; echo '```'; \
+	.venv/bin/python -m pytest -q -m gpu -rs tests/test_kernels.py || status=1; \
 	for precision in $(PRECISIONS); do flags="--device $(DEVICE) $(SIZE) --precision $$precision"; run=Output/gpu-report/$$precision; \
 		.venv/bin/python benchmark.py segnet --what predict train --repeats $(REPEATS) --output $$run-speed $$flags \
-			$$(.venv/bin/python -c 'import torch; print("--peer pytorch")' 2>/dev/null); \
-		.venv/bin/python main.py --steps $(STEPS) --batch_size 2 --output $$run $$flags; \
+			$$(.venv/bin/python -c 'import torch; print("--peer pytorch")' 2>/dev/null) || status=1; \
+		.venv/bin/python main.py --steps $(STEPS) --batch_size 2 --output $$run $$flags || status=1; \
 		tail -n 3 $$run/log.jsonl; \
-	done; echo '```'; } 2>&1 | tee Output/gpu-report.md
+	done; echo '```'; exit $$status; } 2>&1 | tee Output/gpu-report.md
 
 # 100,000 random inputs for each pure function, and 333 training graphs with random flags.
 fuzz: .venv/ready-dev

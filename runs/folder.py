@@ -7,11 +7,12 @@ import platform
 import re
 import shlex
 
+import filelock
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import networks
-from system import cli
+from system import cli, cluster
 from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
 
@@ -86,8 +87,12 @@ def read_scores(folder: str) -> dict:
 
 
 def add_scores(folder: str, entries: dict):
-    """Sets `entries` {split: scores} in a run's metrics.json, atomically; makes the file if there is none."""
-    write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
+    """Sets `entries` {split: scores} in a run's metrics.json; makes the file if there is none.
+
+    A lock keeps the entries that another process adds at the same time.
+    """
+    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # for other users of the folder too
+        write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 
 def read_log(folder: str, last_step=np.inf) -> list:
@@ -123,8 +128,12 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Command, revision, versions, device, process and time of this process, for `invocations` of config.json: dict."""
+    """Command, revision, versions, device, processes and time of this start, for `invocations` of config.json: dict.
+
+    `processes` is the number of processes that train together; `pid` is the id of this process.
+    """
     return {'command': cli.command_line(), 'revision': revision(), 'device': device,
+            'processes': len(cluster.resolve_cluster()[0]),
             'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__,
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
 

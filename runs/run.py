@@ -6,6 +6,8 @@ import contextlib
 import glob
 import json
 import os
+import platform
+import re
 import shutil
 import time
 
@@ -15,10 +17,11 @@ import tensorflow.compat.v1 as tf
 
 import batches
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
-from system.files import UserError, check_names, read_bytes, write_json, write_text
+from system.files import UserError, check_names, note, read_bytes, read_text, write_json, write_text
 
 MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # flags of older revisions that changed a result -> the only value that still resumes
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a killed start can leave; the last: older code
 SAVE_SECONDS = 600            # a killed run loses at most this much work between validations
 
 
@@ -74,7 +77,7 @@ class Run:
             raise UserError('--output %s: is a file; name a folder' % self.folder)
         if os.path.exists(os.path.join(self.folder, 'config.json')):
             check_same_run(read_config(self.folder), self.flags, self.folder, defaults)
-        elif set(file_names(self.folder)) - {'config.json.part', '.lock'}:  # a killed start can leave these two
+        elif any(not re.match(STARTED, name) for name in file_names(self.folder)):
             raise UserError('--output %s: holds files but no run; name an empty or a new folder' % self.folder)
 
     def is_new(self) -> bool:
@@ -96,14 +99,14 @@ class Run:
         UserError if another process holds the lock.
         """
         os.makedirs(self.folder, exist_ok=True)
+        owner = self.path('.lock.pid')  # a file of its own: who tries to lock truncates .lock
         try:
             with filelock.FileLock(self.path('.lock'), timeout=0):
+                write_text(owner, '%d on %s' % (os.getpid(), platform.node()))
                 yield
         except filelock.Timeout:
-            config = read_config(self.folder) if os.path.exists(self.path('config.json')) else {}
-            owner = config['invocations'][-1].get('pid') if config.get('invocations') else 'of another user'
             raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
-                            % (self.folder, owner))
+                            % (self.folder, read_text(owner) if os.path.exists(owner) else 'of unknown id'))
 
     def create_savers(self):
         """Adds two savers to the default graph: `saver` of all variables, `best_saver` of the model's variables."""
@@ -157,7 +160,12 @@ class Run:
         config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors],
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth)
-        config['invocations'].append(dict(provenance(device), step=self.step))
+        start = dict(provenance(device), step=self.step)
+        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # None in older folders
+        if before not in (None, start['processes']):
+            note('%s: resumes with processes: %d, before: %d; batch norm normalizes by other shares of the batch'
+                 % (self.folder, start['processes'], before))
+        config['invocations'].append(start)
         write_json(path, config)
 
     @contextlib.contextmanager

@@ -13,6 +13,8 @@ from system.files import UserError, check_names
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
 MAX_SIDE = 11585  # pixels: a square of this side has at most data.MAX_PIXELS
+# SIGHUP: the terminal was closed. SIGUSR1: sent by Slurm before the time limit, if asked for. Windows lacks these two.
+STOP_SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)]
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the project
 
 
@@ -191,18 +193,28 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def stop_signals():
-    """Context manager: SIGINT and SIGTERM in the block are appended to the yielded list, not raised.
+    """Context manager: signals of STOP_SIGNALS in the block are appended to the yielded list, not raised.
 
-    A second signal exits immediately. Afterwards the former handlers apply again.
+    A second SIGINT or SIGTERM exits immediately. A second SIGHUP does not: a shell and its terminal send one each. A
+    signal that was ignored before stays ignored, as SIGHUP under nohup. Afterwards the former handlers apply. Text for
+    a closed terminal is dropped.
     """
     received = []
+    forced = {signal.SIGINT, signal.SIGTERM}
+    terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream and stream.isatty()]
 
     def note(number, _):
-        if received:
+        if number in forced and forced & set(received):
             os._exit(128 + number)
         received.append(number)
+        for terminal in terminals:
+            if not os.isatty(terminal):  # closed: to write there is an error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
 
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    old = {number: handler for number, handler in old.items() if handler != signal.SIG_IGN}
+    for number in old:
+        signal.signal(number, note)
     try:
         yield received
     finally:

@@ -14,6 +14,7 @@ from system.files import UserError
 
 START_SECONDS = 40    # longest wait for all processes to start
 SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
+LAUNCHED = 'SEGNET_LAUNCHED'  # environment variable of the processes that `launch` starts
 
 
 def resolve_cluster() -> tuple:
@@ -26,38 +27,60 @@ def resolve_cluster() -> tuple:
     if not text:
         return from_slurm() if os.environ.get('SLURM_STEP_NUM_TASKS', '1') not in ('', '1') else ([''], 0)
     try:
-        config = json.loads(text)
-        hosts, task = config['cluster']['worker'], config['task']
-        ports = [int(re.match(r'.+:([0-9]+)\Z', host).group(1)) for host in hosts]
-        fits = (list(config['cluster']) == ['worker'] and task['type'] == 'worker' and type(task['index']) is int
-                and isinstance(hosts, list) and 0 <= task['index'] < len(hosts) == len(set(hosts))
-                and all(0 < port < 1 << 16 for port in ports))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        fits = False
-    if not fits:
-        raise UserError('TF_CONFIG %s: expected {"cluster": {"worker": ["host:port", ...]}, '
-                        '"task": {"type": "worker", "index": 0}}' % text[:200])
-    return (hosts, task['index']) if len(hosts) > 1 else ([''], 0)
+        return from_tf_config(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise UserError('TF_CONFIG %s: expected {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
+                        '"task": {"type": "worker", "index": 0}}, with or without a chief' % text[:200])
+
+
+def from_tf_config(config: dict) -> tuple:
+    """(hosts, index) as `resolve_cluster`, from the value of TF_CONFIG: the chief comes before the workers.
+
+    No cluster, or an empty one, is a single process. UserError for an evaluator or a parameter server; ValueError,
+    KeyError, TypeError, AttributeError or IndexError for a malformed value.
+    """
+    places = config.get('cluster') or {}
+    task = config.get('task') or {}
+    for kind in [*places, task.get('type')]:
+        if kind in ('ps', 'evaluator'):
+            raise UserError('TF_CONFIG: %s: leave it out; the workers add the gradients and validate' % kind)
+    if not places:
+        return [''], 0
+    roles = [(kind, i) for kind in ('master', 'chief', 'worker') for i in range(len(places.get(kind, [])))]
+    hosts = [places[kind][i] for kind, i in roles]
+    ports = [int(re.match(r'.+:([0-9]+)\Z', host).group(1)) for host in hosts]
+    if (set(places) - {'master', 'chief', 'worker'} or sum(kind != 'worker' for kind, _ in roles) > 1
+            or len(set(hosts)) < len(hosts) or not all(0 < port < 1 << 16 for port in ports)):
+        raise ValueError('the cluster')
+    index = roles.index((task['type'], int(str(task['index']))))
+    return (hosts, index) if len(hosts) > 1 else ([''], 0)
 
 
 def from_slurm() -> tuple:
     """(hosts, index) as `resolve_cluster`, for a process of srun.
 
-    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list.
+    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list. UserError unless
+    srun numbers the processes node by node.
     """
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
         groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # 2(x3),1
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
+        places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
+        index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
+        ordered = places[index][1] == local
         port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs that share a node differ
-        hosts = ['%s:%d' % (node, port + i) for node, count in zip(nodes, tasks) for i in range(count)]
+        hosts = ['%s:%d' % (node, port + i) for node, i in places]
         gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
         if len(gpus) > 1:
-            os.environ['CUDA_VISIBLE_DEVICES'] = gpus[int(os.environ['SLURM_LOCALID']) % len(gpus)]
-        return hosts, int(os.environ['SLURM_PROCID'])
-    except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
+            os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
+    except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
         raise UserError('SLURM_STEP_NUM_TASKS is set, but not all variables of srun (%r); set TF_CONFIG' % error)
+    if not ordered:
+        raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
+                        'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
+    return hosts, index
 
 
 def add_flag(parser):
@@ -68,10 +91,11 @@ def add_flag(parser):
 def launch(count: int, device: str) -> None:
     """Runs this command in `count` processes, one a GPU of this machine; exits with the worst status.
 
-    With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1.
+    With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1, and in
+    the processes that it starts, which have the same flags: so run folders keep the command as typed.
     UserError for fewer GPUs, and under TF_CONFIG or srun of several processes.
     """
-    if count == 1:
+    if count == 1 or LAUNCHED in os.environ:
         return
     if resolve_cluster()[0] != ['']:
         raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
@@ -82,12 +106,22 @@ def launch(count: int, device: str) -> None:
     if len(gpus) < count:
         raise UserError('--gpus %d: the GPUs are %s; --device cpu tries it without' % (count, visible or 'none'))
     hosts = free_hosts(count)
-    started = [subprocess.Popen([sys.executable] + sys.argv + ['--gpus', '1'], start_new_session=True, env=dict(
-        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i)))  # own session: Ctrl-C comes once
+    numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
+    early = []  # signals that arrive before all processes are started
+    for number in numbers:
+        signal.signal(number, lambda number, _: early.append(number))
+    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # Ctrl-C comes once
+        os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, lambda number, _: [process.send_signal(number) for process in started])
+
+    def forward(number, _):
+        for process in started:
+            process.send_signal(number)
+
+    for number in numbers:
+        signal.signal(number, forward)
+    for number in early:
+        forward(number, None)
     statuses = [process.wait() for process in started]
     sys.exit(max(128 - status if status < 0 else status for status in statuses))  # below 0: minus the signal
 

@@ -12,6 +12,8 @@ from system.files import UserError, read_text
 from system.machine import NUM_CORES
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
+UNSUPPORTED = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnimplementedError, TypeError,
+               ValueError)  # of an op without a kernel for a precision
 
 
 def add_flags(parser):
@@ -110,7 +112,8 @@ def precision(asked, trained_in: str, device: str) -> str:
 def check_precision(precision: str, device: str):
     """Raises UserError if `device` cannot compute in `precision`. float32 is not checked.
 
-    The check runs a small encoder and decoder and the gradient with respect to the input.
+    The check runs a small encoder and decoder and the gradient with respect to the input. Other errors are raised as
+    they are, such as tf.errors.ResourceExhaustedError if another program fills the GPU.
     """
     if precision == 'float32':
         return
@@ -124,6 +127,6 @@ def check_precision(precision: str, device: str):
             if not needs_portable_pooling(device):
                 x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')  # the gradient is unpooling
             sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
-    except (tf.errors.OpError, TypeError, ValueError) as error:
+    except UNSUPPORTED as error:
         raise UserError('--precision %s: %s with TensorFlow %s does not support it (%s); float32 always works'
                         % (precision, device_name(device), tf.__version__, cli.first_line(error)))

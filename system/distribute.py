@@ -17,7 +17,7 @@ from system.files import UserError
 
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words of each process in one exchange
-OWN = ('run', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags in which processes may differ
+OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags in which processes may differ
 LOST = tuple(getattr(tf.errors, name + 'Error')  # of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 

@@ -1,13 +1,18 @@
 """Errors and notes for users, reading of their files, atomic writes. Does not import TensorFlow."""
 import contextlib
 import csv
+import functools
 import io
 import json
 import os
+import re
 import stat
 import sys
+import time
+import uuid
 
 MAX_FIELD = 1 << 25  # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million
+KEPT_SECONDS = 3600  # a temporary file that nobody has written to for longer belongs to a killed process
 _noted = set()       # the notes that this process has printed
 
 
@@ -24,17 +29,35 @@ def note(text: str, about: str = None):
 
 @contextlib.contextmanager
 def atomic_write(path: str):
-    """Context manager: yields a temporary name to write to; renames it to `path`, or deletes it after an error."""
-    part = path + '.part'
+    """Context manager: yields a temporary name to write to; renames it to `path`, or deletes it after an error.
+
+    The temporary name is new, in the folder of `path`: other processes may write `path` at the same time.
+    """
+    folder = os.path.dirname(path)
+    remove_unfinished(folder)
+    part = os.path.join(folder, '.%s.part' % uuid.uuid4().hex)
     try:
         yield part
         os.replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(part)
-        if isinstance(error, OSError) and not error.filename:
+        if isinstance(error, OSError) and error.filename in (None, part):
             raise OSError(error.errno, error.strerror, path)
         raise
+
+
+@functools.lru_cache(maxsize=None)
+def remove_unfinished(folder: str):
+    """Deletes the temporary files in `folder` that killed processes left more than KEPT_SECONDS ago.
+
+    Cached: each process looks once per folder, because listing a large folder takes long.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder or '.'):
+            path = os.path.join(folder, name)
+            if re.match(r'\A\.[0-9a-f]{32}\.part\Z', name) and time.time() - os.path.getmtime(path) > KEPT_SECONDS:
+                os.remove(path)
 
 
 def check_file(path: str):

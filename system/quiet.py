@@ -3,6 +3,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -18,26 +19,44 @@ if sys.stderr is None:  # closed, as by `2>&-`
 
 
 @contextlib.contextmanager
-def suppress_stderr():
+def suppress_stderr(importing: bool = False):
     """Context manager: silences standard error inside the block.
 
     With an NVIDIA driver TensorFlow's warnings and errors are printed afterwards. All other text is dropped,
     Python's too. Without a driver everything is dropped: the messages are about missing CUDA libraries.
+    With `importing` everything is printed if the block raises an error or ends the process.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
         terminal = os.dup(2)
+        watcher = watch(kept) if importing else None
         os.dup2(kept.fileno(), 2)
+        failed = importing
         try:
             yield
+            failed = False
         finally:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
+            if watcher:
+                watcher.communicate(b'\n')
             kept.seek(0)
-            for line in kept if os.path.exists('/proc/driver/nvidia') else ():
-                if re.match(rb'[WEF][0-9]|.*: [WEF] ', line):
+            for line in kept if failed or os.path.exists('/proc/driver/nvidia') else ():
+                if failed or re.match(rb'[WEF][0-9]|.*: [WEF] ', line):
                     os.write(2, line)
+
+
+def watch(kept):
+    """Starts a process that copies the file `kept` to standard error if this process dies before it sends a line.
+
+    A CPU without AVX aborts the import of TensorFlow, and no code of this process runs after that. None on Windows.
+    """
+    if not os.path.exists('/bin/sh'):
+        return None
+    number = kept.fileno()
+    command = ['/bin/sh', '-c', 'read -r line || cat /dev/fd/%d >&2' % number]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[number])
 
 
 def silence_tensorflow():
@@ -49,7 +68,7 @@ def silence_tensorflow():
 if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.main runs: Ctrl-C while importing prints no traceback
 
-with suppress_stderr():
+with suppress_stderr(importing=True):
     import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)

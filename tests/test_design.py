@@ -3,6 +3,7 @@ import ast
 import glob
 import os
 import re
+import sys
 
 import pytest
 from conftest import ROOT
@@ -67,6 +68,18 @@ def test_imports_go_down(path):
         assert not any(name.startswith('datasets') for name in found)
     if module == 'paper.tables':
         assert not any(layer(name) is not None for name in found)
+
+
+@pytest.mark.skipif(not hasattr(sys, 'stdlib_module_names'), reason='Python 3.10 lists the standard library')
+@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-tf1.txt'])
+def test_imported_packages_are_required(name):
+    """What another package brings along may be gone in its next version."""
+    packages = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'yaml': 'pyyaml'}
+    with open(os.path.join(ROOT, name)) as file:
+        required = re.findall(r'^([\w-]+)==', file.read(), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # by TensorFlow 1
+    found = {module.split('.')[0] for path in FILES for module in imports(path) if layer(module) is None}
+    found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # requirements-export.txt
+    assert {packages.get(module, module) for module in found} - set(required) == set()
 
 
 def test_no_import_goes_in_a_circle():

@@ -283,12 +283,36 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
 
 @pytest.mark.parametrize('text', ['{', '[]', '[' * 100000, '{"cluster": {"worker": ["a:1"]}}'] + [
     '{"cluster": %s, "task": {"type": "worker", "index": %s}}' % case for case in (
-        ('{"worker": ["a"]}', 0), ('{"worker": ["a:1"]}', 1), ('{"worker": ["a:1"], "ps": ["b:2"]}', 0),
+        ('{"worker": ["a"]}', 0), ('{"worker": ["a:1"]}', 1), ('{"worker": ["a:1"], "gpu": ["b:2"]}', 0),
+        ('{"worker": ["a:1"], "chief": ["b:1", "b:2"]}', 0), ('{"worker": ["a:1"]}', -1),
         ('{"worker": {"a:1": 2}}', 0), ('{"worker": ["a:1", "b:2"]}', 'true'), ('{"worker": ["5001", "5002"]}', 0),
         ('{"worker": ["a:1", "a:1"]}', 0), ('{"worker": ["a:70000"]}', 0))])
 def test_bad_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv('TF_CONFIG', text)
     assert_refused('TF_CONFIG .*expected', cluster.resolve_cluster)
+
+
+CHIEF = '"chief": ["a:1"]'
+BOTH = '{"cluster": {%s, "worker": ["b:1", "b:2"]}, "task": {"type": "%s", "index": %s}}'
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('{}', ([''], 0)), ('{"cluster": {}, "task": {"type": "worker", "index": 0}}', ([''], 0)),
+    ('{"cluster": {%s}, "task": {"type": "chief", "index": 0}, "environment": "cloud"}' % CHIEF, ([''], 0)),
+    (BOTH % (CHIEF, 'chief', 0), (['a:1', 'b:1', 'b:2'], 0)),
+    (BOTH % (CHIEF, 'worker', '"1"'), (['a:1', 'b:1', 'b:2'], 2)),
+    (BOTH % ('"master": ["a:1"]', 'worker', 0), (['a:1', 'b:1', 'b:2'], 1))])
+def test_usual_forms_of_tf_config(monkeypatch, text, expected):
+    """As Vertex AI and Kubeflow write it, with a chief, or without a cluster for a single process."""
+    monkeypatch.setenv('TF_CONFIG', text)
+    assert cluster.resolve_cluster() == expected
+
+
+@pytest.mark.parametrize('kind', ['ps', 'evaluator'])
+def test_processes_that_do_not_train_are_refused(monkeypatch, kind):
+    for text in (BOTH % (CHIEF, kind, 0), BOTH % (CHIEF + ', "%s": ["c:1"]' % kind, 'worker', 0)):
+        monkeypatch.setenv('TF_CONFIG', text)
+        assert_refused('TF_CONFIG: %s: .*leave it out of the cluster' % kind, cluster.resolve_cluster)
 
 
 def test_processes_of_the_environment(monkeypatch, tmp_path):
@@ -306,36 +330,58 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     assert cluster.resolve_cluster() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
+    monkeypatch.setenv('SLURM_DISTRIBUTION', 'cyclic')
+    monkeypatch.setenv('SLURM_LOCALID', '0')  # processes 0, 3 on gpu3; 1, 4 on gpu7; 2 on gpu8: 3 is the second there
+    monkeypatch.setenv('SLURM_PROCID', '1')
+    assert_refused('SLURM_DISTRIBUTION cyclic.*--distribution=block', cluster.resolve_cluster)
+    monkeypatch.setenv('SLURM_PROCID', '0')
     monkeypatch.delenv('SLURM_JOB_ID')
     for tasks in ('5', 'x'):
         monkeypatch.setenv('SLURM_STEP_NUM_TASKS', tasks)
         assert_refused('SLURM_STEP_NUM_TASKS is set, but', cluster.resolve_cluster)
 
 
-def test_settings_that_differ():
-    hosts, chief = ['a:1', 'b:1'], {'--steps': 3, 'revision': 'f00'}
-    cluster.check_equal(hosts, [chief, dict(chief)])
+def test_settings_that_differ(monkeypatch):
+    group, chief = distribute.Group(['a:1', 'b:1']), {'--steps': 3, 'revision': 'f00'}
     for other, message in (({'--steps': 4, 'revision': 'f00'}, '--steps: a:1 has 3, b:1 has 4; start all'),
                            ({'--steps': 3}, 'revision: a:1 has f00, b:1 has None'),
-                           (dict(chief, more=1), 'more: a:1 has None, b:1 has 1')):
-        assert_refused(message, cluster.check_equal, hosts, [chief, other])
+                           (dict(chief, more=1), 'more: a:1 has None, b:1 has 1'), (dict(chief), None)):
+        monkeypatch.setattr(group, 'all_gather', lambda settings, other=other: [settings, other])
+        assert_refused(message, group.check_equal, chief) if message else group.check_equal(chief)
 
 
 def test_launched_processes_get_one_signal_each(tmp_path):
-    """Ctrl-C reaches the whole process group of a terminal; a killed process gives 128 + 9. The GPU is not needed."""
+    """Ctrl-C reaches the whole process group of a terminal; a killed process gives 128 + 9. The GPU is not needed.
+
+    Each process has the flags as typed.
+    """
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
-                      'cluster.launch(1 if "--gpus" in sys.argv else 2, "cpu")\n'
-                      'with cli.stop_signals() as stop:\n    print("ready\\n", end="", flush=True)\n'
+                      'cluster.launch(2, "cpu")\n'
+                      'with cli.stop_signals() as stop:\n'
+                      '    print("ready %%s\\n" %% sys.argv[1:], end="", flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
                       'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
     for number, status in ((0, 0), (9, 137)):
         parent = subprocess.Popen([sys.executable, str(script), str(number)], stdout=subprocess.PIPE,
                                   start_new_session=True, env=dict(os.environ, CUDA_VISIBLE_DEVICES='0'),
                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # `make test &`
-        assert [parent.stdout.readline(), parent.stdout.readline()] == [b'ready\n'] * 2
+        assert [parent.stdout.readline(), parent.stdout.readline()] == [b"ready ['%d']\n" % number] * 2
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.communicate(timeout=60)[0] == b'saved\n' * 2 and parent.returncode == status
+
+
+def test_a_signal_while_processes_are_started(tmp_path):
+    """It reaches all processes, also the one that is not started yet; without it a process would be left."""
+    script = tmp_path / 'script.py'
+    script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
+                      'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'
+                      '        super().__init__(*args, **named)\n'
+                      '        os.kill(os.getpid(), signal.SIGUSR1)\n'
+                      'if cluster.LAUNCHED in os.environ:\n    time.sleep(60)\n'
+                      'subprocess.Popen = Popen\ncluster.launch(2, "cpu")\n' % ROOT)
+    done = subprocess.run([sys.executable, str(script)], timeout=50, env=dict(os.environ, CUDA_VISIBLE_DEVICES=''))
+    assert done.returncode == 128 + signal.SIGUSR1
 
 
 def test_gpus_that_are_not_there(monkeypatch):
@@ -357,6 +403,9 @@ def test_gpus_shares_training_and_scoring(camvid_folder, tmp_path):
 
     said = run('main.py', '--gpus', '2', '--data_dir', camvid_folder, '--output', output, '--steps', '2', *FLAGS)
     assert 'Process 1 of 127.0.0.1' in said and 'done, step 2 of 2' in said
+    kept, = read_config(output)['invocations']
+    assert (kept['processes'], read_config(output)['flags']['gpus']) == (2, 2)
+    assert '--gpus 2 ' in kept['command'] and '--gpus 1' not in kept['command']
     scoring = ['evaluate.py', output, '--split', 'val', 'test', '--bf_images', '2']
     found = []
     for flags in (['--gpus', '2'], []):

@@ -61,6 +61,17 @@ def test_all_ops_have_gpu_kernels(model, precision):
                 assert lacking(build(model, precision)) == set()
 
 
+def test_a_full_gpu_is_no_lack_of_a_precision(monkeypatch):
+    """The probe of bfloat16 would otherwise let a prediction fall back to float32, and name the wrong reason."""
+    def run(self, *_):
+        raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating')
+
+    monkeypatch.setattr(tf.Session, 'run', run)
+    for asked in ('bfloat16', None):
+        with pytest.raises(tf.errors.ResourceExhaustedError):
+            devices.precision(asked, 'bfloat16', 'cpu')
+
+
 def test_precisions_are_checked_without_the_scatter(monkeypatch):
     monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
     monkeypatch.setattr(devices, 'kind', lambda device: 'GPU')

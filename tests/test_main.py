@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import cv2
 import numpy as np
@@ -22,9 +23,10 @@ import networks
 import utils
 from inference.predictor import Predictor, Settings
 from runs import plots
-from runs.folder import checkpoint, read_config
+from runs.folder import add_scores, checkpoint, read_config, read_scores
+from runs.run import Run
 from system import devices, distribute
-from system.files import UserError, write_json
+from system.files import UserError, atomic_write, write_json
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
@@ -62,11 +64,13 @@ def read_log(output):
 def test_run_folder(camvid_folder, tmp_path):
     """Files, log, and validation scores equal to the scores of evaluate.py for any batch size.
 
-    A start that died while it wrote config.json left a part.
+    A start that died while it wrote config.json left a temporary file an hour ago.
     """
     output = str(tmp_path / 'run')
     os.makedirs(output)
-    pathlib.Path(output, 'config.json.part').write_text('{')
+    left_behind(output, 3700)
+    pathlib.Path(output, '.lock').touch()
+    pathlib.Path(output, '.lock.pid').write_text('1 on elsewhere')
     train(camvid_folder, output, '--steps', '7')
     assert set(os.listdir(output)) >= {'config.json', 'log.jsonl', 'loss.png', 'predictions.png', 'checkpoints',
                                        'best', 'metrics.json'}
@@ -165,11 +169,56 @@ def test_changed_weights_or_data_are_refused(camvid_folder, tmp_path):
     assert_refused('class_weights was .1.0, .* is .2.0', train, camvid_folder, output, '--class_weights', table)
 
 
-def test_a_start_that_died_early_is_no_obstacle(camvid_folder, tmp_path):
-    os.makedirs(str(tmp_path / 'run'))
-    (tmp_path / 'run' / 'config.json.part').write_text('{')
-    train(camvid_folder, str(tmp_path / 'run'), '--steps', '1')
-    assert not os.path.exists(str(tmp_path / 'run' / 'config.json.part'))
+def left_behind(folder, age):
+    """Writes a temporary file as of a process that was killed `age` seconds ago; returns the path."""
+    part = os.path.join(folder, '.%032x.part' % age)
+    pathlib.Path(part).write_text('{')
+    os.utime(part, (time.time() - age,) * 2)
+    return part
+
+
+def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
+    """Those that a process may still write to stay, and so do files of other programs."""
+    old, new = [left_behind(str(tmp_path), age) for age in (3700, 60)]
+    (tmp_path / 'film.part').write_text('a download')
+    os.utime(str(tmp_path / 'film.part'), (0, 0))
+    write_json(str(tmp_path / 'a.json'), 1)
+    assert sorted(os.listdir(str(tmp_path))) == sorted([os.path.basename(new), 'film.part', 'a.json'])
+
+
+def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
+    """Not the process in config.json, which may be an earlier one; a killed start that got the lock is no obstacle."""
+    run, other = Run.__new__(Run), Run.__new__(Run)
+    run.folder = other.folder = str(tmp_path)
+    (tmp_path / '.lock.pid').write_text('1 on elsewhere')
+    with run.locked():
+        for _ in range(2):
+            assert_refused('process %d on .* trains there' % os.getpid(), other.locked().__enter__)
+    with other.locked():
+        pass
+
+
+def test_two_writers_of_one_file(tmp_path):
+    """The last to finish wins; an error names the file, not the temporary one."""
+    path = str(tmp_path / 'a.txt')
+    with atomic_write(path) as first, atomic_write(path) as second:
+        pathlib.Path(first).write_text('first')
+        pathlib.Path(second).write_text('second')
+    assert os.listdir(str(tmp_path)) == ['a.txt'] and pathlib.Path(path).read_text() == 'first'
+    with pytest.raises(OSError) as error:
+        write_json(str(tmp_path / 'missing' / 'a.json'), 1)
+    assert error.value.filename == str(tmp_path / 'missing' / 'a.json')
+
+
+def test_two_processes_write_scores(tmp_path):
+    """None fails and no entry is lost. Threads stand for the processes."""
+    def write(name):
+        for i in range(50):
+            add_scores(str(tmp_path), {'%s %d' % (name, i): {}})
+
+    with futures.ThreadPoolExecutor() as pool:
+        list(pool.map(write, 'ab'))
+    assert len(read_scores(str(tmp_path))) == 100
 
 
 def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):
@@ -179,7 +228,12 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
     before = weights_of(output)
     train(camvid_folder, output, '--steps', '2', *flags)
     assert 'finished' in capsys.readouterr().out
+    config = read_config(output)
+    assert config['invocations'][0]['processes'] == 1
+    config['invocations'][0]['processes'] = 3
+    write_json(os.path.join(output, 'config.json'), config)
     train(camvid_folder, output, '--steps', '3', *flags)
+    assert 'note: %s: resumes with processes: 1, before: 3' % output in capsys.readouterr().err
     assert [r['step'] for r in read_log(output) if 'loss' in r] == [1, 2, 3]
     assert (weights_of(output)['segnet-basic/conv1/weights'] != before['segnet-basic/conv1/weights']).any()
     assert_refused('--learning_rate 0.5: the run .* has 0.01', train, camvid_folder, output, '--learning_rate', '0.5')
@@ -202,7 +256,7 @@ def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     output = str(tmp_path / 'run')
     process = start(camvid_folder, output, '--steps', '5000')
     wait_for_log(process, output)
-    assert_refused('process %d trains there' % process.pid, train, camvid_folder, output, '--steps', '5000')
+    assert_refused('process %d on .* trains there' % process.pid, train, camvid_folder, output, '--steps', '5000')
     process.send_signal(signal.SIGTERM)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, error
@@ -509,7 +563,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
 def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):
     monkeypatch.setattr(evaluate, 'open_inputs', lambda args: ('', None, {'precision': 'float32'}))
     monkeypatch.setattr(evaluate.devices, 'device_name', lambda device: pytest.fail('opens the GPU'))
-    monkeypatch.setattr(evaluate.cluster, 'from_environment', lambda: 1 / 0)
+    monkeypatch.setattr(evaluate.cluster, 'resolve_cluster', lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         evaluate.evaluate(evaluate.parse_args(['run']))
 

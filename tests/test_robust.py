@@ -1,6 +1,7 @@
 """Faults in a long run: kills at any moment, full and read-only disks, edited files, leaks."""
 import ctypes
 import os
+import pty
 import random
 import shutil
 import signal
@@ -24,13 +25,14 @@ from datasets import files, tables
 from runs import plots, weights
 from runs.folder import checkpoints, read_json
 from system import cli
+from system import files as system_files
 from system.files import read_bytes, read_csv, write_json
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path):
+def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
     """During steps, validation and saving; the last start ends with the weights of an undisturbed run."""
     folder = write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5})
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
@@ -45,6 +47,7 @@ def test_killed_at_twenty_random_moments(tmp_path):
         assert process.poll() is None, ('it ended too soon', process.communicate())
         process.send_signal(signal.SIGKILL)
         process.communicate()
+    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # the last kill was a moment ago
     train(folder, killed, *steps)
     assert_same_weights(weights_of(whole), weights_of(killed))
     log = [record['step'] for record in read_log(killed) if 'loss' in record]
@@ -63,6 +66,35 @@ def test_second_signal_ends_at_once(camvid_folder, tmp_path):
     began = time.time()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT and time.time() - began < 30
+
+
+def test_stop_signals_are_collected():
+    """A second SIGHUP is no order to exit; what nohup ignores stays ignored; the former handlers come back."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL), signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with cli.stop_signals() as stop:
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert stop == [signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]
+    assert signal.signal(signal.SIGHUP, signal.SIG_IGN) == signal.SIG_DFL
+    with cli.stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stop == []
+    signal.signal(signal.SIGUSR1, before[0]), signal.signal(signal.SIGHUP, before[1])
+
+
+def test_closed_terminal():
+    """SIGHUP comes from the kernel; text for the closed terminal is no error, so that the run can still be saved."""
+    script = ('import sys, time\nsys.path.insert(0, %r)\nfrom system import cli\nwith cli.stop_signals() as stop:\n'
+              '    print("ready", flush=True)\n    while not stop:\n        time.sleep(0.01)\n'
+              'print("saved", flush=True)\nprint("saved", file=sys.stderr)\nsys.exit(128 + stop[0])' % ROOT)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.execv(sys.executable, [sys.executable, '-c', script])
+    assert os.read(terminal, 100).startswith(b'ready')
+    os.close(terminal)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 128 + signal.SIGHUP
 
 
 def assert_fails(process, said):
@@ -228,6 +260,33 @@ def test_interrupted_while_modules_are_imported(seconds):
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=120)[1]
     assert process.returncode in (0, -signal.SIGINT, 128 + signal.SIGINT) and b'Traceback' not in error
+
+
+@pytest.mark.parametrize('end, status, last', [
+    ('os.abort()', -signal.SIGABRT, 'needs AVX'), ('raise ImportError("libcuda")', 1, 'ImportError: libcuda'),
+    ('os.kill(os.getpid(), 4)', -signal.SIGILL, 'needs AVX')])
+def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last):
+    """In place of TensorFlow: a package that writes to standard error, as C++ does, and fails."""
+    (tmp_path / 'tensorflow').mkdir()
+    (tmp_path / 'tensorflow' / '__init__.py').write_text('import os\nos.write(2, b"needs AVX\\n")\n' + end)
+    done = subprocess.run([sys.executable, '-c', 'from system import quiet'], cwd=ROOT, stderr=subprocess.PIPE,
+                          text=True, env=dict(os.environ, PYTHONPATH=str(tmp_path)), timeout=60)
+    assert done.returncode == status and done.stderr.splitlines()[-1] == last and 'needs AVX' in done.stderr
+
+
+@pytest.mark.parametrize('failing', ['pytest', 'benchmark.py', 'main.py', 'nothing'])
+def test_gpu_report_fails_with_its_parts(tmp_path, failing):
+    """With a stand-in for Python that fails in one of the commands; the report is written to its end."""
+    shutil.copy(os.path.join(ROOT, 'Makefile'), str(tmp_path))
+    python = tmp_path / '.venv' / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\ncase "$*" in *%s*) exit 3; esac\n' % failing)
+    python.chmod(0o755)
+    for name in ('requirements.txt', 'requirements-dev.txt', '.venv/ready', '.venv/ready-dev'):
+        (tmp_path / name).touch()
+    done = subprocess.run(['make', 'gpu-report'], cwd=str(tmp_path), capture_output=True)
+    assert done.returncode == (0 if failing == 'nothing' else 2)
+    assert (tmp_path / 'Output' / 'gpu-report.md').read_text().endswith('```\n')
 
 
 def test_reader_that_has_seen_enough(tmp_path):
