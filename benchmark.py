@@ -155,10 +155,8 @@ def peak_operations(device: str, precision: str) -> float:
     return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(found['seconds'])
 
 
-def benchmark_rows(args, model: str, what: str, precision: str, size: tuple, batch_size: int) -> list:
+def benchmark_rows(args, settings: dict) -> list:
     """Measures one network, with --peer also the peers; returns a table row {column: text} for each."""
-    settings = {'model': model, 'height': size[0], 'width': size[1], 'batch_size': batch_size,
-                'training': what == 'train', 'precision': precision, 'device': args.device}
     participants = {'ours': functools.partial(measure_in_subprocess, xla=args.xla, **settings)}
     for kind in PEERS if args.peer else ():
         participants['PyTorch ' + kind] = functools.partial(
@@ -199,16 +197,16 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 
 
 def settings_to_measure(args):
-    """Yields (model, what, precision, (height, width), batch size) of each measurement.
+    """Yields the settings of each measurement, a dict as for `measure_in_subprocess`.
 
     `--sweep` replaces --batch_size by 1 to 8 at --height and --width, then varies the image size at batch size 1.
     """
     flag_size = args.height, args.width
     inputs = [(flag_size, batch_size) for batch_size in ((1, 2, 4, 8) if args.sweep else args.batch_size)]
     inputs += [(size, 1) for size in SWEEP if size != flag_size] * args.sweep
-    for names in itertools.product(args.models, args.what, args.precision):
-        for size, batch_size in inputs:
-            yield (*names, size, batch_size)
+    for model, what, precision, (size, batch_size) in itertools.product(args.models, args.what, args.precision, inputs):
+        yield {'model': model, 'height': size[0], 'width': size[1], 'batch_size': batch_size,
+               'training': what == 'train', 'precision': precision, 'device': args.device}
 
 
 def parse_args(argv=None):
@@ -252,9 +250,9 @@ def main(args):
     print(device, flush=True)
     rows = []
     for settings in settings_to_measure(args):
-        found = benchmark_rows(args, *settings)
-        rows += found
-        print(report.plain_table(found), end='\n\n', flush=True)
+        measured = benchmark_rows(args, settings)
+        rows += measured
+        print(report.plain_table(measured), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
     note = '%s; revision %s; `%s`' % (device, revision(), cli.command_line())

@@ -32,7 +32,7 @@ SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the 
 def parse_args(argv=None):
     """Parses the flags of an experiment (`argv` None: of this process); UserError for bad flags.
 
-    --flags becomes a list. Without --dataset and --output these are the data set and the folder of the paper's table.
+    The default of --dataset is the data set of the paper's table, the default of --output is Output/TABLE.
     """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'], help='results: the tables of --runs')
@@ -51,15 +51,11 @@ def parse_args(argv=None):
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
                         help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs of each measurement')
-    parser.add_argument('--flags', default='', metavar='"FLAGS"', help='more flags of main.py, for every row')
+    parser.add_argument('--flags', type=shlex.split, default='', metavar='"FLAGS"', help='more flags for every row')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
     parser.add_argument('--list', action='store_true', help='print the commands of the rows, run nothing')
     devices.add_flags(parser)
     args = parser.parse_args(argv)
-    try:
-        args.flags = shlex.split(args.flags)
-    except ValueError as error:
-        raise UserError('--flags %s: %s' % (args.flags, error))
     clashes = {'--' + name for name in NOT_IN_FLAGS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
         raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
@@ -289,9 +285,8 @@ def list_commands(args, rows: list):
         print('# %s, %s' % (row.name, row.class_weights))
         if row.recipe is None:
             print('python benchmark.py %s --what predict train --batch_size 1 4' % row.model)
-        else:
-            for seed in range(1, args.seeds + 1):
-                print(row_command(args, row, seed))
+        for seed in range(1, args.seeds + 1) if row.recipe else ():
+            print(row_command(args, row, seed))
 
 
 def run_table(args, rows: list):

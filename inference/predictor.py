@@ -68,12 +68,8 @@ def passes(text: str) -> list:
 
 
 def check_tta(text: str) -> str:
-    """Argparse type of --tta: checks the text with `passes` and returns the text."""
-    try:
-        fits = all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text))
-    except ValueError:
-        fits = False
-    if not fits:
+    """Argparse type of --tta: checks the text with `passes` and returns the text; ValueError for another word."""
+    if not all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text)):
         raise argparse.ArgumentTypeError('%s: must be flip and scales up to %d, as flip,0.75' % (text[:60], MAX_SCALE))
     return text
 

@@ -71,7 +71,6 @@ class VideoFile:
         Args:
           size: (height, width) of the frames, in pixels.
         """
-        self.size = size
         for self.codec in CODECS:
             with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs
                 self.writer = cv2.VideoWriter(self.part, cv2.VideoWriter_fourcc(*self.codec), self.rate, size[::-1])
@@ -85,8 +84,8 @@ class VideoFile:
             if kind is None and self.writer is not None:
                 written = num_frames(self.part)
                 if written < self.count:
-                    raise UserError('%s: could not be written (%d of %d frames of %dx%d); is the disk full?'
-                                    % ((self.path, written, self.count) + self.size))
+                    raise UserError('%s: could not be written: %d of %d frames; is the disk full, or the image tiny?'
+                                    % (self.path, written, self.count))
                 os.replace(self.part, self.path)
         finally:
             with contextlib.suppress(FileNotFoundError):

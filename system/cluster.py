@@ -30,20 +30,16 @@ def resolve_cluster() -> tuple:
         return from_tf_config(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise UserError('TF_CONFIG %s: expected {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
-                        '"task": {"type": "worker", "index": 0}}, with or without a chief' % text[:200])
+                        '"task": {"type": "worker", "index": 0}}; no ps, no evaluator' % text[:200])
 
 
 def from_tf_config(config: dict) -> tuple:
     """(hosts, index) as `resolve_cluster`, from the value of TF_CONFIG: the chief comes before the workers.
 
-    No cluster, or an empty one, is a single process. UserError for an evaluator or a parameter server; ValueError,
+    No cluster, or an empty one, is a single process. ValueError for an evaluator or a parameter server; ValueError,
     KeyError, TypeError, AttributeError or IndexError for a malformed value.
     """
     places = config.get('cluster') or {}
-    task = config.get('task') or {}
-    for kind in [*places, task.get('type')]:
-        if kind in ('ps', 'evaluator'):
-            raise UserError('TF_CONFIG: %s: leave it out; the workers add the gradients and validate' % kind)
     if not places:
         return [''], 0
     roles = [(kind, i) for kind in ('master', 'chief', 'worker') for i in range(len(places.get(kind, [])))]
@@ -52,7 +48,7 @@ def from_tf_config(config: dict) -> tuple:
     if (set(places) - {'master', 'chief', 'worker'} or sum(kind != 'worker' for kind, _ in roles) > 1
             or len(set(hosts)) < len(hosts) or not all(0 < port < 1 << 16 for port in ports)):
         raise ValueError('the cluster')
-    index = roles.index((task['type'], int(str(task['index']))))
+    index = roles.index((config['task']['type'], int(str(config['task']['index']))))
     return (hosts, index) if len(hosts) > 1 else ([''], 0)
 
 
