@@ -130,7 +130,7 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
     Taking turns spreads a change of the machine's load over all participants.
 
     Args:
-      participants: {name: function (repeats) -> dict as from `measure`}.
+      participants: {name: function (repeats) -> dict of seconds, a list, and memory in bytes or None}.
       repeats: timed runs of each participant over all rounds, rounded up to a multiple of the rounds.
     Returns:
       {name: (median seconds of a run, peak memory in bytes or None, of the last round)}.
@@ -140,19 +140,19 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
     memory = {}
     for _ in range(rounds):
         for name, function in participants.items():
-            found = function(-(-repeats // rounds))
-            seconds[name] += found['seconds']
-            memory[name] = found['memory']
+            measured = function(-(-repeats // rounds))
+            seconds[name] += measured['seconds']
+            memory[name] = measured['memory']
     return {name: (float(np.median(seconds[name])), memory[name]) for name in participants}
 
 
 def peak_operations(device: str, precision: str) -> float:
-    """Measures the speed of a matrix product in a new process: the best of five runs, in operations a second.
+    """Measures the speed of a matrix product in a new process: the best of five runs, in operations per second.
 
     A multiplication and an addition are two operations.
     """
-    found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
-    return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(found['seconds'])
+    measured = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
+    return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(measured['seconds'])
 
 
 def benchmark_rows(args, settings: dict) -> list:
@@ -172,7 +172,7 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 
     Args:
       settings: as for `measure_in_subprocess`.
-      measured: as from `measured_in_turns`.
+      measured: {participant: (median seconds of a run, peak memory in bytes or None)}.
     """
     batch_size = settings['batch_size']
     seconds, memory = measured[name]
@@ -210,7 +210,7 @@ def settings_to_measure(args):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a measurement (`argv` None: of this process); UserError for a bad flag or network."""
+    """Parses the flags of a measurement, of `argv` or this process; raises UserError for a bad flag or network."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], help='networks, as --model')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')

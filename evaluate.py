@@ -24,7 +24,7 @@ from system.files import UserError, write_text
 def samples_of(samples, spec) -> int:
     """Number of Monte-Carlo samples for a value of --samples; None selects the default of the run's network.
 
-    The default of a run without dropout is 0. UserError for samples of such a run.
+    The default of a run without dropout is 0. Raises UserError for samples of such a run.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -37,7 +37,7 @@ def samples_of(samples, spec) -> int:
 def open_run(args, flags: dict, spec, group=None):
     """Context manager: opens a session with the network and the weights of a run -> (`Predictor`, `Weights`).
 
-    Prints the weights, the precision and the device. UserError for weights that do not fit, and for a device that lacks
+    Prints the weights, the precision and the device. Raises UserError if the weights do not fit, or the device lacks
     --precision.
 
     Args:
@@ -146,8 +146,8 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))
     first, last = [steps * i // group.size for i in (group.index, group.index + 1)]
     sess.run(*start(first))
-    found = sum(group.all_gather([sess.run(values) for _ in range(first, last)]), [])
-    for variable, of_batches in zip(moving, zip(*found)):
+    statistics = sum(group.all_gather([sess.run(values) for _ in range(first, last)]), [])
+    for variable, of_batches in zip(moving, zip(*statistics)):
         variable.load(np.mean(of_batches, 0, np.float64).astype(np.float32), sess)
 
 
@@ -172,7 +172,7 @@ def table(class_names: list, scores: dict, papers=()) -> str:
 
 
 def parse_args(argv=None):
-    """Parses the flags of a scoring (`argv` None: of this process); UserError for a bad flag or combination."""
+    """Parses the flags of a scoring, of `argv` or this process; raises UserError for a bad flag or combination."""
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
     parser.add_argument('run', nargs='?', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
@@ -203,10 +203,10 @@ def parse_args(argv=None):
 
 
 def open_inputs(args) -> tuple:
-    """Opens the data set of a run, or --dataset -> (folder for the scores, `Dataset`, flags of the run, `Spec`).
+    """Opens the data set of a run, or --dataset -> (folder for scores, `Dataset`, flags of the run, `Spec`).
 
     With --weights there are no flags, and the network has its defaults. The scores of published weights go to
-    Output/NAME-published, so that no file of the project changes. UserError for a bad run or data set.
+    Output/NAME-published, so that no file of the project changes. Raises UserError for a bad run or data set.
     """
     if args.run:
         config = read_config(args.run)
@@ -226,7 +226,7 @@ def evaluate(args) -> dict:
     """Scores a run or a file of weights on each --split; the processes of TF_CONFIG share the work.
 
     The chief prints tables and writes scores, figures, report.html of a run and, with --publish, the published folder.
-    UserError for bad weights, data or flags.
+    Raises UserError for bad weights, data or flags.
 
     Returns:
       {split: the scores of `score_split`, with the settings of the scoring}.

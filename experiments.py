@@ -30,7 +30,7 @@ SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the 
 
 
 def parse_args(argv=None):
-    """Parses the flags of an experiment (`argv` None: of this process); UserError for bad flags.
+    """Parses the flags of an experiment, of `argv` or this process; raises UserError for bad flags.
 
     The default of --dataset is the data set of the paper's table, the default of --output is Output/TABLE.
     """
@@ -136,8 +136,8 @@ def row_scores(args, row, seed: int) -> dict:
         # On SUN RGB-D the best weights would be selected on val, which is a part of test.
         flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
                  '--bf_images', str(args.bf_images)]
-        found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
-        add_scores(folder, {split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
+        scores = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
+        add_scores(folder, {split: dict(scores[split], asked_steps=args.steps or row.steps) for split in missing})
     return read_scores(folder)
 
 
@@ -152,10 +152,10 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
                                              devices.device_name(args.device))
     costs = read_json(path) if os.path.exists(path) else {}
     if key not in costs:
-        found = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
+        measured = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
                                                 batch_size=batch_size, training=training, device=args.device)
-        megabytes = found['memory'] and found['memory'] / 1e6
-        costs[key] = {'ms': 1000 * float(np.mean(found['seconds'])), 'MB': megabytes}
+        megabytes = measured['memory'] and measured['memory'] / 1e6
+        costs[key] = {'ms': 1000 * float(np.mean(measured['seconds'])), 'MB': megabytes}
         write_json(path, costs)
     return costs[key]
 
@@ -297,17 +297,17 @@ def run_table(args, rows: list):
     table = tables.TABLES[args.table]
     split = args.split or 'test'
     os.makedirs(args.output, exist_ok=True)
-    found = []
+    done = []
     for row in rows:
-        found.append(measured_row(args, row) if row.recipe is None else trained_row(args, row))
-        note = table.note + (rank_correlation(found, split) if args.table == 'table1' else '')
-        text = report.write_table(os.path.join(args.output, 'table'), table.title, note, found)
+        done.append(measured_row(args, row) if row.recipe is None else trained_row(args, row))
+        note = table.note + (rank_correlation(done, split) if args.table == 'table1' else '')
+        text = report.write_table(os.path.join(args.output, 'table'), table.title, note, done)
     print(text)
     if args.table == 'table1':
         points = [(row['network'], row['weights'], float(row['ms']), row['%s mIoU' % split], row['%s BF' % split])
-                  for row in found if 'ms' in row]
+                  for row in done if 'ms' in row]
         plots.scores_against_time(points, split, os.path.join(args.output, 'scores.png'))
-    failed = ['%s, %s' % (row['network'], row['weights']) for row in found if 'failed' in row]
+    failed = ['%s, %s' % (row['network'], row['weights']) for row in done if 'failed' in row]
     if failed:
         raise FloatingPointError('%s: the loss is not finite; see %s/table.md' % ('; '.join(failed), args.output))
 
@@ -315,7 +315,7 @@ def run_table(args, rows: list):
 def run(args):
     """Runs the rows of a table, or prints the commands of the rows, or writes the tables of --runs.
 
-    UserError if --class_weights leaves no row, and as `check_row` for any row, before the first row is trained.
+    Raises UserError before the first row is trained: no row, a missing split, or a run folder with other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

@@ -27,7 +27,7 @@ from system.files import UserError
 # start: function (steps done) -> (op, feed_dict) that starts the batches. fetches: dict that a training step runs.
 # signals: placeholder [2], the requests of this process to stop and to validate; a step fetches the sums of all.
 # predictor: `Predictor` of the validation, with the variables of the training. init: op that initializes all variables.
-# assignments, uninitialized: starting weights, what `weights.match_variables` returns.
+# assignments: list of (variable, float32 array), the starting weights. uninitialized: names of the other variables.
 # spread: op that copies the chief's variables to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
                                        'start fetches signals predictor init assignments uninitialized spread')
@@ -98,7 +98,7 @@ def add_run_flags(parser):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a run (`argv` None: of this process); UserError for a bad flag or combination.
+    """Parses the flags of a run, of `argv` or this process; raises UserError for a bad flag or combination.
 
     --dropout and --input that are not given become the network's defaults.
     """
@@ -260,12 +260,12 @@ def describe(args):
     """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
     classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
     classes = classes or datasets.open(args.dataset, args.data_dir).class_names
-    print(networks.layer_table(networks.Spec(args.model, len(classes), args.input, height=args.height or 360,
-                                             width=args.width or 480)))
+    flags = dict(vars(args), height=args.height or 360, width=args.width or 480)
+    print(networks.layer_table(networks.spec_of(flags, len(classes))))
 
 
 def open_dataset(args):
-    """Opens --dataset -> `Dataset`; UserError for bad data, and for a split train or val without examples."""
+    """Opens --dataset -> `Dataset`; raises UserError for bad data, or if train or val has no examples."""
     dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
@@ -288,8 +288,7 @@ def train(args):
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, precision), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    config = group.session_config(args.device, args.xla, args.tf32)
-    session = tf.Session(group.target, graph=tf.Graph(), config=config)
+    session = tf.Session(group.target, graph=tf.Graph(), config=group.session_config(args.device, args.xla, args.tf32))
     with session as sess, tf.device(group.place), utils.portable_pooling(portable):
         graph = build(args, sess, run, class_weights, group)
         with run.locked(), cli.stop_signals() as stop, group.barrier():

@@ -30,7 +30,7 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for writing
-PENDING_VALUES = 2 ** 24  # most values (3 a pixel) of images whose results are not written yet
+PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of images whose results are not written yet
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
@@ -39,7 +39,7 @@ Job = collections.namedtuple('Job', 'path name')
 
 
 def parse_args(argv=None):
-    """Parses the flags of a prediction (`argv` None: of this process); UserError for bad or missing flags."""
+    """Parses the flags of a prediction, of `argv` or this process; raises UserError for bad or missing flags."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
@@ -82,9 +82,10 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Replaces globs and folders in a list by the files that they match or hold; each file appears once.
 
-    A folder gives its images and videos, without sub-folders and hidden files. UserError for an entry without a file.
+    A folder gives its images and videos, without sub-folders and hidden files. Raises UserError for an entry without a
+    file.
     """
-    found = {}  # {absolute path: path}
+    paths = {}  # {absolute path: path}
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         files = [match for match in matches if not os.path.isdir(match)]
@@ -94,12 +95,12 @@ def expand(inputs: list) -> list:
         if not files:
             raise UserError('%s: no such file, or a folder without %s' % (path, ' '.join(data.IMAGE_FILES)))
         for file in files:
-            found.setdefault(os.path.abspath(file), file)
-    return list(found.values())
+            paths.setdefault(os.path.abspath(file), file)
+    return list(paths.values())
 
 
 def output_names(paths: list) -> list:
-    """Names of the results, one a path: the stem of the file. Equal stems get extension, folders or a number.
+    """Names of the results, one per path: the stem of the file. Equal stems get extension, folders or a number.
 
     Long names keep the last LONGEST_NAME bytes.
     """
@@ -120,12 +121,12 @@ def output_names(paths: list) -> list:
 
 
 def plan(args, endings: list) -> list:
-    """Lists the jobs of this --shard: `Job` for each input; UserError for a missing input.
+    """Lists the jobs of this --shard: `Job` for each input.
 
-    UserError also if a result exists already and --overwrite is not given.
+    Raises UserError if an input is missing, or a result exists already and --overwrite is not given.
 
     Args:
-      endings: endings of the results of an image, as from `outputs.suffixes`.
+      endings: endings of the results of an image: list of str, such as '-ids.png'.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -175,8 +176,8 @@ def read_images(jobs: list, read, ahead: int, faults: list):
       read: function path -> image.
       faults: list; a line is added for each image that cannot be read.
     """
-    found = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
-    for job, result in tqdm.tqdm(found, total=len(jobs), unit='image', disable=None):
+    results = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
+    for job, result in tqdm.tqdm(results, total=len(jobs), unit='image', disable=None):
         with collect_errors([job], faults):
             yield job, result()
 

@@ -14,7 +14,7 @@ from inference import tiles
 from system import cli, devices
 from system.files import UserError
 
-SMALLEST_TILE = 512    # pixels a side, for --tile auto
+SMALLEST_TILE = 512    # pixels per side, for --tile auto
 WHOLE_VALUES = 2 ** 26  # most probabilities that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
 THREADS = 2             # for reading images ahead
@@ -81,7 +81,7 @@ def mean_enlarged(maps, height: int, width: int, first: int, last: int):
 
 
 def read_ahead(read, items, ahead: int):
-    """Yields (item, function that returns read(item) or raises) in order; threads read up to `ahead` later items."""
+    """Yields (item, function that returns read(item) or raises) in order; threads read `ahead` later items."""
     remaining = iter(items)
     reading = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
@@ -200,7 +200,7 @@ class Predictor:
           list of float32 [batch, h, w, num_classes], one array per pass, at the network's size; with samples there is
           one more channel, the variance.
         """
-        found = []
+        of_passes = []
         for scale, mirrored in self.passes:
             size = self.network_size(*images[0].shape[:2], scale=scale)
             seen = np.stack([batches.resize(image, *size) for image in images])
@@ -208,8 +208,8 @@ class Predictor:
             fetches = [self.probabilities] + [self.variance] * bool(self.settings.samples)
             maps, *variance = self.sess.run(fetches, {self.images: seen[:, :, flip]})
             maps = np.concatenate([maps, variance[0][..., None]], -1) if variance else maps
-            found.append(maps[:, :, flip])
-        return found
+            of_passes.append(maps[:, :, flip])
+        return of_passes
 
     def blocks(self, image, tile: tuple):
         """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
@@ -223,10 +223,10 @@ class Predictor:
         height, width = image.shape[:2]
         channels = self.spec.num_classes + bool(self.settings.samples)
         if tile == (height, width):
-            found = self.maps([image])
+            of_passes = [maps[0] for maps in self.maps([image])]
             rows = max(1, WHOLE_VALUES // 8 // (width * channels))
             for top in range(0, height, rows):
-                yield top, 0, mean_enlarged([maps[0] for maps in found], height, width, top, min(top + rows, height))
+                yield top, 0, mean_enlarged(of_passes, height, width, top, min(top + rows, height))
             return
         grid = tiles.grid((height, width), tile, self.settings.tile_overlap)
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
@@ -236,9 +236,9 @@ class Predictor:
         height, width = grid.tile
         corners = list(itertools.product(grid.tops, grid.lefts))
         for first in range(0, len(corners), self.batch_size):
-            found = self.maps([image[top:top + height, left:left + width]
-                               for top, left in corners[first:first + self.batch_size]])
-            for same_tile in zip(*found):
+            batch = corners[first:first + self.batch_size]
+            of_passes = self.maps([image[top:top + height, left:left + width] for top, left in batch])
+            for same_tile in zip(*of_passes):
                 yield mean_enlarged(same_tile, height, width, 0, height)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:

@@ -16,7 +16,7 @@ def read_frames(source):
     """Context manager: opens a video file (path) or a camera (number) and closes it after the block.
 
     Yields:
-      rate: frames a second; 25 if unknown.
+      rate: frames per second; 25 if unknown.
       total: number of frames by the file's header; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3].
     Raises:
@@ -93,7 +93,7 @@ class VideoFile:
 
 
 def num_frames(path: str) -> int:
-    """Number of frames by a video file's header; 0 if there is none or no video; UserError for a folder."""
+    """Number of frames by a video file's header; 0 without a file or video; raises UserError for a folder."""
     if not os.path.exists(path):
         return 0
     with read_frames(path) as (_, total, _):

@@ -93,7 +93,7 @@ def write_results(run_folders: list, output: str, into: str = None):
     """Prints a table of runs per data set; writes the tables to `output` and into the Markdown file `into`.
 
     Copies the runs into `output` with `keep_sources`. Tables there are DATASET.md and DATASET.csv.
-    UserError for two runs with one name, for a run without scores, and as `keep_sources` and `report.insert_tables`.
+    Raises UserError if two runs have one name, a run has no scores or lies in `output`, or `into` lacks the two lines.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):

@@ -81,7 +81,7 @@ OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, D
 
 
 def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 'none'):
-    """Makes the rows of a table with scores on test only: list of `Row`, ordered as `thousands`.
+    """Makes the rows of a table with scores on test only: list of `Row`, in the order of `thousands`.
 
     Args:
       scores: {network: (G, C, mIoU, BF)} on test, for each of `thousands`.
@@ -144,5 +144,5 @@ def published_scores(dataset: str, model: str, class_weights: str) -> list:
 
 
 def class_accuracies(dataset: str, model: str) -> dict:
-    """The paper's accuracy of each class on test, in percent: {class: accuracy}; empty if table 2 has no such row."""
+    """The paper's accuracy of each class on test, in percent: {class: accuracy}; empty for other networks."""
     return TABLE2_CLASSES if (dataset, model) == ('camvid', 'segnet') else {}

@@ -223,7 +223,7 @@ class Run:
         """Logs the scores of a validation; returns True if they are the best so far by --select_by.
 
         Args:
-          scores: dict as from `metrics.scores`.
+          scores: dict of G, C, mIoU, fwIoU, and the lists accuracy and IoU.
         """
         self.log(step, epoch=round(self.epochs(step), 2),
                  **{name: scores[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')})

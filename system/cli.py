@@ -47,9 +47,9 @@ def interval(text: str):
 
 
 def size(*words: str):
-    """Makes an argparse type: a function from 'HEIGHTxWIDTH' in pixels to (height, width), and from `words` to words.
+    """Makes an argparse type: a function from 'HEIGHTxWIDTH' in pixels to (height, width).
 
-    Each side has 8 to MAX_SIDE pixels.
+    One of `words` is returned unchanged. Each side has 8 to MAX_SIDE pixels.
     """
     def parse(text):
         match = re.match(r'\A([0-9]{1,5})x([0-9]{1,5})\Z', text)
@@ -76,14 +76,6 @@ class Parser(argparse.ArgumentParser):
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
-
-    def parse_known_args(self, args=None, namespace=None):
-        """Parses as ArgumentParser does; UserError for a flag whose value is empty (an unset shell variable)."""
-        namespace, rest = super().parse_known_args(args, namespace)
-        for name, value in vars(namespace).items():
-            if value == '' and self.get_default(name) != '':
-                raise UserError('--%s: the value is empty; is the shell variable set?' % name)
-        return namespace, rest
 
     def error(self, message):
         """Raises UserError with argparse's message, instead of printing the usage and exiting."""
@@ -136,6 +128,9 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     signal.signal(signal.SIGINT, signal.default_int_handler)  # system.quiet set the default action while importing
     try:
         check_names(sys.argv, 'command line')
+        for flag, value in zip(sys.argv, sys.argv[1:]):
+            if not value:
+                raise UserError('%s: the value is empty; is the shell variable set?' % flag)
         try:
             script()
         finally:

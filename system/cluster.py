@@ -34,7 +34,7 @@ def resolve_cluster() -> tuple:
 
 
 def from_tf_config(config: dict) -> tuple:
-    """(hosts, index) as `resolve_cluster`, from the value of TF_CONFIG: the chief comes before the workers.
+    """Parses TF_CONFIG -> (['host:port' of each process], index of this process); the chief comes first.
 
     No cluster, or an empty one, is a single process. ValueError for an evaluator or a parameter server; ValueError,
     KeyError, TypeError, AttributeError or IndexError for a malformed value.
@@ -53,7 +53,7 @@ def from_tf_config(config: dict) -> tuple:
 
 
 def from_slurm() -> tuple:
-    """(hosts, index) as `resolve_cluster`, for a process of srun.
+    """Reads srun's variables -> (['host:port' of each process], index of this process).
 
     If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list. UserError unless
     srun numbers the processes node by node.
@@ -85,11 +85,11 @@ def add_flag(parser):
 
 
 def launch(count: int, device: str) -> None:
-    """Runs this command in `count` processes, one a GPU of this machine; exits with the worst status.
+    """Runs this command in `count` processes, one per GPU of this machine; exits with the worst status.
 
     With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1, and in
     the processes that it starts, which have the same flags: so run folders keep the command as typed.
-    UserError for fewer GPUs, and under TF_CONFIG or srun of several processes.
+    Raises UserError if there are fewer GPUs, or TF_CONFIG or srun names several processes.
     """
     if count == 1 or LAUNCHED in os.environ:
         return

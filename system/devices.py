@@ -54,7 +54,7 @@ def precision_name(precision: str, device: str, tf32: str) -> str:
 def device_name(device: str) -> str:
     """Name of the device that `--device` selects: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'.
 
-    UserError for 'gpu' if TensorFlow sees no GPU.
+    Raises UserError for 'gpu' if TensorFlow sees no GPU.
     """
     if kind(device) == 'GPU':
         return 'GPU ' + gpus()[0].split('name: ')[-1].split(',')[0]
@@ -75,7 +75,7 @@ def needs_portable_pooling(device: str, xla: bool = False) -> bool:
 
 
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):
-    """tf.ConfigProto of a session on `device`, a value of --device; UserError for `xla` without a GPU.
+    """tf.ConfigProto of a session on `device`, a value of --device; raises UserError for `xla` without a GPU.
 
     GPU memory grows as needed. A CPU runs one op at a time on all cores, because two convolutions in parallel took 8%
     longer than in sequence, and more memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480).

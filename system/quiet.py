@@ -48,7 +48,7 @@ def suppress_stderr(importing: bool = False):
 
 
 def watch(kept):
-    """Starts a process that copies the file `kept` to standard error if this process dies before it sends a line.
+    """Starts a process that copies the file `kept` to standard error if this process dies without a line.
 
     A CPU without AVX aborts the import of TensorFlow, and no code of this process runs after that. None on Windows.
     """
