@@ -145,7 +145,7 @@ def training_batches(dataset, flags: dict, share: range = None):
 
     Args:
       flags: the run's flags: height, width, fit and the keys of NO_AUGMENTATION, as for `augment`; batch_size and seed.
-      share: range of the places in a batch that this process loads, as `Group.share`; None for all.
+      share: range of the places in a batch that this process loads; None for all.
     Returns:
       start: function (number of steps done) -> (initializer op, feed_dict); 0 starts at the first batch, which
         `batch_names` counts as step 1. With END the stream is empty, so that a session closes at once.

@@ -130,7 +130,7 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
     Taking turns spreads a change of the machine's load over all participants.
 
     Args:
-      participants: {name: function (repeats) -> dict as from `measure`}.
+      participants: {name: function (repeats) -> dict of seconds, a list, and memory in bytes or None}.
       repeats: timed runs of each participant over all rounds, rounded up to a multiple of the rounds.
     Returns:
       {name: (median seconds of a run, peak memory in bytes or None, of the last round)}.
@@ -140,25 +140,23 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
     memory = {}
     for _ in range(rounds):
         for name, function in participants.items():
-            found = function(-(-repeats // rounds))
-            seconds[name] += found['seconds']
-            memory[name] = found['memory']
+            measured = function(-(-repeats // rounds))
+            seconds[name] += measured['seconds']
+            memory[name] = measured['memory']
     return {name: (float(np.median(seconds[name])), memory[name]) for name in participants}
 
 
 def peak_operations(device: str, precision: str) -> float:
-    """Measures the speed of a matrix product in a new process: the best of five runs, in operations a second.
+    """Measures the speed of a matrix product in a new process: the best of five runs, in operations per second.
 
     A multiplication and an addition are two operations.
     """
-    found = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
-    return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(found['seconds'])
+    measured = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
+    return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(measured['seconds'])
 
 
-def benchmark_rows(args, model: str, what: str, precision: str, size: tuple, batch_size: int) -> list:
+def benchmark_rows(args, settings: dict) -> list:
     """Measures one network, with --peer also the peers; returns a table row {column: text} for each."""
-    settings = {'model': model, 'height': size[0], 'width': size[1], 'batch_size': batch_size,
-                'training': what == 'train', 'precision': precision, 'device': args.device}
     participants = {'ours': functools.partial(measure_in_subprocess, xla=args.xla, **settings)}
     for kind in PEERS if args.peer else ():
         participants['PyTorch ' + kind] = functools.partial(
@@ -174,7 +172,7 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 
     Args:
       settings: as for `measure_in_subprocess`.
-      measured: as from `measured_in_turns`.
+      measured: {participant: (median seconds of a run, peak memory in bytes or None)}.
     """
     batch_size = settings['batch_size']
     seconds, memory = measured[name]
@@ -183,11 +181,11 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
            'batch': str(batch_size), 'by': name, 'ms/image': '%.1f' % (1000 * seconds / batch_size),
            'images/s': '%.2f' % (batch_size / seconds), 'peak MB': '%.0f' % (memory / 1e6) if memory else '-'}
     if name == 'ours':
-        found = networks.network_layers(networks.Spec(settings['model'], NUM_CLASSES, height=settings['height'],
-                                                      width=settings['width']))
-        macs = sum(layer.macs for layer in found)
+        size = {'height': settings['height'], 'width': settings['width']}
+        layers = networks.network_layers(networks.Spec(settings['model'], NUM_CLASSES, **size))
+        macs = sum(layer.macs for layer in layers)
         operations = 2 * macs * batch_size * (3 if settings['training'] else 1)
-        row['parameters'] = '%.3f M' % (sum(layer.parameters for layer in found) / 1e6)
+        row['parameters'] = '%.3f M' % (sum(layer.parameters for layer in layers) / 1e6)
         row['MACs'] = '%.1f G' % (macs / 1e9)
         row['of the peak'] = '%.2f' % (operations / seconds / peak_operations(args.device, settings['precision']))
         if args.peer:
@@ -199,39 +197,33 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 
 
 def settings_to_measure(args):
-    """Yields (model, what, precision, (height, width), batch size) of each measurement.
+    """Yields the settings of each measurement, a dict as for `measure_in_subprocess`.
 
     `--sweep` replaces --batch_size by 1 to 8 at --height and --width, then varies the image size at batch size 1.
     """
     flag_size = args.height, args.width
     inputs = [(flag_size, batch_size) for batch_size in ((1, 2, 4, 8) if args.sweep else args.batch_size)]
     inputs += [(size, 1) for size in SWEEP if size != flag_size] * args.sweep
-    for names in itertools.product(args.models, args.what, args.precision):
-        for size, batch_size in inputs:
-            yield (*names, size, batch_size)
+    for model, what, precision, (size, batch_size) in itertools.product(args.models, args.what, args.precision, inputs):
+        yield {'model': model, 'height': size[0], 'width': size[1], 'batch_size': batch_size,
+               'training': what == 'train', 'precision': precision, 'device': args.device}
 
 
 def parse_args(argv=None):
-    """Parses the flags of a measurement (`argv` None: of this process); UserError for a bad flag or network."""
+    """Parses the flags of a measurement, of `argv` or this process; raises UserError for a bad flag or network."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], metavar='MODEL',
-                        help='networks: ' + ', '.join(sorted(networks.NETWORKS)))
+    parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], help='networks, as --model')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
-    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1],
-                        help='images a run; one row for each value')
+    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
                         help='predict: a forward pass with batch norm folded in; train: a training step')
-    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'],
-                        help='precision of the layers')
-    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network, eager and '
-                        'compiled, alternating with ours (segnet and segnet-basic)')
-    parser.add_argument('--peer_python', default=sys.executable, metavar='PYTHON',
-                        help='Python with PyTorch (default: this one)')
+    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='of the layers')
+    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network, in turns')
+    parser.add_argument('--peer_python', default=sys.executable, help='Python with PyTorch (default: this one)')
     parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs; the paper: 50')
-    parser.add_argument('--output', default=os.path.join('Output', 'benchmark'),
-                        help='folder of benchmark.md and .csv, or of sweep.md and its figure')
+    parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder of the tables')
     parser.add_argument('--into', metavar='FILE', help='also write the table into this Markdown file')
     parser.add_argument('--xla', action='store_true', help='compile our graph with XLA (GPUs only)')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`
@@ -258,9 +250,9 @@ def main(args):
     print(device, flush=True)
     rows = []
     for settings in settings_to_measure(args):
-        found = benchmark_rows(args, *settings)
-        rows += found
-        print(report.plain_table(found), end='\n\n', flush=True)
+        measured = benchmark_rows(args, settings)
+        rows += measured
+        print(report.plain_table(measured), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
     note = '%s; revision %s; `%s`' % (device, revision(), cli.command_line())

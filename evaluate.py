@@ -24,7 +24,7 @@ from system.files import UserError, write_text
 def samples_of(samples, spec) -> int:
     """Number of Monte-Carlo samples for a value of --samples; None selects the default of the run's network.
 
-    The default of a run without dropout is 0. UserError for samples of such a run.
+    The default of a run without dropout is 0. Raises UserError for samples of such a run.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -37,7 +37,7 @@ def samples_of(samples, spec) -> int:
 def open_run(args, flags: dict, spec, group=None):
     """Context manager: opens a session with the network and the weights of a run -> (`Predictor`, `Weights`).
 
-    Prints the weights, the precision and the device. UserError for weights that do not fit, and for a device that lacks
+    Prints the weights, the precision and the device. Raises UserError if the weights do not fit, or the device lacks
     --precision.
 
     Args:
@@ -60,10 +60,9 @@ def open_run(args, flags: dict, spec, group=None):
         predictor = Predictor(sess, spec, settings)
         weights.load_all(sess, loaded, name)
         if group.chief:
-            print('%s: %s, %s%s, %s on %s' % (
-                name, loaded.description, '%d samples' % settings.samples if settings.samples else 'no dropout',
-                ', --tta ' + args.tta if args.tta else '',
-                devices.precision_name(spec.precision, args.device, tf32), device), flush=True)
+            samples = '%d samples' % settings.samples if settings.samples else 'no dropout'
+            print('%s: %s, %s, --tta %s, %s on %s' % (name, loaded.description, samples, args.tta or 'none',
+                  devices.precision_name(spec.precision, args.device, tf32), device), flush=True)
         yield predictor, loaded
 
 
@@ -147,8 +146,8 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))
     first, last = [steps * i // group.size for i in (group.index, group.index + 1)]
     sess.run(*start(first))
-    found = sum(group.all_gather([sess.run(values) for _ in range(first, last)]), [])
-    for variable, of_batches in zip(moving, zip(*found)):
+    statistics = sum(group.all_gather([sess.run(values) for _ in range(first, last)]), [])
+    for variable, of_batches in zip(moving, zip(*statistics)):
         variable.load(np.mean(of_batches, 0, np.float64).astype(np.float32), sess)
 
 
@@ -173,23 +172,20 @@ def table(class_names: list, scores: dict, papers=()) -> str:
 
 
 def parse_args(argv=None):
-    """Parses the flags of a scoring (`argv` None: of this process); UserError for a bad flag or combination."""
+    """Parses the flags of a scoring, of `argv` or this process; raises UserError for a bad flag or combination."""
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
     parser.add_argument('run', nargs='?', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
-                        help='batch-norm statistics: population, of a pass over the training split, as in the paper; '
-                             'moving, the moving averages of training')
+                        help='statistics of a pass over the training split, or the moving averages of training')
     add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
-    parser.add_argument('--publish', metavar='FOLDER', help='also write the weights, with the statistics of --bn, as '
-                        'a small folder that evaluate.py and predict.py accept like a run')
+    parser.add_argument('--publish', metavar='FOLDER', help='also write the weights as a small folder like a run')
     cluster.add_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
-    group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel (with "
-                       '--bn moving for a file of compute_bn_statistics.py)')
+    group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel")
     group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of --weights')
     group.add_argument('--dataset', choices=datasets.MODULES, help='the data set to score --weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
@@ -198,8 +194,7 @@ def parse_args(argv=None):
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
-        raise UserError('--weights %s: must be a .npz or a .caffemodel; a run folder goes without --weights'
-                        % args.weights)
+        raise UserError('--weights %s: must be a .npz or a .caffemodel; a run needs no --weights' % args.weights)
     if args.publish and (not args.run or os.path.exists(args.publish)):
         raise UserError('--publish %s: needs a run folder to publish, and must not exist yet' % args.publish)
     if bool(args.run) == bool(args.weights) or args.weights and not (args.model and args.dataset):
@@ -211,27 +206,27 @@ def open_inputs(args) -> tuple:
     """Opens the data set of a run, or --dataset -> (folder for the scores, `Dataset`, the run's flags, `Spec`).
 
     With --weights there are no flags, and the network has its defaults. The scores of published weights go to
-    Output/NAME-published, so that no file of the project changes. UserError for a bad run or data set.
+    Output/NAME-published, so that no file of the project changes. Raises UserError for a bad run or data set.
     """
     if args.run:
         config = read_config(args.run)
         flags = config['flags']
-        published = os.path.exists(os.path.join(args.run, 'weights.npz'))
-        folder = os.path.join('Output', os.path.basename(os.path.abspath(args.run)) + '-published')
-        return (folder if published else args.run,
-                datasets.open(flags['dataset'], args.data_dir or flags['data_dir'], config), flags,
-                networks.spec_of(flags, len(config['class_names'])))
+        folder = args.run
+        if os.path.exists(os.path.join(args.run, 'weights.npz')):
+            folder = os.path.join('Output', os.path.basename(os.path.abspath(args.run)) + '-published')
+        dataset = datasets.open(flags['dataset'], args.data_dir or flags['data_dir'], config)
+        return folder, dataset, flags, networks.spec_of(flags, len(config['class_names']))
     dataset = datasets.open(args.dataset, args.data_dir)
     folder = args.output or os.path.join('Output', '%s-%s-weights' % (args.dataset, args.model))
-    return folder, dataset, {}, networks.Spec(args.model, len(dataset.class_names), height=dataset.size[0],
-                                              width=dataset.size[1])
+    height, width = dataset.size
+    return folder, dataset, {}, networks.Spec(args.model, len(dataset.class_names), height=height, width=width)
 
 
 def evaluate(args) -> dict:
     """Scores a run or a file of weights on each --split; the processes of TF_CONFIG share the work.
 
     The chief prints tables and writes scores, figures, report.html of a run and, with --publish, the published folder.
-    UserError for bad weights, data or flags.
+    Raises UserError for bad weights, data or flags.
 
     Returns:
       {split: the scores of `score_split`, with the settings of the scoring}.
@@ -253,9 +248,8 @@ def evaluate(args) -> dict:
             weights.publish(args.publish, args.run, predictor.sess, loaded.step)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))
         for split in args.split:
-            predictions = predictor.predict_split(group.dataset_share(dataset, split), split)
-            scores, shown, _ = score_split(group.global_indices(predictions), dataset, split, args.bf_images,
-                                           all_gather=group.all_gather)
+            predictions = group.global_indices(predictor.predict_split(group.dataset_share(dataset, split), split))
+            scores, shown, _ = score_split(predictions, dataset, split, args.bf_images, all_gather=group.all_gather)
             scores.update(step=loaded.step, bn=args.bn, samples=predictor.settings.samples, tile=args.tile,
                           tta=args.tta, checkpoint=args.checkpoint, device=devices.device_name(args.device),
                           command=without_folders(cli.command_line()), revision=cli.revision())

@@ -30,13 +30,12 @@ SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the 
 
 
 def parse_args(argv=None):
-    """Parses the flags of an experiment (`argv` None: of this process); UserError for bad flags.
+    """Parses the flags of an experiment, of `argv` or this process; raises UserError for bad flags.
 
-    --flags becomes a list. Without --dataset and --output these are the data set and the folder of the paper's table.
+    The default of --dataset is the data set of the paper's table, the default of --output is Output/TABLE.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'],
-                        help='a table of the paper, or results: the tables of --runs')
+    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'], help='results: the tables of --runs')
     parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: run folders')
     parser.add_argument('--into', metavar='FILE', help='with results: also write the tables into this Markdown file')
     parser.add_argument('--data_dir', help="folder of the table's data set")
@@ -46,35 +45,27 @@ def parse_args(argv=None):
     parser.add_argument('--steps', type=cli.positive_int, help="training steps of each row (default: the paper's)")
     parser.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     parser.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
-    parser.add_argument('--batch_size', type=cli.positive_int, help="images a step (default: the paper's)")
-    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K',
-                        help='runs of each row; more than one: mean and standard deviation')
+    parser.add_argument('--batch_size', type=cli.positive_int, help="images per step (default: the paper's)")
+    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K', help='runs per row, for a deviation')
     parser.add_argument('--split', help="score this split instead of the paper's test split")
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
                         help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
-    parser.add_argument('--repeats', type=cli.positive_int, default=50,
-                        help='timed runs of each measurement, which are averaged; the paper: 50')
-    parser.add_argument('--flags', default='', metavar='"FLAGS"', help='more flags of main.py, for every row')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs of each measurement')
+    parser.add_argument('--flags', type=shlex.split, default='', metavar='"FLAGS"', help='more flags for every row')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
     parser.add_argument('--list', action='store_true', help='print the commands of the rows, run nothing')
     devices.add_flags(parser)
     args = parser.parse_args(argv)
-    try:
-        args.flags = shlex.split(args.flags)
-    except ValueError as error:
-        raise UserError('--flags %s: %s' % (args.flags, error))
     clashes = {'--' + name for name in NOT_IN_FLAGS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
-        raise UserError('--flags: %s: set by the rows, or without effect here; leave that out'
-                        % ', '.join(sorted(clashes)))
+        raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
     if (args.table == 'results') != bool(args.runs) or args.into and args.table != 'results':
         raise UserError("--runs: name run folders, with results; the paper's tables take no --runs and no --into")
     if args.table in tables.TABLES:
         args.dataset = args.dataset or tables.TABLES[args.table].dataset
-        names = [row.name for row in tables.TABLES[args.table].rows]
-        for name in args.rows or []:
-            if name not in names:
-                raise UserError('--rows %s: %s has %s' % (name, args.table, ', '.join(sorted(set(names)))))
+        names = {row.name for row in tables.TABLES[args.table].rows}
+        if set(args.rows or []) - names:
+            raise UserError('--rows %s: %s has %s' % (' '.join(args.rows), args.table, ', '.join(sorted(names))))
     args.output = args.output or os.path.join('Output', args.table)
     return args
 
@@ -117,14 +108,13 @@ def check_row(args, row, seed: int):
     for split in shown_splits(args):
         datasets.check_split(run.dataset, split)
     done = checkpoints(run.folder, 'last')
-    if done and int(done[0].split('-')[-1]) > run.total:
-        raise UserError('--steps %d: the run in %s is at step %s; give as many, or another --output'
-                        % (run.total, run.folder, done[0].split('-')[-1]))
+    step = int(done[0].split('-')[-1]) if done else 0
+    if step > run.total:
+        raise UserError('--steps %d: %s is at step %d; give another --output' % (run.total, run.folder, step))
     if os.path.exists(run.path('config.json')):
         was = read_config(run.folder)['flags']['data_dir']
         if run.flags['data_dir'] != was:
-            raise UserError('--data_dir %s: the run in %s has %s; give that, or another --output'
-                            % (run.flags['data_dir'], run.folder, was))
+            raise UserError('--data_dir %s: %s has %s; give --output' % (run.flags['data_dir'], run.folder, was))
 
 
 def is_scored(args, row, scores: dict) -> bool:
@@ -146,9 +136,8 @@ def row_scores(args, row, seed: int) -> dict:
         # On SUN RGB-D the best weights would be selected on val, which is a part of test.
         flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
                  '--bf_images', str(args.bf_images)]
-        found = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
-        add_scores(folder, {
-            split: dict(found[split], asked_steps=args.steps or row.steps) for split in missing})
+        scores = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
+        add_scores(folder, {split: dict(scores[split], asked_steps=args.steps or row.steps) for split in missing})
     return read_scores(folder)
 
 
@@ -162,10 +151,10 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
                                              devices.device_name(args.device))
     costs = read_json(path) if os.path.exists(path) else {}
     if key not in costs:
-        found = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
+        measured = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
                                                 batch_size=batch_size, training=training, device=args.device)
-        costs[key] = {'ms': 1000 * float(np.mean(found['seconds'])),
-                      'MB': found['memory'] and found['memory'] / 1e6, 'revision': revision()}
+        megabytes = measured['memory'] and measured['memory'] / 1e6
+        costs[key] = {'ms': 1000 * float(np.mean(measured['seconds'])), 'MB': megabytes, 'revision': revision()}
         write_json(path, costs)
     return dict({'revision': 'unknown'}, **costs[key])  # older code stored no revision
 
@@ -285,10 +274,8 @@ def rank_correlation(rows: list, split: str) -> str:
         pairs = [(float(ours), float(theirs)) for ours, theirs in pairs if '-' not in (ours, theirs)]
         if len(pairs) > 2:
             correlations.append('%s %.2f' % (name, scipy.stats.spearmanr(*zip(*pairs))[0]))
-    if not correlations:
-        return ''
-    return (" Rank correlation of the rows' order with the paper's %s column (1: the same order): %s."
-            % (published, ', '.join(correlations)))
+    sentence = " Rank correlation of the rows' order with the paper's %s column (1: the same order): %s."
+    return sentence % (published, ', '.join(correlations)) if correlations else ''
 
 
 # ---------------------------------------------------------------- a table
@@ -299,9 +286,8 @@ def list_commands(args, rows: list):
         print('# %s, %s' % (row.name, row.class_weights))
         if row.recipe is None:
             print('python benchmark.py %s --what predict train --batch_size 1 4' % row.model)
-        else:
-            for seed in range(1, args.seeds + 1):
-                print(row_command(args, row, seed))
+        for seed in range(1, args.seeds + 1) if row.recipe else ():
+            print(row_command(args, row, seed))
 
 
 def run_table(args, rows: list):
@@ -312,26 +298,25 @@ def run_table(args, rows: list):
     table = tables.TABLES[args.table]
     split = args.split or 'test'
     os.makedirs(args.output, exist_ok=True)
-    found = []
+    done = []
     for row in rows:
-        found.append(measured_row(args, row) if row.recipe is None else trained_row(args, row))
-        note = table.note + (rank_correlation(found, split) if args.table == 'table1' else '')
-        text = report.write_table(os.path.join(args.output, 'table'), table.title, note, found)
+        done.append(measured_row(args, row) if row.recipe is None else trained_row(args, row))
+        note = table.note + (rank_correlation(done, split) if args.table == 'table1' else '')
+        text = report.write_table(os.path.join(args.output, 'table'), table.title, note, done)
     print(text)
     if args.table == 'table1':
         points = [(row['network'], row['weights'], float(row['ms']), row['%s mIoU' % split], row['%s BF' % split])
-                  for row in found if 'ms' in row]
+                  for row in done if 'ms' in row]
         plots.scores_against_time(points, split, os.path.join(args.output, 'scores.png'))
-    failed = ['%s, %s' % (row['network'], row['weights']) for row in found if 'failed' in row]
+    failed = ['%s, %s' % (row['network'], row['weights']) for row in done if 'failed' in row]
     if failed:
-        raise FloatingPointError('%s: the loss is not finite; see %s'
-                                 % ('; '.join(failed), os.path.join(args.output, 'table.md')))
+        raise FloatingPointError('%s: the loss is not finite; see %s/table.md' % ('; '.join(failed), args.output))
 
 
 def run(args):
     """Runs the rows of a table, or prints the commands of the rows, or writes the tables of --runs.
 
-    UserError if --class_weights leaves no row, and as `check_row` for any row, before the first row is trained.
+    Raises UserError before the first row is trained: no row, a missing split, or a run folder with other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

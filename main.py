@@ -27,7 +27,7 @@ from system.files import UserError
 # start: function (steps done) -> (op, feed_dict) that starts the batches. fetches: dict that a training step runs.
 # signals: placeholder [2], the requests of this process to stop and to validate; a step fetches the sums of all.
 # predictor: `Predictor` of the validation, with the variables of the training. init: op that initializes all variables.
-# assignments, uninitialized: starting weights, what `weights.match_variables` returns.
+# assignments: list of (variable, float32 array), the starting weights. uninitialized: names of the other variables.
 # spread: op that copies the chief's variables to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
                                        'start fetches signals predictor init assignments uninitialized spread')
@@ -40,24 +40,19 @@ def add_data_flags(parser):
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.MODULES, default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
-    group.add_argument('--rle_order', choices=('rows', 'columns'), help='order of the pixels in runs of labels.csv '
-                       "(default: rows; columns for Kaggle's EncodedPixels)")
-    group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images of --dataset folder '
-                       '(default: measured over the training split)')
+    group.add_argument('--rle_order', choices=('rows', 'columns'), help='order of pixels in runs (default: rows)')
+    group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images (default: measured)')
     group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     group.add_argument('--fit', choices=('resize', 'crop'), default='resize',
-                       help='resize: stretch images to --height and --width; crop: keep the scale, crop at random or '
-                            'pad with void (validation then predicts whole images)')
+                       help='resize: stretch images to the training size; crop: keep the scale, crop or pad')
     group.add_argument('--flip', action='store_true', help='mirror half of the examples left to right')
     group.add_argument('--flip_vertical', action='store_true', help='mirror half of the examples top to bottom')
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
     group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom by 1/SCALE to SCALE')
     group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
-    group.add_argument('--jitter', type=cli.fraction, default=0.0,
-                       help='change contrast and brightness by up to this share')
-    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0,
-                       help='raise brightness to a random power between 1/GAMMA and GAMMA')
+    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness by this share')
+    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='brightness power, 1/GAMMA to GAMMA')
 
 
 def add_training_flags(parser):
@@ -65,56 +60,37 @@ def add_training_flags(parser):
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),
-                       help='input of the network: raw, BGR 0..255 (default, as the released SegNet); lrn, local '
-                            'response normalization (default of the networks of table 1, as SegNet-Basic); lcn, local '
-                            'contrast normalization (section 3 of the paper)')
+                       help='raw BGR, local response or contrast normalization (default: lrn in table 1, else raw)')
     group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
-                       help="share of values dropped in training at the network's dropout layers (default: 0.5 for the "
-                            'Bayesian networks, else 0; section 4 of the paper: 0.5)')
+                       help='share of values dropped in training (default: 0.5 for the Bayesian networks, else 0)')
     start = group.add_mutually_exclusive_group()
-    start.add_argument('--vgg16', metavar='PATH', help="start the encoder with VGG16's weights: the path of Keras' "
-                       'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or download')
-    start.add_argument('--init_from', metavar='RUN|FILE', help='start with the best weights of an earlier run, with a '
-                       ".npz or with the authors' .caffemodel; classes are matched by name")
-    group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, metavar='F',
-                       help="factor on the encoder's learning rate (sgd)")
+    start.add_argument('--vgg16', metavar='PATH', help="start the encoder with Keras' VGG16 weights; or download")
+    start.add_argument('--init_from', metavar='RUN|FILE', help='start with a run, a .npz or a .caffemodel')
+    group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="factor on the encoder's rate (sgd)")
     group.add_argument('--freeze_encoder', action='store_true', help="do not train the encoder's variables")
     group.add_argument('--epochs', type=cli.positive_int, default=16, help='epochs of the whole run')
     group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
-    group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images a step')
-    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam',
-                       help='optimizer; the paper: sgd with momentum (recipes/)')
-    group.add_argument('--learning_rate', type=cli.positive_float, default=0.001,
-                       help='learning rate; the paper, for sgd: 0.1 (section 3), 0.001 (section 4)')
-    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly',
-                       help='learning-rate schedule; the paper: constant')
+    group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images per step')
+    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam', help='the paper: sgd with momentum')
+    group.add_argument('--learning_rate', type=cli.positive_float, default=0.001, help='the paper with sgd: 0.1, 0.001')
+    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='the paper: constant')
     group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper: 0.9')
-    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4,
-                       help='weight decay; the released solvers: 5e-4')
-    group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce',
-                       help='ce: weighted cross-entropy, the paper; ce-dice: with the Dice loss added')
-    group.add_argument('--class_weights', default='median',
-                       help='none; median: median frequency balancing over the training split; median-sqrt: the '
-                            'square roots of the median weights; median-void: void counts in the median; released: '
-                            "the list in the authors' prototxt (camvid only); or a CSV file with columns name,weight")
-    group.add_argument('--seed', type=cli.seed, default=1,
-                       help='seed of initial weights, order, augmentation and dropout')
+    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='the released solvers: 5e-4')
+    group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce', help='ce-dice adds the Dice loss')
+    group.add_argument('--class_weights', default='median', help='none, median[-sqrt|-void], released or a CSV file')
+    group.add_argument('--seed', type=cli.seed, default=1, help='of initial weights, order, augmentation and dropout')
 
 
 def add_run_flags(parser):
     """Adds the flags of the run folder, of validation and of the device to `parser`."""
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
-    group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps', help='epochs or steps between '
-                       'validations (default: so many epochs that validations take about a tenth of the time)')
-    group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU',
-                       help='validation score that selects best/; the paper: G')
-    group.add_argument('--patience', type=cli.positive_int, metavar='N',
-                       help='stop after N validations without a better --select_by (default: never)')
-    group.add_argument('--describe', action='store_true', help='print the layers of --model for --dataset, with output '
-                       'shapes, parameters and MACs at --height and --width (360x480), and exit')
-    group.add_argument('--precision', choices=devices.PRECISIONS, default='float32',
-                       help='precision of the layers; float16 with a loss scale')
+    group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps',
+                       help='epochs or steps between validations (default: about a tenth of the time validates)')
+    group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score that selects best/')
+    group.add_argument('--patience', type=cli.positive_int, metavar='N', help='stop after N validations without a gain')
+    group.add_argument('--describe', action='store_true', help='print the layers of --model and exit')
+    group.add_argument('--precision', choices=devices.PRECISIONS, default='float32', help='precision of the layers')
     group.add_argument('--xla', action='store_true', help='compile the graph with XLA (GPUs only)')
     cluster.add_flag(group)
     devices.add_flags(group)
@@ -122,7 +98,7 @@ def add_run_flags(parser):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a run (`argv` None: of this process); UserError for a bad flag or combination.
+    """Parses the flags of a run, of `argv` or this process; raises UserError for a bad flag or combination.
 
     --dropout and --input that are not given become the network's defaults.
     """
@@ -134,8 +110,7 @@ def parse_args(argv=None):
     args.dropout = networks.default_dropout(args.model) if args.dropout is None else args.dropout
     args.input = args.input or networks.default_input(args.model)
     if args.vgg16 and args.input != 'raw':
-        raise UserError("--vgg16: needs --input raw and a network with VGG16's encoder: segnet, fcn, deconvnet or "
-                        'deeplab-largefov')
+        raise UserError('--vgg16: needs --input raw and --model segnet, fcn, deconvnet or deeplab-largefov')
     if args.encoder_rate != 1 and args.optimizer != 'sgd':
         raise UserError('--encoder_rate %g: needs --optimizer sgd; with adam use --freeze_encoder' % args.encoder_rate)
     return args
@@ -216,10 +191,8 @@ def start(sess, graph: TrainingGraph, run: Run, group):
     sess.run(graph.init)
     if group.chief and run.restore(sess) == 0 and graph.assignments:
         weights.load_into(sess, graph.assignments)
-        rest = graph.uninitialized
-        more = ' and %d more' % (len(rest) - 4) if rest[4:] else ''
-        print('starting weights: %d variables set; as initialized: %s%s'
-              % (len(graph.assignments), ', '.join(rest[:4]) or 'none', more))
+        rest = ', '.join(graph.uninitialized[:4]) + ', ...' * (len(graph.uninitialized) > 4)
+        print('starting weights: %d variables set; as initialized: %s' % (len(graph.assignments), rest or 'none'))
     sess.run(graph.spread)
     run.step = group.all_gather(run.step)[0]
 
@@ -287,12 +260,12 @@ def describe(args):
     """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
     classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
     classes = classes or datasets.open(args.dataset, args.data_dir).class_names
-    print(networks.layer_table(networks.Spec(args.model, len(classes), args.input, height=args.height or 360,
-                                             width=args.width or 480)))
+    flags = dict(vars(args), height=args.height or 360, width=args.width or 480)
+    print(networks.layer_table(networks.spec_of(flags, len(classes))))
 
 
 def open_dataset(args):
-    """Opens --dataset -> `Dataset`; UserError for bad data, and for a split train or val without examples."""
+    """Opens --dataset -> `Dataset`; raises UserError for bad data, or if train or val has no examples."""
     dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
@@ -307,15 +280,15 @@ def train(args):
     group = distribute.Group(*cluster.resolve_cluster())
     group.connect(args.device, vars(args))
     device = devices.device_name(args.device)
-    precision = devices.checked_precision(args.precision, args.device, args.tf32)
+    devices.check_precision(args.precision, args.device)
+    precision = devices.precision_name(args.precision, args.device, args.tf32)
     portable = devices.needs_portable_pooling(args.device, args.xla)
     run = Run(vars(args), open_dataset(args), vars(parse_args([])), group.scratch)
     group.check_equal({split: len(names) for split, names in run.dataset.examples.items()})
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, precision), flush=True)
     run.dataset = datasets.preload(run.dataset, ('train', 'val'))
     class_weights = datasets.class_weights(args.class_weights, run.dataset)
-    config = group.session_config(args.device, args.xla, args.tf32)
-    session = tf.Session(group.target, graph=tf.Graph(), config=config)
+    session = tf.Session(group.target, graph=tf.Graph(), config=group.session_config(args.device, args.xla, args.tf32))
     with session as sess, tf.device(group.place), utils.portable_pooling(portable):
         graph = build(args, sess, run, class_weights, group)
         with run.locked(), cli.stop_signals() as stop, group.barrier():

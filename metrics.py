@@ -39,7 +39,7 @@ def most_certain(counts, share: float):
     """Counts the least uncertain pixels, at least `share` of all: int64 confusion matrix [classes, classes].
 
     Args:
-      counts: as from `confusion_by_uncertainty`, of a whole split. Pixels of one bin are never separated.
+      counts: int64 [bins of variance, num_classes, num_classes] of a whole split. The pixels of a bin stay together.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
@@ -58,7 +58,7 @@ def scores(counts):
     the means ignore them. SegNet's compute_test_results.m divides by all classes, which is the same if all occur.
 
     Args:
-      counts: int64 [num_classes, num_classes], as from `confusion`.
+      counts: int64 [num_classes, num_classes], rows are true classes, columns predicted classes.
     Returns:
       dict of fractions 0..1: G; C and mIoU, None if no class counts; fwIoU (IoU weighted by class frequency); and the
       lists accuracy and IoU, one entry a class. G and fwIoU are 0 without a pixel.
@@ -76,7 +76,7 @@ def scores(counts):
 
 
 def confusion_csv(counts, class_names: list):
-    """Formats a confusion matrix as CSV text: a row a true class, a column a predicted class, cells in pixels.
+    """Formats a confusion matrix in pixels as CSV text: one row per true class.
 
     The first line and the first column hold the class names.
     """

@@ -182,7 +182,7 @@ def network_layers(spec: Spec) -> list:
         for variable in tf.trainable_variables():
             layer = variable.op.name.split('/')[1]
             sizes[layer[:-3] if layer.endswith('_bn') else layer] += int(np.prod(variable.shape.as_list()))
-        found = []
+        layers = []
         pools = 0  # poolings that no upsampling has undone yet
         for op in graph.get_operations():
             kind = KINDS.get(op.type)
@@ -198,8 +198,8 @@ def network_layers(spec: Spec) -> list:
                 pools -= 1
             elif layer not in sizes:
                 layer = {'normalization': 'norm'}.get(kind, 'upsample')
-            found.append(Layer(layer, kind, tuple(shape), sizes.pop(layer, 0), num_macs(op)))
-        return found
+            layers.append(Layer(layer, kind, tuple(shape), sizes.pop(layer, 0), num_macs(op)))
+        return layers
 
 
 def num_macs(op) -> int:
@@ -213,11 +213,11 @@ def num_macs(op) -> int:
 
 def layer_table(spec: Spec) -> str:
     """Formats `network_layers` as lines of text; the last line has the sums of parameters and MACs."""
-    found = network_layers(spec)
+    layers = network_layers(spec)
     rows = [(layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}', f'{layer.macs:,}')
-            for layer in found]
-    parameters = sum(layer.parameters for layer in found)
-    macs = sum(layer.macs for layer in found)
+            for layer in layers]
+    parameters = sum(layer.parameters for layer in layers)
+    macs = sum(layer.macs for layer in layers)
     rows.append((spec.model, '', '', f'{parameters:,}', f'{macs:,}'))
     return tabulate.tabulate(rows, headers=('layer', 'kind', 'output', 'parameters', 'MACs'), disable_numparse=True,
                              colalign=('left', 'left', 'left', 'right', 'right'))

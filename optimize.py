@@ -91,19 +91,19 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     if precision == 'float16':
         scale = tf.train.experimental.DynamicLossScale()
         update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, scale)
-    found = [(gradient, variable) for gradient, variable
+    pairs = [(gradient, variable) for gradient, variable
              in update.compute_gradients(loss, colocate_gradients_with_ops=True)
              if gradient is not None and multipliers(variable)[0]]  # None: a bias in front of batch norm
     statistics = tf.get_collection(utils.BN_STATISTICS)
-    sums = all_reduce([gradient for gradient, _ in found] + [batch for _, batch in statistics] + [tf.ones([])])
+    sums = all_reduce([gradient for gradient, _ in pairs] + [batch for _, batch in statistics] + [tf.ones([])])
     gradients = []
-    for gradient, (_, variable) in zip(sums, found):
+    for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
             with tf.control_dependencies([gradient]):  # otherwise all products are computed at the step's start
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
-    means = [batch / sums[-1] for batch in sums[len(found):-1]]  # sums[-1]: the number of processes
+    means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1]: the number of processes
     averages = utils.update_averages([(moving, mean) for (moving, _), mean in zip(statistics, means)])
     norms = sum(variable.op.name.endswith('/moving_mean') for variable in tf.global_variables())
     assert len(averages) == 2 * norms, '%d batch-norm updates for %d batch norms' % (len(averages), norms)

@@ -30,7 +30,7 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for writing
-PENDING_VALUES = 2 ** 24  # most values (3 a pixel) of images whose results are not written yet
+PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of images whose results are not written yet
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
@@ -39,32 +39,26 @@ Job = collections.namedtuple('Job', 'path name')
 
 
 def parse_args(argv=None):
-    """Parses the flags of a prediction (`argv` None: of this process); UserError for bad or missing flags."""
+    """Parses the flags of a prediction, of `argv` or this process; raises UserError for bad or missing flags."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
-    parser.add_argument('--camera', type=cli.number(int, 0, 65535), metavar='N',
-                        help='label the frames of camera N, until Ctrl-C')
+    parser.add_argument('--camera', type=cli.number(int, 0, 65535), metavar='N', help='label camera N until Ctrl-C')
     parser.add_argument('--output', default='predictions', help='folder that results are written to')
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
-    parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, from the K-th on (for N '
-                        'processes, with K from 1 to N)')
+    parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, from the K-th on')
     inference.add_flags(parser)
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
                         help='refuse images of more pixels without decoding them')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help="share of the classes' colours in the overlay")
     parser.add_argument('--side_by_side', action='store_true', help='also write image and labels side by side')
-    parser.add_argument('--confidence', action='store_true',
-                        help='also write NAME-confidence.png: the highest probability of each pixel times 255')
-    parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes: '
-                        'float16 [height, width, classes], or one 8-bit PNG per class')
-    parser.add_argument('--submission', action='store_true',
-                        help="also write submission.csv in Sartorius' form: one row per cell (connected pixels of one "
-                        'type)')
-    parser.add_argument('--export', type=export.path, metavar='FILE.tflite|FILE.onnx|DIR', help='write the network as '
-                        'a TFLite or ONNX file, or a TensorFlow SavedModel: uint8 images in, ids and probabilities out')
-    parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH', help='size of the images '
-                        'for --export (default: free, any size, for DIR; the size of training for a file)')
+    parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
+    parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
+    parser.add_argument('--submission', action='store_true', help="also write submission.csv in Sartorius' format")
+    parser.add_argument('--export', type=export.path, metavar='FILE.tflite|FILE.onnx|DIR',
+                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel')
+    parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
+                        help='size of the exported input (default: free for DIR, the size of training for a file)')
     args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
@@ -88,9 +82,10 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Replaces globs and folders in a list by the files that they match or hold; each file appears once.
 
-    A folder gives its images and videos, without sub-folders and hidden files. UserError for an entry without a file.
+    A folder gives its images and videos, without sub-folders and hidden files. Raises UserError for an entry without a
+    file.
     """
-    found = {}  # {absolute path: path}
+    paths = {}  # {absolute path: path}
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         files = [match for match in matches if not os.path.isdir(match)]
@@ -98,15 +93,14 @@ def expand(inputs: list) -> list:
             files += [os.path.join(folder, name) for name in sorted(os.listdir(folder))
                       if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.')]
         if not files:
-            raise UserError('%s: no such file, or a folder that holds no images (%s)'
-                            % (path, ' '.join(data.IMAGE_FILES)))
+            raise UserError('%s: no such file, or a folder without %s' % (path, ' '.join(data.IMAGE_FILES)))
         for file in files:
-            found.setdefault(os.path.abspath(file), file)
-    return list(found.values())
+            paths.setdefault(os.path.abspath(file), file)
+    return list(paths.values())
 
 
 def output_names(paths: list) -> list:
-    """Names of the results, one a path: the stem of the file. Equal stems get extension, folders or a number.
+    """Names of the results, one per path: the stem of the file. Equal stems get extension, folders or a number.
 
     Long names keep the last LONGEST_NAME bytes.
     """
@@ -127,12 +121,12 @@ def output_names(paths: list) -> list:
 
 
 def plan(args, endings: list) -> list:
-    """Lists the jobs of this --shard: `Job` for each input; UserError for a missing input.
+    """Lists the jobs of this --shard: `Job` for each input.
 
-    UserError also if a result exists already and --overwrite is not given.
+    Raises UserError if an input is missing, or a result exists already and --overwrite is not given.
 
     Args:
-      endings: endings of the results of an image, as from `outputs.suffixes`.
+      endings: endings of the results of an image: list of str, such as '-ids.png'.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -182,8 +176,8 @@ def read_images(jobs: list, read, ahead: int, faults: list):
       read: function path -> image.
       faults: list; a line is added for each image that cannot be read.
     """
-    found = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
-    for job, result in tqdm.tqdm(found, total=len(jobs), unit='image', disable=None):
+    results = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
+    for job, result in tqdm.tqdm(results, total=len(jobs), unit='image', disable=None):
         with collect_errors([job], faults):
             yield job, result()
 
@@ -223,9 +217,8 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
             wait(PENDING_VALUES)
         wait(-1)
     if shrunk:
-        print('%s%s: shrunk by more than half to the %dx%d of the run; --tile HEIGHTxWIDTH keeps their scale'
-              % (shrunk[0], ' and %d more' % (len(shrunk) - 1) if shrunk[1:] else '', predictor.spec.height,
-                 predictor.spec.width))
+        print('%s: the first of %d images that shrink by more than half to %dx%d; --tile HEIGHTxWIDTH keeps the scale'
+              % (shrunk[0], len(shrunk), predictor.spec.height, predictor.spec.width))
     return faults, rows
 
 
@@ -245,11 +238,10 @@ def label_video(predictor, job: Job, writer: outputs.Writer):
                 out.write(plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha))
         if not out.count:
             raise UserError('%s: no frame can be read' % job.path)
-    print('%s: %d frames, %.1f images/s, written as %s'
-          % (job.path, out.count, out.count / (time.time() - began), out.codec))
+    speed = out.count / (time.time() - began)
+    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
     if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
-        raise UserError('%s: ends after frame %d, but its header says %d; %s has the frames that were read'
-                        % (job.path, out.count, total, path))
+        raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, out.count, total, path))
 
 
 def predict(args) -> int:

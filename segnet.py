@@ -88,7 +88,7 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
 
 
 def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
-    """Builds FCN-Basic's decoder (figure 3 of the paper): upsamples by two, four times.
+    """Builds FCN-Basic's decoder (figure 3 of the paper): applies four 2x upsamplings.
 
     With `addition` the pooled maps are added after each upsampling but the last.
     Returns the logits: of the last deconvolution with `reduction`, of a 1x1 classifier without. Batch norm follows the

@@ -99,9 +99,9 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
-    """Convolves, batch-normalizes and rectifies [batch, h, w, c] -> [batch, h, w, filters], as `conv_bn`.
+    """Convolves, batch-normalizes and rectifies [batch, h, w, c] -> [batch, h, w, filters].
 
-    The order is as in segnet_train.prototxt.
+    The order of the three is as in segnet_train.prototxt.
     """
     return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, rate))
 
@@ -138,7 +138,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
 
 
 def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
-    """Upsamples by `deconv` and batch-normalizes by the batch, as `conv_bn`, or by the moving averages."""
+    """Upsamples by `deconv`, then batch-normalizes by the batch in training, else by the moving averages."""
     y = deconv(x, filters, kernel_size, stride, shape_like, name)
     gamma, beta, mean, variance = norm_variables(filters, name)
     if is_training:
@@ -155,7 +155,7 @@ def upsample_bilinear(x, shape_like):
 
 
 def update_averages(statistics):
-    """Creates the ops that update the moving averages of all batch norms: a list, two ops a batch norm.
+    """Creates the ops that update the moving averages of all batch norms: a list, two ops per batch norm.
 
     The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates:
     the initial values fade within a run of a few hundred steps.

@@ -28,12 +28,11 @@ CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after
 def path(text: str) -> str:
     """Argparse type of --export: returns NAME.tflite, NAME.onnx, or a folder.
 
-    UserError for other endings, an existing file or filled folder, TFLite with TensorFlow 1 and ONNX without tf2onnx.
+    Raises UserError for another ending, an existing file, TFLite with TensorFlow 1, or ONNX without tf2onnx.
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
-        raise UserError('--export %s: unknown ending %s; use NAME.tflite, NAME.onnx, or a folder without an ending '
-                        'for a SavedModel' % (text, ending))
+        raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or none (SavedModel)' % (text, ending))
     if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of 1.15 aborts
         raise UserError('--export %s: needs TensorFlow 2; use a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):
@@ -109,7 +108,7 @@ def export_graph(spec, class_ids: list, shape):
 
 
 def resize(x, height: int, width: int):
-    """Resizes images [batch, h, w, 3] as `batches.resize` -> [batch, height, width, 3], by matrix products.
+    """Resizes images [batch, h, w, 3] -> [batch, height, width, 3], by area average or bilinearly.
 
     No format of exported networks has an area average, and no bilinear interpolation in OpenCV's steps of integers.
     For images of a free size the graph computes both and selects one.
@@ -138,7 +137,7 @@ def bilinear(x, height: int, width: int):
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width)
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
-                    for weights in bilinear_weights(old_height, height)]  # OpenCV's bits: 11 a weight, 4 and 16 dropped
+                    for weights in bilinear_weights(old_height, height)]  # OpenCV: 11 bits per weight, 4 and 16 dropped
     return tf.floor((above + below + 2) / 4)
 
 
@@ -165,7 +164,7 @@ def area_weights(old, new: int):
 
 
 def bilinear_weights(old, new: int):
-    """Weights of bilinear interpolation: two float32 [new, old], whole numbers to 2048, one a neighbour."""
+    """Weights of bilinear interpolation: two float32 [new, old], whole numbers to 2048, one per neighbour."""
     last = tf.cast(old - 1, tf.float32)
     centre = (tf.cast(tf.range(new), tf.float32) + 0.5) * (last + 1) / new - 0.5
     centre = tf.minimum(tf.maximum(centre, 0), last)[:, None]

@@ -63,9 +63,10 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
           prediction: `predictor.Prediction`.
         """
         stem = os.path.join(self.folder, name)
-        class_names, class_ids, colors = [self.config[key] for key in ('class_names', 'class_ids', 'colors')]
+        class_names, colors = self.config['class_names'], self.config['colors']
+        class_ids = np.array(self.config['class_ids'], np.uint8)
         ids, variance, confidence, probabilities = prediction
-        write_png(stem + '-ids.png', np.array(class_ids, np.uint8)[ids])
+        write_png(stem + '-ids.png', class_ids[ids])
         colored = plots.colored(ids, colors)
         write_png(stem + '-colors.png', colored)
         if self.side_by_side:
@@ -78,10 +79,9 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
             write_png(stem + '-uncertainty.png', plots.uncertainty(variance, len(colors)))
         if self.probabilities == 'npz':
             with atomic_write(stem + '-probabilities.npz') as part, open(part, 'wb') as file:
-                np.savez_compressed(file, probabilities=probabilities, class_names=class_names,
-                                    class_ids=np.array(class_ids, np.uint8))
+                np.savez_compressed(file, probabilities=probabilities, class_names=class_names, class_ids=class_ids)
         if self.probabilities == 'png':
             for i, class_id in enumerate(class_ids):
-                write_png('%s-probability-%d.png' % (stem, class_id),
-                          np.round(255 * probabilities[:, :, i].astype(np.float32)).astype(np.uint8))
+                grey = np.round(255 * probabilities[:, :, i].astype(np.float32)).astype(np.uint8)
+                write_png('%s-probability-%d.png' % (stem, class_id), grey)
         return submission_rows(name, ids) if self.submission else []

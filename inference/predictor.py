@@ -14,7 +14,7 @@ from inference import tiles
 from system import cli, devices
 from system.files import UserError
 
-SMALLEST_TILE = 512    # pixels a side, for --tile auto
+SMALLEST_TILE = 512    # pixels per side, for --tile auto
 WHOLE_VALUES = 2 ** 26  # most probabilities that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
 THREADS = 2             # for reading images ahead
@@ -42,24 +42,17 @@ class Prediction(collections.namedtuple('Prediction', 'ids variance confidence p
 
 def add_flags(parser, batch_size: int = 1):
     """Adds the flags of scoring and of prediction to `parser`; `batch_size` is the default of --batch_size."""
-    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
-                        help='best by validation, or the newest')
+    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best', help='best by validation, or newest')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),
-                        help='samples of Monte-Carlo dropout; 0 averages the weights instead (default: 4 for '
-                             'bayesian-segnet and 8 for bayesian-segnet-basic, as released; else 0)')
+                        help='samples of Monte-Carlo dropout (default: 4 for bayesian-segnet, 8 for its Basic, else 0)')
     parser.add_argument('--tile', type=cli.size('auto', 'off'), default='auto', metavar='auto|off|HEIGHTxWIDTH',
-                        help='label in overlapping tiles of this size; auto: whole images in runs of --fit '
-                             'resize; in runs of --fit crop, tiles of twice the training size (at least %d per side) '
-                             'for images with more pixels than that' % SMALLEST_TILE)
+                        help='label in overlapping tiles; auto: only large images, in runs of --fit crop')
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
-                        help="least overlap of neighbouring tiles, as a fraction of a tile's side; 0 for mosaics of "
-                             'images of that size (default: %s)' % tiles.OVERLAP)
-    parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...', help='average the probabilities over the '
-                        'mirrored image (flip) and over scales, such as 0.75,1,1.25 (default: a single pass)')
-    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size,
-                        help='images of one size, or tiles, at a time')
-    parser.add_argument('--precision', choices=devices.PRECISIONS,
-                        help="precision of the layers (default: the run's, or float32 if the device lacks it)")
+                        help="least overlap of neighbouring tiles, of a tile's side (default: %s)" % tiles.OVERLAP)
+    parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...',
+                        help='average over the mirrored image and over scales, such as flip,0.75,1 (default: one pass)')
+    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images or tiles')
+    parser.add_argument('--precision', choices=devices.PRECISIONS, help='of the layers (default: as in training)')
     devices.add_flags(parser)
     devices.add_tf32_flag(parser, None)
 
@@ -75,14 +68,9 @@ def passes(text: str) -> list:
 
 
 def check_tta(text: str) -> str:
-    """Argparse type of --tta: checks the text with `passes` and returns the text."""
-    try:
-        fits = all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text))
-    except ValueError:
-        fits = False
-    if not fits:
-        raise argparse.ArgumentTypeError("%s: must be 'flip' and scales from %s to %d, with commas between"
-                                         % (text[:60], 1 / MAX_SCALE, MAX_SCALE))
+    """Argparse type of --tta: checks the text with `passes` and returns the text; ValueError for another word."""
+    if not all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text)):
+        raise argparse.ArgumentTypeError('%s: must be flip and scales up to %d, as flip,0.75' % (text[:60], MAX_SCALE))
     return text
 
 
@@ -133,8 +121,7 @@ class Predictor:
         self.settings = settings
         self.uses_tiles = settings.tile != 'off' and (settings.tile != 'auto' or spec.fit == 'crop')
         if settings.tile_overlap is not None and not self.uses_tiles:
-            raise UserError('--tile_overlap %g: images are labelled whole here; give --tile HEIGHTxWIDTH too'
-                            % settings.tile_overlap)
+            raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
         self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks depend on the place in a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
@@ -154,8 +141,7 @@ class Predictor:
             return height, width
         if tile != 'auto':
             if tile[0] > height or tile[1] > width:
-                raise UserError('--tile %dx%d: larger than the image of %dx%d; give a smaller tile, or auto'
-                                % (tile + (height, width)))
+                raise UserError('--tile %dx%d: larger than the image of %dx%d; use auto' % (tile + (height, width)))
             return tile
         sides = [max(2 * side, SMALLEST_TILE) for side in (self.spec.height, self.spec.width)]
         if height * width <= sides[0] * sides[1]:
@@ -214,7 +200,7 @@ class Predictor:
           list of float32 [batch, h, w, num_classes], one array per pass, at the network's size; with samples there is
           one more channel, the variance.
         """
-        found = []
+        of_passes = []
         for scale, mirrored in self.passes:
             size = self.network_size(*images[0].shape[:2], scale=scale)
             seen = np.stack([batches.resize(image, *size) for image in images])
@@ -222,8 +208,8 @@ class Predictor:
             fetches = [self.probabilities] + [self.variance] * bool(self.settings.samples)
             maps, *variance = self.sess.run(fetches, {self.images: seen[:, :, flip]})
             maps = np.concatenate([maps, variance[0][..., None]], -1) if variance else maps
-            found.append(maps[:, :, flip])
-        return found
+            of_passes.append(maps[:, :, flip])
+        return of_passes
 
     def blocks(self, image, tile: tuple):
         """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
@@ -237,10 +223,10 @@ class Predictor:
         height, width = image.shape[:2]
         channels = self.spec.num_classes + bool(self.settings.samples)
         if tile == (height, width):
-            found = self.maps([image])
+            of_passes = [maps[0] for maps in self.maps([image])]
             rows = max(1, WHOLE_VALUES // 8 // (width * channels))
             for top in range(0, height, rows):
-                yield top, 0, mean_enlarged([maps[0] for maps in found], height, width, top, min(top + rows, height))
+                yield top, 0, mean_enlarged(of_passes, height, width, top, min(top + rows, height))
             return
         grid = tiles.grid((height, width), tile, self.settings.tile_overlap)
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
@@ -250,9 +236,9 @@ class Predictor:
         height, width = grid.tile
         corners = list(itertools.product(grid.tops, grid.lefts))
         for first in range(0, len(corners), self.batch_size):
-            found = self.maps([image[top:top + height, left:left + width]
-                               for top, left in corners[first:first + self.batch_size]])
-            for same_tile in zip(*found):
+            batch = corners[first:first + self.batch_size]
+            of_passes = self.maps([image[top:top + height, left:left + width] for top, left in batch])
+            for same_tile in zip(*of_passes):
                 yield mean_enlarged(same_tile, height, width, 0, height)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:

@@ -79,7 +79,7 @@ def blend(maps, grid: Grid, channels: int):
 
 
 def enlarge(maps, height: int, width: int, first: int, last: int):
-    """Resizes maps bilinearly with half-pixel centres, as `tf.image.resize_bilinear`.
+    """Resizes maps bilinearly with half-pixel centres, equal to `tf.image.resize_bilinear`.
 
     Args:
       maps: float32 [h, w, channels].

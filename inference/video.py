@@ -16,7 +16,7 @@ def read_frames(source):
     """Context manager: opens a video file (path) or a camera (number) and closes it after the block.
 
     Yields:
-      rate: frames a second; 25 if unknown.
+      rate: frames per second; 25 if unknown.
       total: number of frames by the file's header; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3].
     Raises:
@@ -71,7 +71,6 @@ class VideoFile:
         Args:
           size: (height, width) of the frames, in pixels.
         """
-        self.size = size
         for self.codec in CODECS:
             with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs
                 self.writer = cv2.VideoWriter(self.part, cv2.VideoWriter_fourcc(*self.codec), self.rate, size[::-1])
@@ -85,8 +84,8 @@ class VideoFile:
             if kind is None and self.writer is not None:
                 written = num_frames(self.part)
                 if written < self.count:
-                    raise UserError('%s: could not be written (%d of %d frames): is there room on the disk? Is %dx%d '
-                                    'too small for a video?' % ((self.path, written, self.count) + self.size))
+                    raise UserError('%s: could not be written: %d of %d frames; is the disk full, or the image tiny?'
+                                    % (self.path, written, self.count))
                 os.replace(self.part, self.path)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -94,7 +93,7 @@ class VideoFile:
 
 
 def num_frames(path: str) -> int:
-    """Number of frames by a video file's header; 0 if there is none or no video; UserError for a folder."""
+    """Number of frames by a video file's header; 0 without a file or video; raises UserError for a folder."""
     if not os.path.exists(path):
         return 0
     with read_frames(path) as (_, total, _):

@@ -20,8 +20,7 @@ def keep_sources(run_folder: str, output: str) -> str:
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
         if 'seconds' not in read_config(folder):  # a run of main.py, not a copy
-            raise UserError('--output %s: %s is the run itself; name a folder for copies, such as Output/results'
-                            % (output, run_folder))
+            raise UserError('--output %s: %s is the run itself; name another folder' % (output, run_folder))
         return folder
     os.makedirs(folder, exist_ok=True)
     publish_config(folder, run_folder, None)
@@ -94,7 +93,7 @@ def write_results(run_folders: list, output: str, into: str = None):
     """Prints a table of runs per data set; writes the tables to `output` and into the Markdown file `into`.
 
     Copies the runs into `output` with `keep_sources`. Tables there are DATASET.md and DATASET.csv.
-    UserError for two runs with one name, for a run without scores, and as `keep_sources` and `report.insert_tables`.
+    Raises UserError if two runs have one name, a run has no scores or lies in `output`, or `into` lacks the two lines.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
@@ -111,8 +110,7 @@ def write_results(run_folders: list, output: str, into: str = None):
         seen = published.setdefault(flags['dataset'], [])
         seen += [row for row in published_rows(flags['dataset'], flags['model'], flags['class_weights'])
                  if row not in seen]
-    texts = [report.write_table(os.path.join(output, name), name, NOTE,
-                                sorted(rows + published[name], key=by_score))
+    texts = [report.write_table(os.path.join(output, name), name, NOTE, sorted(rows + published[name], key=by_score))
              for name, rows in by_dataset.items()]
     print('\n'.join(texts))
     if into:

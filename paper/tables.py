@@ -81,7 +81,7 @@ OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, D
 
 
 def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 'none'):
-    """Makes the rows of a table with scores on test only: list of `Row`, ordered as `thousands`.
+    """Makes the rows of a table with scores on test only: list of `Row`, in the order of `thousands`.
 
     Args:
       scores: {network: (G, C, mIoU, BF)} on test, for each of `thousands`.

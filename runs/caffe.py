@@ -4,7 +4,6 @@ All lengths are checked. Field numbers come from caffe-segnet's caffe.proto.
 """
 import functools
 import operator
-import struct
 
 import numpy as np
 
@@ -30,10 +29,10 @@ def varint(content, at: int):
 
 
 def fields(content):
-    """Parses a message of protocol buffers (memoryview); yields (field number, wire type, value) a field.
+    """Parses a message of protocol buffers (memoryview); yields (field number, wire type, value) per field.
 
     The value of a varint is an int, of every other wire type the memoryview of the bytes.
-    ValueError for an unknown wire type and for a message that is cut short.
+    KeyError for an unknown wire type, ValueError for a message that is cut short.
     """
     at = 0
     while at < len(content):
@@ -44,10 +43,8 @@ def fields(content):
         else:
             if kind == BYTES:
                 size, at = varint(content, at)
-            elif kind in (FIXED32, FIXED64):
-                size = 4 if kind == FIXED32 else 8
             else:
-                raise ValueError('wire type %d' % kind)
+                size = {FIXED32: 4, FIXED64: 8}[kind]
             if at + size > len(content):
                 raise ValueError('cut short')
             value, at = content[at:at + size], at + size
@@ -58,7 +55,7 @@ def blob(content):
     """Parses a BlobProto message, a memoryview -> float32 array of the stored shape.
 
     Fields: num, channels, height and width 1 to 4; data 5; shape 7 (BlobShape: dim 1).
-    ValueError as `fields`, and for a shape of more than 8 dimensions or that does not fit the number of values.
+    Raises ValueError or KeyError if the message is damaged, has more than 8 dimensions or a wrong number of values.
     """
     old = [None] * 4  # num, channels, height, width
     shape = None
@@ -87,10 +84,10 @@ def blob(content):
 def layers(path: str):
     """Reads the layers with weights of a .caffemodel -> {layer name: list of float32 arrays}, in order.
 
-    UserError for a file that is damaged or holds no weights.
+    Raises UserError if the file is damaged or holds no weights.
     """
     content = memoryview(read_bytes(path))
-    found = {}
+    blobs_of = {}
     try:
         for number, kind, layer in fields(content):
             if kind == BYTES and number in (100, 2):  # LayerParameter; V1LayerParameter in older files
@@ -103,9 +100,9 @@ def layers(path: str):
                     elif inner == blobs_field and inner_kind == BYTES:
                         blobs.append(blob(value))
                 if blobs:
-                    found[name] = blobs
-    except (ValueError, struct.error) as error:
+                    blobs_of[name] = blobs
+    except (ValueError, KeyError) as error:
         raise UserError('%s: not a .caffemodel, or damaged (%s)' % (path, error))
-    if not found:
+    if not blobs_of:
         raise UserError('%s: not a .caffemodel: no layer in it has weights' % path)
-    return found
+    return blobs_of

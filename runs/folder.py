@@ -27,7 +27,7 @@ def corrupt_file_error(path: str, reason) -> UserError:
 
 
 def read_json(path: str) -> dict:
-    """Reads the object in a JSON file -> dict; UserError for an unreadable file and for other contents."""
+    """Reads the object in a JSON file -> dict; raises UserError if the file cannot be read or holds no object."""
     try:
         value = json.loads(read_bytes(path).decode('utf-8'))
     except (ValueError, RecursionError) as error:
@@ -59,10 +59,9 @@ def check_folder_name(folder: str):
 
 
 def read_config(folder: str) -> dict:
-    """Reads config.json of a run folder -> dict; UserError if the folder, the file or a key is missing.
+    """Reads config.json of a run folder -> dict; adds 'invocations' and 'class_ids' if the file lacks these.
 
-    UserError also for an unknown network or input. The dict has 'invocations' and 'class_ids' even if the file lacks
-    these.
+    Raises UserError if the folder, the file or a key is missing, or the network or the input is unknown.
     """
     check_folder_name(folder)
     if not os.path.isdir(folder):

@@ -116,19 +116,19 @@ def growth(rows: list, path: str):
                                  label=', '.join(name))
             known = [(x, float(row['peak MB'])) for x, row in points if row['peak MB'] != '-']
             axes[1, column].plot([x for x, _ in known], [megabytes for _, megabytes in known], 'o-')
-    axes[0, 0].set(ylabel='ms an image', ylim=(0, None))
+    axes[0, 0].set(ylabel='ms per image', ylim=(0, None))
     axes[0, 1].set(ylabel='ms', ylim=(0, None))
-    axes[1, 0].set(xlabel='images a batch', ylabel='peak MB', ylim=(0, None))
+    axes[1, 0].set(xlabel='images per batch', ylabel='peak MB', ylim=(0, None))
     axes[1, 1].set(xlabel='megapixels of one image', ylabel='peak MB', ylim=(0, None))
     axes[0, 0].legend()
     save(figure, path)
 
 
 def confusion(counts, class_names: list, path: str):
-    """Draws a confusion matrix, a row a true class, cells in percent of the row; writes the PNG `path`.
+    """Draws a confusion matrix, one row per true class, in percent of the row; writes the PNG `path`.
 
     Args:
-      counts: int array [num_classes, num_classes], as from `metrics.confusion`.
+      counts: int array [num_classes, num_classes], rows are true classes, columns predicted classes.
     """
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     class_names = [plain(name) for name in class_names]
@@ -240,8 +240,8 @@ def with_legend(image, class_names: list, colors: list, shown):
 def panel_examples(dataset, split: str) -> list:
     """Indices of the examples that `panel` shows: at most PANEL_ROWS, evenly over the split.
 
-    For cells instead the image with the most pixels of each cell type, one a type, so that an index may come twice.
-    That loads the whole split.
+    For cells instead the image with the most pixels of each cell type, one index per type, maybe the same twice. The
+    search loads the whole split.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':

@@ -13,34 +13,10 @@ import string
 import tabulate
 
 from runs.folder import read_config, read_scores
-from system.files import UserError, read_bytes, write_text
+from system.files import UserError, read_bytes, read_text, write_text
 
 BEGIN, END = '<!-- BEGIN: written by a command -->', '<!-- END -->'
-PAGE = string.Template('''<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<link rel="icon" href="data:,">
-<style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; }
-img { max-width: 100%; background: white; border-radius: 4px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin-bottom: 1rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8886; }
-th:first-child, td:first-child { text-align: left; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p>$summary</p>
-$sections
-</body>
-</html>
-''')
+PAGE = string.Template(read_text(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')))
 FIGURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions'), ('cell_types.png', 'Predictions'),
             ('extremes.png', 'Best and worst of validation'), ('confusion-val.png', 'Confusion, validation'),
             ('confusion-test.png', 'Confusion, test'))
@@ -74,8 +50,8 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
     Title and note stand in the Markdown file alone. There the column `command` is printed below the table, each
     command under the first cell of its row, so that commands can be copied.
     """
-    parts = ['# ' + title, note, markdown_table([{name: cell for name, cell in row.items() if name != 'command'}
-                                                 for row in rows])]
+    cells = [{name: cell for name, cell in row.items() if name != 'command'} for row in rows]
+    parts = ['# ' + title, note, markdown_table(cells)]
     commands = {}  # {command: first cell of its first row}
     for row in rows:
         if 'command' in row:
@@ -84,8 +60,8 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
         parts.append('```\n%s\n```' % '\n'.join('# %s\n%s' % (name, command) for command, name in commands.items()))
     text = '\n\n'.join(parts) + '\n'
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), restval='',
-                            lineterminator='\n')
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(out, columns, restval='', lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
     write_text(path + '.md', text)
@@ -98,10 +74,7 @@ def insert_tables(path: str, texts: list):
 
     The titles become headings of the third level. UserError unless the file has each of the two lines once.
     """
-    try:
-        page = read_bytes(path).decode('utf-8')
-    except UnicodeDecodeError as error:
-        raise UserError('--into %s: not UTF-8 (%s)' % (path, error))
+    page = read_text(path)
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         raise UserError('--into %s: needs the lines "%s" and "%s" below, once each' % (path, BEGIN, END))
     before, after = page.split(BEGIN)[0], page.split(END)[1]
@@ -130,16 +103,15 @@ def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str
     """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
             + [scores.get('bn', '-'), scores.get('step', '-')] for split, scores in metrics.items()]
-    rows += [['the paper, test: ' + where] + [decimal(value) for value in values] + ['', '']
-             for where, values in published]
+    rows += [['the paper, test: ' + where, *map(decimal, values), '', ''] for where, values in published]
     head = ['class'] + ['%s, %s' % (split, name) for split in metrics for name in ('accuracy', 'IoU')]
     head += ['accuracy, the paper, test'] if class_accuracies else []
     class_rows = []
     for i, class_name in enumerate(next(iter(metrics.values()))['class_names']):
         row = [class_name] + [percent(scores[name][i]) for scores in metrics.values() for name in ('accuracy', 'IoU')]
         class_rows.append(row + ([str(class_accuracies.get(class_name, '-'))] if class_accuracies else []))
-    return (html_table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
-            + html_table(head, class_rows))
+    scores_table = html_table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
+    return scores_table + html_table(head, class_rows)
 
 
 def write(folder: str, published: list = (), class_accuracies: dict = None):
@@ -158,8 +130,8 @@ def write(folder: str, published: list = (), class_accuracies: dict = None):
     sections = []
     if metrics:
         sections.append(('Scores', scores_tables(metrics, published, class_accuracies or {})))
-    sections += [(title, embedded_image(os.path.join(folder, name))) for name, title in FIGURES
-                 if os.path.exists(os.path.join(folder, name))]
+    figures = [(title, os.path.join(folder, name)) for name, title in FIGURES]
+    sections += [(title, embedded_image(path)) for title, path in figures if os.path.exists(path)]
     commands = '\n'.join('%s    # revision %s, %s' % (entry.get('command'), entry.get('revision'), entry.get('started'))
                          for entry in config['invocations'])
     sections.append(('Commands', '<pre>%s</pre>' % html.escape(commands)))

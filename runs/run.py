@@ -37,8 +37,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     now = dict(REMOVED_FLAGS, **flags)
     for name in ['dataset', 'model'] + sorted(now):  # these two first: other defaults depend on them
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
-            raise UserError('--%s %s: the run in %s has %s; give that, or another --output'
-                            % (name, now[name], folder, was[name]))
+            raise UserError('--%s %s: the run in %s has %s; give --output' % (name, now[name], folder, was[name]))
 
 
 class Run:
@@ -135,11 +134,9 @@ class Run:
             self.first = self.step = int(path.split('-')[-1])
             return self.step
         if not paths and checkpoints(self.folder, 'best') and not os.path.isdir(self.path('checkpoints')):
-            raise UserError('%s: missing, so the run cannot be continued; give another --output, or delete best/ to '
-                            'begin again' % self.path('checkpoints'))
+            raise UserError('%s: missing; give another --output to begin again' % self.path('checkpoints'))
         if paths:
-            raise UserError('%s: all %d checkpoints are damaged; delete the folder to begin again, or give another '
-                            '--output' % (os.path.dirname(paths[0]), len(paths)))
+            raise UserError('%s: all %d checkpoints are damaged; give another --output' % (self.folder, len(paths)))
         return 0
 
     def write_config(self, class_weights, device: str):
@@ -158,9 +155,8 @@ class Run:
                  'sizes': {split: len(names) for split, names in self.dataset.examples.items()}}
         for name in facts:
             if config.get(name, facts[name]) != facts[name]:
-                raise UserError('%s: the data or the class weights changed since the run began: %s was %s, is %s; '
-                                'restore the old data, or give another --output' % (path, name, config[name],
-                                                                                   facts[name]))
+                raise UserError('%s: %s was %s, is %s; restore the old data, or give another --output'
+                                % (path, name, config[name], facts[name]))
         config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors],
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth)
@@ -215,9 +211,8 @@ class Run:
             last = [round(record['loss'], 4) for record in self.records if 'loss' in record][-5:]
             names = batches.batch_names(self.dataset, step, self.flags['batch_size'], self.flags['seed'])
             raise FloatingPointError(
-                'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the images of '
-                'the batch: %s. The last checkpoint is kept in %s'
-                % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names), self.folder))
+                'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
+                % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
         now = time.time()
         speed = self.flags['batch_size'] / (now - self.clock)  # of the whole step, writing the log included
         self.clock = now
@@ -228,7 +223,7 @@ class Run:
         """Logs the scores of a validation; returns True if they are the best so far by --select_by.
 
         Args:
-          scores: dict as from `metrics.scores`.
+          scores: dict of G, C, mIoU, fwIoU, and the lists accuracy and IoU.
         """
         self.log(step, epoch=round(self.epochs(step), 2),
                  **{name: scores[name] for name in ('G', 'C', 'mIoU', 'fwIoU', 'accuracy', 'IoU')})

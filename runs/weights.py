@@ -22,7 +22,7 @@ VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
 VGG16_LAYERS = ['conv%d_%d' % (block, i) for block, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1)]
 VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted from VGG16's input (keras imagenet_utils)
-# Layers with one feature map a class, in all networks.
+# Layers with one feature map per class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
 RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # of the authors' segnet_basic_camvid
@@ -63,7 +63,7 @@ def vgg16(path: str) -> Weights:
 def of_run(folder: str, which: str) -> Weights:
     """Loads the 'best' or 'last' weights of a run folder; of a published folder always its weights.npz.
 
-    UserError for a folder without a config or a checkpoint, and for a damaged checkpoint.
+    Raises UserError if the config or the checkpoint is missing or damaged.
     """
     config = read_config(folder)
     path = os.path.join(folder, 'weights.npz')
@@ -78,8 +78,7 @@ def of_run(folder: str, which: str) -> Weights:
             if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1')):
                 values[name[len(scope):]] = reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError('%s: damaged (%s); --checkpoint selects another, best or last'
-                        % (path, cli.first_line(error)))
+        raise UserError('%s: damaged (%s); --checkpoint selects another, best or last' % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
     return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'])
 
@@ -89,7 +88,7 @@ def caffemodel(path: str) -> Weights:
 
     Caffe stores no batch-norm statistics, so the mean is 0, the variance 1 - BN_EPSILON: batch norm divides by 1. That
     is correct for files from compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For
-    raw training snapshots use `--bn population`. UserError for a damaged file, or a layer without exactly two blobs.
+    raw training snapshots use `--bn population`. Raises UserError if the file is damaged or a layer has not two blobs.
     """
     values = {}
     for layer, blobs in caffe.layers(path).items():
@@ -112,7 +111,7 @@ def npz(path: str) -> Weights:
     """Loads a .npz with names such as 'conv1_1/weights' [3, 3, 3, 64]; all arrays become float32.
 
     A kernel in 8 bits is multiplied by its scale, the array of the same name with the suffix SCALE.
-    UserError for a file that is not a .npz of numbers.
+    Raises UserError if the file is not a .npz of numbers.
     """
     check_file(path)
     try:
@@ -173,12 +172,12 @@ def load(path: str, which: str = 'best') -> Weights:
 def starting_weights(vgg16_path, init_from, class_names: list):
     """Loads the weights of --vgg16 or --init_from -> ({name: array}, the flag for messages); ({}, '') without.
 
-    The channels of the class layers are ordered by `class_names`, the classes of the new run. UserError for bad
-    weights.
+    The channels of the class layers are ordered by `class_names`, the classes of the new run. Raises UserError for
+    weights that cannot be read.
     """
-    if vgg16_path:
+    if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
-    if init_from:
+    if init_from is not None:
         return match_classes(load(init_from), class_names).values, '--init_from %s' % init_from
     return {}, ''
 
@@ -209,9 +208,9 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 
 
 def class_axes(name: str, num_axes: int) -> range:
-    """Axes of a variable that count classes: of kernels the last, of upsampling kernels the last two, else all.
+    """Axes of a class layer's variable that count classes: of kernels one or two, of other variables all.
 
-    Empty for layers that have no feature map a class.
+    Empty for all other layers.
     """
     if not CLASS_LAYERS.match(name):
         return range(0)
@@ -234,8 +233,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
     if unknown:
-        raise UserError('%s: has %s, which this network lacks; give --model the network of these weights'
-                        % (flag, unknown[0]))
+        raise UserError('%s: has %s, which this network lacks; is --model right?' % (flag, unknown[0]))
     assignments = []
     uninitialized = sorted(set(named) - set(values))
     for name in sorted(values):
@@ -261,14 +259,14 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load is one run a variable
+    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load: one run per variable
 
 
 def load_all(sess, loaded: Weights, flag: str):
     """Assigns an array of `loaded` to each of the model's variables in the default graph.
 
-    `flag` is for the message. UserError as `match_variables`, for a variable without an array, and for a classifier of
-    another number of classes, which `match_variables` would leave as initialized.
+    `flag` is for the message. Raises UserError if an array fits no variable, a variable has no array, or the number of
+    classes differs.
     """
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)

@@ -47,9 +47,9 @@ def interval(text: str):
 
 
 def size(*words: str):
-    """Makes an argparse type: 'HEIGHTxWIDTH' in pixels gives (height, width), one of `words` gives the word.
+    """Makes an argparse type: a function from 'HEIGHTxWIDTH' in pixels to (height, width).
 
-    Each side has 8 to MAX_SIDE pixels.
+    One of `words` is returned unchanged. Each side has 8 to MAX_SIDE pixels.
     """
     def parse(text):
         match = re.match(r'\A([0-9]{1,5})x([0-9]{1,5})\Z', text)
@@ -77,17 +77,6 @@ class Parser(argparse.ArgumentParser):
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
-
-    def parse_known_args(self, args=None, namespace=None):
-        """Parses as ArgumentParser does; UserError for a flag whose value is empty (an unset shell variable)."""
-        try:
-            namespace, rest = super().parse_known_args(args, namespace)
-        except UnicodeDecodeError as error:
-            raise UserError('@FILE: not UTF-8 (%s); save the recipe as UTF-8' % error)
-        for name, value in vars(namespace).items():
-            if value == '' and self.get_default(name) != '':
-                raise UserError('--%s: the value is empty; is the shell variable set?' % name)
-        return namespace, rest
 
     def error(self, message):
         """Raises UserError with argparse's message, instead of printing the usage and exiting."""
@@ -140,6 +129,9 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     signal.signal(signal.SIGINT, signal.default_int_handler)  # system.quiet set the default action while importing
     try:
         check_names(sys.argv, 'command line')
+        for flag, value in zip(sys.argv, sys.argv[1:]):
+            if not value:
+                raise UserError('%s: the value is empty; is the shell variable set?' % flag)
         try:
             script()
         finally:
@@ -171,31 +163,19 @@ def explain(error: Exception, smaller: str = 'the size'):
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
-    if isinstance(error, MemoryError):
-        return 'out of memory: lower %s (%s)' % (smaller, error)
     if isinstance(error, OSError):
         fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
-    if hasattr(error, 'error_code') and hasattr(error, 'op'):  # tf.errors.OpError, without importing TensorFlow
-        return explain_op_error(error, smaller)
-    return None
-
-
-def explain_op_error(error, smaller: str):
-    """One line of text for a tf.errors.OpError, with the fix for a full disk and for lack of memory.
-
-    A UserError that was raised in the input pipeline keeps its text.
-
-    Args:
-      smaller: the flags to lower when memory runs out.
-    """
-    raised = re.search(r'UserError: (.*)', error.message)  # raised in the input pipeline
+    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # tf.errors.OpError, without TensorFlow
+    if not is_op_error and not isinstance(error, MemoryError):
+        return None
+    raised = re.search('UserError: (.*)', str(error))  # raised in the input pipeline
     first = first_line(error)
     if raised:
         return raised.group(1)
-    if re.search('No space left|File too large|Disk quota', error.message):
+    if re.search('No space left|File too large|Disk quota', str(error)):
         return 'the disk is full: %s; make room, then run the same command again' % first
-    if type(error).__name__ == 'ResourceExhaustedError':
+    if isinstance(error, MemoryError) or type(error).__name__ == 'ResourceExhaustedError':
         return 'out of memory: lower %s (%s)' % (smaller, first)
     return '%s: %s' % (type(error).__name__, first)
 

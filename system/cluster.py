@@ -30,22 +30,16 @@ def resolve_cluster() -> tuple:
         return from_tf_config(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise UserError('TF_CONFIG %s: expected {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
-                        '"task": {"type": "worker", "index": 0}}, with or without a chief, and the place of this '
-                        'process in the list of its type as index' % text[:200])
+                        '"task": {"type": "worker", "index": 0}}; no ps, no evaluator' % text[:200])
 
 
 def from_tf_config(config: dict) -> tuple:
-    """(hosts, index) as `resolve_cluster`, from the value of TF_CONFIG: the chief comes before the workers.
+    """Parses TF_CONFIG -> (['host:port' of each process], index of this process); the chief comes first.
 
-    No cluster, or an empty one, is a single process. UserError for an evaluator or a parameter server; ValueError,
+    No cluster, or an empty one, is a single process. ValueError for an evaluator or a parameter server; ValueError,
     KeyError, TypeError, AttributeError or IndexError for a malformed value.
     """
     places = config.get('cluster') or {}
-    task = config.get('task') or {}
-    for kind in [*places, task.get('type')]:
-        if kind in ('ps', 'evaluator'):
-            raise UserError('TF_CONFIG: %s: the workers validate and add the gradients themselves; leave it out of the '
-                            'cluster, and start only chief and workers' % kind)
     if not places:
         return [''], 0
     roles = [(kind, i) for kind in ('master', 'chief', 'worker') for i in range(len(places.get(kind, [])))]
@@ -54,12 +48,12 @@ def from_tf_config(config: dict) -> tuple:
     if (set(places) - {'master', 'chief', 'worker'} or sum(kind != 'worker' for kind, _ in roles) > 1
             or len(set(hosts)) < len(hosts) or not all(0 < port < 1 << 16 for port in ports)):
         raise ValueError('the cluster')
-    index = roles.index((task['type'], int(str(task['index']))))
+    index = roles.index((config['task']['type'], int(str(config['task']['index']))))
     return (hosts, index) if len(hosts) > 1 else ([''], 0)
 
 
 def from_slurm() -> tuple:
-    """(hosts, index) as `resolve_cluster`, for a process of srun.
+    """Reads srun's variables -> (['host:port' of each process], index of this process).
 
     If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list. UserError unless
     srun numbers the processes node by node.
@@ -78,8 +72,7 @@ def from_slurm() -> tuple:
         if len(gpus) > 1:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
     except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but other variables of srun are missing (%r); set TF_CONFIG, or '
-                        'unset SLURM_STEP_NUM_TASKS' % error)
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but not all variables of srun (%r); set TF_CONFIG' % error)
     if not ordered:
         raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
                         'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
@@ -88,16 +81,15 @@ def from_slurm() -> tuple:
 
 def add_flag(parser):
     """Adds --gpus to the parser of a command that several processes can share."""
-    parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='number of GPUs of this machine '
-                        'to use, one process per GPU (with --device cpu: number of processes on the CPU, for a trial)')
+    parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs to use, one process per GPU')
 
 
 def launch(count: int, device: str) -> None:
-    """Runs this command in `count` processes, one a GPU of this machine; exits with the worst status.
+    """Runs this command in `count` processes, one per GPU of this machine; exits with the worst status.
 
     With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1, and in
     the processes that it starts, which have the same flags: so run folders keep the command as typed.
-    UserError for fewer GPUs, and under TF_CONFIG or srun of several processes.
+    Raises UserError if there are fewer GPUs, or TF_CONFIG or srun names several processes.
     """
     if count == 1 or LAUNCHED in os.environ:
         return
@@ -108,8 +100,7 @@ def launch(count: int, device: str) -> None:
     visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, found)))
     gpus = [''] * count if device == 'cpu' else [gpu for gpu in visible.split(',') if gpu]
     if len(gpus) < count:
-        raise UserError('--gpus %d: this machine has GPUs %s; add --device cpu to try it without GPUs'
-                        % (count, visible or 'none'))
+        raise UserError('--gpus %d: the GPUs are %s; --device cpu tries it without' % (count, visible or 'none'))
     hosts = free_hosts(count)
     numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
     early = []  # signals that arrive before all processes are started
@@ -152,8 +143,7 @@ def check_port(host: str) -> None:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(('', int(host.rpartition(':')[2])))
     except OSError as error:
-        raise UserError('%s: %s; stop the process that uses the port, or give each process its own index'
-                        % (host, error.strerror))
+        raise UserError('%s: %s; use a free port, and an index per process' % (host, error.strerror))
 
 
 def is_listening(host: str) -> bool:
@@ -173,9 +163,8 @@ def wait_for_peers(hosts: list) -> None:
     while missing:
         missing = [host for host in missing if not is_listening(host)]
         if missing and time.time() > until:
-            raise UserError('%s: no answer within %d s; start all again (a GPU may compile kernels for minutes the '
-                            'first time), or check the names, the ports, the index of each process and '
-                            'firewalls' % (', '.join(missing), START_SECONDS))
+            raise UserError('%s: no answer within %d s; start all again, or check names, ports, indices and firewalls'
+                            % (', '.join(missing), START_SECONDS))
         time.sleep(0.2)
 
 

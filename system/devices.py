@@ -11,7 +11,6 @@ from system import cli, quiet
 from system.files import UserError, read_text
 from system.machine import NUM_CORES
 
-DEVICES = ('auto', 'cpu', 'gpu')
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 UNSUPPORTED = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnimplementedError, TypeError,
                ValueError)  # of an op without a kernel for a precision
@@ -19,15 +18,13 @@ UNSUPPORTED = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.error
 
 def add_flags(parser):
     """Adds --device to the parser of a command."""
-    parser.add_argument('--device', choices=DEVICES, default='auto',
-                        help='auto: a GPU if there is one; gpu: an error if there is none')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto', help='auto: a GPU if there is one')
 
 
 def add_tf32_flag(parser, default='on'):
     """Adds --tf32 to the parser of a command that trains or predicts; `default` None: the run's value."""
-    parser.add_argument('--tf32', choices=('on', 'off'), default=default, help='off: recent GPUs multiply in float32 '
-                        'instead of TensorFloat-32 (10 bits of fraction), several times slower (default: %s)'
-                        % (default or "the run's"))
+    parser.add_argument('--tf32', choices=('on', 'off'), default=default,
+                        help='off: float32 products keep all bits, slower on recent GPUs (default: on, or as the run)')
 
 
 def kind(device: str) -> str:
@@ -57,17 +54,14 @@ def precision_name(precision: str, device: str, tf32: str) -> str:
 def device_name(device: str) -> str:
     """Name of the device that `--device` selects: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'.
 
-    UserError for 'gpu' if TensorFlow sees no GPU.
+    Raises UserError for 'gpu' if TensorFlow sees no GPU.
     """
     if kind(device) == 'GPU':
         return 'GPU ' + gpus()[0].split('name: ')[-1].split(',')[0]
     if device == 'gpu':
-        raise UserError('--device gpu: TensorFlow sees no GPU; look at nvidia-smi, install tensorflow[and-cuda] '
-                        '(make does), or use --device cpu')
-    name = platform.processor() or platform.machine()
-    if os.path.exists('/proc/cpuinfo'):
-        models = [line for line in read_text('/proc/cpuinfo').splitlines() if line.startswith('model name')]
-        name = models[0].split(':')[1].strip() if models else name
+        raise UserError('--device gpu: TensorFlow sees no GPU; install tensorflow[and-cuda], or use --device cpu')
+    linux = os.path.exists('/proc/cpuinfo') and re.search(r'model name\s*: (.*)', read_text('/proc/cpuinfo'))
+    name = linux.group(1) if linux else platform.processor() or platform.machine()
     return 'CPU %s, %d cores' % (name, NUM_CORES)
 
 
@@ -81,7 +75,7 @@ def needs_portable_pooling(device: str, xla: bool = False) -> bool:
 
 
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):
-    """tf.ConfigProto of a session on `device`, a value of --device; UserError for `xla` without a GPU.
+    """tf.ConfigProto of a session on `device`, a value of --device; raises UserError for `xla` without a GPU.
 
     GPU memory grows as needed. A CPU runs one op at a time on all cores, because two convolutions in parallel took 8%
     longer than in sequence, and more memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480).
@@ -99,12 +93,6 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     if xla:
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     return config
-
-
-def checked_precision(precision: str, device: str, tf32: str) -> str:
-    """Name of a precision for messages; UserError if `device` lacks it."""
-    check_precision(precision, device)
-    return precision_name(precision, device, tf32)
 
 
 def precision(asked, trained_in: str, device: str) -> str:

@@ -45,7 +45,7 @@ class Group:
     def share(self, batch_size: int) -> range:
         """Positions in a batch that this process trains on: range; shares differ by at most one image.
 
-        UserError for a batch with fewer images than processes.
+        Raises UserError if the batch has fewer images than there are processes.
         """
         if batch_size < self.size:
             raise UserError('--batch_size %d: must be at least the number of processes, %d' % (batch_size, self.size))
@@ -58,8 +58,8 @@ class Group:
         """
         def load(name, i):
             return dataset.load(name, self.index + self.size * i if name == split else i)
-        return dataset._replace(load=load, examples=dict(dataset.examples, **{
-            split: dataset.examples[split][self.index::self.size]}))
+        share = {split: dataset.examples[split][self.index::self.size]}
+        return dataset._replace(load=load, examples=dict(dataset.examples, **share))
 
     def global_indices(self, predictions):
         """Yields `predictions` of a `dataset_share` with the indices of the whole split instead of the share's.
@@ -104,13 +104,13 @@ class Group:
             return [value]
         text = pickle.dumps(value, 2)
         words = np.frombuffer(np.int32(len(text)).tobytes() + text + bytes(-len(text) % 4), np.int32)
-        found = []  # int32 [size, CHUNK] of each exchange
-        while not found or 4 * CHUNK * len(found) < 4 + found[0][:, 0].max():
-            part = words[CHUNK * len(found):][:CHUNK]
+        chunks = []  # int32 [size, CHUNK] of each exchange
+        while not chunks or 4 * CHUNK * len(chunks) < 4 + chunks[0][:, 0].max():
+            part = words[CHUNK * len(chunks):][:CHUNK]
             given = np.zeros([self.size, CHUNK], np.int32)
             given[self.index, :len(part)] = part
-            found.append(self.session.run(self.sum, {self.given: given}))
-        return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in np.hstack(found)]
+            chunks.append(self.session.run(self.sum, {self.given: given}))
+        return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in np.hstack(chunks)]
 
     def session_config(self, device: str, xla: bool = False, tf32: str = 'on') -> tf.ConfigProto:
         """Configuration of a session of this process: `devices.session_config`, and the place in the group."""
@@ -121,12 +121,12 @@ class Group:
             config.operation_timeout_in_ms = 1000 * HANG_SECONDS
         return config
 
-    def connect(self, device: str, flags: dict) -> None:
+    def connect(self, device: str, settings: dict) -> None:
         """Connects the processes and starts to monitor them; a single process returns at once.
 
         The commands connect first, because the other processes wait only START_SECONDS. UserError if the port of this
-        process is in use, a process is missing, or processes differ in `flags` (except OWN), revision, TensorFlow or
-        kind of device. Ends this process if another program answers: TensorFlow 1.15 would wait for ever.
+        process is in use, a process is missing, or processes differ in `settings` (flags, except OWN), revision,
+        TensorFlow or kind of device. Ends this process if another program answers: TensorFlow 1.15 would wait for ever.
         """
         if self.size == 1:
             return
@@ -146,7 +146,7 @@ class Group:
             '%s: no agreement; a port may belong to another program, or the lists differ' % ', '.join(self.hosts)), 2))
         silence.daemon = True
         silence.start()
-        self.check_equal(dict({'--' + name: value for name, value in flags.items() if name not in OWN},
+        self.check_equal(dict({'--' + name: value for name, value in settings.items() if name not in OWN},
                               revision=cli.revision(), tensorflow=tf.__version__, device=devices.kind(device)))
         silence.cancel()
         threading.Thread(target=cluster.monitor_peers, args=(self.hosts, self.done), daemon=True).start()

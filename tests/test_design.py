@@ -114,6 +114,21 @@ def test_help_shows_defaults_as_they_are_typed():
     assert shown == [('size', '45 61'), ('none', ''), ('text', ''), ('unset', ''), ('off', ''), ('zero', '0')]
 
 
+TAKE_FLAGS = {('runs/run.py', 'check_same_run'), ('runs/run.py', '__init__'), ('batches.py', 'training_batches'),
+              ('networks.py', 'spec_of')}  # a dict of flags, {name: value}
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_parsed_flags_stay_in_the_commands(path):
+    if path[:-3].replace(os.sep, '.') in LAYERS[-1]:
+        return
+    for node in ast.walk(parse(path)):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            names = {parameter.arg for parameter in node.args.args + node.args.kwonlyargs}
+            assert 'args' not in names, node.lineno
+            assert 'flags' not in names or (path, getattr(node, 'name', '')) in TAKE_FLAGS, node.lineno
+
+
 TOP = {'main', 'evaluate', 'predict', 'experiments', 'benchmark', 'segnet', 'baselines', 'networks', 'utils',
        'optimize', 'data', 'batches', 'metrics'}
 

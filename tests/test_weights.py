@@ -69,8 +69,7 @@ def test_vgg16_bad_files(tmp_path):
     for content in (path.read_bytes(), b'hello'):
         path.write_bytes(content)
         assert_refused('vgg.h5: not Keras', weights.vgg16, str(path))
-    assert_refused('--vgg16: needs --input raw', main.parse_args,
-                   ['--vgg16', 'x', '--model', 'segnet-basic'])
+    assert_refused('--vgg16: needs --input raw', main.parse_args, ['--vgg16', 'x', '--model', 'segnet-basic'])
 
 
 def start(folder, output, *flags):
@@ -173,7 +172,7 @@ def test_caffemodel_is_the_same_function(sess, tmp_path, old):
     path = str(tmp_path / 'a.caffemodel')
     pathlib.Path(path).write_bytes(caffemodel(layers, old))
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
-    networks.build(networks.Spec('segnet-basic', 11, 'raw'), tf.constant(images), is_training=False)
+    networks.build(networks.Spec('segnet-basic', 11, input='raw'), tf.constant(images), is_training=False)
     given, _ = weights.match_variables(weights.load(path).values, tf.global_variables(), 11, 'FILE')
     assert len(given) == 8 * 6 + 2
     sess.run(tf.global_variables_initializer())
