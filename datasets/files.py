@@ -16,6 +16,7 @@ FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
 VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # of an image, added to its name by Roboflow: p1_png.rf.0c9f...
+GOLDEN = 2654435769  # 2^32 divided by the golden ratio, whose multiples are spread evenly over the circle
 FOLD = '1/5'  # part of the images that is val in a data set without its own val
 
 
@@ -153,10 +154,24 @@ def picture(name: str) -> str:
     return VERSION.sub('', name)
 
 
-def hold_out(names: list, fold: str = FOLD):
-    """Splits names -> {'train': sorted names, 'val': sorted names}.
+def place(name: str) -> int:
+    """Place of a picture from 0 to 2^32 - 1, a function of the name alone.
 
-    The SHA-256 of a name decides alone, so that images added later leave the others where they are. Versions of one
+    The SHA-256 of the name without its last number, plus a multiple of the number: consecutive numbers spread evenly.
+    """
+    text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
+    start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
+    return (start + int(number or 0) * GOLDEN) % (1 << 32)
+
+
+class HeldOut(list):
+    """Names of a val that `hold_out` has chosen. `pool`: all names, in the given order."""
+
+
+def hold_out(names: list, fold: str = FOLD):
+    """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
+
+    The name of an image decides alone, so that images added later leave the others where they are. Versions of one
     picture stay together. If the rule puts all pictures on one side, the picture nearest to the other side goes there.
 
     Args:
@@ -168,15 +183,15 @@ def hold_out(names: list, fold: str = FOLD):
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
         raise UserError('--fold %s: expected K/N, part K of N, as 2/5' % fold[:20])
     start, end = ((numbers[0] - i) * (1 << 32) // numbers[1] for i in (1, 0))
-    place = {name: (int(hashlib.sha256(name.encode('utf-8')).hexdigest()[:8], 16) - start) % (1 << 32)
-             for name in {picture(name) for name in names}}  # from the start of the part
-    if len(place) < 2:
+    places = {name: (place(name) - start) % (1 << 32) for name in {picture(name) for name in names}}
+    if len(places) < 2:
         raise UserError('%d images to train and validate with (versions of one picture count once); at least two are '
-                        'needed, or a split val' % len(place))
-    count = min(max(1, sum(value < end - start for value in place.values())), len(place) - 1)
-    held_out = set(sorted(place, key=lambda name: (place[name], name))[:count])
-    return {'train': sorted(name for name in names if picture(name) not in held_out),
-            'val': sorted(name for name in names if picture(name) in held_out)}
+                        'needed, or a split val' % len(places))
+    count = min(max(1, sum(value < end - start for value in places.values())), len(places) - 1)
+    held_out = set(sorted(places, key=lambda name: (places[name], name))[:count])
+    val = HeldOut(sorted(name for name in names if picture(name) in held_out))
+    val.pool = list(names)
+    return {'train': sorted(name for name in names if picture(name) not in held_out), 'val': val}
 
 
 def splits(folder: str, images: dict):

@@ -1,10 +1,8 @@
-"""Records the examples of a run: the split, and digests of images and labels. Compares records, restores splits.
+"""Records the examples of a run: splits and digests. Compares records, restores splits.
 
 A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples: the name below --data_dir, and a CRC-32 of
 the decoded image and of the label. A copy of the files, or another date, changes nothing.
 """
-import unicodedata
-
 import numpy as np
 
 from datasets import files
@@ -51,16 +49,9 @@ def changes(before: dict, now: dict) -> str:
 
 # ---------------------------------------------------------------- splits
 
-def is_held_out(dataset) -> bool:
-    """Whether `files.hold_out` made val, so that the data set has no val of its own."""
-    pool = dataset.examples['train'] + dataset.examples.get('val', [])
-    return (dataset.name == 'folder' and len({files.picture(name) for name in pool}) > 1
-            and files.hold_out(pool)['val'] == sorted(dataset.examples.get('val', [])))
-
-
 def with_splits(dataset, examples: dict):
-    """Returns the `Dataset` with other `examples` {split: names} of train and val; further splits stay."""
-    places = {name: (split, i) for split in ('train', 'val') for i, name in enumerate(dataset.examples[split])}
+    """Returns the `Dataset` with other `examples` {split: names}; a split that is not named stays as it is."""
+    places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
 
     def load(split, i):
         return dataset.load(*(places[examples[split][i]] if split in examples else (split, i)))
@@ -70,10 +61,10 @@ def with_splits(dataset, examples: dict):
 
 def take_fold(dataset, fold: str):
     """Returns the `Dataset` with part `fold`, 'K/N', as val; UserError if the data set has its own val."""
-    if not is_held_out(dataset):
+    if not isinstance(dataset.examples.get('val'), files.HeldOut):
         raise UserError('--fold %s: data set %s has a split val already; --fold needs --dataset folder without lists '
                         'and without val/' % (fold, dataset.name))
-    return with_splits(dataset, files.hold_out(dataset.examples['train'] + dataset.examples['val'], fold))
+    return with_splits(dataset, files.hold_out(dataset.examples['val'].pool, fold))
 
 
 def restore(dataset, config: dict, data_dir: str):
@@ -87,13 +78,13 @@ def restore(dataset, config: dict, data_dir: str):
     Raises:
       UserError: images of the run are missing, or the old split cannot be drawn again.
     """
-    if not is_held_out(dataset):
+    if not isinstance(dataset.examples.get('val'), files.HeldOut):
         return dataset
-    pool = dataset.examples['train'] + dataset.examples['val']
-    if 'fold' not in config['flags']:
-        return with_splits(dataset, old_hold_out(pool, config.get('sizes', {}), data_dir))
+    pool = dataset.examples['val'].pool
     if not config.get('examples'):
-        return take_fold(dataset, config['flags']['fold'] or files.FOLD)
+        if 'fold' in config['flags']:
+            return take_fold(dataset, config['flags']['fold'] or files.FOLD)
+        return with_splits(dataset, old_hold_out(pool, config.get('sizes', {}), data_dir))
     examples = {split: [line.rsplit(' ', 2)[0] for line in config['examples'][split]] for split in ('train', 'val')}
     known = set(examples['train'] + examples['val'])
     missing = sorted(known.difference(pool))
@@ -112,19 +103,12 @@ def restore(dataset, config: dict, data_dir: str):
 def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
     """Splits names as revisions did that had no --fold: a fifth of the list, drawn with a fixed seed, is val.
 
-    UserError if `sizes` {split: number} of the run differ, or if the names do not give the order of the files.
+    UserError if `sizes` {split: number} of the run differ: the list is not known any more.
     """
-    def place(name):  # the files of a folder are before the files of its sub-folders
-        parts = name.split('/')
-        return [(1, part) for part in parts[:-1]] + [(0, parts[-1] + '.')]
-
-    order = sorted(names, key=place)
-    known = (not any(after.startswith(name + '.') for name, after in zip(order, order[1:]))
-             and all(name == unicodedata.normalize('NFD', name) for name in names))
     val = max(1, len(names) // 5)
-    if not known or (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):
-        raise UserError('%s: the run is of an older revision, which drew val from the list of all images, and the list '
-                        'is not known any more: %d images, the run had %s; restore the data, or name the images of '
-                        'each split in train.txt and val.txt' % (data_dir, len(names), sizes))
-    shuffled = [order[i] for i in np.random.RandomState(0).permutation(len(order))]
+    if (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):
+        raise UserError('%s: the run is of an older revision, which drew val from the list of all images: the run had '
+                        '%s, now there are %d images; restore the data, or name the images of each split in train.txt '
+                        'and val.txt' % (data_dir, sizes, len(names)))
+    shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
     return {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])}

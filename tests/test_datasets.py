@@ -135,18 +135,51 @@ def test_real_camvid_frames_agree_with_the_released_labels():
     assert total > 500000 and agree / total >= 0.97
 
 
-def test_check_names_every_fault(camvid_folder, capsys):
+def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
     """`python -m datasets` prints counts and weights of the intact files, and each faulty file."""
-    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 0
+    drawn = str(tmp_path / 'pictures')
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder, '--pictures', drawn]) == 0
     out = capsys.readouterr().out
     assert 'camvid train: 7 examples; sizes 45x61 (7)' in out
     assert '7 of 7 images of train are resized to 360x480' in out and 'heights by 8.00 to 8.00, widths by 7.87' in out
     put(camvid_folder, 'trainannot/train_03.png', np.full((45, 61), 77, np.uint8))
     os.truncate(os.path.join(camvid_folder, 'val', 'val_01.png'), 99)
-    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 2
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder, '--pictures', drawn]) == 2
     error = capsys.readouterr().err
     assert 'train_03.png: class id 77' in error and 'val_01.png: the PNG is truncated' in error
     assert len(error.strip().splitlines()) == 2
+
+
+def test_check_tells_what_train_and_val_share(tmp_path, capsys):
+    """The same pixels under another name, versions of a picture, and neighbours by number that are alike."""
+    rng = np.random.RandomState(1)
+    pictures = rng.randint(0, 256, (40, 9, 13, 3)).astype(np.uint8)
+    moving = np.cumsum(rng.randint(0, 3, (40, 9, 13, 3)), 0).astype(np.uint8) + pictures[0] // 2
+    names = ['odd.png', 'p.rf.' + 'a' * 32 + '.png', 'x7.png'] + ['f%03d.png' % (30 * i) for i in range(20)]
+    for sharing, images in ((True, moving), (False, pictures)):
+        folder = str(tmp_path / str(sharing))
+        for i, name in enumerate(names):
+            put(folder, 'images/' + name, images[i])
+            put(folder, 'labels/' + name, np.eye(9, 13, dtype=np.uint8))
+        put(folder, 'images/copy.png', images[0] if sharing else images[30])
+        put(folder, 'images/p.rf.%s.png' % (('b' if sharing else 'A9') * 32), images[31])
+        for name in ('copy', 'p.rf.' + ('b' if sharing else 'A9') * 32):
+            put(folder, 'labels/%s.png' % name, np.eye(9, 13, dtype=np.uint8))
+        val = ['copy', 'p.rf.' + 'b' * 32] if sharing else ['copy', 'x7']
+        val += ['f%03d' % (30 * i) for i in range(4, 20, 5)]
+        put_text(folder, 'train.txt', '\n'.join(name[:-4] for name in names if name[:-4] not in val))
+        put_text(folder, 'val.txt', '\n'.join(val))
+        put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\n')
+        drawn = str(tmp_path / 'pictures')
+        assert datasets.__main__.main(['folder', '--data_dir', folder, '--pictures', drawn]) == 0
+        said = capsys.readouterr().out
+        assert [os.path.exists(os.path.join(drawn, 'folder-%s.png' % split)) for split in ('train', 'val')] == [True] * 2
+        expected = ['1 of 6 images of val have the same pixels as an image of train: copy, in train odd',
+                    '1 of 6 images of val have another version of a picture of train: p.rf.bbb',
+                    '4 of 6 images of val are like their neighbours by number in train: f120, f270, f420, ...']
+        assert [line in said for line in expected] == [sharing] * 3, said
+    assert_refused('--pictures .*/x: lies in the data set', datasets.__main__.main,
+                   ['folder', '--data_dir', folder, '--pictures', os.path.join(folder, 'x')])
 
 
 def test_check_tells_before_training(tmp_path, capsys):
@@ -159,7 +192,7 @@ def test_check_tells_before_training(tmp_path, capsys):
     dataset = datasets.folder.read(folder)
     datasets.preload(dataset, ('train', 'val'))
     assert 'note: classes without a training pixel: dog;' in capsys.readouterr().err
-    assert datasets.__main__.main(['folder', '--data_dir', folder]) == 0
+    assert datasets.__main__.main(['folder', '--data_dir', folder, '--pictures', str(tmp_path.parent / 'out')]) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
     assert len(notes) == 5 and 'classes without a training pixel: dog;' in notes[0]
     assert notes[1] == 'note: 1 of 6 labels of train hold a single id, as im5 (ground)'
@@ -271,6 +304,10 @@ def test_held_out_part_depends_on_the_name_alone():
         assert split == {'train': sorted(set(subset) - val), 'val': sorted(set(subset) & val)}
     parts = [files.hold_out(names, '%d/7' % (k + 1))['val'] for k in range(7)]
     assert sorted(sum(parts, [])) == sorted(names) and min(map(len, parts)) > 30
+    for count in (5, 10, 20, 50):
+        for first in (0, 7, 960):
+            numbered = ['s%03d' % i for i in range(first, first + count)]
+            assert abs(len(files.hold_out(numbered)['val']) - count / 5) <= 2
     for i in range(50):
         for fold in ('1/2', '2/5', '5/5'):
             split = files.hold_out(['a%d' % i, 'b%d' % i], fold)
@@ -348,10 +385,10 @@ def test_run_of_an_older_revision_keeps_its_split(tmp_path):
     config = dict(run_of(folder)[1], examples=None, sizes={'train': 9, 'val': 2})
     assert datasets.open('folder', folder, config).examples['val'] == ['im4', 'im9']
     config['sizes'] = {'train': 8, 'val': 2}
-    assert_refused('older revision.* 11 images, the run had', datasets.open, 'folder', folder, config)
-    config['sizes'] = {'train': 10, 'val': 2}
-    put(folder, 'images/im0.b.png', np.zeros((3, 4), np.uint8))
-    assert_refused('older revision', datasets.open, 'folder', folder, config)
+    assert_refused('older revision.*: the run had .* now there are 11 images', datasets.open, 'folder', folder, config)
+    put_text(folder, 'train.txt', 'im1\nim4\n')  # as the user may fix it
+    put_text(folder, 'val.txt', 'im2\n')
+    assert datasets.open('folder', folder, config).examples['val'] == ['im2']
 
 
 def test_fold_needs_a_data_set_without_val(tmp_path):

@@ -133,7 +133,7 @@ def test_layouts(tmp_path, layout):
         np.testing.assert_array_equal(label, scene(i)[1])
         np.testing.assert_array_equal(image, scene(i)[0])
     sizes = [len(names) for names in dataset.examples.values()]
-    assert sizes == {'splits': [4, 2], 'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}.get(layout, [4, 2])
+    assert sizes == {'splits': [4, 2], 'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}.get(layout, [5, 1])
 
 
 def test_images_of_12_bits(tmp_path, capsys):
@@ -189,8 +189,6 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
     os.remove(os.path.join(folder, 'labels', 'im 0.png'))
     for name in labels:
         put(folder, 'labels/' + name, scene(0)[1])
-    put_text(folder, 'train.txt', 'im 0\n')
-    put_text(folder, 'val.txt', 'im 2\n')
     assert_refused(said, open_and_load, 'folder', folder)
 
 
@@ -233,8 +231,8 @@ def test_bad_lists(tmp_path, lists, said):
     ('x,0,1 2 3\ny,1,1 2 3\n', 'row 3: color .1, 2, 3. is in'), ('x,0,\ny,1,\nVOID,2,\nvoid,3,\n', '2 rows for void'),
     ('x,0,\n,1,\n', 'row 3: a class has a name of 1 to 100'), ('y' * 101 + ',1,\n', 'row 2: a class has'),
     (''.join('x%d,%d,\n' % (i, i) for i in range(255)), 'has 255 classes'), ('x,7 7\n', 'row 2: id 7'),
-    ('x,0,\ny,1,\nz,2,\n', 'im 1.png: id 255 at row 1, column 0; the table'),
-    ('x,0,\nx 2,1,\nvoid,255,\n', 'im 1.png: id 2 at row')])
+    ('x,0,\ny,1,\nz,2,\n', 'im 0.png: id 255 at row 0, column 0; the table'),
+    ('x,0,\nx 2,1,\nvoid,255,\n', 'im 0.png: id 2 at row')])
 def test_bad_classes(tmp_path, classes, said):
     write_own(str(tmp_path), classes=classes)
     assert_refused(said, open_and_load, 'folder', str(tmp_path))
