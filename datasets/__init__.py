@@ -84,22 +84,23 @@ def in_order(function, jobs: list):
             yield job, future.result()
 
 
-def preload(dataset, splits, cache: int = None, facts: dict = None):
+def preload(dataset, splits, cache: int = None, facts: dict = None, processes: int = 1):
     """Loads and checks each example of `splits`; returns the `Dataset` with the examples cached in memory.
 
     Examples beyond `cache` bytes are loaded again when needed. With train in `splits`, prints the classes without a
     training pixel. UserError for an example that cannot be read, and as `load_checked`.
 
     Args:
-      cache: None for half of the free memory, at most data.CACHE_BYTES.
+      cache: None for half of the free memory, divided by `processes`, but at most data.CACHE_BYTES.
       facts: optional dict, which is filled with {split: Facts}.
+      processes: number of processes on this machine that load the data set at the same time.
     """
     def load(job):
         image, label = load_checked(dataset, *job)
         digests = [zlib.crc32(np.ascontiguousarray(array), array.shape[0]) for array in (image, label)]
         return image, label, data.label_counts(label, len(dataset.class_names)), '%08x %08x' % tuple(digests)
 
-    cache = min(data.CACHE_BYTES, free_memory() // 2) if cache is None else cache
+    cache = min(data.CACHE_BYTES, free_memory() // 2 // processes) if cache is None else cache
     cached = {}
     found = {split: Facts([], []) for split in splits}
     for job, (image, label, counts, digest) in in_order(load, [
