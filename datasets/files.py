@@ -1,5 +1,6 @@
 """Helpers of the readers: lists of names, folders of images and labels, splits, label colours."""
 import collections
+import hashlib
 import os
 import re
 import unicodedata
@@ -14,6 +15,9 @@ FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 
            'testing': 'test'}  # images/FOLDER/ -> split
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
+VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # of an image, added to its name by Roboflow: p1_png.rf.0c9f...
+GOLDEN = 2654435769  # 2^32 divided by the golden ratio, whose multiples are spread evenly over the circle
+FOLD = '1/5'  # part of the images that is val in a data set without its own val
 
 
 def check_data_dir(data_dir: str, name: str, layout: str):
@@ -48,19 +52,28 @@ def files_below(folder: str, extensions: tuple):
     """Finds the files below `folder` with one of the extensions -> list of (name, path).
 
     A name is the path below `folder` without the extension. The files of a folder come before the files of its
-    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped. The number of other files
-    that may be images is printed. UserError if a folder is missing or unreadable, or a file name is not UTF-8.
+    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped, and links to a folder that
+    holds the link, with a note. The number of other files that may be images is printed. UserError if a folder is
+    missing or unreadable, or a file name is not UTF-8.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
     found = []
     others = []
+    real_parents = {folder: [os.path.realpath(folder)]}  # of each folder on the way, itself included
 
     def refuse(error):
         raise UserError('%s: cannot be read (%s)' % (error.filename, error.strerror))
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(('.', '__MACOSX')))
+        for name in list(folders):
+            path = os.path.join(parent, name)
+            real = os.path.realpath(path)
+            if any((above + os.sep).startswith(real.rstrip(os.sep) + os.sep) for above in real_parents[parent]):
+                folders.remove(name)
+                note('%s: links to a folder that holds the link, so it is not read again' % path)
+            real_parents[path] = real_parents[parent] + [real]
         check_names(files, parent)
         for file in sorted(name for name in files if not name.startswith('.')):
             path = os.path.join(parent, file)
@@ -78,14 +91,19 @@ def files_below(folder: str, extensions: tuple):
 def image_files(folder: str):
     """Finds the images below a folder -> {name: path}; names, order and errors as in `files_below`.
 
-    UserError also for two images with the same name.
+    UserError also for two images with the same name, and for images in a folder that is linked twice.
     """
     paths = {}
+    parents = {}  # {real path: path}
     for name, path in files_below(folder, data.IMAGE_FILES):
         name = unicodedata.normalize('NFC', name)  # macOS may write an accent as a letter of its own
         if name in paths:
             raise UserError('%s and %s have one name; rename or remove one of them' % (paths[name], path))
         paths[name] = path
+    for parent in {os.path.dirname(path): None for path in paths.values()}:
+        first = parents.setdefault(os.path.realpath(parent), parent)
+        if first != parent:
+            raise UserError('%s and %s are one folder, which a link names twice; remove the link' % (first, parent))
     return paths
 
 
@@ -131,16 +149,49 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
     return paths[0]
 
 
-def hold_out(names: list):
-    """Splits names -> {'train': sorted names, 'val': sorted names}: a fifth, drawn with a fixed seed, is val.
+def picture(name: str) -> str:
+    """Name of the picture that an image shows: the same for all versions that Roboflow makes of a picture."""
+    return VERSION.sub('', name)
 
-    UserError for fewer than two names.
+
+def place(name: str) -> int:
+    """Place of a picture from 0 to 2^32 - 1, a function of the name alone.
+
+    The SHA-256 of the name without its last number, plus a multiple of the number: consecutive numbers spread evenly.
     """
-    if len(names) < 2:
-        raise UserError('%d images to train and validate with; at least two are needed, or a split val' % len(names))
-    shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
-    held_out = max(1, len(names) // 5)
-    return {'train': sorted(shuffled[held_out:]), 'val': sorted(shuffled[:held_out])}
+    text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
+    start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
+    return (start + int(number or 0) * GOLDEN) % (1 << 32)
+
+
+class HeldOut(list):
+    """Names of a val that `hold_out` has chosen. `pool`: all names, in the given order."""
+
+
+def hold_out(names: list, fold: str = FOLD):
+    """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
+
+    The name of an image decides alone, so that images added later leave the others where they are. Versions of one
+    picture stay together. If the rule puts all pictures on one side, the picture nearest to the other side goes there.
+
+    Args:
+      fold: 'K/N': val is the K-th of N parts, which are of about the same size.
+    Raises:
+      UserError: another `fold`, or fewer than two pictures.
+    """
+    numbers = small_numbers(fold.split('/')) or ()
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
+        raise UserError('--fold %s: expected K/N, part K of N, as 2/5' % fold[:20])
+    start, end = ((numbers[0] - i) * (1 << 32) // numbers[1] for i in (1, 0))
+    places = {name: (place(name) - start) % (1 << 32) for name in {picture(name) for name in names}}
+    if len(places) < 2:
+        raise UserError('%d images to train and validate with (versions of one picture count once); at least two are '
+                        'needed, or a split val' % len(places))
+    count = min(max(1, sum(value < end - start for value in places.values())), len(places) - 1)
+    held_out = set(sorted(places, key=lambda name: (places[name], name))[:count])
+    val = HeldOut(sorted(name for name in names if picture(name) in held_out))
+    val.pool = list(names)
+    return {'train': sorted(name for name in names if picture(name) not in held_out), 'val': val}
 
 
 def splits(folder: str, images: dict):
