@@ -216,7 +216,7 @@ def test_labels_of_colours_or_transparent(tmp_path):
     path = str(tmp_path / 'a.png')
     cv2.imwrite(path, np.dstack([IDS, IDS, IDS + 1]))
     assert_refused('must be ids', data.read_label, path)
-    assert data.read_ids_or_colors(path)[0, 1].tolist() == [4, 3, 3]
+    assert data.read_ids_or_colors(path)[0][0, 1].tolist() == [4, 3, 3]
     for bands in (1, 3):
         save(path, np.dstack([IDS] * bands + [np.where(IDS, 255, 254).astype(np.uint8)]))
         assert_refused('has transparent pixels', data.read_label, path)

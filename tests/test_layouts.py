@@ -72,7 +72,7 @@ def write_runs(folder, kaggle=False, down=False):
             rows.append('im %d.jpg,%s,%s' % (i, name if i % 2 else '%d.0' % place, text) if kaggle else
                         'im %d,%s,%d.0,%d,%s' % (i, text, mask.shape[1], mask.shape[0], name))
     put_text(folder, 'labels.csv', '\n'.join(rows) + '\n')
-    put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\nc,2\nvoid,255\n')
+    put_text(folder, 'classes.csv', 'name,id\nbackground,0\nb,1\nc,2\nvoid,255\n')
 
 
 def write_cvat(folder, palette=False):
@@ -122,7 +122,8 @@ def test_layouts(tmp_path, layout):
     dataset = datasets.open('folder', str(tmp_path), rle_order=order)
     assert dataset.examples == datasets.open('folder', str(tmp_path)).examples
     assert_contract(dataset)
-    assert dataset.class_names == ['a', 'b', 'c'] and dataset.depth is None
+    assert dataset.class_names == ['background' if layout in ('kaggle', 'runs', 'runs down') else 'a', 'b', 'c']
+    assert dataset.depth is None
     assert dataset.class_ids == ([255, 8, 9] if layout == 'several ids' else [0, 1, 2])
     found = {}
     for split, names in dataset.examples.items():
@@ -192,7 +193,7 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
     assert_refused(said, open_and_load, 'folder', folder)
 
 
-def write_own_runs(folder, header, rows, classes='a,0,\nb,1,\nc,2,\n'):
+def write_own_runs(folder, header, rows, classes='background,0,\nb,1,\nc,2,\n'):
     write_own(folder, classes=classes)
     shutil.rmtree(os.path.join(folder, 'labels'))
     put_text(folder, 'labels.csv', '\n'.join([header] + rows))
@@ -208,7 +209,7 @@ def test_bad_tables_of_runs(tmp_path, header, rows, said):
 
 
 def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
-    write_own_runs(str(tmp_path), 'ImageId,EncodedPixels', ['im %d,2 3' % i for i in range(6)], 'a,0,\nb,1,\n')
+    write_own_runs(str(tmp_path), 'ImageId,EncodedPixels', ['im %d,2 3' % i for i in range(6)], 'background,0,\nb,1,\n')
     assert datasets.folder.read(str(tmp_path)).load('val', 0)[1].sum() == 3
 
 
@@ -243,10 +244,13 @@ def test_bad_classes(tmp_path, classes, said):
     ('labelmap.txt', 'a:1,2,256::\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'),
     ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
     ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv'),
-    ('images/im 3.jpg', '', 'im 3.jpg and .*im 3.png have one'), ('labels.csv', '', 'both labels.csv and labels/')])
+    ('images/im 3.jpg', '', 'im 3.jpg and .*im 3.png have one'), ('labels.csv', 'id', 'both labels.csv and labels/'),
+    ('class_dict.csv', 'name,r,g,b', 'several tables of classes')])
 def test_bad_tables_and_files(tmp_path, path, content, said):
     if path != 'notes.txt':
         write_own(str(tmp_path))
+    if path == 'labelmap.txt':
+        os.remove(str(tmp_path / 'classes.csv'))
     put_text(str(tmp_path), path, content)
     assert_refused(said, datasets.folder.read, str(tmp_path))
 
@@ -305,6 +309,7 @@ def test_accents_match_in_any_normal_form(tmp_path, image, label):
     _, loaded = datasets.load_checked(datasets.open('folder', str(tmp_path)), 'train', 0)
     np.testing.assert_array_equal(loaded, np.eye(4, 5))
     shutil.rmtree(str(tmp_path / 'labels'))
+    put_text(str(tmp_path), 'classes.csv', 'name,id\nbackground,0\nb,1\n')
     put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\n%s,2 1,b\nb,,\n' % label)
     assert datasets.open('folder', str(tmp_path)).load('train', 0)[1].tolist()[1] == [1, 0, 0, 0, 0]
 
@@ -312,7 +317,7 @@ def test_accents_match_in_any_normal_form(tmp_path, image, label):
 def test_name_that_is_the_id_of_another_class(tmp_path):
     put(str(tmp_path), 'images/a.png', np.zeros((4, 5, 3), np.uint8))
     put(str(tmp_path), 'images/b.png', np.zeros((4, 5, 3), np.uint8))
-    put_text(str(tmp_path), 'classes.csv', 'name,id\n1,0\n2,1\n')
+    put_text(str(tmp_path), 'classes.csv', 'name,id\nbackground,1\n1,0\n')
     put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\na,1 2,1\nb,1 2,2\n')
     assert_refused('name of one class and the id of another', datasets.open, 'folder', str(tmp_path))
 
