@@ -202,12 +202,12 @@ def refuse_pixels(label, bad, path: str, kind: str, fix: str):
         raise UserError('%s: %s %s at row %d, column %d; %s' % (path, kind, label[y, x].tolist(), y, x, fix))
 
 
-def read_ids_or_colors(path: str, jpeg: bool = False):
+def read_ids_or_colors(path: str, binary: bool = False):
     """Reads a label file -> (ids or colours, palette).
 
     The first is uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours. The palette is uint8
-    [n, 3] RGB, or None for another image; its transparent index is an id like the others. With `jpeg` a JPEG may be a
-    black and white mask, which becomes 0 and 255.
+    [n, 3] RGB, or None for another image; its transparent index is an id like the others. With `binary` a JPEG may be
+    a black and white mask; the mask, or a mask of 0 and 65535, becomes 0 and 255.
     UserError: an unreadable file, another JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255, another
     shape, ids other than whole numbers from 0 to 255.
     """
@@ -222,7 +222,7 @@ def read_ids_or_colors(path: str, jpeg: bool = False):
             raise UserError('%s: not a whole NPY file of numbers (%s)' % (path, error))
     else:
         image, array = decode(path, stored=True)
-        formats = ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') + ('JPEG', 'MPO') * jpeg
+        formats = ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') + ('JPEG', 'MPO') * binary
         if image.format not in formats or image.info.get('compression') == 'jpeg':
             raise UserError('%s: lossy %s changes ids; save labels as PNG, TIFF, BMP or NPY' % (path, image.format))
         if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
@@ -233,6 +233,8 @@ def read_ids_or_colors(path: str, jpeg: bool = False):
             spread = np.ptp(array, 2) if array.ndim == 3 else array * 0
             refuse_pixels(array, spread > 64, path, 'colour', 'lossy JPEG changes colours; save labels as PNG')
             array = black_and_white(np.array(image.convert('L')), path, 0.05)
+        if binary and array.dtype == np.uint16 and np.isin(array, (0, 65535)).all():
+            array = array // 257
         if image.mode in ('P', 'PA'):
             palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array

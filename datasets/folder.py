@@ -5,6 +5,7 @@ run-length encoded masks. What is not understood is an error.
 """
 import glob
 import os
+import re
 
 from PIL import Image
 
@@ -19,7 +20,7 @@ TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_clas
           'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names}
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit')
 LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'annots', 'annotations', 'ann_dir', 'gtfine',
-                 'segmentationclass')
+                 'segmentationclass', 'segmentationclasspng')
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
@@ -122,9 +123,29 @@ def _find(parent, words):
     """Sub-folder of `parent` named as one of `words` that holds images, or None; UserError for several."""
     found = [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '*')))
              if os.path.basename(path).lower() in words and _holds_images(path)]
+    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme has NPY beside PNG
     if len(found) > 1:
         raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(found))
     return found[0] if found else None
+
+
+def _folders(parent):
+    """Paths of the sub-folders of `parent`, sorted."""
+    return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '*'))) if os.path.isdir(path)]
+
+
+def _pair(parent):
+    """Finds the folders of images and labels in `parent` -> (path or None, path or None).
+
+    UserError if a folder of another name holds images too, unless the labels are in labels/, label/ or Pascal VOC's.
+    """
+    images, labels = _find(parent, IMAGE_FOLDERS), _find(parent, LABEL_FOLDERS)
+    if images and labels and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
+        others = [path for path in _folders(parent) if path not in (images, labels)
+                  and os.path.basename(path).lower() not in files.FOLDERS and _holds_images(path)]
+        if others:
+            raise UserError('%s or %s: which holds the labels? name their folder labels' % (labels, others[0]))
+    return images, labels
 
 
 def _holds_images(folder):
@@ -138,23 +159,18 @@ def find_pairs(data_dir: str):
 
     The layouts: images/ and labels/; the same in train/ and val/; train/ and train_labels/; both kinds of files
     together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. UserError if several
-    folders fit, and if a folder of an unknown name holds images beside known ones other than labels/.
+    folders fit.
     """
-    images, labels = _find(data_dir, IMAGE_FOLDERS), _find(data_dir, LABEL_FOLDERS)
-    folders = [path for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), '*'))) if os.path.isdir(path)]
+    images, labels = _pair(data_dir)
     if images:
-        labels = labels or os.path.join(data_dir, 'labels')
-        others = [path for path in folders if path not in (images, labels) and _holds_images(path)]
-        if others and os.path.basename(labels) not in ('labels', 'SegmentationClass'):
-            raise UserError('%s or %s: which holds the labels? name their folder labels' % (labels, others[0]))
-        return [('', images, labels)]
+        return [('', images, labels or os.path.join(data_dir, 'labels'))]
     pairs = []
-    for path in folders:
+    for path in _folders(data_dir):
         split = files.FOLDERS.get(os.path.basename(path).lower())
-        inner = _find(path, IMAGE_FOLDERS), _find(path, LABEL_FOLDERS)
-        beside = [other for other in folders if other[:len(path)] == path
-                  and other[len(path):].lstrip('-_').lower() in LABEL_FOLDERS]
         if split:
+            inner = _pair(path)
+            beside = [other for other in _folders(data_dir) if other[:len(path)] == path
+                      and other[len(path):].lstrip('-_').lower() in LABEL_FOLDERS]
             pairs.append((split,) + (inner if all(inner) else (path, beside[0] if beside else path)))
     return pairs or [('', data_dir, data_dir)]
 
@@ -176,11 +192,13 @@ def _labelled(root, is_voc, table, classes):
             found = {name: path for name, path in found.items() if not files.is_label(name, names)}
         fitting = files.label_files(label_folder, found, names)
         prefix = split and split + '/'
-        if split and not fitting:
+        if split not in ('', 'train') and not fitting:
             note('%s: no image has a label; this split is left out' % image_folder)
             continue
         images.update((prefix + name, path) for name, path in found.items())
         labels.update((prefix + name, candidates) for name, candidates in fitting.items())
+    if not labels and pairs[0][1] == pairs[0][2]:
+        raise UserError('%s: no image with a label found; put them into images/ and labels/, with equal names' % root)
     if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,

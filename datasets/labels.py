@@ -17,8 +17,9 @@ def read_class_label(path: str, classes: list):
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
     by_color = {entry.color: index for entry, index in zip(classes, indices) if entry.color}
-    two = sum(index != IGNORE for index in indices) == 2
-    label, palette = data.read_ids_or_colors(path, jpeg=two)
+    black = by_id.get(0, by_color.get((0, 0, 0)))
+    two = sum(index != IGNORE for index in indices) == 2 and black in (0, 1) and 255 not in by_id
+    label, palette = data.read_ids_or_colors(path, binary=two)
     if label.ndim == 3:
         if (label != label[:, :, :1]).any():
             for entry in classes:
@@ -27,14 +28,15 @@ def read_class_label(path: str, classes: list):
             return files.colors_to_ids(label, by_color, path)
         label = label[:, :, 0]  # ids in three equal channels, or shades of grey as colours
     used = np.unique(label).tolist()
+    if two:
+        by_id.update({0: black, 255: 1 - black})
     if palette is not None and used[-1] < len(palette):
         meant = _by_palette(path, {i: tuple(palette[i].tolist()) for i in used}, by_id, by_color)
     else:
         meant = _by_value(path, used, by_id, by_color)
-    black = by_id.get(0, by_color.get((0, 0, 0)))
-    if two and black in (0, 1) and 255 not in by_id and not set(used) <= set(meant):
+    if two and not set(used) <= set(meant):
         label = data.black_and_white(label, path)
-        meant = {0: black, 255: 1 - black}
+        meant = by_id
     table = np.full(256, -1)
     table[list(meant)] = list(meant.values())
     mapped = table[label]
@@ -83,11 +85,13 @@ def _by_palette(path, shown, by_id, by_color):
         return meant
     for numbers in ({(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}):
         ids = {i: numbers.get(color) for i, color in shown.items()}
-        if set(ids.values()) <= set(by_id) and distinct == len(shown) and any(i != number for i, number in ids.items()):
-            if set(ids) <= set(by_id) and max(map(max, shown.values())) > 127:  # may be a palette for the eye
+        meant = {i: by_id.get(number) for i, number in ids.items()}
+        if None not in meant.values() and distinct == len(shown) and meant != {i: by_id.get(i) for i in shown}:
+            dark = [color for color in shown.values() if 0 < max(color) < 32]  # in no palette for the eye
+            if set(shown) <= set(by_id) and not dark:
                 raise UserError('%s: index %d or id %d, as its palette says? save the label as a grey image of ids'
-                                % ((path,) + max(ids.items())))
-            return {i: by_id[number] for i, number in ids.items()}
+                                % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
+            return meant
     return by_id
 
 
@@ -121,7 +125,7 @@ def merge_masks(name: str, masks: list, outside: int):
     """
     found = []
     for index, path in masks:
-        mask, palette = data.read_ids_or_colors(path, jpeg=True)
+        mask, palette = data.read_ids_or_colors(path, binary=True)
         mask = mask if mask.ndim == 2 else mask[:, :, 0] if (mask == mask[:, :, :1]).all() else None
         if mask is None or len(np.unique(mask[mask > 0])) > 1 or palette is not None and palette[0].any():
             raise UserError('%s: a mask of one class is 0 outside and has one other value' % path)
