@@ -432,7 +432,7 @@ def with_palette(*colors):
     (COLORED, with_palette((128, 64, 128), (9, 9, 9)), None), (COLORED, with_palette((1, 2, 3), (9, 9, 9)),
                                                                'index 1 has the colour of another class'),
     (COLORED, ROW * 0, '0 is the id of one class and the grey of another'), (COLORED, ROW * 2, None),
-    ('name,r,g,b\na,0,0,0\nb,1,2,3\nc,3,2,1\n', ROW, 'id 1 at row 0, column 1; the table of classes has colours only'),
+    ('name,r,g,b\na,0,0,0\nb,1,2,3\nc,3,2,1\n', ROW, 'id 0 at row 0, column 0; the table of classes has colours only'),
     ('name,id\na,0\nb,1\n', ROW * 128, 'value 128 at row 0'), ('name,id\na,0\nb,1\n', ROW * 2, 'value 2 at row 0'),
     ('name,id\na,0\nb,1\n', with_palette((255, 255, 255), (0, 0, 0)), 'as its palette says')])
 def test_labels_with_two_readings(tmp_path, classes, label, said):
