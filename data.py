@@ -233,7 +233,7 @@ def read_ids_or_colors(path: str, binary: bool = False):
             spread = np.ptp(array, 2) if array.ndim == 3 else array * 0
             refuse_pixels(array, spread > 64, path, 'colour', 'lossy JPEG changes colours; save labels as PNG')
             array = black_and_white(np.array(image.convert('L')), path, 0.05)
-        if binary and array.dtype == np.uint16 and np.isin(array, (0, 65535)).all():
+        if binary and array.max() == 65535 and np.isin(array, (0, 65535)).all():
             array = array // 257
         if image.mode in ('P', 'PA'):
             palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
