@@ -218,12 +218,14 @@ def listed_splits(lists: dict, images: dict):
     if 'test' in there and not read_text(there['test']).strip():
         del there['test']
     split_of = {}
+    keys = {IMAGE_SUFFIX.sub('', name): name for name in images}
     for split, path in there.items():
         for name in read_names(path):
             name = unicodedata.normalize('NFC', name)
             name = re.sub(r'\A(\./)?(images/)?', '', name.replace('\\', '/')) if name not in images else name
             stem, extension = os.path.splitext(name)
             name = stem if extension.lower() in data.IMAGE_FILES and name not in images else name
+            name = keys.get(name, name) if name not in images else name
             if name not in images:
                 raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
                                 % (path, name, ', '.join(list(images)[:3])))

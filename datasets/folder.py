@@ -119,19 +119,18 @@ def _runs(data_dir, table, classes, rle_order):
             (columns, order))
 
 
+def _folders(parent):
+    """Paths of the sub-folders of `parent`, sorted; without hidden ones and macOS's."""
+    return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '[!_.]*'))) if os.path.isdir(path)]
+
+
 def _find(parent, words):
     """Sub-folder of `parent` named as one of `words` that holds images, or None; UserError for several."""
-    found = [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '*')))
-             if os.path.basename(path).lower() in words and _holds_images(path)]
+    found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
     found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme has NPY beside PNG
     if len(found) > 1:
         raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(found))
     return found[0] if found else None
-
-
-def _folders(parent):
-    """Paths of the sub-folders of `parent`, sorted."""
-    return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '*'))) if os.path.isdir(path)]
 
 
 def _pair(parent):
@@ -203,9 +202,8 @@ def _labelled(root, is_voc, table, classes):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
                 '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
-    lists = next((path for path in (os.path.join(root, *parts) for parts in (
-        ('ImageSets', 'Segmentation'), ('ImageSets',), ('splits',)))
-        if any(map(os.path.exists, files.split_lists(path).values()))), root)
+    places = [root] + [os.path.join(root, place) for place in ('ImageSets/Segmentation', 'ImageSets', 'splits')]
+    lists = next((path for path in places if any(map(os.path.exists, files.split_lists(path).values()))), root)
     if is_voc and lists == root and len(labels) < len(images):  # CVAT exports frames that nobody has labelled yet
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}

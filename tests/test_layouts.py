@@ -82,6 +82,13 @@ def write_custom_voc(folder):
         put_text(root, 'ImageSets/Segmentation/%s.txt' % name, text)
 
 
+def write_img_and_gt(folder):
+    """The lists name the images without their ending."""
+    write_own(folder, 'imgs/%s_img.png', 'gts/%s_gt.png')
+    put_text(folder, 'splits/train.txt', 'im 3\nim 1\nim 0\nim 5\n')
+    put_text(folder, 'splits/val.txt', 'im 2\nim 4\n')
+
+
 def write_split_folders(folder, image, label):
     """Colours of class_dict.csv; test has no labels."""
     for i in range(6):
@@ -157,7 +164,7 @@ LAYOUTS = {
     'runs down': lambda folder: write_runs(folder, order='columns'),
     'relative': lambda folder: write_runs(folder, kaggle=True, order='relative'),
     'masks folder': lambda folder: write_own(folder, label='masks/%s.png'),
-    'img and gt': lambda folder: write_own(folder, 'imgs/%s_img.png', 'gts/%s_gt.png'),
+    'img and gt': write_img_and_gt,
     'together': lambda folder: write_own(folder, '%s_sat.png', '%s_mask.png'),
     'voc': write_custom_voc, 'mask per class': write_masks,
     'folder per class': lambda folder: write_masks(folder, 'labels/{1}/im {0}.png'),
@@ -197,7 +204,7 @@ def test_layouts(tmp_path, layout):
         np.testing.assert_array_equal(image, scene(i)[0])
     sizes = [len(names) for names in dataset.examples.values()]
     splits = {'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}
-    splits.update(dict.fromkeys(('splits', 'voc', 'inner folders', 'train and train_labels'), [4, 2]))
+    splits.update(dict.fromkeys(('splits', 'voc', 'inner folders', 'img and gt', 'train and train_labels'), [4, 2]))
     assert sizes == splits.get(layout, [5, 1])
 
 
