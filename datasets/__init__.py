@@ -11,13 +11,14 @@ import zlib
 import numpy as np
 
 import data
-from datasets import camvid, folder, record, sample, sartorius, sunrgbd, tables, voc2012
+from datasets import ade20k, camvid, cityscapes, folder, record, sample, sartorius, sunrgbd, tables, voc2012
 from system.cli import MAX_SIDE
 from system.files import UserError, note
 from system.machine import NUM_CORES, free_memory
 
-MODULES = {'camvid': camvid, 'folder': folder, 'sample': sample, 'sartorius': sartorius, 'sunrgbd': sunrgbd,
-           'voc2012': voc2012}  # value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES
+# Value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES.
+MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
+           'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
 warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
 AHEAD = 2 * NUM_CORES  # examples that `preload` holds in memory beside the cache
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'

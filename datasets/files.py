@@ -18,6 +18,8 @@ SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
 VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # of an image, added to its name by Roboflow: p1_png.rf.0c9f...
 GOLDEN = 2654435769  # 2^32 divided by the golden ratio, whose multiples are spread evenly over the circle
 FOLD = '1/5'  # part of the images that is val in a data set without its own val
+IMAGE_SUFFIX = re.compile(r'[-_. ](img|image|sat|rgb|leftImg8bit)\Z', re.IGNORECASE)
+MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg segmentation annotation'.split())
 
 
 def check_data_dir(data_dir: str, name: str, layout: str):
@@ -107,29 +109,53 @@ def image_files(folder: str):
     return paths
 
 
-def label_files(folder: str, images: dict):
-    """Finds the labels below a folder -> {image name: [paths of candidate labels]}.
+def label_files(folder: str, images: dict, class_names=()):
+    """Finds the labels below a folder -> {image name: [(ending, path) of candidate labels]}.
 
-    A label has the name of the image. If no label has, a suffix may follow the name: NAME_mask.png, NAME_L.png.
-    An image without a label has no entry. The number of labels without an image is printed.
+    A label has the name of the image. If no label has, an ending may follow the name: NAME_mask.png, NAME_L.png. A
+    folder with the name of a class counts as an ending. The label may lack an ending IMAGE_SUFFIX of the image. An
+    image without a label has no entry. The number of labels without an image is printed.
 
     Args:
       images: {name: path}, as from `image_files`.
+      class_names: names as from `words`.
+    Returns:
+      The ending has the form of `words`, without MASK_WORDS.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
-    labels = files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)
+    keys = dict({IMAGE_SUFFIX.sub('', name): name for name in images}, **{name: name for name in images})
+    labels = [(name, path) for name, path in files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)
+              if images.get(unicodedata.normalize('NFC', name)) != path]
     for name, path in labels:
         stem = name = unicodedata.normalize('NFC', name)
-        while stem not in images and SUFFIX.search(stem):
+        parts = [] if name in keys else [part for part in name.split('/')[:-1] if words(part) in class_names]
+        for part in parts:
+            stem = re.sub(r'(\A|/)%s/' % re.escape(part), r'\1', stem)
+        bare = stem
+        while stem not in keys and SUFFIX.search(stem):
             stem = SUFFIX.sub('', stem)
-        (named if stem == name else suffixed)[stem].append(path)
-    found = {name: paths for name, paths in dict(suffixed, **named).items() if name in images}
-    used = {path for paths in found.values() for path in paths}
+        if stem in keys:
+            ending = words('_'.join(parts + [bare[len(stem):]]), MASK_WORDS)
+            (named if stem == name else suffixed)[keys[stem]].append((ending, path))
+    found = dict(suffixed, **named)
+    used = {path for candidates in found.values() for _, path in candidates}
     unused = [path for _, path in labels if path not in used]
     if unused:
         note('%s: %d labels belong to no image, as %s' % (folder, len(unused), os.path.basename(unused[0])))
     return found
+
+
+def is_label(name: str, class_names):
+    """Whether a file name, without extension, ends in one of MASK_WORDS or in the name of a class."""
+    name = os.path.basename(name)
+    endings = [words(name[match.start():]) for match in re.finditer('[-_. ]', name)]
+    return any(ending in class_names or ending in MASK_WORDS for ending in endings)
+
+
+def words(text: str, without=()):
+    """Words of a name in lower case, joined by _: Optic-Disc becomes optic_disc."""
+    return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
 def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or one file %s_SUFFIX.png'):
@@ -139,7 +165,7 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
       found: as from `label_files`.
       expected: names that fit, for the message, with %s for `name`.
     """
-    paths = found.get(name, [])
+    paths = [path for _, path in found.get(name, [])]
     if len(paths) != 1:
         there = sorted(os.listdir(folder))
         raise UserError('%s: %s for image %s; expected %s; the folder has %s%s'
@@ -234,27 +260,38 @@ def split_lists(folder: str):
 
 
 def listed_splits(lists: dict, images: dict):
-    """Reads {split: path of the list} -> {split: list of names}; a missing test list is skipped.
+    """Reads {split: path of the list} -> {split: list of names}; an empty or missing test list is skipped.
 
-    The number of images in no list is printed. UserError for an unknown or repeated name and a missing list.
+    Without a list for val, `hold_out` splits train. Lists of val or test alone must name all images. The number of
+    images in no list is printed. UserError for an unknown or repeated name and a missing list of train.
     """
-    lists = {split: path for split, path in lists.items() if split != 'test' or os.path.exists(path)}
+    there = {split: path for split, path in lists.items() if os.path.exists(path)}
+    if 'test' in there and not read_text(there['test']).strip():
+        del there['test']
     split_of = {}
-    for split, path in lists.items():
+    keys = {IMAGE_SUFFIX.sub('', name): name for name in images}
+    for split, path in there.items():
         for name in read_names(path):
             name = unicodedata.normalize('NFC', name)
             name = re.sub(r'\A(\./)?(images/)?', '', name.replace('\\', '/')) if name not in images else name
             stem, extension = os.path.splitext(name)
             name = stem if extension.lower() in data.IMAGE_FILES and name not in images else name
+            name = keys.get(name, name) if name not in images else name
             if name not in images:
                 raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
                                 % (path, name, ', '.join(list(images)[:3])))
             if name in split_of:
                 raise UserError('%s: names %s, which is in %s already' % (path, name, lists[split_of[name]]))
             split_of[name] = split
+    if 'train' not in there and len(split_of) < len(images):
+        read_names(lists['train'])
     if len(split_of) < len(images):
         note('%d of %d images are in no list and are not used' % (len(images) - len(split_of), len(images)))
-    return {split: [name for name in split_of if split_of[name] == split] for split in lists}
+    found = {split: [name for name in split_of if split_of[name] == split] for split in there}
+    if 'train' in found and 'val' not in found:
+        note('%s: there is no list for val; a fifth of train is val' % lists['train'])
+        found = dict(hold_out(found['train']), **{'test': found['test']} if 'test' in found else {})
+    return found
 
 
 def small_numbers(texts: list):
@@ -284,3 +321,9 @@ def voc_color(i: int):
     Each group of three bits of `i` sets one bit of red, green and blue, from the highest bit down.
     """
     return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
+
+
+def distinct_colors(colors: list):
+    """Replaces each None among colours by the first colour of PASCAL VOC's palette that is not among them."""
+    new = (color for color in map(voc_color, range(256)) if color not in colors)
+    return [color or next(new) for color in colors]

@@ -40,6 +40,7 @@ COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0,
           ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
 COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # one row a colour
 IDS = [8, 0, IGNORE, 1, IGNORE, 10]
+CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # of ids 0 7 8 26 33 4, 23 30 7 7 31 1
 
 
 def write_frames(folder):
@@ -61,10 +62,37 @@ def write_kaggle(folder):
     return folder
 
 
+def write_cityscapes(folder, kind='labelIds'):
+    """Three training images, two of val and one of test, whose label is void; the other files of the download too."""
+    for split, size in (('train', 3), ('val', 2), ('test', 1)):
+        for i in range(size):
+            name = '%s/%s/ulm_%06d_000019_' % (split, split[::-1], i)
+            ids = np.array([[0, 7, 8, 26, 33, 4], [23, 30, 7, 7, 31, i]], np.uint8).repeat(4, 1)
+            train_ids = np.array([[255, 0, 1, 13, 18, 255], [10, 255, 0, 0, 16, 255]], np.uint8).repeat(4, 1)
+            put(folder, 'leftImg8bit/%sleftImg8bit.png' % name, np.full((2, 24, 3), 9 * i, np.uint8))
+            for other, label in (('labelIds', ids), ('labelTrainIds', train_ids), ('color', np.dstack([ids] * 3)),
+                                 ('instanceIds', ids * np.uint16(1000))):
+                if kind == 'labelIds' or other != 'labelIds':
+                    put(folder, 'gtFine/%sgtFine_%s.png' % (name, other), label if split != 'test' else label * 0)
+    return folder
+
+
+def write_ade20k(folder):
+    for split, numbers in (('training', range(3)), ('validation', (3, 4))):
+        for i in numbers:
+            name = 'ADEChallengeData2016/%%s/%s/ADE_%08d.%%s' % (split, i)
+            put(folder, name % ('images', 'jpg'), np.full((3, 5 + i, 3), 9 * i, np.uint8))
+            put(folder, name % ('annotations', 'png'), np.array([[0, 1, 150], [13, i, 2], [0, 0, 7]], np.uint8)[
+                :, [0, 1, 2, 2] + [2] * (i + 1)])
+    return folder
+
+
 LAYOUTS = {  # test_layouts.py has the layouts of `folder`
     'sample': lambda folder: None, 'sartorius': write_sartorius, 'voc2012': write_voc, 'folder': write_folder,
     'camvid': lambda folder: write_camvid(folder, {'train': 3, 'val': 2}), 'camvid frames': write_frames,
-    'camvid kaggle': write_kaggle, 'sunrgbd': write_sunrgbd_png, 'sunrgbd mat': write_sunrgbd_mat}
+    'camvid kaggle': write_kaggle, 'sunrgbd': write_sunrgbd_png, 'sunrgbd mat': write_sunrgbd_mat,
+    'cityscapes': write_cityscapes, 'cityscapes train ids': lambda folder: write_cityscapes(folder, 'labelTrainIds'),
+    'ade20k': write_ade20k}
 
 
 def test_each_data_set_has_a_layout():
@@ -79,6 +107,19 @@ def test_contract(tmp_path, layout):
     assert_contract(dataset)
 
 
+def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
+    """Cityscapes' labelIds or labelTrainIds, and ADE20K's ids from 1; names and splits by hand."""
+    city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'a')))
+    assert city.class_ids[:3] == [7, 8, 11] and city.class_ids[18] == 33 and city.colors[13] == (0, 0, 142)
+    assert city.examples['val'] == ['lav/ulm_000000_000019_leftImg8bit', 'lav/ulm_000001_000019_leftImg8bit']
+    assert 'test' not in city.examples and 'test is left out' in capsys.readouterr().err
+    city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'b'), 'labelTrainIds'))
+    assert city.class_ids == list(range(19)) and 'gtFine_labelTrainIds.png' in capsys.readouterr().err
+    ade = datasets.open('ade20k', write_ade20k(str(tmp_path / 'c')))
+    assert ade.class_ids == list(range(1, 151)) and len(ade.class_names) == 150 == len(set(ade.class_names))
+    assert [ade.class_names[i] for i in (0, 12, 74, 149)] == ['wall', 'person', 'computer', 'flag']
+
+
 def test_voc_palette():
     """The first colours and the last are VOC's."""
     assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
@@ -87,7 +128,9 @@ def test_voc_palette():
 
 @pytest.mark.parametrize('layout, place, ids', [
     ('voc2012', np.s_[3:6, 4], [0, IGNORE, 16]), ('camvid frames', np.s_[:, 2], IDS),
-    ('camvid kaggle', np.s_[:, 6], IDS), ('camvid', np.s_[1:3, 60], [IGNORE, 8])])
+    ('camvid kaggle', np.s_[:, 6], IDS), ('camvid', np.s_[1:3, 60], [IGNORE, 8]),
+    ('ade20k', np.s_[:2, :3], [[IGNORE, 0, 149], [12, 0, 1]]), ('cityscapes', np.s_[:, ::4], CITY),
+    ('cityscapes train ids', np.s_[:, ::4], CITY)])
 def test_ids(tmp_path, layout, place, ids):
     """Pixels of the second training image, known by hand: stored ids, colours or palette indices, and void."""
     dataset = datasets.open(layout.split()[0], LAYOUTS[layout](str(tmp_path)))
@@ -255,6 +298,12 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv line 2'),
     ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: no label for image f0'),
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
+    ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
+    ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
+     'labelIds.png: id 255 at row 0'),  # training ids under the name of the other ids
+    ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
+     'ADE_00000001.png: id 151 at row 0'),
+    ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, 'no label for 1 images'),
     ('sunrgbd', 'label37/test/img37labels-000002.png', np.full((2, 3), 40, np.uint8),
      'label of .*: id 40 at row 0, column 0; SUN RGB-D has ids 0 to 37'),
     ('sunrgbd', 'label37/test/img37labels-000002.png', None, r'holds 2 images, label37 1 labels; .*: \[2\]'),

@@ -9,7 +9,7 @@ from conftest import put_text
 import data
 import datasets
 from networks import Layer
-from runs import pictures
+from runs import pictures, plots
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
