@@ -96,12 +96,11 @@ def run_lengths(mask):
 def labelme(folder):
     write_images(folder, '.jpg')
     for name in SIZES:
-        if POLYGONS[name]:
-            shapes = [{'label': CLASSES[key], 'shape_type': 'polygon', 'group_id': None,
-                       'points': np.reshape(polygon, (-1, 2)).tolist()} for key, polygon in POLYGONS[name]]
-            content = {'version': '5.5.0', 'imagePath': 'C:\\work\\' + name + '.jpg', 'imageData': None,
-                       'shapes': shapes, 'imageHeight': SIZES[name][0], 'imageWidth': SIZES[name][1]}
-            (folder / (name + '.json')).write_text(json.dumps(content))
+        shapes = [{'label': CLASSES[key], 'shape_type': 'polygon', 'group_id': None,
+                   'points': np.reshape(polygon, (-1, 2)).tolist()} for key, polygon in POLYGONS[name]]
+        content = {'version': '5.5.0', 'imagePath': 'C:\\work\\' + name + '.jpg', 'imageData': None,
+                   'shapes': shapes, 'imageHeight': SIZES[name][0], 'imageWidth': SIZES[name][1]}
+        (folder / (name + '.json')).write_text(json.dumps(content))
     (folder / 'labels.txt').write_text('\n'.join(CLASSES.values()))
 
 
@@ -115,7 +114,7 @@ def yolo(folder, names='data.yaml'):
             put_text(str(folder), 'labels/%s.txt' % name, ''.join(lines) + '\n')
     table = ''.join('  %d: "%s"\n' % pair for pair in enumerate(CLASSES.values()))
     put_text(str(folder), names, {'classes.txt': '\n'.join(CLASSES.values()),
-                                  'data.yaml': 'train: images\nnc: 4  # four\nnames:\n' + table}[names])
+                                  'data.yaml': 'nc: 4  # four\nnames:\n' + table}[names])
 
 
 def segmentation(form, polygon, mask):
@@ -182,7 +181,7 @@ def test_shapes(kind, points, parts):
     for part in parts:
         by_hand[part] = True
     shape = {'shape_type': kind, 'points': points, 'segmentation': points}
-    mask = shapes.coco_mask(shape, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
+    mask = shapes.coco_mask(points, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
     assert (mask == by_hand).all()
 
 
@@ -237,7 +236,8 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')])
     out = capsys.readouterr().out
     for line in ('left out: points (1)', 'no pixel centre (2)',
-                 'JSON files without shapes (1)', '2 images, 1 of them without'):
+                 'JSON files of another form, as', 'images without a JSON file (1)',
+                 '1 images, 0 of them without', 'read: rectangle (1)'):
         assert line in out, out
 
 
@@ -280,7 +280,8 @@ def test_wrong_yolo(tmp_path, file, content, said):
 
 @pytest.mark.parametrize('source, out, said', [
     ('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
-    ('in/a.json', 'out', 'a.json: not JSON'), ('in/b.json', 'out', 'holds no annotated images of this format')])
+    ('in/a.json', 'out', 'a.json: not JSON'),
+    ('in/b.json', 'out', 'holds no annotations of labelme; found: JSON of another form')])
 def test_wrong_source(tmp_path, source, out, said):
     put_text(str(tmp_path), 'in/a.json', '{')
     put_text(str(tmp_path), 'in/b.json', '{"shapes": 5}')
@@ -292,7 +293,7 @@ def test_splits_in_capitals_and_slashes_behind_the_source(tmp_path):
     """CVAT names its subsets Train, Validation and Test."""
     for name in ('Train/a', 'Validation/a'):
         put(str(tmp_path), 'in/images/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
-        put_text(str(tmp_path), 'in/labels/%s.txt' % name, '')
+        put_text(str(tmp_path), 'in/labels/%s.txt' % name, '0 0 0 1 0 1 1\n')
     put_text(str(tmp_path), 'in/data.yaml', 'names: [x]\n')
     convert.main(['yolo', str(tmp_path / 'in') + '//', str(tmp_path / 'out')])
     assert sorted(os.listdir(str(tmp_path / 'out/images'))) == ['train', 'val']
