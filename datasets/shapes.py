@@ -56,11 +56,18 @@ def ellipse_mask(center, radii, angle: float, height: int, width: int):
       radii: (radius along the first axis, radius along the second axis), in pixels.
       angle: from the x axis to the first axis, in radians, clockwise in the image.
     """
-    y, x = np.ogrid[:height, :width]
+    mask = np.zeros((height, width), bool)
+    if not np.isfinite([*center, *radii, angle]).all() or min(radii) <= 0:
+        return mask
+    reach = max(radii)
+    top, bottom, left, right = (int(np.clip(edge, 0, size)) for edge, size in (
+        (center[1] - reach, height), (center[1] + reach + 1, height),
+        (center[0] - reach, width), (center[0] + reach + 1, width)))
+    y, x = np.ogrid[top:bottom, left:right]
     x, y = x + 0.5 - center[0], y + 0.5 - center[1]
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    inside = (along * radii[1]) ** 2 + (across * radii[0]) ** 2 <= (radii[0] * radii[1]) ** 2
-    return inside & (min(radii) > 0)
+    mask[top:bottom, left:right] = (along * radii[1]) ** 2 + (across * radii[0]) ** 2 <= (radii[0] * radii[1]) ** 2
+    return mask
 
 
 def line_mask(points, line_width: float, height: int, width: int):
