@@ -12,7 +12,7 @@ def key_of(entry: dict, key: str):
     """Text of the id entry[key]: 5, 5.0 and '5' are one id. UserError if the entry has none."""
     value = entry.get(key)
     if value is None or isinstance(value, (bool, list, dict)):
-        raise UserError('has no %s; give it one in the tool' % key if value is None else 'malformed %s %s' % (key, value))
+        raise UserError('has no %s' % key if value is None else 'malformed %s %s' % (key, value))
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
