@@ -377,7 +377,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: needs'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
     (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run'),
-    (['--output', 'BAD'], 'bad.csv: is a file'), (['--init_from', ''], '--init_from: the value is empty'),
+    (['--output', 'BAD'], 'bad.csv: is a file'), (['--init_from', ''], 'no such run folder'),
     ([], 'val_03.png: the PNG is truncated')])
 def test_bad_flags(camvid_folder, tmp_path, flags, said):
     bad, taken, output = str(tmp_path / 'bad.csv'), str(tmp_path / 'taken'), str(tmp_path / 'run')
@@ -462,7 +462,7 @@ def test_recipes_and_later_flags(monkeypatch):
 
 def run_of(dataset, output, *flags):
     flags = vars(main.parse_args(['--batch_size', '2', '--output', output] + list(flags)))
-    return main.Run(output, flags, dataset, vars(main.parse_args([])))
+    return main.Run(flags, dataset, vars(main.parse_args([])))
 
 
 def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
@@ -557,7 +557,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     monkeypatch.setattr(devices, 'session_config', lambda *args, **flags: seen.append(flags['tf32']) or config(*args))
     score(run, '--bf_images', '0')
     assert seen == ['off']
-    assert_refused('--tile_overlap 0.2: images', score, run, '--tile_overlap', '0.2')
+    assert_refused('--tile_overlap 0.2: needs --tile', score, run, '--tile_overlap', '0.2')
 
 
 def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):
@@ -571,7 +571,7 @@ def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):
 def test_signal_during_the_last_validation():
     run = main.Run.__new__(main.Run)
     run.folder, run.first, run.step, run.total, run.stale = 'x', 0, 20, 20, 0
-    run.args = main.parse_args([])
+    run.flags = vars(main.parse_args([]))
     assert run.summary([signal.SIGTERM]).startswith('x: done, step 20 of 20')
     run.step = 19
     assert 'stopped at step 19 of 20' in run.summary([signal.SIGTERM])

@@ -12,7 +12,6 @@ from conftest import assert_refused, weights_of, write_camvid, write_folder
 from test_main import score, train
 from test_segnet import SEGNET, conv_reference
 
-import evaluate
 import main
 import networks
 import utils
@@ -198,8 +197,6 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
         matrices.append(score('--weights', str(tmp_path / name), '--output', output, *flags)['val']['confusion'])
         assert {'metrics.json', 'predictions.png', 'confusion-val.csv'} <= set(os.listdir(output))
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
-    args = evaluate.parse_args(['--weights', 'a.npz', '--batch_size', '1'] + flags)
-    assert evaluate.open_inputs(args)[2]['batch_size'] == 4, 'population statistics do not depend on --batch_size'
     for flags, said in ((['--weights', 'x.npz'], 'with --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
                         (['--weights', 'run', '--model', 'segnet', '--dataset', 'sample'], 'must be a .npz'),
