@@ -25,10 +25,9 @@ def table_of(output):
 
 
 def run(folder, output, *flags):
-    args = ['table1', '--data_dir', folder, '--output', output, '--height', '23', '--width', '31', '--batch_size', '2',
-            '--steps', '1', '--bf_images', '2', '--split', 'val', '--rows', 'Bilinear-Interpolation',
-            '--class_weights', 'median']
-    experiments.run(experiments.parse_args(args + list(flags)))
+    args = ('table1 --height 23 --width 31 --batch_size 2 --steps 1 --bf_images 2 --split val '
+            '--rows Bilinear-Interpolation --class_weights median --data_dir').split()
+    experiments.run(experiments.parse_args([*args, folder, '--output', output, *flags]))
     return table_of(output)[0]
 
 
@@ -54,8 +53,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     assert row['command'].startswith('python main.py @recipes/paper-table1.txt --dataset camvid --model ')
     for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'):
         assert 0 <= float(row[name]) <= 100
-    assert {'table.md', 'table.csv', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'} == set(
-        os.listdir(output))
+    assert set(os.listdir(output)) > {'table.md', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'}
     assert '| Bilinear-Interpolation | median ' in capsys.readouterr().out
 
     again = run(camvid_folder, output)

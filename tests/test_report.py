@@ -21,8 +21,7 @@ from system.files import write_json
 def run(tmp_path_factory):
     """A run of two steps, with an HTML tag as the name of a class."""
     folder = str(tmp_path_factory.mktemp('report') / 'run')
-    main.train(main.parse_args(['--model', 'segnet-basic', '--height', '23', '--width', '31', '--steps', '2',
-                                '--output', folder]))
+    main.train(main.parse_args(['--output', folder] + '--model segnet-basic --height 23 --width 31 --steps 2'.split()))
     score(folder, '--bf_images', '1', '--bn', 'moving')
     config = read_config(folder)
     config['class_names'][1] = '<script>alert(1)</script>'
