@@ -55,8 +55,7 @@ def network_op(model: str, height: int, width: int, batch_size: int, training: b
         return tf.argmax(logits, -1, name='ids').op
     labels = tf.constant(rng.randint(0, NUM_CLASSES, (batch_size, height, width)).astype(np.uint8))
     loss = optimize.loss(logits, labels, np.ones(NUM_CLASSES))
-    return optimize.train_op(loss, 1e-4, 0.9, 5e-4, lambda variable: networks.multipliers(model, variable),
-                             precision=precision)
+    return optimize.train_op(loss, 1e-4, 0.9, 5e-4, functools.partial(networks.multipliers, model), precision=precision)
 
 
 def peak_memory() -> int:

@@ -60,9 +60,10 @@ def open_run(args, flags: dict, spec, group=None):
         predictor = Predictor(sess, spec, settings)
         weights.load_all(sess, loaded, name)
         if group.chief:
-            samples = '%d samples' % settings.samples if settings.samples else 'no dropout'
-            print('%s: %s, %s, --tta %s, %s on %s' % (name, loaded.description, samples, args.tta or 'none',
-                  devices.precision_name(spec.precision, args.device, tf32), device), flush=True)
+            passes = '%d samples' % settings.samples if settings.samples else 'no dropout'
+            passes += ', --tta ' + args.tta if args.tta else ''
+            precision = devices.precision_name(spec.precision, args.device, tf32)
+            print('%s: %s, %s, %s on %s' % (name, loaded.description, passes, precision, device), flush=True)
         yield predictor, loaded
 
 
@@ -151,7 +152,7 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
         variable.load(np.mean(of_batches, 0, np.float64).astype(np.float32), sess)
 
 
-def table(class_names: list, scores: dict, papers=()) -> str:
+def scores_text(class_names: list, scores: dict, papers=()) -> str:
     """Formats scores in percent as lines of text.
 
     Args:
@@ -256,7 +257,7 @@ def evaluate(args) -> dict:
             results[split] = scores
             if group.chief:
                 print('%s, %d images, batch norm by %s statistics' % (split, scores['images'], args.bn))
-                print(table(dataset.class_names, scores, published), flush=True)
+                print(scores_text(dataset.class_names, scores, published), flush=True)
                 write_scores(folder, dataset, split, entry_name(args, split), scores, shown)
         if group.chief and os.path.exists(os.path.join(folder, 'config.json')):
             report.write(folder, published, paper.class_accuracies(dataset.name, spec.model))

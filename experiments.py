@@ -240,12 +240,10 @@ def trained_row(args, row):
     if args.table == 'table1':
         columns.update(variant_columns(args, row))
     config = read_config(row_folder(args, row, 1))
-    columns['budget'] = '%d steps of %d at %dx%d' % (args.steps or row.steps, config['flags']['batch_size'],
-                                                     config['flags']['height'], config['flags']['width'])
-    columns['device'] = config['invocations'][-1]['device']
-    columns['revision'] = config['invocations'][-1]['revision']
-    columns['command'] = row_command(args, row, 1)
-    return columns
+    size = '%(batch_size)d at %(height)dx%(width)d' % config['flags']
+    start = config['invocations'][-1]
+    return dict(columns, budget='%d steps of %s' % (args.steps or row.steps, size), device=start['device'],
+                revision=start['revision'], command=row_command(args, row, 1))
 
 
 def measured_row(args, row):
@@ -321,7 +319,7 @@ def run(args):
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)
         return
-    rows = [row for row in tables.TABLES[args.table].rows if (not args.rows or row.name in args.rows)
+    rows = [row for row in tables.TABLES[args.table].rows if row.name in (args.rows or [row.name])
             and args.class_weights in (None, row.class_weights)]
     if not rows:
         raise UserError('--class_weights %s: %s has no such row' % (args.class_weights, args.table))

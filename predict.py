@@ -55,7 +55,7 @@ def parse_args(argv=None):
     parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
     parser.add_argument('--submission', action='store_true', help="also write submission.csv in Sartorius' format")
-    parser.add_argument('--export', type=export.path, metavar='FILE.tflite|FILE.onnx|DIR',
+    parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
                         help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
                         help='size of the exported input (default: free for DIR, the size of training for a file)')

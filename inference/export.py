@@ -25,7 +25,7 @@ OUTPUTS = ('ids', 'probabilities')
 CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after a TFLite model; ONNX: key 'classes'
 
 
-def path(text: str) -> str:
+def checked_path(text: str) -> str:
     """Argparse type of --export: returns NAME.tflite, NAME.onnx, or a folder.
 
     Raises UserError for another ending, an existing file, TFLite with TensorFlow 1, or ONNX without tf2onnx.

@@ -81,7 +81,7 @@ def blob(content):
     return values.reshape(shape)
 
 
-def layers(path: str):
+def read_layers(path: str):
     """Reads the layers with weights of a .caffemodel -> {layer name: list of float32 arrays}, in order.
 
     Raises UserError if the file is damaged or holds no weights.

@@ -89,9 +89,9 @@ def html_table(head: list, rows: list) -> str:
 
 
 def embedded_image(path: str) -> str:
-    """HTML of a PNG file: an img element that holds the bytes of the file."""
+    """HTML of a PNG file of FIGURES: an img element that holds the bytes of the file."""
     content = base64.b64encode(read_bytes(path)).decode()
-    return '<img alt="%s" src="data:image/png;base64,%s">' % (html.escape(os.path.basename(path)), content)
+    return '<img alt="%s" src="data:image/png;base64,%s">' % (os.path.basename(path), content)
 
 
 def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str:

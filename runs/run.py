@@ -275,8 +275,7 @@ class Run:
     def summary(self, stop: list) -> str:
         """One line on how the run ended: by a signal in `stop`, at the last step, or by --patience."""
         if self.first >= self.total:
-            return ('%s: finished, at step %d of %d; a larger --steps or --epochs trains on'
-                    % (self.folder, self.first, self.total))
+            return '%s: finished at step %d of %d; a larger --steps trains on' % (self.folder, self.first, self.total)
         if stop and self.step < self.total:
             return '%s: stopped at step %d of %d; the same command resumes there' % (self.folder, self.step, self.total)
         early = '; %d validations without a better %s' % (self.stale, self.flags['select_by'])

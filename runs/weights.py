@@ -91,7 +91,7 @@ def caffemodel(path: str) -> Weights:
     raw training snapshots use `--bn population`. Raises UserError if the file is damaged or a layer has not two blobs.
     """
     values = {}
-    for layer, blobs in caffe.layers(path).items():
+    for layer, blobs in caffe.read_layers(path).items():
         layer = RENAMED.get(layer, layer)
         if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # else batch norm's [1, channels, 1, 1]
             kinds = ('weights', 'biases')

@@ -149,11 +149,10 @@ def check_port(host: str) -> None:
 def is_listening(host: str) -> bool:
     """Whether a process listens at `host`, 'host:port'."""
     name, _, port = host.rpartition(':')
-    try:
+    with contextlib.suppress(OSError):
         socket.create_connection((name, int(port)), 5).close()
         return True
-    except OSError:
-        return False
+    return False
 
 
 def wait_for_peers(hosts: list) -> None:

@@ -1,4 +1,5 @@
 """The device of `--device`: name, session configuration and precisions."""
+import contextlib
 import functools
 import os
 import platform
@@ -100,13 +101,13 @@ def precision(asked, trained_in: str, device: str) -> str:
 
     UserError if the device lacks the precision `asked`.
     """
-    try:
-        check_precision(asked or trained_in, device)
-    except UserError:
-        if asked:
-            raise
-        return 'float32'
-    return asked or trained_in
+    if asked:
+        check_precision(asked, device)
+        return asked
+    with contextlib.suppress(UserError):
+        check_precision(trained_in, device)
+        return trained_in
+    return 'float32'
 
 
 def check_precision(precision: str, device: str):

@@ -25,10 +25,9 @@ def table_of(output):
 
 
 def run(folder, output, *flags):
-    args = ['table1', '--data_dir', folder, '--output', output, '--height', '23', '--width', '31', '--batch_size', '2',
-            '--steps', '1', '--bf_images', '2', '--split', 'val', '--rows', 'Bilinear-Interpolation',
-            '--class_weights', 'median']
-    experiments.run(experiments.parse_args(args + list(flags)))
+    args = ('table1 --height 23 --width 31 --batch_size 2 --steps 1 --bf_images 2 --split val '
+            '--rows Bilinear-Interpolation --class_weights median --data_dir').split()
+    experiments.run(experiments.parse_args([*args, folder, '--output', output, *flags]))
     return table_of(output)[0]
 
 
@@ -54,8 +53,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     assert row['command'].startswith('python main.py @recipes/paper-table1.txt --dataset camvid --model ')
     for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'):
         assert 0 <= float(row[name]) <= 100
-    assert {'table.md', 'table.csv', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'} == set(
-        os.listdir(output))
+    assert set(os.listdir(output)) > {'table.md', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'}
     assert '| Bilinear-Interpolation | median ' in capsys.readouterr().out
 
     again = run(camvid_folder, output)
@@ -65,7 +63,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     shutil.copytree(camvid_folder, str(tmp_path / 'other'))
     for other, said in ((['--height', '24'], '--height 24: the run in'),
                         (['--flags=--flip'], '--flip True: the run in'),
-                        (['--data_dir', str(tmp_path / 'other')], '--data_dir .*: the run in')):
+                        (['--data_dir', str(tmp_path / 'other')], '--data_dir .* has ')):
         assert_refused(said, run, camvid_folder, output, *other)
 
     more = run(camvid_folder, output, '--steps', '2', '--seeds', '2')
@@ -85,7 +83,7 @@ def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, m
     monkeypatch.setattr(main, 'train', lambda args: pytest.fail('trained'))
     rows = ['--rows', 'Bilinear-Interpolation', 'FCN-Basic']
     assert_refused('--flip True', run, camvid_folder, str(tmp_path / 'a'), '--steps', '2', '--flags=--flip', *rows)
-    assert_refused('--steps 1: the run in .* is at step 2; ', run, camvid_folder, str(tmp_path / 'a'), *rows)
+    assert_refused('--steps 1: .* is at step 2; ', run, camvid_folder, str(tmp_path / 'a'), *rows)
     (tmp_path / 'r.txt').write_text('--model fcn-basic --class_weights median --gamma 1.5')
     args = experiments.parse_args(['table1', '--flags=@%s' % (tmp_path / 'r.txt')])
     row = next(row for row in tables.TABLES['table1'].rows if row.class_weights == 'none')
@@ -186,7 +184,7 @@ def test_order_is_compared_with_the_papers():
 
 
 def test_bad_rows_are_refused():
-    for flags, said in ((['--flags="'], 'No closing quotation'), (['--flags=--steps 3'], '--steps: set by the rows'),
+    for flags, said in ((['--flags="'], '--flags: invalid'), (['--flags=--steps 3'], '--steps: set by the rows'),
                         (['--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
                         (['--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, ')):
         assert_refused(said, experiments.parse_args, ['table1'] + flags)
@@ -263,7 +261,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     results.keep_sources('Output/run', 'again')
     assert os.stat('again/run/loss.png').st_mode & 0o200, 'a copy of a read-only file can be overwritten'
     args = experiments.parse_args(['results', '--runs', 'Output/run', '--output', 'Output'])
-    assert_refused('--output Output: Output/run is the run itself; name a folder for copies', experiments.run, args)
+    assert_refused('--output Output: Output/run is the run itself', experiments.run, args)
     args = experiments.parse_args(command + ['kept/run'])
     for text in ('no marks', '%s\n%s\n' % (report.END, report.BEGIN)):
         (tmp_path / 'PAGE.md').write_text(text)

@@ -155,7 +155,7 @@ def test_choice_of_tiles(network):
 
 def test_overlap_without_tiles_is_refused(network):
     for tile, fit in (('auto', 'resize'), ('off', 'crop')):
-        assert_refused('--tile_overlap 0.2: images', network, fit, tile=tile, tile_overlap=0.2)
+        assert_refused('--tile_overlap 0.2: needs --tile', network, fit, tile=tile, tile_overlap=0.2)
     for tile, fit in (('auto', 'crop'), ((9, 9), 'resize')):
         network(fit, tile=tile, tile_overlap=0.2)
 
@@ -171,5 +171,5 @@ def test_flags():
     assert passes('flip') == [(1, False), (1, True)]
     assert passes('0.75,1,flip') == [(0.75, False), (0.75, True), (1, False), (1, True)]
     for text in ('0', '0.75,0', 'nan', 'flop', '', '9', '1,,2'):
-        with pytest.raises(argparse.ArgumentTypeError, match='scales from'):
+        with pytest.raises((argparse.ArgumentTypeError, ValueError)):
             check_tta(text)

@@ -72,11 +72,10 @@ def test_run_folder(camvid_folder, tmp_path):
     pathlib.Path(output, '.lock').touch()
     pathlib.Path(output, '.lock.pid').write_text('1 on elsewhere')
     train(camvid_folder, output, '--steps', '7')
-    assert set(os.listdir(output)) >= {'config.json', 'log.jsonl', 'loss.png', 'predictions.png', 'checkpoints',
-                                       'best', 'metrics.json'}
+    assert set(os.listdir(output)) >= {'loss.png', 'predictions.png', 'checkpoints', 'best'}
     assert any(name.startswith('events') for name in os.listdir(output))
     assert not [name for name in os.listdir(output) if name.endswith('.part')]
-    config = json.load(open(os.path.join(output, 'config.json')))
+    config = read_config(output)
     assert config['flags']['learning_rate'] == 0.01 and config['class_names'][3] == 'Road'
     assert config['invocations'][0]['tensorflow'] == tf.__version__
     log = read_log(output)
@@ -86,14 +85,14 @@ def test_run_folder(camvid_folder, tmp_path):
     for name in ('loss.png', 'predictions.png'):
         assert cv2.imread(os.path.join(output, name)).shape[0] > 300
 
-    matrices = [score(output, '--bn', 'moving', '--checkpoint', 'last', '--batch_size', size)['val']['confusion']
-                for size in '137']
+    flags = '--bn moving --checkpoint last --batch_size'.split()
+    matrices = [score(output, *flags, size)['val']['confusion'] for size in '137']
     assert matrices[0] == matrices[1] == matrices[2]
     assert np.sum(matrices[0]) == 5 * 43 * 61, 'at the size of the labels, void rows left out'
     scores = metrics.scores(np.array(matrices[0]))
     for name in ('G', 'C', 'mIoU'):
         assert scores[name] == validations[-1][name], 'the score in training is the stand-alone one'
-    assert json.load(open(os.path.join(output, 'metrics.json')))['val (moving, last)']['step'] == 7
+    assert read_scores(output)['val (moving, last)']['step'] == 7
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, tmp_path):
@@ -243,9 +242,7 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
 def test_images_of_several_sizes_at_their_own_scale(tmp_path):
     """--fit crop trains on 16x16 parts and scores each image whole; --input lcn is read back from the run."""
     folder, output = write_folder(str(tmp_path / 'own')), str(tmp_path / 'run')
-    main.train(main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output, '--model',
-                                'segnet-basic', '--steps', '2', '--fit', 'crop', '--height', '16', '--width', '16',
-                                '--input', 'lcn']))
+    train(folder, output, *'--dataset folder --steps 2 --fit crop --height 16 --width 16 --input lcn'.split())
     scores = [score(output, '--batch_size', size)['val']['confusion'] for size in '13']
     assert scores[0] == scores[1]
     dataset = datasets.folder.read(folder)
@@ -283,8 +280,7 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, mo
 
 def test_sartorius_draws_cell_types(tmp_path):
     folder, output = write_sartorius(str(tmp_path / 'cells')), str(tmp_path / 'run')
-    main.train(main.parse_args(['--dataset', 'sartorius', '--data_dir', folder, '--output', output, '--model',
-                                'segnet-basic', '--steps', '2', '--height', '20', '--width', '30']))
+    train(folder, output, *'--dataset sartorius --steps 2 --height 20 --width 30'.split())
     assert os.path.exists(os.path.join(output, 'cell_types.png'))
     dataset = datasets.preload(datasets.sartorius.read(folder), ('val',))
     shown = plots.panel_examples(dataset, 'val')
@@ -330,17 +326,16 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
     assert rows[0][1:] == list(datasets.camvid.CLASSES) == [row[0] for row in rows[1:]]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == scores['confusion']
     assert cv2.imread(os.path.join(output, 'confusion-test.png')).shape[0] > 300
-    stored = json.load(open(os.path.join(output, 'metrics.json')))['test']
+    stored = read_scores(output)['test']
     assert stored['BF'] == scores['BF'] and stored['bn'] == 'population'
 
 
 def test_each_setting_has_an_entry_in_metrics():
     """A score with other settings does not replace the plain one; a split that is named twice is scored once."""
-    for flags, entry in ((['--batch_size', '2'], 'val'), (['--checkpoint', 'last'], 'val (last)'),
-                         (['--tile', 'off'], 'val (tile off)'),
-                         (['--bn', 'moving', '--precision', 'float32'], 'val (moving, float32)'),
-                         (['--tile', '45x61', '--tile_overlap', '0.25'], 'val (tile 45x61, overlap 0.25)')):
-        assert evaluate.entry_name(evaluate.parse_args(['run'] + flags), 'val') == entry
+    for flags, entry in (('--batch_size 2', 'val'), ('--checkpoint last', 'val (last)'),
+                         ('--tile off --bn moving --precision float32', 'val (moving, tile off, float32)'),
+                         ('--tile 45x61 --tile_overlap 0.25', 'val (tile 45x61, overlap 0.25)')):
+        assert evaluate.entry_name(evaluate.parse_args(['run'] + flags.split()), 'val') == entry
     assert evaluate.parse_args(['run', '--split', 'test', 'val', 'test']).split == ['test', 'val']
 
 
@@ -377,7 +372,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     (['--encoder_rate', '0.1', '--optimizer', 'adam'], '--encoder_rate 0.1: needs'),
     (['--class_weights', 'no.csv'], '--class_weights no.csv'), (['--class_weights', 'BAD'], 'row 2: weight'),
     (['--data_dir', '/no/such'], 'no such folder'), (['--output', 'TAKEN'], 'holds files but no run'),
-    (['--output', 'BAD'], 'bad.csv: is a file'), (['--init_from', ''], '--init_from: the value is empty'),
+    (['--output', 'BAD'], 'bad.csv: is a file'), (['--init_from', ''], 'no such run folder'),
     ([], 'val_03.png: the PNG is truncated')])
 def test_bad_flags(camvid_folder, tmp_path, flags, said):
     bad, taken, output = str(tmp_path / 'bad.csv'), str(tmp_path / 'taken'), str(tmp_path / 'run')
@@ -573,7 +568,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     monkeypatch.setattr(devices, 'session_config', lambda *args: seen.append(args[2]) or config(*args))
     score(run, '--bf_images', '0')
     assert seen == ['off']
-    assert_refused('--tile_overlap 0.2: images', score, run, '--tile_overlap', '0.2')
+    assert_refused('--tile_overlap 0.2: needs --tile', score, run, '--tile_overlap', '0.2')
 
 
 def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):

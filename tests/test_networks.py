@@ -5,16 +5,13 @@ import tensorflow.compat.v1 as tf
 from conftest import value_of
 from tensorflow.python.compiler.xla import xla
 
+import main
 import networks
 import optimize
 import segnet
 import utils
 
 NAMES = sorted(networks.NETWORKS)
-
-
-def test_there_are_sixteen():
-    assert len(NAMES) == 16
 
 
 # Convolution weights, by hand from the papers' layers (paper.md, "Parameter arithmetic", and each layer table).
@@ -29,8 +26,7 @@ EXPECTED = {
     'fcn-basic-nodimreduction': ENCODER + 4 * 8 * 8 * 64 * 64 + 64 * 11,
     'fcn-basic-noaddition-nodimreduction': ENCODER + 4 * 8 * 8 * 64 * 64 + 64 * 11,
     'fcn': VGG16 + 49 * 512 * 4096 + 4096 * 4096 + 4096 * 11 + 512 * 11 + 256 * 11,
-    'fcn-deconv': VGG16 + 49 * 512 * 4096 + 4096 * 4096 + 4096 * 11 + 512 * 11 + 256 * 11
-                  + (2 * 4 * 4 + 16 * 16) * 11 * 11,
+    'fcn-deconv': VGG16 + 49 * 512 * 4096 + 4096 * (4096 + 11) + (512 + 256) * 11 + (2 * 4 * 4 + 16 * 16) * 11 * 11,
     'deconvnet': VGG16 + 2 * 49 * 512 * 1024 + 1024 * 1024 + VGG16 - 9 * 3 * 64 + 9 * 64 * 64 + 64 * 11,
     'deeplab-largefov': VGG16 + 9 * 512 * 1024 + 1024 * 1024 + 1024 * 11,
     'unet': 31030593 + 2 * 9 * 64 + 10 * 64 - 6849,  # published for one channel, one class and 6,849 biases
@@ -167,3 +163,30 @@ def test_addition_is_of_the_encoders_own_map(sess):
     relu = [op for op in sess.graph.get_operations() if op.type == 'Relu'][0].outputs[0]
     got, encoded = sess.run([logits, relu])
     np.testing.assert_allclose(got, encoded, atol=1e-6)
+
+
+# ---------------------------------------------------------------- the layer table
+
+def test_segnet_table():
+    layers = networks.network_layers(networks.Spec('segnet', 11))
+    assert sum(layer.parameters for layer in layers) == 29449355
+    by_name = {layer.name: layer for layer in layers}
+    assert by_name['conv1_1'].macs == 360 * 480 * 3 * 64 * 9
+    assert by_name['conv1_1'].parameters == 3 * 64 * 9 + 64 + 2 * 64
+    assert by_name['pool4'].shape == (23, 30, 512) and by_name['upsample4'].shape == (45, 60, 512)
+    assert layers[-1].name == 'conv1_1_D' and layers[-1].shape == (360, 480, 11)
+    assert [layer.name for layer in layers].index('upsample5') == 18
+
+
+def test_describe_needs_no_data(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main.describe(main.parse_args('--dataset voc2012 --model segnet-basic --height 45 --width 61'.split()))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ['norm', 'normalization', '45x61x3', '0', '0']
+    assert lines[-2].split() == ['conv_classifier', 'convolution', '45x61x21', '1,365', '3,689,280']
+    assert lines[-1].split()[:2] == ['segnet-basic', '1,417,237'] and not list(tmp_path.iterdir())
+
+
+def test_describe_knows_the_input(capsys):
+    main.describe(main.parse_args('--model segnet-basic --input raw --height 9 --width 9'.split()))
+    assert 'normalization' not in capsys.readouterr().out

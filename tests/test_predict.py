@@ -78,13 +78,13 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
 
 def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
-    for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'holds no images'),
+    for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'a folder without'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
                         (['x', '--tta', '0'], '--tta: 0'), (['x', '--samples', '8'], '--samples 8: the run has no'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
                         (['x', '--tile', '4x0'], '--tile: 4x0'),
-                        ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: images')):
+                        (['x', '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs --tile')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
@@ -209,7 +209,7 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
     assert 'large-ids.png' in os.listdir(str(tmp_path / 'out'))
     assert go(run, small, large, '--output', tmp_path / 'out2', '--tile', 'off') == 0
     out = capsys.readouterr().out
-    assert 'large.png: shrunk by more than half to the 23x31 of the run; --tile' in out and 'small.png:' not in out
+    assert 'large.png: the first of 1 images that shrink by more than half to 23x31' in out and 'small.png:' not in out
     assert go(run, large, '--output', tmp_path / 'out3', '--max_pixels', 50 * 70 - 1) == 2
     assert 'large.png: more than 3499 pixels; shrink it' in capsys.readouterr().err
 

@@ -13,6 +13,7 @@ import datasets
 import main
 import metrics
 from datasets import cells, tables
+from runs.folder import read_scores
 
 CSV = os.path.join(ROOT, 'train.csv')
 
@@ -113,4 +114,4 @@ def test_local_mean_and_variance_do_not_tell_the_classes(window):
 def test_segnet_succeeds(tmp_path):
     """`python main.py` without flags: validation mIoU at least 0.75."""
     folder = main.train(main.parse_args(['--output', str(tmp_path / 'run')]))
-    assert main.records.read_json(os.path.join(folder, 'metrics.json'))['val (while training)']['mIoU'] >= 0.75
+    assert read_scores(folder)['val (while training)']['mIoU'] >= 0.75
