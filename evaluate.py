@@ -242,7 +242,7 @@ def evaluate(args) -> dict:
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
         splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
-        dataset = datasets.preload(dataset, sorted(splits))
+        dataset, _ = datasets.preload(dataset, sorted(splits))
         if args.bn == 'population':  # 4: the batch size of compute_bn_statistics.py
             population_statistics(predictor.sess, dataset, predictor.spec, flags.get('batch_size', 4), group)
         if args.publish and group.chief:

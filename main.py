@@ -5,6 +5,7 @@ The same command resumes an interrupted run. `@recipes/NAME.txt` reads flags fro
 from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
 import functools
+import os
 import signal
 import sys
 
@@ -12,6 +13,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import batches
+import data
 import datasets
 import evaluate
 import networks
@@ -19,18 +21,20 @@ import optimize
 import utils
 from inference.predictor import Predictor, Settings
 from paper import tables
-from runs import plots, report, weights
-from runs.run import Run
+from runs import pictures, plots, report, weights
+from runs.folder import read_config
+from runs.run import Run, output_folder
 from system import cli, cluster, devices, distribute
 from system.files import UserError
 
-# start: function (steps done) -> (op, feed_dict) that starts the batches. fetches: dict that a training step runs.
+# start: function (steps done) -> (op, feed_dict) that starts the batches. batch: (images, labels) of a step.
+# fetches: dict that a training step runs.
 # signals: placeholder [2], the requests of this process to stop and to validate; a step fetches the sums of all.
 # predictor: `Predictor` of the validation, with the variables of the training. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights. uninitialized: names of the other variables.
 # spread: op that copies the chief's variables to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
-                                       'start fetches signals predictor init assignments uninitialized spread')
+                                       'start batch fetches signals predictor init assignments uninitialized spread')
 
 
 # ---------------------------------------------------------------- flags
@@ -40,8 +44,11 @@ def add_data_flags(parser):
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.MODULES, default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
-    group.add_argument('--rle_order', choices=('rows', 'columns'), help='order of pixels in runs (default: rows)')
+    group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of pixels in runs (default: measured)')
     group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images (default: measured)')
+    group.add_argument('--fold', metavar='K/N', help='part that is val in a data set without its own (default: 1/5)')
+    group.add_argument('--cache', type=cli.number(float, 0, 10 ** 6), metavar='GB',
+                       help='decoded images kept in memory (default: half of the free memory, at most 8)')
     group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     group.add_argument('--fit', choices=('resize', 'crop'), default='resize',
@@ -170,13 +177,14 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     signals = tf.placeholder(tf.float32, [2], 'signals')
     fetches['loss'], fetches['signals'] = group.all_reduce([fetches['loss'], signals])
     predictor = Predictor(sess, spec, Settings(tile='off', batch_size=args.batch_size), reuse=True)
-    starting = group.chief and run.is_new()
-    values, flag = weights.starting_weights(args.vgg16, args.init_from, class_names) if starting else ({}, '')
+    values, flag = {}, ''
+    if group.chief and run.is_new():
+        values, flag = weights.starting_weights(args.vgg16, args.init_from, class_names, spec.input)
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, spec.num_classes, flag)
     run.create_savers()
-    graph = TrainingGraph(start, fetches, signals, predictor, tf.global_variables_initializer(), assignments,
-                          uninitialized, group.broadcast(tf.global_variables()))
+    graph = TrainingGraph(start, (images, labels), fetches, signals, predictor, tf.global_variables_initializer(),
+                          assignments, uninitialized, group.broadcast(tf.global_variables()))
     tf.get_default_graph().finalize()
     return graph
 
@@ -202,6 +210,8 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
 
     Logs each step; validates and saves where due. SIGTERM is added to `stop` if another process was told to stop.
     """
+    if group.chief and run.step == 0:
+        draw_data(sess, graph, run, group)
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
@@ -256,6 +266,18 @@ def draw(run: Run, step: int, extremes: list):
                  tables.class_accuracies(run.dataset.name, model))
 
 
+def draw_data(sess, graph: TrainingGraph, run: Run, group):
+    """Draws examples.png and batch.png of a new run, so that wrong labels are seen before the training."""
+    pictures.draw_examples(run.dataset, 'train', run.facts['train'].counts, run.path('examples.png'))
+    sess.run(*graph.start(0))
+    images, labels = sess.run(graph.batch)
+    batch_size = run.flags['batch_size']
+    names = batches.batch_names(run.dataset, 1, batch_size, run.flags['seed'])
+    names = [names[i] for i in group.share(batch_size)]
+    pictures.draw_batch(images, labels, names, run.dataset, run.path('batch.png'))
+    print('labels: %s, %s' % (run.path('examples.png'), run.path('batch.png')))
+
+
 def describe(args):
     """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
     classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
@@ -266,7 +288,11 @@ def describe(args):
 
 def open_dataset(args):
     """Opens --dataset -> `Dataset`; raises UserError for bad data, or if train or val has no examples."""
-    dataset = datasets.open(args.dataset, args.data_dir, rle_order=args.rle_order, depth=args.depth)
+    folder = output_folder(vars(args))
+    config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
+    if config and config['flags']['dataset'] != args.dataset:
+        config = None  # `Run` refuses the folder
+    dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
     return dataset
@@ -286,8 +312,8 @@ def train(args):
     run = Run(vars(args), open_dataset(args), vars(parse_args([])), group.scratch)
     group.check_equal({split: len(names) for split, names in run.dataset.examples.items()})
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, precision), flush=True)
-    run.dataset = datasets.preload(run.dataset, ('train', 'val'))
-    class_weights = datasets.class_weights(args.class_weights, run.dataset)
+    run.dataset, run.facts = datasets.preload(run.dataset, ('train', 'val'), args.cache, group.local_size())
+    class_weights = datasets.class_weights(args.class_weights, run.dataset, run.facts['train'].counts)
     session = tf.Session(group.target, graph=tf.Graph(), config=group.session_config(args.device, args.xla, args.tf32))
     with session as sess, tf.device(group.place), utils.portable_pooling(portable):
         graph = build(args, sess, run, class_weights, group)

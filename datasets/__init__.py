@@ -85,15 +85,14 @@ def in_order(function, jobs: list):
             yield job, future.result()
 
 
-def preload(dataset, splits, cache: int = None, facts: dict = None, processes: int = 1):
-    """Loads and checks each example of `splits`; returns the `Dataset` with the examples cached in memory.
+def preload(dataset, splits, cache: float = None, processes: int = 1):
+    """Loads and checks each example of `splits` -> (`Dataset` with the examples in memory, {split: Facts}).
 
-    Examples beyond `cache` bytes are loaded again when needed. With train in `splits`, prints the classes without a
+    Examples beyond `cache` are loaded again when needed. With train in `splits`, prints the classes without a
     training pixel. UserError for an example that cannot be read, and as `load_checked`.
 
     Args:
-      cache: None for half of the free memory, divided by `processes`, but at most data.CACHE_BYTES.
-      facts: optional dict, which is filled with {split: Facts}.
+      cache: gigabytes; None for half of the free memory, divided by `processes`, but at most data.CACHE_BYTES.
       processes: number of processes on this machine that load the data set at the same time.
     """
     def load(job):
@@ -101,13 +100,13 @@ def preload(dataset, splits, cache: int = None, facts: dict = None, processes: i
         digests = [zlib.crc32(np.ascontiguousarray(array), array.shape[0]) for array in (image, label)]
         return image, label, data.label_counts(label, len(dataset.class_names)), '%08x %08x' % tuple(digests)
 
-    cache = min(data.CACHE_BYTES, free_memory() // 2 // processes) if cache is None else cache
+    space = min(data.CACHE_BYTES, free_memory() // 2 // processes) if cache is None else 1e9 * cache
     cached = {}
     found = {split: Facts([], []) for split in splits}
     for job, (image, label, counts, digest) in in_order(load, [
             (split, i) for split in splits for i in range(len(dataset.examples[split]))]):
-        cache -= image.nbytes + label.nbytes
-        if cache >= 0:
+        space -= image.nbytes + label.nbytes
+        if space >= 0:
             cached[job] = image, label
         found[job[0]].counts.append(counts)
         found[job[0]].digests.append(digest)
@@ -117,9 +116,7 @@ def preload(dataset, splits, cache: int = None, facts: dict = None, processes: i
         absent = np.flatnonzero(found['train'].counts[:, :-1].sum(0) == 0)
         if len(absent):
             note(ABSENT % ', '.join(dataset.class_names[i] for i in absent))
-    if facts is not None:
-        facts.update(found)
-    return dataset._replace(load=lambda split, i: cached.get((split, i)) or dataset.load(split, i))
+    return dataset._replace(load=lambda split, i: cached.get((split, i)) or dataset.load(split, i)), found
 
 
 def check_split(dataset, split: str):

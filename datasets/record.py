@@ -19,7 +19,7 @@ def names_of(dataset, split: str, data_dir: str) -> list:
 
 
 def make(dataset, facts: dict, data_dir: str) -> dict:
-    """Makes the record of the splits in `facts`, which `datasets.preload` has filled."""
+    """Makes the record of the splits in `facts`, which `datasets.preload` returns."""
     return {split: ['%s %s' % pair for pair in zip(names_of(dataset, split, data_dir), facts[split].digests)]
             for split in facts}
 

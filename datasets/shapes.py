@@ -158,7 +158,7 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
 
 
 def _patch_mask(patch, points, height, width):
-    """Pastes the mask `patch`, as labelme: the box `points` holds both corners, rounded, and may leave the image.
+    """Pastes the mask `patch` as labelme: the box `points` holds both rounded corners and may leave the image.
 
     A box of whole numbers cuts the patch off. A box that was dragged to fractions only gives the upper left corner.
     """

@@ -16,13 +16,20 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
+import datasets
+from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
 from system.files import UserError, check_names, note, read_bytes, read_text, write_json, write_text
 
-MAY_CHANGE = ('steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
+MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # flags of older revisions that changed a result -> the only value that still resumes
 STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a killed start can leave; the last: older code
 SAVE_SECONDS = 600            # a killed run loses at most this much work between validations
+
+
+def output_folder(flags: dict) -> str:
+    """Path of the run folder: --output, or Output/<dataset>-<model>."""
+    return flags['output'] or os.path.join('Output', '%s-%s' % (flags['dataset'], flags['model']))
 
 
 def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
@@ -50,6 +57,7 @@ class Run:
       total: steps of the whole run, resumed ones included.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
+      facts: {split: `datasets.Facts`} of the data, which `datasets.preload` returns.
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
@@ -60,8 +68,9 @@ class Run:
           defaults: the default of each flag, which counts as the run's value for a flag that the run did not know.
           folder: run folder; None for --output.
         """
-        self.folder = folder or flags['output'] or os.path.join('Output', '%s-%s' % (flags['dataset'], flags['model']))
-        self.flags = dict(flags, height=flags['height'] or dataset.size[0], width=flags['width'] or dataset.size[1],
+        self.folder = folder or output_folder(flags)
+        height, width = datasets.training_size(dataset, flags['height'], flags['width'])
+        self.flags = dict(flags, height=height, width=width,
                           data_dir=flags['data_dir'] and os.path.abspath(flags['data_dir']))
         self.dataset = dataset
         check_names([self.flags['data_dir'] or ''], '--data_dir')
@@ -69,6 +78,7 @@ class Run:
         self.total = flags['steps'] or -(-flags['epochs'] * self.size // flags['batch_size'])
         self.first = self.step = 0  # the restored step, the last saved step
         self.records = []
+        self.facts = {}
         self.best = -1.0  # best validation score by --select_by
         self.stale = 0    # validations since the best score
         self.saved = self.clock = time.time()
@@ -146,18 +156,24 @@ class Run:
           class_weights: num_classes floats.
           device: name of the device, for the provenance.
         Raises:
-          UserError: the classes, the class weights or the split sizes changed since the run began.
+          UserError: the classes, the class weights, the images or the labels changed since the run began.
         """
         path = self.path('config.json')
         config = read_config(self.folder) if os.path.exists(path) else {'invocations': []}
-        facts = {'class_names': list(self.dataset.class_names),
-                 'class_weights': [float(weight) for weight in class_weights],
-                 'sizes': {split: len(names) for split, names in self.dataset.examples.items()}}
-        for name in facts:
-            if config.get(name, facts[name]) != facts[name]:
+        examples = record.make(self.dataset, self.facts, self.flags['data_dir'])
+        changes = record.changes(config['examples'], examples) if 'examples' in config else ''
+        if changes:
+            raise UserError('%s: the data changed since the run began: %s; restore the data, or give another --output'
+                            % (self.folder, changes))
+        settings = {'class_names': list(self.dataset.class_names),
+                    'class_weights': [float(weight) for weight in class_weights],
+                    'sizes': {split: len(names) for split, names in self.dataset.examples.items()}}
+        for name in settings:
+            if config.get(name, settings[name]) != settings[name]:
                 raise UserError('%s: %s was %s, is %s; restore the old data, or give another --output'
-                                % (path, name, config[name], facts[name]))
-        config.update(facts, flags=self.flags, colors=[list(color) for color in self.dataset.colors],
+                                % (path, name, config[name], settings[name]))
+        config.update(settings, examples=examples, flags=self.flags,
+                      colors=[list(color) for color in self.dataset.colors],
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth)
         start = dict(provenance(device), step=self.step)
@@ -177,10 +193,10 @@ class Run:
         for place in FOLDERS.values():
             os.makedirs(self.path(place), exist_ok=True)
         self.records = read_log(self.folder, self.step)
-        for record in self.records:
-            if 'mIoU' in record:
-                self.note_score(record)
-        write_text(self.path('log.jsonl'), ''.join(json.dumps(record) + '\n' for record in self.records))
+        for line in self.records:
+            if 'mIoU' in line:
+                self.note_score(line)
+        write_text(self.path('log.jsonl'), ''.join(json.dumps(line) + '\n' for line in self.records))
         self.events = tf.summary.FileWriter(self.folder, tf.get_default_graph())
         self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), self.step)
         self.saved = self.clock = time.time()

@@ -13,10 +13,10 @@ import utils
 from runs import caffe
 from runs.folder import checkpoint, publish_config, read_config, run_folder
 from system import cli
-from system.files import UserError, atomic_write, check_file
+from system.files import UserError, note, atomic_write, check_file
 
-# values: {name: array}. step: of the run, or None. description: for messages. class_names: of the run, or None.
-Weights = collections.namedtuple('Weights', 'values step description class_names')
+# values: {name: array}. step: of the run, or None. description: for messages. class_names, input: of the run, or None.
+Weights = collections.namedtuple('Weights', 'values step description class_names input', defaults=(None, None))
 VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
              'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5')
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
@@ -57,7 +57,7 @@ def vgg16(path: str) -> Weights:
         values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
     except Exception as error:  # h5py raises many kinds of error for another file
         raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s: %s)" % (path, type(error).__name__, error))
-    return Weights(values, None, 'the encoder of VGG16', None)
+    return Weights(values, None, 'the encoder of VGG16')
 
 
 def of_run(folder: str, which: str) -> Weights:
@@ -68,7 +68,8 @@ def of_run(folder: str, which: str) -> Weights:
     config = read_config(folder)
     path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
-        return npz(path)._replace(step=config.get('step'), class_names=config['class_names'])
+        return npz(path)._replace(step=config.get('step'), class_names=config['class_names'],
+                                  input=config['flags']['input'])
     path = checkpoint(folder, which)
     scope = config['flags']['model'] + '/'
     values = {}
@@ -80,7 +81,8 @@ def of_run(folder: str, which: str) -> Weights:
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise UserError('%s: damaged (%s); --checkpoint selects another, best or last' % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
-    return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'])
+    return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'],
+                   config['flags']['input'])
 
 
 def caffemodel(path: str) -> Weights:
@@ -104,7 +106,7 @@ def caffemodel(path: str) -> Weights:
         if len(blobs) != 2:
             raise UserError('%s: layer %s has %d blobs; expected two' % (path, layer, len(blobs)))
         values.update({'%s/%s' % (layer, kind): blob for kind, blob in zip(kinds, blobs)})
-    return Weights(values, None, 'weights from Caffe', None)
+    return Weights(values, None, 'weights from Caffe')
 
 
 def npz(path: str) -> Weights:
@@ -121,7 +123,7 @@ def npz(path: str) -> Weights:
             values[name[:-len(SCALE)]] *= values.pop(name)
     except Exception as error:  # NumPy and zipfile raise many kinds of error for a damaged file
         raise UserError('%s: not a .npz of numbers (%s: %s)' % (path, type(error).__name__, str(error)[:200]))
-    return Weights(values, None, 'weights from %s' % os.path.basename(path), None)
+    return Weights(values, None, 'weights from %s' % os.path.basename(path))
 
 
 def publish(folder: str, run: str, sess, step):
@@ -169,7 +171,7 @@ def load(path: str, which: str = 'best') -> Weights:
     return loaded
 
 
-def starting_weights(vgg16_path, init_from, class_names: list):
+def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
     """Loads the weights of --vgg16 or --init_from -> ({name: array}, the flag for messages); ({}, '') without.
 
     The channels of the class layers are ordered by `class_names`, the classes of the new run. Raises UserError for
@@ -178,7 +180,11 @@ def starting_weights(vgg16_path, init_from, class_names: list):
     if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
     if init_from is not None:
-        return match_classes(load(init_from), class_names).values, '--init_from %s' % init_from
+        loaded = load(init_from)
+        if loaded.input not in (None, input_norm):
+            note('--init_from %s: these weights were trained with --input %s, this run has --input %s'
+                 % (init_from, loaded.input, input_norm))
+        return match_classes(loaded, class_names).values, '--init_from %s' % init_from
     return {}, ''
 
 

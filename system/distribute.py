@@ -51,6 +51,11 @@ class Group:
             raise UserError('--batch_size %d: must be at least the number of processes, %d' % (batch_size, self.size))
         return range(batch_size * self.index // self.size, batch_size * (self.index + 1) // self.size)
 
+    def local_size(self) -> int:
+        """Number of processes of the group on this machine."""
+        names = [host.rpartition(':')[0] for host in self.hosts]
+        return names.count(names[self.index])
+
     def dataset_share(self, dataset, split: str):
         """Returns the `Dataset` with this process's share of `split`: every size-th example, numbered from 0.
 

@@ -159,7 +159,7 @@ def write_folder(folder):
 def open_and_load(name, folder):
     """Opens a data set and loads all examples; UserError for a fault."""
     dataset = datasets.open(name, folder)
-    return datasets.preload(dataset, dataset.examples)
+    return datasets.preload(dataset, dataset.examples)[0]
 
 
 def assert_contract(dataset):

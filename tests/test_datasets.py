@@ -339,7 +339,7 @@ def test_preload_does_not_load_all_examples_ahead(monkeypatch):
     for count, (job, (split, i)) in enumerate(datasets.in_order(lambda job: loaded.append(job) or job, jobs)):
         assert job == (split, i) == jobs[count] and len(loaded) <= count + datasets.AHEAD + 1
     dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(99)}, lambda split, i: 'read', '')
-    dataset = datasets.preload(dataset, ['train'], cache=4 * 48 + 47)
+    dataset = datasets.preload(dataset, ['train'], cache=(4 * 48 + 47) / 1e9)[0]
     assert [dataset.load('train', i) == 'read' for i in (0, 3, 4, 98)] == [False, False, True, True]
     assert_refused('data set x: no images in split val, only in train', datasets.check_split, dataset, 'val')
 
@@ -403,8 +403,7 @@ def test_links_are_followed_once(tmp_path, capsys):
 def run_of(folder, **flags):
     """The data set in `folder`, and the config of a run on it."""
     dataset = datasets.open('folder', folder, fold=flags.get('fold'))
-    facts = {}
-    dataset = datasets.preload(dataset, ('train', 'val'), facts=facts)
+    dataset, facts = datasets.preload(dataset, ('train', 'val'))
     return dataset, {'flags': flags, 'class_names': dataset.class_names, 'depth': dataset.depth,
                      'sizes': {split: len(names) for split, names in dataset.examples.items()},
                      'examples': json.loads(json.dumps(datasets.record.make(dataset, facts, folder)))}
@@ -496,8 +495,7 @@ def test_one_side_keeps_the_proportion():
 
 
 def test_class_weights_need_no_second_look(camvid_folder):
-    facts = {}
-    dataset = datasets.preload(datasets.open('camvid', camvid_folder), ('train', 'val'), facts=facts)
+    dataset, facts = datasets.preload(datasets.open('camvid', camvid_folder), ('train', 'val'))
     for choice in ('median', 'median-void'):
         expected = datasets.class_weights(choice, dataset)
         np.testing.assert_array_equal(expected, datasets.class_weights(choice, None, facts['train'].counts))

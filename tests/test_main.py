@@ -282,7 +282,7 @@ def test_sartorius_draws_cell_types(tmp_path):
     folder, output = write_sartorius(str(tmp_path / 'cells')), str(tmp_path / 'run')
     train(folder, output, *'--dataset sartorius --steps 2 --height 20 --width 30'.split())
     assert os.path.exists(os.path.join(output, 'cell_types.png'))
-    dataset = datasets.preload(datasets.sartorius.read(folder), ('val',))
+    dataset = datasets.preload(datasets.sartorius.read(folder), ('val',))[0]
     shown = plots.panel_examples(dataset, 'val')
     assert len(shown) == 3
     for class_id, i in enumerate(shown, 1):
@@ -291,7 +291,7 @@ def test_sartorius_draws_cell_types(tmp_path):
 
 def test_scores_of_a_known_prediction(camvid_folder):
     """Scoring counts each labelled pixel once, at the size of the label, for any input size of the network."""
-    dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))
+    dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))[0]
     with tf.Graph().as_default(), tf.Session() as sess:
         predictor = Predictor(sess, SPEC._replace(height=23, width=31), Settings(batch_size=2))
         sess.run(tf.global_variables_initializer())
@@ -341,7 +341,7 @@ def test_each_setting_has_an_entry_in_metrics():
 
 def test_population_statistics_equal_numpy(camvid_folder):
     """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
-    dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))
+    dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
     spec = SPEC._replace(model='segnet', input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(3)
