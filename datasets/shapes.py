@@ -130,7 +130,7 @@ def coco_mask(segmentation, height: int, width: int):
 
 
 def labelme_mask(shape: dict, line_width: float, height: int, width: int):
-    """Mask bool [height, width] of a shape of labelme or X-AnyLabeling; lines are `line_width` pixels wide.
+    """Mask bool [height, width] of a shape of labelme or X-AnyLabeling; lines are `line_width` wide.
 
     Raises NoArea for points, UserError for an unknown shape type or a mask that is no PNG.
     """
@@ -158,7 +158,7 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
 
 
 def _patch_mask(patch, points, height, width):
-    """Pastes the mask `patch` as labelme: the box `points` holds both rounded corners and may leave the image.
+    """Pastes the mask `patch` as labelme does; the rounded box `points` may leave the image.
 
     A box of whole numbers cuts the patch off. A box that was dragged to fractions only gives the upper left corner.
     """

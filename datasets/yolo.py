@@ -14,7 +14,7 @@ from datasets.annotations import Example, Shape, naming, pick, split_of
 from system.files import UserError, note, read_bytes
 
 IMAGES = re.compile(r'(\A|.*[/\\])images(?=[/\\])', re.DOTALL)
-ROW = re.compile(r'\A *[0-9]+( +-?[0-9.]+(e-?[0-9]+)?){4,} *\Z')
+ROW = re.compile(rb'\s*[0-9]+(\s+-?[0-9.]+){4}')
 
 
 def data_yaml(source: str):
@@ -54,7 +54,7 @@ def fits(source: str) -> bool:
     if not os.path.isdir(source) or data_yaml(source) is None and class_file(source) is None:
         return False
     texts = glob.iglob(os.path.join(glob.escape(source), '**', '*.txt'), recursive=True)
-    return any(ROW.match(line) for path in texts for _, line in files.numbered_lines(path)[:1])
+    return any(ROW.match(read_bytes(path)) for path in texts)
 
 
 def class_names(source: str, config):
@@ -128,8 +128,9 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
     config = data_yaml(source)
     names = class_names(source, config)
     every = [path for _, path in files.files_below(source, data.IMAGE_FILES)]
-    images = listed_images(source, *config, left_out) if config else {}
-    if not images:
+    if config and any(key.lower() in files.FOLDERS for key in config[1]):
+        images = listed_images(source, *config, left_out)
+    else:
         images = {path: split_of(root, os.path.dirname(path)) for path in every
                   if IMAGES.match(os.path.relpath(path, source)) or os.path.exists(text_path(path))}
     left_out['images outside the folders of the data set'] += sum(path not in images for path in every)

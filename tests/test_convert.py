@@ -410,7 +410,8 @@ def via(folder, regions, **more):
     ({'name': 'polygon', 'all_points_x': [2, 5, 5, 2], 'all_points_y': [1, 1, 4, 4]}, [np.s_[1:4, 2:5]]),
     ({'name': 'polyline', 'all_points_x': [3, 9], 'all_points_y': [3.6, 3.6]}, [np.s_[2:6, 3:9]]),
     ({'name': 'circle', 'cx': 5.5, 'cy': 5.5, 'r': 2}, [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]]),
-    ({'name': 'ellipse', 'cx': 5.5, 'cy': 5.5, 'rx': 3, 'ry': 0.9, 'theta': np.pi / 2}, [np.s_[2:9, 5]])])
+    ({'name': 'ellipse', 'cx': 6.5, 'cy': 5.5, 'rx': 3, 'ry': 0.5, 'theta': np.pi / 4},
+     [(np.arange(3, 8), np.arange(4, 9))])])
 def test_shapes_of_via(tmp_path, shape, part):
     """The class is the text of the chosen option."""
     via(tmp_path, [({'kind': '2'}, shape), ({'kind': '1'}, {'name': 'point', 'cx': 1, 'cy': 1})],
