@@ -453,8 +453,13 @@ def test_labels_with_two_readings(tmp_path, classes, label, said):
 
 def test_palette_without_colors_holds_ids(tmp_path):
     for classes in (PLAIN, PLAIN.replace('a,0,', 'a,0,0 0 0')):
-        write_labels(str(tmp_path), classes, with_palette(), with_palette((0, 0, 0), (1, 1, 1)))
-        np.testing.assert_array_equal(load_all(str(tmp_path))['0'], ROW)
+        write_labels(str(tmp_path), classes, with_palette(), with_palette((9, 9, 9), (200, 0, 0)),
+                     lambda path: save_palette(path, ROW * 0, [(1, 1, 1), (200, 0, 0)] + [(0, 0, 0)] * 254))
+        found = load_all(str(tmp_path))
+        assert [found[name].tolist() for name in '012'] == [ROW.tolist(), ROW.tolist(), (ROW * 0).tolist()]
+    write_labels(str(tmp_path), PLAIN.replace('a,0,', 'a,0,0 0 0'), lambda path: save_palette(
+        path, ROW * 0 + 1, [(0, 0, 0)] * 256))
+    assert_refused('index 1 has the colour of another class', load_all, str(tmp_path))
 
 
 def test_masks_of_two_classes(tmp_path):
