@@ -31,7 +31,7 @@ def read_class_label(path: str, classes: list):
     if two:
         by_id.update({0: black, 255: 1 - black})
     if palette is not None and used[-1] < len(palette):
-        meant = _by_palette(path, {i: tuple(palette[i].tolist()) for i in used}, by_id, by_color)
+        meant = _by_palette(path, used, list(map(tuple, palette.tolist())), by_id, by_color)
     else:
         meant = _by_value(path, used, by_id, by_color)
     if two and not set(used) <= set(meant):
@@ -61,7 +61,7 @@ def _by_value(path, used, by_id, by_color):
     return greys
 
 
-def _by_palette(path, shown, by_id, by_color):
+def _by_palette(path, used, palette, by_id, by_color):
     """Chooses {index: class index} for a palette label.
 
     The table's colours decide if all used colours are among them. Else the indices are ids, unless some colours belong
@@ -69,14 +69,17 @@ def _by_palette(path, shown, by_id, by_color):
     image optimizers and GIF renumber. UserError if two readings are possible.
 
     Args:
-      shown: {index: colour} of the used indices.
+      used: indices in the label.
+      palette: colours of all indices.
     """
+    shown = {i: palette[i] for i in used}
+    blank = set(palette) == {(0, 0, 0)}  # no palette was written
     meant = {i: by_color[color] for i, color in shown.items() if color in by_color}
     differing = [i for i, index in meant.items() if by_id.get(i) != index]
     distinct = len(set(shown.values()))
-    if distinct == 1 < len(shown):  # no palette was written
+    if blank and len(shown) > 1:
         return by_id
-    if differing and (len(meant) < len(shown) or distinct < len(shown)):
+    if differing and (len(meant) < len(shown) or distinct < len(shown) or blank):
         raise UserError('%s: index %d has the colour of another class in the palette; save the label as a grey image '
                         'of ids' % (path, differing[0]))
     if differing:
@@ -86,7 +89,8 @@ def _by_palette(path, shown, by_id, by_color):
     for numbers in ({(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}):
         ids = {i: numbers.get(color) for i, color in shown.items()}
         meant = {i: by_id.get(number) for i, number in ids.items()}
-        if None not in meant.values() and distinct == len(shown) and meant != {i: by_id.get(i) for i in shown}:
+        fits = set(palette) <= set(numbers) and distinct == len(shown) and None not in meant.values()
+        if fits and not blank and meant != {i: by_id.get(i) for i in shown}:
             dark = [color for color in shown.values() if 0 < max(color) < 32]  # in no palette for the eye
             if set(shown) <= set(by_id) and not dark:
                 raise UserError('%s: index %d or id %d, as its palette says? save the label as a grey image of ids'

@@ -452,8 +452,14 @@ def test_labels_with_two_readings(tmp_path, classes, label, said):
 
 
 def test_palette_without_colors_holds_ids(tmp_path):
-    write_labels(str(tmp_path), PLAIN, with_palette(), with_palette((0, 0, 0), (1, 1, 1)))
-    np.testing.assert_array_equal(load_all(str(tmp_path))['0'], ROW)
+    for classes in (PLAIN, PLAIN.replace('a,0,', 'a,0,0 0 0')):
+        write_labels(str(tmp_path), classes, with_palette(), with_palette((9, 9, 9), (200, 0, 0)),
+                     lambda path: save_palette(path, ROW * 0, [(1, 1, 1), (200, 0, 0)] + [(0, 0, 0)] * 254))
+        found = load_all(str(tmp_path))
+        assert [found[name].tolist() for name in '012'] == [ROW.tolist(), ROW.tolist(), (ROW * 0).tolist()]
+    write_labels(str(tmp_path), PLAIN.replace('a,0,', 'a,0,0 0 0'), lambda path: save_palette(
+        path, ROW * 0 + 1, [(0, 0, 0)] * 256))
+    assert_refused('index 1 has the colour of another class', load_all, str(tmp_path))
 
 
 def test_masks_of_two_classes(tmp_path):
@@ -470,7 +476,8 @@ def test_masks_of_two_classes(tmp_path):
         put(str(tmp_path), 'images/%d.png' % i, np.dstack([mask] * 3))
     for name, label in load_all(str(tmp_path)).items():
         np.testing.assert_array_equal(label, 1 - mask // 255, name)
-    for bad, said in ((mask // 255, 'value 1 at'), (noisy % 99, 'value'), (mask[:, :, None] // [1, 2, 9], 'colour')):
+    photo = np.arange(2000).reshape(40, 50) // 8
+    for bad, said in ((mask // 255, 'value 1 at'), (photo, 'value'), (mask[:, :, None] // [1, 2, 9], 'colour')):
         Image.fromarray(bad.astype(np.uint8)).save(str(tmp_path / 'labels' / '0.png'), 'JPEG', quality=95)
         assert_refused('0.png: ' + said, load_all, str(tmp_path))
     put_text(str(tmp_path), 'classes.csv', PLAIN)
