@@ -31,6 +31,7 @@ import datasets
 import evaluate
 import main
 from datasets import files, tables
+from runs import folder as run_folder
 from runs import plots, weights
 from runs.folder import checkpoints, read_json
 from system import cli
@@ -50,7 +51,7 @@ def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
     train(folder, whole, *steps)
     rng = random.Random(4)
     for _ in range(20):
-        lines = len(read_log(killed))
+        lines = len(run_folder.read_log(killed))
         process = start(folder, killed, *steps)
         wait_for_log(process, killed, lines + 1)
         time.sleep(rng.uniform(0, 1.5))
