@@ -84,7 +84,7 @@ def test_refusals(run, tmp_path):
                         (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
                         (['x', '--tile', '4x0'], '--tile: 4x0'),
-                        (['x', '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs --tile')):
+                        ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
