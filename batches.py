@@ -129,10 +129,7 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
 
 
 def pipeline_options():
-    """Returns tf.data options: NUM_CORES threads, and no autotuning.
-
-    The background thread of autotuning delayed each start.
-    """
+    """Options of a tf.data pipeline: NUM_CORES threads; no autotuning, which delayed each start by seconds."""
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False

@@ -21,6 +21,7 @@ warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for exa
 
 MAX_PIXELS = 2 ** 27    # in an image; a file with more in the header is refused before decoding
 IGNORE = 255            # the label of void pixels that every reader returns
+RLE_ORDERS = ('rows', 'columns', 'relative')  # of `rle_decode`
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
@@ -28,7 +29,7 @@ FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pi
 
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
-                                     'class_ids depth', defaults=(None, None, None))):
+                                     'class_ids depth rle', defaults=(None, None, None, None))):
     """One data set, all splits.
 
     name, class_names: str and list of str; void is no class.
@@ -41,47 +42,60 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     released_weights: class weights published by the authors of the data set or of the paper, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
     depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
+    rle: (columns of a submission, order of the pixels in its runs), like the table of masks; None for labels in images.
     """
 
 
 # ---------------------------------------------------------------- run-length encoding
 
-def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
-    """Decodes Kaggle's run-length encoding -> bool [height, width].
-
-    `rle` is 'start length start length ...': starts count from 1 and increase; '' is the empty mask. Pixels are counted
-    along the rows, or with `order` 'columns' down the columns, as in most of Kaggle's competitions.
-    UserError: an odd count, a token that is no number, runs that overlap, are out of order, empty or outside.
-    """
+def rle_numbers(rle: str, order: str = 'rows'):
+    """Parses run lengths -> (starts from 0, ends), int64 each; arguments and errors as `rle_decode`."""
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
         raise UserError('RLE token %r is not a whole number; a mask without pixels is an empty text' % bad[:40])
     numbers = np.array(rle.split(), np.int64)
     if len(numbers) % 2:
         raise UserError('RLE has %d numbers; they come in pairs, start and length' % len(numbers))
-    starts = numbers[0::2] - 1
     lengths = numbers[1::2]
-    ends = starts + lengths
+    if order == 'relative':
+        ends = (numbers[0::2] + lengths).cumsum()
+        starts = ends - lengths
+    else:
+        starts = numbers[0::2] - 1
+        ends = starts + lengths
     if (starts < 0).any() or (lengths < 1).any():
         raise UserError('RLE starts count from 1 and lengths are at least 1')
-    if ends.max(initial=0) > height * width:
-        raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     if (starts[1:] < ends[:-1]).any():
         i = int(np.argmax(starts[1:] < ends[:-1]))
         raise UserError('RLE runs overlap or are out of order: %d %d, then %d %d' % tuple(numbers[2 * i:2 * i + 4]))
+    return starts, ends
+
+
+def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
+    """Decodes Kaggle's run-length encoding -> bool [height, width].
+
+    `rle` is 'start length start length ...'; '' is the empty mask. Starts count from 1 and increase. Orders:
+      rows: pixels are counted along the rows, as in Sartorius;
+      columns: down the columns, as in most of Kaggle's competitions;
+      relative: down the columns; a start is the number of pixels since the end of the run before, as in SIIM-ACR.
+    UserError: an odd count, a token that is no number, runs that overlap, are out of order, empty or outside.
+    """
+    starts, ends = rle_numbers(rle, order)
+    if ends.max(initial=0) > height * width:
+        raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     edges = np.stack([starts, ends], 1).ravel()
     stretches = np.diff(edges, prepend=0, append=height * width)  # alternately outside of a run and inside
     pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
 
-def rle_encode(mask):
-    """Encodes bool [height, width] as text of Kaggle's run lengths along the rows; '' for an empty mask."""
+def rle_encode(mask, order: str = 'rows'):
+    """Encodes bool [height, width] in Kaggle's run lengths; '' for an empty mask. `order`: as `rle_decode`."""
     padded = np.zeros(mask.size + 2, np.int8)
-    padded[1:-1] = np.asarray(mask, bool).ravel()
+    padded[1:-1] = np.asarray(mask if order == 'rows' else mask.T, bool).ravel()
     edges = np.flatnonzero(np.diff(padded))  # alternately the start (from 0) and the end of a run
-    runs = np.stack([edges[0::2] + 1, edges[1::2] - edges[0::2]], 1)
-    return ' '.join(map(str, runs.ravel().tolist()))
+    starts = np.diff(edges, prepend=0)[0::2] if order == 'relative' else edges[0::2] + 1
+    return ' '.join(map(str, np.stack([starts, edges[1::2] - edges[0::2]], 1).ravel().tolist()))
 
 
 # ---------------------------------------------------------------- images and labels
@@ -93,19 +107,25 @@ def check_tiff_bands(content: bytes, path: str):
     stream.seek(directory.next)
     directory.load(stream)
     bands = directory.get(277, 1)
-    if bands > 1 and directory.get(284) == 2 and max(directory.get(258, (1,))) > 8:  # Pillow reads 8 of the bits
+    bits = max(directory.get(258, (1,)))
+    cmyk = directory.get(262) == 5  # PhotometricInterpretation
+    if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow reads 8 of the bits
         raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
     alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
-    if bands - alphas not in (1, 4 if directory.get(262) == 5 else 3):  # PhotometricInterpretation 5 is CMYK
+    if bands - alphas not in (1, 4 if cmyk else 3):
         raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
+    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow reads none of these
+        kind = 'CMYK' if cmyk else 'grey with alpha' if bands == 2 else 'RGB'
+        kind += ' as floats' if 3 in directory.get(339, ()) else ''
+        raise UserError('%s: is %s of %d bits a band; save it as grey or RGB of 8 or 16 bits' % (path, kind, bits))
 
 
-def decode(path: str, max_pixels: int = MAX_PIXELS):
+def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
-    The array has the stored values. The image has 8 bits for grey of 2 or 4 bits and for colours of 16 bits without
-    alpha, and inverted values for a TIFF of at most 8 bits in which 0 is white.
+    In a TIFF 0 may be white: with `stored` the array has the values of the file, else white is the highest value. The
+    image has 8 bits for grey of 2 or 4 bits and for colours of 16 bits without alpha.
     Further pages are not read, which a note says. UserError if the file is unreadable, of an unknown format or damaged,
     or has more than `max_pixels` pixels.
     """
@@ -132,12 +152,16 @@ def decode(path: str, max_pixels: int = MAX_PIXELS):
         if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of these bits
             array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     except UnidentifiedImageError:
-        raise UserError('%s: not an image of a known format, or damaged; convert the file to PNG or TIFF' % path)
+        kind = 'HEIC or AVIF' if content[4:8] == b'ftyp' else 'not an image of a known format, or damaged'
+        raise UserError('%s: %s; convert the file to PNG or TIFF' % (path, kind))
     except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow raises many kinds of error for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
-    array = ~array if re.search(r"'(1|L|L;2|L;4);?I", coding) else array  # 0 is white, which Pillow inverts
+    inverted = bool(re.search(r"'(1|L|L;2|L;4);?I", coding))  # 0 is white: Pillow inverts at most 8 bits
+    deep = array.dtype.kind == 'u' and array.itemsize == 2
+    if inverted if stored else deep and kind == 'TIFF' and image.tag_v2.get(262) == 0:
+        array = ~array
     for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow stretches grey of 2 and 4 bits to 8
         array = array // scale if bits in coding else array
     image.format = kind
@@ -154,7 +178,9 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
-        raise UserError('%s: has 32 bits a channel; save the image with 8 or 16' % path)
+        kind = ('floats' if array.dtype == np.float32 else 'signed integers of 16 bits'
+                if -1 << 15 <= array.min() <= array.max() < 1 << 15 else 'integers of 32 bits')
+        raise UserError('%s: has %s; save the image as integers of 8 or 16 bits, from 0' % (path, kind))
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())
@@ -176,12 +202,16 @@ def refuse_pixels(label, bad, path: str, kind: str, fix: str):
         raise UserError('%s: %s %s at row %d, column %d; %s' % (path, kind, label[y, x].tolist(), y, x, fix))
 
 
-def read_ids_or_colors(path: str):
-    """Reads a label file -> uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours.
+def read_ids_or_colors(path: str, binary: bool = False):
+    """Reads a label file -> (ids or colours, palette).
 
-    UserError: an unreadable file, JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255, another shape, ids
-    other than whole numbers from 0 to 255. A palette's transparent index is an id like the others.
+    The first is uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours. The palette is uint8
+    [n, 3] RGB, or None for another image; its transparent index is an id like the others. With `binary` a JPEG may be
+    a black and white mask; the mask, or a mask of 0 and 65535, becomes 0 and 255.
+    UserError: an unreadable file, another JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255, another
+    shape, ids other than whole numbers from 0 to 255.
     """
+    palette = None
     if path.lower().endswith('.npy'):
         content = read_bytes(path)
         try:
@@ -191,30 +221,59 @@ def read_ids_or_colors(path: str):
         except Exception as error:  # NumPy raises many kinds of error for a damaged header
             raise UserError('%s: not a whole NPY file of numbers (%s)' % (path, error))
     else:
-        image, array = decode(path)
-        if image.format not in ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') or image.info.get('compression') == 'jpeg':
+        image, array = decode(path, stored=True)
+        formats = ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') + ('JPEG', 'MPO') * binary
+        if image.format not in formats or image.info.get('compression') == 'jpeg':
             raise UserError('%s: lossy %s changes ids; save labels as PNG, TIFF, BMP or NPY' % (path, image.format))
         if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
             if (array[:, :, -1] < 255).any():
                 raise UserError('%s: has transparent pixels, which have no id; save it without alpha' % path)
             array = array[:, :, :-1] if image.mode == 'RGBA' else array[:, :, 0]
+        if image.format in ('JPEG', 'MPO'):
+            spread = np.ptp(array, 2) if array.ndim == 3 else array * 0
+            refuse_pixels(array, spread > 64, path, 'colour', 'lossy JPEG changes colours; save labels as PNG')
+            array = black_and_white(np.array(image.convert('L')), path, 0.05)
+        if binary and array.max() == 65535 and np.isin(array, (0, 65535)).all():
+            array = array // 257
+        if image.mode in ('P', 'PA'):
+            palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
         raise UserError('%s: is %s of %s; labels: ids [h, w] or colours [h, w, 3]' % (path, array.shape, array.dtype))
     with np.errstate(invalid='ignore'):  # not a number
         ids = array.astype(np.uint8)
     refuse_pixels(array, ids != array, path, 'id', 'ids are whole numbers from 0 to 255')
-    return ids
+    return ids, palette
+
+
+def black_and_white(grey, path: str, soft: float = 0):
+    """Rounds a mask that is black and white but for noise -> uint8 [h, w] of 0 and 255.
+
+    UserError if more than the share `soft` of the pixels has values from 32 to 223, and for a mask without white that
+    is not all 0: it may hold ids.
+    """
+    bad = (grey > 31) & (grey < 224)
+    if grey.max() < 224:
+        bad = grey > 0
+    elif bad.mean() <= soft:
+        bad[:] = False
+    refuse_pixels(grey, bad, path, 'value', 'a mask of two classes is black (0) and white (255)')
+    return np.where(grey > 127, 255, 0).astype(np.uint8)
 
 
 def read_label(path: str):
     """Reads a label file -> uint8 [h, w] ids as stored; three equal channels count as one.
 
-    UserError as `read_ids_or_colors`, and for colours.
+    UserError as `read_ids_or_colors`, for colours, and for a palette of greys other than its indices.
     """
-    label = read_ids_or_colors(path)
+    label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
         raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
+    if palette is not None and label.max() < len(palette):
+        shown = palette[label]
+        if (shown == shown[:, :, :1]).all():
+            fix = 'the palette shows another grey there, which may be the id; save the label as a grey image of ids'
+            refuse_pixels(label, shown[:, :, 0] != label, path, 'index', fix)
     return label if label.ndim == 2 else label[:, :, 0].copy()
 
 

@@ -204,7 +204,7 @@ def parse_args(argv=None):
 
 
 def open_inputs(args) -> tuple:
-    """Opens the data set of a run, or --dataset -> (folder for scores, `Dataset`, flags of the run, `Spec`).
+    """Opens the data set of a run, or --dataset -> (folder for the scores, `Dataset`, the run's flags, `Spec`).
 
     With --weights there are no flags, and the network has its defaults. The scores of published weights go to
     Output/NAME-published, so that no file of the project changes. Raises UserError for a bad run or data set.

@@ -142,10 +142,9 @@ def row_scores(args, row, seed: int) -> dict:
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
-    """Time and memory of a network at 360x480: {'ms': milliseconds, 'MB': peak megabytes or None on a GPU}.
+    """Time, memory and code revision: {'ms': milliseconds, 'MB': peak or None on a GPU, 'revision': ...}.
 
-    The time is the mean of a run in float32, for the whole batch. Measured in a new process and stored in
-    costs.json, unless costs.json has the values already.
+    The mean time of a run in float32 at 360x480, for the whole batch, in a new process. costs.json keeps the values.
     """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
@@ -155,9 +154,9 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
         measured = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
                                                 batch_size=batch_size, training=training, device=args.device)
         megabytes = measured['memory'] and measured['memory'] / 1e6
-        costs[key] = {'ms': 1000 * float(np.mean(measured['seconds'])), 'MB': megabytes}
+        costs[key] = {'ms': 1000 * float(np.mean(measured['seconds'])), 'MB': megabytes, 'revision': revision()}
         write_json(path, costs)
-    return costs[key]
+    return dict({'revision': 'unknown'}, **costs[key])  # older code stored no revision
 
 
 # ---------------------------------------------------------------- a row as text
@@ -217,9 +216,10 @@ def num_parameters(model: str) -> int:
 def variant_columns(args, row):
     """{column: text} of a row of table 1: parameters, storage, measured forward time, ours beside the paper's."""
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
+    cost = measured_cost(args, row.model)
     return {'parameters (M)': '%.3f' % (num_parameters(row.model) / 1e6),
             'paper parameters (M)': '%.3f' % variant.parameters, 'storage': variant.storage,
-            'ms': '%.1f' % measured_cost(args, row.model)['ms'], 'paper ms': '%.1f' % variant.milliseconds}
+            'ms': '%.1f' % cost['ms'], 'paper ms': '%.1f' % variant.milliseconds, 'ms measured at': cost['revision']}
 
 
 def trained_row(args, row):
@@ -258,7 +258,8 @@ def measured_row(args, row):
                                        'model MB'), ours, tables.TABLE6[row.name]):
         columns[name] = report.decimal(value)
         columns['paper ' + name] = '%g' % published
-    return dict(columns, device=devices.device_name(args.device), revision=revision())
+    revisions = dict.fromkeys(cost['revision'] for cost in (forward, training, batch))
+    return dict(columns, device=devices.device_name(args.device), revision=', '.join(revisions))
 
 
 def rank_correlation(rows: list, split: str) -> str:

@@ -47,7 +47,8 @@ def default_samples(name):
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 
-class Spec(collections.namedtuple('Spec', 'model num_classes input dropout precision seed fit height width')):
+class Spec(collections.namedtuple('Spec', 'model num_classes input dropout precision seed fit height width',
+                                  defaults=(None, None, 'float32', 1, 'resize', 360, 480))):
     """What the graph and a prediction must know of a run.
 
     model: key of NETWORKS.  num_classes: number of classes, without void.  input: key of INPUTS.
@@ -56,11 +57,11 @@ class Spec(collections.namedtuple('Spec', 'model num_classes input dropout preci
         'crop', and the size of the training crops: images keep their scale.
     """
 
-    def __new__(cls, model, num_classes, **others):
-        """The input and the dropout rate are by default those of the released network."""
-        defaults = {'input': default_input(model), 'dropout': default_dropout(model), 'precision': 'float32', 'seed': 1,
-                    'fit': 'resize', 'height': 360, 'width': 480}
-        return super().__new__(cls, model, num_classes, **dict(defaults, **others))
+    def __new__(cls, *values, **named):
+        """Makes a `Spec`; None as input or dropout selects the value of the released network."""
+        spec = super().__new__(cls, *values, **named)
+        dropout = default_dropout(spec.model) if spec.dropout is None else spec.dropout
+        return spec._replace(input=spec.input or default_input(spec.model), dropout=dropout)
 
 
 def spec_of(flags: dict, num_classes: int) -> Spec:

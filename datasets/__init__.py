@@ -2,31 +2,41 @@
 
 `python -m datasets NAME --data_dir DIR` checks a data set. Readers share `data.py`, `files.py` and `tables.py`.
 """
+import collections
 import concurrent.futures
 import os
 import warnings
+import zlib
 
 import numpy as np
 
 import data
-from datasets import camvid, folder, sample, sartorius, sunrgbd, tables, voc2012
+from datasets import ade20k, camvid, cityscapes, folder, record, sample, sartorius, sunrgbd, tables, voc2012
+from system.cli import MAX_SIDE
 from system.files import UserError, note
-from system.machine import NUM_CORES
+from system.machine import NUM_CORES, free_memory
 
-MODULES = {'camvid': camvid, 'folder': folder, 'sample': sample, 'sartorius': sartorius, 'sunrgbd': sunrgbd,
-           'voc2012': voc2012}  # value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES
+# Value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES.
+MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
+           'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
 warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
-AHEAD = 64  # examples that `preload` holds in memory beside the cache
+AHEAD = 2 * NUM_CORES  # examples that `preload` holds in memory beside the cache
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
+# What `preload` finds in a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
+# digests: list of str, CRC-32 of image and label.
+Facts = collections.namedtuple('Facts', 'counts digests')
 
-def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = None, depth: int = None):
+
+def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = None, depth: int = None,
+         fold: str = None):
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
     Args:
       config: config.json of a run, or None. The class names must be equal; `depth` and `rle_order` of the config
-        replace the arguments.
+        replace the arguments, and the split is the run's, as `record.restore` says.
       rle_order, depth: as in `folder.read`. Without a config, UserError for another data set than 'folder'.
+      fold: 'K/N', as for `files.hold_out`, for a data set without its own val. Ignored with a config.
     Raises:
       UserError: unknown name, a missing or malformed list or table, or classes that differ from the run. Most images
         and labels are not opened here: `preload` checks them.
@@ -45,7 +55,9 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     if config and config.get('class_names') != dataset.class_names:
         raise UserError('%s: the run was trained on classes %s, the data has %s'
                         % (data_dir or name, config.get('class_names'), dataset.class_names))
-    return dataset
+    if config:
+        return record.restore(dataset, config, data_dir)
+    return record.take_fold(dataset, fold) if fold else dataset
 
 
 def load_checked(dataset, split: str, i: int):
@@ -60,28 +72,54 @@ def load_checked(dataset, split: str, i: int):
     return image, label
 
 
-def preload(dataset, splits):
+def in_order(function, jobs: list):
+    """Yields (job, function(job)) in the order of the jobs, which threads run; at most AHEAD results wait."""
+    waiting = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock
+        for job in jobs:
+            waiting.append((job, pool.submit(function, job)))
+            if len(waiting) == AHEAD:
+                job, future = waiting.popleft()
+                yield job, future.result()
+        for job, future in waiting:
+            yield job, future.result()
+
+
+def preload(dataset, splits, cache: int = None, facts: dict = None, processes: int = 1):
     """Loads and checks each example of `splits`; returns the `Dataset` with the examples cached in memory.
 
-    Examples beyond CACHE_BYTES are loaded again when needed. With train in `splits`, prints the classes without a
+    Examples beyond `cache` bytes are loaded again when needed. With train in `splits`, prints the classes without a
     training pixel. UserError for an example that cannot be read, and as `load_checked`.
+
+    Args:
+      cache: None for half of the free memory, divided by `processes`, but at most data.CACHE_BYTES.
+      facts: optional dict, which is filled with {split: Facts}.
+      processes: number of processes on this machine that load the data set at the same time.
     """
-    jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
-    cache = {}
-    pixels = np.zeros(256, np.int64)
-    size = 0
-    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock
-        for first in range(0, len(jobs), AHEAD):  # `map` loads all its jobs ahead
-            part = jobs[first:first + AHEAD]
-            for job, (image, label) in zip(part, pool.map(lambda job: load_checked(dataset, *job), part)):
-                size += image.nbytes + label.nbytes
-                pixels += np.bincount(label.ravel(), minlength=256) if job[0] == 'train' else 0
-                if size <= data.CACHE_BYTES:
-                    cache[job] = image, label
-    absent = [name for name, count in zip(dataset.class_names, pixels) if not count]
-    if absent and 'train' in splits:
-        note(ABSENT % ', '.join(absent))
-    return dataset._replace(load=lambda split, i: cache.get((split, i)) or dataset.load(split, i))
+    def load(job):
+        image, label = load_checked(dataset, *job)
+        digests = [zlib.crc32(np.ascontiguousarray(array), array.shape[0]) for array in (image, label)]
+        return image, label, data.label_counts(label, len(dataset.class_names)), '%08x %08x' % tuple(digests)
+
+    cache = min(data.CACHE_BYTES, free_memory() // 2 // processes) if cache is None else cache
+    cached = {}
+    found = {split: Facts([], []) for split in splits}
+    for job, (image, label, counts, digest) in in_order(load, [
+            (split, i) for split in splits for i in range(len(dataset.examples[split]))]):
+        cache -= image.nbytes + label.nbytes
+        if cache >= 0:
+            cached[job] = image, label
+        found[job[0]].counts.append(counts)
+        found[job[0]].digests.append(digest)
+    for split in found:
+        found[split] = found[split]._replace(counts=np.array(found[split].counts))
+    if 'train' in splits:
+        absent = np.flatnonzero(found['train'].counts[:, :-1].sum(0) == 0)
+        if len(absent):
+            note(ABSENT % ', '.join(dataset.class_names[i] for i in absent))
+    if facts is not None:
+        facts.update(found)
+    return dataset._replace(load=lambda split, i: cached.get((split, i)) or dataset.load(split, i))
 
 
 def check_split(dataset, split: str):
@@ -91,12 +129,33 @@ def check_split(dataset, split: str):
                         % (dataset.name, split, ', '.join(name for name, found in dataset.examples.items() if found)))
 
 
-def class_weights(choice: str, dataset):
+def pixel_sums(counts):
+    """Sums counts int64 [images, num_classes + 1] -> (pixels, present) of each class, as `data.class_counts`."""
+    return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
+
+
+def training_size(dataset, height: int = None, width: int = None) -> tuple:
+    """Training size (height, width) in pixels: the size of the data set for None, None.
+
+    If one side is given, the other keeps the proportion of the data set's size. UserError if it becomes too large.
+    """
+    if not height and not width:
+        return tuple(dataset.size)
+    shape = dataset.size[0] / dataset.size[1]
+    size = height or max(1, round(width * shape)), width or max(1, round(height / shape))
+    if max(size) > MAX_SIDE:
+        raise UserError('--height, --width: the size in proportion to %dx%d would be %dx%d; at most %d pixels a side'
+                        % (tuple(dataset.size) + size + (MAX_SIDE,)))
+    return size
+
+
+def class_weights(choice: str, dataset, counts=None):
     """Class weights of the loss for a value of `--class_weights`: float64 [num_classes].
 
     Args:
       choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of these),
         'median-void' (the median includes void), 'released', or the path of a CSV file with columns name,weight.
+      counts: `Facts.counts` of train; None loads all labels.
     Raises:
       UserError: an unknown choice, a missing or malformed file, a data set without released weights, or a training
         split without labelled pixels.
@@ -104,7 +163,8 @@ def class_weights(choice: str, dataset):
     if choice == 'none':
         return np.ones(len(dataset.class_names))
     if choice in ('median', 'median-sqrt', 'median-void'):
-        median = data.median_frequency_weights(*data.class_counts(dataset, 'train'), choice == 'median-void')
+        pixels, present = data.class_counts(dataset, 'train') if counts is None else pixel_sums(counts)
+        median = data.median_frequency_weights(pixels, present, choice == 'median-void')
         return np.sqrt(median) if choice == 'median-sqrt' else median
     if choice == 'released':
         if dataset.released_weights is None:

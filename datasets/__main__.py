@@ -1,38 +1,50 @@
 """Checks a data set before training: python -m datasets NAME --data_dir DIR (--download fetches it first)."""
 import collections
+import os
+import re
 import sys
+import zlib
 
+if not __package__:  # started from another folder, as `python PROJECT/datasets NAME`
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import cv2
 import numpy as np
 import tabulate
 
 import data
 import datasets
-from datasets import download
+from datasets import download, files, record
+from runs import pictures
 from system import cli
 from system.files import UserError
 
 FEW = 5  # a class in fewer images is reported
 CONTRAST = 4  # a larger ratio of the largest to the smallest image is reported
+ALIKE = 0.5  # images count as alike if they differ by less than this share of the difference between any two images
 
 # counts: int64 [images, num_classes + 1], pixels of each class, void last.
 # sizes: [(height, width)] of the images. names: names of the images. faults: [a line for each faulty example].
-Split = collections.namedtuple('Split', 'counts sizes names faults')
+# digests: CRC-32 of the images. thumbs: the images as int16 [16, 16].
+Split = collections.namedtuple('Split', 'counts sizes names faults digests thumbs')
 
 
 def read_split(dataset, split: str):
     """Loads and checks all examples of a split -> `Split` of the intact examples, and a line for each fault."""
-    found = Split([], [], [], [])
-    for i, name in enumerate(dataset.examples[split]):
+    def load(i):
         try:
-            label = datasets.load_checked(dataset, split, i)[1]
+            image, label = datasets.load_checked(dataset, split, i)
         except UserError as error:
-            found.faults.append(str(error))
-            continue
-        found.counts.append(data.label_counts(label, len(dataset.class_names)))
-        found.sizes.append(label.shape)
-        found.names.append(name)
-    counts = np.array(found.counts, np.int64).reshape(-1, len(dataset.class_names) + 1)
-    return found._replace(counts=counts)
+            return str(error)
+        thumb = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+        return (data.label_counts(label, len(dataset.class_names)), label.shape, dataset.examples[split][i], '',
+                zlib.crc32(np.ascontiguousarray(image), image.shape[0]), thumb.astype(np.int16))
+
+    loaded = [found for _, found in datasets.in_order(load, range(len(dataset.examples[split])))]
+    intact = [found for found in loaded if not isinstance(found, str)]
+    columns = [list(column) for column in zip(*intact)] or [[] for _ in Split._fields]
+    counts = np.array(columns[0], np.int64).reshape(-1, len(dataset.class_names) + 1)
+    return Split(*columns)._replace(counts=counts, faults=[found for found in loaded if isinstance(found, str)])
 
 
 def class_table(class_names: list, split: Split):
@@ -88,12 +100,40 @@ def advice(dataset, name: str, split: Split):
                   + (factors[:, 0].min(), factors[:, 0].max(), factors[:, 1].min(), factors[:, 1].max())))
 
 
-def check(dataset):
-    """Loads all examples; prints sizes, classes and notes of each split; returns a list, a line for each fault."""
-    faults = []
-    for name in dataset.examples:
-        split = read_split(dataset, name)
-        faults += split.faults
+def shared(train: Split, other: Split, name: str):
+    """Yields a line for each kind of image that train shares with the split `name`: the same, versions, frames.
+
+    Neighbours by number count as frames of one video if they are alike.
+    """
+    for kind, keys in (('the same pixels as an image', (train.digests, other.digests)),
+                       ('another version of a picture', [[files.picture(str(entry)) for entry in split.names]
+                                                         for split in (train, other)])):
+        partners = dict(zip(keys[0], train.names))
+        pairs = ['%s, in train %s' % (entry, partners[key]) for key, entry in zip(keys[1], other.names)
+                 if key in partners]
+        if pairs:
+            yield '%d of %d images of %s have %s of train: %s' % (len(pairs), len(other.names), name, kind,
+                                                                 record.some(pairs))
+    frames = sorted((match.group(1), int(match.group(2)), split is other, i) for split in (train, other)
+                    for i, match in enumerate(re.match(r'(.*?)([0-9]{1,18})[^0-9/]*\Z', str(entry))
+                                              for entry in split.names) if match)
+    pairs = [sorted((a, b), key=lambda frame: frame[2]) for a, b in zip(frames, frames[1:])
+             if a[0] == b[0] and a[2] != b[2]]
+    near = {i: np.abs(train.thumbs[k] - other.thumbs[i]).mean() for (*_, k), (*_, i) in pairs}
+    far = [np.abs(train.thumbs[37 * i % len(train.thumbs)] - other.thumbs[i]).mean() for i in near]
+    alike = [str(other.names[i]) for i in near if near[i] < ALIKE * np.median(far)]
+    if len(alike) > len(other.names) / 4:
+        yield ('%d of %d images of %s are like their neighbours by number in train: %s; keep the frames of a video '
+               'in one split' % (len(alike), len(other.names), name, record.some(alike)))
+
+
+def check(dataset, folder: str):
+    """Loads all examples; prints sizes, classes and notes of each split; returns a list, a line for each fault.
+
+    Draws examples of each split into `folder` and prints the names of the files.
+    """
+    found = {name: read_split(dataset, name) for name in dataset.examples}
+    for name, split in found.items():
         sizes = collections.Counter(split.sizes)
         print('%s %s: %d examples; sizes %s' % (dataset.name, name, len(dataset.examples[name]), ', '.join(
             '%dx%d (%d)' % (size + (count,)) for size, count in sizes.most_common(5))
@@ -102,7 +142,15 @@ def check(dataset):
             print(class_table(dataset.class_names, split))
         for line in advice(dataset, name, split) if split.names else ():
             print('note: ' + line)
-    return faults
+        if name != 'train' and split.names and found['train'].names:
+            for line in shared(found['train'], split, name):
+                print('note: ' + line)
+        if split.names:
+            path = os.path.join(folder, '%s-%s.png' % (dataset.name, name))
+            os.makedirs(folder, exist_ok=True)
+            pictures.draw_examples(record.with_splits(dataset, {name: split.names}), name, split.counts, path)
+            print('picture: %s' % path)
+    return [fault for split in found.values() for fault in split.faults]
 
 
 def main(argv=None):
@@ -118,10 +166,17 @@ def main(argv=None):
                         help='first download into --data_dir (camvid, voc2012; for the others: print the steps)')
     parser.add_argument('--rle_order', choices=('rows', 'columns'), help='order of the pixels in runs of labels.csv')
     parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images')
+    parser.add_argument('--fold', metavar='K/N', help='part K of N is val (default: 1/5); for a folder without val')
+    parser.add_argument('--pictures', metavar='FOLDER', default=os.path.join('Output', 'check'),
+                        help='folder for pictures of examples with their labels')
     args = parser.parse_args(argv)
+    places = [os.path.realpath(place) + os.sep for place in (args.pictures, args.data_dir) if place]
+    if args.data_dir and places[0].startswith(places[1]):
+        raise UserError('--pictures %s: lies in the data set; name another folder' % args.pictures)
     if args.download:
         download.download(args.name, args.data_dir)
-    faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth))
+    faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth, fold=args.fold),
+                   args.pictures)
     sys.stdout.flush()  # before the faults
     for fault in faults:
         print('error: ' + cli.one_line(fault), file=sys.stderr)

@@ -1,31 +1,45 @@
 """Converts the annotations of other tools into the `folder` layout: images/, labels/ and classes.csv.
 
+    python -m datasets.convert SOURCE OUT           recognizes what SOURCE holds
     python -m datasets.convert coco SOURCE OUT      COCO JSON: polygons and masks in run lengths
-    python -m datasets.convert labelme SOURCE OUT   JSON files of labelme
+    python -m datasets.convert labelme SOURCE OUT   JSON files of labelme, AnyLabeling and X-AnyLabeling
+    python -m datasets.convert isat SOURCE OUT      JSON files of ISAT
+    python -m datasets.convert via SOURCE OUT       JSON of VGG Image Annotator
     python -m datasets.convert yolo SOURCE OUT      polygons in text files (Ultralytics)
 
 Later annotations cover earlier annotations. `datasets/shapes.py` defines the pixels of an annotation.
 docs/data.md has the command for each tool.
 """
+import base64
 import collections
+import contextlib
 import csv
 import functools
 import os
 import shutil
+import signal
+import sys
 import tempfile
+
+if not __package__:  # started from another folder, as `python PROJECT/datasets/convert.py`
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
 import tqdm
 from PIL import Image
 
 import data
-from datasets import annotations, files, shapes, tables
+from datasets import annotations, coco, files, labelme, shapes, tables, via, yolo
 from datasets.annotations import naming
 from system import cli
-from system.files import UserError, check_file
+from system.files import UserError, check_file, write_bytes
 
 MAX_CLASSES = 253  # names; the background makes the 254 classes of `tables`
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
+KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
+
+# left_out: {reason: number}; read: {kind of shape: number}; drawn, lost: {class: pixels}, lost to other classes
+Tally = collections.namedtuple('Tally', 'left_out read drawn lost')
 
 
 def image_folder(source: str):
@@ -57,45 +71,91 @@ def class_ids(classes: list):
     return ids
 
 
-def draw_label(example: annotations.Example, ids: dict, left_out: collections.Counter):
+def draw_label(example: annotations.Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
     """Draws the annotations of an example, later over earlier: label uint8 [h, w] of ids.
 
-    Annotations without pixels are counted in `left_out`. UserError for a malformed annotation, and if the image has
-    another size than the annotations say.
+    Annotations of a lower layer come first, and with `small_on_top` the larger of a layer. Counts in `tally`.
+    UserError for a malformed annotation, and if the image has another `size` than the annotations say.
     """
-    size = data.read_image(example.image).shape[:2]
     if example.size not in (None, size):
-        raise UserError('%s: the image has %dx%d, its annotations say %sx%s' % ((example.image,) + size + example.size))
-    label = np.zeros(size, np.uint8)
-    for shape in example.shapes:
+        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s' % (
+            (example.image,) + size + example.size + ('' if example.size != size[::-1] else (
+                '; if EXIF turns the photo, remove that orientation from the file, or swap the two numbers'),)))
+
+    def draw(shape):
+        with naming(shape.where):
+            return shape.draw(*size)
+
+    def order(shape):
+        with contextlib.suppress(shapes.NoArea):
+            return shape.layer, -np.count_nonzero(draw(shape)) if small_on_top else 0
+        return shape.layer, 0
+
+    front = np.zeros(size, np.int32)  # number of the annotation in front
+    drawn = [None]
+    of_class = {}
+    for shape in sorted(example.shapes, key=order):
         try:
-            with naming(shape.where):
-                mask = shape.draw(*size)
-            label[mask] = ids[shape.name]
-            left_out['annotations that hold no pixel centre'] += not mask.any()
+            mask = draw(shape)
         except shapes.NoArea as error:
-            left_out[str(error)] += 1
+            tally.left_out[str(error)] += 1
+            continue
+        if not mask.any():
+            tally.left_out['annotations that hold no pixel centre'] += 1
+            continue
+        np.copyto(front, len(drawn), where=mask)
+        drawn.append(shape)
+        of_class[shape.name] = of_class.get(shape.name, False) | mask
+    label = np.array([0] + [ids[shape.name] for shape in drawn[1:]], np.uint8)[front]
+    for name, mask in of_class.items():
+        tally.drawn[name] += np.count_nonzero(mask)
+        tally.lost[name] += np.count_nonzero(label[mask] != ids[name])
+    for shape, seen in zip(drawn[1:], np.bincount(front.ravel(), minlength=len(drawn))[1:]):
+        if seen or (label[draw(shape)] == ids[shape.name]).any():
+            tally.read[shape.kind] += 1
+        else:
+            tally.left_out['annotations that lie wholly under others; --small_on_top draws the small ones over'] += 1
     return label
 
 
-def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
+def out_names(examples: list):
+    """Names of the images in OUT: SPLIT/FILE; with folders if two files of a split have one name."""
+    names = [(example.split, os.path.basename(example.image)) for example in examples]
+    stems = collections.Counter((split, os.path.splitext(name)[0].lower()) for split, name in names)
+    if examples and max(stems.values()) > 1:
+        paths = [os.path.abspath(example.image) for example in examples]
+        common = os.path.commonpath([os.path.dirname(path) for path in paths])
+        parts = [os.path.relpath(path, common).split(os.sep) for path in paths]
+        names = [(split,) + tuple(part for part in folders if part.lower() not in files.FOLDERS)
+                 for (split, _), folders in zip(names, parts)]
+    return [os.path.join(*name) for name in names]
+
+
+def write(out: str, examples: list, ids: dict, tally: Tally, small_on_top: bool):
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
-    Each split has a sub-folder. UserError for two images of a split with one name, whatever the extensions, and as
+    Each split has a sub-folder. UserError for two images of a folder with one name, whatever the extensions, and as
     `draw_label`.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
-    for example in tqdm.tqdm(examples, unit='image', disable=None):
-        name = os.path.join(example.split, os.path.basename(example.image))
-        for kind in ('images', 'labels'):
-            os.makedirs(os.path.join(out, kind, example.split), exist_ok=True)
-        path = os.path.join(out, 'labels', os.path.splitext(name)[0] + '.png')
+    for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), out_names(examples)):
+        path, image = (os.path.join(out, kind, name) for kind in ('labels', 'images'))
+        path = os.path.splitext(path)[0] + '.png'
         if os.path.exists(path):
             raise UserError('%s: another image has this name; rename one of them' % example.image)
-        label = Image.fromarray(draw_label(example, ids, left_out))
+        for file in (path, image):
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+        if example.embedded:
+            with naming('%s: imageData' % example.embedded):
+                code = annotations.read_json(example.embedded)['imageData']
+                write_bytes(image, base64.b64decode(code.split(',')[-1]))
+                size = data.read_image(image).shape[:2]
+        else:
+            size = data.read_image(example.image).shape[:2]
+            shutil.copyfile(example.image, image)
+        label = Image.fromarray(draw_label(example, size, ids, tally, small_on_top))
         label.putpalette(palette)
         label.save(path)
-        shutil.copyfile(example.image, os.path.join(out, 'images', name))
     named = {i: name.strip() for name, i in ids.items() if 0 < i < data.IGNORE}
     rows = [('background', 0)] + [(name, i) for i, name in named.items()]
     rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
@@ -105,54 +165,113 @@ def write(out: str, examples: list, ids: dict, left_out: collections.Counter):
         table.writerows((name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows)
 
 
-def convert(read, source: str, out: str):
-    """Converts `source` into the folder `out`, new or empty; prints the number of annotations of each class.
+def recognize(source: str, kind: str = None):
+    """Recognizes the annotations in `source` -> (kind, {kind: list of (path, content)}); prints the kind.
 
-    The numbers include the annotations left out, which are then printed by reason.
+    The value of 'yolo' is `source`.
+    UserError if no kind or several kinds fit, or if the given `kind` does not fit. The message says what was found.
+    """
+    documents = {} if kind == 'yolo' else annotations.read_documents(source)
+    if kind == 'yolo' or not kind and yolo.fits(source):
+        documents['yolo'] = source
+    fits = [name for name in KINDS if name in documents]
+    if len(fits) > 1 and not kind:
+        raise UserError('%s: holds annotations of %s; name the kind to convert, as: python -m datasets.convert %s ...'
+                        % (source, ' and '.join(fits), fits[0]))
+    if not fits or kind not in (None, *fits):
+        found = ['JSON of %s (%d, as %s)' % (name, len(found), found[0][0]) for name, found in documents.items()]
+        if os.path.isdir(source):
+            endings = collections.Counter(os.path.splitext(name)[1].lower() or 'no extension'
+                                          for _, _, names in os.walk(source) for name in names)
+            found += ['%s (%d)' % (ending, count) for ending, count in endings.most_common(5) if ending != '.json']
+        raise UserError('%s: holds no annotations of %s; found: %s'
+                        % (source, kind or 'a known kind (%s)' % ', '.join(KINDS), ', '.join(found) or 'nothing'))
+    kind = kind or fits[0]
+    print('%s: read as %s%s' % (source, kind, '' if kind == 'yolo' else ', JSON files: %d' % len(documents[kind])))
+    return kind, documents
+
+
+def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool):
+    """Converts `source` into the folder `out`, new or empty; prints what was read and what was left out.
 
     Args:
-      read: function (source, root, left_out) -> (class names, examples), as `annotations.read_coco`.
+      kind: a key of `readers`, or None to recognize it.
+      readers: {kind: function (documents, root, left_out) -> (class names, examples)}, as `coco.read_coco`.
+      small_on_top: draws small annotations over large ones.
     Raises:
-      UserError: a bad source, or a folder with files. After an error no file is left.
+      UserError: a bad source, a source of which nothing can be drawn, or a folder with files. After an error no file is
+        left.
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError('%s: holds files already; name a new folder' % out)
-    left_out = collections.Counter()
+    tally = Tally(*(collections.Counter() for _ in Tally._fields))
     root = image_folder(source)
-    classes, examples = read(source, root, left_out)
-    if not examples:
-        raise UserError('%s: holds no annotated images of this format' % source)
+    kind, documents = recognize(source, kind)
+    for other in set(documents) - {kind, 'yolo'}:
+        tally.left_out['JSON files of %s, as %s' % (other, documents[other][0][0])] = len(documents[other])
+    classes, examples = readers[kind](documents[kind], root, tally.left_out)
     with naming(source):
         ids = class_ids(classes)
+    created = not os.path.isdir(out)
     os.makedirs(out, exist_ok=True)
-    with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
-        write(part, examples, ids, left_out)
-        for name in os.listdir(part):
-            os.replace(os.path.join(part, name), os.path.join(out, name))
+    try:
+        with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
+            write(part, examples, ids, tally, small_on_top)
+            if not tally.read:
+                raise UserError('%s: of %d images no annotation can be drawn%s' % (source, len(examples), ''.join(
+                    '; left out: %s (%d)' % reason for reason in tally.left_out.items() if reason[1])))
+            for name in ('images', 'labels', 'classes.csv'):  # OUT is a data set once classes.csv is there
+                os.replace(os.path.join(part, name), os.path.join(out, name))
+    finally:
+        if created and not os.listdir(out):
+            os.rmdir(out)
+    report(examples, ids, tally)
+    print('now check the labels: python -m datasets folder --data_dir %s' % out)
+
+
+def report(examples: list, ids: dict, tally: Tally):
+    """Prints the number of annotations by class and shape, what was left out, and classes under others."""
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
     for name in ids:
         print('%3d %s: %d annotations' % (ids[name], name, used[name]))
     empty = sum(not example.shapes for example in examples)
     print('%d images, %d of them without an annotation' % (len(examples), empty))
-    for kind, count in left_out.items():
+    print('read: ' + ', '.join('%s (%d)' % kind for kind in tally.read.most_common()))
+    for kind, count in tally.left_out.items():
         if count:
             print('left out: %s (%d)' % (kind, count))
-    print('now check the labels: python -m datasets folder --data_dir %s' % out)
+    for name in ids:
+        if tally.lost[name] > tally.drawn[name] / 2:
+            print('%s: %d of its %d pixels lie under other classes; --small_on_top draws small annotations over large'
+                  % (name, tally.lost[name], tally.drawn[name]))
+    unused = [name for name in ids if not used[name]]
+    if unused:
+        print('no annotation of: %s; if these are no classes, as the root that Roboflow adds, delete their rows in '
+              'classes.csv' % ', '.join(unused))
 
 
 def main(argv=None):
     """Converts the annotations named on the command line; `argv` None: of this process."""
-    parser = cli.Parser(prog='python -m datasets.convert',
+    parser = cli.Parser(prog='python -m datasets.convert', usage='%(prog)s [-h] [KIND] SOURCE OUT [flags]',
                         description='Converts annotations into the layout of --dataset folder.')
-    parser.add_argument('format', choices=['coco', 'labelme', 'yolo'], help='format of the annotations')
-    parser.add_argument('source', metavar='SOURCE', help='folder of annotations and images, or one JSON file in it')
-    parser.add_argument('out', metavar='OUT', help='new folder')
-    parser.add_argument('--line_width', type=cli.positive_float, default=10, help="width of labelme's lines, in pixels")
-    args = parser.parse_args(argv)
-    readers = {'coco': annotations.read_coco, 'yolo': annotations.read_yolo,
-               'labelme': functools.partial(annotations.read_labelme, line_width=args.line_width)}
-    convert(readers[args.format], args.source, args.out)
+    parser.add_argument('paths', nargs='+', metavar='[KIND] SOURCE OUT',
+                        help='KIND: %s; without it, the kind is recognized. SOURCE: folder of annotations and images, '
+                        'or one JSON file in it. OUT: new folder' % ', '.join(KINDS))
+    parser.add_argument('--line_width', type=cli.positive_float, default=10,
+                        help='width of the lines of labelme and VIA, in pixels')
+    parser.add_argument('--attribute', help="VIA's attribute of the regions that holds the class")
+    parser.add_argument('--small_on_top', action='store_true',
+                        help='draw small annotations over large ones, instead of later over earlier')
+    args = parser.parse_intermixed_args(argv)
+    kind = args.paths.pop(0) if len(args.paths) == 3 else None
+    if len(args.paths) != 2 or kind not in (None,) + KINDS:
+        raise UserError('expected [KIND] SOURCE OUT, where KIND is one of %s' % ', '.join(KINDS))
+    readers = {'coco': coco.read_coco, 'isat': labelme.read_isat, 'yolo': yolo.read_yolo,
+               'labelme': functools.partial(labelme.read_labelme, line_width=args.line_width),
+               'via': functools.partial(via.read_via, line_width=args.line_width, attribute=args.attribute)}
+    convert(kind, readers, args.paths[0], args.paths[1], args.small_on_top)
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # removes what is half-written
     cli.main(main, 'the size of the images')

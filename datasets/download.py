@@ -44,6 +44,13 @@ BY_HAND = {
                'data/SUNRGBDtoolbox.zip\n'
                '2. unzip both into DIR, so that DIR/SUNRGBD/kv1 and DIR/SUNRGBDtoolbox/Metadata are there\n'
                '3. python -m datasets sunrgbd --data_dir DIR',
+    'cityscapes': '1. make an account at cityscapes-dataset.com\n'
+                  '2. fetch leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip\n'
+                  '3. unzip both into DIR, so that DIR/leftImg8bit and DIR/gtFine are there\n'
+                  '4. python -m datasets cityscapes --data_dir DIR',
+    'ade20k': '1. from data.csail.mit.edu/places/ADEchallenge fetch ADEChallengeData2016.zip (1 GB)\n'
+              '2. unzip it into DIR, so that DIR/ADEChallengeData2016 is there\n'
+              '3. python -m datasets ade20k --data_dir DIR',
     'folder': 'your own data: put images/, labels/ and classes.csv into DIR (docs/data.md)',
     'sample': 'nothing to download: the bundled cells are drawn from train.csv',
 }

@@ -1,5 +1,6 @@
 """Helpers of the readers: lists of names, folders of images and labels, splits, label colours."""
 import collections
+import hashlib
 import os
 import re
 import unicodedata
@@ -14,6 +15,11 @@ FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 
            'testing': 'test'}  # images/FOLDER/ -> split
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
+VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # of an image, added to its name by Roboflow: p1_png.rf.0c9f...
+GOLDEN = 2654435769  # 2^32 divided by the golden ratio, whose multiples are spread evenly over the circle
+FOLD = '1/5'  # part of the images that is val in a data set without its own val
+IMAGE_SUFFIX = re.compile(r'[-_. ](img|image|sat|rgb|leftImg8bit)\Z', re.IGNORECASE)
+MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg segmentation annotation'.split())
 
 
 def check_data_dir(data_dir: str, name: str, layout: str):
@@ -48,19 +54,28 @@ def files_below(folder: str, extensions: tuple):
     """Finds the files below `folder` with one of the extensions -> list of (name, path).
 
     A name is the path below `folder` without the extension. The files of a folder come before the files of its
-    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped. The number of other files
-    that may be images is printed. UserError if a folder is missing or unreadable, or a file name is not UTF-8.
+    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped, and links to a folder that
+    holds the link, with a note. The number of other files that may be images is printed. UserError if a folder is
+    missing or unreadable, or a file name is not UTF-8.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
     found = []
     others = []
+    real_parents = {folder: [os.path.realpath(folder)]}  # of each folder on the way, itself included
 
     def refuse(error):
         raise UserError('%s: cannot be read (%s)' % (error.filename, error.strerror))
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(('.', '__MACOSX')))
+        for name in list(folders):
+            path = os.path.join(parent, name)
+            real = os.path.realpath(path)
+            if any((above + os.sep).startswith(real.rstrip(os.sep) + os.sep) for above in real_parents[parent]):
+                folders.remove(name)
+                note('%s: links to a folder that holds the link, so it is not read again' % path)
+            real_parents[path] = real_parents[parent] + [real]
         check_names(files, parent)
         for file in sorted(name for name in files if not name.startswith('.')):
             path = os.path.join(parent, file)
@@ -78,40 +93,69 @@ def files_below(folder: str, extensions: tuple):
 def image_files(folder: str):
     """Finds the images below a folder -> {name: path}; names, order and errors as in `files_below`.
 
-    UserError also for two images with the same name.
+    UserError also for two images with the same name, and for images in a folder that is linked twice.
     """
     paths = {}
+    parents = {}  # {real path: path}
     for name, path in files_below(folder, data.IMAGE_FILES):
         name = unicodedata.normalize('NFC', name)  # macOS may write an accent as a letter of its own
         if name in paths:
             raise UserError('%s and %s have one name; rename or remove one of them' % (paths[name], path))
         paths[name] = path
+    for parent in {os.path.dirname(path): None for path in paths.values()}:
+        first = parents.setdefault(os.path.realpath(parent), parent)
+        if first != parent:
+            raise UserError('%s and %s are one folder, which a link names twice; remove the link' % (first, parent))
     return paths
 
 
-def label_files(folder: str, images: dict):
-    """Finds the labels below a folder -> {image name: [paths of candidate labels]}.
+def label_files(folder: str, images: dict, class_names=()):
+    """Finds the labels below a folder -> {image name: [(ending, path) of candidate labels]}.
 
-    A label has the name of the image. If no label has, a suffix may follow the name: NAME_mask.png, NAME_L.png.
-    An image without a label has no entry. The number of labels without an image is printed.
+    A label has the name of the image. If no label has, an ending may follow the name: NAME_mask.png, NAME_L.png. A
+    folder with the name of a class counts as an ending. The label may lack an ending IMAGE_SUFFIX of the image. An
+    image without a label has no entry. The number of labels without an image is printed.
 
     Args:
       images: {name: path}, as from `image_files`.
+      class_names: names as from `words`.
+    Returns:
+      The ending has the form of `words`, without MASK_WORDS.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
-    labels = files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)
+    keys = dict({IMAGE_SUFFIX.sub('', name): name for name in images}, **{name: name for name in images})
+    labels = [(name, path) for name, path in files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)
+              if images.get(unicodedata.normalize('NFC', name)) != path]
     for name, path in labels:
         stem = name = unicodedata.normalize('NFC', name)
-        while stem not in images and SUFFIX.search(stem):
+        parts = [] if name in keys else [part for part in name.split('/')[:-1] if words(part) in class_names]
+        for part in parts:
+            stem = re.sub(r'(\A|/)%s/' % re.escape(part), r'\1', stem)
+        bare = stem
+        while stem not in keys and SUFFIX.search(stem):
             stem = SUFFIX.sub('', stem)
-        (named if stem == name else suffixed)[stem].append(path)
-    found = {name: paths for name, paths in dict(suffixed, **named).items() if name in images}
-    used = {path for paths in found.values() for path in paths}
+        if stem in keys:
+            ending = words('_'.join(parts + [bare[len(stem):]]), MASK_WORDS)
+            (named if stem == name else suffixed)[keys[stem]].append((ending, path))
+    found = dict(suffixed, **named)
+    used = {path for candidates in found.values() for _, path in candidates}
     unused = [path for _, path in labels if path not in used]
     if unused:
         note('%s: %d labels belong to no image, as %s' % (folder, len(unused), os.path.basename(unused[0])))
     return found
+
+
+def is_label(name: str, class_names):
+    """Whether a file name, without extension, ends in one of MASK_WORDS or in the name of a class."""
+    name = os.path.basename(name)
+    endings = [words(name[match.start():]) for match in re.finditer('[-_. ]', name)]
+    return any(ending in class_names or ending in MASK_WORDS for ending in endings)
+
+
+def words(text: str, without=()):
+    """Words of a name in lower case, joined by _: Optic-Disc becomes optic_disc."""
+    return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
 def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or one file %s_SUFFIX.png'):
@@ -121,7 +165,7 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
       found: as from `label_files`.
       expected: names that fit, for the message, with %s for `name`.
     """
-    paths = found.get(name, [])
+    paths = [path for _, path in found.get(name, [])]
     if len(paths) != 1:
         there = sorted(os.listdir(folder))
         raise UserError('%s: %s for image %s; expected %s; the folder has %s%s'
@@ -131,16 +175,49 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
     return paths[0]
 
 
-def hold_out(names: list):
-    """Splits names -> {'train': sorted names, 'val': sorted names}: a fifth, drawn with a fixed seed, is val.
+def picture(name: str) -> str:
+    """Name of the picture that an image shows: the same for all versions that Roboflow makes of a picture."""
+    return VERSION.sub('', name)
 
-    UserError for fewer than two names.
+
+def place(name: str) -> int:
+    """Place of a picture from 0 to 2^32 - 1, a function of the name alone.
+
+    The SHA-256 of the name without its last number, plus a multiple of the number: consecutive numbers spread evenly.
     """
-    if len(names) < 2:
-        raise UserError('%d images to train and validate with; at least two are needed, or a split val' % len(names))
-    shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
-    held_out = max(1, len(names) // 5)
-    return {'train': sorted(shuffled[held_out:]), 'val': sorted(shuffled[:held_out])}
+    text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
+    start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
+    return (start + int(number or 0) * GOLDEN) % (1 << 32)
+
+
+class HeldOut(list):
+    """Names of a val that `hold_out` has chosen. `pool`: all names, in the given order."""
+
+
+def hold_out(names: list, fold: str = FOLD):
+    """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
+
+    The name of an image decides alone, so that images added later leave the others where they are. Versions of one
+    picture stay together. If the rule puts all pictures on one side, the picture nearest to the other side goes there.
+
+    Args:
+      fold: 'K/N': val is the K-th of N parts, which are of about the same size.
+    Raises:
+      UserError: another `fold`, or fewer than two pictures.
+    """
+    numbers = small_numbers(fold.split('/')) or ()
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
+        raise UserError('--fold %s: expected K/N, part K of N, as 2/5' % fold[:20])
+    start, end = ((numbers[0] - i) * (1 << 32) // numbers[1] for i in (1, 0))
+    places = {name: (place(name) - start) % (1 << 32) for name in {picture(name) for name in names}}
+    if len(places) < 2:
+        raise UserError('%d images to train and validate with (versions of one picture count once); at least two are '
+                        'needed, or a split val' % len(places))
+    count = min(max(1, sum(value < end - start for value in places.values())), len(places) - 1)
+    held_out = set(sorted(places, key=lambda name: (places[name], name))[:count])
+    val = HeldOut(sorted(name for name in names if picture(name) in held_out))
+    val.pool = list(names)
+    return {'train': sorted(name for name in names if picture(name) not in held_out), 'val': val}
 
 
 def splits(folder: str, images: dict):
@@ -183,27 +260,38 @@ def split_lists(folder: str):
 
 
 def listed_splits(lists: dict, images: dict):
-    """Reads {split: path of the list} -> {split: list of names}; a missing test list is skipped.
+    """Reads {split: path of the list} -> {split: list of names}; an empty or missing test list is skipped.
 
-    The number of images in no list is printed. UserError for an unknown or repeated name and a missing list.
+    Without a list for val, `hold_out` splits train. Lists of val or test alone must name all images. The number of
+    images in no list is printed. UserError for an unknown or repeated name and a missing list of train.
     """
-    lists = {split: path for split, path in lists.items() if split != 'test' or os.path.exists(path)}
+    there = {split: path for split, path in lists.items() if os.path.exists(path)}
+    if 'test' in there and not read_text(there['test']).strip():
+        del there['test']
     split_of = {}
-    for split, path in lists.items():
+    keys = {IMAGE_SUFFIX.sub('', name): name for name in images}
+    for split, path in there.items():
         for name in read_names(path):
             name = unicodedata.normalize('NFC', name)
             name = re.sub(r'\A(\./)?(images/)?', '', name.replace('\\', '/')) if name not in images else name
             stem, extension = os.path.splitext(name)
             name = stem if extension.lower() in data.IMAGE_FILES and name not in images else name
+            name = keys.get(name, name) if name not in images else name
             if name not in images:
                 raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
                                 % (path, name, ', '.join(list(images)[:3])))
             if name in split_of:
                 raise UserError('%s: names %s, which is in %s already' % (path, name, lists[split_of[name]]))
             split_of[name] = split
+    if 'train' not in there and len(split_of) < len(images):
+        read_names(lists['train'])
     if len(split_of) < len(images):
         note('%d of %d images are in no list and are not used' % (len(images) - len(split_of), len(images)))
-    return {split: [name for name in split_of if split_of[name] == split] for split in lists}
+    found = {split: [name for name in split_of if split_of[name] == split] for split in there}
+    if 'train' in found and 'val' not in found:
+        note('%s: there is no list for val; a fifth of train is val' % lists['train'])
+        found = dict(hold_out(found['train']), **{'test': found['test']} if 'test' in found else {})
+    return found
 
 
 def small_numbers(texts: list):
@@ -233,3 +321,9 @@ def voc_color(i: int):
     Each group of three bits of `i` sets one bit of red, green and blue, from the highest bit down.
     """
     return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
+
+
+def distinct_colors(colors: list):
+    """Replaces each None among colours by the first colour of PASCAL VOC's palette that is not among them."""
+    new = (color for color in map(voc_color, range(256)) if color not in colors)
+    return [color or next(new) for color in colors]

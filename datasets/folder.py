@@ -1,49 +1,51 @@
-"""Reads custom data: a folder of images, labels and a table of classes -> `Dataset`, in three layouts.
+"""Reads custom data: a folder of images, labels and a table of classes -> `Dataset`.
 
-1. Our own:
-    images/NAME.png   or .jpg .tif .bmp .webp .gif .jp2, of any sizes; images/train/ and images/val/ are splits
-    labels/NAME.png   class ids (a grey or palette image, or NPY) or the colours of classes.csv; also NAME_mask.png
-    labels.csv        instead of labels/: run-length encoded masks, in the columns id, annotation, width, height,
-                      cell_type or in Kaggle's ImageId, EncodedPixels (ClassId); a row for each image
-    classes.csv       name,id,color: `id` may hold several ids (7 8 11), `color` is "red green blue" or empty; pixels of
-                      a class named void are ignored
-    train.txt val.txt (test.txt)    names, one a line; without lists and sub-folders a fifth of the images is val
-2. Pascal VOC's, as CVAT exports segmentation masks: labelmap.txt, JPEGImages/, SegmentationClass/, ImageSets/.
-3. Roboflow's semantic segmentation masks: train/ (valid/, test/) with NAME.jpg, NAME_mask.png and _classes.csv.
+docs/data.md shows the layouts: images/ and labels/ under several names, Pascal VOC's, Roboflow's, and labels.csv of
+run-length encoded masks. What is not understood is an error.
 """
+import glob
 import os
+import re
 
 from PIL import Image
 
 import data
 from data import IGNORE, Dataset
 from datasets import files, tables
-from system.files import UserError, note
+from datasets import labels as label_reading
+from system.files import UserError, note, read_text
 
 LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
+TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
+          'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names}
+IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit')
+LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'annots', 'annotations', 'ann_dir', 'gtfine',
+                 'segmentationclass', 'segmentationclasspng')
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
     """Reads the data set in `data_dir` -> `Dataset`; its size is the size of the first training image.
 
     Args:
-      rle_order: 'rows' or 'columns', the order of the pixels in runs of labels.csv; None for `tables.rle_order`.
+      rle_order: order of the pixels in runs of labels.csv, as for `data.rle_decode`; None for `tables.rle_order`.
         Ignored without labels.csv.
       depth: bits in use in images of 16 bits a channel; None measures the training split.
     Raises:
       UserError: no known layout, or a fault in a list or table. The `load` of the result opens the labels and images.
     """
     files.check_data_dir(data_dir, 'folder', LAYOUT)
-    if os.path.exists(os.path.join(data_dir, 'labelmap.txt')):
-        classes, images, label, examples = _voc(data_dir)
-    elif os.path.exists(os.path.join(data_dir, 'train', '_classes.csv')):
+    root = _voc_root(data_dir)
+    rle = None
+    if os.path.exists(os.path.join(data_dir, 'train', '_classes.csv')):
         classes, images, label, examples = _roboflow(data_dir)
-    elif os.path.exists(os.path.join(data_dir, 'classes.csv')):
-        classes, images, label, examples = _own(data_dir, rle_order)
     else:
-        raise UserError('--data_dir %s: has neither classes.csv (%s) nor labelmap.txt (CVAT) nor '
-                        'train/_classes.csv (Roboflow)' % (data_dir, LAYOUT))
-    depth = depth or measured_depth([images[name] for name in examples['train']])
+        table, classes = _classes(root or data_dir, data_dir)
+        if os.path.exists(os.path.join(data_dir, 'labels.csv')):
+            images, label, examples, rle = _runs(data_dir, table, classes, rle_order)
+        else:
+            images, label, examples = _labelled(root or data_dir, root, table, classes)
+    first = next(iter(examples.values()))  # of train, if there is a split train
+    depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
         name = examples[split][i]
@@ -51,63 +53,165 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
         return image, label(name, image)
 
     named = [entry for entry in classes if not tables.is_void(entry)]
-    colors = [entry.color or files.voc_color(i) for i, entry in enumerate(named)]
-    size = data.read_image(images[examples['train'][0]], depth).shape[:2]
+    colors = files.distinct_colors([entry.color for entry in named])
+    size = data.read_image(images[first[0]], depth).shape[:2]
     return Dataset('folder', [entry.name for entry in named], colors, size, examples, load, 'predictions.png',
-                   class_ids=[entry.ids[0] for entry in named], depth=depth)
+                   class_ids=[(entry.ids or [i])[0] for i, entry in enumerate(named)], depth=depth, rle=rle)
 
 
-def _own(data_dir, rle_order):
-    """Reads layout 1 -> (classes, {name: image path}, function (name, image) -> label, {split: names}).
+def _voc_root(data_dir):
+    """Folder that holds JPEGImages/: `data_dir`, VOC2007/ or VOCdevkit/VOC2007/ below, of any year; or None.
 
-    The classes are a list of `tables.Class`. Prints the order of the pixels in runs of labels.csv, unless it is given.
-    UserError for a malformed file, and if there are both labels.csv and labels/.
+    UserError for several years.
     """
-    classes = tables.read_classes(os.path.join(data_dir, 'classes.csv'))
+    found = [path for pattern in ('', 'VOC2*', os.path.join('VOCdevkit', 'VOC2*'))
+             for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
+             if os.path.isdir(os.path.join(path, 'JPEGImages'))]
+    if len(found) > 1:
+        raise UserError('--data_dir %s: holds %s; name one of them' % (data_dir, ' and '.join(found)))
+    return found[0] if found else None
+
+
+def _classes(*folders):
+    """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`)."""
+    for folder in folders:
+        found = [name for name in TABLES if os.path.exists(os.path.join(folder, name))]
+        if len(found) > 1:
+            raise UserError('--data_dir %s: has several tables of classes; remove %s' % (folder, ' or '.join(found)))
+        if found:
+            path = os.path.join(folder, found[0])
+            return path, TABLES[found[0]](path)
+    there = ', '.join(sorted(os.listdir(folders[0]))[:6])
+    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes (%s, train/_classes.csv), but '
+                    '%s; write classes.csv there, with the header name,id,color and a row per class; published data '
+                    'sets have a name for --dataset' % (folders[0], ', '.join(list(TABLES)[1:]), there))
+
+
+def _runs(data_dir, table, classes, rle_order):
+    """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
+
+    Prints the order of the pixels in the runs, unless it is given. UserError for a malformed file, for a folder labels/
+    beside labels.csv, and if no class is named background.
+    """
     images = files.image_files(os.path.join(data_dir, 'images'))
     examples = files.splits(data_dir, images)
-    table = os.path.join(data_dir, 'labels.csv')
-    folder = os.path.join(data_dir, 'labels')
-    if not os.path.exists(table):
-        return classes, images, _label_reader(folder, files.label_files(folder, images), classes), examples
-    if os.path.isdir(folder):
+    path = os.path.join(data_dir, 'labels.csv')
+    if os.path.isdir(os.path.join(data_dir, 'labels')):
         raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
+    outside = tables.background(table, classes)
     indices = {}
     for i, entry in enumerate(classes):
         index = IGNORE if tables.is_void(entry) else i
         for text in [str(number) for number in entry.ids] + [entry.name]:
             if indices.setdefault(text, index) != index:
                 raise UserError('%s: %s is the name of one class and the id of another; rename the class'
-                                % (os.path.join(data_dir, 'classes.csv'), text))
-    if sum(not tables.is_void(entry) for entry in classes) == 2:
-        indices[''] = 1  # a table without a column of classes
-    cells = tables.read_cells(table, indices, images)
-    order = rle_order or tables.rle_order(table)
+                                % (table, text))
+    objects = set(indices.values()) - {outside, IGNORE}
+    if len(objects) == 1:
+        indices[''] = objects.pop()  # a table without a column of classes
+    cells = tables.read_cells(path, indices, images)
+    order = rle_order or tables.rle_order(path)
     if not rle_order:
-        note('%s: runs are read along the %s; --rle_order gives another order' % (table, order))
-    return classes, images, lambda name, image: tables.cells_label(table, name, image, cells[name], order), examples
+        note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
+    header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
+    columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
+    return (images, lambda name, image: tables.cells_label(path, name, image, cells[name], order, outside), examples,
+            (columns, order))
 
 
-def _voc(data_dir):
-    """Reads layout 2, Pascal VOC's with CVAT's labelmap.txt; returns the same as `_own`.
+def _folders(parent):
+    """Paths of the sub-folders of `parent`, sorted; without hidden ones and macOS's."""
+    return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '[!_.]*'))) if os.path.isdir(path)]
 
-    Without ImageSets/Segmentation/train.txt only labelled images count; prints the number of the others.
+
+def _find(parent, words):
+    """Sub-folder of `parent` named as one of `words` that holds images, or None; UserError for several."""
+    found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
+    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme has NPY beside PNG
+    if len(found) > 1:
+        raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(found))
+    return found[0] if found else None
+
+
+def _pair(parent):
+    """Finds the folders of images and labels in `parent` -> (path or None, path or None).
+
+    UserError if a folder of another name holds images too, unless the labels are in labels/, label/ or Pascal VOC's.
     """
-    classes = tables.read_labelmap(os.path.join(data_dir, 'labelmap.txt'))
-    folder = os.path.join(data_dir, 'SegmentationClass')
-    images = files.image_files(os.path.join(data_dir, 'JPEGImages'))
-    labels = files.label_files(folder, images)
-    lists = os.path.join(data_dir, 'ImageSets', 'Segmentation')
-    if os.path.exists(files.split_lists(lists)['train']):
-        return classes, images, _label_reader(folder, labels, classes), files.splits(lists, images)
-    labelled = {name: path for name, path in images.items() if name in labels}
-    if len(labelled) < len(images):  # CVAT exports frames that nobody has labelled yet
-        note('%s: %d images have no label and are not used' % (data_dir, len(images) - len(labelled)))
-    return classes, images, _label_reader(folder, labels, classes), files.splits(lists, labelled)
+    images, labels = _find(parent, IMAGE_FOLDERS), _find(parent, LABEL_FOLDERS)
+    if images and labels and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
+        others = [path for path in _folders(parent) if path not in (images, labels)
+                  and os.path.basename(path).lower() not in files.FOLDERS and _holds_images(path)]
+        if others:
+            raise UserError('%s or %s: which holds the labels? name their folder labels' % (labels, others[0]))
+    return images, labels
+
+
+def _holds_images(folder):
+    """Whether a file below a folder has the extension of an image or label."""
+    return any(name.lower().endswith(data.IMAGE_FILES + data.LABEL_FILES)
+               for _, _, names in os.walk(folder, followlinks=True) for name in names)
+
+
+def find_pairs(data_dir: str):
+    """Finds images and labels -> [(split or '', folder of the images, folder of the labels)].
+
+    The layouts: images/ and labels/; the same in train/ and val/; train/ and train_labels/; both kinds of files
+    together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. UserError if several
+    folders fit.
+    """
+    images, labels = _pair(data_dir)
+    if images:
+        return [('', images, labels or os.path.join(data_dir, 'labels'))]
+    pairs = []
+    for path in _folders(data_dir):
+        split = files.FOLDERS.get(os.path.basename(path).lower())
+        if split:
+            inner = _pair(path)
+            beside = [other for other in _folders(data_dir) if other[:len(path)] == path
+                      and other[len(path):].lstrip('-_').lower() in LABEL_FOLDERS]
+            pairs.append((split,) + (inner if all(inner) else (path, beside[0] if beside else path)))
+    return pairs or [('', data_dir, data_dir)]
+
+
+def _labelled(root, is_voc, table, classes):
+    """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}).
+
+    A note says which folders were found. Splits of which no image has a label are left out, and in Pascal VOC's layout
+    without lists images without a label.
+    """
+    names = {files.words(entry.name) for entry in classes}
+    images = {}
+    labels = {}
+    pairs = find_pairs(root)
+    for split, image_folder, label_folder in pairs:
+        together = image_folder == label_folder
+        found = files.image_files(image_folder)
+        if together:
+            found = {name: path for name, path in found.items() if not files.is_label(name, names)}
+        fitting = files.label_files(label_folder, found, names)
+        prefix = split and split + '/'
+        if split not in ('', 'train') and not fitting:
+            note('%s: no image has a label; this split is left out' % image_folder)
+            continue
+        images.update((prefix + name, path) for name, path in found.items())
+        labels.update((prefix + name, candidates) for name, candidates in fitting.items())
+    if not labels and pairs[0][1] == pairs[0][2]:
+        raise UserError('%s: no image with a label found; put them into images/ and labels/, with equal names' % root)
+    if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
+        note('%s: read as images in %s and labels in %s, classes in %s%s'
+             % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
+                '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
+    places = [root] + [os.path.join(root, place) for place in ('ImageSets/Segmentation', 'ImageSets', 'splits')]
+    lists = next((path for path in places if any(map(os.path.exists, files.split_lists(path).values()))), root)
+    if is_voc and lists == root and len(labels) < len(images):  # CVAT exports frames that nobody has labelled yet
+        note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
+        images = {name: path for name, path in images.items() if name in labels}
+    return images, _label_reader(pairs[0][2], labels, classes, table), files.splits(lists, images)
 
 
 def _roboflow(data_dir):
-    """Reads layout 3, Roboflow's train/, valid/ and test/; returns the same as `_own`.
+    """Reads Roboflow's layout, train/, valid/ and test/; returns (classes, and the same as `_labelled`).
 
     UserError if the tables of classes differ.
     """
@@ -117,23 +221,42 @@ def _roboflow(data_dir):
         raise UserError('%s: the tables _classes.csv of the splits differ; export them again' % data_dir)
     paths = files.image_files(data_dir)
     images = {name: path for name, path in paths.items() if not name.endswith('_mask')}
-    labels = {name[:-len('_mask')]: [path] for name, path in paths.items() if name.endswith('_mask')}
-    label = _label_reader(data_dir, labels, all_classes[0], '%s_mask.png')
+    labels = {name[:-len('_mask')]: [('', path)] for name, path in paths.items() if name.endswith('_mask')}
+    label = _label_reader(data_dir, labels, all_classes[0], tables_found[0], '%s_mask.png')
+    note('%s: read as a Roboflow export, with _mask.png for each image' % data_dir)
     return all_classes[0], images, label, files.splits(data_dir, images)
 
 
-def _label_reader(folder, labels, classes, *expected):
+def _label_reader(folder, labels, classes, table, *expected):
     """Makes the function (name, image) -> label uint8 [h, w] of class indices, IGNORE for void.
 
-    The function ignores `image`; `datasets.load_checked` compares the sizes. UserError as `tables.read_class_label`.
+    The function ignores `image`; `datasets.load_checked` compares the sizes. If the endings of the labels name classes,
+    it merges one mask per class. UserError as `labels.read_class_label`.
 
     Args:
       folder: folder of the labels, for messages.
       labels: as from `files.label_files`.
       classes: list of `tables.Class`.
+      table: path of the table of classes, for messages.
       expected: as for `files.label_path`.
     """
-    return lambda name, _: tables.read_class_label(files.label_path(folder, labels, name, *expected), classes)
+    endings = {ending for candidates in labels.values() for ending, _ in candidates}
+    indices = label_reading.ending_indices(endings, classes, folder) if endings != {''} else {}
+    if not indices:
+        return lambda name, _: label_reading.read_class_label(files.label_path(folder, labels, name, *expected),
+                                                              classes)
+    outside = tables.background(table, classes)
+    note('%s: read as one mask per class: %s' % (folder, ', '.join(sorted(indices))))
+
+    def merged(name, _):
+        masks = labels.get(name, [])
+        if sorted(ending for ending, _ in masks) != sorted(indices):
+            raise UserError('%s: image %s has masks of %s; expected one of each class: %s (all 0 without an object)'
+                            % (folder, name, ', '.join(sorted(ending for ending, _ in masks)) or 'no class',
+                               ', '.join(sorted(indices))))
+        return label_reading.merge_masks(name, [(indices[ending], path) for ending, path in masks], outside)
+
+    return merged
 
 
 def measured_depth(paths: list):

@@ -1,4 +1,4 @@
-"""Draws annotations as masks: polygons, discs and lines; COCO's run lengths; shapes of labelme and YOLO.
+"""Draws annotations as masks: polygons, ellipses, lines, run lengths; shapes of COCO, labelme, VIA, YOLO.
 
 A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
 A centre on an edge belongs to the polygon right of the edge or below, so that neighbours neither overlap nor leave a
@@ -6,6 +6,7 @@ gap. Pillow and OpenCV would add the pixels on the boundary. All masks are bool 
 Other malformed annotations raise KeyError, ValueError and the like, which `annotations.naming` turns into UserError.
 """
 import base64
+import functools
 
 import cv2
 import numpy as np
@@ -28,19 +29,45 @@ def polygon_mask(points, height: int, width: int):
     points = np.asarray(points, float).reshape(-1, 2)
     if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
         raise UserError('coordinates must be numbers up to a million')
-    crossed = np.zeros((height, width + 1), np.uint8)
-    for start, end in zip(points, np.roll(points, -1, axis=0)):
-        (x0, y0), (x1, y1) = sorted((start, end), key=lambda point: point[1])
-        rows = np.arange(max(0, np.ceil(y0 - 0.5)), min(height, np.ceil(y1 - 0.5)), dtype=int)
-        x = x0 + (rows + 0.5 - y0) * (x1 - x0) / max(y1 - y0, 1e-300)
-        crossed[rows, np.clip(np.ceil(x - 0.5), 0, width).astype(int)] ^= 1
-    return np.bitwise_xor.accumulate(crossed[:, :width], axis=1).astype(bool)
+    mask = np.zeros((height, width), bool)
+    starts, ends = points, np.roll(points, -1, axis=0)
+    falls = starts[:, 1] > ends[:, 1]
+    x0, y0 = np.where(falls, ends.T, starts.T)
+    x1, y1 = np.where(falls, starts.T, ends.T)
+    first, stop = (np.clip(np.ceil(y - 0.5), 0, height).astype(int) for y in (y0, y1))
+    counts = stop - first  # rows that each edge crosses
+    edge = np.repeat(np.arange(len(points)), counts)
+    if not len(edge):
+        return mask
+    rows = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    x = x0[edge] + (rows + 0.5 - y0[edge]) * (x1 - x0)[edge] / np.maximum(y1 - y0, 1e-300)[edge]
+    columns = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
+    top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max()
+    flat = (rows - top) * (right - left + 1) + columns - left
+    crossed = np.bincount(flat, minlength=(bottom - top) * (right - left + 1)).reshape(bottom - top, -1) % 2 == 1
+    mask[top:bottom, left:right] = np.bitwise_xor.accumulate(crossed[:, :-1], axis=1)
+    return mask
 
 
-def disc_mask(center, radius: float, height: int, width: int):
-    """Fills the disc around `center`, (x, y), with a radius of `radius` pixels: bool [height, width]."""
-    y, x = np.ogrid[:height, :width]
-    return (x + 0.5 - center[0]) ** 2 + (y + 0.5 - center[1]) ** 2 <= radius ** 2
+def ellipse_mask(center, radii, angle: float, height: int, width: int):
+    """Fills an ellipse around `center`, (x, y): bool [height, width].
+
+    Args:
+      radii: (radius along the first axis, radius along the second axis), in pixels.
+      angle: from the x axis to the first axis, in radians, clockwise in the image.
+    """
+    mask = np.zeros((height, width), bool)
+    if not np.isfinite([*center, *radii, angle]).all() or min(radii) <= 0:
+        return mask
+    reach = max(radii)
+    top, bottom, left, right = (int(np.clip(edge, 0, size)) for edge, size in (
+        (center[1] - reach, height), (center[1] + reach + 1, height),
+        (center[0] - reach, width), (center[0] + reach + 1, width)))
+    y, x = np.ogrid[top:bottom, left:right]
+    x, y = x + 0.5 - center[0], y + 0.5 - center[1]
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    mask[top:bottom, left:right] = (along * radii[1]) ** 2 + (across * radii[0]) ** 2 <= (radii[0] * radii[1]) ** 2
+    return mask
 
 
 def line_mask(points, line_width: float, height: int, width: int):
@@ -55,7 +82,7 @@ def line_mask(points, line_width: float, height: int, width: int):
         across = along[::-1] * (-1, 1) * line_width / 2
         mask |= polygon_mask([start + across, end + across, end - across, start - across], height, width)
     for point in points[1:-1]:
-        mask |= disc_mask(point, line_width / 2, height, width)
+        mask |= ellipse_mask(point, [line_width / 2] * 2, 0, height, width)
     return mask
 
 
@@ -78,17 +105,20 @@ def coco_counts(text: str):
     return counts
 
 
-def coco_mask(annotation: dict, height: int, width: int):
-    """Mask bool [height, width] of a COCO annotation: the union of polygons, or run lengths along the columns.
+def coco_mask(segmentation, height: int, width: int):
+    """Mask bool [height, width] of a COCO segmentation: united polygons, or run lengths along the columns.
 
-    Run lengths are a list or COCO's compressed text. Raises NoArea without a segmentation; UserError for sizes or run
-    lengths that do not fit the image, and as `polygon_mask`.
+    A single polygon may be a flat list, or a list of (x, y). Run lengths are a list or COCO's compressed text.
+    Raises NoArea for an empty segmentation; UserError for sizes or run lengths that do not fit the image, and as
+    `polygon_mask`.
     """
-    segmentation = annotation.get('segmentation')
     if not segmentation:
         raise NoArea('annotations without a segmentation (boxes or key points)')
     if isinstance(segmentation, list):
-        return np.any([polygon_mask(polygon, height, width) for polygon in segmentation], axis=0)
+        if not isinstance(segmentation[0], (list, dict)) or all(np.shape(point) == (2,) for point in segmentation):
+            return polygon_mask(segmentation, height, width)
+        return np.any([coco_mask(part, height, width) if isinstance(part, dict) else polygon_mask(part, height, width)
+                       for part in segmentation], axis=0)
     if list(segmentation['size']) != [height, width]:
         raise UserError('the mask has size %s, the image %s' % (segmentation['size'], [height, width]))
     counts = segmentation['counts']
@@ -100,45 +130,81 @@ def coco_mask(annotation: dict, height: int, width: int):
 
 
 def labelme_mask(shape: dict, line_width: float, height: int, width: int):
-    """Mask bool [height, width] of a shape of labelme; lines are `line_width` pixels wide.
+    """Mask bool [height, width] of a shape of labelme or X-AnyLabeling; lines are `line_width` pixels wide.
 
-    Raises NoArea for points, UserError for an unknown shape type or a mask that does not fit the image.
+    Raises NoArea for points, UserError for an unknown shape type or a mask that is no PNG.
     """
     kind = shape.get('shape_type') or 'polygon'
     points = np.array(shape['points'], float).reshape(-1, 2)
     if kind in ('point', 'points'):
         raise NoArea('points')
-    if kind in ('polygon', 'oriented_rectangle'):
+    if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral'):
         return polygon_mask(points, height, width)
     if kind == 'rectangle':
         (left, top), (right, bottom) = points.min(0), points.max(0)
         return polygon_mask([(left, top), (right, top), (right, bottom), (left, bottom)], height, width)
     if kind == 'circle':
         center, rim = points
-        return disc_mask(center, np.hypot(*(rim - center)), height, width)
+        return ellipse_mask(center, [np.hypot(*(rim - center))] * 2, 0, height, width)
     if kind in ('line', 'linestrip'):
         return line_mask(points, line_width, height, width)
-    if kind == 'mask':  # the box holds both corners
-        (left, top), (right, bottom) = points.astype(int)
+    if kind == 'mask':
         content = np.frombuffer(base64.b64decode(shape['mask']), np.uint8)
-        box = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-        mask = np.zeros((height, width), bool)
-        if box is None or mask[top:bottom + 1, left:right + 1].shape != box.shape or min(left, top) < 0:
-            raise UserError('the mask must be a PNG with the size of the box, inside the image')
-        mask[top:bottom + 1, left:right + 1] = box > 0
-        return mask
+        patch = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+        if patch is None:
+            raise UserError('the mask must be a PNG in base64')
+        return _patch_mask(patch > 0, points, height, width)
     raise UserError('shape_type %r is unknown' % kind)
+
+
+def _patch_mask(patch, points, height, width):
+    """Pastes the mask `patch`, as labelme: the box `points` holds both corners, rounded, and may leave the image.
+
+    A box of whole numbers cuts the patch off. A box that was dragged to fractions only gives the upper left corner.
+    """
+    (left, top), (right, bottom) = points.round().astype(int)
+    if (points == np.trunc(points)).all():
+        if (patch.shape < np.array([bottom - top + 1, right - left + 1])).any():
+            raise UserError('the box of the mask is larger than its PNG of %dx%d' % patch.shape)
+        patch = patch[:max(bottom - top + 1, 0), :max(right - left + 1, 0)]
+    patch = patch[max(-top, 0):max(height - top, 0), max(-left, 0):max(width - left, 0)]
+    mask = np.zeros((height, width), bool)
+    mask[max(top, 0):max(top, 0) + patch.shape[0], max(left, 0):max(left, 0) + patch.shape[1]] = patch
+    return mask
+
+
+def via_mask(shape: dict, line_width: float, height: int, width: int):
+    """Mask bool [height, width] of the shape_attributes of VIA; lines are `line_width` pixels wide.
+
+    Raises NoArea for points, UserError for an unknown shape.
+    """
+    kind = shape['name']
+    if kind == 'point':
+        raise NoArea('points')
+    if kind in ('polygon', 'polyline'):
+        points = np.array([shape['all_points_x'], shape['all_points_y']], float).T
+        draw = polygon_mask if kind == 'polygon' else functools.partial(line_mask, line_width=line_width)
+        return draw(points, height=height, width=width)
+    if kind == 'rect':
+        left, top, right, bottom = shape['x'], shape['y'], shape['x'] + shape['width'], shape['y'] + shape['height']
+        return polygon_mask([left, top, right, top, right, bottom, left, bottom], height, width)
+    if kind not in ('circle', 'ellipse'):
+        raise UserError('shape %r is unknown' % kind)
+    radii = (shape['r'], shape['r']) if kind == 'circle' else (shape['rx'], shape['ry'])
+    return ellipse_mask((shape['cx'], shape['cy']), radii, shape.get('theta', 0), height, width)
 
 
 def yolo_mask(numbers: list, height: int, width: int):
     """Mask bool [height, width] of a YOLO polygon: x y x y ..., as shares of the width and height.
 
-    Raises NoArea for a box, UserError for coordinates above 2.
+    Raises NoArea for a box, UserError for coordinates of 2 and above.
     """
     if len(numbers) == 4:
         raise NoArea('boxes')
     points = np.array(numbers).reshape(-1, 2)
-    if np.abs(np.nan_to_num(points)).max() > 2:
-        raise UserError('coordinates must be shares of the image, 0 to 1')
+    if len(points) < 3:
+        raise UserError('%d numbers behind the class; a polygon has 6 and more' % len(numbers))
+    if np.abs(np.nan_to_num(points)).max() >= 2:
+        raise UserError('coordinates must be shares of the image, 0 to 1; key points need kpt_shape in data.yaml')
     points = np.round(points * (width, height), 4)  # a share of the width of 61 pixels and back may miss by 1e-15
     return polygon_mask(points, height, width)

@@ -7,9 +7,9 @@ import unicodedata
 import numpy as np
 
 import data
-from data import IGNORE, MAX_PIXELS
+from data import MAX_PIXELS
 from datasets import files
-from system.files import UserError, read_csv, read_text
+from system.files import UserError, note, read_csv, read_text
 
 MAX_NAME = 100  # characters of a class name, which is printed in figures
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
@@ -21,27 +21,59 @@ Class.__doc__ = """A class, or void: name, ids in label files, colour (red, gree
 # ---------------------------------------------------------------- masks
 
 def rle_order(path: str):
-    """Order of the pixels in the runs of a table: 'columns' with a column EncodedPixels (Kaggle), else 'rows'.
+    """Order of the pixels in the runs of a table, as for `data.rle_decode`.
 
-    Reads the first line of the file.
+    Without a column EncodedPixels: 'rows'. With it (Kaggle): 'relative' if at least one list of runs has starts that do
+    not increase, and no list of three or more runs has starts that do; else 'columns'.
     """
-    return 'columns' if 'EncodedPixels' in read_text(path).partition('\n')[0] else 'rows'
+    if 'EncodedPixels' not in read_text(path).partition('\n')[0]:
+        return 'rows'
+    relative = increasing = False
+    for _, row in read_csv(path, ('EncodedPixels',)):
+        rle = row['EncodedPixels'].strip()
+        if rle != '-1':
+            is_increasing = _is_rle(rle, 'columns')
+            increasing |= is_increasing and rle.count(' ') > 4
+            relative |= not is_increasing and _is_rle(rle, 'relative')
+    return 'relative' if relative and not increasing else 'columns'
+
+
+def _is_rle(rle, order):
+    """Whether a text is a run-length encoding in this order, apart from the size of the image."""
+    try:
+        return data.rle_numbers(rle, order) is not None
+    except UserError:
+        return False
+
+
+def is_background(entry):
+    """Whether a `Class` is named background, in any case of letters, maybe between underscores."""
+    return entry.name.strip('_').lower() == 'background'
+
+
+def background(path: str, classes: list):
+    """Index of the class named background; UserError without one, which names the table `path`."""
+    found = [i for i, entry in enumerate(classes) if is_background(entry)]
+    if not found:
+        raise UserError('%s: which class are pixels outside all masks? name this class background' % path)
+    return found[0]
 
 
 def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
     Columns are id,annotation,width,height,cell_type, or, with `images`, ImageId,EncodedPixels (ClassId,Width,Height).
-    A row without an annotation means an image without an object. Height and width are None without columns of them.
-    The RLE is text that `cell_masks` decodes and checks. A row number is the line in the file.
+    A row without an annotation means an image without an object, as does the annotation -1 in EncodedPixels. If no row
+    of EncodedPixels says so, images without a row have no object, which a note says. Height and width are None without
+    columns of them. The RLE is text that `cell_masks` decodes and checks. A row number is the line in the file.
 
     Args:
       indices: {text of the class: index}; '' is the class of a table without a column of classes.
-      images: names of the images, each of which needs a row; None for any names that can be file names.
+      images: names of the images; None for any names that can be file names.
     Raises:
-      UserError: a malformed row, an id without an image, or an image without a row.
+      UserError: a malformed row, an id without an image, or another image without a row.
     """
-    kaggle = images is not None and rle_order(path) == 'columns'
+    kaggle = images is not None and 'EncodedPixels' in read_text(path).partition('\n')[0]
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
     cells = {}
     for number, row in read_csv(path, columns):
@@ -56,7 +88,7 @@ def read_cells(path: str, indices: dict, images=None):
         height, width, masks = cells.setdefault(name, size + ([],))
         if (height, width) != size:
             raise UserError(where + 'size %sx%s; an earlier row of the image says %sx%s' % (size + (height, width)))
-        if not rle.strip():
+        if not rle.strip() or kaggle and rle.strip() == '-1':
             continue
         kind = (row.get('cell_type') or row.get('ClassId') or '').strip()
         kind = re.sub(r'\A([0-9]+)\.0+\Z', r'\1', kind)  # pandas may have written 3 as 3.0
@@ -72,9 +104,13 @@ def read_cells(path: str, indices: dict, images=None):
             raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
                             % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
         missing = [name for name in images if name not in cells]
-        if missing:
+        if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
             raise UserError('%s: %d images without a row: %s; an image without an object has an empty annotation'
                             % (path, len(missing), ', '.join(missing[:5])))
+        if missing:
+            note('%s: %d of %d images have no row and are read as images without an object, as %s'
+                 % (path, len(missing), len(images), missing[0]))
+        cells.update((name, (None, None, [])) for name in missing)
     return cells
 
 
@@ -97,21 +133,22 @@ def _size(row, where):
     return height, width
 
 
-def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows'):
-    """Makes the label of an image from masks, later over earlier: uint8 [h, w] of class indices, 0 the first.
+def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
+    """Makes the label of an image from masks, later over earlier: uint8 [h, w] of class indices.
 
     Args:
       path, name: table and image, for messages.
       image: array [h, w, ...].
       entry: (height, width, masks), as from `read_cells`.
-      order: order of the pixels in the runs, 'rows' or 'columns'.
+      order: order of the pixels in the runs, as for `data.rle_decode`.
+      outside: index of the class of the pixels outside all masks.
     Raises:
       UserError: the size of the image differs from the size in the table, or a mask does not fit. Names the row.
     """
     height, width, masks = entry
     if height is not None and image.shape[:2] != (height, width):
         raise UserError('%s: image %s has %dx%d, its rows say %dx%d' % ((path, name) + image.shape[:2] + entry[:2]))
-    label = np.zeros(image.shape[:2], np.uint8)
+    label = np.full(image.shape[:2], outside, np.uint8)
     for mask, (_, class_id, _) in zip(cell_masks(path, label.shape, masks, order), masks):
         label[mask] = class_id
     return label
@@ -136,23 +173,42 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
 def read_classes(path: str, columns: tuple = ('name', 'id')):
     """Reads a table of classes -> list of `Class`, void last.
 
-    The ids may be several, as 7 8 11. A column `color` with red, green and blue is optional.
+    The ids may be several, as 7 8 11. A column `color` with red, green and blue is optional; columns r, g and b may
+    replace it. With these three the column of ids may be missing: then labels hold colours, and a class has no ids.
     UserError for a malformed row, a repeated name, id or colour, and fewer than two classes.
 
     Args:
       columns: names of the columns of names and ids: name,id in classes.csv, Class,Pixel Value in Roboflow's table.
     """
+    rgb = ('r', 'g', 'b')
+    header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
+    if columns[1] not in header and set(rgb) <= set(header):
+        columns = columns[:1] + rgb
     rows = []
     for number, row in read_csv(path, columns):
-        name, text = (row[column].strip() for column in columns)
-        ids = files.small_numbers(text.split())
-        color = files.small_numbers((row.get('color') or '').split())
-        if not ids:
-            raise UserError('%s row %d: %s %r; ids are 0 to 255' % (path, number, columns[1], text[:20]))
+        name = row[columns[0]].strip()
+        ids = () if columns[1:] == rgb else files.small_numbers(row[columns[1]].split())
+        texts = [row[band].strip() for band in rgb] if set(rgb) <= set(row) else (row.get('color') or '').split()
+        color = files.small_numbers(texts)
+        if not ids and columns[1:] != rgb:
+            raise UserError('%s row %d: %s %.22r; ids are 0 to 255'
+                            % (path, number, columns[1], row[columns[1]].strip()))
         if color is None or len(color) not in (0, 3):
-            raise UserError('%s row %d: color %.40r; must be three of 0 to 255' % (path, number, row['color']))
+            raise UserError('%s row %d: color %.40r; must be three of 0 to 255' % (path, number, ' '.join(texts)))
         rows.append((number, Class(name, list(ids), color or None)))
     return _checked(path, rows)
+
+
+def read_class_names(path: str):
+    """Reads class_names.txt of labelme's labelme2voc.py -> list of `Class`: a name a line, ids count from 0.
+
+    A class void with id 255 is added. UserError as `read_classes`, and if the first name is not background.
+    """
+    rows = [(i + 1, Class(name, [i], None)) for i, name in enumerate(files.read_names(path))]
+    if not is_background(rows[0][1]):
+        raise UserError('%s row 1: %s; labelme has _background_ there; write classes.csv (name,id) for other ids'
+                        % (path, rows[0][1].name[:60]))
+    return _checked(path, rows + [(0, Class('void', [255], None))])
 
 
 def read_labelmap(path: str):
@@ -199,33 +255,6 @@ def _checked(path, rows):
         raise UserError('%s: has %d classes and %d rows for void; expected 2 to 254 classes, one of them background, '
                         'and at most one row for void, with all ids' % (path, len(named), len(voids)))
     return named + voids
-
-
-def read_class_label(path: str, classes: list):
-    """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
-
-    UserError for an unreadable file, for an id or a colour that is not in `classes`, and for a label in colours if a
-    class other than void has no colour.
-    """
-    indices = [IGNORE if is_void(entry) else i for i, entry in enumerate(classes)]
-    label = data.read_ids_or_colors(path)
-    if label.ndim == 3:
-        colors = {entry.color: index for entry, index in zip(classes, indices) if entry.color}
-        repeated = (label == label[:, :, :1]).all()  # ids in three equal channels, or shades of grey as colours
-        if not repeated or {(grey,) * 3 for grey in np.unique(label)} <= set(colors):
-            for entry in classes:
-                if not entry.color and not is_void(entry):
-                    raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
-            return files.colors_to_ids(label, colors, path)
-        label = label[:, :, 0]
-    table = np.full(256, -1)
-    for entry, index in zip(classes, indices):
-        table[entry.ids] = index
-    mapped = table[label]
-    known = ' '.join(str(i) for entry in classes for i in entry.ids)
-    data.refuse_pixels(label, mapped < 0, path, 'id', 'the table of classes has %.60s; add the id to the class that it '
-                       'stands for, or to void if it is to be ignored' % known)
-    return mapped.astype(np.uint8)
 
 
 def read_class_weights(path: str, class_names: list):

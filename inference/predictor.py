@@ -81,7 +81,7 @@ def mean_enlarged(maps, height: int, width: int, first: int, last: int):
 
 
 def read_ahead(read, items, ahead: int):
-    """Yields (item, function that returns read(item) or raises) in order; threads read `ahead` later items."""
+    """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items."""
     remaining = iter(items)
     reading = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:

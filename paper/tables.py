@@ -138,5 +138,5 @@ def published_scores(dataset: str, model: str, class_weights: str) -> list:
 
 
 def class_accuracies(dataset: str, model: str) -> dict:
-    """The paper's accuracy of each class on test, in percent: {class: accuracy}; empty for other networks."""
+    """The paper's accuracy of each class on test, table 2: {class: percent}; empty for other networks and data."""
     return TABLE2_CLASSES if (dataset, model) == ('camvid', 'segnet') else {}

@@ -127,7 +127,7 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Returns the provenance of this start, a dict for `invocations` of config.json.
+    """Command, revision, versions, device, processes and time of this start: dict for config.json.
 
     `processes` is the number of processes that train together; `pid` is the id of this process.
     """

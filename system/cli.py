@@ -73,6 +73,7 @@ class Parser(argparse.ArgumentParser):
         A comment begins at a # that is not inside a word or quotes.
         """
         try:
+            line = line.lstrip('\ufeff')  # the byte order mark of some editors
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))

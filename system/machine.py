@@ -1,5 +1,49 @@
 """Resources of this machine that this process may use."""
+import contextlib
 import os
+import re
 
 # of the machine, or as many as Slurm, a container or taskset allows
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+UNKNOWN_FREE = 8 << 30  # bytes, on a system without /proc/meminfo
+
+
+def read_number(path: str, name: str = '', default: float = float('inf')) -> float:
+    """Number behind `name` at the beginning of a line of a file; `default` if there is none."""
+    with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding='utf-8') as file:
+        match = re.search(r'^%s\s*([0-9]+)' % name, file.read(), re.MULTILINE)
+        return int(match.group(1)) if match else default
+    return default
+
+
+def group_folders(groups: str, root: str):
+    """Yields the folders below `root` of the control groups that limit memory, the innermost group first.
+
+    Args:
+      groups: path of the list of groups, whose lines are NUMBER:CONTROLLERS:PATH. Without controllers: version 2.
+    """
+    lines = []
+    with contextlib.suppress(OSError, UnicodeDecodeError), open(groups, encoding='utf-8') as file:
+        lines = [line.strip().split(':', 2) for line in file]
+    for _, controllers, path in lines:
+        if controllers in ('', 'memory'):
+            parts = path.strip('/').split('/')
+            for count in range(len(parts), -1, -1):
+                yield os.path.join(root, controllers, *parts[:count])
+
+
+def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> int:
+    """Bytes of memory that this process may still use.
+
+    The least of MemAvailable and of what each control group (of a container, Slurm or systemd) leaves below its limit.
+    Inactive pages of files count as free, because the system drops these pages first. The arguments are for tests.
+    """
+    available = read_number(meminfo, 'MemAvailable:', None)
+    free = [UNKNOWN_FREE if available is None else 1024 * available]
+    for folder in group_folders(groups, root):
+        for limit, used, pages in (('memory.max', 'memory.current', 'inactive_file'),
+                                   ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')):
+            limit = read_number(os.path.join(folder, limit))
+            used = read_number(os.path.join(folder, used), default=0)
+            free.append(limit - used + read_number(os.path.join(folder, 'memory.stat'), pages, 0))
+    return int(max(min(free), 0))

@@ -48,9 +48,10 @@ def suppress_stderr(importing: bool = False):
 
 
 def watch(kept):
-    """Starts a process that copies the file `kept` to standard error if this process dies without a line.
+    """Starts a process that copies the file `kept` to standard error if this process dies first.
 
-    A CPU without AVX aborts the import of TensorFlow, and no code of this process runs after that. None on Windows.
+    It ends when it reads a line. A CPU without AVX aborts the import of TensorFlow, and no code of this process runs
+    after that. None on Windows.
     """
     if not os.path.exists('/bin/sh'):
         return None

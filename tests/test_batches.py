@@ -74,6 +74,18 @@ def test_augmentation_keeps_label_on_image():
     assert void > 0 and 10 < mirrored < 30, 'about half of 40'
 
 
+def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
+    """Of zooms between 1/4 and 4 a quarter is below 1/2 and half below 1; drawn evenly, 7% and 20%."""
+    image = np.zeros((40, 40, 3), np.uint8)
+    sides = []
+    for seed in range(600):
+        _, label = batches.augment(image, image[:, :, 0], 40, 40, 'resize', np.random.RandomState(seed),
+                                   dict(NO_AUGMENTATION, scale=4.0, crop=(160, 160)))
+        sides.append(np.sqrt((label != IGNORE).sum()))
+    assert 10 <= min(sides) < 11 and 155 < max(sides) <= 160
+    np.testing.assert_allclose([np.mean(np.array(sides) < side) for side in (20, 40, 80)], [0.25, 0.5, 0.75], atol=0.06)
+
+
 def test_turns_and_vertical_flips_move_image_and_label_together():
     """The four rotations and the mirror image of an asymmetric 2x2 image; gamma keeps black, white and labels."""
     label = np.array([[0, 1], [2, 3]], np.uint8)

@@ -96,12 +96,11 @@ def run_lengths(mask):
 def labelme(folder):
     write_images(folder, '.jpg')
     for name in SIZES:
-        if POLYGONS[name]:
-            shapes = [{'label': CLASSES[key], 'shape_type': 'polygon', 'group_id': None,
-                       'points': np.reshape(polygon, (-1, 2)).tolist()} for key, polygon in POLYGONS[name]]
-            content = {'version': '5.5.0', 'imagePath': 'C:\\work\\' + name + '.jpg', 'imageData': None,
-                       'shapes': shapes, 'imageHeight': SIZES[name][0], 'imageWidth': SIZES[name][1]}
-            (folder / (name + '.json')).write_text(json.dumps(content))
+        shapes = [{'label': CLASSES[key], 'shape_type': 'polygon', 'group_id': None,
+                   'points': np.reshape(polygon, (-1, 2)).tolist()} for key, polygon in POLYGONS[name]]
+        content = {'version': '5.5.0', 'imagePath': 'C:\\work\\' + name + '.jpg', 'imageData': None,
+                   'shapes': shapes, 'imageHeight': SIZES[name][0], 'imageWidth': SIZES[name][1]}
+        (folder / (name + '.json')).write_text(json.dumps(content))
     (folder / 'labels.txt').write_text('\n'.join(CLASSES.values()))
 
 
@@ -115,7 +114,7 @@ def yolo(folder, names='data.yaml'):
             put_text(str(folder), 'labels/%s.txt' % name, ''.join(lines) + '\n')
     table = ''.join('  %d: "%s"\n' % pair for pair in enumerate(CLASSES.values()))
     put_text(str(folder), names, {'classes.txt': '\n'.join(CLASSES.values()),
-                                  'data.yaml': 'train: images\nnc: 4  # four\nnames:\n' + table}[names])
+                                  'data.yaml': 'nc: 4  # four\nnames:\n' + table}[names])
 
 
 def segmentation(form, polygon, mask):
@@ -182,17 +181,23 @@ def test_shapes(kind, points, parts):
     for part in parts:
         by_hand[part] = True
     shape = {'shape_type': kind, 'points': points, 'segmentation': points}
-    mask = shapes.coco_mask(shape, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
+    mask = shapes.coco_mask(points, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
     assert (mask == by_hand).all()
 
 
-def test_mask_of_labelme():
+@pytest.mark.parametrize('points, target, part', [
+    ([[2, 7], [4, 8]], np.s_[7:9, 2:5], np.s_[:, :]),
+    ([[-1, 10], [1, 11]], np.s_[10:11, 0:2], np.s_[:1, 1:]),          # over the left and the lower border
+    ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # dragged: the corner is rounded
+    ([[2, 7], [3, 7]], np.s_[7:8, 2:4], np.s_[:1, :2])])              # a box smaller than the mask cuts it off
+def test_mask_of_labelme(points, target, part):
+    """By the rule of labelme's shapes_to_label."""
     mask = np.array([[True, False, True], [False, True, True]])
     png = io.BytesIO()
     Image.fromarray(mask).save(png, 'PNG')
-    shape = {'shape_type': 'mask', 'points': [[2, 7], [4, 8]], 'mask': base64.b64encode(png.getvalue()).decode()}
+    shape = {'shape_type': 'mask', 'points': points, 'mask': base64.b64encode(png.getvalue()).decode()}
     by_hand = np.zeros((11, 13), bool)
-    by_hand[7:9, 2:5] = mask
+    by_hand[target] = mask[part]
     assert (shapes.labelme_mask(shape, 4, 11, 13) == by_hand).all()
 
 
@@ -237,7 +242,8 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     convert.main(['labelme', str(tmp_path / 'in'), str(tmp_path / 'out')])
     out = capsys.readouterr().out
     for line in ('left out: points (1)', 'no pixel centre (2)',
-                 'JSON files without shapes (1)', '2 images, 1 of them without'):
+                 'JSON files of another form, as', 'images without a JSON file (1)',
+                 '1 images, 0 of them without', 'read: rectangle (1)'):
         assert line in out, out
 
 
@@ -280,7 +286,8 @@ def test_wrong_yolo(tmp_path, file, content, said):
 
 @pytest.mark.parametrize('source, out, said', [
     ('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
-    ('in/a.json', 'out', 'a.json: not JSON'), ('in/b.json', 'out', 'holds no annotated images of this format')])
+    ('in/a.json', 'out', 'a.json: not JSON'),
+    ('in/b.json', 'out', 'holds no annotations of labelme; found: JSON of another form')])
 def test_wrong_source(tmp_path, source, out, said):
     put_text(str(tmp_path), 'in/a.json', '{')
     put_text(str(tmp_path), 'in/b.json', '{"shapes": 5}')
@@ -292,7 +299,183 @@ def test_splits_in_capitals_and_slashes_behind_the_source(tmp_path):
     """CVAT names its subsets Train, Validation and Test."""
     for name in ('Train/a', 'Validation/a'):
         put(str(tmp_path), 'in/images/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
-        put_text(str(tmp_path), 'in/labels/%s.txt' % name, '')
+        put_text(str(tmp_path), 'in/labels/%s.txt' % name, '0 0 0 1 0 1 1\n')
     put_text(str(tmp_path), 'in/data.yaml', 'names: [x]\n')
     convert.main(['yolo', str(tmp_path / 'in') + '//', str(tmp_path / 'out')])
     assert sorted(os.listdir(str(tmp_path / 'out/images'))) == ['train', 'val']
+
+
+SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # rows 1 to 3, columns 2 to 4
+
+
+def write_coco(folder, names=('a.png',), annotations=(), size=(9, 13), **more):
+    """COCO JSON of images of one size with the classes 7 'cup' and 8 'table'."""
+    for i, name in enumerate(names):
+        write_image(str(folder / name), size, i)
+    content = {'images': [{'id': i, 'file_name': name, 'height': size[0], 'width': size[1]}
+                          for i, name in enumerate(names)],
+               'categories': [{'id': 7, 'name': 'cup'}, {'id': 8, 'name': 'table'}],
+               'annotations': [dict({'image_id': 0, 'category_id': 7, 'segmentation': [SQUARE]}, **annotation)
+                               for annotation in annotations]}
+    (folder / 'a.json').write_text(json.dumps(dict(content, **more)))
+
+
+def converted(tmp_path, *flags):
+    """Converts tmp_path/in -> {name of the label without extension: label}."""
+    convert.main([*flags, str(tmp_path / 'in'), str(tmp_path / 'out')])
+    root = str(tmp_path / 'out' / 'labels')
+    return {os.path.relpath(os.path.join(folder, name), root)[:-4]: np.array(Image.open(os.path.join(folder, name)))
+            for folder, _, names in os.walk(root) for name in names}
+
+
+def test_dialects_of_coco(tmp_path):
+    """Ids as texts, flat polygons, lists of points, repeated categories; equal names in folders; an unused class."""
+    write_coco(tmp_path / 'in', ('x/a.png', 'y/a.png'), [
+        {'image_id': '0', 'category_id': '7', 'segmentation': SQUARE},
+        {'image_id': '1', 'segmentation': np.reshape(SQUARE, (-1, 2)).tolist()}],
+        categories=[{'id': 7, 'name': 'cup'}, {'id': 8, 'name': 'root'}, {'id': 7, 'name': 'cup'}])
+    labels = converted(tmp_path)
+    by_hand = np.zeros((9, 13), np.uint8)
+    by_hand[1:4, 2:5] = 1
+    assert sorted(labels) == [os.path.join('x', 'a'), os.path.join('y', 'a')]
+    assert all((label == by_hand).all() for label in labels.values())
+
+
+def test_crowds_and_hidden_annotations(tmp_path, capsys):
+    """A crowd lies below; a hidden annotation is counted and told; --small_on_top draws it."""
+    table = [[0, 0, 13, 0, 13, 9, 0, 9]]
+    write_coco(tmp_path / 'in', annotations=[{}, {'category_id': 8, 'segmentation': table, 'iscrowd': 1}])
+    label = converted(tmp_path)['a']
+    assert (label[1:4, 2:5] == 1).all() and (label == 2).sum() == 9 * 13 - 9
+    write_coco(tmp_path / 'b' / 'in', annotations=[{}, {'category_id': 8, 'segmentation': table}])
+    capsys.readouterr()
+    assert (converted(tmp_path / 'b')['a'] == 2).all()
+    out = capsys.readouterr().out
+    assert 'lie wholly under others; --small_on_top draws the small ones over (1)' in out
+    assert 'cup: 9 of its 9 pixels lie under other classes' in out
+    write_coco(tmp_path / 'c' / 'in', annotations=[{}, {'category_id': 8, 'segmentation': table}])
+    assert (converted(tmp_path / 'c', '--small_on_top')['a'] == label).all()
+
+
+@pytest.mark.parametrize('more, said', [
+    ({'annotations': [{'category_id': None}]}, 'annotation 1: has no category_id'),
+    ({'annotations': [{'image_id': None}]}, 'annotation 1: has no image_id'),
+    ({'categories': [{'id': 7, 'name': 'cup'}, {'id': 7, 'name': 'can'}]}, "category 2: id 7 is 'cup' already"),
+    ({'images': [{'id': 3, 'file_name': 'a.png'}, {'id': '3', 'file_name': 'b.png'}]}, 'image 2: id 3 is the id')])
+def test_ambiguous_coco(tmp_path, more, said):
+    write_coco(tmp_path / 'in', ('a.png', 'b.png'), **more)
+    assert_refused(re.escape(said), converted, tmp_path)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_images_in_labelme_and_outside_the_folder(tmp_path):
+    """The image inside the JSON replaces a missing image and one of another size; imagePath may leave the folder."""
+    png = io.BytesIO()
+    Image.fromarray(np.full((9, 13, 3), 77, np.uint8)).save(png, 'PNG')
+    write_image(str(tmp_path / 'pictures' / 'b.png'), (9, 13))
+    write_image(str(tmp_path / 'in' / 'c.png'), (8, 8))
+    write_image(str(tmp_path / 'in' / 'preview.png'), (8, 8))
+    shape = {'label': 'cup', 'points': [[2, 1], [5, 1], [5, 4], [2, 4]], 'shape_type': 'rotation', 'direction': 0}
+    for name, path, code in (('a', 'a.json', png), ('b', '..\\pictures\\b.png', None), ('c', 'c.png', png)):
+        content = {'imagePath': path, 'imageHeight': 9, 'imageWidth': 13, 'shapes': [shape],
+                   'imageData': code and base64.b64encode(code.getvalue()).decode()}
+        (tmp_path / 'in' / (name + '.json')).write_text(json.dumps(content))
+    labels = converted(tmp_path)
+    assert sorted(labels) == ['a', 'b', 'c'] and all((label[1:4, 2:5] == 1).all() for label in labels.values())
+    for name in 'ac':
+        assert (np.array(Image.open(str(tmp_path / 'out' / 'images' / (name + '.png')))) == 77).all()
+
+
+def test_isat(tmp_path):
+    """Layers decide which object is in front, not the order."""
+    write_image(str(tmp_path / 'in' / 'a.png'), (9, 13))
+    entries = [{'category': name, 'layer': layer, 'segmentation': np.reshape(points, (-1, 2)).tolist()}
+               for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 13, 0, 13, 9, 0, 9]))]
+    (tmp_path / 'in' / 'a.json').write_text(json.dumps(
+        {'info': {'description': 'ISAT', 'name': 'a.png', 'height': 9, 'width': 13}, 'objects': entries}))
+    label = converted(tmp_path)['a']
+    assert (label[1:4, 2:5] == 1).all() and (label == 2).sum() == 9 * 13 - 9
+
+
+def via(folder, regions, **more):
+    """A project of VIA with the regions [(attributes, shape)] of one image."""
+    write_image(str(folder / 'in' / 'a.png'), (11, 13))
+    entry = {'filename': 'a.png', 'size': 1, 'file_attributes': {}, 'regions': [
+        {'shape_attributes': shape, 'region_attributes': attributes} for attributes, shape in regions]}
+    (folder / 'in' / 'v.json').write_text(json.dumps(dict({'_via_img_metadata': {'a.png1': entry}}, **more)))
+
+
+@pytest.mark.parametrize('shape, part', [
+    ({'name': 'rect', 'x': 2, 'y': 1, 'width': 3, 'height': 4}, [np.s_[1:5, 2:5]]),
+    ({'name': 'polygon', 'all_points_x': [2, 5, 5, 2], 'all_points_y': [1, 1, 4, 4]}, [np.s_[1:4, 2:5]]),
+    ({'name': 'polyline', 'all_points_x': [3, 9], 'all_points_y': [3.6, 3.6]}, [np.s_[2:6, 3:9]]),
+    ({'name': 'circle', 'cx': 5.5, 'cy': 5.5, 'r': 2}, [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]]),
+    ({'name': 'ellipse', 'cx': 5.5, 'cy': 5.5, 'rx': 3, 'ry': 0.9, 'theta': np.pi / 2}, [np.s_[2:9, 5]])])
+def test_shapes_of_via(tmp_path, shape, part):
+    """The class is the text of the chosen option."""
+    via(tmp_path, [({'kind': '2'}, shape), ({'kind': '1'}, {'name': 'point', 'cx': 1, 'cy': 1})],
+        _via_attributes={'region': {'kind': {'options': {'1': 'can', '2': 'cup'}}}})
+    by_hand = np.zeros((11, 13), np.uint8)
+    for target in part:
+        by_hand[target] = 1
+    assert (converted(tmp_path, '--line_width', '4')['a'] == by_hand).all()
+    assert 'cup,1,' in (tmp_path / 'out' / 'classes.csv').read_text()
+
+
+@pytest.mark.parametrize('attributes, flags, said', [
+    ([{'name': 'cup', 'view': 'top'}], [], 'which attribute is the class? --attribute takes one of: name (cup); view'),
+    ([{'name': 'cup'}, {}], [], 'region 2: attribute name is empty'),
+    ([{'name': {'cup': True, 'can': True}}], [], 'region 1: attribute name has 2 ticked boxes'),
+    ([{'name': 'cup', 'view': 'top'}, {'name': 'can'}], ['--attribute', 'view'], 'region 2: attribute view is empty')])
+def test_classes_of_via(tmp_path, attributes, flags, said):
+    via(tmp_path, [(entry, {'name': 'rect', 'x': 2, 'y': 1, 'width': 3, 'height': 4}) for entry in attributes])
+    assert_refused(re.escape(said), converted, tmp_path, *flags)
+
+
+def test_folders_of_yolo(tmp_path, capsys):
+    """Only folders of data.yaml, whose paths are from another machine; the YAML names the splits; confidences."""
+    for name in ('one/images/a', 'two/images/b', 'runs/train/images/plot', 'preview'):
+        write_image(str(tmp_path / 'in' / (name + '.png')), (10, 20))
+    for name in ('one/labels/a', 'two/labels/b', 'runs/train/labels/plot'):
+        put_text(str(tmp_path / 'in'), name + '.txt', '1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7 0.9\n')
+    put_text(str(tmp_path / 'in'), 'one/labels/classes.txt', 'x\n')
+    put_text(str(tmp_path / 'in'), 'args.yaml', 'task: segment\n')
+    put_text(str(tmp_path / 'in'), 'data.yaml',
+             'path: C:\\work\\set\ntrain: ../one/images\nval: [two/images]\ntest: three\nnames: [a, b]\n')
+    labels = converted(tmp_path)
+    by_hand = np.zeros((10, 20), np.uint8)
+    by_hand[2:7, 5:10] = 2
+    assert sorted(labels) == [os.path.join('train', 'a'), os.path.join('val', 'b')]
+    assert all((label == by_hand).all() for label in labels.values())
+    out = capsys.readouterr().out
+    assert 'as three (1)' in out and 'images outside the folders of the data set (2)' in out
+
+
+@pytest.mark.parametrize('row, yaml, said', [
+    ('0 0.5 0.5 0.4 0.4 0.3 0.3 2 0.6 0.3 0 0.6 0.6 1', 'names: [x]', 'line 1: looks like a box and key points'),
+    ('0 0.5 0.5 0.4 0.4 0.3 0.3 0.6 0.3', 'names: [x]\nkpt_shape: [2, 2]', 'left out: boxes with key points (1)'),
+    ('0 0.1 0.1 0.2 0.1 0.2 0.2', 'names: [x]\nkpt_shape: [2, 2]', '6 numbers behind the class; kpt_shape says 8'),
+    ('0 0.5 0.5 0.4 0.4 0.9', 'names: [x]', 'left out: boxes (1)'),
+    ('', 'names: [x]\ntrain: images', 'of 1 images no annotation can be drawn'),
+    (None, 'names: [x]\ntrain: images', 'images: no text file, as for'),
+    ('0 0 0 1 0 1 1', 'names: [x]\ntrain: none/pictures', 'train: none/pictures: no such folder'),
+    ('0 0 0 1 0 1 1', 'names: [x]\ntrain: images\nval: other/images', 'val: other/images: leads to')])
+def test_what_is_no_polygon_in_yolo(tmp_path, row, yaml, said):
+    write_image(str(tmp_path / 'in/images/a.png'), (10, 20))
+    put_text(str(tmp_path / 'in'), 'data.yaml', yaml + '\n')
+    if row is not None:
+        put_text(str(tmp_path / 'in'), 'labels/a.txt', row + '\n')
+    assert_refused(re.escape(said), converted, tmp_path, 'yolo')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_recognition(tmp_path):
+    """Two kinds are an error unless one is named; an unknown kind names what was found."""
+    write_coco(tmp_path / 'in', annotations=[{}])
+    (tmp_path / 'in' / 'b.json').write_text(json.dumps({'imagePath': 'a.png', 'shapes': []}))
+    assert_refused('holds annotations of coco and labelme; name the kind', converted, tmp_path)
+    assert_refused('holds no annotations of isat; found: JSON of coco', converted, tmp_path, 'isat')
+    assert converted(tmp_path, 'coco')['a'].any()
+    write_image(str(tmp_path / 'b/in/a.png'), (9, 13))
+    (tmp_path / 'b/in/a.xml').write_text('<annotation/>')
+    assert_refused(re.escape('found: .png (1), .xml (1)'), converted, tmp_path / 'b')

@@ -49,6 +49,24 @@ def test_rle_inverse(height, width, random):
     rle = data.rle_encode(mask)
     np.testing.assert_array_equal(data.rle_decode(rle, height, width), mask)
     np.testing.assert_array_equal(brute_force_decode(rle, height, width), mask)
+    columns = data.rle_encode(mask, 'columns')
+    np.testing.assert_array_equal(brute_force_decode(columns, width, height).T, mask)
+    relative = data.rle_encode(mask, 'relative')
+    pixels = []  # the loop of SIIM-ACR's own decoder
+    for i, number in enumerate(relative.split()):
+        pixels += [bool(i % 2)] * int(number)
+    pixels += [False] * (height * width - len(pixels))
+    np.testing.assert_array_equal(np.reshape(pixels, (width, height)).T, mask)
+    for order, text in (('columns', columns), ('relative', relative)):
+        np.testing.assert_array_equal(data.rle_decode(text, height, width, order), mask)
+
+
+def test_relative_rle_by_hand():
+    """Starts count from 0, from the end of the run before; the pixels go down the columns."""
+    assert data.rle_decode('1 2 3 1', 2, 4, 'relative').tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
+    assert data.rle_encode(np.array([[0, 1, 0, 1], [1, 0, 0, 0]]), 'relative') == '1 2 3 1'
+    assert data.rle_decode('0 3', 2, 2, 'relative').tolist() == [[1, 1], [1, 0]]
+    assert_refused('ends at pixel 9, outside the 2x4', data.rle_decode, '1 2 3 3', 2, 4, 'relative')
 
 
 @pytest.mark.parametrize('rle', [

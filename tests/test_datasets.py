@@ -1,11 +1,18 @@
 """The readers of published data sets and the checker, on files that the tests make."""
+import contextlib
+import json
 import os
 import pathlib
+import subprocess
+import sys
+import re
 
+import cv2
 import numpy as np
 import pytest
 import scipy.io
 from conftest import (
+    ROOT,
     SHARED,
     assert_contract,
     assert_refused,
@@ -33,6 +40,7 @@ COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0,
           ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
 COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # one row a colour
 IDS = [8, 0, IGNORE, 1, IGNORE, 10]
+CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # of ids 0 7 8 26 33 4, 23 30 7 7 31 1
 
 
 def write_frames(folder):
@@ -54,10 +62,37 @@ def write_kaggle(folder):
     return folder
 
 
+def write_cityscapes(folder, kind='labelIds'):
+    """Three training images, two of val and one of test, whose label is void; the other files of the download too."""
+    for split, size in (('train', 3), ('val', 2), ('test', 1)):
+        for i in range(size):
+            name = '%s/%s/ulm_%06d_000019_' % (split, split[::-1], i)
+            ids = np.array([[0, 7, 8, 26, 33, 4], [23, 30, 7, 7, 31, i]], np.uint8).repeat(4, 1)
+            train_ids = np.array([[255, 0, 1, 13, 18, 255], [10, 255, 0, 0, 16, 255]], np.uint8).repeat(4, 1)
+            put(folder, 'leftImg8bit/%sleftImg8bit.png' % name, np.full((2, 24, 3), 9 * i, np.uint8))
+            for other, label in (('labelIds', ids), ('labelTrainIds', train_ids), ('color', np.dstack([ids] * 3)),
+                                 ('instanceIds', ids * np.uint16(1000))):
+                if kind == 'labelIds' or other != 'labelIds':
+                    put(folder, 'gtFine/%sgtFine_%s.png' % (name, other), label if split != 'test' else label * 0)
+    return folder
+
+
+def write_ade20k(folder):
+    for split, numbers in (('training', range(3)), ('validation', (3, 4))):
+        for i in numbers:
+            name = 'ADEChallengeData2016/%%s/%s/ADE_%08d.%%s' % (split, i)
+            put(folder, name % ('images', 'jpg'), np.full((3, 5 + i, 3), 9 * i, np.uint8))
+            put(folder, name % ('annotations', 'png'), np.array([[0, 1, 150], [13, i, 2], [0, 0, 7]], np.uint8)[
+                :, [0, 1, 2, 2] + [2] * (i + 1)])
+    return folder
+
+
 LAYOUTS = {  # test_layouts.py has the layouts of `folder`
     'sample': lambda folder: None, 'sartorius': write_sartorius, 'voc2012': write_voc, 'folder': write_folder,
     'camvid': lambda folder: write_camvid(folder, {'train': 3, 'val': 2}), 'camvid frames': write_frames,
-    'camvid kaggle': write_kaggle, 'sunrgbd': write_sunrgbd_png, 'sunrgbd mat': write_sunrgbd_mat}
+    'camvid kaggle': write_kaggle, 'sunrgbd': write_sunrgbd_png, 'sunrgbd mat': write_sunrgbd_mat,
+    'cityscapes': write_cityscapes, 'cityscapes train ids': lambda folder: write_cityscapes(folder, 'labelTrainIds'),
+    'ade20k': write_ade20k}
 
 
 def test_each_data_set_has_a_layout():
@@ -72,6 +107,19 @@ def test_contract(tmp_path, layout):
     assert_contract(dataset)
 
 
+def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
+    """Cityscapes' labelIds or labelTrainIds, and ADE20K's ids from 1; names and splits by hand."""
+    city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'a')))
+    assert city.class_ids[:3] == [7, 8, 11] and city.class_ids[18] == 33 and city.colors[13] == (0, 0, 142)
+    assert city.examples['val'] == ['lav/ulm_000000_000019_leftImg8bit', 'lav/ulm_000001_000019_leftImg8bit']
+    assert 'test' not in city.examples and 'test is left out' in capsys.readouterr().err
+    city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'b'), 'labelTrainIds'))
+    assert city.class_ids == list(range(19)) and 'gtFine_labelTrainIds.png' in capsys.readouterr().err
+    ade = datasets.open('ade20k', write_ade20k(str(tmp_path / 'c')))
+    assert ade.class_ids == list(range(1, 151)) and len(ade.class_names) == 150 == len(set(ade.class_names))
+    assert [ade.class_names[i] for i in (0, 12, 74, 149)] == ['wall', 'person', 'computer', 'flag']
+
+
 def test_voc_palette():
     """The first colours and the last are VOC's."""
     assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
@@ -80,7 +128,9 @@ def test_voc_palette():
 
 @pytest.mark.parametrize('layout, place, ids', [
     ('voc2012', np.s_[3:6, 4], [0, IGNORE, 16]), ('camvid frames', np.s_[:, 2], IDS),
-    ('camvid kaggle', np.s_[:, 6], IDS), ('camvid', np.s_[1:3, 60], [IGNORE, 8])])
+    ('camvid kaggle', np.s_[:, 6], IDS), ('camvid', np.s_[1:3, 60], [IGNORE, 8]),
+    ('ade20k', np.s_[:2, :3], [[IGNORE, 0, 149], [12, 0, 1]]), ('cityscapes', np.s_[:, ::4], CITY),
+    ('cityscapes train ids', np.s_[:, ::4], CITY)])
 def test_ids(tmp_path, layout, place, ids):
     """Pixels of the second training image, known by hand: stored ids, colours or palette indices, and void."""
     dataset = datasets.open(layout.split()[0], LAYOUTS[layout](str(tmp_path)))
@@ -131,18 +181,51 @@ def test_real_camvid_frames_agree_with_the_released_labels():
     assert total > 500000 and agree / total >= 0.97
 
 
-def test_check_names_every_fault(camvid_folder, capsys):
+def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
     """`python -m datasets` prints counts and weights of the intact files, and each faulty file."""
-    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 0
+    drawn = str(tmp_path / 'pictures')
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder, '--pictures', drawn]) == 0
     out = capsys.readouterr().out
     assert 'camvid train: 7 examples; sizes 45x61 (7)' in out
     assert '7 of 7 images of train are resized to 360x480' in out and 'heights by 8.00 to 8.00, widths by 7.87' in out
     put(camvid_folder, 'trainannot/train_03.png', np.full((45, 61), 77, np.uint8))
     os.truncate(os.path.join(camvid_folder, 'val', 'val_01.png'), 99)
-    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder]) == 2
+    assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder, '--pictures', drawn]) == 2
     error = capsys.readouterr().err
     assert 'train_03.png: class id 77' in error and 'val_01.png: the PNG is truncated' in error
     assert len(error.strip().splitlines()) == 2
+
+
+def test_check_tells_what_train_and_val_share(tmp_path, capsys):
+    """The same pixels under another name, versions of a picture, and neighbours by number that are alike."""
+    rng = np.random.RandomState(1)
+    pictures = rng.randint(0, 256, (40, 9, 13, 3)).astype(np.uint8)
+    moving = np.cumsum(rng.randint(0, 3, (40, 9, 13, 3)), 0).astype(np.uint8) + pictures[0] // 2
+    names = ['odd.png', 'p.rf.' + 'a' * 32 + '.png', 'x7.png'] + ['f%03d.png' % (30 * i) for i in range(20)]
+    for sharing, images in ((True, moving), (False, pictures)):
+        folder = str(tmp_path / str(sharing))
+        for i, name in enumerate(names):
+            put(folder, 'images/' + name, images[i])
+            put(folder, 'labels/' + name, np.eye(9, 13, dtype=np.uint8))
+        put(folder, 'images/copy.png', images[0] if sharing else images[30])
+        put(folder, 'images/p.rf.%s.png' % (('b' if sharing else 'A9') * 32), images[31])
+        for name in ('copy', 'p.rf.' + ('b' if sharing else 'A9') * 32):
+            put(folder, 'labels/%s.png' % name, np.eye(9, 13, dtype=np.uint8))
+        val = ['copy', 'p.rf.' + 'b' * 32] if sharing else ['copy', 'x7']
+        val += ['f%03d' % (30 * i) for i in range(4, 20, 5)]
+        put_text(folder, 'train.txt', '\n'.join(name[:-4] for name in names if name[:-4] not in val))
+        put_text(folder, 'val.txt', '\n'.join(val))
+        put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\n')
+        drawn = str(tmp_path / 'pictures')
+        assert datasets.__main__.main(['folder', '--data_dir', folder, '--pictures', drawn]) == 0
+        said = capsys.readouterr().out
+        assert sorted(os.listdir(drawn)) == ['folder-train.png', 'folder-val.png']
+        expected = ['1 of 6 images of val have the same pixels as an image of train: copy, in train odd',
+                    '1 of 6 images of val have another version of a picture of train: p.rf.bbb',
+                    '4 of 6 images of val are like their neighbours by number in train: f120, f270, f420, ...']
+        assert [line in said for line in expected] == [sharing] * 3, said
+    assert_refused('--pictures .*/x: lies in the data set', datasets.__main__.main,
+                   ['folder', '--data_dir', folder, '--pictures', os.path.join(folder, 'x')])
 
 
 def test_check_tells_before_training(tmp_path, capsys):
@@ -155,7 +238,7 @@ def test_check_tells_before_training(tmp_path, capsys):
     dataset = datasets.folder.read(folder)
     datasets.preload(dataset, ('train', 'val'))
     assert 'note: classes without a training pixel: dog;' in capsys.readouterr().err
-    assert datasets.__main__.main(['folder', '--data_dir', folder]) == 0
+    assert datasets.__main__.main(['folder', '--data_dir', folder, '--pictures', str(tmp_path.parent / 'out')]) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
     assert len(notes) == 5 and 'classes without a training pixel: dog;' in notes[0]
     assert notes[1] == 'note: 1 of 6 labels of train hold a single id, as im5 (ground)'
@@ -215,6 +298,12 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv line 2'),
     ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: no label for image f0'),
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
+    ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
+    ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
+     'labelIds.png: id 255 at row 0'),  # training ids under the name of the other ids
+    ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
+     'ADE_00000001.png: id 151 at row 0'),
+    ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, 'no label for 1 images'),
     ('sunrgbd', 'label37/test/img37labels-000002.png', np.full((2, 3), 40, np.uint8),
      'label of .*: id 40 at row 0, column 0; SUN RGB-D has ids 0 to 37'),
     ('sunrgbd', 'label37/test/img37labels-000002.png', None, r'holds 2 images, label37 1 labels; .*: \[2\]'),
@@ -242,12 +331,173 @@ def test_bad_data_dir(tmp_path, folder, said):
 
 
 def test_preload_does_not_load_all_examples_ahead(monkeypatch):
+    """The cache takes four of the examples; one thread more or less than AHEAD waits beside the cache."""
     loaded = []
-    ahead = []
     example = np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
     monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: loaded.append(i) or example)
-    monkeypatch.setattr(np, 'bincount', lambda *_, **__: ahead.append(len(loaded) - len(ahead)) or np.ones(256, int))
-    dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(999)}, None, '')
-    datasets.preload(dataset, ['train'])
-    assert len(ahead) == 999 and max(ahead) <= 64
+    jobs = [('train', i) for i in range(99)]
+    for count, (job, (split, i)) in enumerate(datasets.in_order(lambda job: loaded.append(job) or job, jobs)):
+        assert job == (split, i) == jobs[count] and len(loaded) <= count + datasets.AHEAD + 1
+    dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(99)}, lambda split, i: 'read', '')
+    dataset = datasets.preload(dataset, ['train'], cache=4 * 48 + 47)
+    assert [dataset.load('train', i) == 'read' for i in (0, 3, 4, 98)] == [False, False, True, True]
     assert_refused('data set x: no images in split val, only in train', datasets.check_split, dataset, 'val')
+
+
+@pytest.mark.parametrize('script, flags, said', [
+    ('datasets', ['sample'], 'sample train:'), ('datasets/__main__.py', ['--help'], 'usage: python -m datasets'),
+    ('datasets/convert.py', ['--help'], 'usage: python -m datasets.convert')])
+def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
+    """`python -m datasets` works in the project's folder only."""
+    command = [sys.executable, os.path.join(ROOT, script)] + flags
+    assert said in subprocess.check_output(command, cwd=str(tmp_path), universal_newlines=True, timeout=120)
+
+
+# ---------------------------------------------------------------- splits, and the record of a run
+
+def test_held_out_part_depends_on_the_name_alone():
+    """Any subset keeps each name on its side; the parts of N folds are disjoint and together all names."""
+    names = ['p%d' % i for i in range(400)]
+    val = set(files.hold_out(names)['val'])
+    assert 50 < len(val) < 110
+    for subset in (names[::7], names[3:90], names[::-1]):
+        split = files.hold_out(subset)
+        assert split == {'train': sorted(set(subset) - val), 'val': sorted(set(subset) & val)}
+    parts = [files.hold_out(names, '%d/7' % (k + 1))['val'] for k in range(7)]
+    assert sorted(sum(parts, [])) == sorted(names) and min(map(len, parts)) > 30
+    for count in (5, 10, 20, 50):
+        for first in (0, 7, 960):
+            numbered = ['s%03d' % i for i in range(first, first + count)]
+            assert abs(len(files.hold_out(numbered)['val']) - count / 5) <= 2
+    for i in range(50):
+        for fold in ('1/2', '2/5', '5/5'):
+            split = files.hold_out(['a%d' % i, 'b%d' % i], fold)
+            assert len(split['train']) == len(split['val']) == 1
+    for fold in ('0/5', '6/5', '1/1', '2', 'a/b', '1/5/1', '-1/5', ''):
+        assert_refused('--fold .*expected K/N', files.hold_out, names, fold)
+
+
+def test_versions_of_a_picture_stay_together():
+    names = ['train/p%02d_png.rf.%032x' % (i % 30, i) for i in range(90)]
+    split = files.hold_out(names)
+    assert not {name[:9] for name in split['train']} & {name[:9] for name in split['val']}
+    assert len(split['val']) % 3 == 0 and sorted(split['train'] + split['val']) == sorted(names)
+    assert_refused('1 images to train .*versions of one picture count once', files.hold_out, names[::30])
+
+
+def test_links_are_followed_once(tmp_path, capsys):
+    """Links to the own folder, to a folder above and to one another end; two links to one folder are refused."""
+    folder = write_folder(str(tmp_path / 'data'))
+    for name, target in (('images/self', 'images'), ('images/up', '.'), ('labels/self', 'labels')):
+        os.symlink(os.path.join(folder, target), os.path.join(folder, name))
+    os.mkdir(str(tmp_path / 'other'))
+    os.symlink(str(tmp_path / 'other'), os.path.join(folder, 'images', 'other'))
+    os.symlink(os.path.join(folder, 'images'), str(tmp_path / 'other' / 'back'))
+    assert len(files.image_files(os.path.join(folder, 'images'))) == 10
+    assert capsys.readouterr().err.count('links to a folder that holds the link') == 3
+    put(str(tmp_path), 'other/a.png', np.zeros((4, 5), np.uint8))
+    os.symlink(str(tmp_path / 'other'), os.path.join(folder, 'images', 'second'))
+    assert_refused('images/other and .*images/second are one folder', files.image_files, folder + '/images')
+
+
+def run_of(folder, **flags):
+    """The data set in `folder`, and the config of a run on it."""
+    dataset = datasets.open('folder', folder, fold=flags.get('fold'))
+    facts = {}
+    dataset = datasets.preload(dataset, ('train', 'val'), facts=facts)
+    return dataset, {'flags': flags, 'class_names': dataset.class_names, 'depth': dataset.depth,
+                     'sizes': {split: len(names) for split, names in dataset.examples.items()},
+                     'examples': json.loads(json.dumps(datasets.record.make(dataset, facts, folder)))}
+
+
+@pytest.mark.parametrize('fold', [None, '2/3'])
+def test_run_keeps_its_split(tmp_path, capsys, fold):
+    """Images that are added, whichever side they would be on, are left out; other data keep their own split."""
+    folder = write_folder(str(tmp_path / 'data'))
+    before, config = run_of(folder, fold=fold)
+    for i in range(20):
+        put(folder, 'images/more%d.png' % i, np.zeros((3, 4), np.uint8))
+        put(folder, 'labels/more%d.png' % i, np.eye(3, 4, dtype=np.uint8))
+    after = datasets.open('folder', folder, config)
+    assert after.examples == before.examples and 'note: %s: 20 images are new' % folder in capsys.readouterr().err
+    for split, names in before.examples.items():
+        for i in range(len(names)):
+            np.testing.assert_array_equal(after.load(split, i)[1], before.load(split, i)[1])
+    del config['examples']  # as published
+    published = datasets.open('folder', folder, config).examples
+    assert set(published['val']) > set(before.examples['val']) and len(published['train'] + published['val']) == 30
+    config = run_of(write_folder(str(tmp_path / 'other')), fold=fold)[1]
+    os.remove(os.path.join(folder, 'images', 'im3.png'))
+    assert_refused('data: 1 of 10 images of the run are missing: im3; restore', datasets.open, 'folder', folder, config)
+    for i in range(10):
+        with contextlib.suppress(OSError):
+            os.remove(os.path.join(folder, 'images', 'im%d.png' % i))
+    assert len(datasets.open('folder', folder, config).examples['val']) > 0
+    assert 'holds no image of the run, so it is taken for another data set' in capsys.readouterr().err
+
+
+def test_run_of_an_older_revision_keeps_its_split(tmp_path):
+    """The expected names are those that revision e4c2371 prints for this folder."""
+    folder = write_folder(str(tmp_path))
+    os.makedirs(os.path.join(folder, 'images', 'a'))
+    for kind in ('images', 'labels'):
+        os.rename(os.path.join(folder, kind, 'im3.png'), os.path.join(folder, kind, 'im0-3.png'))
+        put(folder, kind + '/a/x.png', np.zeros((3, 4), np.uint8))
+    config = dict(run_of(folder)[1], examples=None, sizes={'train': 9, 'val': 2})
+    assert datasets.open('folder', folder, config).examples['val'] == ['im4', 'im9']
+    config['sizes'] = {'train': 8, 'val': 2}
+    assert_refused('older revision.*: the run had .* now there are 11 images', datasets.open, 'folder', folder, config)
+    put_text(folder, 'train.txt', 'im1\nim4\n')  # as the user may fix it
+    put_text(folder, 'val.txt', 'im2\n')
+    assert datasets.open('folder', folder, config).examples['val'] == ['im2']
+
+
+def test_fold_needs_a_data_set_without_val(tmp_path):
+    folder = write_camvid(str(tmp_path), {'train': 7, 'val': 2})
+    assert_refused('--fold 2/5: data set camvid has a split val', datasets.open, 'camvid', folder, fold='2/5')
+
+
+@pytest.mark.parametrize('change, said', [
+    ('', ''), ('touch', ''), ('image', r'val: 1 of \d images changed \(im[0-9]\)'),
+    ('label', r'val: 1 of \d labels changed \(im[0-9]\)'),
+    ('lists', r'train: 1 images are missing \(im[0-9]\); val: 1 images are new \(im[0-9]\)'),
+    ('order', r'train: 2 images are in another order \(im[0-9], im[0-9]\)')])
+def test_changes_are_named(tmp_path, change, said):
+    folder = write_folder(str(tmp_path))
+    dataset, config = run_of(folder)
+    examples = dataset.examples
+    path = os.path.join(folder, 'labels' if change == 'label' else 'images', examples['val'][0] + '.png')
+    lists = {split: list(names) for split, names in examples.items()}
+    if change == 'touch':
+        os.utime(path, (1, 1))
+    elif change in ('image', 'label'):
+        array = cv2.imread(path)
+        array[5, 4] = 1 + (array[5, 4] == 1)
+        cv2.imwrite(path, array)
+    elif change == 'lists':
+        lists['val'].append(lists['train'].pop())
+    elif change == 'order':
+        lists['train'][1:3] = lists['train'][2:0:-1]
+    for split in lists if change in ('lists', 'order') else ():
+        put_text(folder, split + '.txt', '\n'.join(lists[split]))
+    assert re.match(r'\A%s\Z' % said, datasets.record.changes(config['examples'], run_of(folder)[1]['examples']))
+
+
+def test_names_in_a_record_leave_the_folder_out(camvid_folder):
+    for folder in (camvid_folder, camvid_folder + '/', os.path.relpath(camvid_folder)):
+        assert datasets.record.names_of(datasets.open('camvid', folder), 'val', folder)[1] == 'val/val_01.png'
+
+
+def test_one_side_keeps_the_proportion():
+    dataset = data.Dataset('x', ['a'], [], (128, 177), {}, None, '')
+    for given, size in (((64, None), (64, 88)), ((None, 59), (43, 59)), ((None, None), (128, 177)), ((5, 7), (5, 7))):
+        assert datasets.training_size(dataset, *given) == size
+    assert_refused('would be 11585x16020; at most', datasets.training_size, dataset, 11585)
+
+
+def test_class_weights_need_no_second_look(camvid_folder):
+    facts = {}
+    dataset = datasets.preload(datasets.open('camvid', camvid_folder), ('train', 'val'), facts=facts)
+    for choice in ('median', 'median-void'):
+        expected = datasets.class_weights(choice, dataset)
+        np.testing.assert_array_equal(expected, datasets.class_weights(choice, None, facts['train'].counts))

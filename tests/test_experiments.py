@@ -78,7 +78,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
 def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, monkeypatch):
     """Fewer steps than a run has, other flags of a later row; a recipe in --flags does not replace the row's flags."""
-    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0})
+    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0, 'revision': 'r'})
     run(camvid_folder, str(tmp_path / 'a'), '--rows', 'FCN-Basic', '--steps', '2')
     monkeypatch.setattr(main, 'train', lambda args: pytest.fail('trained'))
     rows = ['--rows', 'Bilinear-Interpolation', 'FCN-Basic']
@@ -111,7 +111,7 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
         {'train': train[row.model] + (10.0,)}))
     monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
-    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0})
+    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'revision': 'r'})
     monkeypatch.setattr(experiments, 'read_config', lambda folder: {
         'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'invocations': [{'device': 'd', 'revision': 'r'}]})
     args = experiments.parse_args(['table1', '--split', 'train', '--class_weights', 'median', '--output', str(tmp_path),
@@ -207,6 +207,25 @@ def test_table6_measures(tmp_path, monkeypatch):
     assert asked == [('segnet', False, 1), ('segnet', True, 1), ('segnet', True, 4)]
     assert (row['forward ms'], row['backward ms'], row['prediction MB']) == ('50.0', '150.0', '5.0')
     assert row['paper forward ms'] == '422.5' and row['model MB'] == '117.8'
+
+
+def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch):
+    """Measured at A and one more at B; values that older code stored have no revision."""
+    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess',
+                        lambda *_, **settings: {'seconds': [0.1], 'memory': None})
+    args = experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet'])
+    row = tables.TABLES['table6'].rows[0]
+    monkeypatch.setattr(experiments, 'revision', lambda: 'A')
+    experiments.measured_cost(args, row.model)
+    monkeypatch.setattr(experiments, 'revision', lambda: 'B')
+    assert experiments.measured_row(args, row)['revision'] == 'A, B'
+    path = tmp_path / 'costs.json'
+    path.write_text(path.read_text().replace('"revision": "B"', '"x": 1'))
+    assert experiments.measured_row(args, row)['revision'] == 'A, unknown'
+    variant = tables.TABLES['table1'].rows[0]
+    experiments.measured_cost(args, variant.model)
+    monkeypatch.setattr(experiments, 'revision', lambda: 'C')
+    assert experiments.variant_columns(args, variant)['ms measured at'] == 'B'
 
 
 def test_the_papers_numbers_are_whole():

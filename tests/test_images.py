@@ -12,6 +12,7 @@ from conftest import assert_refused, save_palette
 from PIL import Image, PngImagePlugin
 
 import data
+import datasets
 from system import files as system_files
 
 IDS = np.array([[0, 3, 2, 0, 1], [1, 1, 0, 2, 3], [3, 0, 0, 1, 2]], np.uint8)
@@ -149,7 +150,45 @@ def test_further_pages_are_told_of(tmp_path, capsys):
     np.testing.assert_array_equal(data.read_image(str(tmp_path / 'a.tif')), first)
 
 
+def test_0_is_white_in_16_bits(tmp_path):
+    """As in 8 bits: the image is turned, a label has the values of the file. The bits in use are those when turned."""
+    path = str(tmp_path / 'a.tif')
+    values = np.array([[0, 65535 - 256 * 3], [65535, 300]], '<u2')
+    tags = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, 16), (277, 3, 1, 1)]
+    write_tiff(path, values.tobytes(), *tags, (262, 3, 1, 0))
+    assert data.read_image(path, 16)[:, :, 1].tolist() == [[255, 3], [0, 254]]
+    write_tiff(path, np.array([[0, 255], [3, 200]], '<u2').tobytes(), *tags, (262, 3, 1, 0))
+    assert data.read_label(path).tolist() == [[0, 255], [3, 200]]
+    write_tiff(path, (65535 - np.array([[4095, 0], [16, 2048]], '<u2')).tobytes(), *tags, (262, 3, 1, 0))
+    assert datasets.folder.measured_depth([path]) == 12
+    assert data.read_image(path, 12)[:, :, 0].tolist() == [[255, 0], [1, 128]]
+
+
+@pytest.mark.parametrize('bands, bits, tags, said', [
+    (1, 16, {339: 2}, 'has signed integers of 16 bits'), (1, 32, {339: 3}, 'has floats'),
+    (1, 32, {339: 1}, 'has integers of 32 bits'), (4, 16, {262: 5}, 'is CMYK of 16 bits a band'),
+    (2, 16, {338: 2}, 'is grey with alpha of 16 bits'), (3, 32, {262: 2, 339: 3}, 'is RGB as floats of 32 bits')])
+def test_messages_say_what_a_tiff_is(tmp_path, bands, bits, tags, said):
+    body = np.full(2 * bands, -1 if bits == 16 else 4e9, {16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits])
+    fields = {256: 2, 257: 1, 258: bits, 262: 1, 277: bands, 279: body.nbytes}
+    fields.update(tags)
+    write_tiff(str(tmp_path / 'a.tif'), body.tobytes(), *((tag, 3, 1, value) for tag, value in fields.items()))
+    assert_refused('a.tif: ' + said, data.read_image, str(tmp_path / 'a.tif'))
+
+
+def test_heic_under_another_name(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(b'\0\0\0\x18ftypheic' + b'\0' * 99)
+    assert_refused('a.jpg: HEIC or AVIF; convert', data.read_image, str(tmp_path / 'a.jpg'))
+
+
 # ---------------------------------------------------------------- labels
+
+def test_palette_of_other_greys(tmp_path):
+    """A grey image as stored by GIF: without a table of classes it cannot be told which number is the id."""
+    save_palette(str(tmp_path / 'a.gif'), IDS, [(0, 0, 0), (1, 1, 1), (2, 2, 2), (9, 9, 9)])
+    assert_refused('a.gif: index 3 at row 0, column 1; the palette shows another grey', data.read_label,
+                   str(tmp_path / 'a.gif'))
+
 
 def write_grey(path, ids, bits):
     """Writes a grey PNG of 1 to 8 bits by hand, which Pillow cannot: uint8 [h, w]."""
@@ -216,7 +255,7 @@ def test_labels_of_colours_or_transparent(tmp_path):
     path = str(tmp_path / 'a.png')
     cv2.imwrite(path, np.dstack([IDS, IDS, IDS + 1]))
     assert_refused('must be ids', data.read_label, path)
-    assert data.read_ids_or_colors(path)[0, 1].tolist() == [4, 3, 3]
+    assert data.read_ids_or_colors(path)[0][0, 1].tolist() == [4, 3, 3]
     for bands in (1, 3):
         save(path, np.dstack([IDS] * bands + [np.where(IDS, 255, 254).astype(np.uint8)]))
         assert_refused('has transparent pixels', data.read_label, path)

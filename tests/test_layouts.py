@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pytest
 from conftest import assert_contract, assert_refused, open_and_load, put, put_text, save_palette
+from PIL import Image
 
 import data
 import datasets
 from data import IGNORE
-from datasets import files
+from datasets import files, tables
 from system import files as system_files
 
 COLORS = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 7]], np.uint8)
@@ -60,19 +61,69 @@ def write_palette(folder):
         save_palette(os.path.join(folder, 'labels', 'im %d.png' % i), scene(i)[1], PALETTE)
 
 
-def write_runs(folder, kaggle=False, down=False):
-    """Runs along the rows, or `down` the columns. The mask of b covers c too, and the later mask of c covers b."""
+def write_renumbered(folder, extension, colors, classes):
+    """Labels whose palette has its entries in another order, as image optimizers and GIF leave it."""
+    write_own(folder, classes=classes)
+    places = np.array([2, 3, 0], np.uint8)
+    palette = [colors[2], colors[3], colors[0], colors[1]] + [(0, 0, 0)] * 252
+    for i in range(6):
+        os.remove(os.path.join(folder, 'labels', 'im %d.png' % i))
+        label = scene(i)[1]
+        save_palette(os.path.join(folder, 'labels', 'im %d.%s' % (i, extension)),
+                     np.where(label == IGNORE, 1, places[label % 3]).astype(np.uint8), palette)
+
+
+def write_custom_voc(folder):
+    """Pascal VOC's folders with own classes and an empty test.txt; SegmentationObject/ is not read."""
+    root = os.path.join(folder, 'VOCdevkit', 'VOC2007')
+    write_own(root, 'JPEGImages/%s.png', 'SegmentationClass/%s.png')
+    put(root, 'SegmentationObject/im 0.png', scene(1)[1])
+    for name, text in (('train', 'im 0\nim 1\nim 2\nim 3\n'), ('val', 'im 4\nim 5\n'), ('test', '')):
+        put_text(root, 'ImageSets/Segmentation/%s.txt' % name, text)
+
+
+def write_img_and_gt(folder):
+    """The lists name the images without their ending."""
+    write_own(folder, 'imgs/%s_img.png', 'gts/%s_gt.png')
+    put_text(folder, 'splits/train.txt', 'im 3\nim 1\nim 0\nim 5\n')
+    put_text(folder, 'splits/val.txt', 'im 2\nim 4\n')
+
+
+def write_split_folders(folder, image, label):
+    """Colours of class_dict.csv; test has no labels."""
+    for i in range(6):
+        split = 'train' if i < 4 else 'val'
+        put(folder, image % (split, i), scene(i)[0])
+        put(folder, label % (split, i), colored(scene(i)[1]))
+    put(folder, image % ('test', 6), scene(0)[0])
+    put_text(folder, 'class_dict.csv', 'name,r,g,b\na, 10, 20, 30\nVoid,0,0,0\nb,200,0,0\nc,0,200,7\n')
+
+
+def write_masks(folder, label='labels/im {}_{}.png'):
+    """One mask per class; the mask of b covers c too."""
+    write_own(folder, classes='b,2,\nbackground,0,\nbig C,1,\nvoid,255,\n')
+    shutil.rmtree(os.path.join(folder, 'labels'))
+    for i in range(6):
+        label_ids = scene(i)[1]
+        for name, mask in (('b', (label_ids == 1) | (label_ids == 2)), ('Big-C', label_ids == 2),
+                           ('void', label_ids == IGNORE)):
+            put(folder, label.format(i, name), mask * np.uint8(1 if i % 2 else 255))
+
+
+def write_runs(folder, kaggle=False, order='rows'):
+    """Runs in an order of `data.rle_decode`. The mask of b covers c too, and the later mask of c covers b."""
     rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
     for i in range(6):
         image, label = scene(i)
         put(folder, 'images/im %d.png' % i, image)
         for place, name, mask in ((0, '', label < 0), (1, 'b', (label == 1) | (label == 2)), (2, 'c', label == 2),
                                   (IGNORE, 'void', label == IGNORE)):
-            text = data.rle_encode(mask.T if down else mask)
+            text = data.rle_encode(mask, order)
+            text = '-1' if order == 'relative' and not text else text
             rows.append('im %d.jpg,%s,%s' % (i, name if i % 2 else '%d.0' % place, text) if kaggle else
                         'im %d,%s,%d.0,%d,%s' % (i, text, mask.shape[1], mask.shape[0], name))
     put_text(folder, 'labels.csv', '\n'.join(rows) + '\n')
-    put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\nc,2\nvoid,255\n')
+    put_text(folder, 'classes.csv', 'name,id\nbackground,0\nb,1\nc,2\nvoid,255\n')
 
 
 def write_cvat(folder, palette=False):
@@ -109,8 +160,22 @@ LAYOUTS = {
         folder, classes='VOID,30 31,\na,255,\nb,8 50,\nc,9 4 5,\n', make=lambda label: np.where(
             label == IGNORE, np.arange(label.shape[1]) % 2 + 30, np.array([255, 8, 9])[label % 3]).astype(np.uint8)),
     'splits': write_splits, 'lists': write_lists, 'palette': write_palette,
-    'runs': write_runs, 'kaggle': lambda folder: write_runs(folder, kaggle=True, down=True),
-    'runs down': lambda folder: write_runs(folder, down=True),
+    'runs': write_runs, 'kaggle': lambda folder: write_runs(folder, kaggle=True, order='columns'),
+    'runs down': lambda folder: write_runs(folder, order='columns'),
+    'relative': lambda folder: write_runs(folder, kaggle=True, order='relative'),
+    'masks folder': lambda folder: write_own(folder, label='masks/%s.png'),
+    'img and gt': write_img_and_gt,
+    'together': lambda folder: write_own(folder, '%s_sat.png', '%s_mask.png'),
+    'voc': write_custom_voc, 'mask per class': write_masks,
+    'folder per class': lambda folder: write_masks(folder, 'labels/{1}/im {0}.png'),
+    'inner folders': lambda folder: write_split_folders(folder, '%s/images/im %d.png', '%s/masks/im %d.png'),
+    'train and train_labels': lambda folder: write_split_folders(folder, '%s/im %d.png', '%s_labels/im %d_L.png'),
+    'table in another order': lambda folder: write_renumbered(
+        folder, 'png', COLORS.tolist() + [(0, 0, 0)], 'a,0,10 20 30\nb,1,200 0 0\nc,2,0 200 7\nvoid,255,0 0 0\n'),
+    'greys in another order': lambda folder: write_renumbered(
+        folder, 'gif', [(i, i, i) for i in (0, 1, 2, 255)], 'a,0,\nb,1,\nc,2,\nvoid,255,\n'),
+    'voc colors in another order': lambda folder: write_renumbered(
+        folder, 'png', [files.voc_color(i) for i in (0, 11, 12, 255)], 'a,0,\nb,11,\nc,12,\nvoid,255,\n'),
     'cvat': write_cvat, 'cvat palette': lambda folder: write_cvat(folder, palette=True), 'roboflow': write_roboflow}
 
 
@@ -122,18 +187,25 @@ def test_layouts(tmp_path, layout):
     dataset = datasets.open('folder', str(tmp_path), rle_order=order)
     assert dataset.examples == datasets.open('folder', str(tmp_path)).examples
     assert_contract(dataset)
-    assert dataset.class_names == ['a', 'b', 'c'] and dataset.depth is None
-    assert dataset.class_ids == ([255, 8, 9] if layout == 'several ids' else [0, 1, 2])
+    masks = layout in ('mask per class', 'folder per class')
+    runs = layout in ('kaggle', 'runs', 'runs down', 'relative')
+    assert dataset.class_names == (['b', 'background', 'big C'] if masks else ['background' if runs else 'a', 'b', 'c'])
+    assert dataset.depth is None
+    assert dataset.class_ids == {'several ids': [255, 8, 9], 'voc colors in another order': [0, 11, 12]}.get(
+        layout, [2, 0, 1] if masks else [0, 1, 2])
     found = {}
     for split, names in dataset.examples.items():
         for i, name in enumerate(names):
             found[int(re.search('im ([0-9])', name).group(1))] = dataset.load(split, i)
     assert sorted(found) == list(range(6))
     for i, (image, label) in found.items():
-        np.testing.assert_array_equal(label, scene(i)[1])
+        expected = scene(i)[1]
+        np.testing.assert_array_equal(label, np.array([1, 0, 2] + [IGNORE] * 253)[expected] if masks else expected)
         np.testing.assert_array_equal(image, scene(i)[0])
     sizes = [len(names) for names in dataset.examples.values()]
-    assert sizes == {'splits': [4, 2], 'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}.get(layout, [5, 1])
+    splits = {'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}
+    splits.update(dict.fromkeys(('splits', 'voc', 'inner folders', 'img and gt', 'train and train_labels'), [4, 2]))
+    assert sizes == splits.get(layout, [5, 1])
 
 
 def test_images_of_12_bits(tmp_path, capsys):
@@ -192,7 +264,7 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
     assert_refused(said, open_and_load, 'folder', folder)
 
 
-def write_own_runs(folder, header, rows, classes='a,0,\nb,1,\nc,2,\n'):
+def write_own_runs(folder, header, rows, classes='background,0,\nb,1,\nc,2,\n'):
     write_own(folder, classes=classes)
     shutil.rmtree(os.path.join(folder, 'labels'))
     put_text(folder, 'labels.csv', '\n'.join([header] + rows))
@@ -208,7 +280,7 @@ def test_bad_tables_of_runs(tmp_path, header, rows, said):
 
 
 def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
-    write_own_runs(str(tmp_path), 'ImageId,EncodedPixels', ['im %d,2 3' % i for i in range(6)], 'a,0,\nb,1,\n')
+    write_own_runs(str(tmp_path), 'ImageId,EncodedPixels', ['im %d,2 3' % i for i in range(6)], 'background,0,\nb,1,\n')
     assert datasets.folder.read(str(tmp_path)).load('val', 0)[1].sum() == 3
 
 
@@ -243,10 +315,13 @@ def test_bad_classes(tmp_path, classes, said):
     ('labelmap.txt', 'a:1,2,256::\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'),
     ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
     ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv'),
-    ('images/im 3.jpg', '', 'im 3.jpg and .*im 3.png have one'), ('labels.csv', '', 'both labels.csv and labels/')])
+    ('images/im 3.jpg', '', 'im 3.jpg and .*im 3.png have one'), ('labels.csv', 'id', 'both labels.csv and labels/'),
+    ('class_dict.csv', 'name,r,g,b', 'several tables of classes')])
 def test_bad_tables_and_files(tmp_path, path, content, said):
     if path != 'notes.txt':
         write_own(str(tmp_path))
+    if path == 'labelmap.txt':
+        os.remove(str(tmp_path / 'classes.csv'))
     put_text(str(tmp_path), path, content)
     assert_refused(said, datasets.folder.read, str(tmp_path))
 
@@ -305,6 +380,7 @@ def test_accents_match_in_any_normal_form(tmp_path, image, label):
     _, loaded = datasets.load_checked(datasets.open('folder', str(tmp_path)), 'train', 0)
     np.testing.assert_array_equal(loaded, np.eye(4, 5))
     shutil.rmtree(str(tmp_path / 'labels'))
+    put_text(str(tmp_path), 'classes.csv', 'name,id\nbackground,0\nb,1\n')
     put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\n%s,2 1,b\nb,,\n' % label)
     assert datasets.open('folder', str(tmp_path)).load('train', 0)[1].tolist()[1] == [1, 0, 0, 0, 0]
 
@@ -312,7 +388,7 @@ def test_accents_match_in_any_normal_form(tmp_path, image, label):
 def test_name_that_is_the_id_of_another_class(tmp_path):
     put(str(tmp_path), 'images/a.png', np.zeros((4, 5, 3), np.uint8))
     put(str(tmp_path), 'images/b.png', np.zeros((4, 5, 3), np.uint8))
-    put_text(str(tmp_path), 'classes.csv', 'name,id\n1,0\n2,1\n')
+    put_text(str(tmp_path), 'classes.csv', 'name,id\nbackground,1\n1,0\n')
     put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\na,1 2,1\nb,1 2,2\n')
     assert_refused('name of one class and the id of another', datasets.open, 'folder', str(tmp_path))
 
@@ -326,3 +402,178 @@ def test_roboflow_without_a_mask_and_with_other_classes(tmp_path):
     assert_refused('expected train/a_mask.png;', dataset.load, split, dataset.examples[split].index('train/a'))
     put_text(str(tmp_path), 'val/_classes.csv', 'Pixel Value,Class\n0,a\n1,c\n')
     assert_refused('tables _classes.csv of the splits differ', datasets.open, 'folder', str(tmp_path))
+
+
+# ---------------------------------------------------------------- label values and folders with two readings
+
+def write_labels(folder, classes, *labels):
+    """Images of 4x5 named 0, 1 ... with these labels: arrays, or functions that write a file."""
+    for i, label in enumerate(labels):
+        put(folder, 'images/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
+        if callable(label):
+            os.makedirs(os.path.join(folder, 'labels'), exist_ok=True)
+            label(os.path.join(folder, 'labels', '%d.png' % i))
+        else:
+            put(folder, 'labels/%d.png' % i, label)
+    put_text(folder, 'classes.csv', classes)
+
+
+def load_all(folder):
+    dataset = open_and_load('folder', folder)
+    return {name: dataset.load(split, i)[1] for split in dataset.examples
+            for i, name in enumerate(dataset.examples[split])}
+
+
+PLAIN = 'name,id,color\na,0,\nb,1,\nc,2,\nvoid,255,\n'
+COLORED = 'name,id,color\na,0,128 64 128\nb,1,0 0 0\nc,2,9 9 9\nvoid,255,\n'
+ROW = np.array([[0, 1, 1, 0, 1]] * 4, np.uint8)
+
+
+def with_palette(*colors):
+    return lambda path: save_palette(path, ROW, list(colors) + [(0, 0, 0)] * (256 - len(colors)))
+
+
+@pytest.mark.parametrize('classes, label, said', [
+    (PLAIN, with_palette((0, 0, 0), (255, 255, 255)), 'index 1 or id 255, as its palette says'),
+    (PLAIN, with_palette((0, 128, 0), (128, 0, 0)), 'index 1 or id 1|index . or id ., as its palette says'),
+    (COLORED, with_palette((128, 64, 128), (9, 9, 9)), None), (COLORED, with_palette((1, 2, 3), (9, 9, 9)),
+                                                               'index 1 has the colour of another class'),
+    (COLORED, ROW * 0, '0 is the id of one class and the grey of another'), (COLORED, ROW * 2, None),
+    ('name,r,g,b\na,0,0,0\nb,1,2,3\nc,3,2,1\n', ROW, 'id 0 at row 0, column 0; the table of classes has colours only'),
+    ('name,id\na,0\nb,1\n', ROW * 128, 'value 128 at row 0'), ('name,id\na,0\nb,1\n', ROW * 2, 'value 2 at row 0'),
+    ('name,id\na,0\nb,1\n', with_palette((255, 255, 255), (0, 0, 0)), 'as its palette says')])
+def test_labels_with_two_readings(tmp_path, classes, label, said):
+    """Ids, colours and palettes that disagree are refused. None: the colours decide, or both agree."""
+    write_labels(str(tmp_path), classes, label, label)
+    if said:
+        assert_refused(said, load_all, str(tmp_path))
+    else:
+        np.testing.assert_array_equal(load_all(str(tmp_path))['0'], ROW * 2)
+
+
+def test_palette_without_colors_holds_ids(tmp_path):
+    write_labels(str(tmp_path), PLAIN, with_palette(), with_palette((0, 0, 0), (1, 1, 1)))
+    np.testing.assert_array_equal(load_all(str(tmp_path))['0'], ROW)
+
+
+def test_masks_of_two_classes(tmp_path):
+    """0 and 255, 0 and 65535, near these values, as JPEG, as palette; 0 and 1 as JPEG and photos are refused."""
+    mask = np.zeros((40, 50), np.uint8)
+    mask[9:30, 13:33] = 255
+    noisy = np.abs(mask.astype(int) - np.arange(50) % 4).astype(np.uint8)
+    makers = [mask, mask // 255, mask * np.uint16(257), noisy,
+              lambda path: Image.fromarray(mask).save(path, 'JPEG', quality=60),
+              lambda path: Image.fromarray(np.dstack([mask] * 3)).save(path, 'JPEG', quality=90),
+              lambda path: save_palette(path, mask // 255, [(0, 0, 0), (255, 255, 255)])]
+    write_labels(str(tmp_path), 'name,id\nroad,1\nground,0\n', *makers)
+    for i in range(len(makers)):
+        put(str(tmp_path), 'images/%d.png' % i, np.dstack([mask] * 3))
+    for name, label in load_all(str(tmp_path)).items():
+        np.testing.assert_array_equal(label, 1 - mask // 255, name)
+    for bad, said in ((mask // 255, 'value 1 at'), (noisy % 99, 'value'), (mask[:, :, None] // [1, 2, 9], 'colour')):
+        Image.fromarray(bad.astype(np.uint8)).save(str(tmp_path / 'labels' / '0.png'), 'JPEG', quality=95)
+        assert_refused('0.png: ' + said, load_all, str(tmp_path))
+    put_text(str(tmp_path), 'classes.csv', PLAIN)
+    assert_refused('lossy JPEG changes ids', load_all, str(tmp_path))
+
+
+@pytest.mark.parametrize('change, said', [
+    (lambda folder: os.remove(os.path.join(folder, 'labels/im 3_void.png')), 'im 3 has masks of b, big_c; expected'),
+    (lambda folder: put(folder, 'labels/im 3_cup.png', scene(3)[1]), 'labels end in _b, _big_c, _cup, _void'),
+    (lambda folder: put(folder, 'labels/im 3_b.png', scene(3)[1]), 'im 3_b.png: a mask of one class is 0 outside'),
+    (lambda folder: put_text(folder, 'classes.csv', 'name,id\nb,2\nx,0\nbig c,1\nvoid,255\n'),
+     'which class are pixels outside all masks')])
+def test_bad_masks_of_classes(tmp_path, change, said):
+    write_masks(str(tmp_path))
+    change(str(tmp_path))
+    assert_refused(said, load_all, str(tmp_path))
+
+
+@pytest.mark.parametrize('folders, said', [
+    (['masks', 'gt'], 'which of these has the data'), (['mask', '1st_manual'], 'which holds the labels')])
+def test_folders_that_may_hold_the_labels(tmp_path, folders, said):
+    """DRIVE's mask/ is the field of view, and 1st_manual/ the labels."""
+    for folder in folders:
+        write_own(str(tmp_path), label=folder + '/%s.png')
+    assert_refused(said, datasets.open, 'folder', str(tmp_path))
+    shutil.move(str(tmp_path / 'images'), str(tmp_path / 'training' / 'images'))
+    for folder in folders:
+        shutil.move(str(tmp_path / folder), str(tmp_path / 'training' / folder))
+    assert_refused(said, datasets.open, 'folder', str(tmp_path))
+
+
+def test_voc_folders_without_a_table_and_as_voc2012(tmp_path):
+    write_custom_voc(str(tmp_path))
+    root = tmp_path / 'VOCdevkit' / 'VOC2007'
+    (root / 'classes.csv').rename(tmp_path / 'classes.csv')
+    assert len(datasets.open('folder', str(tmp_path)).examples['val']) == 2
+    (tmp_path / 'classes.csv').unlink()
+    assert_refused('VOC2007.* has neither classes.csv nor another table', datasets.open, 'folder', str(tmp_path))
+    assert_refused('has an image im 0, which PASCAL VOC 2012 has not', datasets.open, 'voc2012', str(root))
+    put_text(str(root), 'class_names.txt', '_background_\nb\nc\n')
+    dataset = datasets.open('folder', str(tmp_path))
+    assert dataset.class_names == ['_background_', 'b', 'c'] and (dataset.load('train', 1)[1] == scene(1)[1]).all()
+    put_text(str(root), 'class_names.txt', 'a\nb\nc\n')
+    assert_refused('class_names.txt row 1: a; labelme has _background_', datasets.open, 'folder', str(tmp_path))
+    (root / 'class_names.txt').unlink()
+    put_text(str(root), 'labelmap.txt', 'a:0,0,0::\n')
+    assert_refused('has labelmap.txt, which PASCAL VOC 2012 has not', datasets.open, 'voc2012', str(root))
+
+
+def test_subsets_of_cvat(tmp_path, capsys):
+    """Train and Test without Validation: a fifth of Train is val. Test alone is test. Classes may be grey."""
+    folder = str(tmp_path)
+    for i in range(6):
+        put(folder, 'JPEGImages/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
+        put(folder, 'SegmentationClass/%d.png' % i, np.dstack([ROW * 128] * 3) if i % 2 else ROW * 128)
+    put_text(folder, 'labelmap.txt', 'background:0,0,0::\nwall:128,128,128::\n')
+    put_text(folder, 'ImageSets/Segmentation/Train.txt', '0\n1\n2\n3\n4\n')
+    put_text(folder, 'ImageSets/Segmentation/Test.txt', '5\n')
+    dataset = datasets.open('folder', folder)
+    assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 4, 'val': 1, 'test': 1}
+    assert 'no list for val' in capsys.readouterr().err
+    for split in dataset.examples:
+        np.testing.assert_array_equal(dataset.load(split, 0)[1], ROW)
+    os.remove(os.path.join(folder, 'ImageSets/Segmentation/Train.txt'))
+    assert_refused('train.txt: cannot be read', datasets.open, 'folder', folder)
+    put_text(folder, 'ImageSets/Segmentation/Test.txt', ''.join('%d\n' % i for i in range(6)))
+    assert list(datasets.open('folder', folder).examples) == ['test']
+
+
+def test_new_colors_differ_from_all_others(tmp_path):
+    write_own(str(tmp_path), classes='a,0,128 0 0\nb,1,\nc,2,\nvoid,255,\n')
+    assert datasets.open('folder', str(tmp_path)).colors == [(128, 0, 0), (0, 0, 0), (0, 128, 0)]
+
+
+# ---------------------------------------------------------------- Kaggle's tables
+
+def write_table(folder, header, *rows, classes='name,id\nship,1\nbackground,0\n'):
+    for i in range(6):
+        put(folder, 'images/im%d.png' % i, np.zeros((4, 5, 3), np.uint8))
+    put_text(folder, 'labels.csv', '\n'.join((header,) + rows))
+    put_text(folder, 'classes.csv', classes)
+
+
+def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
+    """Also where another class is the first; images without a row have no object if no row says so."""
+    write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,1 20')
+    dataset = datasets.open('folder', str(tmp_path))
+    label = dataset.load(*next((split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)
+                               if name == 'im0'))[1]
+    assert label.T.ravel()[:6].tolist() == [1, 0, 0, 0, 1, 1]
+    assert '4 of 6 images have no row' in capsys.readouterr().err
+    assert dataset.rle == (('ImageId', 'EncodedPixels'), 'columns')
+    for empty in ('', '-1'):
+        write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,' + empty)
+        assert_refused('4 images without a row', datasets.open, 'folder', str(tmp_path))
+    put_text(str(tmp_path), 'classes.csv', 'name,id\nship,1\nground,0\n')
+    assert_refused('classes.csv: which class are pixels outside', datasets.open, 'folder', str(tmp_path))
+
+
+@pytest.mark.parametrize('lists, order', [
+    (['3 2 5 2 9 1', ''], 'columns'), (['3 2 2 2 3 1', '', '1 1'], 'relative'), (['3 2 3 2', '1 2 8 1'], 'relative'),
+    (['3 2 2 2', '1 2 8 1 12 2'], 'columns'), (['3 2 x', '1 2 8 1'], 'columns')])
+def test_order_of_runs(tmp_path, lists, order):
+    """Relative starts do not increase; a table with lists of both kinds is in columns, where the first is an error."""
+    write_table(str(tmp_path), 'ImageId, EncodedPixels', *('im%d, %s' % pair for pair in enumerate(lists)))
+    assert tables.rle_order(str(tmp_path / 'labels.csv')) == order

@@ -23,7 +23,7 @@ import networks
 import utils
 from inference.predictor import Predictor, Settings
 from runs import plots
-from runs.folder import add_scores, checkpoint, read_config, read_scores
+from runs.folder import add_scores, checkpoint, read_config, read_scores, training_seconds
 from runs.run import Run
 from system import devices, distribute
 from system.files import UserError, atomic_write, write_json
@@ -515,18 +515,34 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
         assert checkpoint(output, 'last').endswith('model-%d' % last)
 
 
+def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, tmp_path, monkeypatch):
+    """Each validation is the best so far; without its history the saver would keep the old weights for ever."""
+    monkeypatch.setattr(Run, 'log_scores', lambda *_: True)
+    for steps in ('1', '2'):
+        output = train(camvid_folder, str(tmp_path / 'run'), '--steps', steps, '--schedule', 'constant')
+        assert {name.split('.')[0] for name in os.listdir(os.path.join(output, 'best'))} == {
+            'checkpoint', 'model-' + steps}
+
+
+def test_training_time_is_steps_times_the_median_step(tmp_path):
+    """By hand: batches of 4 at 2, 8 and 1 images per second, the last after a pause; the validation does not count."""
+    (tmp_path / 'log.jsonl').write_text(''.join(json.dumps(dict(record, step=step)) + '\n' for step, record in (
+        (1, {'images_per_second': 2.0}), (2, {'images_per_second': 8.0}), (2, {'mIoU': 0.5}),
+        (3, {'images_per_second': 1.0}))))
+    assert training_seconds(str(tmp_path), 4) == 3 * 4 / 2.0
+    assert training_seconds(str(tmp_path / 'none'), 4) == 0
+
+
 # ---------------------------------------------------------------- what a review found
 
 def test_recipe_files_of_any_editor(tmp_path):
-    """A byte order mark, UTF-16, quotes in comments, and # inside a word, as in a shell."""
+    """A byte order mark, quotes in comments, and # inside a word, as in a shell."""
     path = tmp_path / 'r.txt'
-    for encoding in ('utf-8', 'utf-8-sig', 'utf-16'):
+    for encoding in ('utf-8', 'utf-8-sig'):
         lines = ['--steps 3 # don\'t', "# it's", "--output 'a #1' --data_dir run#2 #x", "--vgg16 it\\'s # 'x"]
         path.write_bytes('\n'.join(lines).encode(encoding))
         args = main.parse_args(['@%s' % path])
         assert (args.steps, args.output, args.data_dir, args.vgg16) == (3, 'a #1', 'run#2', "it's")
-    path.write_bytes(b'# caf\xe9\n')
-    assert_refused('r.txt: not text in UTF-8', main.parse_args, ['@%s' % path])
 
 
 def test_deleted_checkpoints_are_refused(camvid_folder, tmp_path):
@@ -549,7 +565,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     run = train(camvid_folder, str(tmp_path / 'run'), '--steps', '1', '--tf32', 'off')
     config = devices.session_config
     seen = []
-    monkeypatch.setattr(devices, 'session_config', lambda *args, **flags: seen.append(flags['tf32']) or config(*args))
+    monkeypatch.setattr(devices, 'session_config', lambda *args: seen.append(args[2]) or config(*args))
     score(run, '--bf_images', '0')
     assert seen == ['off']
     assert_refused('--tile_overlap 0.2: needs --tile', score, run, '--tile_overlap', '0.2')

@@ -1,42 +1,103 @@
-"""The notebook is committed with its outputs, and its cells run from top to bottom on a copy of the code."""
+"""The notebook has outputs of today's code, and its cells run from top to bottom on a copy of the code."""
+import inspect
 import os
 import re
 import shutil
+import subprocess
+import sys
 
+import main
+import networks
 import pytest
+import segnet
+import utils
 from conftest import ROOT
+from runs.run import Run
 
 nbformat = pytest.importorskip('nbformat', reason='Jupyter is not installed; TensorFlow 1.15 is tested without it')
 nbclient = pytest.importorskip('nbclient', reason='Jupyter is not installed; TensorFlow 1.15 is tested without it')
 PATH = os.path.join(ROOT, 'SegNet_Implementation.ipynb')
-IMAGES = [0, 0, 0, 1, 0, 1, 2, 1, 2, 1]  # of each code cell
+IMAGES = 8
+RUN_AGAIN = 'delete Output/notebook and run: jupyter execute --inplace SegNet_Implementation.ipynb'
 
 
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == 'code']
+@pytest.fixture(scope='module')
+def notebook():
+    return nbformat.read(PATH, 4)
 
 
-def settings(notebook):
-    return next(cell for cell in code_cells(notebook) if 'STEPS = ' in cell.source)
+def code_cell(notebook, text):
+    """The code cell that holds `text`."""
+    return next(cell for cell in notebook.cells if cell.cell_type == 'code' and text in cell.source)
 
 
-def num_images(notebook):
-    """Number of PNG images among the outputs of each code cell."""
-    return [sum('image/png' in output.get('data', {}) for output in cell.outputs) for cell in code_cells(notebook)]
+def outputs(notebook, kind):
+    """The outputs of all cells: 'text' of the streams, or the data of a MIME type."""
+    found = [output for cell in notebook.cells for output in cell.get('outputs', [])]
+    return [output.text if kind == 'text' else output.data[kind] for output in found
+            if kind in output or kind in output.get('data', {})]
 
 
-def printed(notebook):
-    return ''.join(output.get('text', '') for cell in code_cells(notebook) for output in cell.outputs)
+def assert_whole(notebook):
+    """Every code cell ran, in order; all images are there; no warning, no path of a machine."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert len(outputs(notebook, 'image/jpeg')) == IMAGES
+    assert not [output for cell in cells for output in cell.outputs if output.get('name') == 'stderr']
+    assert not re.search(r'(^|[\s\'"=:(])/\w', ''.join(outputs(notebook, 'text'))), 'a path of this machine'
 
 
-def test_committed_with_outputs():
-    notebook = nbformat.read(PATH, 4)
+def test_committed_with_outputs(notebook):
     nbformat.validate(notebook)
-    assert num_images(notebook) == IMAGES
-    assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(IMAGES) + 1))
-    steps = re.search(r'^STEPS = (\d+)$', settings(notebook).source, re.MULTILINE).group(1)
-    assert 'done, step %s of %s' % (steps, steps) in printed(notebook)
+    assert_whole(notebook)
     assert os.path.getsize(PATH) < 400000
+
+
+def test_validation_steps(notebook, tmp_path):
+    """The training cell's output has the validations that today's code runs with the flags of that cell."""
+    cell = code_cell(notebook, "'--steps'")
+    typed = []
+    names = {'command': lambda *arguments: typed.extend(arguments)}
+    exec(code_cell(notebook, 'STEPS = ').source, names)
+    exec(cell.source, names)
+    args = main.parse_args(typed[1:])
+    run = Run(vars(args), main.open_dataset(args), vars(main.parse_args([])), str(tmp_path / 'run'))
+    due = ['epoch %.1f, step %d' % (run.epochs(step), step) for step in range(1, run.total + 1)
+           if run.validation_due(step)]
+    text = ''.join(output.text for output in cell.outputs)
+    assert re.findall(r'^(epoch .*): validation ', text, re.MULTILINE) == due, RUN_AGAIN
+    assert 'done, step %d of %d ' % (run.total, run.total) in text, RUN_AGAIN
+
+
+def test_sources_and_layers(notebook):
+    """The functions and the layers in the outputs are today's."""
+    shown = ['```python\n%s```' % inspect.getsource(function) for function in (segnet.segnet, utils.unpool)]
+    assert outputs(notebook, 'text/markdown') == shown, RUN_AGAIN
+    text = ''.join(outputs(notebook, 'text'))
+    assert 'ENCODER = %s ' % segnet.ENCODER in text, RUN_AGAIN
+    assert networks.layer_table(networks.Spec('segnet', 4, height=128, width=176)) in text, RUN_AGAIN
+
+
+def test_command_prints_while_it_runs(notebook, tmp_path):
+    """The script ends only after its first line was printed."""
+    seen = tmp_path / 'seen'
+    script = tmp_path / 'script.py'
+    script.write_text("import os, sys, time\nprint('first')\nend = time.time() + 20\n"
+                      'while not os.path.exists(%r):\n'
+                      "    time.sleep(0.01)\n    if time.time() > end:\n        sys.exit('not printed')\n"
+                      "print('last')\n" % str(seen))
+    lines = []
+
+    def show(line, **_):
+        lines.append(line)
+        seen.touch()
+
+    names = {'subprocess': subprocess, 'sys': sys, 'print': show}
+    exec(code_cell(notebook, 'def command(').source, names)
+    names['command'](str(script))
+    assert lines == ['first\n', 'last\n']
+    with pytest.raises(RuntimeError, match='-c: exit status 3'):
+        names['command']('-c', 'raise SystemExit(3)')
 
 
 @pytest.mark.slow
@@ -44,9 +105,9 @@ def test_every_cell_runs(tmp_path):
     ignore = shutil.ignore_patterns('.*', 'Output', 'tests', 'docs', 'shared', '__pycache__')
     shutil.copytree(ROOT, str(tmp_path / 'copy'), ignore=ignore)
     notebook = nbformat.read(PATH, 4)
-    settings(notebook).source += '\nSTEPS = 2\nHEIGHT, WIDTH = 45, 61\n'
+    code_cell(notebook, 'STEPS = ').source += '\nSTEPS = 2\nHEIGHT, WIDTH = 61, 99\n'
     nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3',
                             resources={'metadata': {'path': str(tmp_path / 'copy')}}).execute()
-    assert num_images(notebook) == IMAGES
-    text = printed(notebook)
+    assert_whole(notebook)
+    text = ''.join(outputs(notebook, 'text'))
     assert 'done, step 2 of 2' in text and 'predicted: ' in text and 'mIoU' in text and '1 of 1 labelled' in text

@@ -9,7 +9,7 @@ from conftest import put_text
 import data
 import datasets
 from networks import Layer
-from runs import plots
+from runs import pictures, plots
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -89,3 +89,70 @@ def test_architecture_has_a_bar_per_layer_and_an_arrow_per_pooling(monkeypatch):
     ends = [tuple(line.get_xdata()[[0, -1]]) for line in axes.lines]
     assert np.allclose(ends, [(middle[3], middle[4]), (middle[1], middle[5])])
     assert [text.xy[0] for text in axes.texts if hasattr(text, 'xy')] == [middle[4], middle[5]]
+# ---------------------------------------------------------------- pictures of a data set
+
+def test_each_class_is_chosen():
+    """The smallest number of images that shows all classes, and typical images for the rest."""
+    counts = np.zeros((100, 9), int)
+    counts[:, 0] = 50
+    for image, classes in ((3, (1, 2, 5)), (40, (3, 4, 6)), (41, (3,)), (77, (7,))):
+        counts[image, list(classes)] = 9
+    counts[78, 7] = 800
+    chosen = pictures.choose(counts)
+    assert len(chosen) == 8 and {3, 40, 78} < set(chosen) and chosen[0] == 0 and chosen[-1] == 99
+    assert np.diff(chosen).max() < 40
+    assert pictures.choose(np.eye(30, 20, dtype=int)) == list(range(8)) and pictures.choose(counts[:3]) == [0, 1, 2]
+
+
+def colored_pixels(path, color):
+    """Number of pixels of an RGB colour in an image file."""
+    return (cv2.imread(path)[:, :, ::-1] == color).all(2).sum()
+
+
+def example_set(labels):
+    """A data set of grey 30x50 images with the given labels, red, green and blue."""
+    load = lambda split, i: (np.full((30, 50, 3), 100, np.uint8), labels[i])  # noqa: E731
+    return data.Dataset('x', ['a', 'b', 'c'], [RED, GREEN, BLUE], (30, 50), {'train': ['im%d' % i for i in range(9)]},
+                        load, '')
+
+
+def test_examples_show_where_and_what_a_label_is(tmp_path, monkeypatch):
+    """A swapped palette, a shifted mask and pure background change the picture; shares are of the whole split."""
+    texts = []
+    legend = plots.with_legend
+    monkeypatch.setattr(pictures, 'with_legend', lambda image, names, *rest: texts.append(names) or
+                        legend(image, names, *rest))
+    label = np.zeros((30, 50), np.uint8)
+    label[5:15, 10:30] = 1
+    label[0, 0] = 255
+    path = str(tmp_path / 'a.png')
+    drawn = {}
+    for kind, changed in (('right', label), ('swapped', np.array([1, 0], np.uint8)[np.minimum(label, 1)]),
+                          ('shifted', np.roll(label, 12, 1)), ('background', np.zeros_like(label))):
+        dataset = example_set([changed] * 9)
+        pictures.draw_examples(dataset, 'train', np.array([data.label_counts(changed, 3)] * 9), path)
+        drawn[kind] = cv2.imread(path)[:, :, ::-1]
+    half_green, half_red = (60, 162, 60), (162, 60, 60)
+    scale = pictures.SIDE / 50
+    tile = drawn['right'][pictures.CAPTION:, pictures.SIDE + pictures.GAP:][:int(30 * scale), :pictures.SIDE]
+    green = (tile == half_green).all(2)
+    rows, columns = np.flatnonzero(green.any(1)), np.flatnonzero(green.any(0))
+    assert [rows[0], rows[-1] + 1, columns[0], columns[-1] + 1] == [5 * scale, 15 * scale, 10 * scale, 30 * scale]
+    count = {kind: ((image == half_green).all(2).sum(), (image == half_red).all(2).sum())
+             for kind, image in drawn.items()}
+    assert count['right'][0] == count['shifted'][0] == 8 * 200 * scale ** 2 and count['background'][0] == 0
+    assert count['swapped'][0] > count['right'][0] and count['background'][1] == 8 * 1500 * scale ** 2
+    assert (drawn['shifted'] != drawn['right']).any()
+    assert texts[0] == ['a 87%', 'b 13%', 'c 0% (no pixel)', 'void (white) 0.067%']
+    assert texts[3][:2] == ['a 100%', 'b 0% (no pixel)']
+
+
+def test_batch_has_each_label_beside_its_image(tmp_path):
+    images = np.zeros((3, 40, 80, 3), np.uint8) + np.array([10, 20, 30], np.uint8)
+    labels = np.stack([np.full((40, 80), i, np.uint8) for i in (0, 1, 255)])
+    path = str(tmp_path / 'a.png')
+    pictures.draw_batch(images, labels, ['one/' + 'x' * 200, 'b', 'c'], example_set([]), path)
+    legend = 11 * 11
+    area = pictures.SIDE ** 2 // 2
+    assert colored_pixels(path, (10, 20, 30)) == 3 * area
+    assert [colored_pixels(path, color) - legend for color in (RED, GREEN, BLUE)] == [area, area, 0]

@@ -14,7 +14,16 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, assert_refused, assert_same_weights, file_size_limit, weights_of, write_camvid, write_folder
+from conftest import (
+    ROOT,
+    assert_refused,
+    assert_same_weights,
+    file_size_limit,
+    put_text,
+    weights_of,
+    write_camvid,
+    write_folder,
+)
 from test_main import read_log, score, start, train, wait_for_log
 
 import data
@@ -26,6 +35,7 @@ from runs import plots, weights
 from runs.folder import checkpoints, read_json
 from system import cli
 from system import files as system_files
+from system import machine
 from system.files import read_bytes, read_csv, write_json
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
@@ -168,6 +178,26 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
     said = cli.explain(error.value)
     assert '.png: cannot be read' in said and '\n' not in said
     assert checkpoints(str(tmp_path / 'run'), 'last'), 'what was saved before is there'
+
+
+@pytest.mark.parametrize('files, free', [
+    ({}, 921600), ({'group/job/memory.max': 500, 'group/job/memory.current': 480}, 20),
+    ({'group/job/memory.max': 'max', 'group/memory.max': 700, 'group/memory.current': 600,
+      'group/memory.stat': 'active_file 5\ninactive_file 30'}, 130),
+    ({'memory/old/memory.limit_in_bytes': 300, 'memory/old/memory.usage_in_bytes': 250,
+      'memory/old/memory.stat': 'inactive_file 1\ntotal_inactive_file 7'}, 57),
+    ({'memory/memory.limit_in_bytes': 300, 'memory/memory.usage_in_bytes': 310}, 0),
+    ({'memory.max': 200, 'memory.current': 50}, 150), ({'memory/old/memory.limit_in_bytes': 1 << 62}, 921600)])
+def test_free_memory(tmp_path, files, free):
+    """The least of the machine and of all groups above this process, of both versions of control groups."""
+    for name, content in files.items():
+        put_text(str(tmp_path / 'root'), name, '%s\n' % content)
+    put_text(str(tmp_path), 'groups', '7:cpu:/x\n5:memory:/old\n0::/group/job\n')
+    put_text(str(tmp_path), 'meminfo', 'MemTotal: 9999 kB\nMemAvailable:    900 kB\n')
+    places = [str(tmp_path / name) for name in ('meminfo', 'groups', 'root')]
+    assert machine.free_memory(*places) == free
+    os.remove(places[0])
+    assert machine.free_memory(*places) == (machine.UNKNOWN_FREE if free == 921600 else free)
 
 
 def test_failed_op_says_what_to_do():

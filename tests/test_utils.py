@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import value_of
+from conftest import random_weights, value_of
 
 import utils
 
@@ -34,6 +34,22 @@ def test_lcn_equals_its_formula(graph):
     got, flat = value_of([utils.lcn(tf.constant(images)), utils.lcn(tf.fill([1, 5, 6, 3], 77.0))])
     np.testing.assert_allclose(got, [lcn_reference(image.astype(float)) for image in images], atol=1e-4)
     assert np.abs(flat).max() < 0.1, 'a flat image has no contrast, at its edges neither'
+
+
+def test_deconvolution_with_moving_averages_equals_its_formula(sess):
+    """By loops, with all four parameters of batch norm away from their initial values: 3x2 to 5x4, kernels of 3x3."""
+    rng = np.random.RandomState(6)
+    x = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
+    got = utils.deconv_bn(tf.constant(x), 3, 3, 2, tf.zeros([2, 5, 4, 1]), 'up', False)
+    values = random_weights(sess, rng)
+    weights, gamma, beta, mean, variance = (values[name] for name in ('weights', 'gamma', 'beta', 'moving_mean',
+                                                                      'moving_variance'))
+    expected = np.zeros((2, 7, 7, 3))
+    for n, i, j, p, q in np.ndindex(2, 3, 2, 3, 3):
+        expected[n, 2 * i + p, 2 * j + q] += weights[p, q] @ x[n, i, j]
+    expected = expected[:, 1:6, :4]  # SAME pads 5 rows to 7 with one above, 4 columns to 5 with none on the left
+    expected = gamma * (expected - mean) / np.sqrt(variance + utils.BN_EPSILON) + beta
+    np.testing.assert_allclose(sess.run(got), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_is_a_function_of_seed_step_and_name(sess):

@@ -197,6 +197,8 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
         matrices.append(score('--weights', str(tmp_path / name), '--output', output, *flags)['val']['confusion'])
         assert {'metrics.json', 'predictions.png', 'confusion-val.csv'} <= set(os.listdir(output))
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
+    again = score('--weights', str(tmp_path / 'a.npz'), '--output', output, '--batch_size', '1', *flags)['val']
+    assert again['confusion'] == matrices[0], 'population statistics do not depend on --batch_size'
     for flags, said in ((['--weights', 'x.npz'], 'with --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
                         (['--weights', 'run', '--model', 'segnet', '--dataset', 'sample'], 'must be a .npz'),
@@ -248,11 +250,13 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     write_json(os.path.join(run, 'config.json'), config)
     scores = score(run, '--publish', published, '--bf_images', '0')['val']
     monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir', camvid_folder])
+    monkeypatch.chdir(tmp_path)
     again = score(published, '--data_dir', camvid_folder, '--bn', 'moving', '--bf_images', '0')['val']
     assert again['step'] == scores['step'] == 2
     moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
     assert moved <= 0.05 * np.sum(scores['confusion']), moved
-    text = ''.join(read_text(os.path.join(published, name)) for name in ('config.json', 'metrics.json'))
+    assert sorted(os.listdir(published)) == ['config.json', 'weights.npz'], 'scores go to another folder'
+    text = ''.join(map(read_text, ('published/config.json', 'Output/published-published/metrics.json')))
     assert ("\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
             in text)
     assert str(tmp_path) not in text and '"seconds"' in text and camvid_folder not in text and '/home' not in text

@@ -1,0 +1,52 @@
+"""Reads ADE20K in the form of the scene parsing challenge of 2016 -> `Dataset`."""
+import os
+
+import data
+from data import Dataset
+from datasets import files, labels, tables
+from system.files import UserError
+
+# The first name of each row of objectInfo150.txt; the place of a name, from 1, is the id in the label files.
+CLASSES = (
+    'wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, '
+    'door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, '
+    'field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, '
+    'signboard, chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, '
+    'stairs, runway, case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, '
+    'toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, '
+    'arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television, '
+    'airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van, '
+    'ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall, '
+    'tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake, '
+    'dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt '
+    'screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag').split(', ')
+SPLITS = {'train': 'training', 'val': 'validation'}
+
+
+def read(data_dir: str):
+    """Reads ADE20K -> `Dataset`: 150 classes, id 0 is void; many sizes, the training size is 384x384.
+
+    The colours are Pascal VOC's: two classes of the challenge have one colour. The labels of test are not public.
+    UserError for a missing folder and an image without a label.
+    """
+    files.check_data_dir(data_dir, 'ade20k', 'ADEChallengeData2016/images/training and annotations/training')
+    inner = os.path.join(data_dir, 'ADEChallengeData2016')
+    root = inner if os.path.isdir(inner) else data_dir
+    pairs = {}
+    for split, folder in SPLITS.items():
+        images = files.image_files(os.path.join(root, 'images', folder))
+        found = dict(files.files_below(os.path.join(root, 'annotations', folder), ('.png',)))
+        missing = [name for name in images if name not in found]
+        if missing:
+            raise UserError('%s: no label for %d images, as %s; unpack ADEChallengeData2016.zip again'
+                            % (os.path.join(root, 'annotations', folder), len(missing), missing[0]))
+        pairs[split] = [(name, path, found[name]) for name, path in images.items()]
+    classes = [tables.Class(name, [i], None) for i, name in enumerate(CLASSES, 1)] + [tables.Class('void', [0], None)]
+
+    def load(split, i):
+        _, image, label = pairs[split][i]
+        return data.read_image(image), labels.read_class_label(label, classes)
+
+    return Dataset('ade20k', CLASSES, [files.voc_color(i + 1) for i in range(len(CLASSES))], (384, 384),
+                   {split: [name for name, _, _ in pairs[split]] for split in pairs}, load, 'predictions.png',
+                   class_ids=list(range(1, len(CLASSES) + 1)))

@@ -1,0 +1,52 @@
+"""Reads Cityscapes with fine annotations -> `Dataset`."""
+import os
+
+import data
+from data import Dataset
+from datasets import files, labels, tables
+from system.files import UserError, note
+
+CLASSES = {  # name: (id in labelIds.png, colour) of the 19 classes of the benchmark; the place is the training id
+    'road': (7, (128, 64, 128)), 'sidewalk': (8, (244, 35, 232)), 'building': (11, (70, 70, 70)),
+    'wall': (12, (102, 102, 156)), 'fence': (13, (190, 153, 153)), 'pole': (17, (153, 153, 153)),
+    'traffic light': (19, (250, 170, 30)), 'traffic sign': (20, (220, 220, 0)), 'vegetation': (21, (107, 142, 35)),
+    'terrain': (22, (152, 251, 152)), 'sky': (23, (70, 130, 180)), 'person': (24, (220, 20, 60)),
+    'rider': (25, (255, 0, 0)), 'car': (26, (0, 0, 142)), 'truck': (27, (0, 0, 70)), 'bus': (28, (0, 60, 100)),
+    'train': (31, (0, 80, 100)), 'motorcycle': (32, (0, 0, 230)), 'bicycle': (33, (119, 11, 32))}
+LAYOUT = 'leftImg8bit/train/CITY/NAME_leftImg8bit.png and gtFine/train/CITY/NAME_gtFine_labelIds.png (and val)'
+
+
+def read(data_dir: str):
+    """Reads Cityscapes -> `Dataset`: 19 classes, the other classes are void; the training size is 256x512.
+
+    Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. `class_ids` are the
+    ids of these files. The labels of test are not public: test is left out, which a note says.
+    UserError for a missing folder, an image without a label, and an image with another ending than _leftImg8bit.
+    """
+    files.check_data_dir(data_dir, 'cityscapes', LAYOUT)
+    roots = [next((path for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + '_trainvaltest', name))
+                   if os.path.isdir(path)), os.path.join(data_dir, name)) for name in ('leftImg8bit', 'gtFine')]
+    found = {split: dict(files.files_below(os.path.join(roots[1], split), ('.png',))) for split in ('train', 'val')}
+    kind = 'labelIds' if any(name.endswith('_labelIds') for name in found['train']) else 'labelTrainIds'
+    pairs = {}
+    for split in found:
+        images = files.image_files(os.path.join(roots[0], split))
+        pairs[split] = [(name, path, found[split].get(name.replace('_leftImg8bit', '_gtFine_' + kind)))
+                        for name, path in images.items()]
+        missing = [path for _, path, label in pairs[split] if not label]
+        if missing:
+            raise UserError('%s: %d images have no label *_gtFine_%s.png, as %s'
+                            % (roots[1], len(missing), kind, missing[0]))
+    note('%s: read as Cityscapes with labels *_gtFine_%s.png%s' % (data_dir, kind, '; test is left out, as its labels '
+         'are not public' if os.path.isdir(os.path.join(roots[0], 'test')) else ''))
+    ids = [place if kind == 'labelTrainIds' else CLASSES[name][0] for place, name in enumerate(CLASSES)]
+    void = [255] if kind == 'labelTrainIds' else sorted(set(range(34)) - set(ids))
+    classes = [tables.Class(name, [i], None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]
+
+    def load(split, i):
+        _, image, label = pairs[split][i]
+        return data.read_image(image), labels.read_class_label(label, classes)
+
+    examples = {split: [name for name, _, _ in pairs[split]] for split in pairs}
+    return Dataset('cityscapes', list(CLASSES), [color for _, color in CLASSES.values()], (256, 512), examples, load,
+                   'predictions.png', class_ids=ids)

@@ -1,0 +1,67 @@
+"""Reads COCO JSON, in the dialects of VGG Image Annotator, makesense.ai, COCO Annotator and others."""
+import collections
+import functools
+import os
+
+from datasets import shapes
+from datasets.annotations import Example, Shape, count_unused, find_image, images_by_name, naming, pick, split_of
+from system.files import UserError
+
+
+def key_of(entry: dict, key: str):
+    """Text of the id entry[key]: 5, 5.0 and '5' are one id. UserError if the entry has none."""
+    value = entry.get(key)
+    if value is None or isinstance(value, (bool, list, dict)):
+        raise UserError('has no %s' % key if value is None else 'malformed %s %s' % (key, value))
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def read_coco(documents: list, root: str, left_out: collections.Counter):
+    """Reads COCO JSON -> (class names in the order of the files, list of `Example`).
+
+    Crowds lie below the other annotations. Masks are decoded when a shape is drawn.
+
+    Args:
+      documents: list of (path, content) of the JSON files.
+      root: folder of the images, also in sub-folders.
+      left_out: {reason: number}; images that the JSON does not list are counted here.
+    Raises:
+      UserError: a listed image that is missing or listed twice, an id that means two things, an annotation without an
+        image or class, or of an unknown one. The message names the file and the entry.
+    """
+    images = images_by_name(root)
+    classes = []
+    examples = {}
+    for path, content in documents:
+        names = {}
+        by_id = {}
+        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator lists all classes per image
+            with naming('%s: category %d' % (path, i)):
+                key = key_of(category, 'id')
+                if names.setdefault(key, category['name']) != category['name']:
+                    raise UserError('id %s is %r already' % (key, names[key]))
+        classes += [name for name in names.values() if name not in classes]
+        for i, entry in enumerate(content['images'], 1):
+            with naming('%s: image %d' % (path, i)):
+                key = key_of(entry, 'id')
+                name = entry['file_name']
+                longer = str(entry.get('path'))  # of COCO Annotator, whose file_name has no folder
+                image = find_image(images, longer if longer.endswith('/' + name) else name, path)
+                if image in examples:
+                    raise UserError('%s is listed twice; SOURCE may be one of several JSON files' % image)
+                if key in by_id:
+                    raise UserError('id %s is the id of %s already' % (key, by_id[key].image))
+                split = split_of(root, os.path.dirname(image), path)
+                size = entry.get('height'), entry.get('width')
+                by_id[key] = examples[image] = Example(image, split, size if all(size) else None, [])
+        for i, annotation in enumerate(content['annotations'], 1):
+            where = '%s: annotation %d' % (path, i)
+            with naming(where):
+                name = pick(names, key_of(annotation, 'category_id'), 'category_id')
+                segmentation = annotation.get('segmentation')
+                kind = 'mask' if isinstance(segmentation, dict) else 'polygon'
+                pick(by_id, key_of(annotation, 'image_id'), 'image_id').shapes.append(
+                    Shape(where, name, kind, functools.partial(shapes.coco_mask, segmentation),
+                          -1 if int(annotation.get('iscrowd') or 0) else 0))
+    count_unused(images, examples, 'images that the JSON does not list', left_out)
+    return classes, list(examples.values())

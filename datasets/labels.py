@@ -1,0 +1,140 @@
+"""Reads label files by a table of classes: ids, colours, palettes and binary masks."""
+import numpy as np
+
+import data
+from data import IGNORE
+from datasets import files, tables
+from system.files import UserError, note
+
+
+def read_class_label(path: str, classes: list):
+    """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
+
+    With two classes, a mask of black and white may stand for id 0 and the other class. UserError for an unreadable
+    file, for an id or a colour that is not in `classes`, for a label in colours if a class other than void has no
+    colour, and if ids and colours (of the palette too) mean different classes.
+    """
+    indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
+    by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
+    by_color = {entry.color: index for entry, index in zip(classes, indices) if entry.color}
+    black = by_id.get(0, by_color.get((0, 0, 0)))
+    two = sum(index != IGNORE for index in indices) == 2 and black in (0, 1) and 255 not in by_id
+    label, palette = data.read_ids_or_colors(path, binary=two)
+    if label.ndim == 3:
+        if (label != label[:, :, :1]).any():
+            for entry in classes:
+                if not entry.color and not tables.is_void(entry):
+                    raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
+            return files.colors_to_ids(label, by_color, path)
+        label = label[:, :, 0]  # ids in three equal channels, or shades of grey as colours
+    used = np.unique(label).tolist()
+    if two:
+        by_id.update({0: black, 255: 1 - black})
+    if palette is not None and used[-1] < len(palette):
+        meant = _by_palette(path, {i: tuple(palette[i].tolist()) for i in used}, by_id, by_color)
+    else:
+        meant = _by_value(path, used, by_id, by_color)
+    if two and not set(used) <= set(meant):
+        label = data.black_and_white(label, path)
+        meant = by_id
+    table = np.full(256, -1)
+    table[list(meant)] = list(meant.values())
+    mapped = table[label]
+    known = ' '.join(map(str, by_id)) or 'colours only'
+    data.refuse_pixels(label, mapped < 0, path, 'id', 'the table of classes has %.60s; add the id to the class that it '
+                       'stands for, or to void if it is to be ignored' % known)
+    return mapped.astype(np.uint8)
+
+
+def _by_value(path, used, by_id, by_color):
+    """Chooses {value: class index} for the values `used` of a grey label: ids, or greys of the table's colours.
+
+    UserError if both are possible and differ.
+    """
+    greys = {color[0]: index for color, index in by_color.items() if color == color[:1] * 3}
+    if not set(used) <= set(greys):
+        return by_id
+    for value in used:
+        if by_id.get(value, greys[value]) != greys[value] and set(used) <= set(by_id):
+            raise UserError('%s: %d is the id of one class and the grey of another; remove the column id or color from '
+                            'the table of classes' % (path, value))
+    return greys
+
+
+def _by_palette(path, shown, by_id, by_color):
+    """Chooses {index: class index} for a palette label.
+
+    The table's colours decide if all used colours are among them. Else the indices are ids, unless some colours belong
+    to other classes. A palette of greys, or of Pascal VOC's colours, in another order holds the ids in its colours:
+    image optimizers and GIF renumber. UserError if two readings are possible.
+
+    Args:
+      shown: {index: colour} of the used indices.
+    """
+    meant = {i: by_color[color] for i, color in shown.items() if color in by_color}
+    differing = [i for i, index in meant.items() if by_id.get(i) != index]
+    distinct = len(set(shown.values()))
+    if distinct == 1 < len(shown):  # no palette was written
+        return by_id
+    if differing and (len(meant) < len(shown) or distinct < len(shown)):
+        raise UserError('%s: index %d has the colour of another class in the palette; save the label as a grey image '
+                        'of ids' % (path, differing[0]))
+    if differing:
+        note('%s: the palette has the colours of the classes at other ids; the colours count' % path, 'palette')
+    if len(meant) == len(shown):
+        return meant
+    for numbers in ({(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}):
+        ids = {i: numbers.get(color) for i, color in shown.items()}
+        meant = {i: by_id.get(number) for i, number in ids.items()}
+        if None not in meant.values() and distinct == len(shown) and meant != {i: by_id.get(i) for i in shown}:
+            dark = [color for color in shown.values() if 0 < max(color) < 32]  # in no palette for the eye
+            if set(shown) <= set(by_id) and not dark:
+                raise UserError('%s: index %d or id %d, as its palette says? save the label as a grey image of ids'
+                                % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
+            return meant
+    return by_id
+
+
+def ending_indices(endings: set, classes: list, folder: str):
+    """Finds the classes that the endings of label files name -> {ending: index}; {} if none is named.
+
+    UserError, with the name of the `folder`, if some endings name no class or several endings are of other kinds.
+
+    Args:
+      endings: as in `files.label_files`.
+      classes: list of `tables.Class`.
+    """
+    indices = {files.words(entry.name): IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)}
+    strange = sorted(ending for ending in endings if ending not in indices)
+    if len(endings) > 1 and strange:
+        raise UserError('%s: labels end in %s; one label per image, or one mask per class that ends in its name, as %s'
+                        % (folder, ', '.join('_' + ending if ending else 'no word' for ending in sorted(endings)),
+                           ', '.join(sorted(indices)[:4])))
+    return {} if strange else {ending: indices[ending] for ending in endings}
+
+
+def merge_masks(name: str, masks: list, outside: int):
+    """Merges masks of single classes -> uint8 [h, w] of class indices, smaller masks over larger ones.
+
+    Pixels other than 0 belong to the class. UserError for a mask with several values, and for unequal sizes.
+
+    Args:
+      name: name of the image, for messages.
+      masks: list of (class index, path).
+      outside: index of the class of the pixels outside all masks.
+    """
+    found = []
+    for index, path in masks:
+        mask, palette = data.read_ids_or_colors(path, binary=True)
+        mask = mask if mask.ndim == 2 else mask[:, :, 0] if (mask == mask[:, :, :1]).all() else None
+        if mask is None or len(np.unique(mask[mask > 0])) > 1 or palette is not None and palette[0].any():
+            raise UserError('%s: a mask of one class is 0 outside and has one other value' % path)
+        found.append((index, mask > 0))
+    if len({mask.shape for _, mask in found}) > 1:
+        raise UserError('%s: its masks have different sizes' % name)
+    label = np.full(found[0][1].shape, outside, np.uint8)
+    for index, mask in sorted(found, key=lambda pair: -pair[1].sum()):
+        if (label[mask] != outside).any():
+            note('%s: masks overlap; smaller masks lie over larger ones' % name, 'overlap')
+        label[mask] = index
+    return label

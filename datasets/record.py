@@ -1,0 +1,114 @@
+"""Records the examples of a run: splits and digests. Compares records, restores splits.
+
+A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples: the name below --data_dir, and a CRC-32 of
+the decoded image and of the label. A copy of the files, or another date, changes nothing.
+"""
+import numpy as np
+
+from datasets import files
+from system.files import UserError, note
+
+SHOWN = 3  # names in a message
+
+
+def names_of(dataset, split: str, data_dir: str) -> list:
+    """Names of the examples of a split, without the folder `data_dir` (None: no folder)."""
+    names = [str(name).replace('\\', '/') for name in dataset.examples[split]]
+    folder = (data_dir or '').replace('\\', '/').rstrip('/') + '/'
+    return [name[len(folder):] if data_dir and name.startswith(folder) else name for name in names]
+
+
+def make(dataset, facts: dict, data_dir: str) -> dict:
+    """Makes the record of the splits in `facts`, which `datasets.preload` has filled."""
+    return {split: ['%s %s' % pair for pair in zip(names_of(dataset, split, data_dir), facts[split].digests)]
+            for split in facts}
+
+
+def some(names) -> str:
+    """The first names as text: 'a, b, c, ...'."""
+    names = list(names)
+    return ', '.join(names[:SHOWN]) + (', ...' if names[SHOWN:] else '')
+
+
+def changes(before: dict, now: dict) -> str:
+    """Says what differs between two records, '' for nothing: 'val: 2 of 9 labels changed (a, b)'."""
+    found = []
+    for split in sorted(set(before) | set(now)):
+        was, has = ({name: (image, label) for name, image, label in (line.rsplit(' ', 2) for line in record)}
+                    for record in (before.get(split, []), now.get(split, [])))
+        both = [name for name in was if name in has]
+        images, labels = ([name for name in both if was[name][i] != has[name][i]] for i in (0, 1))
+        kinds = [('%d images are missing', [name for name in was if name not in has]),
+                 ('%d images are new', [name for name in has if name not in was]),
+                 ('%%d of %d images changed' % len(was), images), ('%%d of %d labels changed' % len(was), labels)]
+        kinds.append(('%d images are in another order', [] if kinds[0][1] or kinds[1][1] else
+                      [name for name, other in zip(was, has) if name != other]))
+        found += ['%s: %s (%s)' % (split, text % len(names), some(names)) for text, names in kinds if names]
+    return '; '.join(found)
+
+
+# ---------------------------------------------------------------- splits
+
+def with_splits(dataset, examples: dict):
+    """Returns the `Dataset` with other `examples` {split: names}; a split that is not named stays as it is."""
+    places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
+
+    def load(split, i):
+        return dataset.load(*(places[examples[split][i]] if split in examples else (split, i)))
+
+    return dataset._replace(examples=dict(dataset.examples, **examples), load=load)
+
+
+def take_fold(dataset, fold: str):
+    """Returns the `Dataset` with part `fold`, 'K/N', as val; UserError if the data set has its own val."""
+    if not isinstance(dataset.examples.get('val'), files.HeldOut):
+        raise UserError('--fold %s: data set %s has a split val already; --fold needs --dataset folder without lists '
+                        'and without val/' % (fold, dataset.name))
+    return with_splits(dataset, files.hold_out(dataset.examples['val'].pool, fold))
+
+
+def restore(dataset, config: dict, data_dir: str):
+    """Returns the `Dataset` with the split of a run, if val is held out.
+
+    Images that were added since the run began are left out, with a note. For a run of an older
+    revision, which has no record, val is drawn again as that revision did.
+
+    Args:
+      config: config.json of the run, with the record of the run as `examples`.
+    Raises:
+      UserError: images of the run are missing, or the old split cannot be drawn again.
+    """
+    if not isinstance(dataset.examples.get('val'), files.HeldOut):
+        return dataset
+    pool = dataset.examples['val'].pool
+    if not config.get('examples'):
+        if 'fold' in config['flags']:
+            return take_fold(dataset, config['flags']['fold'] or files.FOLD)
+        return with_splits(dataset, old_hold_out(pool, config.get('sizes', {}), data_dir))
+    examples = {split: [line.rsplit(' ', 2)[0] for line in config['examples'][split]] for split in ('train', 'val')}
+    known = set(examples['train'] + examples['val'])
+    missing = sorted(known.difference(pool))
+    if len(missing) == len(known):
+        note('%s: holds no image of the run, so it is taken for another data set, with its own split' % data_dir)
+        return dataset
+    if missing:
+        raise UserError('%s: %d of %d images of the run are missing: %s; restore them, or name the images of each '
+                        'split in train.txt and val.txt' % (data_dir, len(missing), len(known), some(missing)))
+    new = sorted(set(pool) - known)
+    if new:
+        note('%s: %d images are new since the run began, and are not used: %s' % (data_dir, len(new), some(new)))
+    return with_splits(dataset, examples)
+
+
+def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
+    """Splits names as revisions did that had no --fold: a fifth of the list, drawn with a fixed seed, is val.
+
+    UserError if `sizes` {split: number} of the run differ: the list is not known any more.
+    """
+    val = max(1, len(names) // 5)
+    if (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):
+        raise UserError('%s: the run is of an older revision, which drew val from the list of all images: the run had '
+                        '%s, now there are %d images; restore the data, or name the images of each split in train.txt '
+                        'and val.txt' % (data_dir, sizes, len(names)))
+    shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
+    return {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])}

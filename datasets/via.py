@@ -1,0 +1,80 @@
+"""Reads JSON of VGG Image Annotator (VIA 1 and 2): its annotations and its projects."""
+import collections
+import functools
+import os
+
+from datasets import shapes
+from datasets.annotations import Example, Shape, count_unused, find_image, images_by_name, naming, split_of
+from system.files import UserError, note
+
+
+def read_via(documents: list, root: str, left_out: collections.Counter, line_width: float, attribute: str = None):
+    """Reads JSON of VIA -> (class names in the order of use, list of `Example`); as `read_coco`.
+
+    Args:
+      line_width: width of polylines, in pixels.
+      attribute: the attribute of the regions that holds the class; None for their only attribute. If no region has an
+        attribute, all regions are of the class 'object', which a note says.
+    """
+    images = images_by_name(root)
+    entries = [(path, content, entry) for path, content in documents
+               for entry in content.get('_via_img_metadata', content).values()]
+    attribute = attribute or _only_attribute(entries)
+    classes = []
+    examples = {}
+    for path, content, entry in entries:
+        with naming('%s: %s' % (path, entry['filename'])):
+            image = find_image(images, entry['filename'], path)
+            if image in examples:
+                raise UserError('is listed twice; SOURCE may be one of several JSON files')
+            examples[image] = Example(image, split_of(root, os.path.dirname(image), path), None, [])
+        for i, region in enumerate(_regions(entry), 1):
+            where = '%s: %s: region %d' % (path, entry['filename'], i)
+            with naming(where):
+                name = _class_of(content, region, attribute) if attribute else 'object'
+                shape = region['shape_attributes']
+                if name not in classes:
+                    classes.append(name)
+                draw = functools.partial(shapes.via_mask, shape, line_width)
+                examples[image].shapes.append(Shape(where, name, shape['name'], draw))
+    count_unused(images, examples, 'images that the JSON does not list', left_out)
+    return classes, list(examples.values())
+
+
+def _regions(entry):
+    """List of the regions of an image; VIA 1 numbers them in a dict."""
+    return list(entry['regions'].values() if isinstance(entry['regions'], dict) else entry['regions'])
+
+
+def _only_attribute(entries):
+    """Name of the only attribute that the regions use, None without one; UserError for several."""
+    values = collections.defaultdict(set)
+    for path, _, entry in entries:
+        with naming('%s: %s' % (path, entry['filename'])):
+            for region in _regions(entry):
+                for name, value in region['region_attributes'].items():
+                    if value not in ('', {}):
+                        values[name].add(str(value).strip())
+    if len(values) > 1:
+        known = ('%s (%s)' % (name, ', '.join(sorted(values[name])[:3])) for name in sorted(values))
+        raise UserError('%s: which attribute is the class? --attribute takes one of: %s'
+                        % (entries[0][0], '; '.join(known)))
+    if not values:
+        note('%s: no region has an attribute; all are of one class, object' % entries[0][0])
+    return next(iter(values), None)
+
+
+def _class_of(content, region, attribute):
+    """Class of a region: the text of the attribute, the text of the chosen option, or the only ticked box."""
+    value = region['region_attributes'].get(attribute)
+    if isinstance(value, dict):
+        ticked = [key for key, on in value.items() if on]
+        if len(ticked) != 1:
+            raise UserError('attribute %s has %d ticked boxes; a class is one' % (attribute, len(ticked)))
+        value = ticked[0]
+    text = '' if value is None else str(value).strip()
+    if not text:
+        raise UserError('attribute %s is empty; give the region its class in VIA' % attribute)
+    settings = content.get('_via_attributes', {}).get('region', {}).get(attribute, {})
+    options = settings.get('options', {})
+    return options[text].strip() or text if isinstance(options.get(text), str) else text

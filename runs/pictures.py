@@ -1,0 +1,104 @@
+"""Pictures that show wrong labels: examples with their labels, and a training batch. No TensorFlow."""
+import os
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+import data
+from runs.plots import FONT, colored, drawable, overlay, with_legend
+from system.files import atomic_write
+
+NUMBER = 8    # examples in a picture
+SIDE = 400    # pixels, the longest side of a picture of an example
+CAPTION = 18  # pixels above an example
+GAP = 4       # pixels between pictures
+
+
+def choose(counts, number: int = NUMBER) -> list:
+    """Chooses images so that each class appears -> sorted list of at most `number` indices.
+
+    Greedy: each next image shows the most classes that are missing, with many pixels if possible. When no class is
+    missing, the others are spread evenly, so that typical images are seen too.
+
+    Args:
+      counts: int64 [images, classes], the pixels of each class.
+    """
+    value = (counts > 0) + counts / np.maximum(counts.max(0), 1)
+    missing = counts.any(0)
+    chosen = []
+    while missing.any() and len(chosen) < number:
+        chosen.append(int(value[:, missing].sum(1).argmax()))
+        missing &= counts[chosen[-1]] == 0
+    others = [i for i in range(len(counts)) if i not in chosen]
+    places = np.linspace(0, len(others) - 1, min(number - len(chosen), len(others)))
+    return sorted(chosen + [others[int(place)] for place in places])
+
+
+def fitted(picture):
+    """Resizes uint8 [h, w, 3] so that the longest side has SIDE pixels."""
+    scale = SIDE / max(picture.shape[:2])
+    size = tuple(max(1, int(round(side * scale))) for side in picture.shape[1::-1])
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+
+
+def class_texts(class_names: list, counts, seen: set) -> list:
+    """Texts of the legend: name and share of each class and of void, and a remark for classes not in `seen`."""
+    texts = []
+    for i, name in enumerate(class_names + ['void (white)']):
+        share = 100.0 * counts[i] / max(counts.sum(), 1)
+        text = '%s %.2g%%' % (name, share) if share < 10 else '%s %.0f%%' % (name, share)
+        absent = i not in seen and i < len(class_names)
+        texts.append(text + (' (not in these images)' if absent and counts[i] else ' (no pixel)' if absent else ''))
+    return texts
+
+
+def draw(examples: list, dataset, counts, path: str):
+    """Writes a PNG: two examples in a row, below them the classes with their colours and shares.
+
+    Args:
+      examples: list of (name, two pictures uint8 [h, w, 3], label uint8 [h, w]).
+      counts: int64 [num_classes + 1], pixels of each class, void last, for the shares.
+    """
+    pictures = [[Image.fromarray(fitted(picture)) for picture in pair] for _, *pair, _ in examples]
+    heights = [max(picture.height for pair in pictures[i:i + 2] for picture in pair)
+               for i in range(0, len(pictures), 2)]
+    sheet = Image.new('RGB', (4 * (SIDE + GAP), sum(heights) + (CAPTION + GAP) * len(heights)), 'white')
+    font = ImageFont.truetype(FONT, 11)
+    for i, (name, pair) in enumerate(zip([os.path.basename(str(name)) for name, *_ in examples], pictures)):
+        x = i % 2 * 2 * (SIDE + GAP)
+        y = sum(heights[:i // 2]) + i // 2 * (CAPTION + GAP)
+        text = name if len(name) <= 80 else '...' + name[-77:]
+        ImageDraw.Draw(sheet).text((x + 2, y + 2), drawable(text), font=font, fill='black')
+        for place, picture in enumerate(pair):
+            sheet.paste(picture, (x + place * (SIDE + GAP), y + CAPTION))
+    seen = set(np.concatenate([np.unique(label) for *_, label in examples]))
+    legend = with_legend(np.array(sheet), class_texts(dataset.class_names, counts, seen),
+                         list(dataset.colors) + [(data.IGNORE,) * 3], range(len(counts)))
+    with atomic_write(path) as part:
+        Image.fromarray(legend).save(part, 'PNG')
+
+
+def draw_examples(dataset, split: str, counts, path: str):
+    """Draws eight examples of a split, each beside itself with the label laid over; writes the PNG `path`.
+
+    Args:
+      counts: int64 [images, num_classes + 1], pixels of each class in each label, void last: `datasets.Facts.counts`.
+    """
+    examples = []
+    for i in choose(counts):
+        image, label = dataset.load(split, i)
+        examples.append((dataset.examples[split][i], image, overlay(image, colored(label, dataset.colors), 0.4), label))
+    draw(examples, dataset, counts.sum(0), path)
+
+
+def draw_batch(images, labels, names: list, dataset, path: str):
+    """Draws a training batch as the network sees it, each label beside its image; writes the PNG `path`.
+
+    Args:
+      images, labels: uint8 [batch, h, w, 3] and [batch, h, w], after augmentation; at most eight are drawn.
+      names: names of the examples.
+    """
+    counts = sum(data.label_counts(label, len(dataset.class_names)) for label in labels)
+    draw([(name, image, colored(label, dataset.colors), label) for name, image, label in
+          list(zip(names, images, labels))[:NUMBER]], dataset, counts, path)
