@@ -137,6 +137,15 @@ def provenance(device: str) -> dict:
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
 
 
+def training_seconds(folder: str, batch_size: int) -> float:
+    """Seconds of training of a run: the number of steps times the median time of a step; 0 without a log.
+
+    Pauses do not count.
+    """
+    speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
+    return len(speeds) * batch_size / float(np.median(speeds)) if speeds else 0.0
+
+
 def without_folders(command: str) -> str:
     """Replaces the folders of this machine in a command: the value of --data_dir by DIR, /a/b/name by name."""
     words = [re.sub(r'\A(--data_dir=).*', r'\1DIR', word, flags=re.DOTALL) for word in shlex.split(command)]
@@ -146,8 +155,6 @@ def without_folders(command: str) -> str:
 
 def publish_config(folder: str, run: str, step):
     """Writes config.json of the run folder `run` into `folder`, with the training time, without local paths.
-
-    The time is the number of steps times the median time of a step. Pauses do not count.
 
     Args:
       step: step of the published weights, or None. Step and time of a published run stay.
@@ -159,8 +166,7 @@ def publish_config(folder: str, run: str, step):
         start.pop('pid', None)
     flags = config['flags']
     config.setdefault('step', step)
-    speeds = [record['images_per_second'] for record in read_log(run) if 'images_per_second' in record]
-    config.setdefault('seconds', len(speeds) * flags['batch_size'] / float(np.median(speeds)) if speeds else 0.0)
+    config.setdefault('seconds', training_seconds(run, flags['batch_size']))
     class_weights = os.path.basename(flags['class_weights'])
     flags.update(data_dir=None, output=None, init_from=None, vgg16=None, class_weights=class_weights)
     write_json(os.path.join(folder, 'config.json'), config)
