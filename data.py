@@ -42,7 +42,8 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     released_weights: class weights published by the authors of the data set or of the paper, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
     depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
-    rle: (columns of a submission, order of the pixels in its runs), like the table of masks; None for labels in images.
+    rle: (columns of a submission, order of the pixels in its runs, ending of the image ids), as in the table of masks;
+        None for labels in images.
     """
 
 

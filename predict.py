@@ -24,7 +24,7 @@ from inference import export, outputs, predictor as inference, video
 from runs import plots
 from runs.folder import read_config, run_folder
 from system import cli
-from system.files import UserError, check_names, write_text
+from system.files import UserError, check_names, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
@@ -54,7 +54,8 @@ def parse_args(argv=None):
     parser.add_argument('--side_by_side', action='store_true', help='also write image and labels side by side')
     parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
-    parser.add_argument('--submission', action='store_true', help="also write submission.csv in Sartorius' format")
+    parser.add_argument('--submission', action='store_true',
+                        help='also write submission.csv, in the form of the table of masks')
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
                         help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
@@ -191,7 +192,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
       depth, max_pixels: arguments of `data.read_image`.
     Returns:
       faults: list, a line for each image that could not be labelled.
-      rows: list of the lines of the submission; empty without --submission.
+      rows: rows of the submission, tuples of text; empty without --submission.
     """
     faults = []
     rows = []
@@ -268,7 +269,8 @@ def predict(args) -> int:
             with collect_errors([job], faults):
                 label_video(predictor, job, writer)
     if args.submission:
-        write_text(os.path.join(args.output, submission_name(args)), '\n'.join(['id,predicted'] + rows) + '\n')
+        columns = (config.get('rle') or [('id', 'predicted')])[0]
+        write_csv(os.path.join(args.output, submission_name(args)), [columns] + rows)
     for fault in faults:
         print('error: ' + cli.one_line(fault), file=sys.stderr)
     print('%s: %d of %d labelled' % (args.output, len(jobs) - len(faults), len(jobs)))

@@ -164,7 +164,7 @@ def main(argv=None):
     parser.add_argument('--data_dir', help='folder of the data set; sample needs none')
     parser.add_argument('--download', action='store_true',
                         help='first download into --data_dir (camvid, voc2012; for the others: print the steps)')
-    parser.add_argument('--rle_order', choices=('rows', 'columns'), help='order of the pixels in runs of labels.csv')
+    parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in runs of labels.csv')
     parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images')
     parser.add_argument('--fold', metavar='K/N', help='part K of N is val (default: 1/5); for a folder without val')
     parser.add_argument('--pictures', metavar='FOLDER', default=os.path.join('Output', 'check'),

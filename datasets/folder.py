@@ -13,7 +13,7 @@ import data
 from data import IGNORE, Dataset
 from datasets import files, tables
 from datasets import labels as label_reading
-from system.files import UserError, note, read_text
+from system.files import UserError, note, read_csv, read_text
 
 LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
@@ -115,8 +115,10 @@ def _runs(data_dir, table, classes, rle_order):
         note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
     header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
     columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
+    extension = os.path.splitext(next(read_csv(path, ()))[1].get('ImageId') or '')[1]
+    extension = extension if extension.lower() in data.IMAGE_FILES else ''
     return (images, lambda name, image: tables.cells_label(path, name, image, cells[name], order, outside), examples,
-            (columns, order))
+            (columns, order, extension))
 
 
 def _folders(parent):

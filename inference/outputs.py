@@ -1,7 +1,6 @@
 """Writes the results of predict.py for an image: ids, colours, overlay, probabilities, submission rows."""
 import collections
 import os
-import re
 
 import cv2
 import numpy as np
@@ -20,19 +19,32 @@ def write_png(path: str, rgb_or_ids):
     write_bytes(path, cv2.imencode('.png', array)[1])
 
 
-def submission_rows(name: str, ids) -> list:
-    """Rows 'name,RLE', one per cell: pixels of a class other than the first, connected by edges.
+def submission_rows(name: str, ids, config: dict) -> list:
+    """Makes the rows of a submission for one image, in the form of the run's table of masks: list of tuples of text.
 
-    Components of fewer than SMALLEST_CELL pixels get no row.
+    A row per class with a column ClassId, else a row per cell: pixels of one class connected by edges, at least
+    SMALLEST_CELL. The class named background, else the first, has no row. With a column ImageId an image without a cell
+    has an empty row, -1 where runs are relative.
+
+    Args:
+      ids: uint8 [h, w], class indices.
+      config: config.json of the run; `rle` is `Dataset.rle`, None for id,predicted as in Sartorius.
     """
-    rows = []
-    name = '"%s"' % name.replace('"', '""') if re.search('[,"\n]', name) else name  # as in CSV
-    for class_id in range(1, int(ids.max()) + 1):
-        components, count = scipy.ndimage.label(ids == class_id)
+    columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
+    names = [class_name.lower() for class_name in config['class_names']]
+    background = names.index('background') if 'background' in names else 0
+    masks = []  # (class id, mask)
+    for i in np.unique(ids[ids != background]):
+        components, count = scipy.ndimage.label(ids == i)
         sizes = np.bincount(components.ravel(), minlength=count + 1)
-        rows += ['%s,%s' % (name, data.rle_encode(components == i)) for i in range(1, count + 1)
-                 if sizes[i] >= SMALLEST_CELL]
-    return rows
+        cells = [components == cell for cell in range(1, count + 1) if sizes[cell] >= SMALLEST_CELL]
+        masks += [(config['class_ids'][i], cell) for cell in ([ids == i] if 'ClassId' in columns else cells)]
+    rows = [{'ClassId': str(class_id), 'EncodedPixels': data.rle_encode(mask, order)} for class_id, mask in masks]
+    if 'ImageId' in columns and not rows:
+        rows = [{'ClassId': '', 'EncodedPixels': '-1' if order == 'relative' else ''}]
+    for row in rows:
+        row.update(id=name, ImageId=name + extension, predicted=row['EncodedPixels'])
+    return [tuple(row[column] for column in columns) for row in rows]
 
 
 class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side confidence uncertainty probabilities '
@@ -84,4 +96,4 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
             for i, class_id in enumerate(class_ids):
                 grey = np.round(255 * probabilities[:, :, i].astype(np.float32)).astype(np.uint8)
                 write_png('%s-probability-%d.png' % (stem, class_id), grey)
-        return submission_rows(name, ids) if self.submission else []
+        return submission_rows(name, ids, self.config) if self.submission else []

@@ -160,7 +160,6 @@ def publish_config(folder: str, run: str, step):
       step: step of the published weights, or None. Step and time of a published run stay.
     """
     config = read_config(run)
-    config.pop('examples', None)  # names of files
     for start in config['invocations']:
         start['command'] = without_folders(start['command'])
         start.pop('pid', None)

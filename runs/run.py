@@ -175,7 +175,7 @@ class Run:
         config.update(settings, examples=examples, flags=self.flags,
                       colors=[list(color) for color in self.dataset.colors],
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
-                      depth=self.dataset.depth)
+                      depth=self.dataset.depth, rle=self.dataset.rle)
         start = dict(provenance(device), step=self.step)
         before = config['invocations'][-1].get('processes') if config['invocations'] else None  # None in older folders
         if before not in (None, start['processes']):

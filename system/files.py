@@ -130,3 +130,10 @@ def write_text(path: str, text: str):
 def write_json(path: str, value):
     """Writes `value` as JSON atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')
+
+
+def write_csv(path: str, rows: list):
+    """Writes rows, sequences of values, as a CSV file in UTF-8 atomically."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    write_text(path, text.getvalue())

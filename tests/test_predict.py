@@ -1,6 +1,5 @@
 """predict.py on images, folders, globs and a video; names, refusals, export, submission rows."""
 import contextlib
-import csv
 import os
 import pathlib
 import shutil
@@ -88,12 +87,6 @@ def test_refusals(run, tmp_path):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
-
-
-def test_submission_row_of_a_name_with_a_comma():
-    ids = np.repeat([[0, 1]], 40, 0)
-    rows = outputs.submission_rows('a,"b', ids)
-    assert list(csv.reader(rows)) == [['a,"b', data.rle_encode(ids == 1)]]
 
 
 def test_video(run, tmp_path, capsys):
@@ -259,13 +252,25 @@ def test_uncertainty_has_one_scale():
 
 def test_submission_rows():
     """Components of one class, four-connected; small ones left out; no pixel in two rows."""
+    config = {'class_names': ['ground', 'cat', 'dog'], 'class_ids': [0, 4, 9]}
     ids = np.zeros((20, 30), np.uint8)
     ids[2:8, 2:10], ids[2:8, 10:20], ids[12:18, 2:10], ids[15, 25] = 1, 2, 1, 2
-    rows = outputs.submission_rows('im', ids)
-    masks = [data.rle_decode(row.split(',')[1], 20, 30) for row in rows]
-    assert [row.split(',')[0] for row in rows] == ['im'] * 3 and sorted(mask.sum() for mask in masks) == [48, 48, 60]
+    rows = outputs.submission_rows('im', ids, config)
+    masks = [data.rle_decode(rle, 20, 30) for _, rle in rows]
+    assert [name for name, _ in rows] == ['im'] * 3 and sorted(mask.sum() for mask in masks) == [48, 48, 60]
     assert np.sum(masks, 0).max() == 1
-    assert outputs.submission_rows('im', np.zeros((3, 4), np.uint8)) == []
+    empty = np.zeros((3, 4), np.uint8)
+    assert outputs.submission_rows('im', empty, config) == []
+    config['rle'] = ['ImageId', 'ClassId', 'EncodedPixels'], 'columns', '.jpg'
+    rows = outputs.submission_rows('im', ids, config)
+    assert [row[:2] for row in rows] == [('im.jpg', '4'), ('im.jpg', '9')]
+    for class_id, (_, _, rle) in zip((1, 2), rows):
+        np.testing.assert_array_equal(data.rle_decode(rle, 20, 30, 'columns'), ids == class_id)
+    assert outputs.submission_rows('im', empty, config) == [('im.jpg', '', '')]
+    config.update(rle=(['ImageId', 'EncodedPixels'], 'relative', ''), class_names=['cat', 'background', 'dog'])
+    rows = outputs.submission_rows('im', ids, config)
+    np.testing.assert_array_equal(data.rle_decode(rows[0][1], 20, 30, 'relative'), ids == 0)
+    assert len(rows) == 2 and outputs.submission_rows('im', empty + 1, config) == [('im', '-1')]
 
 
 def test_names():
