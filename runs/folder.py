@@ -48,7 +48,7 @@ def run_folder(path: str) -> str:
     A file or folder `path` that exists comes first.
     """
     published = os.path.join(ROOT, 'Output', 'pretrained', path)
-    by_name = os.path.basename(path) == path and not os.path.exists(path) and os.path.isdir(published)
+    by_name = path and path == os.path.basename(path) and not os.path.exists(path) and os.path.isdir(published)
     return published if by_name else path
 
 
