@@ -21,7 +21,7 @@ Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(
 
 
 @contextlib.contextmanager
-def naming(where: str):
+def error_context(where: str):
     """Context manager: errors in the block that bad data cause become a UserError.
 
     The text begins with `where`, the file and the entry.
@@ -34,7 +34,7 @@ def naming(where: str):
         raise UserError('%s: malformed (%s: %s)' % (where, type(error).__name__, error))
 
 
-def pick(table: dict, key, what: str):
+def lookup(table: dict, key, what: str):
     """Returns table[key]; UserError 'WHAT KEY is unknown' if the key is missing."""
     if key not in table:
         raise UserError('%s %s is unknown' % (what, key))

@@ -4,7 +4,7 @@ import functools
 import os
 
 from datasets import shapes
-from datasets.annotations import Example, Shape, count_unused, find_image, images_by_name, naming, pick, split_of
+from datasets.annotations import Example, Shape, count_unused, find_image, images_by_name, naming, lookup, split_of
 from system.files import UserError
 
 
@@ -36,13 +36,13 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
         names = {}
         by_id = {}
         for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator lists all classes per image
-            with naming('%s: category %d' % (path, i)):
+            with error_context('%s: category %d' % (path, i)):
                 key = key_of(category, 'id')
                 if names.setdefault(key, category['name']) != category['name']:
                     raise UserError('id %s is %r already' % (key, names[key]))
         classes += [name for name in names.values() if name not in classes]
         for i, entry in enumerate(content['images'], 1):
-            with naming('%s: image %d' % (path, i)):
+            with error_context('%s: image %d' % (path, i)):
                 key = key_of(entry, 'id')
                 name = entry['file_name']
                 longer = str(entry.get('path'))  # of COCO Annotator, whose file_name has no folder
@@ -56,11 +56,11 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
                 by_id[key] = examples[image] = Example(image, split, size if all(size) else None, [])
         for i, annotation in enumerate(content['annotations'], 1):
             where = '%s: annotation %d' % (path, i)
-            with naming(where):
-                name = pick(names, key_of(annotation, 'category_id'), 'category_id')
+            with error_context(where):
+                name = lookup(names, key_of(annotation, 'category_id'), 'category_id')
                 segmentation = annotation.get('segmentation')
                 kind = 'mask' if isinstance(segmentation, dict) else 'polygon'
-                pick(by_id, key_of(annotation, 'image_id'), 'image_id').shapes.append(
+                lookup(by_id, key_of(annotation, 'image_id'), 'image_id').shapes.append(
                     Shape(where, name, kind, functools.partial(shapes.coco_mask, segmentation),
                           -1 if int(annotation.get('iscrowd') or 0) else 0))
     count_unused(images, examples, 'images that the JSON does not list', left_out)

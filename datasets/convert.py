@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import unicodedata
 
 if not __package__:  # started from another folder, as `python PROJECT/datasets/convert.py`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -29,8 +30,10 @@ import tqdm
 from PIL import Image
 
 import data
+import datasets
 from datasets import annotations, coco, files, labelme, shapes, tables, via, yolo
-from datasets.annotations import naming
+from datasets.annotations import error_context
+from runs import pictures
 from system import cli
 from system.files import UserError, check_file, write_bytes
 
@@ -39,7 +42,8 @@ MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in l
 KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
 
 # left_out: {reason: number}; read: {kind of shape: number}; drawn, lost: {class: pixels}, lost to other classes
-Tally = collections.namedtuple('Tally', 'left_out read drawn lost')
+# pixels: {name of an image: int64 [256], pixels of each id}
+Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
 
 
 def image_folder(source: str):
@@ -83,7 +87,7 @@ def draw_label(example: annotations.Example, size: tuple, ids: dict, tally: Tall
                 '; if EXIF turns the photo, remove that orientation from the file, or swap the two numbers'),)))
 
     def draw(shape):
-        with naming(shape.where):
+        with error_context(shape.where):
             return shape.draw(*size)
 
     def order(shape):
@@ -146,16 +150,19 @@ def write(out: str, examples: list, ids: dict, tally: Tally, small_on_top: bool)
         for file in (path, image):
             os.makedirs(os.path.dirname(file), exist_ok=True)
         if example.embedded:
-            with naming('%s: imageData' % example.embedded):
+            with error_context('%s: imageData' % example.embedded):
                 code = annotations.read_json(example.embedded)['imageData']
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
                 size = data.read_image(image).shape[:2]
         else:
             size = data.read_image(example.image).shape[:2]
             shutil.copyfile(example.image, image)
-        label = Image.fromarray(draw_label(example, size, ids, tally, small_on_top))
-        label.putpalette(palette)
-        label.save(path)
+        label = draw_label(example, size, ids, tally, small_on_top)
+        name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))
+        tally.pixels[name] = np.bincount(label.ravel(), minlength=256)
+        picture = Image.fromarray(label)
+        picture.putpalette(palette)
+        picture.save(path)
     named = {i: name.strip() for name, i in ids.items() if 0 < i < data.IGNORE}
     rows = [('background', 0)] + [(name, i) for i, name in named.items()]
     rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
@@ -210,7 +217,7 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     for other in set(documents) - {kind, 'yolo'}:
         tally.left_out['JSON files of %s, as %s' % (other, documents[other][0][0])] = len(documents[other])
     classes, examples = readers[kind](documents[kind], root, tally.left_out)
-    with naming(source):
+    with error_context(source):
         ids = class_ids(classes)
     created = not os.path.isdir(out)
     os.makedirs(out, exist_ok=True)
@@ -226,7 +233,20 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
         if created and not os.listdir(out):
             os.rmdir(out)
     report(examples, ids, tally)
+    if len(examples) > 1:
+        draw_examples(out, tally)
     print('now check the labels: python -m datasets folder --data_dir %s' % out)
+
+
+def draw_examples(out: str, tally: Tally):
+    """Draws images of the converted folder with their labels into OUT/examples.png."""
+    dataset = datasets.open('folder', out)
+    num_classes = len(dataset.class_names)
+    counts = [np.append(tally.pixels[name][:num_classes], tally.pixels[name][data.IGNORE])
+              for name in dataset.examples['train']]
+    path = os.path.join(out, 'examples.png')
+    pictures.draw_examples(dataset, 'train', np.array(counts), path)
+    print('%s shows the labels' % path)
 
 
 def report(examples: list, ids: dict, tally: Tally):

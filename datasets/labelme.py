@@ -51,7 +51,7 @@ def _read(documents, root, left_out, key, image_of, shape_of):
     classes = files.read_names(order) if os.path.exists(order) else []
     examples = {}
     for path, content in documents:
-        with naming(path):
+        with error_context(path):
             name, height, width, code = image_of(content)
             size = (height, width) if height and width else None
             image, embedded = _find(images, str(name or ''), size, code, path)
@@ -61,7 +61,7 @@ def _read(documents, root, left_out, key, image_of, shape_of):
             examples[image] = Example(image, split, size, [], path if embedded else None)
         for i, entry in enumerate(content[key], 1):
             where = '%s: %s %d' % (path, key[:-1], i)
-            with naming(where):
+            with error_context(where):
                 name, kind, draw, layer = shape_of(entry)
                 if name not in classes:
                     classes.append(name)

@@ -23,14 +23,14 @@ def read_via(documents: list, root: str, left_out: collections.Counter, line_wid
     classes = []
     examples = {}
     for path, content, entry in entries:
-        with naming('%s: %s' % (path, entry['filename'])):
+        with error_context('%s: %s' % (path, entry['filename'])):
             image = find_image(images, entry['filename'], path)
             if image in examples:
                 raise UserError('is listed twice; SOURCE may be one of several JSON files')
             examples[image] = Example(image, split_of(root, os.path.dirname(image), path), None, [])
         for i, region in enumerate(_regions(entry), 1):
             where = '%s: %s: region %d' % (path, entry['filename'], i)
-            with naming(where):
+            with error_context(where):
                 name = _class_of(content, region, attribute) if attribute else 'object'
                 shape = region['shape_attributes']
                 if name not in classes:
@@ -50,7 +50,7 @@ def _only_attribute(entries):
     """Name of the only attribute that the regions use, None without one; UserError for several."""
     values = collections.defaultdict(set)
     for path, _, entry in entries:
-        with naming('%s: %s' % (path, entry['filename'])):
+        with error_context('%s: %s' % (path, entry['filename'])):
             for region in _regions(entry):
                 for name, value in region['region_attributes'].items():
                     if value not in ('', {}):

@@ -10,7 +10,7 @@ import yaml
 
 import data
 from datasets import files, shapes
-from datasets.annotations import Example, Shape, naming, pick, split_of
+from datasets.annotations import Example, Shape, naming, lookup, split_of
 from system.files import UserError, note, read_bytes
 
 IMAGES = re.compile(r'(\A|.*[/\\])images(?=[/\\])', re.DOTALL)
@@ -61,7 +61,7 @@ def class_names(source: str, config):
     """Class names of a YOLO data set -> {number: name}; of the YAML file `config`, else of classes.txt."""
     if not config:
         return dict(enumerate(files.read_names(class_file(source) or os.path.join(source, 'classes.txt'))))
-    with naming(config[0]):
+    with error_context(config[0]):
         names = config[1]['names']
         return dict(enumerate(names)) if isinstance(names, list) else {int(i): names[i] for i in names}
 
@@ -172,9 +172,9 @@ def read_rows(path: str, names: dict):
     rows = []
     for i, line in files.numbered_lines(path):
         where = '%s line %d' % (path, i)
-        with naming(where):
+        with error_context(where):
             numbers = [float(number) for number in line.split()]
-            rows.append((where, pick(names, numbers[0], 'class'), numbers[1:]))
+            rows.append((where, lookup(names, numbers[0], 'class'), numbers[1:]))
     return rows
 
 
@@ -187,7 +187,7 @@ def draw_of(config, rows: list):
     """
     points = None
     if config and 'kpt_shape' in config[1]:
-        with naming('%s: kpt_shape' % config[0]):
+        with error_context('%s: kpt_shape' % config[0]):
             number, values = map(int, config[1]['kpt_shape'])
             points = 4 + number * values
     sizes = {len(numbers) for _, _, numbers in rows}

@@ -20,7 +20,7 @@ def write_png(path: str, rgb_or_ids):
 
 
 def submission_rows(name: str, ids, config: dict) -> list:
-    """Makes the rows of a submission for one image, in the form of the run's table of masks: list of tuples of text.
+    """Makes the rows of a submission for one image, as in the table of masks: list of tuples of text.
 
     A row per class with a column ClassId, else a row per cell: pixels of one class connected by edges, at least
     SMALLEST_CELL. The class named background, else the first, has no row. With a column ImageId an image without a cell

@@ -569,7 +569,7 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
                                if name == 'im0'))[1]
     assert label.T.ravel()[:6].tolist() == [1, 0, 0, 0, 1, 1]
     assert '4 of 6 images have no row' in capsys.readouterr().err
-    assert dataset.rle == (('ImageId', 'EncodedPixels'), 'columns', '')
+    assert dataset.rle == (('ImageId', 'EncodedPixels'), 'columns', '.jpg')
     for empty in ('', '-1'):
         write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,' + empty)
         assert_refused('4 images without a row', datasets.open, 'folder', str(tmp_path))
