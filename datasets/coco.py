@@ -4,7 +4,8 @@ import functools
 import os
 
 from datasets import shapes
-from datasets.annotations import Example, Shape, count_unused, find_image, images_by_name, naming, lookup, split_of
+from datasets.annotations import (Example, Shape, count_unused, error_context, find_image, images_by_name, lookup,
+                                  split_of)
 from system.files import UserError
 
 

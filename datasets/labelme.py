@@ -6,7 +6,8 @@ import os
 from PIL import Image
 
 from datasets import files, shapes
-from datasets.annotations import Example, Shape, count_unused, find_image, images_by_name, is_image, naming, split_of
+from datasets.annotations import (Example, Shape, count_unused, error_context, find_image, images_by_name, is_image,
+                                  split_of)
 from system.files import UserError
 
 

@@ -3,7 +3,7 @@
 A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
 A centre on an edge belongs to the polygon right of the edge or below, so that neighbours neither overlap nor leave a
 gap. Pillow and OpenCV would add the pixels on the boundary. All masks are bool [height, width].
-Other malformed annotations raise KeyError, ValueError and the like, which `annotations.error_context` turns into UserError.
+Other malformed annotations raise KeyError, ValueError and the like; `annotations.error_context` makes them UserErrors.
 """
 import base64
 import functools

@@ -10,7 +10,7 @@ import yaml
 
 import data
 from datasets import files, shapes
-from datasets.annotations import Example, Shape, naming, lookup, split_of
+from datasets.annotations import Example, Shape, error_context, lookup, split_of
 from system.files import UserError, note, read_bytes
 
 IMAGES = re.compile(r'(\A|.*[/\\])images(?=[/\\])', re.DOTALL)
