@@ -161,9 +161,11 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
     def line(values, text=report.percent):
         return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
 
-    rows = ['%-16s %8s %6s' % ('class', 'accuracy', 'IoU')]
-    rows += ['%-16s %8s %6s' % (name[:16], report.percent(accuracy), report.percent(iou))
-             for name, accuracy, iou in zip(class_names, scores['accuracy'], scores['IoU'])]
+    columns = ('accuracy', 'precision', 'F1', 'IoU')
+    rows = ['%-16s %8s %9s %6s %6s %12s' % (('class',) + columns + ('pixels',))]
+    for i, name in enumerate(class_names):
+        values = tuple(report.percent(scores[column][i]) for column in columns)
+        rows.append('%-16s %8s %9s %6s %6s %12d' % ((name[:16],) + values + (scores['pixels'][i],)))
     rows.append(line({name: scores[name] for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU')}))
     rows += ['most certain %-4s of the pixels   %s' % (share, line(values))
              for share, values in scores.get('most_certain', {}).items()]
@@ -282,14 +284,16 @@ def entry_name(args, split: str) -> str:
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
     """Writes the scores to `entry` of metrics.json, the panel, and the confusion matrix as CSV and figure.
 
-    Any later entry overwrites the panel, and one of the same split the confusion matrix.
+    Any later entry overwrites the panel, and one of the same split the confusion matrix. The titles of the figures name
+    the entry and the step of the weights.
     """
     os.makedirs(folder, exist_ok=True)
     add_scores(folder, {entry: scores})
-    plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel))
+    title = '%s, weights of step %s' % (entry, scores['step'])
+    plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel), title=title)
     confusion = os.path.join(folder, 'confusion-' + split)
     write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
-    plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png')
+    plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png', title)
 
 
 def main():

@@ -238,7 +238,8 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     """Scores the validation split with the moving averages. Each process scores a share of the split.
 
-    The chief writes scores, figures and, if they improved, the best weights, and prints one line.
+    The chief prints one line, draws loss.png and writes report.html. If the scores are the best so far, the chief also
+    saves the weights, writes the scores and draws the figures of predictions: all belong to the weights in best/.
     """
     share = group.dataset_share(run.dataset, 'val')
     predictions = group.global_indices(graph.predictor.predict_split(share, 'val'))
@@ -248,22 +249,17 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
         return
     if run.log_scores(step, scores):
         run.save_best(sess, step)
-    scores.update(step=step, bn='moving')
-    evaluate.write_scores(run.folder, run.dataset, 'val', 'val (while training)', scores, shown)
-    draw(run, step, extremes)
-    tqdm.tqdm.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f' % (
-        run.epochs(step), step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
-
-
-def draw(run: Run, step: int, extremes: list):
-    """Draws loss.png and extremes.png, writes report.html and logs the panel for TensorBoard."""
+        scores.update(step=step, bn='moving', checkpoint='best')
+        evaluate.write_scores(run.folder, run.dataset, 'val', 'val (while training)', scores, shown)
+        plots.panel(run.dataset, 'val', {i: prediction for _, i, prediction in extremes}, run.path('extremes.png'),
+                    {i: 'mIoU %.2f' % score for score, i, _ in extremes}, 'best and worst, weights of step %d' % step)
+        run.log_image(step, run.path(run.dataset.panel))
     plots.loss_curves(run.records, run.path('loss.png'))
-    run.log_image(step, run.path(run.dataset.panel))
-    plots.panel(run.dataset, 'val', {i: prediction for _, i, prediction in extremes}, run.path('extremes.png'),
-                {i: 'mIoU %.2f' % score for score, i, _ in extremes})
     model = run.flags['model']
     report.write(run.folder, tables.published_scores(run.dataset.name, model, run.flags['class_weights']),
                  tables.class_accuracies(run.dataset.name, model))
+    tqdm.tqdm.write('epoch %.1f, step %d: validation G %.3f, C %.3f, mIoU %.3f' % (
+        run.epochs(step), step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
 
 
 def draw_data(sess, graph: TrainingGraph, run: Run, group):

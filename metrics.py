@@ -61,18 +61,24 @@ def scores(counts):
       counts: int64 [num_classes, num_classes], rows are true classes, columns predicted classes.
     Returns:
       dict of fractions 0..1: G; C and mIoU, None if no class counts; fwIoU (IoU weighted by class frequency); and the
-      lists accuracy and IoU, one entry a class. G and fwIoU are 0 without a pixel.
+      lists accuracy (recall), precision, F1 (Dice), IoU and pixels (true pixels), one entry per class. G and fwIoU are
+      0 without a pixel.
     """
     true_positives = np.diag(counts)
     truth = counts.sum(1)
-    union = truth + counts.sum(0) - true_positives
-    accuracy = [float(correct / pixels) if pixels else None for correct, pixels in zip(true_positives, truth)]
-    iou = [float(correct / pixels) if pixels else None for correct, pixels in zip(true_positives, union)]
+    predicted = counts.sum(0)
     share = truth / max(truth.sum(), 1)
+
+    def ratios(denominators):
+        return [float(correct / pixels) if pixels else None for correct, pixels in zip(true_positives, denominators)]
+
+    accuracy = ratios(truth)
+    iou = ratios(truth + predicted - true_positives)
 
     return {'G': float(true_positives.sum() / max(truth.sum(), 1)), 'C': mean(accuracy), 'mIoU': mean(iou),
             'fwIoU': float(sum(weight * value for weight, value in zip(share, iou) if value is not None)),
-            'accuracy': accuracy, 'IoU': iou}
+            'accuracy': accuracy, 'precision': ratios(predicted), 'F1': ratios((truth + predicted) / 2), 'IoU': iou,
+            'pixels': truth.tolist()}
 
 
 def confusion_csv(counts, class_names: list):

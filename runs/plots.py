@@ -124,7 +124,7 @@ def growth(rows: list, path: str):
     save(figure, path)
 
 
-def confusion(counts, class_names: list, path: str):
+def confusion(counts, class_names: list, path: str, title: str = ''):
     """Draws a confusion matrix, one row per true class, in percent of the row; writes the PNG `path`.
 
     Args:
@@ -136,7 +136,7 @@ def confusion(counts, class_names: list, path: str):
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     ticks = np.arange(len(class_names))
-    axes.set(xticks=ticks, yticks=ticks, xlabel='prediction', ylabel='truth (rows sum to 100%)')
+    axes.set(xticks=ticks, yticks=ticks, xlabel='prediction', ylabel='truth (rows sum to 100%)', title=title)
     axes.set_xticklabels(class_names, rotation=90)
     axes.set_yticklabels(class_names)
     for i, j in np.argwhere(share >= 0.5):
@@ -250,7 +250,7 @@ def panel_examples(dataset, split: str) -> list:
     return list(counts[:, 1:len(dataset.class_names)].argmax(0))
 
 
-def panel(dataset, split: str, predictions: dict, path: str, names: dict = None):
+def panel(dataset, split: str, predictions: dict, path: str, names: dict = None, title: str = ''):
     """Draws rows of image, truth and prediction, with a legend; writes the PNG `path`.
 
     Args:
@@ -264,13 +264,14 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None)
     for row, i in enumerate(rows):
         image, label = dataset.load(split, i)
         pictures = image, colored(label, dataset.colors), colored(predictions[i], dataset.colors)
-        for column, (title, picture) in enumerate(zip(('image', 'truth', 'prediction'), pictures)):
+        for column, (head, picture) in enumerate(zip(('image', 'truth', 'prediction'), pictures)):
             axes[row, column].imshow(picture, interpolation='nearest')
-            axes[row, column].set(xticks=[], yticks=[], title=title if row == 0 else '')
+            axes[row, column].set(xticks=[], yticks=[], title=head if row == 0 else '')
         name = names[i] if names else os.path.splitext(os.path.basename(dataset.examples[split][i]))[0]
         if dataset.panel == 'cell_types.png' and not names:
             name = ('' if (label == row + 1).any() else 'no ') + dataset.class_names[row + 1]
         axes[row, 0].set_ylabel(plain(name if len(name) <= 24 else '...' + name[-21:]))
+    figure.suptitle(title, fontsize='medium')
     patches = [plt.Rectangle((0, 0), 1, 1, facecolor=np.array(color) / 255.0, edgecolor='0.5')
                for color in list(dataset.colors) + [(IGNORE,) * 3]]
     figure.legend(patches, [plain(name) for name in dataset.class_names + ['void']], ncol=6, loc='upper center',

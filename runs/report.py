@@ -102,15 +102,15 @@ def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str
       published, class_accuracies: as for `write`.
     """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
-            + [scores.get('bn', '-'), scores.get('step', '-')] for split, scores in metrics.items()]
-    rows += [['the paper, test: ' + where, *map(decimal, values), '', ''] for where, values in published]
+            + [scores.get(name, '-') for name in ('bn', 'checkpoint', 'step')] for split, scores in metrics.items()]
+    rows += [['the paper, test: ' + where, *map(decimal, values), '', '', ''] for where, values in published]
     head = ['class'] + ['%s, %s' % (split, name) for split in metrics for name in ('accuracy', 'IoU')]
     head += ['accuracy, the paper, test'] if class_accuracies else []
     class_rows = []
     for i, class_name in enumerate(next(iter(metrics.values()))['class_names']):
         row = [class_name] + [percent(scores[name][i]) for scores in metrics.values() for name in ('accuracy', 'IoU')]
         class_rows.append(row + ([str(class_accuracies.get(class_name, '-'))] if class_accuracies else []))
-    scores_table = html_table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'step'], rows)
+    scores_table = html_table(['in percent', 'G', 'C', 'mIoU', 'BF', 'batch norm', 'weights', 'step'], rows)
     return scores_table + html_table(head, class_rows)
 
 

@@ -55,7 +55,7 @@ def dies(owner, name, wait=0.0):
     setattr(owner, name, dying)
 moment = os.environ.get('KILL')
 if moment: dies(*{'step': (Run, 'log_step'), 'validation': (evaluate, 'score_split'),
-                  'saving': (Run, 'save', 0.02), 'drawing': (main, 'draw')}[moment])
+                  'saving': (Run, 'save', 0.02), 'drawing': (main.plots, 'loss_curves')}[moment])
 cli.main(main.main)
 """ % ROOT
 

@@ -15,6 +15,8 @@ def test_scores_by_hand():
     scores = metrics.scores(np.array([[1, 2, 0], [0, 1, 1], [0, 0, 1]]))
     assert scores['accuracy'] == pytest.approx([1 / 3, 1 / 2, 1])
     assert scores['IoU'] == pytest.approx([1 / 3, 1 / 4, 1 / 2])
+    assert scores['precision'] == pytest.approx([1, 1 / 3, 1 / 2]) and scores['pixels'] == [3, 2, 1]
+    assert scores['F1'] == pytest.approx([2 / 4, 2 / 5, 2 / 3])
     assert scores['G'] == pytest.approx(3 / 6)
     assert scores['C'] == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
     assert scores['mIoU'] == pytest.approx((1 / 3 + 1 / 4 + 1 / 2) / 3)
