@@ -338,7 +338,7 @@ def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
     assert 'error: a  b\u202fAM.png: cannot' in capsys.readouterr().err
     monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
     flags = vars(main.parse_args('--dataset folder --data_dir x --height 9 --width 9'.split()))
-    assert_refused('--data_dir: the file name .* is not UTF-8', main.Run, flags, None, {})
+    assert_refused('--data_dir: the file name .* is not UTF-8', main.Run, flags, datasets.sample.read(), {})
     monkeypatch.setattr('sys.argv', ['main.py', '--init_from', ''])
     with pytest.raises(SystemExit):
         cli.main(lambda: pytest.fail('an empty value'))
