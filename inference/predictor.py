@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+import tqdm
 
 import batches
 import networks
@@ -155,15 +156,21 @@ class Predictor:
         return tile[0] > 2 * seen[0] or tile[1] > 2 * seen[1]
 
     def predict_split(self, dataset, split: str):
-        """Predicts a split in order, while threads load the next examples; yields (index, label, `Prediction`)."""
+        """Predicts a split in order, while threads load the next examples; yields (index, label, `Prediction`).
+
+        Shows a progress bar on a terminal.
+        """
         def load(i):
             return (i, *dataset.load(split, i))
 
         batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # whole images may be large
-        examples = (result() for _, result in read_ahead(load, range(len(dataset.examples[split])), batch_size))
-        for batch in batches_of_one_size(examples, batch_size):
-            predictions = self.predict([image for _, image, _ in batch])
-            yield from ((i, label, prediction) for (i, _, label), prediction in zip(batch, predictions))
+        size = len(dataset.examples[split])
+        examples = (result() for _, result in read_ahead(load, range(size), batch_size))
+        with tqdm.tqdm(total=size, desc=split, unit='image', disable=None, leave=False) as bar:
+            for batch in batches_of_one_size(examples, batch_size):
+                predictions = self.predict([image for _, image, _ in batch])
+                yield from ((i, label, prediction) for (i, _, label), prediction in zip(batch, predictions))
+                bar.update(len(batch))
 
     def predict(self, images: list) -> list:
         """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
