@@ -26,9 +26,10 @@ CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after
 
 
 def checked_path(text: str) -> str:
-    """Argparse type of --export: returns NAME.tflite, NAME.onnx, or a folder.
+    """Argparse type of --export: checks and returns the path: NAME.tflite, NAME.onnx, or a folder.
 
-    Raises UserError for another ending, an existing file, TFLite with TensorFlow 1, or ONNX without tf2onnx.
+    Raises UserError for another ending, TFLite with TensorFlow 1, ONNX without tf2onnx, or an existing path other
+    than an empty folder.
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
@@ -43,14 +44,14 @@ def checked_path(text: str) -> str:
 
 
 def format_of(path: str) -> str:
-    """Ending of any path in lower case, such as '.tflite' or '.onnx'; '' without, for a SavedModel."""
+    """Returns the ending of a path in lower case, such as '.tflite'; '' for a path without one (a SavedModel)."""
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
 def export(path: str, spec, config: dict, loaded, size=None):
-    """Writes the network and weights of a run to `path`, atomically: TFLite, ONNX or SavedModel, by the ending.
+    """Writes the network and weights of a run to `path` atomically, as TFLite, ONNX or SavedModel.
 
-    A TFLite or ONNX file takes one image at a time, a SavedModel any number.
+    The ending of `path` selects the format. A TFLite or ONNX file takes one image at a time, a SavedModel any number.
 
     Args:
       spec: `networks.Spec` of the run.
@@ -88,11 +89,11 @@ def export_graph(spec, class_ids: list, shape):
     """Adds the nodes 'images', 'ids' and 'probabilities' to the default graph, and the network between them.
 
     'images' is uint8 of `shape`. The layers compute in float32. 'ids' has the size of the images, 'probabilities' the
-    size at which the network sees the images.
+    size of the network's input.
 
     Args:
       spec: `networks.Spec` of the run.
-      class_ids: id of each class in 'ids'.
+      class_ids: list of int, the id of each class in 'ids'.
     """
     images = tf.placeholder(tf.uint8, shape, 'images')
     x = tf.cast(images, tf.float32)
@@ -108,10 +109,10 @@ def export_graph(spec, class_ids: list, shape):
 
 
 def resize(x, height: int, width: int):
-    """Resizes images [batch, h, w, 3] -> [batch, height, width, 3], by area average or bilinearly.
+    """Resizes images [batch, h, w, 3] -> [batch, height, width, 3]: area average to shrink, else bilinear.
 
-    No format of exported networks has an area average, and no bilinear interpolation in OpenCV's steps of integers.
-    For images of a free size the graph computes both and selects one.
+    The export formats have no op for area averages or for OpenCV's bilinear interpolation in integers, so both are
+    matrix products. For images of a free size the graph computes both results and selects one.
     """
     if x.shape.as_list()[1:3] == [height, width]:
         return x
@@ -133,7 +134,7 @@ def area_average(x, height: int, width: int):
 
 
 def bilinear(x, height: int, width: int):
-    """Interpolates images [batch, h, w, 3] bilinearly, in OpenCV's integers -> [batch, height, width, 3]."""
+    """Interpolates images [batch, h, w, 3] bilinearly in integers, as OpenCV -> [batch, height, width, 3]."""
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width)
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
@@ -142,11 +143,11 @@ def bilinear(x, height: int, width: int):
 
 
 def product(rows, columns, x, inner=tf.identity):
-    """Multiplies columns, then rows, of images [batch, h, w, 3] by matrices -> [batch, height, width, 3].
+    """Multiplies images [batch, h, w, 3] by matrices along width, then height -> [batch, height, width, 3].
 
     Args:
       rows, columns: float32 [height, h] and [width, w].
-      inner: function of the values between the two products.
+      inner: function that is applied to the result of the first product.
     """
     height, old_height = utils.height_width(rows[None])
     width, old_width = utils.height_width(columns[None])
@@ -156,7 +157,7 @@ def product(rows, columns, x, inner=tf.identity):
 
 
 def area_weights(old, new: int):
-    """Weights of area averages: float32 [new, old]."""
+    """Computes the weights of area averages, along an axis of `old` pixels -> float32 [new, old]."""
     pixel = tf.cast(tf.range(old), tf.float32)
     scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale
@@ -164,7 +165,10 @@ def area_weights(old, new: int):
 
 
 def bilinear_weights(old, new: int):
-    """Weights of bilinear interpolation: two float32 [new, old], whole numbers to 2048, one per neighbour."""
+    """Computes the weights of bilinear interpolation, along an axis of `old` pixels -> two float32 [new, old].
+
+    The first array weights the lower neighbour, the second the upper. The weights are whole numbers, 0 to 2048.
+    """
     last = tf.cast(old - 1, tf.float32)
     centre = (tf.cast(tf.range(new), tf.float32) + 0.5) * (last + 1) / new - 0.5
     centre = tf.minimum(tf.maximum(centre, 0), last)[:, None]
@@ -175,7 +179,7 @@ def bilinear_weights(old, new: int):
 
 
 def write_saved_model(path: str, graph_def, classes: str):
-    """Writes the frozen graph as a SavedModel into the folder `path`, with the text `classes` as a file in it."""
+    """Writes a frozen graph as a SavedModel to the folder `path`, and the text `classes` to the file CLASSES."""
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         tf.import_graph_def(graph_def, name='')
         tensors = {name: sess.graph.get_tensor_by_name(name + ':0') for name in OUTPUTS}
@@ -184,7 +188,7 @@ def write_saved_model(path: str, graph_def, classes: str):
 
 
 def write_tflite(path: str, saved_model: str, classes: str):
-    """Converts the SavedModel in a folder to TFLite with built-in ops only; writes `path`.
+    """Converts the SavedModel in the folder `saved_model` to the TFLite file `path`, with built-in ops only.
 
     The text `classes` is appended as a zip archive.
     """
@@ -197,7 +201,7 @@ def write_tflite(path: str, saved_model: str, classes: str):
 
 
 def write_onnx(path: str, graph_def, classes: str):
-    """Converts the frozen graph to ONNX with tf2onnx; writes `path`, with the text `classes` in the metadata."""
+    """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
     import tf2onnx  # optional: requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
     with quiet.suppress_stderr():

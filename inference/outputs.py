@@ -20,15 +20,17 @@ def write_png(path: str, rgb_or_ids):
 
 
 def submission_rows(name: str, ids, config: dict) -> list:
-    """Makes the rows of a submission for one image, as in the table of masks: list of tuples of text.
+    """Makes the rows of submission.csv for one image -> list of tuples of str, in the order of its columns.
 
-    A row per class with a column ClassId, else a row per cell: pixels of one class connected by edges, at least
-    SMALLEST_CELL. The class named background, else the first, has no row. With a column ImageId an image without a cell
-    has an empty row, -1 where runs are relative.
+    If ClassId is a column, each class has a row. Otherwise each cell has a row: a component of at least SMALLEST_CELL
+    pixels of one class, connected by edges. The class named background, else the first class, has no row. If ImageId is
+    a column, an image without such rows has a row with the mask '', or '-1' for relative run lengths.
 
     Args:
+      name: name of the image, for the columns id and ImageId.
       ids: uint8 [h, w], class indices.
-      config: config.json of the run; `rle` is `Dataset.rle`, None for id,predicted as in Sartorius.
+      config: config.json of the run. The entry 'rle' is (columns, order of the pixels in the runs, ending of the image
+        ids); None for the columns id and predicted, with runs along the rows.
     """
     columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
     names = [class_name.lower() for class_name in config['class_names']]
@@ -49,14 +51,14 @@ def submission_rows(name: str, ids, config: dict) -> list:
 
 class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side confidence uncertainty probabilities '
                                     'submission')):
-    """Writes the results of an image into `folder`; the other fields say which.
+    """Writes the results of an image into `folder`; the other fields select the files.
 
     config: config.json of the run, for the class names, ids and colours.  alpha: share of the colours in the overlay.
     side_by_side, confidence, uncertainty, submission: bool.  probabilities: 'npz', 'png' or None.
     """
 
     def suffixes(self) -> list:
-        """Endings of the files that `write` writes for one image: list of str, such as '-ids.png'."""
+        """Lists the endings of the files that `write` makes for one image: list of str, such as '-ids.png'."""
         endings = ['-ids.png', '-colors.png', '-overlay.png']
         endings += ['-side.png'] * self.side_by_side
         endings += ['-confidence.png'] * self.confidence
@@ -67,10 +69,10 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
         return endings
 
     def write(self, name: str, image, prediction) -> list:
-        """Writes the files of `suffixes` for one image; returns the submission's rows, [] without submission.
+        """Writes the result files of one image; returns the image's rows of submission.csv, [] without submission.
 
         Args:
-          name: name of the results in the folder, without ending.
+          name: beginning of the file names, which `suffixes` completes.
           image: uint8 RGB [h, w, 3].
           prediction: `predictor.Prediction`.
         """

@@ -28,7 +28,7 @@ class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta
     samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
     tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for tiles.OVERLAP.
     tta: value of --tta, or None.  batch_size: images or tiles at a time.
-    confidence, probabilities: bool, whether to return them too.
+    confidence, probabilities: bool, whether a `Prediction` holds these maps.
     """
 
 
@@ -69,14 +69,24 @@ def passes(text: str) -> list:
 
 
 def check_tta(text: str) -> str:
-    """Argparse type of --tta: checks the text with `passes` and returns the text; ValueError for another word."""
+    """Argparse type of --tta: checks and returns the text.
+
+    Raises ValueError for a word that is neither flip nor a number, ArgumentTypeError for a scale out of range.
+    """
     if not all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text)):
         raise argparse.ArgumentTypeError('%s: must be flip and scales up to %d, as flip,0.75' % (text[:60], MAX_SCALE))
     return text
 
 
 def mean_enlarged(maps, height: int, width: int, first: int, last: int):
-    """Mean of `maps` after `tiles.enlarge`, float32 [last - first, width, channels], enlarged one by one."""
+    """Averages maps that are enlarged to `height` x `width` -> float32 [last - first, width, channels].
+
+    The maps are enlarged one at a time, to save memory.
+
+    Args:
+      maps: list of float32 [h, w, channels], of any sizes.
+      first, last: range of the rows that are returned, out of `height`.
+    """
     total = functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps))
     return total / len(maps) if len(maps) > 1 else total
 
@@ -93,7 +103,11 @@ def read_ahead(read, items, ahead: int):
 
 
 def batches_of_one_size(examples, batch_size: int):
-    """Groups successive tuples whose second item, an image, has one size; yields lists of at most `batch_size`."""
+    """Groups successive examples with images of the same size; yields lists of at most `batch_size` examples.
+
+    Args:
+      examples: iterable of tuples; the second item is the image.
+    """
     batch = []
     for example in examples:
         if batch and (len(batch) == batch_size or example[1].shape != batch[0][1].shape):
@@ -111,7 +125,7 @@ class Predictor:
       sess: tf.Session of the default graph, in which the prediction graph is built.
       spec: `networks.Spec` of the run.
       settings: `Settings`.
-      reuse: reuse the variables of an earlier graph.
+      reuse: whether to reuse variables that the default graph has already.
     Raises:
       UserError: --tile_overlap without tiles.
     """
@@ -131,11 +145,11 @@ class Predictor:
                                                                                 settings.samples)
 
     def tile_size(self, height: int, width: int) -> tuple:
-        """(height, width) of the tiles of an image; the size of the image if it is predicted whole.
+        """Returns the tile size for an image, (height, width); the image's size if it is predicted whole.
 
-        UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted whole. In a
-        run of --fit crop a tile has twice the sides of training, at least SMALLEST_TILE each. Images with no more
-        pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
+        Raises UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted
+        whole. In a run of --fit crop a tile has twice the sides of training, at least SMALLEST_TILE each. Images with
+        no more pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
         """
         tile = self.settings.tile
         if not self.uses_tiles:
@@ -150,7 +164,7 @@ class Predictor:
         return min(height, sides[0]), min(width, sides[1])
 
     def shrinks(self, height: int, width: int) -> bool:
-        """Whether --fit resize shrinks a side of the image, or of each tile, by more than half."""
+        """Returns whether the network's input has less than half the height or width of the image or tile."""
         tile = self.tile_size(height, width)
         seen = self.network_size(*tile)
         return tile[0] > 2 * seen[0] or tile[1] > 2 * seen[1]
@@ -175,7 +189,8 @@ class Predictor:
     def predict(self, images: list) -> list:
         """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
 
-        At most `self.batch_size` images, which is 1 with samples. UserError for a tile larger than the image.
+        Takes at most `self.batch_size` images, a single image with samples of Monte-Carlo dropout. Raises UserError for
+        a tile larger than the image.
         """
         height, width = images[0].shape[:2]
         tile = self.tile_size(height, width)
@@ -191,7 +206,7 @@ class Predictor:
         return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
 
     def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:
-        """Size of the network's input for an image or tile of `height` x `width` pixels: (height, width), ints.
+        """Returns the size of the network's input, (height, width), for an image or tile of `height` x `width`.
 
         The input has the size of the image times `scale`, rounded. In runs of --fit resize the input has the size of
         training times `scale`, whatever the size of the image.
@@ -239,7 +254,7 @@ class Predictor:
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
 
     def tile_maps(self, image, grid: tiles.Grid):
-        """Yields the mean over the passes, [tile height, tile width, channels], of each tile of an image."""
+        """Yields the mean over the passes of --tta for each tile: float32 [tile height, tile width, channels]."""
         height, width = grid.tile
         corners = list(itertools.product(grid.tops, grid.lefts))
         for first in range(0, len(corners), self.batch_size):

@@ -15,9 +15,11 @@ Grid = collections.namedtuple('Grid', 'tops lefts tile size')
 
 
 def grid(size: tuple, tile: tuple, overlap: float = None) -> Grid:
-    """Covers an image of `size`, (height, width), with tiles of (height, width) `tile` -> `Grid`.
+    """Covers an image with overlapping tiles -> `Grid`.
 
-    `overlap`: least overlap of neighbouring tiles, as a fraction of a tile's side; None for OVERLAP.
+    Args:
+      size, tile: (height, width) of the image and of a tile, in pixels.
+      overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for OVERLAP.
     """
     overlap = OVERLAP if overlap is None else overlap
     tops, lefts = [tile_offsets(length, side, overlap) for length, side in zip(size, tile)]
@@ -36,10 +38,10 @@ def tile_offsets(length: int, tile: int, overlap: float) -> list:
 
 
 def blending_weights(first: list, tile: int):
-    """Blending weights along one axis for tiles that start at `first`: float32 [len(first), tile].
+    """Computes blending weights along one axis, for tiles that start at `first` -> float32 [len(first), tile].
 
-    Weights that rise from a tile's border to its centre, divided by their sum over all tiles at each pixel: 1 where a
-    single tile lies.
+    The weights of a tile rise linearly from its border to its centre. They are divided by the sum over all tiles at
+    each pixel, so the weight is 1 where only one tile lies.
     """
     hat = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
     total = np.zeros(first[-1] + tile)

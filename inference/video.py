@@ -17,10 +17,10 @@ def read_frames(source):
 
     Yields:
       rate: frames per second; 25 if unknown.
-      total: number of frames by the file's header; 0 if unknown.
-      frames: iterator of uint8 RGB [h, w, 3].
+      total: number of frames that the file's header states; 0 if unknown.
+      frames: iterator of uint8 RGB [h, w, 3]; empty for a file that is no video, or a missing camera.
     Raises:
-      UserError: the path is not a regular file. A file that is no video and a missing camera have no frames.
+      UserError: the path is not a regular file.
     """
     if isinstance(source, str):
         check_file(source)
@@ -43,8 +43,8 @@ def read_frames(source):
 class VideoFile:
     """Context manager that writes an MP4 file atomically; the first frame opens the file.
 
-    UserError at the end of the block if not all frames could be written. Without a frame, and after an error in the
-    block, no file is written. `codec` is the first of CODECS that OpenCV can write, None before the first frame.
+    Raises UserError at the end of the block if not all frames could be written. Without a frame, and after an error in
+    the block, no file is written. `codec` is the first of CODECS that OpenCV can write, None before the first frame.
     """
 
     def __init__(self, path: str, rate: float):
@@ -59,14 +59,14 @@ class VideoFile:
         return self
 
     def write(self, image):
-        """Appends a frame, uint8 RGB [h, w, 3], of the size of the first; OpenCV drops a frame of another size."""
+        """Appends a frame, uint8 RGB [h, w, 3]. All frames need one size: OpenCV drops a frame of another size."""
         if self.writer is None:
             self.open(image.shape[:2])
         self.writer.write(np.ascontiguousarray(image[:, :, ::-1]))
         self.count += 1
 
     def open(self, size):
-        """Opens the file with the first codec that works. Without a working codec the end of the block raises.
+        """Opens the file with the first codec that works; without one, `__exit__` raises UserError.
 
         Args:
           size: (height, width) of the frames, in pixels.
@@ -93,7 +93,10 @@ class VideoFile:
 
 
 def num_frames(path: str) -> int:
-    """Number of frames by a video file's header; 0 without a file or video; raises UserError for a folder."""
+    """Returns the number of frames that the header of a video file states.
+
+    Returns 0 if `path` does not exist or is no video. Raises UserError for a folder, pipe or device.
+    """
     if not os.path.exists(path):
         return 0
     with read_frames(path) as (_, total, _):

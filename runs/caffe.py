@@ -13,9 +13,9 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
 def varint(content, at: int):
-    """Reads the little-endian base-128 number of `content` at position `at`; returns (value, next position).
+    """Reads the varint (little-endian base-128 number) at position `at`; returns (value, position after it).
 
-    ValueError if the content ends inside the number, or if the number has more than 10 bytes.
+    Raises ValueError if the content ends inside the number, or if the number has more than 10 bytes.
     """
     value = shift = 0
     while True:
@@ -31,8 +31,8 @@ def varint(content, at: int):
 def fields(content):
     """Parses a message of protocol buffers (memoryview); yields (field number, wire type, value) per field.
 
-    The value of a varint is an int, of every other wire type the memoryview of the bytes.
-    KeyError for an unknown wire type, ValueError for a message that is cut short.
+    The value of a varint is an int. The value of any other wire type is a memoryview of the bytes.
+    Raises KeyError for an unknown wire type, ValueError for a message that is cut short.
     """
     at = 0
     while at < len(content):
@@ -54,7 +54,7 @@ def fields(content):
 def blob(content):
     """Parses a BlobProto message, a memoryview -> float32 array of the stored shape.
 
-    Fields: num, channels, height and width 1 to 4; data 5; shape 7 (BlobShape: dim 1).
+    Field numbers: 1 to 4 num, channels, height and width; 5 data; 7 shape, a BlobShape with the sizes in field 1.
     Raises ValueError or KeyError if the message is damaged, has more than 8 dimensions or a wrong number of values.
     """
     old = [None] * 4  # num, channels, height, width
@@ -82,9 +82,9 @@ def blob(content):
 
 
 def read_layers(path: str):
-    """Reads the layers with weights of a .caffemodel -> {layer name: list of float32 arrays}, in order.
+    """Reads the weights of a .caffemodel -> {layer name: list of float32 arrays}, in the order of the file.
 
-    Raises UserError if the file is damaged or holds no weights.
+    Layers without weights are left out. Raises UserError if the file is damaged or no layer has weights.
     """
     content = memoryview(read_bytes(path))
     blobs_of = {}

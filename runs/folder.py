@@ -22,7 +22,7 @@ FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> fo
 
 
 def corrupt_file_error(path: str, reason) -> UserError:
-    """Returns, and does not raise, the UserError for a file of a run folder that main.py cannot have written."""
+    """Returns (does not raise) a UserError for a file of a run folder whose content main.py never writes."""
     return UserError('%s: %s; restore the file, or train again into another --output' % (path, reason))
 
 
@@ -38,14 +38,14 @@ def read_json(path: str) -> dict:
 
 
 def file_names(folder: str):
-    """List of the names of the files and folders in `folder`; empty if there is no such folder."""
+    """Lists the names of the files and folders in `folder` -> list of str; empty if there is no such folder."""
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def run_folder(path: str) -> str:
-    """Argparse type of a run: returns the path, or for a name in Output/pretrained/ the path of that folder.
+    """Argparse type of a run: returns the path, for the name of a published run the path of its folder.
 
-    A file or folder `path` that exists comes first.
+    Published runs are the folders in Output/pretrained/. An existing file or folder `path` takes precedence.
     """
     published = os.path.join(ROOT, 'Output', 'pretrained', path)
     by_name = path and path == os.path.basename(path) and not os.path.exists(path) and os.path.isdir(published)
@@ -80,7 +80,10 @@ def read_config(folder: str) -> dict:
 
 
 def read_scores(folder: str) -> dict:
-    """Reads metrics.json of a run folder -> {split: scores}; empty without the file. UserError if not JSON."""
+    """Reads metrics.json of a run folder -> {split: scores}; empty without the file.
+
+    Raises UserError if the file holds no JSON object.
+    """
     path = os.path.join(folder, 'metrics.json')
     return read_json(path) if os.path.exists(path) else {}
 
@@ -88,7 +91,7 @@ def read_scores(folder: str) -> dict:
 def add_scores(folder: str, entries: dict):
     """Sets `entries` {split: scores} in a run's metrics.json; makes the file if there is none.
 
-    A lock keeps the entries that another process adds at the same time.
+    A lock file prevents two processes from overwriting each other's entries.
     """
     with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # for other users of the folder too
         write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
@@ -111,7 +114,7 @@ def read_log(folder: str, last_step=np.inf) -> list:
 
 
 def checkpoints(folder: str, which: str) -> list:
-    """Paths of the 'best' or 'last' checkpoints of a run, the newest first, without the suffixes of the files."""
+    """Lists the 'best' or 'last' checkpoints of a run, newest first: paths without the suffixes of the files."""
     folder = os.path.join(folder, FOLDERS[which])
     matches = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in file_names(folder)]
     steps = sorted((int(match.group(1)) for match in matches if match), reverse=True)
@@ -119,7 +122,10 @@ def checkpoints(folder: str, which: str) -> list:
 
 
 def checkpoint(folder: str, which: str) -> str:
-    """Path of the newest 'best' or 'last' checkpoint of a run, without suffix; UserError if there is none."""
+    """Returns the path of the newest 'best' or 'last' checkpoint of a run, without the suffixes of the files.
+
+    Raises UserError if there is none.
+    """
     paths = checkpoints(folder, which)
     if not paths:
         raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
@@ -127,7 +133,7 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Command, revision, versions, device, processes and time of this start: dict for config.json.
+    """Collects command, revision, versions, device, processes and time of this start -> dict for config.json.
 
     `processes` is the number of processes that train together; `pid` is the id of this process.
     """
@@ -138,9 +144,9 @@ def provenance(device: str) -> dict:
 
 
 def training_seconds(folder: str, batch_size: int) -> float:
-    """Seconds of training of a run: the number of steps times the median time of a step; 0 without a log.
+    """Estimates the training time of a run in seconds: the number of steps times the median time of a step.
 
-    Pauses do not count.
+    Pauses do not count. Returns 0 without a log.
     """
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
     return len(speeds) * batch_size / float(np.median(speeds)) if speeds else 0.0
@@ -154,10 +160,10 @@ def without_folders(command: str) -> str:
 
 
 def publish_config(folder: str, run: str, step):
-    """Writes config.json of the run folder `run` into `folder`, with the training time, without local paths.
+    """Copies config.json of the run folder `run` to `folder`, with step and training time, without local paths.
 
     Args:
-      step: step of the published weights, or None. Step and time of a published run stay.
+      step: step of the published weights, or None. A `run` that is published already keeps its step and time.
     """
     config = read_config(run)
     for start in config['invocations']:

@@ -1,4 +1,4 @@
-"""Pictures that show wrong labels: examples with their labels, and a training batch. No TensorFlow."""
+"""Draws pictures in which wrong labels can be seen: examples with labels, a training batch. No TensorFlow."""
 import os
 
 import cv2
@@ -19,7 +19,7 @@ def choose(counts, number: int = NUMBER) -> list:
     """Chooses images so that each class appears -> sorted list of at most `number` indices.
 
     Greedy: each next image shows the most classes that are missing, with many pixels if possible. When no class is
-    missing, the others are spread evenly, so that typical images are seen too.
+    missing, the remaining choices are spread evenly over the other images, so that typical images appear too.
 
     Args:
       counts: int64 [images, classes], the pixels of each class.
@@ -43,7 +43,12 @@ def fitted(picture):
 
 
 def class_texts(class_names: list, counts, seen: set) -> list:
-    """Texts of the legend: name and share of each class and of void, and a remark for classes not in `seen`."""
+    """Formats the texts of the legend -> list of str: name and share of each class and of void.
+
+    Args:
+      counts: int64 [num_classes + 1], pixels of each class, void last.
+      seen: class indices in the drawn images; the text of any other class has a remark.
+    """
     texts = []
     for i, name in enumerate(class_names + ['void (white)']):
         share = 100.0 * counts[i] / max(counts.sum(), 1)
@@ -54,10 +59,10 @@ def class_texts(class_names: list, counts, seen: set) -> list:
 
 
 def draw(examples: list, dataset, counts, path: str):
-    """Writes a PNG: two examples in a row, below them the classes with their colours and shares.
+    """Draws two examples per row, and below them the classes with colours and shares; writes the PNG `path`.
 
     Args:
-      examples: list of (name, two pictures uint8 [h, w, 3], label uint8 [h, w]).
+      examples: list of (name, left picture, right picture, label); pictures uint8 [h, w, 3], label uint8 [h, w].
       counts: int64 [num_classes + 1], pixels of each class, void last, for the shares.
     """
     pictures = [[Image.fromarray(fitted(picture)) for picture in pair] for _, *pair, _ in examples]
@@ -80,7 +85,7 @@ def draw(examples: list, dataset, counts, path: str):
 
 
 def draw_examples(dataset, split: str, counts, path: str):
-    """Draws eight examples of a split, each beside itself with the label laid over; writes the PNG `path`.
+    """Draws up to eight examples of a split, each image beside its label overlay; writes the PNG `path`.
 
     Args:
       counts: int64 [images, num_classes + 1], pixels of each class in each label, void last: `datasets.Facts.counts`.

@@ -71,7 +71,7 @@ def loss_curves(log: list, path: str):
 
 
 def scores_against_time(rows: list, split: str, path: str):
-    """Draws table 1: mIoU and BF against the time of a forward pass, one dot a row; writes the PNG `path`.
+    """Draws mIoU and BF against the time of a forward pass, one dot per row of table 1; writes the PNG `path`.
 
     Args:
       rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, '-' for none; a standard
@@ -96,12 +96,13 @@ def scores_against_time(rows: list, split: str, path: str):
 
 
 def growth(rows: list, path: str):
-    """Draws time and memory over the batch size and over the image size; writes the PNG `path`.
+    """Draws time and peak memory against batch size (left) and image size (right); writes the PNG `path`.
 
-    The batch sizes at the most frequent image size, the image sizes at batch 1; other rows are left out.
+    The left panels show the rows with the most frequent image size, the right panels the rows with batch size 1. All
+    other rows are left out. Each network, task and precision has a curve.
 
     Args:
-      rows: rows {column: text} of the benchmark table.
+      rows: rows of the benchmark table, a list of {column: text}.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 7))
     pixels = {row['size']: np.prod([int(x) for x in row['size'].split('x')]) / 1e6 for row in rows}
@@ -195,7 +196,10 @@ def colored(label, colors: list):
 
 
 def overlay(image, colored_label, alpha: float = 0.5):
-    """Blends a label's colours over an image, uint8 RGB [h, w, 3] all three; `alpha`: share of the colours."""
+    """Blends an image and a coloured label, both uint8 RGB [h, w, 3] -> uint8 RGB [h, w, 3].
+
+    `alpha`: share of the coloured label, 0 to 1.
+    """
     return cv2.addWeighted(image, 1 - alpha, colored_label, alpha, 0)
 
 
@@ -203,7 +207,7 @@ def uncertainty(variance, num_classes: int):
     """Colours the variance of Monte-Carlo samples by viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
 
     The scale is the same for all images: the standard deviation, from 0 to the largest possible value for
-    `num_classes` classes, which samples reach when each is certain of another class.
+    `num_classes` classes. Samples reach this value if each is certain of a class and all classes are equally frequent.
     """
     largest = (1 - 1.0 / num_classes) / num_classes  # variance, averaged over the classes
     share = np.sqrt(np.minimum(variance / largest, 1))
@@ -213,9 +217,11 @@ def uncertainty(variance, num_classes: int):
 def with_legend(image, class_names: list, colors: list, shown):
     """Adds rows with the colours and names of the classes `shown` below an image -> uint8 RGB, a larger image.
 
+    The result is as wide as the image, or wider: at least 160 pixels, and wide enough for the longest name.
+
     Args:
       image: uint8 RGB [h, w, 3].
-      shown: class indices. The result is wider than `image` if a name needs the width, and has at least 160 pixels.
+      shown: class indices.
     """
     font, row = ImageFont.truetype(FONT, 11), 18
     names = [drawable(class_names[class_id]) for class_id in shown]
@@ -238,10 +244,11 @@ def with_legend(image, class_names: list, colors: list, shown):
 
 
 def panel_examples(dataset, split: str) -> list:
-    """Indices of the examples that `panel` shows: at most PANEL_ROWS, evenly over the split.
+    """Selects the examples that `panel` shows -> list of indices.
 
-    For cells instead the image with the most pixels of each cell type, one index per type, maybe the same twice. The
-    search loads the whole split.
+    Without cell types: at most PANEL_ROWS examples, evenly spaced over the split.
+    With cell types (`dataset.panel` is 'cell_types.png'): for each type the example with the most pixels of this type.
+    An index can then occur twice, and the whole split is loaded for the selection.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':

@@ -47,8 +47,8 @@ def markdown_table(rows: list) -> str:
 def write_table(path: str, title: str, note: str, rows: list) -> str:
     """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the Markdown file.
 
-    Title and note stand in the Markdown file alone. There the column `command` is printed below the table, each
-    command under the first cell of its row, so that commands can be copied.
+    Only the Markdown file has the title and the note. It prints the column `command` below the table, each command
+    under the first cell of its row, so that commands can be copied.
     """
     cells = [{name: cell for name, cell in row.items() if name != 'command'} for row in rows]
     parts = ['# ' + title, note, markdown_table(cells)]
@@ -70,9 +70,12 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
 
 
 def insert_tables(path: str, texts: list):
-    """Replaces the text between the lines BEGIN and END of the Markdown file `path` by texts of `write_table`.
+    """Replaces the text between the lines BEGIN and END of the Markdown file `path` by tables.
 
-    The titles become headings of the third level. UserError unless the file has each of the two lines once.
+    The titles become headings of the third level. Raises UserError unless the file has each of the two lines once.
+
+    Args:
+      texts: Markdown texts, each with a title and a table, as returned by `write_table`.
     """
     page = read_text(path)
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
@@ -83,23 +86,24 @@ def insert_tables(path: str, texts: list):
 
 
 def html_table(head: list, rows: list) -> str:
-    """HTML of a table with the header cells `head` and rows of cells, all escaped."""
+    """Formats header cells and rows of cells as an HTML table. All cells are escaped."""
     table = tabulate.tabulate(rows, head, 'html', missingval='None', disable_numparse=True)
     return '<div class="wide">%s</div>' % table
 
 
 def embedded_image(path: str) -> str:
-    """HTML of a PNG file of FIGURES: an img element that holds the bytes of the file."""
+    """Formats a PNG file as HTML: an img element that contains the bytes of the file."""
     content = base64.b64encode(read_bytes(path)).decode()
     return '<img alt="%s" src="data:image/png;base64,%s">' % (os.path.basename(path), content)
 
 
 def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str:
-    """HTML of two tables: our scores beside the paper's, then the scores of each class.
+    """Formats two HTML tables: our scores with the paper's below, then the scores of each class.
 
     Args:
       metrics: {split: entry of metrics.json}, not empty; the first entry has the class names.
-      published, class_accuracies: as for `write`.
+      published: the paper's scores, a list of (table and settings, (G, C, mIoU, BF) in percent).
+      class_accuracies: {class: the paper's accuracy in percent}; empty if the paper has none.
     """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
             + [scores.get(name, '-') for name in ('bn', 'checkpoint', 'step')] for split, scores in metrics.items()]

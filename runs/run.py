@@ -28,17 +28,19 @@ SAVE_SECONDS = 600            # a killed run loses at most this much work betwee
 
 
 def output_folder(flags: dict) -> str:
-    """Path of the run folder: --output, or Output/<dataset>-<model>."""
+    """Returns the path of the run folder: --output, or Output/<dataset>-<model>."""
     return flags['output'] or os.path.join('Output', '%s-%s' % (flags['dataset'], flags['model']))
 
 
 def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
-    """Raises UserError if a flag that affects the result differs from the existing run.
+    """Raises UserError if a flag that affects the result differs between an existing run and this invocation.
+
+    Only the flags in MAY_CHANGE may differ.
 
     Args:
-      config: config.json of the run in `folder`.
-      flags: the flags of this invocation.
-      defaults: the default of each flag, which counts as the run's value for a flag that the run did not know.
+      config: config.json of the existing run in `folder`.
+      flags: {name: value} of the flags of this invocation.
+      defaults: {name: default value} of the flags, for flags that `config` lacks because they were added later.
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
@@ -61,11 +63,13 @@ class Run:
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
-        """Reads the folder of an existing run, writes nothing; UserError if it holds another run or other files.
+        """Checks the run folder and writes nothing. The folder may be missing, empty, or hold the same run.
+
+        Raises UserError for a folder with another run or with other files.
 
         Args:
-          flags: {name: value} of all flags. None as height or width becomes the data set's.
-          defaults: the default of each flag, which counts as the run's value for a flag that the run did not know.
+          flags: {name: value} of all flags. If height or width is None, the size of the data set is used.
+          defaults: {name: default value} of the flags, for flags that were added after an existing run began.
           folder: run folder; None for --output.
         """
         self.folder = folder or output_folder(flags)
@@ -91,11 +95,11 @@ class Run:
             raise UserError('--output %s: holds files but no run; name an empty or a new folder' % self.folder)
 
     def is_new(self) -> bool:
-        """Whether the run has no checkpoint yet, so that --vgg16 and --init_from apply."""
+        """Returns whether the run has no checkpoint yet, so that --vgg16 and --init_from apply."""
         return not checkpoints(self.folder, 'last')
 
     def epochs(self, step: int) -> float:
-        """Number of epochs that `step` steps take."""
+        """Converts a number of steps to epochs."""
         return step * self.flags['batch_size'] / self.size
 
     def path(self, *names: str) -> str:
@@ -106,7 +110,7 @@ class Run:
     def locked(self):
         """Context manager: makes the run folder and locks it against other processes inside the block.
 
-        UserError if another process holds the lock.
+        Raises UserError if another process holds the lock.
         """
         os.makedirs(self.folder, exist_ok=True)
         owner = self.path('.lock.pid')  # a file of its own: who tries to lock truncates .lock
@@ -127,7 +131,7 @@ class Run:
         """Restores the newest intact checkpoint into `sess`; sets `step` and returns it, 0 for a new run.
 
         Damaged checkpoints are reported and skipped. Unfinished files of a killed process are deleted.
-        Raises UserError if all checkpoints are damaged.
+        Raises UserError if all checkpoints are damaged, or the folder checkpoints/ was removed from a trained run.
         """
         for place in FOLDERS.values():
             for path in glob.glob(os.path.join(glob.escape(self.path(place)), 'model-[0-9]*temp*')):
@@ -188,7 +192,8 @@ class Run:
     def open_log(self):
         """Context manager: opens log.jsonl and TensorBoard's event file for the block, and makes the folder best/.
 
-        Reads `records`, the best score and the patience from the log; drops the records after `step`.
+        Reads `records` and the best score from the log, and counts the validations since the best score. Drops the
+        records after `step`.
         """
         for place in FOLDERS.values():
             os.makedirs(self.path(place), exist_ok=True)
@@ -218,7 +223,7 @@ class Run:
     def log_step(self, step: int, fetched: dict):
         """Logs the loss, the learning rate and the speed of a training step.
 
-        FloatingPointError, which names the images of the batch, if the loss is not finite.
+        Raises FloatingPointError with the names of the images in the batch if the loss is not finite.
 
         Args:
           fetched: dict with loss and learning_rate.
@@ -260,10 +265,11 @@ class Run:
         self.events.flush()
 
     def validation_due(self, step: int) -> bool:
-        """Whether to validate after `step`: after the last step, and every --validate_every.
+        """Returns whether to validate after `step`: at intervals of --validate_every, and after the last step.
 
-        Without the flag validations take about a tenth of the time, if an image to validate takes two thirds of the
-        time of an image to train on. The time is not measured, so that a repeated run keeps the same best weights.
+        The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validations then take
+        about a tenth of the time, if predicting an image takes two thirds of the time of training on it. The time is
+        not measured, so that a repeated run keeps the same best weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
         images = self.flags['batch_size']  # all counts in images, which an epoch has a whole number of
@@ -271,7 +277,7 @@ class Run:
         return step == self.total or step * images // interval > (step - 1) * images // interval
 
     def save_due(self) -> bool:
-        """Whether the last checkpoint, or the start, is more than SAVE_SECONDS ago."""
+        """Returns whether the last checkpoint, or the start of training, is more than SAVE_SECONDS ago."""
         return time.time() - self.saved > SAVE_SECONDS
 
     def save(self, sess, step: int):
@@ -285,11 +291,11 @@ class Run:
         self.best_saver.save(sess, self.path('best', 'model'), global_step=step, write_meta_graph=False)
 
     def out_of_patience(self) -> bool:
-        """Whether the last --patience validations brought no better score; False without --patience."""
+        """Returns whether the last --patience validations brought no better score; False without --patience."""
         return bool(self.flags['patience'] and self.stale >= self.flags['patience'])
 
     def summary(self, stop: list) -> str:
-        """One line on how the run ended: by a signal in `stop`, at the last step, or by --patience."""
+        """Describes in one line how the run ended: by a signal in `stop`, at the last step, or by --patience."""
         if self.first >= self.total:
             return '%s: finished at step %d of %d; a larger --steps trains on' % (self.folder, self.first, self.total)
         if stop and self.step < self.total:

@@ -61,7 +61,7 @@ def vgg16(path: str) -> Weights:
 
 
 def of_run(folder: str, which: str) -> Weights:
-    """Loads the 'best' or 'last' weights of a run folder; of a published folder always its weights.npz.
+    """Loads the 'best' or 'last' weights of a run folder. A published folder has weights.npz for both.
 
     Raises UserError if the config or the checkpoint is missing or damaged.
     """
@@ -90,7 +90,8 @@ def caffemodel(path: str) -> Weights:
 
     Caffe stores no batch-norm statistics, so the mean is 0, the variance 1 - BN_EPSILON: batch norm divides by 1. That
     is correct for files from compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For
-    raw training snapshots use `--bn population`. Raises UserError if the file is damaged or a layer has not two blobs.
+    raw training snapshots use `--bn population`. Raises UserError if the file is damaged, or if a layer does not have
+    two blobs.
     """
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
@@ -129,8 +130,9 @@ def npz(path: str) -> Weights:
 def publish(folder: str, run: str, sess, step):
     """Publishes a run as a small folder: weights.npz, and config.json without local paths.
 
-    Kernels are stored in 8 bits with a scale for each kernel position and last axis (the largest absolute value is
-    127), other variables in float32. One scale for all positions cost SegNet-Basic 0.8 points of mIoU.
+    Kernels are stored in 8 bits, with one scale for each position in the kernel and each index of the last axis. The
+    largest absolute value becomes 127. A single scale for all positions cost SegNet-Basic 0.8 points of mIoU. Other
+    variables are stored in float32.
 
     Args:
       sess: session of the default graph, in which the model's variables are initialized.
@@ -152,9 +154,10 @@ def publish(folder: str, run: str, sess, step):
 
 
 def load(path: str, which: str = 'best') -> Weights:
-    """Weights of a run folder, a published run by name, a .npz or a .caffemodel.
+    """Loads weights from a file or run folder -> `Weights`.
 
     Args:
+      path: a .npz file, a .caffemodel file, a run folder, or the name of a published run.
       which: checkpoint of a run folder, 'best' or 'last'.
     Raises:
       UserError: the weights cannot be read, or are not finite.
@@ -172,10 +175,10 @@ def load(path: str, which: str = 'best') -> Weights:
 
 
 def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
-    """Loads the weights of --vgg16 or --init_from -> ({name: array}, the flag for messages); ({}, '') without.
+    """Loads the weights of --vgg16 or --init_from -> ({name: array}, flag and value for messages).
 
-    The channels of the class layers are ordered by `class_names`, the classes of the new run. Raises UserError for
-    weights that cannot be read.
+    Returns ({}, '') if both flags are None. The channels of the class layers are ordered by `class_names`, the classes
+    of the new run. Raises UserError for weights that cannot be read.
     """
     if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
@@ -191,9 +194,9 @@ def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
 def match_classes(loaded: Weights, class_names: list) -> Weights:
     """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
 
-    Channels of a class that `loaded` lacks become NaN, which `load_into` leaves as initialized; an array of NaN alone
-    is left out. Prints the classes that `loaded` has and lacks. The field `class_names` stays. Weights of unknown or of
-    the same classes in the same order are returned unchanged.
+    Channels of a class that `loaded` lacks become NaN; there `load_into` keeps the random initial values. An array that
+    holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
+    unchanged if their classes are unknown, or the same in the same order. The field `class_names` is never changed.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -214,9 +217,9 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 
 
 def class_axes(name: str, num_axes: int) -> range:
-    """Axes of a class layer's variable that count classes: of kernels one or two, of other variables all.
+    """Returns the axes of a variable that have one index per class -> range; empty outside the class layers.
 
-    Empty for all other layers.
+    The range holds the last axis of a kernel, the last two of an upsampling kernel, and all axes of other variables.
     """
     if not CLASS_LAYERS.match(name):
         return range(0)
@@ -224,17 +227,19 @@ def class_axes(name: str, num_axes: int) -> range:
 
 
 def match_variables(values: dict, variables, num_classes: int, flag: str):
-    """Matches arrays with variables by name. A classifier for another number of classes stays as initialized.
+    """Matches arrays to the network's variables by name -> (assignments, uninitialized).
 
     Args:
       values: {name below the network's scope: array}.
+      variables: list of tf.Variable, the variables of the network.
       num_classes: number of classes of the network.
       flag: flag of the weights, for the error message.
     Returns:
       assignments: list of (variable, float32 array).
-      uninitialized: names of the variables that stay as initialized.
+      uninitialized: names of the variables that keep their random initial values: variables without an array, and
+        variables of class layers whose array has another number of classes.
     Raises:
-      UserError: an array that is no variable of the network, or whose shape differs.
+      UserError: an array has no variable of its name, or its shape differs in more than the number of classes.
     """
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
@@ -256,9 +261,12 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 
 
 def load_into(sess, assignments: list):
-    """Assigns the arrays of a list of (variable, array) in `sess`, in one run.
+    """Assigns arrays to variables in `sess`, all with one call of `sess.run`.
 
-    Elements that are NaN keep the old value of the variable, which must be initialized then.
+    Where an array is NaN the variable keeps its value, so the variable must be initialized before.
+
+    Args:
+      assignments: list of (variable, array).
     """
     values = {}
     for variable, value in assignments:
@@ -271,8 +279,8 @@ def load_into(sess, assignments: list):
 def load_all(sess, loaded: Weights, flag: str):
     """Assigns an array of `loaded` to each of the model's variables in the default graph.
 
-    `flag` is for the message. Raises UserError if an array fits no variable, a variable has no array, or the number of
-    classes differs.
+    Raises UserError if an array fits no variable, a variable has no array, or the number of classes differs. The
+    message begins with `flag`.
     """
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)

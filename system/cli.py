@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
 MAX_SIDE = 11585  # pixels: a square of this side has at most data.MAX_PIXELS
 # SIGHUP: the terminal was closed. SIGUSR1: sent by Slurm before the time limit, if asked for. Windows lacks these two.
 STOP_SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)]
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the project
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folder of the project
 
 
 # ---------------------------------------------------------------- flags
@@ -40,7 +40,7 @@ seed = number(int, 0, 2 ** 32 - 1)
 
 
 def interval(text: str):
-    """Argparse type of --validate_every: checks and returns text, a number of epochs or of steps, '500steps'."""
+    """Argparse type of --validate_every: checks and returns the text, '5' (epochs) or '500steps' (steps)."""
     if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
         raise argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
     return text
@@ -68,9 +68,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
 
     def convert_arg_line_to_args(self, line):
-        """Splits a line of a recipe file into flags as a shell does, without `# comments`; UserError if it cannot.
+        """Splits a line of a recipe file into arguments by the rules of a shell; drops `# comments`.
 
-        A comment begins at a # that is not inside a word or quotes.
+        A comment begins at a # that is not inside a word or quotes. Raises UserError for an open quote or
+        a backslash at the end.
         """
         try:
             line = line.lstrip('\ufeff')  # the byte order mark of some editors
@@ -84,12 +85,13 @@ class Parser(argparse.ArgumentParser):
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """--help with the default of each flag that has one; the description keeps its line breaks."""
+    """Formats --help: shows the default of each flag that has one, and keeps the description's line breaks."""
 
     def _get_help_string(self, action):
-        """Help text of a flag with '(default: ...)', unless the text has it or the default is None, False or empty.
+        """Returns the help text of a flag, with '(default: ...)' at the end.
 
-        The values of a list are separated by spaces, as on the command line.
+        A text that has '(default' already is returned unchanged, and so is the text of a flag whose default is None,
+        False or empty. The values of a list are separated by spaces, as on the command line.
         """
         default = action.default
         if default is None or default is False or default in ('', []) or '(default' in action.help:
@@ -100,12 +102,12 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
 
 
 def command_line() -> str:
-    """Command line of this process as text, quoted for a shell: 'python main.py --steps 5'."""
+    """Returns the command line of this process, quoted for a shell, such as 'python main.py --steps 5'."""
     return ' '.join(['python', os.path.basename(sys.argv[0])] + [shlex.quote(argument) for argument in sys.argv[1:]])
 
 
 def revision() -> str:
-    """Git commit of the code, with '-dirty' for uncommitted changes; 'unknown' outside a checkout."""
+    """Returns the Git commit of the code, with '-dirty' for uncommitted changes; 'unknown' outside a checkout."""
     try:
         return subprocess.check_output(['git', '-C', ROOT, 'describe', '--always', '--dirty', '--abbrev=12',
                                         '--exclude', '*'], stderr=subprocess.DEVNULL).decode().strip()
@@ -116,10 +118,10 @@ def revision() -> str:
 # ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller: str = '--batch_size, or --height and --width, or use --precision bfloat16'):
-    """Runs `script()` and returns; prints an error that `explain` knows as one line and exits with a status.
+    """Runs `script()`. Prints an expected error as one line and exits with a status.
 
-    1: a failure while running. 2: an error that the user can fix. 128 + number: Ctrl-C, or SIGPIPE for a closed pipe.
-    Any other error is a bug and is raised.
+    Exit statuses: 1 for a failure while running, 2 for an error that the user can fix, 128 + signal number for Ctrl-C
+    (SIGINT) or a closed pipe (SIGPIPE). An error that `explain` does not know is a bug and is raised.
 
     Args:
       smaller: the flags to lower when memory runs out.
@@ -151,12 +153,12 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def one_line(text: str) -> str:
-    """Joins the lines of `text`; blanks in a line stay, which may belong to a file name."""
+    """Joins the lines of `text` by spaces. Spaces inside a line stay, because they may belong to a file name."""
     return ' '.join(line.strip() for line in text.splitlines())
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """Text for an expected error, with the fix if it is known; None for any other error, which is a bug.
+    """Describes an expected error -> str, with the fix if known; None for any other error, which is a bug.
 
     Args:
       smaller: the flags to lower when memory runs out.
@@ -181,7 +183,10 @@ def explain(error: Exception, smaller: str = 'the size'):
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error's message, at most 300 characters, without TensorFlow 2's list of code locations."""
+    """Returns the first line of an error's message, at most 300 characters.
+
+    TensorFlow 2's list of code locations and its count of root errors are removed first.
+    """
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())
     return (message.splitlines() or [type(error).__name__])[0][:300]

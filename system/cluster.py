@@ -21,7 +21,8 @@ def resolve_cluster() -> tuple:
     """Reads TF_CONFIG or Slurm's variables -> (['host:port' of each process], index of this process).
 
     A single process gives ([''], 0). With TF_CONFIG, Slurm is ignored. Under Slurm, CUDA_VISIBLE_DEVICES is limited to
-    the GPU of this process, as in `from_slurm`. UserError for a malformed TF_CONFIG or missing variables of Slurm.
+    the GPU of this process. Raises UserError for a malformed TF_CONFIG, missing variables of Slurm, or processes that
+    srun does not number node by node.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
@@ -36,8 +37,8 @@ def resolve_cluster() -> tuple:
 def from_tf_config(config: dict) -> tuple:
     """Parses TF_CONFIG -> (['host:port' of each process], index of this process); the chief comes first.
 
-    No cluster, or an empty one, is a single process. ValueError for an evaluator or a parameter server; ValueError,
-    KeyError, TypeError, AttributeError or IndexError for a malformed value.
+    Without a cluster, or with a single host, the result is ([''], 0). Raises ValueError for an evaluator or a parameter
+    server, and ValueError, KeyError, TypeError, AttributeError or IndexError for a malformed value.
     """
     places = config.get('cluster') or {}
     if not places:
@@ -55,8 +56,8 @@ def from_tf_config(config: dict) -> tuple:
 def from_slurm() -> tuple:
     """Reads srun's variables -> (['host:port' of each process], index of this process).
 
-    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU of the local index stays in the list. UserError unless
-    srun numbers the processes node by node.
+    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU with this process's index on the node stays in the list.
+    Raises UserError if a variable is missing, or if srun does not number the processes node by node.
     """
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
@@ -87,9 +88,9 @@ def add_flag(parser):
 def launch(count: int, device: str) -> None:
     """Runs this command in `count` processes, one per GPU of this machine; exits with the worst status.
 
-    With `device` 'cpu' all run on the CPU. Signals are passed to the processes. Returns at once if `count` is 1, and in
-    the processes that it starts, which have the same flags: so run folders keep the command as typed.
-    Raises UserError if there are fewer GPUs, or TF_CONFIG or srun names several processes.
+    With `device` 'cpu' all processes run on the CPU. Signals are passed to the processes. The processes have the same
+    flags, so that run folders record the command as typed. Returns at once if `count` is 1 or if `launch` started this
+    process. Raises UserError if there are fewer GPUs, or if TF_CONFIG or srun names several processes.
     """
     if count == 1 or LAUNCHED in os.environ:
         return
@@ -123,7 +124,7 @@ def launch(count: int, device: str) -> None:
 
 
 def free_hosts(count: int) -> list:
-    """'127.0.0.1:port' of `count` free ports of this machine."""
+    """Finds `count` free ports of this machine -> list of '127.0.0.1:port'."""
     with contextlib.ExitStack() as stack:
         free = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in free:
@@ -132,7 +133,7 @@ def free_hosts(count: int) -> list:
 
 
 def tf_config(hosts: list, index: int) -> str:
-    """Value of TF_CONFIG for the process of this index in `hosts`, 'host:port' each."""
+    """Formats the value of TF_CONFIG, JSON text, for the process `index` of `hosts`, a list of 'host:port'."""
     return json.dumps({'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}})
 
 
@@ -147,7 +148,7 @@ def check_port(host: str) -> None:
 
 
 def is_listening(host: str) -> bool:
-    """Whether a process listens at `host`, 'host:port'."""
+    """Returns whether a process listens at `host`, 'host:port'."""
     name, _, port = host.rpartition(':')
     with contextlib.suppress(OSError):
         socket.create_connection((name, int(port)), 5).close()
@@ -156,7 +157,11 @@ def is_listening(host: str) -> bool:
 
 
 def wait_for_peers(hosts: list) -> None:
-    """Waits until all of `hosts`, 'host:port' each, answer; UserError after START_SECONDS."""
+    """Waits until all hosts answer. Raises UserError if a host does not answer within START_SECONDS.
+
+    Args:
+      hosts: list of 'host:port'.
+    """
     missing = hosts
     until = time.time() + START_SECONDS
     while missing:
@@ -183,7 +188,7 @@ def abort(hosts: list, reason: str = 'another process is gone', status: int = 1)
     """Ends this process with `status`, without clean-up.
 
     A session that waits for a lost process never returns, so nothing can be closed.
-    Prints one line with the hosts that do not answer, or the `reason` if all answer.
+    Prints one line with the hosts that do not answer, or with `reason` if all hosts answer.
     """
     time.sleep(1)  # a port may close after its connections
     lost = [host for host in hosts if not is_listening(host)]

@@ -29,13 +29,13 @@ def add_tf32_flag(parser, default='on'):
 
 
 def kind(device: str) -> str:
-    """Kind of the device that a value of --device selects: 'GPU' or 'CPU'; 'CPU' for 'gpu' without a GPU."""
+    """Returns the kind of device that a value of --device selects, 'GPU' or 'CPU'; without a GPU always 'CPU'."""
     return 'GPU' if device != 'cpu' and gpus() else 'CPU'
 
 
 @functools.lru_cache(maxsize=None)
 def gpus():
-    """Descriptions of the GPUs that TensorFlow sees, a list of strings. Cached."""
+    """Lists the descriptions of the GPUs that TensorFlow sees -> list of str. Cached."""
     config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
     with quiet.suppress_stderr():
         devices = device_lib.list_local_devices(config)
@@ -43,9 +43,9 @@ def gpus():
 
 
 def precision_name(precision: str, device: str, tf32: str) -> str:
-    """Name of a precision for messages: 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
+    """Names a precision for messages: 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
 
-    GPUs do so from compute capability 8.0 on, unless `tf32` is 'off'.
+    GPUs of compute capability 8.0 or more use TensorFloat-32, unless `tf32` is 'off'.
     """
     capability = re.search(r'compute capability: (\d+)', gpus()[0]) if kind(device) == 'GPU' else None
     rounded = precision == 'float32' and tf32 == 'on' and capability and int(capability.group(1)) >= 8
@@ -53,7 +53,7 @@ def precision_name(precision: str, device: str, tf32: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """Name of the device that `--device` selects: 'GPU NVIDIA H200', or 'CPU ..., 2 cores'.
+    """Returns the name of the device that `--device` selects, 'GPU NVIDIA H200' or 'CPU ..., 2 cores'.
 
     Raises UserError for 'gpu' if TensorFlow sees no GPU.
     """
@@ -67,19 +67,20 @@ def device_name(device: str) -> str:
 
 
 def needs_portable_pooling(device: str, xla: bool = False) -> bool:
-    """Whether pooling must be built of plain ops: for XLA, and for TF_DETERMINISTIC_OPS on a GPU.
+    """Returns whether pooling must be built without the op MaxPoolWithArgmax.
 
-    A GPU has no deterministic kernel for MaxPoolGradWithArgmax.
+    XLA lacks the op. On a GPU the gradient of the op is not deterministic, so TF_DETERMINISTIC_OPS excludes the op.
     """
     deterministic = os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true')
     return xla or deterministic and kind(device) == 'GPU'
 
 
 def session_config(device: str, xla: bool = False, tf32: str = 'on'):
-    """tf.ConfigProto of a session on `device`, a value of --device; raises UserError for `xla` without a GPU.
+    """Configures a session on `device`, a value of --device -> tf.ConfigProto.
 
-    GPU memory grows as needed. A CPU runs one op at a time on all cores, because two convolutions in parallel took 8%
-    longer than in sequence, and more memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480).
+    Raises UserError for `xla` without a GPU. GPU memory grows as needed. A CPU runs one op at a time on all cores,
+    because two convolutions in parallel took 8% longer than in sequence, and more memory. XLA is for GPUs: a CPU took
+    50% longer with XLA (SegNet-Basic, 360x480).
     `tf32` applies to the whole process, until the next call: the default turns TensorFloat-32 on again.
     """
     if not tf.__version__.startswith('1.'):  # 1.15 is older than TensorFloat-32
@@ -97,9 +98,10 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
 
 
 def precision(asked, trained_in: str, device: str) -> str:
-    """Precision of a prediction: `asked`, or `trained_in`, or float32 if the device lacks `trained_in`.
+    """Selects the precision of a prediction: `asked`, else `trained_in`, else float32.
 
-    UserError if the device lacks the precision `asked`.
+    `asked` may be None. float32 replaces a precision `trained_in` that the device lacks. Raises UserError if the device
+    lacks the precision `asked`.
     """
     if asked:
         check_precision(asked, device)

@@ -43,23 +43,24 @@ class Group:
         self.scratch = None if self.chief else self.temporary.name  # in place of the run folder
 
     def share(self, batch_size: int) -> range:
-        """Positions in a batch that this process trains on: range; shares differ by at most one image.
+        """Returns the positions in a batch that this process trains on, a range.
 
-        Raises UserError if the batch has fewer images than there are processes.
+        The shares of the processes differ by at most one image. Raises UserError if the batch has fewer images than
+        there are processes.
         """
         if batch_size < self.size:
             raise UserError('--batch_size %d: must be at least the number of processes, %d' % (batch_size, self.size))
         return range(batch_size * self.index // self.size, batch_size * (self.index + 1) // self.size)
 
     def local_size(self) -> int:
-        """Number of processes of the group on this machine."""
+        """Counts the processes of the group on this machine."""
         names = [host.rpartition(':')[0] for host in self.hosts]
         return names.count(names[self.index])
 
     def dataset_share(self, dataset, split: str):
-        """Returns the `Dataset` with this process's share of `split`: every size-th example, numbered from 0.
+        """Returns the data set with only this process's share of `split`: for n processes every n-th example.
 
-        Other splits stay whole.
+        The examples of the share are numbered from 0. Other splits stay whole.
         """
         def load(name, i):
             return dataset.load(name, self.index + self.size * i if name == split else i)
@@ -67,7 +68,7 @@ class Group:
         return dataset._replace(load=load, examples=dict(dataset.examples, **share))
 
     def global_indices(self, predictions):
-        """Yields `predictions` of a `dataset_share` with the indices of the whole split instead of the share's.
+        """Renumbers predictions of this process's share: yields the tuples with indices into the whole split.
 
         Args:
           predictions: iterable of (index in the share, label, ...).
@@ -75,7 +76,7 @@ class Group:
         return ((self.index + self.size * i, *others) for i, *others in predictions)
 
     def all_reduce(self, tensors, device: str = 'CPU') -> list:
-        """Sums each of `tensors` over all processes, with one CollectiveReduce of the concatenated tensors.
+        """Sums each tensor over all processes, by one CollectiveReduce of the concatenated tensors -> list.
 
         The tensors are float32, with the same static shapes in all processes, on `device`: 'CPU' or 'GPU'.
         """
@@ -87,20 +88,25 @@ class Group:
             return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors)]
 
     def _reduce(self, x, device='CPU'):
-        """CollectiveReduce op of `x`: the sum of this tensor over all processes, in the same shape."""
+        """Adds a CollectiveReduce op -> the sum of the tensor `x` over all processes, in the same shape."""
         hint = {} if tf.__version__.startswith('1.') else {'communication_hint': 'nccl' if device == 'GPU' else 'ring'}
         return tf.raw_ops.CollectiveReduce(input=x, group_size=self.size, group_key=1 + (device == 'GPU'),
                                            instance_key=next(self.keys), merge_op='Add', final_op='Id',
                                            subdiv_offsets=[0], **hint)
 
     def broadcast(self, variables) -> tf.Operation:
-        """Op that sets `variables` of all processes to the chief's values; the other processes add zeros."""
+        """Returns an op that sets `variables` of all processes to the chief's values.
+
+        The op sums over the processes; all processes but the chief add zeros.
+        """
         mine = [tf.cast(variable if self.chief else tf.zeros_like(variable), tf.float32) for variable in variables]
         return tf.group(*[tf.assign(variable, tf.cast(value, variable.dtype.base_dtype))
                           for variable, value in zip(variables, self.all_reduce(mine))])
 
     def all_gather(self, value) -> list:
-        """Exchanges values: a list of the `value` of each process, in order; all processes must call.
+        """Gathers the `value` of each process -> list, in the order of the processes.
+
+        All processes must call this method.
 
         Args:
           value: any object that pickle can write.
@@ -118,7 +124,11 @@ class Group:
         return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in np.hstack(chunks)]
 
     def session_config(self, device: str, xla: bool = False, tf32: str = 'on') -> tf.ConfigProto:
-        """Configuration of a session of this process: `devices.session_config`, and the place in the group."""
+        """Configures a session of this process on `device`, a value of --device -> tf.ConfigProto.
+
+        With several processes the session sees only the devices of this process, and an operation ends with an error
+        after HANG_SECONDS.
+        """
         config = devices.session_config(device, xla, tf32)
         if self.size > 1:
             config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
@@ -129,8 +139,8 @@ class Group:
     def connect(self, device: str, settings: dict) -> None:
         """Connects the processes and starts to monitor them; a single process returns at once.
 
-        The commands connect first, because the other processes wait only START_SECONDS. UserError if the port of this
-        process is in use, a process is missing, or processes differ in `settings` (flags, except OWN), revision,
+        The commands connect first, because the other processes wait only START_SECONDS. Raises UserError if the port of
+        this process is in use, a process is missing, or processes differ in `settings` (flags, except OWN), revision,
         TensorFlow or kind of device. Ends this process if another program answers: TensorFlow 1.15 would wait for ever.
         """
         if self.size == 1:
@@ -157,7 +167,10 @@ class Group:
         threading.Thread(target=cluster.monitor_peers, args=(self.hosts, self.done), daemon=True).start()
 
     def check_equal(self, settings: dict) -> None:
-        """Raises UserError if the processes differ in `settings`; all must call. A lost process ends this process."""
+        """Raises UserError if the processes differ in `settings`. A lost process ends this process.
+
+        All processes must call this method.
+        """
         try:
             everybody = self.all_gather(settings)
         except LOST as error:
@@ -170,7 +183,10 @@ class Group:
 
     @contextlib.contextmanager
     def barrier(self):
-        """Context manager: a lost process ends this process; at the end, all processes wait for each other."""
+        """Context manager: at the end of the block all processes wait for each other.
+
+        Ends this process if another process is lost.
+        """
         try:
             yield
             self.all_gather(None)

@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 def note(text: str, about: str = None):
-    """Prints 'note: TEXT' on standard error, once a process for each `about` (default: each `text`)."""
+    """Prints 'note: TEXT' on standard error, once per process for each `about` (default: for each `text`)."""
     if (about or text) not in _noted:
         _noted.add(about or text)
         print('note: ' + text, file=sys.stderr, flush=True)
@@ -70,7 +70,7 @@ def check_file(path: str):
 
 
 def read_bytes(path: str) -> bytes:
-    """Reads a whole file; UserError if the file cannot be read or is a pipe or device."""
+    """Reads a whole file -> bytes. Raises UserError if the file cannot be read or is a pipe or device."""
     check_file(path)
     try:
         with open(path, 'rb') as file:
@@ -80,14 +80,22 @@ def read_bytes(path: str) -> bytes:
 
 
 def check_names(names, folder: str):
-    """Raises UserError if one of `names` is not UTF-8, as text files need; `folder` is only for the message."""
+    """Raises UserError if a name is not valid UTF-8, because the name could not be written to a text file.
+
+    Args:
+      names: file names, paths or command-line arguments.
+      folder: source of the names, a folder or a flag; the error message begins with it.
+    """
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
             raise UserError('%s: the file name %a is not UTF-8; rename the file' % (folder, name))
 
 
 def read_text(path: str) -> str:
-    """Reads a text file in UTF-8, or in UTF-16 with a byte order mark as on Windows; UserError if that fails."""
+    """Reads a text file in UTF-8, or in UTF-16 with a byte order mark (Windows) -> str.
+
+    Raises UserError if the file cannot be read or decoded.
+    """
     content = read_bytes(path)
     encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
     try:
@@ -99,8 +107,8 @@ def read_text(path: str) -> str:
 def read_csv(path: str, columns):
     """Reads a CSV file with a header line; yields (line number, {column: text}) of each row.
 
-    UserError: an unreadable file; a required column that the header lacks; a row that is too short for a required
-    column, or holds NUL bytes there.
+    Raises UserError for an unreadable file, for a column of `columns` that the header lacks, and for a row whose cell
+    in one of `columns` is missing or holds NUL bytes.
     """
     csv.field_size_limit(MAX_FIELD)
     try:

@@ -3,13 +3,13 @@ import contextlib
 import os
 import re
 
-# of the machine, or as many as Slurm, a container or taskset allows
+# CPU cores that this process may use: all, or as many as Slurm, a container or taskset allows
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 UNKNOWN_FREE = 8 << 30  # bytes, on a system without /proc/meminfo
 
 
 def read_number(path: str, name: str = '', default: float = float('inf')) -> float:
-    """Number behind `name` at the beginning of a line of a file; `default` if there is none."""
+    """Reads the whole number after `name` at the beginning of a line of a file; `default` if there is none."""
     with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding='utf-8') as file:
         match = re.search(r'^%s\s*([0-9]+)' % name, file.read(), re.MULTILINE)
         return int(match.group(1)) if match else default
@@ -33,10 +33,11 @@ def group_folders(groups: str, root: str):
 
 
 def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> int:
-    """Bytes of memory that this process may still use.
+    """Returns the bytes of memory that this process may still use.
 
-    The least of MemAvailable and of what each control group (of a container, Slurm or systemd) leaves below its limit.
-    Inactive pages of files count as free, because the system drops these pages first. The arguments are for tests.
+    Takes the least of MemAvailable and of the memory left below the limit of each control group (a container's, Slurm's
+    or systemd's). Inactive pages of files count as free, because the system drops these pages first. The arguments are
+    for tests.
     """
     available = read_number(meminfo, 'MemAvailable:', None)
     free = [UNKNOWN_FREE if available is None else 1024 * available]

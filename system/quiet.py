@@ -50,8 +50,8 @@ def suppress_stderr(importing: bool = False):
 def watch(kept):
     """Starts a process that copies the file `kept` to standard error if this process dies first.
 
-    It ends when it reads a line. A CPU without AVX aborts the import of TensorFlow, and no code of this process runs
-    after that. None on Windows.
+    The new process ends when it reads a line. It is needed because a CPU without AVX aborts the import of TensorFlow,
+    and no code of this process runs after that. Returns the subprocess.Popen; None on Windows.
     """
     if not os.path.exists('/bin/sh'):
         return None
