@@ -17,9 +17,9 @@ NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale
 
 
 def resize(image, height: int, width: int):
-    """Resizes uint8 [h, w, 3] to [height, width, 3]: area average to fewer pixels, bilinear to as many or more.
+    """Resizes an image uint8 [h, w, 3] to [height, width, 3]: area average to fewer pixels, else bilinear.
 
-    If there are fewer pixels but one side grows, the other is averaged first: OpenCV averages only if no side grows.
+    OpenCV averages only if no side grows: to fewer pixels with one longer side, the other side is averaged first.
     If the size already matches, the argument itself is returned, not a copy.
     """
     if image.shape[:2] == (height, width):
@@ -32,7 +32,7 @@ def resize(image, height: int, width: int):
 
 
 def resize_label(label, height: int, width: int):
-    """Resizes uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres.
+    """Resizes a label uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres.
 
     If the size already matches, the argument itself is returned, not a copy.
     """
@@ -108,7 +108,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(size: int, seed: int, epoch: int):
-    """Random order of the examples in `epoch`, a function of `seed` and `epoch`: int64 [size] of indices."""
+    """Draws the random order of the examples in `epoch`: int64 [size] of indices, from `seed` and `epoch` only."""
     return np.random.RandomState([seed, epoch]).permutation(size)
 
 
@@ -122,14 +122,17 @@ def position_example(position: int, size: int, seed: int):
 
 
 def batch_names(dataset, step: int, batch_size: int, seed: int):
-    """Names of the training examples in the batch of `step`, counted from 1: list of `batch_size` str."""
+    """Returns the names of the training examples in the batch of `step`, from 1: list of `batch_size` str."""
     positions = range((step - 1) * batch_size, step * batch_size)
     size = len(dataset.examples['train'])
     return [str(dataset.examples['train'][position_example(position, size, seed)[1]]) for position in positions]
 
 
 def pipeline_options():
-    """Options of a tf.data pipeline: NUM_CORES threads; no autotuning, which delayed each start by seconds."""
+    """Makes the options of a tf.data pipeline: NUM_CORES threads, and no autotuning.
+
+    Autotuning delayed each start by seconds.
+    """
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
@@ -145,10 +148,10 @@ def training_batches(dataset, flags: dict, share: range = None):
 
     Args:
       flags: the run's flags: height, width, fit and the keys of NO_AUGMENTATION, as for `augment`; batch_size and seed.
-      share: range of the places in a batch that this process loads; None for all.
+      share: range of the positions in a batch that this process loads; None for all.
     Returns:
       start: function (number of steps done) -> (initializer op, feed_dict); 0 starts at the first batch, which
-        `batch_names` counts as step 1. With END the stream is empty, so that a session closes at once.
+        `batch_names` counts as step 1. END makes the stream empty, so that a session closes at once.
       images: [len(share), height, width, 3] uint8, or of the height and width of `crop`.
       labels: [len(share), height, width] uint8, or of the size of `crop`; IGNORE where unlabelled.
     """

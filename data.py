@@ -30,27 +30,31 @@ FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pi
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
                                      'class_ids depth rle', defaults=(None, None, None, None))):
-    """One data set, all splits.
+    """Describes a data set: classes, training size, names of the examples in each split, function to load one.
 
     name, class_names: str and list of str; void is no class.
-    colors: list of (red, green, blue), one a class.
+    colors: list of (red, green, blue), one per class.
     size: (height, width) of training, unless flags give another size.
     examples: {split: list of example names}.
     load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of indices of `class_names`, IGNORE if
         unlabelled. Sizes may differ between examples.
-    panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row a class.
+    panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row per class.
     released_weights: class weights published by the authors of the data set or of the paper, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
-    depth: bits in use in images of 16 bits a channel, as for `read_image`; None if all images have 8 bits.
-    rle: (columns of a submission, order of the pixels in its runs, ending of the image ids), as in the table of masks;
-        None for labels in images.
+    depth: bits in use in images of 16 bits per channel, 9 to 16; None if all images have 8 bits.
+    rle: for labels in a table of masks: (columns of a submission, order of the pixels in its runs, extension of the
+        image ids), as in that table; None for labels in images.
     """
 
 
 # ---------------------------------------------------------------- run-length encoding
 
 def rle_numbers(rle: str, order: str = 'rows'):
-    """Parses run lengths -> (starts from 0, ends), int64 each; arguments and errors as `rle_decode`."""
+    """Parses Kaggle's run-length encoding -> (starts, ends): int64 pixel numbers from 0, ends excluded.
+
+    `order` is one of RLE_ORDERS, defined in `rle_decode`. Raises UserError for an odd count, a token that is no number,
+    and runs that overlap, are out of order or empty.
+    """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
         raise UserError('RLE token %r is not a whole number; a mask without pixels is an empty text' % bad[:40])
@@ -79,7 +83,8 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
       rows: pixels are counted along the rows, as in Sartorius;
       columns: down the columns, as in most of Kaggle's competitions;
       relative: down the columns; a start is the number of pixels since the end of the run before, as in SIIM-ACR.
-    UserError: an odd count, a token that is no number, runs that overlap, are out of order, empty or outside.
+    Raises UserError for an odd count of numbers, a token that is no number, and runs that overlap, are out of order,
+    empty or outside the image.
     """
     starts, ends = rle_numbers(rle, order)
     if ends.max(initial=0) > height * width:
@@ -91,7 +96,10 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
 
 
 def rle_encode(mask, order: str = 'rows'):
-    """Encodes bool [height, width] in Kaggle's run lengths; '' for an empty mask. `order`: as `rle_decode`."""
+    """Encodes a mask, bool [height, width], in Kaggle's run lengths -> str, '' for an empty mask.
+
+    `order` is one of RLE_ORDERS, defined in `rle_decode`.
+    """
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask if order == 'rows' else mask.T, bool).ravel()
     edges = np.flatnonzero(np.diff(padded))  # alternately the start (from 0) and the end of a run
@@ -102,7 +110,11 @@ def rle_encode(mask, order: str = 'rows'):
 # ---------------------------------------------------------------- images and labels
 
 def check_tiff_bands(content: bytes, path: str):
-    """Raises UserError unless the bands of a TIFF are grey, RGB or CMYK, apart from bands marked as alpha."""
+    """Raises UserError unless a TIFF has grey, RGB or CMYK bands, with or without alpha, that Pillow can read.
+
+    `content`: the bytes of the file. Pillow cannot read planar bands of more than 8 bits, RGB of more than 16 bits, and
+    grey with alpha or CMYK of more than 8 bits.
+    """
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
     stream = io.BytesIO(content)
     stream.seek(directory.next)
@@ -126,9 +138,9 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
     In a TIFF 0 may be white: with `stored` the array has the values of the file, else white is the highest value. The
-    image has 8 bits for grey of 2 or 4 bits and for colours of 16 bits without alpha.
-    Further pages are not read, which a note says. UserError if the file is unreadable, of an unknown format or damaged,
-    or has more than `max_pixels` pixels.
+    `PIL.Image` has 8 bits for grey of 2 or 4 bits and for colours of 16 bits without alpha.
+    Only the first page is read; a note is printed for further pages. Raises UserError if the file is unreadable, of an
+    unknown format or damaged, or has more than `max_pixels` pixels.
     """
     content = read_bytes(path)
     kind = 'image'
@@ -170,12 +182,13 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
 
 
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
-    """Reads an image file -> uint8 [h, w, 3] RGB, turned by EXIF; grey is repeated, alpha dropped.
+    """Reads an image file -> uint8 [h, w, 3] RGB, turned upright by EXIF; grey is repeated, alpha dropped.
 
-    `depth`: bits in use in an image with 16 bits a channel, 9 to 16 (12 in most microscopes). The highest 8 of these
-    bits are kept; values that do not fit become 255, which a note says. None: the bits of the largest value, at least
-    9, if these are at most 12, which a note says; else 16.
-    UserError as `decode`, and for an image of floats or of integers beyond 16 bits.
+    `depth`: bits in use in an image with 16 bits per channel, 9 to 16 (12 in most microscopes). The highest 8 of these
+    bits are kept. Larger values become 255, with a printed note. None: if the largest value has at most 12 bits, depth
+    is these bits, at least 9, with a printed note; else 16.
+    Raises UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for an image of floats or
+    of integers beyond 16 bits.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
@@ -197,7 +210,12 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError for the first `bad` pixel of `label`; both are [h, w] or [h, w, channels]."""
+    """Raises UserError if a pixel is `bad`; the message names the value, row and column of the first one.
+
+    Args:
+      label, bad: arrays [h, w] or [h, w, channels]; `bad` is bool.
+      kind, fix: name of the value, such as 'id', and advice, both for the message.
+    """
     if bad.any():
         y, x = np.argwhere(bad)[0][:2]
         raise UserError('%s: %s %s at row %d, column %d; %s' % (path, kind, label[y, x].tolist(), y, x, fix))
@@ -208,9 +226,9 @@ def read_ids_or_colors(path: str, binary: bool = False):
 
     The first is uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours. The palette is uint8
     [n, 3] RGB, or None for another image; its transparent index is an id like the others. With `binary` a JPEG may be
-    a black and white mask; the mask, or a mask of 0 and 65535, becomes 0 and 255.
-    UserError: an unreadable file, another JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255, another
-    shape, ids other than whole numbers from 0 to 255.
+    a black and white mask; this mask, and a mask of 0 and 65535, becomes 0 and 255.
+    Raises UserError for an unreadable file, another JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255, an
+    array of another shape, and ids other than whole numbers from 0 to 255.
     """
     palette = None
     if path.lower().endswith('.npy'):
@@ -248,10 +266,10 @@ def read_ids_or_colors(path: str, binary: bool = False):
 
 
 def black_and_white(grey, path: str, soft: float = 0):
-    """Rounds a mask that is black and white but for noise -> uint8 [h, w] of 0 and 255.
+    """Rounds a mask [h, w] that is nearly black and white -> uint8 [h, w] of 0 and 255.
 
-    UserError if more than the share `soft` of the pixels has values from 32 to 223, and for a mask without white that
-    is not all 0: it may hold ids.
+    Raises UserError if more than the share `soft` of the pixels has values from 32 to 223. A mask without white, which
+    may hold ids, must be all 0.
     """
     bad = (grey > 31) & (grey < 224)
     if grey.max() < 224:
@@ -265,7 +283,8 @@ def black_and_white(grey, path: str, soft: float = 0):
 def read_label(path: str):
     """Reads a label file -> uint8 [h, w] ids as stored; three equal channels count as one.
 
-    UserError as `read_ids_or_colors`, for colours, and for a palette of greys other than its indices.
+    Raises UserError for an unreadable or lossy file, transparent pixels, colours, ids other than whole numbers from 0
+    to 255, and a palette of greys that differ from their indices.
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
@@ -299,15 +318,19 @@ def class_counts(dataset, split: str):
 
 
 def median_frequency_weights(pixels, present, void_in_median: bool = False):
-    """Median frequency balancing (Eigen and Fergus 2015; SegNet, section 3.1): median / class frequency.
+    """Computes class weights by median frequency balancing: median of the class frequencies / class frequency.
 
-    The frequency of a class is `pixels` / `present`: the share of the class in the images that contain the class.
+    Source: Eigen and Fergus 2015; SegNet, section 3.1. The frequency of a class is `pixels` / `present`: the share of
+    the class in the images that contain the class.
 
     Args:
-      pixels, present: as from `class_counts`, void last.
+      pixels: int64 [num_classes + 1], pixels of each class, void last.
+      present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
       void_in_median: include void's frequency in the median, as in the weights released with SegNet.
     Returns:
-      float64 [num_classes]; 0 for a class without a pixel. UserError if no class has a pixel.
+      float64 [num_classes]; 0 for a class without a pixel.
+    Raises:
+      UserError: no class has a pixel.
     """
     frequency = pixels / np.maximum(present, 1.0)
     known = frequency > 0

@@ -24,10 +24,13 @@ def confusion(labels, predictions, num_classes: int):
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
-    The first axis is the variance in bins of at most 6%: the exponent and four bits of the fraction of a float.
+    The first axis is the variance in bins, each at most 6% wide: a bin is the exponent and the upper four bits of the
+    fraction of a float32.
 
     Args:
-      variance: float32 array of the shape of `labels`, 0 to 0.25, the largest of values between 0 and 1.
+      labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
+      predictions: array of the same shape; class ids below num_classes.
+      variance: float32 array of the same shape, 0 to 0.25, which is the largest variance of values between 0 and 1.
     """
     labelled = labels < num_classes
     bins = variance[labelled].view(np.uint32).astype(np.int64) >> 19
@@ -36,17 +39,18 @@ def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
 
 
 def most_certain(counts, share: float):
-    """Counts the least uncertain pixels, at least `share` of all: int64 confusion matrix [classes, classes].
+    """Sums the confusion matrices of the least uncertain pixels: int64 [num_classes, num_classes].
 
     Args:
-      counts: int64 [bins of variance, num_classes, num_classes] of a whole split. The pixels of a bin stay together.
+      counts: int64 [bins of variance, num_classes, num_classes] of a whole split.
+      share: share of all pixels to include, 0..1. The pixels of a bin stay together, so more may be included.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
 
 
 def mean(values):
-    """Mean of the values that are not None: float, or None if there is no such value."""
+    """Averages the values that are not None -> float, or None if there is no such value."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -104,7 +108,7 @@ def boundary(region):
 
 
 def matched_pixels(one, other, radius: float) -> int:
-    """Number of pairs in a maximum one-to-one matching between the true pixels of two bool maps [h, w].
+    """Counts the pairs of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
 
     The pixels of a pair are at most `radius` pixels apart. As in BSDS' correspondPixels, an unmatched pixel costs more
     than any pair. Both maps must have a true pixel.

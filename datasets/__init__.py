@@ -1,6 +1,7 @@
-"""Opens data sets: the file named as the `--dataset` value has `read(data_dir)` -> `data.Dataset`.
+"""Opens, checks and loads data sets. Each `--dataset` is a module here with a function `read(data_dir)`.
 
-`python -m datasets NAME --data_dir DIR` checks a data set. Readers share `data.py`, `files.py` and `tables.py`.
+`read` returns a `data.Dataset`. `python -m datasets NAME --data_dir DIR` checks a data set. All modules share
+`data.py`, `files.py` and `tables.py`.
 """
 import collections
 import concurrent.futures
@@ -23,8 +24,8 @@ warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.samp
 AHEAD = 2 * NUM_CORES  # examples that `preload` holds in memory beside the cache
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
-# What `preload` finds in a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
-# digests: list of str, CRC-32 of image and label.
+# Result of `preload` for a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
+# digests: list of str, the CRC-32 of the image and of the label in hexadecimal.
 Facts = collections.namedtuple('Facts', 'counts digests')
 
 
@@ -33,13 +34,15 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
     Args:
-      config: config.json of a run, or None. The class names must be equal; `depth` and `rle_order` of the config
-        replace the arguments, and the split is the run's, as `record.restore` says.
-      rle_order, depth: as in `folder.read`. Without a config, UserError for another data set than 'folder'.
-      fold: 'K/N', as for `files.hold_out`, for a data set without its own val. Ignored with a config.
+      config: content of config.json of a run, or None. The class names of run and data set must be equal. `depth` and
+        `rle_order` of the run replace the arguments, and a val that the run drew from the images is restored.
+      rle_order: order of the pixels in runs of labels.csv, one of data.RLE_ORDERS; None detects the order.
+      depth: bits in use in images of 16 bits per channel; None measures them.
+      fold: 'K/N': part K of N of the images is val, in a data set without its own val. Ignored with a config.
     Raises:
-      UserError: unknown name, a missing or malformed list or table, or classes that differ from the run. Most images
-        and labels are not opened here: `preload` checks them.
+      UserError: an unknown name, a missing or malformed list or table, classes that differ from the run, missing images
+        of the run, `rle_order` or `depth` for another data set than 'folder', or `fold` for a data set with its own
+        val. Most images and labels are not opened here: `preload` checks them.
     """
     if name not in MODULES:
         raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(MODULES)))
@@ -61,7 +64,11 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 
 
 def load_checked(dataset, split: str, i: int):
-    """Loads an example -> (image, label); UserError for unequal sizes, and for ids of no class but IGNORE."""
+    """Loads and checks example `i` of a split -> (image uint8 [h, w, 3], label uint8 [h, w]).
+
+    Raises UserError if image and label differ in size, or if the label holds an id that is neither a class index nor
+    IGNORE.
+    """
     name = dataset.examples[split][i]
     num_classes = len(dataset.class_names)
     image, label = dataset.load(split, i)
@@ -73,7 +80,10 @@ def load_checked(dataset, split: str, i: int):
 
 
 def in_order(function, jobs: list):
-    """Yields (job, function(job)) in the order of the jobs, which threads run; at most AHEAD results wait."""
+    """Runs `function` on each job in threads and yields (job, result) in the order of `jobs`.
+
+    At most AHEAD jobs are running or have results that wait to be yielded.
+    """
     waiting = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock
         for job in jobs:
@@ -88,11 +98,13 @@ def in_order(function, jobs: list):
 def preload(dataset, splits, cache: float = None, processes: int = 1):
     """Loads and checks each example of `splits` -> (`Dataset` with the examples in memory, {split: Facts}).
 
-    Examples beyond `cache` are loaded again when needed. With train in `splits`, prints the classes without a
-    training pixel. UserError for an example that cannot be read, and as `load_checked`.
+    Examples that do not fit into `cache` are loaded again at each access. If `splits` includes train, prints the
+    classes without a training pixel. Raises UserError for an unreadable example, and for a label that has another size
+    than the image or an unknown id.
 
     Args:
-      cache: gigabytes; None for half of the free memory, divided by `processes`, but at most data.CACHE_BYTES.
+      cache: gigabytes of memory for examples; None for half of the free memory, divided by `processes`, but at most
+        data.CACHE_BYTES.
       processes: number of processes on this machine that load the data set at the same time.
     """
     def load(job):
@@ -127,14 +139,22 @@ def check_split(dataset, split: str):
 
 
 def pixel_sums(counts):
-    """Sums counts int64 [images, num_classes + 1] -> (pixels, present) of each class, as `data.class_counts`."""
+    """Sums the pixels of each class over the images of a split -> (pixels, present).
+
+    Args:
+      counts: int64 [images, num_classes + 1], pixels of each class in each image, void last.
+    Returns:
+      pixels: int64 [num_classes + 1], pixels of each class.
+      present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
+    """
     return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
 
 
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
-    """Training size (height, width) in pixels: the size of the data set for None, None.
+    """Returns the training size (height, width) in pixels; without a given side, the size of the data set.
 
-    If one side is given, the other keeps the proportion of the data set's size. UserError if it becomes too large.
+    If only one side is given, the other side follows from the proportions of the data set's size. Raises UserError if a
+    side would exceed MAX_SIDE.
     """
     if not height and not width:
         return tuple(dataset.size)
@@ -147,12 +167,13 @@ def training_size(dataset, height: int = None, width: int = None) -> tuple:
 
 
 def class_weights(choice: str, dataset, counts=None):
-    """Class weights of the loss for a value of `--class_weights`: float64 [num_classes].
+    """Returns the class weights of the loss for a value of `--class_weights`: float64 [num_classes].
 
     Args:
-      choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of these),
-        'median-void' (the median includes void), 'released', or the path of a CSV file with columns name,weight.
-      counts: `Facts.counts` of train; None loads all labels.
+      choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of the 'median'
+        weights), 'median-void' (the median includes void), 'released' (published with the data set), or the path of a
+        CSV file with columns name,weight.
+      counts: int64 [images, num_classes + 1], pixels of the training labels, void last; None loads all labels.
     Raises:
       UserError: an unknown choice, a missing or malformed file, a data set without released weights, or a training
         split without labelled pixels.

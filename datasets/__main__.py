@@ -20,8 +20,8 @@ from system import cli
 from system.files import UserError
 
 FEW = 5  # a class in fewer images is reported
-CONTRAST = 4  # a larger ratio of the largest to the smallest image is reported
-ALIKE = 0.5  # images count as alike if they differ by less than this share of the difference between any two images
+CONTRAST = 4  # a larger ratio between the areas of the largest and the smallest image is reported
+ALIKE = 0.5  # images are alike if they differ by less than this share of the median difference of other images
 
 # counts: int64 [images, num_classes + 1], pixels of each class, void last.
 # sizes: [(height, width)] of the images. names: names of the images. faults: [a line for each faulty example].
@@ -30,7 +30,10 @@ Split = collections.namedtuple('Split', 'counts sizes names faults digests thumb
 
 
 def read_split(dataset, split: str):
-    """Loads and checks all examples of a split -> `Split` of the intact examples, and a line for each fault."""
+    """Loads and checks all examples of a split -> `Split` of the intact examples.
+
+    A faulty example only adds a line to `faults`.
+    """
     def load(i):
         try:
             image, label = datasets.load_checked(dataset, split, i)
@@ -48,10 +51,11 @@ def read_split(dataset, split: str):
 
 
 def class_table(class_names: list, split: Split):
-    """Formats a table of the classes of a split as text, one row a class and one for void.
+    """Formats a text table of the classes of a split: one row per class, and a last row for void.
 
-    The columns: pixels, share, images, and the median frequency weights without and with void in the median. The row
-    of void has no weights. UserError if no class has a pixel.
+    The columns: class, pixels, share of all pixels, images with the class, and two columns of median frequency weights:
+    the median excludes void, or includes void. The row of void has no weights. Raises UserError if no class has a
+    pixel.
     """
     pixels = split.counts.sum(0)
     areas = split.counts.sum(1, keepdims=True)
@@ -65,9 +69,9 @@ def class_table(class_names: list, split: Split):
 
 
 def advice(dataset, name: str, split: Split):
-    """Yields a line for each likely cause of a bad training in a split that has examples.
+    """Yields a line of text for each likely cause of poor training results in a split with examples.
 
-    The causes: absent and rare classes (for train), labels of a single id, unequal sizes, resized images.
+    The causes: absent and rare classes (in train), labels with a single id, images of unequal sizes, resized images.
 
     Args:
       name: name of the split.
@@ -101,9 +105,11 @@ def advice(dataset, name: str, split: Split):
 
 
 def shared(train: Split, other: Split, name: str):
-    """Yields a line for each kind of image that train shares with the split `name`: the same, versions, frames.
+    """Yields a line of text for each kind of overlap between the images of train and of the split `name`.
 
-    Neighbours by number count as frames of one video if they are alike.
+    The kinds: equal pixels; versions of one picture; frames of one video. Images count as frames of one video if their
+    names agree up to the last number, no image lies between them by this number, and they look alike. Frames are only
+    reported if they are more than a quarter of the split.
     """
     for kind, keys in (('the same pixels as an image', (train.digests, other.digests)),
                        ('another version of a picture', [[files.picture(str(entry)) for entry in split.names]
@@ -128,9 +134,11 @@ def shared(train: Split, other: Split, name: str):
 
 
 def check(dataset, folder: str):
-    """Loads all examples; prints sizes, classes and notes of each split; returns a list, a line for each fault.
+    """Checks all examples of a data set and returns the faults: list of str, one line per faulty example.
 
-    Draws examples of each split into `folder` and prints the names of the files.
+    Prints for each split: sizes, the table of classes, likely causes of poor training results, and images that other
+    splits share with train. Writes a picture of examples of each split into `folder` and prints the path of the
+    picture.
     """
     found = {name: read_split(dataset, name) for name in dataset.examples}
     for name, split in found.items():
@@ -156,7 +164,7 @@ def check(dataset, folder: str):
 def main(argv=None):
     """Checks the data set named on the command line; returns the exit status: 0, or 2 for a faulty example.
 
-    With --download the data set is fetched first. Faults are printed on standard error, a line each.
+    With --download the data set is fetched first. Faults are printed on standard error, one line each.
     """
     parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
                         'weights, likely causes of a bad training, and faults of each file.')

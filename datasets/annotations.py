@@ -1,4 +1,4 @@
-"""Helpers of the readers of annotations: `Example` and `Shape`, kinds of JSON files, images, splits."""
+"""Recognizes JSON files of annotations, finds their images and splits; defines `Example` and `Shape`."""
 import collections
 import contextlib
 import glob
@@ -13,7 +13,7 @@ from system.files import UserError, read_bytes
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
 # image: path; split: 'train', 'val', 'test' or ''; size: (height, width) in the annotations, or None;
-# embedded: the JSON file that holds the image, which then only would lie at the path `image`, or None
+# embedded: path of the JSON file that contains the image, or None; with it, `image` only gives the name of the image
 Example = collections.namedtuple('Example', 'image split size shapes embedded', defaults=(None,))
 # where: file and entry, for messages; name: class; kind: 'polygon', 'mask', ...; draw: function (height, width) -> bool
 # mask [height, width]; layer: shapes of a lower layer are drawn first
@@ -22,9 +22,9 @@ Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(
 
 @contextlib.contextmanager
 def error_context(where: str):
-    """Context manager: errors in the block that bad data cause become a UserError.
+    """Context manager that turns errors which malformed data cause in its block into UserError.
 
-    The text begins with `where`, the file and the entry.
+    The message begins with `where`, which names the file and the entry.
     """
     try:
         yield
@@ -35,14 +35,14 @@ def error_context(where: str):
 
 
 def lookup(table: dict, key, what: str):
-    """Returns table[key]; UserError 'WHAT KEY is unknown' if the key is missing."""
+    """Returns table[key]; raises UserError 'WHAT KEY is unknown' if the key is missing."""
     if key not in table:
         raise UserError('%s %s is unknown' % (what, key))
     return table[key]
 
 
 def kind_of(content):
-    """Recognizes the content of a JSON file -> 'coco', 'labelme', 'isat', 'via' or 'another form'."""
+    """Recognizes the format of a JSON file's content -> 'coco', 'labelme', 'isat', 'via' or 'another form'."""
     if isinstance(content, dict):
         via = content.get('_via_img_metadata', content)
         if all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
@@ -60,7 +60,8 @@ def kind_of(content):
 def read_documents(source: str):
     """Reads a JSON file, or all JSON files below a folder -> {kind: list of (path, content)}.
 
-    Of an image inside a JSON file of labelme only the first characters are kept. UserError for a file that is no JSON.
+    The kinds are the results of `kind_of`. Content of 'another form' is dropped (None). An image embedded in a JSON
+    file of labelme is cut to its first 9 characters. Raises UserError for a file that is not JSON.
     """
     documents = collections.defaultdict(list)
     below = os.path.join(glob.escape(source), '**', '*.json')
@@ -74,7 +75,7 @@ def read_documents(source: str):
 
 
 def read_json(path: str):
-    """Reads a JSON file; UserError if it is not JSON in UTF-8."""
+    """Reads a JSON file -> parsed content; raises UserError if the file is not JSON in UTF-8."""
     try:
         return json.loads(read_bytes(path).decode('utf-8-sig'))
     except (ValueError, RecursionError) as error:
@@ -90,25 +91,34 @@ def images_by_name(root: str):
 
 
 def count_unused(images: dict, examples: dict, reason: str, left_out: collections.Counter):
-    """Counts the images that are no key of `examples`; `images` is as from `images_by_name`."""
+    """Counts the images without an annotation file or entry and adds the number to `left_out[reason]`.
+
+    Args:
+      images: {file name: list of paths}, all images.
+      examples: {path: `Example`}, the annotated images.
+    """
     left_out[reason] += sum(path not in examples for paths in images.values() for path in paths)
 
 
 def split_of(root: str, *paths):
-    """'train', 'val' or 'test' by the first of `paths` whose part below `root` names a split, else ''."""
+    """Returns the split that a path names below `root`: 'train', 'val', 'test', or '' for none.
+
+    The first of `paths` that names a split decides. A folder valid/ and a file instances_val2017.json both name val.
+    """
     found = [SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/')) for path in paths]
     return next((files.FOLDERS[match.group(1).lower()] for match in found if match), '')
 
 
 def find_image(images: dict, name: str, source: str):
-    """Path of the image `name` of the JSON file `source`.
+    """Finds the image that the JSON file `source` names -> path.
 
-    The image at the path `name` from the folder of `source` is taken. If there is none, the folders in `name` may be
-    from another machine: of the images with this file name, the image is taken whose last folders agree with most
-    folders of `name`. UserError unless exactly one image is left.
+    The path `name`, relative to the folder of `source`, comes first. If no image is there, the folders in `name` may be
+    from another machine: of the images with the same file name, the image is taken whose last folders agree with most
+    folders of `name`. Raises UserError unless exactly one image fits best.
 
     Args:
-      images: as from `images_by_name`.
+      images: {file name: list of paths}, the candidates.
+      name: file name or path in the JSON file.
     """
     name = name.replace('\\', '/')
     paths = images.get(name.split('/')[-1], [])
@@ -124,5 +134,5 @@ def find_image(images: dict, name: str, source: str):
 
 
 def is_image(path: str) -> bool:
-    """Whether `path` is a file with the extension of an image."""
+    """Tells whether `path` is a file with the extension of an image."""
     return os.path.splitext(path)[1].lower() in data.IMAGE_FILES and os.path.isfile(path)

@@ -1,4 +1,4 @@
-"""Reads CamVid in three layouts: released with SegNet, of the home page, of Kaggle -> `Dataset`."""
+"""Reads CamVid as a `Dataset`, in the layout released with SegNet, of the home page or of Kaggle."""
 import os
 import re
 
@@ -15,8 +15,8 @@ CLASSES = {
 # Class weights of Models/segnet_train.prototxt. They do not follow from the released labels (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# CamVid's 32 classes in each of the released 11; other classes are void. Measured by overlaying the two releases;
-# SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
+# {released class: which of CamVid's 32 classes it unites}; other classes are void. Measured by overlaying the two
+# releases; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
 GROUPS = {
     'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Column_Pole', 'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv',
     'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
@@ -24,7 +24,7 @@ GROUPS = {
     'Bicyclist': 'Bicyclist MotorcycleScooter'}
 IDS = {member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].split()}
 
-# A line of the released lists: two paths, which may hold blanks, and a blank, tab or comma between.
+# A line of the released lists: two paths, which may hold blanks, separated by blanks, tabs, commas or semicolons.
 PAIR = re.compile(r'(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+)\Z', re.IGNORECASE)
 
 
@@ -35,8 +35,8 @@ def read(data_dir: str):
       released with SegNet: train.txt, train/, trainannot/ (val, test alike); label 11 is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (val, test alike).
-    UserError for a malformed list or table, an image of Kaggle's layout without exactly one label, and no training
-    images. The `load` of the result opens the images and labels.
+    Raises UserError for a malformed list or table, for an image of Kaggle's layout without exactly one label, and if
+    there are no training images. Images and labels are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
     if os.path.exists(os.path.join(data_dir, 'class_dict.csv')):
@@ -64,8 +64,8 @@ def read(data_dir: str):
 def _released(data_dir):
     """Reads the lists of the layout released with SegNet -> {split: [(image path, label path)]}.
 
-    The lists hold paths of the authors' machine: only folder and file name, the last two parts, are used.
-    UserError, with file and line, for a malformed line.
+    The lists hold paths of the authors' machine: only the last two parts, folder and file name, are used.
+    Raises UserError, which names file and line, for a malformed line.
     """
     pairs = {}
     for split in files.SPLITS:
@@ -84,7 +84,7 @@ def _released(data_dir):
 def _kaggle(data_dir):
     """Reads Kaggle's layout: class_dict.csv (name,r,g,b), SPLIT/NAME.png, SPLIT_labels/NAME_L.png.
 
-    UserError for a malformed table and for an image without exactly one label.
+    Raises UserError for a malformed table and for an image without exactly one label.
 
     Returns:
       {split: [(image path, label path)]} of the splits that have a folder, {colour: class index or IGNORE}.
@@ -103,10 +103,13 @@ def _kaggle(data_dir):
 
 
 def _frames(data_dir):
-    """Reads the home page's layout: label_colors.txt, NAME.png, labels in colours NAME_L.png; as `_kaggle`.
+    """Reads the home page's layout: label_colors.txt, images NAME.png, labels in colours NAME_L.png.
 
     Files train.txt, val.txt and test.txt name the frames of each split. Without train.txt, the last fifth of the sorted
-    names is val. UserError for a malformed table.
+    names is val. Raises UserError for a malformed table.
+
+    Returns:
+      {split: [(image path, label path)]}, {colour: class index or IGNORE}.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
     parts = [(number, line.split()) for number, line in files.numbered_lines(table)]
@@ -123,9 +126,10 @@ def _frames(data_dir):
 
 
 def _color(path, number, name, values):
-    """Parses one of CamVid's 32 classes -> ((red, green, blue), index of the released class or IGNORE).
+    """Parses the row of a class in a table of CamVid's 32 classes -> ((red, green, blue), index or IGNORE).
 
-    UserError, with `path` and `number` of the line, unless `values` are three texts of 0 to 255.
+    The index is a position in the 11 released CLASSES. Raises UserError, which names the file `path` and the line
+    `number`, for an empty name, and unless `values` are three texts of whole numbers from 0 to 255.
     """
     color = files.small_numbers(values)
     if not name or not color or len(color) != 3:

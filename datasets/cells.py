@@ -1,4 +1,4 @@
-"""Synthetic cells: masks drawn from a seed into `train.csv`, and images rendered from masks.
+"""Draws synthetic cells: random masks for the table `train.csv`, and images rendered from masks.
 
 The cells resemble the cells of Sartorius, but contain no real pixel or outline. Shapes are drawn in integers only, so
 that `train.csv` is the same on every machine.
@@ -46,8 +46,8 @@ def add_disc(mask, y: int, x: int, radius: int):
 def add_arm(mask, rng, y: int, x: int, angle: int, length: int, root: int, tip: int):
     """Draws a winding arm of `length` pixels from (y, x) into `mask` [height, width] bool.
 
-    The arm starts in direction `angle`, in 1/64 turns; its radius goes from `root` to `tip`. The unit of y, x and radii
-    is 1/1024 pixel.
+    The arm starts in direction `angle`, in 1/64 turns. The radius changes linearly from `root` to `tip`. y, x, `root`
+    and `tip` are in 1/1024 pixel.
     """
     for i in range(length + 1):
         add_disc(mask, y, x, root + (tip - root) * i // max(length, 1))
@@ -71,9 +71,9 @@ def cell(rng, shape: Shape, y: int, x: int):
 
 
 def cells(name: str):
-    """Draws the cells of image `name`, a function of the name: a list of (cell type, bool [HEIGHT, WIDTH]).
+    """Draws the cells of image `name` -> list of (cell type, mask bool [HEIGHT, WIDTH]).
 
-    The masks do not overlap.
+    The name seeds the random numbers: equal names give equal cells. The masks do not overlap.
     """
     rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
     drawn = []
@@ -97,7 +97,10 @@ def cells(name: str):
 
 
 def write_csv(path: str, seed: int = SEED):
-    """Writes the table of NUM_IMAGES synthetic images in the columns of Kaggle's train.csv, one row a cell."""
+    """Writes the masks of NUM_IMAGES synthetic images as CSV in the columns of Kaggle's train.csv.
+
+    Each cell is a row. The names of the images follow from `seed`, and the cells from the names.
+    """
     rng = np.random.RandomState(seed)
     with open(path, 'w', newline='\n') as file:
         file.write(COLUMNS + '\n')
@@ -108,7 +111,7 @@ def write_csv(path: str, seed: int = SEED):
 
 
 def noise(rng, height: int, width: int, sigma: float):
-    """Smooth random noise [height, width] float32 of mean 0 and standard deviation 1.
+    """Draws smooth random noise: float32 [height, width] of mean 0 and standard deviation 1.
 
     `sigma`: standard deviation of the blur, in pixels.
     """
@@ -117,12 +120,13 @@ def noise(rng, height: int, width: int, sigma: float):
 
 
 def debris(rng, union, num_neurites: int):
-    """Draws thin processes that start on cells, and specks, for the image: thickness float32 [height, width].
+    """Draws thin processes that start on cells, and scattered specks -> thickness float32 [height, width].
 
-    The masks do not include the processes and specks.
+    Both appear in the image only: no mask includes them.
 
     Args:
       union: bool [height, width], the pixels of all cells.
+      num_neurites: number of processes.
     """
     height, width = union.shape
     layer = np.zeros([height, width], np.float32)
@@ -138,9 +142,10 @@ def debris(rng, union, num_neurites: int):
 
 
 def pattern(rng, cell_type: str, height: int, width: int):
-    """Random texture of a cell type, [height, width] float32: fine grains, fibres or a lattice of granules.
+    """Draws the random texture of a cell type: float32 [height, width].
 
-    Each texture has mean 0 and a standard deviation of about 1, so that only the shape of the texture differs.
+    The texture is of fine grains, fibres or a lattice of granules. Each has mean 0 and a standard deviation of about 1,
+    so that textures differ by pattern only.
     """
     if cell_type == 'shsy5y':
         return noise(rng, height, width, 0.6)
@@ -154,7 +159,7 @@ def pattern(rng, cell_type: str, height: int, width: int):
 
 
 def render(masks, cell_types: list, name: str):
-    """Renders image `name`, as under a phase-contrast microscope: [height, width] uint8.
+    """Renders an image of cells, as under a phase-contrast microscope: [height, width] uint8.
 
     Brightness is the difference of two blurs of the thickness: dark rims inside, a bright halo outside, and an
     interior as bright as the background. Cell types differ by shape and pattern, not by brightness or contrast.
@@ -163,6 +168,7 @@ def render(masks, cell_types: list, name: str):
     Args:
       masks: [cells, height, width] bool, at least one cell.
       cell_types: the cell type of each mask.
+      name: name of the image, which seeds the random numbers.
     """
     rng = np.random.RandomState([zlib.crc32(name.encode()), 1])
     union = np.any(masks, axis=0)

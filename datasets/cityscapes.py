@@ -6,7 +6,7 @@ from data import Dataset
 from datasets import files, labels, tables
 from system.files import UserError, note
 
-CLASSES = {  # name: (id in labelIds.png, colour) of the 19 classes of the benchmark; the place is the training id
+CLASSES = {  # name: (id in labelIds.png, colour) of the 19 classes of the benchmark, in the order of training ids
     'road': (7, (128, 64, 128)), 'sidewalk': (8, (244, 35, 232)), 'building': (11, (70, 70, 70)),
     'wall': (12, (102, 102, 156)), 'fence': (13, (190, 153, 153)), 'pole': (17, (153, 153, 153)),
     'traffic light': (19, (250, 170, 30)), 'traffic sign': (20, (220, 220, 0)), 'vegetation': (21, (107, 142, 35)),
@@ -20,8 +20,9 @@ def read(data_dir: str):
     """Reads Cityscapes -> `Dataset`: 19 classes, the other classes are void; the training size is 256x512.
 
     Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. `class_ids` are the
-    ids of these files. The labels of test are not public: test is left out, which a note says.
-    UserError for a missing folder, an image without a label, and an image with another ending than _leftImg8bit.
+    ids in these files. Test is left out, with a printed note, because its labels are not public.
+    Raises UserError for a missing folder, for an image without a label, and for an image whose name does not end in
+    _leftImg8bit.
     """
     files.check_data_dir(data_dir, 'cityscapes', LAYOUT)
     roots = [next((path for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + '_trainvaltest', name))

@@ -10,7 +10,10 @@ from system.files import UserError
 
 
 def key_of(entry: dict, key: str):
-    """Text of the id entry[key]: 5, 5.0 and '5' are one id. UserError if the entry has none."""
+    """Returns the id entry[key] as text, so that the ids 5, 5.0 and '5' are equal.
+
+    Raises UserError if the id is missing, a list, a dict or a bool.
+    """
     value = entry.get(key)
     if value is None or isinstance(value, (bool, list, dict)):
         raise UserError('has no %s' % key if value is None else 'malformed %s %s' % (key, value))
@@ -20,15 +23,15 @@ def key_of(entry: dict, key: str):
 def read_coco(documents: list, root: str, left_out: collections.Counter):
     """Reads COCO JSON -> (class names in the order of the files, list of `Example`).
 
-    Crowds lie below the other annotations. Masks are decoded when a shape is drawn.
+    Crowds are drawn below the other annotations. Masks are decoded when a shape is drawn.
 
     Args:
       documents: list of (path, content) of the JSON files.
       root: folder of the images, also in sub-folders.
       left_out: {reason: number}; images that the JSON does not list are counted here.
     Raises:
-      UserError: a listed image that is missing or listed twice, an id that means two things, an annotation without an
-        image or class, or of an unknown one. The message names the file and the entry.
+      UserError: a listed image that is missing or listed twice, an id of two images or of two classes, or an annotation
+        whose image or class is missing or unknown. The message names the file and the entry.
     """
     images = images_by_name(root)
     classes = []

@@ -41,15 +41,17 @@ MAX_CLASSES = 253  # names; the background makes the 254 classes of `tables`
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
 KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
 
-# left_out: {reason: number}; read: {kind of shape: number}; drawn, lost: {class: pixels}, lost to other classes
+# left_out: {reason: number}; read: {kind of shape: number}; drawn: {class: pixels of its annotations}; lost: {class:
+# pixels of its annotations that lie under annotations of other classes}
 # pixels: {name of an image: int64 [256], pixels of each id}
 Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
 
 
 def image_folder(source: str):
-    """Folder of the images of `source`, a folder itself or a JSON file; UserError if `source` does not exist.
+    """Returns the folder of the images of `source`, which is this folder itself or a JSON file.
 
-    The images of a JSON file are beside it; of a file in annotations/, in the folder above.
+    The images of a JSON file are in its folder; the images of a JSON file in annotations/ are in the parent folder.
+    Raises UserError if `source` does not exist.
     """
     if os.path.isdir(source):
         return source
@@ -61,7 +63,8 @@ def image_folder(source: str):
 def class_ids(classes: list):
     """Numbers the classes 1, 2, ... in the given order -> {name: id}.
 
-    The id of background is 0, of void and ignore IGNORE. UserError for a bad name and for more than MAX_CLASSES names.
+    The class background has id 0, the classes void and ignore have id IGNORE. Raises UserError for an empty, long or
+    unprintable name and for more than MAX_CLASSES names.
     """
     ids = {}
     for name in classes:
@@ -78,8 +81,9 @@ def class_ids(classes: list):
 def draw_label(example: annotations.Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
     """Draws the annotations of an example, later over earlier: label uint8 [h, w] of ids.
 
-    Annotations of a lower layer come first, and with `small_on_top` the larger of a layer. Counts in `tally`.
-    UserError for a malformed annotation, and if the image has another `size` than the annotations say.
+    Lower layers are drawn first, and with `small_on_top` the larger annotations of a layer first. Adds the numbers of
+    annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height, width) of
+    the image, differs from the size in the annotations.
     """
     if example.size not in (None, size):
         raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s' % (
@@ -123,7 +127,11 @@ def draw_label(example: annotations.Example, size: tuple, ids: dict, tally: Tall
 
 
 def out_names(examples: list):
-    """Names of the images in OUT: SPLIT/FILE; with folders if two files of a split have one name."""
+    """Returns the paths of the images below images/ in OUT: list of SPLIT/FILE.
+
+    If two files of a split have the same name, apart from extension and case, all paths keep the folders:
+    SPLIT/FOLDER/FILE.
+    """
     names = [(example.split, os.path.basename(example.image)) for example in examples]
     stems = collections.Counter((split, os.path.splitext(name)[0].lower()) for split, name in names)
     if examples and max(stems.values()) > 1:
@@ -138,8 +146,8 @@ def out_names(examples: list):
 def write(out: str, examples: list, ids: dict, tally: Tally, small_on_top: bool):
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
-    Each split has a sub-folder. UserError for two images of a folder with one name, whatever the extensions, and as
-    `draw_label`.
+    Each split has a sub-folder. Raises UserError for images of a folder whose names differ in the extension only, for a
+    malformed annotation, and for an image of another size than its annotations say.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), out_names(examples)):
@@ -175,8 +183,8 @@ def write(out: str, examples: list, ids: dict, tally: Tally, small_on_top: bool)
 def recognize(source: str, kind: str = None):
     """Recognizes the annotations in `source` -> (kind, {kind: list of (path, content)}); prints the kind.
 
-    The value of 'yolo' is `source`.
-    UserError if no kind or several kinds fit, or if the given `kind` does not fit. The message says what was found.
+    For 'yolo' the dict holds `source` itself in place of the list. Raises UserError if no kind or several kinds fit, or
+    if the given `kind` does not fit. The message lists the files found.
     """
     documents = {} if kind == 'yolo' else annotations.read_documents(source)
     if kind == 'yolo' or not kind and yolo.fits(source):
@@ -199,15 +207,15 @@ def recognize(source: str, kind: str = None):
 
 
 def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool):
-    """Converts `source` into the folder `out`, new or empty; prints what was read and what was left out.
+    """Converts `source` into the new or empty folder `out`; prints the numbers of annotations.
 
     Args:
       kind: a key of `readers`, or None to recognize it.
-      readers: {kind: function (documents, root, left_out) -> (class names, examples)}, as `coco.read_coco`.
+      readers: {kind: function (documents, root, left_out) -> (class names, list of `Example`)}.
       small_on_top: draws small annotations over large ones.
     Raises:
-      UserError: a bad source, a source of which nothing can be drawn, or a folder with files. After an error no file is
-        left.
+      UserError: a malformed source, a source without an annotation to draw, or an `out` that holds files. After an
+        error no file is left in `out`.
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError('%s: holds files already; name a new folder' % out)
@@ -250,7 +258,11 @@ def draw_examples(out: str, tally: Tally):
 
 
 def report(examples: list, ids: dict, tally: Tally):
-    """Prints the number of annotations by class and shape, what was left out, and classes under others."""
+    """Prints the annotations per class and per shape, the reasons for omitted annotations, and hidden classes.
+
+    A class is hidden if most of the pixels of its annotations lie under annotations of other classes. Also prints the
+    classes without an annotation.
+    """
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
     for name in ids:
         print('%3d %s: %d annotations' % (ids[name], name, used[name]))
@@ -271,7 +283,10 @@ def report(examples: list, ids: dict, tally: Tally):
 
 
 def main(argv=None):
-    """Converts the annotations named on the command line; `argv` None: of this process."""
+    """Converts the annotations named on the command line.
+
+    `argv`: list of str; None for the arguments of this process.
+    """
     parser = cli.Parser(prog='python -m datasets.convert', usage='%(prog)s [-h] [KIND] SOURCE OUT [flags]',
                         description='Converts annotations into the layout of --dataset folder.')
     parser.add_argument('paths', nargs='+', metavar='[KIND] SOURCE OUT',
@@ -293,5 +308,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # removes what is half-written
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # removes unfinished files
     cli.main(main, 'the size of the images')

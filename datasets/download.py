@@ -59,7 +59,7 @@ BY_HAND = {
 def check_members(path: str):
     """Raises UserError if the archive `path`, zip or tar, has a link, a device or a member outside its folder.
 
-    Before Python 3.14, tarfile extracts these members.
+    Before Python 3.14, tarfile would extract such members.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -77,9 +77,10 @@ def check_members(path: str):
 
 
 def fetch(source: Source, folder: str):
-    """Downloads the archive of `source` into `folder` and unpacks it; returns the path of `source.part`.
+    """Downloads the archive of `source` into `folder` and unpacks its part `source.part` -> path of the part.
 
-    Raises UserError for a failed download, a wrong checksum (a ValueError of pooch), a damaged or unsafe archive.
+    Raises UserError for a failed download, a wrong checksum, a damaged or unsafe archive, and an archive without this
+    part.
     """
     pooch.get_logger().setLevel('WARNING')
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
@@ -99,11 +100,11 @@ def fetch(source: Source, folder: str):
 
 
 def check_contents(folder: str, contents: dict):
-    """Raises UserError unless the folders below `folder` have the files that `contents` says.
+    """Raises UserError unless the folders below `folder` hold exactly the files that `contents` describes.
 
     Args:
-      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is of each file's name, a zero
-        byte and the SHA-256 of the content, sorted by name; with None only number and bytes are compared.
+      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed from all files in the
+        order of their names: name, a zero byte, SHA-256 of the content. None compares only number and bytes.
     """
     for name, expected in contents.items():
         digest = hashlib.sha256()
@@ -121,8 +122,9 @@ def check_contents(folder: str, contents: dict):
 def download(name: str, data_dir: str):
     """Downloads data set `name` into the folder `data_dir`; after an error no file is left.
 
-    UserError for a data set that cannot be downloaded, whose steps are printed, and as `fetch` and `check_contents`;
-    also if the target holds files other than *.part: `data_dir`, or for voc2012 only VOCdevkit/ in it.
+    Raises UserError for a data set that cannot be downloaded automatically (its steps are printed), for a failed
+    download, for an archive with other contents than expected, and if the target holds files other than *.part. The
+    target is `data_dir`, for voc2012 VOCdevkit/ in it.
     """
     if name not in SOURCES:
         print(BY_HAND[name])

@@ -1,4 +1,4 @@
-"""Helpers of the readers: lists of names, folders of images and labels, splits, label colours."""
+"""Finds images, labels and lists of names in folders, splits names into train and val, maps label colours."""
 import collections
 import hashlib
 import os
@@ -32,14 +32,14 @@ def check_data_dir(data_dir: str, name: str, layout: str):
 
 
 def numbered_lines(path: str):
-    """Reads the lines of a text file that are not blank -> list of (number of the line, from 1, and its text)."""
+    """Reads the lines of a text file that are not blank -> list of (line number from 1, text)."""
     return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
 
 
 def read_names(path: str):
-    """Reads a text file of one name a line -> list of str, without blank lines.
+    """Reads a text file with one name per line -> list of str, without blank lines.
 
-    UserError for an empty list or a name that leads out of the folder.
+    Raises UserError for an empty list or a name that leads out of the folder.
     """
     names = [line.strip() for _, line in numbered_lines(path)]
     if not names:
@@ -54,9 +54,9 @@ def files_below(folder: str, extensions: tuple):
     """Finds the files below `folder` with one of the extensions -> list of (name, path).
 
     A name is the path below `folder` without the extension. The files of a folder come before the files of its
-    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped, and links to a folder that
-    holds the link, with a note. The number of other files that may be images is printed. UserError if a folder is
-    missing or unreadable, or a file name is not UTF-8.
+    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped, as are links to a folder
+    that contains the link, with a note. Prints the number of other files that may be images. Raises UserError if a
+    folder is missing or unreadable, or a file name is not UTF-8.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
@@ -91,9 +91,10 @@ def files_below(folder: str, extensions: tuple):
 
 
 def image_files(folder: str):
-    """Finds the images below a folder -> {name: path}; names, order and errors as in `files_below`.
+    """Finds the images below a folder -> {name: path}, first the files of a folder, then its sub-folders.
 
-    UserError also for two images with the same name, and for images in a folder that is linked twice.
+    A name is the path below `folder` without the extension. Raises UserError for a missing or unreadable folder, for
+    two images with the same name, and for images in a folder that is linked twice.
     """
     paths = {}
     parents = {}  # {real path: path}
@@ -113,14 +114,14 @@ def label_files(folder: str, images: dict, class_names=()):
     """Finds the labels below a folder -> {image name: [(ending, path) of candidate labels]}.
 
     A label has the name of the image. If no label has, an ending may follow the name: NAME_mask.png, NAME_L.png. A
-    folder with the name of a class counts as an ending. The label may lack an ending IMAGE_SUFFIX of the image. An
-    image without a label has no entry. The number of labels without an image is printed.
+    folder with the name of a class counts as an ending. The name of the label may lack an ending of the image's name
+    that IMAGE_SUFFIX matches. An image without a label has no entry. Prints the number of labels without an image.
 
     Args:
-      images: {name: path}, as from `image_files`.
-      class_names: names as from `words`.
+      images: {name: path}.
+      class_names: names of the classes in the form of `words`: lower case, joined by _.
     Returns:
-      The ending has the form of `words`, without MASK_WORDS.
+      An ending has the form of `words` too, without MASK_WORDS.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
@@ -147,23 +148,27 @@ def label_files(folder: str, images: dict, class_names=()):
 
 
 def is_label(name: str, class_names):
-    """Whether a file name, without extension, ends in one of MASK_WORDS or in the name of a class."""
+    """Tells whether a file name, without extension, ends in one of MASK_WORDS or in the name of a class.
+
+    `class_names`: names in the form of `words`: lower case, joined by _.
+    """
     name = os.path.basename(name)
     endings = [words(name[match.start():]) for match in re.finditer('[-_. ]', name)]
     return any(ending in class_names or ending in MASK_WORDS for ending in endings)
 
 
 def words(text: str, without=()):
-    """Words of a name in lower case, joined by _: Optic-Disc becomes optic_disc."""
+    """Joins the words of a name in lower case by _, without the words `without`: Optic-Disc becomes optic_disc."""
     return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
 def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or one file %s_SUFFIX.png'):
-    """Path of the label of image `name`; UserError unless exactly one label fits.
+    """Returns the path of the label of image `name`; raises UserError unless the image has exactly one label.
 
     Args:
-      found: as from `label_files`.
-      expected: names that fit, for the message, with %s for `name`.
+      folder: folder of the labels, for the message.
+      found: {image name: [(ending, path)]}, the result of `label_files`.
+      expected: file names that fit, for the message, with %s for `name`.
     """
     paths = [path for _, path in found.get(name, [])]
     if len(paths) != 1:
@@ -176,14 +181,15 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
 
 
 def picture(name: str) -> str:
-    """Name of the picture that an image shows: the same for all versions that Roboflow makes of a picture."""
+    """Removes Roboflow's code of a version from an image name: all versions of a picture give one name."""
     return VERSION.sub('', name)
 
 
 def place(name: str) -> int:
-    """Place of a picture from 0 to 2^32 - 1, a function of the name alone.
+    """Hashes the name of a picture to a number from 0 to 2^32 - 1, by which `hold_out` selects val.
 
-    The SHA-256 of the name without its last number, plus a multiple of the number: consecutive numbers spread evenly.
+    The number is a SHA-256 of the name without its last number, plus a multiple of that number, modulo 2^32. The hashes
+    of consecutively numbered names are spread evenly.
     """
     text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
     start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
@@ -191,19 +197,22 @@ def place(name: str) -> int:
 
 
 class HeldOut(list):
-    """Names of a val that `hold_out` has chosen. `pool`: all names, in the given order."""
+    """List of the names that `hold_out` chose for val.
+
+    pool: list of all names, train and val, in the given order.
+    """
 
 
 def hold_out(names: list, fold: str = FOLD):
     """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
 
-    The name of an image decides alone, so that images added later leave the others where they are. Versions of one
-    picture stay together. If the rule puts all pictures on one side, the picture nearest to the other side goes there.
+    The split of an image depends on its name only, so images added later do not move others. Versions of one picture
+    stay together. If all pictures would be in one split, the picture nearest to the other split is moved there.
 
     Args:
       fold: 'K/N': val is the K-th of N parts, which are of about the same size.
     Raises:
-      UserError: another `fold`, or fewer than two pictures.
+      UserError: a malformed `fold`, or fewer than two pictures.
     """
     numbers = small_numbers(fold.split('/')) or ()
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
@@ -227,9 +236,10 @@ def splits(folder: str, images: dict):
     images, else `hold_out`. Sub-folders count if one of them is train. Without val, `hold_out` splits train.
 
     Args:
-      images: {name: path}, as from `image_files`.
+      images: {name: path}.
     Raises:
-      UserError: errors of `listed_splits` and `hold_out`; an image outside the sub-folders beside train.
+      UserError: a list with unknown or repeated names, a missing list of train, fewer than two pictures to split, or an
+        image outside the sub-folders if one of them is train.
     """
     lists = split_lists(folder)
     if any(os.path.exists(path) for path in lists.values()):
@@ -250,9 +260,10 @@ def splits(folder: str, images: dict):
 
 
 def split_lists(folder: str):
-    """Paths of the lists in `folder`: {split: path}; named as in FOLDERS, as CVAT's Validation.txt.
+    """Finds the lists of the splits in `folder` -> {split: path}, with an entry for each of SPLITS.
 
-    A list that does not exist has the path SPLIT.txt.
+    A list has one of the names FOLDERS, in upper or lower case, such as CVAT's Validation.txt. If a split has no list,
+    the path is SPLIT.txt in `folder`, which does not exist.
     """
     names = sorted(os.listdir(folder), key=lambda name: name[:-4] in SPLITS) if os.path.isdir(folder) else []
     found = {FOLDERS.get(name[:-4].lower()): name for name in names if name.lower().endswith('.txt')}
@@ -260,10 +271,11 @@ def split_lists(folder: str):
 
 
 def listed_splits(lists: dict, images: dict):
-    """Reads {split: path of the list} -> {split: list of names}; an empty or missing test list is skipped.
+    """Reads the lists {split: path} -> {split: list of image names}; an empty or missing test list is skipped.
 
-    Without a list for val, `hold_out` splits train. Lists of val or test alone must name all images. The number of
-    images in no list is printed. UserError for an unknown or repeated name and a missing list of train.
+    Without a list of val, `hold_out` splits train. Without a list of train, the other lists must name all images.
+    Prints the number of images in no list. Raises UserError for an unknown or repeated name and for a missing list of
+    train.
     """
     there = {split: path for split, path in lists.items() if os.path.exists(path)}
     if 'test' in there and not read_text(there['test']).strip():
@@ -301,11 +313,13 @@ def small_numbers(texts: list):
 
 
 def colors_to_ids(rgb, ids: dict, path: str):
-    """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w]; UserError for other colours.
+    """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w].
 
     Args:
       ids: {(red, green, blue): id}.
       path: name of the label, for the message.
+    Raises:
+      UserError: a colour that is not in `ids`.
     """
     table = np.full(1 << 24, -1, np.int16)
     shifts = np.array([1 << 16, 1 << 8, 1])
@@ -316,7 +330,7 @@ def colors_to_ids(rgb, ids: dict, path: str):
 
 
 def voc_color(i: int):
-    """Colour of id `i` in PASCAL VOC's palette: (red, green, blue), 0 to 255 each.
+    """Returns the colour of id `i` in PASCAL VOC's palette: (red, green, blue), 0 to 255 each.
 
     Each group of three bits of `i` sets one bit of red, green and blue, from the highest bit down.
     """
@@ -324,6 +338,6 @@ def voc_color(i: int):
 
 
 def distinct_colors(colors: list):
-    """Replaces each None among colours by the first colour of PASCAL VOC's palette that is not among them."""
+    """Replaces each None in a list of colours by the next unused colour of PASCAL VOC's palette -> list."""
     new = (color for color in map(voc_color, range(256)) if color not in colors)
     return [color or next(new) for color in colors]

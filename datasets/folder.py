@@ -1,7 +1,7 @@
 """Reads custom data: a folder of images, labels and a table of classes -> `Dataset`.
 
 docs/data.md shows the layouts: images/ and labels/ under several names, Pascal VOC's, Roboflow's, and labels.csv of
-run-length encoded masks. What is not understood is an error.
+run-length encoded masks. Any other layout is an error.
 """
 import glob
 import os
@@ -24,14 +24,15 @@ LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'anno
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
-    """Reads the data set in `data_dir` -> `Dataset`; its size is the size of the first training image.
+    """Reads the data set in `data_dir` -> `Dataset`; the training size is the size of the first training image.
 
     Args:
-      rle_order: order of the pixels in runs of labels.csv, as for `data.rle_decode`; None for `tables.rle_order`.
-        Ignored without labels.csv.
-      depth: bits in use in images of 16 bits a channel; None measures the training split.
+      rle_order: order of the pixels in runs of labels.csv: 'rows', 'columns' or 'relative'; None detects it. Ignored
+        without labels.csv.
+      depth: bits in use in images of 16 bits per channel; None measures them in the training images.
     Raises:
-      UserError: no known layout, or a fault in a list or table. The `load` of the result opens the labels and images.
+      UserError: no known layout, or a fault in a list or table. Labels and most images are opened later, by `load` of
+        the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'folder', LAYOUT)
     root = _voc_root(data_dir)
@@ -60,9 +61,10 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 
 
 def _voc_root(data_dir):
-    """Folder that holds JPEGImages/: `data_dir`, VOC2007/ or VOCdevkit/VOC2007/ below, of any year; or None.
+    """Finds the folder that holds JPEGImages/ -> path, or None.
 
-    UserError for several years.
+    The candidates are `data_dir`, and VOC2012/ and VOCdevkit/VOC2012/ in it, of any year. Raises UserError if several
+    fit.
     """
     found = [path for pattern in ('', 'VOC2*', os.path.join('VOCdevkit', 'VOC2*'))
              for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
@@ -73,7 +75,10 @@ def _voc_root(data_dir):
 
 
 def _classes(*folders):
-    """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`)."""
+    """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`).
+
+    Raises UserError if no folder has a table, or a folder has several.
+    """
     for folder in folders:
         found = [name for name in TABLES if os.path.exists(os.path.join(folder, name))]
         if len(found) > 1:
@@ -90,8 +95,12 @@ def _classes(*folders):
 def _runs(data_dir, table, classes, rle_order):
     """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
 
-    Prints the order of the pixels in the runs, unless it is given. UserError for a malformed file, for a folder labels/
-    beside labels.csv, and if no class is named background.
+    Prints the order of the pixels in the runs unless `rle_order` gives it. Raises UserError for a malformed file, for a
+    folder labels/ beside labels.csv, and if no class is named background.
+
+    Args:
+      table: path of the table of classes, for messages.
+      classes: list of `tables.Class`.
     """
     images = files.image_files(os.path.join(data_dir, 'images'))
     examples = files.splits(data_dir, images)
@@ -122,12 +131,15 @@ def _runs(data_dir, table, classes, rle_order):
 
 
 def _folders(parent):
-    """Paths of the sub-folders of `parent`, sorted; without hidden ones and macOS's."""
+    """Lists the paths of the sub-folders of `parent`, sorted, without names that begin with . or _ (__MACOSX)."""
     return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '[!_.]*'))) if os.path.isdir(path)]
 
 
 def _find(parent, words):
-    """Sub-folder of `parent` named as one of `words` that holds images, or None; UserError for several."""
+    """Finds the sub-folder of `parent` that has one of the names `words` and holds images -> path, or None.
+
+    Raises UserError if several sub-folders fit.
+    """
     found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
     found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme has NPY beside PNG
     if len(found) > 1:
@@ -138,7 +150,8 @@ def _find(parent, words):
 def _pair(parent):
     """Finds the folders of images and labels in `parent` -> (path or None, path or None).
 
-    UserError if a folder of another name holds images too, unless the labels are in labels/, label/ or Pascal VOC's.
+    Raises UserError if a further folder holds images, which may be the labels too. No error if the labels are in
+    labels/, label/ or Pascal VOC's SegmentationClass/.
     """
     images, labels = _find(parent, IMAGE_FOLDERS), _find(parent, LABEL_FOLDERS)
     if images and labels and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
@@ -150,17 +163,17 @@ def _pair(parent):
 
 
 def _holds_images(folder):
-    """Whether a file below a folder has the extension of an image or label."""
+    """Tells whether a file below a folder has the extension of an image or label."""
     return any(name.lower().endswith(data.IMAGE_FILES + data.LABEL_FILES)
                for _, _, names in os.walk(folder, followlinks=True) for name in names)
 
 
 def find_pairs(data_dir: str):
-    """Finds images and labels -> [(split or '', folder of the images, folder of the labels)].
+    """Finds the folders of images and labels -> list of (split or '', folder of images, folder of labels).
 
     The layouts: images/ and labels/; the same in train/ and val/; train/ and train_labels/; both kinds of files
-    together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. UserError if several
-    folders fit.
+    together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. Raises UserError if
+    several folders fit.
     """
     images, labels = _pair(data_dir)
     if images:
@@ -179,8 +192,14 @@ def find_pairs(data_dir: str):
 def _labelled(root, is_voc, table, classes):
     """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}).
 
-    A note says which folders were found. Splits of which no image has a label are left out, and in Pascal VOC's layout
-    without lists images without a label.
+    Prints the folders unless they are images/ and labels/. Leaves out val and test without a label; in Pascal VOC's
+    layout without lists, also images without a label.
+
+    Args:
+      root: folder of the data set.
+      is_voc: true for Pascal VOC's layout.
+      table: path of the table of classes, for messages.
+      classes: list of `tables.Class`.
     """
     names = {files.words(entry.name) for entry in classes}
     images = {}
@@ -213,9 +232,10 @@ def _labelled(root, is_voc, table, classes):
 
 
 def _roboflow(data_dir):
-    """Reads Roboflow's layout, train/, valid/ and test/; returns (classes, and the same as `_labelled`).
+    """Reads Roboflow's layout: train/, valid/ and test/, each with images, NAME_mask.png and _classes.csv.
 
-    UserError if the tables of classes differ.
+    Returns (list of `tables.Class`, {name: path}, function (name, image) -> label, {split: names}).
+    Raises UserError if the tables of classes differ.
     """
     tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in files.FOLDERS]
     all_classes = [tables.read_classes(path, ('Class', 'Pixel Value')) for path in tables_found if os.path.exists(path)]
@@ -233,14 +253,15 @@ def _label_reader(folder, labels, classes, table, *expected):
     """Makes the function (name, image) -> label uint8 [h, w] of class indices, IGNORE for void.
 
     The function ignores `image`; `datasets.load_checked` compares the sizes. If the endings of the labels name classes,
-    it merges one mask per class. UserError as `labels.read_class_label`.
+    it merges one mask per class. It raises UserError for a missing or unreadable label and for an id or colour of no
+    class.
 
     Args:
       folder: folder of the labels, for messages.
-      labels: as from `files.label_files`.
+      labels: {image name: [(ending, path)]}, the result of `files.label_files`.
       classes: list of `tables.Class`.
       table: path of the table of classes, for messages.
-      expected: as for `files.label_path`.
+      expected: file names of labels that fit, for messages, with %s for the name of the image.
     """
     endings = {ending for candidates in labels.values() for ending, _ in candidates}
     indices = label_reading.ending_indices(endings, classes, folder) if endings != {''} else {}
@@ -262,17 +283,17 @@ def _label_reader(folder, labels, classes, table, *expected):
 
 
 def measured_depth(paths: list):
-    """Bits in use in the images of 16 bits a channel among `paths`, 9 to 16; None if all images have 8 bits.
+    """Measures the bits in use in the images of 16 bits per channel among `paths`: int, at least 9.
 
-    Decodes all these images. Images of 32-bit integers are included: values above 65535 give more than 16 bits, and
-    `read_image` refuses the image.
+    Returns None if there are no such images. Decodes all of them, and images of 32-bit integers: values above 65535
+    give more than 16 bits, and `read_image` refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
 
 
 def _is_deep(path):
-    """Whether the header of an image says 16 bits a channel, or integers of 32; False if it cannot be opened."""
+    """Tells whether an image has 16 bits per channel, or 32-bit integers, by its header; False if unreadable."""
     try:
         with Image.open(path) as image:
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])

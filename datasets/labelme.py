@@ -12,10 +12,17 @@ from system.files import UserError
 
 
 def read_labelme(documents: list, root: str, left_out: collections.Counter, line_width: float):
-    """Reads JSON files of labelme -> (class names, list of `Example`); arguments and errors as `read_coco`.
+    """Reads JSON files of labelme -> (class names, list of `Example`).
 
-    Classes of labels.txt come first, then other classes in the order of use. Lines are `line_width` pixels wide.
-    Images without a JSON file are counted in `left_out`.
+    Classes of labels.txt come first, then other classes in the order of use.
+
+    Args:
+      documents: list of (path, content) of the JSON files.
+      root: folder of the images, also in sub-folders, and of labels.txt.
+      left_out: {reason: number}; images without a JSON file are counted here.
+      line_width: width of lines, in pixels.
+    Raises:
+      UserError: a missing image, two JSON files of one image, or a malformed entry. The message names the file.
     """
     def image_of(content):
         return content.get('imagePath'), content.get('imageHeight'), content.get('imageWidth'), content.get('imageData')
@@ -28,7 +35,17 @@ def read_labelme(documents: list, root: str, left_out: collections.Counter, line
 
 
 def read_isat(documents: list, root: str, left_out: collections.Counter):
-    """Reads JSON files of ISAT -> (class names, list of `Example`); draws by layers; as `read_labelme`."""
+    """Reads JSON files of ISAT -> (class names, list of `Example`); higher layers are drawn later.
+
+    Classes of labels.txt come first, then other classes in the order of use.
+
+    Args:
+      documents: list of (path, content) of the JSON files.
+      root: folder of the images, also in sub-folders, and of labels.txt.
+      left_out: {reason: number}; images without a JSON file are counted here.
+    Raises:
+      UserError: a missing image, two JSON files of one image, or a malformed entry. The message names the file.
+    """
     def image_of(content):
         return content['info']['name'], content['info'].get('height'), content['info'].get('width'), None
 
@@ -40,7 +57,7 @@ def read_isat(documents: list, root: str, left_out: collections.Counter):
 
 
 def _read(documents, root, left_out, key, image_of, shape_of):
-    """Reads one JSON file per image.
+    """Reads one JSON file per image -> (class names, list of `Example`).
 
     Args:
       key: key of the list of annotations.
@@ -72,10 +89,15 @@ def _read(documents, root, left_out, key, image_of, shape_of):
 
 
 def _find(images, name, size, code, path):
-    """Finds the image of a JSON file -> (path, whether the image inside the JSON file is taken).
+    """Finds the image of a JSON file -> (path, whether the image embedded in the JSON file is used).
 
-    labelme itself opens the image inside the JSON file, a compressed copy. It is taken unless an image of this size
-    lies at the path `name` from the folder of the JSON file. UserError as `find_image`.
+    labelme itself opens the embedded image, a compressed copy. It is used unless an image of this size lies at the path
+    `name` from the folder of the JSON file. Without an embedded image, raises UserError unless exactly one image fits.
+
+    Args:
+      images: {file name: list of paths}.
+      size: (height, width) in the JSON file, or None.
+      code: first characters of the embedded image in base64, or None.
     """
     folder = os.path.dirname(path)
     beside = os.path.normpath(os.path.join(folder, name.replace('\\', '/')))
@@ -86,7 +108,7 @@ def _find(images, name, size, code, path):
 
 
 def _upright_size(path):
-    """(height, width) of an image, turned upright by the EXIF orientation, from its header; None if unreadable."""
+    """Reads (height, width) from an image's header, turned upright by the EXIF orientation; None if unreadable."""
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) > 4

@@ -10,9 +10,9 @@ from system.files import UserError, note
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
-    With two classes, a mask of black and white may stand for id 0 and the other class. UserError for an unreadable
-    file, for an id or a colour that is not in `classes`, for a label in colours if a class other than void has no
-    colour, and if ids and colours (of the palette too) mean different classes.
+    With two classes, a mask of black and white may stand for id 0 and the other class. Raises UserError for an
+    unreadable file, for an id or a colour that is not in `classes`, for a label in colours if a class other than void
+    has no colour, and if ids and colours (of the palette too) mean different classes.
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -47,9 +47,15 @@ def read_class_label(path: str, classes: list):
 
 
 def _by_value(path, used, by_id, by_color):
-    """Chooses {value: class index} for the values `used` of a grey label: ids, or greys of the table's colours.
+    """Decides which class each value of a grey label means -> {value: class index}.
 
-    UserError if both are possible and differ.
+    If all values are greys that the table gives as colours of classes, they are colours, else ids. Raises UserError if
+    both are possible and differ.
+
+    Args:
+      used: list of the values in the label.
+      by_id: {id: class index}.
+      by_color: {(red, green, blue): class index}.
     """
     greys = {color[0]: index for color, index in by_color.items() if color == color[:1] * 3}
     if not set(used) <= set(greys):
@@ -62,15 +68,17 @@ def _by_value(path, used, by_id, by_color):
 
 
 def _by_palette(path, used, palette, by_id, by_color):
-    """Chooses {index: class index} for a palette label.
+    """Decides which class each index of a palette label means -> {index: class index}.
 
-    The table's colours decide if all used colours are among them. Else the indices are ids, unless some colours belong
-    to other classes. A palette of greys, or of Pascal VOC's colours, in another order holds the ids in its colours:
-    image optimizers and GIF renumber. UserError if two readings are possible.
+    If all used colours are colours of the table, the colours decide. Else the indices are ids, unless some colours
+    belong to other classes. A palette of greys, or of PASCAL VOC's colours, in another order holds the ids in its
+    colours: image optimizers and GIF renumber. Raises UserError if two readings are possible.
 
     Args:
-      used: indices in the label.
-      palette: colours of all indices.
+      used: list of the indices in the label.
+      palette: list of (red, green, blue), the colours of all indices.
+      by_id: {id: class index}.
+      by_color: {(red, green, blue): class index}.
     """
     shown = {i: palette[i] for i in used}
     blank = set(palette) == {(0, 0, 0)}  # no palette was written
@@ -100,12 +108,12 @@ def _by_palette(path, used, palette, by_id, by_color):
 
 
 def ending_indices(endings: set, classes: list, folder: str):
-    """Finds the classes that the endings of label files name -> {ending: index}; {} if none is named.
+    """Finds the class that each ending of label files names -> {ending: index}; {} for a single other ending.
 
-    UserError, with the name of the `folder`, if some endings name no class or several endings are of other kinds.
+    Raises UserError, which names the `folder`, if one of several endings names no class.
 
     Args:
-      endings: as in `files.label_files`.
+      endings: set of the endings of label files, in lower case, words joined by _; '' for no ending.
       classes: list of `tables.Class`.
     """
     indices = {files.words(entry.name): IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)}
@@ -120,7 +128,8 @@ def ending_indices(endings: set, classes: list, folder: str):
 def merge_masks(name: str, masks: list, outside: int):
     """Merges masks of single classes -> uint8 [h, w] of class indices, smaller masks over larger ones.
 
-    Pixels other than 0 belong to the class. UserError for a mask with several values, and for unequal sizes.
+    Pixels other than 0 belong to the class. Raises UserError for a mask with several values besides 0, and for unequal
+    sizes.
 
     Args:
       name: name of the image, for messages.

@@ -1,7 +1,7 @@
 """Records the examples of a run: splits and digests. Compares records, restores splits.
 
-A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples: the name below --data_dir, and a CRC-32 of
-the decoded image and of the label. A copy of the files, or another date, changes nothing.
+A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path below --data_dir, IMAGE
+and LABEL are CRC-32 of the decoded image and of the label. Copies of the files with other dates have equal records.
 """
 import numpy as np
 
@@ -12,26 +12,33 @@ SHOWN = 3  # names in a message
 
 
 def names_of(dataset, split: str, data_dir: str) -> list:
-    """Names of the examples of a split, without the folder `data_dir` (None: no folder)."""
+    """Returns the names of the examples of a split, list of str, as paths below the folder `data_dir`.
+
+    With `data_dir` None the names stay as they are.
+    """
     names = [str(name).replace('\\', '/') for name in dataset.examples[split]]
     folder = (data_dir or '').replace('\\', '/').rstrip('/') + '/'
     return [name[len(folder):] if data_dir and name.startswith(folder) else name for name in names]
 
 
 def make(dataset, facts: dict, data_dir: str) -> dict:
-    """Makes the record of the splits in `facts`, which `datasets.preload` returns."""
+    """Makes the record of some splits: {split: ['NAME IMAGE LABEL', ...]}, path and two CRC-32 per example.
+
+    Args:
+      facts: {split: datasets.Facts}, the second result of `datasets.preload`.
+    """
     return {split: ['%s %s' % pair for pair in zip(names_of(dataset, split, data_dir), facts[split].digests)]
             for split in facts}
 
 
 def some(names) -> str:
-    """The first names as text: 'a, b, c, ...'."""
+    """Formats the first SHOWN of some names as text: 'a, b, c, ...'."""
     names = list(names)
     return ', '.join(names[:SHOWN]) + (', ...' if names[SHOWN:] else '')
 
 
 def changes(before: dict, now: dict) -> str:
-    """Says what differs between two records, '' for nothing: 'val: 2 of 9 labels changed (a, b)'."""
+    """Describes the differences of two records: 'val: 2 of 9 labels changed (a, b)'; '' for equal records."""
     found = []
     for split in sorted(set(before) | set(now)):
         was, has = ({name: (image, label) for name, image, label in (line.rsplit(' ', 2) for line in record)}
@@ -50,7 +57,10 @@ def changes(before: dict, now: dict) -> str:
 # ---------------------------------------------------------------- splits
 
 def with_splits(dataset, examples: dict):
-    """Returns the `Dataset` with other `examples` {split: names}; a split that is not named stays as it is."""
+    """Returns a `Dataset` with some splits replaced by the examples {split: list of names}.
+
+    The names must be examples of `dataset`. Splits that `examples` does not mention stay as they are.
+    """
     places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
 
     def load(split, i):
@@ -60,7 +70,10 @@ def with_splits(dataset, examples: dict):
 
 
 def take_fold(dataset, fold: str):
-    """Returns the `Dataset` with part `fold`, 'K/N', as val; UserError if the data set has its own val."""
+    """Returns a `Dataset` in which part K of N of the images is val and the rest train, for `fold` 'K/N'.
+
+    Raises UserError if the data set has its own val, or if `fold` is malformed.
+    """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         raise UserError('--fold %s: data set %s has a split val already; --fold needs --dataset folder without lists '
                         'and without val/' % (fold, dataset.name))
@@ -68,15 +81,16 @@ def take_fold(dataset, fold: str):
 
 
 def restore(dataset, config: dict, data_dir: str):
-    """Returns the `Dataset` with the split of a run, if val is held out.
+    """Returns a `Dataset` with the train and val of a run, if the data set has no val of its own.
 
-    Images that were added since the run began are left out, with a note. For a run of an older
-    revision, which has no record, val is drawn again as that revision did.
+    A data set with its own val is returned as it is, as is a data set without any image of the run (with a note).
+    Images that were added since the run began are left out (with a note). A run of an older revision has no record: val
+    is drawn again with the rule of that revision.
 
     Args:
-      config: config.json of the run, with the record of the run as `examples`.
+      config: content of config.json of the run, with the record of the run as `examples`.
     Raises:
-      UserError: images of the run are missing, or the old split cannot be drawn again.
+      UserError: images of the run are missing, or the val of an older revision cannot be drawn again.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         return dataset
@@ -101,9 +115,13 @@ def restore(dataset, config: dict, data_dir: str):
 
 
 def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
-    """Splits names as revisions did that had no --fold: a fifth of the list, drawn with a fixed seed, is val.
+    """Splits names with the rule of revisions without --fold -> {'train': list of names, 'val': list of names}.
 
-    UserError if `sizes` {split: number} of the run differ: the list is not known any more.
+    Val is a random fifth of the list, drawn with a fixed seed, so the same val needs the same list. Raises UserError if
+    the number of names has changed since the run.
+
+    Args:
+      sizes: {split: number of examples} in the run.
     """
     val = max(1, len(names) // 5)
     if (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):

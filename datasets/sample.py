@@ -12,9 +12,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def read(data_dir: str = None):
-    """Reads the masks of train.csv, in `data_dir` or bundled, and renders the images -> `Dataset`.
+    """Reads the masks of train.csv -> `Dataset`, whose `load` renders the images.
 
-    Every fourth image of a cell type is in val.
+    `data_dir` holds train.csv; None for the bundled file. Images are grouped by the cell type of their first cell;
+    every fourth image of a group is in val. Raises UserError for a malformed table.
     """
     path = os.path.join(data_dir or ROOT, 'train.csv')
     images = tables.read_cells(path, INDICES)

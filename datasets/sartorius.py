@@ -13,7 +13,11 @@ CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # di
 
 
 def stratified(images):
-    """Groups {image id: (height, width, cells)} by the first cell -> {class index: [ids]}; 0: no cells."""
+    """Groups the ids of images by the class of the first cell -> {class index: list of ids}; 0 for no cells.
+
+    Args:
+      images: {image id: (height, width, [(row number, class index, RLE), ...])}.
+    """
     groups = {}
     for name, (_, _, rows) in images.items():
         groups.setdefault(rows[0][1] if rows else 0, []).append(name)
@@ -23,8 +27,8 @@ def stratified(images):
 def read(data_dir: str):
     """Reads train.csv -> `Dataset`, whose `load` reads train/ID.png.
 
-    Val is a fifth, rounded up, of the images of each cell type, drawn with a fixed seed. UserError for a fault in
-    train.csv, and for a missing or empty folder.
+    Val is a fifth, rounded up, of the images of each cell type, drawn with a fixed seed. The first cell gives the type
+    of an image. Raises UserError for a malformed train.csv, and for a missing or empty folder.
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')

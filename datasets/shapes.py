@@ -3,7 +3,8 @@
 A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
 A centre on an edge belongs to the polygon right of the edge or below, so that neighbours neither overlap nor leave a
 gap. Pillow and OpenCV would add the pixels on the boundary. All masks are bool [height, width].
-Other malformed annotations raise KeyError, ValueError and the like; `annotations.error_context` makes them UserErrors.
+Besides UserError, malformed annotations raise KeyError, ValueError and the like, which `annotations.error_context`
+turns into UserError.
 """
 import base64
 import functools
@@ -15,7 +16,7 @@ from system.files import UserError
 
 
 class NoArea(Exception):
-    """Raised for an annotation without an area; the text names the kind, in the plural."""
+    """Raised for an annotation without an area; the message names the kind of annotation, in the plural."""
 
 
 def polygon_mask(points, height: int, width: int):
@@ -106,11 +107,11 @@ def coco_counts(text: str):
 
 
 def coco_mask(segmentation, height: int, width: int):
-    """Mask bool [height, width] of a COCO segmentation: united polygons, or run lengths along the columns.
+    """Draws a COCO segmentation: bool [height, width], united polygons or run lengths down the columns.
 
     A single polygon may be a flat list, or a list of (x, y). Run lengths are a list or COCO's compressed text.
-    Raises NoArea for an empty segmentation; UserError for sizes or run lengths that do not fit the image, and as
-    `polygon_mask`.
+    Raises NoArea for an empty segmentation; UserError for sizes or run lengths that do not fit the image, and for
+    coordinates beyond a million.
     """
     if not segmentation:
         raise NoArea('annotations without a segmentation (boxes or key points)')
@@ -130,7 +131,7 @@ def coco_mask(segmentation, height: int, width: int):
 
 
 def labelme_mask(shape: dict, line_width: float, height: int, width: int):
-    """Mask bool [height, width] of a shape of labelme or X-AnyLabeling; lines are `line_width` wide.
+    """Draws a shape of labelme or X-AnyLabeling: bool [height, width]; lines are `line_width` pixels wide.
 
     Raises NoArea for points, UserError for an unknown shape type or a mask that is no PNG.
     """
@@ -158,9 +159,14 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
 
 
 def _patch_mask(patch, points, height, width):
-    """Pastes the mask `patch` as labelme does; the rounded box `points` may leave the image.
+    """Pastes the mask of a box into a mask of the image, as labelme does: bool [height, width].
 
-    A box of whole numbers cuts the patch off. A box that was dragged to fractions only gives the upper left corner.
+    The box may extend beyond the image. Corners of whole numbers crop the patch to the box; UserError is raised if the
+    patch is smaller than the box. Fractional corners, of a box that a user dragged, only give the upper left corner.
+
+    Args:
+      patch: bool [h, w], the mask of the box.
+      points: float [2, 2], (x, y) of the upper left and the lower right corner.
     """
     (left, top), (right, bottom) = points.round().astype(int)
     if (points == np.trunc(points)).all():
@@ -174,7 +180,7 @@ def _patch_mask(patch, points, height, width):
 
 
 def via_mask(shape: dict, line_width: float, height: int, width: int):
-    """Mask bool [height, width] of the shape_attributes of VIA; lines are `line_width` pixels wide.
+    """Draws the shape_attributes of a VIA region: bool [height, width]; lines are `line_width` pixels wide.
 
     Raises NoArea for points, UserError for an unknown shape.
     """
@@ -195,9 +201,10 @@ def via_mask(shape: dict, line_width: float, height: int, width: int):
 
 
 def yolo_mask(numbers: list, height: int, width: int):
-    """Mask bool [height, width] of a YOLO polygon: x y x y ..., as shares of the width and height.
+    """Draws a YOLO polygon: bool [height, width].
 
-    Raises NoArea for a box, UserError for coordinates of 2 and above.
+    `numbers`: x y x y ..., as shares of the width and height. Raises NoArea for a box (four numbers), UserError for
+    fewer than three vertices and for coordinates of 2 and above.
     """
     if len(numbers) == 4:
         raise NoArea('boxes')

@@ -25,7 +25,8 @@ def read(data_dir: str):
 
     The official split has no validation part: 'val' is every tenth test image, to monitor a run. For scores on test,
     use `--checkpoint last`, which is not selected on 'val'. The training size is 360x480, as in the paper.
-    UserError for a missing or malformed list or .mat file. The `load` of the result opens the images and labels.
+    Raises UserError for a missing or malformed list or .mat file. Images and labels are opened later, by `load` of the
+    returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
@@ -45,11 +46,11 @@ def read(data_dir: str):
 
 
 def png_pairs(data_dir: str):
-    """Pairs files by the numbers in their names -> {'train' and 'test': [(image path, function () -> label)]}.
+    """Pairs PNG files by the numbers in their names -> {split: [(image path, function () -> label)]}.
 
-    The folders are image/ and label37/ with train/ and test/ in each. Names without a number at the end are skipped.
-    Labels hold the ids as stored, 0 for void. UserError for a missing folder, a split without images, a number of
-    two files in a folder, and a number with only an image or only a label.
+    The splits are train and test, sub-folders of image/ and label37/. Names without a number at the end are skipped.
+    Labels hold the ids as stored, 0 for void. Raises UserError for a missing folder, a split without images, two files
+    of a folder with the same number, and an image or label without its counterpart.
     """
     pairs = {}
     for split in ('train', 'test'):
@@ -72,11 +73,11 @@ def png_pairs(data_dir: str):
 
 
 def mat_pairs(data_dir: str):
-    """Finds {'train' and 'test': [(image path, function () -> label)]} in the home page's files.
+    """Pairs images and labels by the home page's .mat files -> {split: [(image path, function () -> label)]}.
 
-    SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the same order, transposed.
-    allsplit.mat lists the folders of each split. All paths begin with the authors' /n/fs/sun3d/data/.
-    UserError for a missing or malformed file.
+    The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
+    same order, transposed. allsplit.mat lists the folders of each split. All paths begin with the authors'
+    /n/fs/sun3d/data/. Raises UserError for a missing or malformed file.
     """
     toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
@@ -102,9 +103,13 @@ def mat_pairs(data_dir: str):
 
 
 def read_variable(path: str, key):
-    """Reads a variable of a .mat file, or a reference of MATLAB 7.3 -> array; UserError for a file without it.
+    """Reads a variable of a .mat file -> array.
 
-    MATLAB 7.3 gives the axes in reverse order. In older files, axes of length 1 are dropped down to one axis.
+    Arrays of MATLAB 7.3 have their axes in reverse order. Arrays of older files lose axes of length 1, but keep at
+    least one axis. Raises UserError for a damaged file or a missing variable.
+
+    Args:
+      key: name of the variable, or an HDF5 reference in a file of MATLAB 7.3.
     """
     import h5py  # installed with TensorFlow
     try:
@@ -117,9 +122,9 @@ def read_variable(path: str, key):
 
 
 def relative(path: str, source: str):
-    """Cuts the authors' root, up to SUNRGBD/, from a path; returns the rest, or UserError if that has '..'.
+    """Removes the authors' root, up to and including SUNRGBD/, from a path -> str.
 
-    A path without SUNRGBD/ only loses slashes at both ends.
+    A path without SUNRGBD/ only loses slashes at both ends. Raises UserError if the result contains '..'.
 
     Args:
       source: file that holds the path, for the message.

@@ -21,10 +21,11 @@ Class.__doc__ = """A class, or void: name, ids in label files, colour (red, gree
 # ---------------------------------------------------------------- masks
 
 def rle_order(path: str):
-    """Order of the pixels in the runs of a table, as for `data.rle_decode`.
+    """Detects the order of the pixels in the runs of a table -> 'rows', 'columns' or 'relative'.
 
-    Without a column EncodedPixels: 'rows'. With it (Kaggle): 'relative' if at least one list of runs has starts that do
-    not increase, and no list of three or more runs has starts that do; else 'columns'.
+    `data.rle_decode` defines the orders. Without a column EncodedPixels: 'rows'. With it (Kaggle): 'relative' if at
+    least one list of runs has starts that do not increase, and no list of three or more runs has increasing starts;
+    else 'columns'.
     """
     if 'EncodedPixels' not in read_text(path).partition('\n')[0]:
         return 'rows'
@@ -39,7 +40,7 @@ def rle_order(path: str):
 
 
 def _is_rle(rle, order):
-    """Whether a text is a run-length encoding in this order, apart from the size of the image."""
+    """Tells whether a text is a valid run-length encoding in this order, for an image of any size."""
     try:
         return data.rle_numbers(rle, order) is not None
     except UserError:
@@ -47,12 +48,15 @@ def _is_rle(rle, order):
 
 
 def is_background(entry):
-    """Whether a `Class` is named background, in any case of letters, maybe between underscores."""
+    """Tells whether a `Class` is named background, in upper or lower case, with or without outer underscores."""
     return entry.name.strip('_').lower() == 'background'
 
 
 def background(path: str, classes: list):
-    """Index of the class named background; UserError without one, which names the table `path`."""
+    """Returns the index of the class named background in a list of `Class`.
+
+    Raises UserError, which names the table `path`, if no class has this name.
+    """
     found = [i for i, entry in enumerate(classes) if is_background(entry)]
     if not found:
         raise UserError('%s: which class are pixels outside all masks? name this class background' % path)
@@ -62,16 +66,17 @@ def background(path: str, classes: list):
 def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
-    Columns are id,annotation,width,height,cell_type, or, with `images`, ImageId,EncodedPixels (ClassId,Width,Height).
-    A row without an annotation means an image without an object, as does the annotation -1 in EncodedPixels. If no row
-    of EncodedPixels says so, images without a row have no object, which a note says. Height and width are None without
-    columns of them. The RLE is text that `cell_masks` decodes and checks. A row number is the line in the file.
+    Columns are id,annotation,width,height,cell_type. With `images` they may be ImageId,EncodedPixels, and optionally
+    ClassId,Width,Height. An empty annotation means an image without an object, as does -1 in EncodedPixels. If a table
+    with EncodedPixels has no such row, images without a row have no object, and a note is printed.
+    Height and width are None without their columns. The RLE is text that `cell_masks` decodes and checks. The row
+    number is the line in the file.
 
     Args:
       indices: {text of the class: index}; '' is the class of a table without a column of classes.
-      images: names of the images; None for any names that can be file names.
+      images: names of the images; None accepts each id that is safe as a file name.
     Raises:
-      UserError: a malformed row, an id without an image, or another image without a row.
+      UserError: a malformed row, an id without an image, or an image without a row (except as above).
     """
     kaggle = images is not None and 'EncodedPixels' in read_text(path).partition('\n')[0]
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
@@ -115,9 +120,10 @@ def read_cells(path: str, indices: dict, images=None):
 
 
 def _size(row, where):
-    """Height and width in a row of a table, ints; (None, None) without these columns. UserError for bad sizes.
+    """Parses the height and width in a row of a table -> (int, int), or (None, None).
 
-    Pandas may have written 520 as 520.0.
+    (None, None) stands for a row with EncodedPixels and without sizes. 520.0, as pandas may have written 520, is valid.
+    Raises UserError for other texts and for more than MAX_PIXELS pixels.
 
     Args:
       where: file and row, for the message.
@@ -134,16 +140,17 @@ def _size(row, where):
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
-    """Makes the label of an image from masks, later over earlier: uint8 [h, w] of class indices.
+    """Draws the label of an image from masks, later over earlier: uint8 [h, w] of class indices.
 
     Args:
       path, name: table and image, for messages.
-      image: array [h, w, ...].
-      entry: (height, width, masks), as from `read_cells`.
-      order: order of the pixels in the runs, as for `data.rle_decode`.
+      image: array [h, w, ...], of which only the size is used.
+      entry: (height, width, [(row number, class index, RLE), ...]), a value of the dict that `read_cells` returns.
+      order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
       outside: index of the class of the pixels outside all masks.
     Raises:
-      UserError: the size of the image differs from the size in the table, or a mask does not fit. Names the row.
+      UserError: the size of the image differs from the size in the table, or a mask is malformed. The message names the
+        image or the row.
     """
     height, width, masks = entry
     if height is not None and image.shape[:2] != (height, width):
@@ -155,11 +162,14 @@ def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', 
 
 
 def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
-    """Yields the masks of one image, bool [height, width] each; UserError names the row of a bad mask.
+    """Decodes and yields the masks of one image, bool [height, width] each.
+
+    Raises UserError, which names the table `path` and the row, for a malformed mask.
 
     Args:
       shape: (height, width).
       masks: list of (row number, class index, RLE).
+      order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
     """
     for number, _, rle in masks:
         try:
@@ -173,12 +183,13 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
 def read_classes(path: str, columns: tuple = ('name', 'id')):
     """Reads a table of classes -> list of `Class`, void last.
 
-    The ids may be several, as 7 8 11. A column `color` with red, green and blue is optional; columns r, g and b may
-    replace it. With these three the column of ids may be missing: then labels hold colours, and a class has no ids.
-    UserError for a malformed row, a repeated name, id or colour, and fewer than two classes.
+    A class may have several ids, such as 7 8 11. A column `color` with red, green and blue is optional; columns r, g
+    and b may replace it. With r, g and b the column of ids may be missing: then labels hold colours, and a class has no
+    ids. Raises UserError for a malformed row, a repeated name, id or colour, and fewer than two classes.
 
     Args:
-      columns: names of the columns of names and ids: name,id in classes.csv, Class,Pixel Value in Roboflow's table.
+      columns: headers of the columns of names and ids: name and id in classes.csv, Class and Pixel Value in Roboflow's
+        table.
     """
     rgb = ('r', 'g', 'b')
     header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
@@ -200,9 +211,10 @@ def read_classes(path: str, columns: tuple = ('name', 'id')):
 
 
 def read_class_names(path: str):
-    """Reads class_names.txt of labelme's labelme2voc.py -> list of `Class`: a name a line, ids count from 0.
+    """Reads class_names.txt of labelme's labelme2voc.py -> list of `Class`.
 
-    A class void with id 255 is added. UserError as `read_classes`, and if the first name is not background.
+    The file has one name per line; ids count from 0. A class void with id 255 is added. Raises UserError for a repeated
+    or unprintable name, for fewer than two classes, and if the first name is not background.
     """
     rows = [(i + 1, Class(name, [i], None)) for i, name in enumerate(files.read_names(path))]
     if not is_background(rows[0][1]):
@@ -215,8 +227,8 @@ def read_labelmap(path: str):
     """Reads labelmap.txt of CVAT's VOC export -> list of `Class`, void last.
 
     A line is name:red,green,blue:parts:actions. The ids count these lines from 0, without blank lines and comments.
-    Where no line is named void or has VOC's colour of void, a class void with id 255 is added.
-    UserError as `read_classes`.
+    If no line is named void or has VOC's colour of void, a class void with id 255 is added. Raises UserError for a
+    malformed line, a repeated name or colour, and fewer than two classes.
     """
     rows = []
     for number, line in files.numbered_lines(path):
@@ -232,14 +244,15 @@ def read_labelmap(path: str):
 
 
 def is_void(entry):
-    """Whether a `Class` marks ignored pixels: its name is void, in any case of letters."""
+    """Tells whether a `Class` marks ignored pixels: its name is void, in upper or lower case."""
     return entry.name.lower() == 'void'
 
 
 def _checked(path, rows):
-    """Returns the classes of [(row number, `Class`)], void at the end.
+    """Checks the rows of a table of classes, [(row number, `Class`), ...] -> list of `Class`, void last.
 
-    UserError for a repeated name, id or colour, an unprintable name, and too few or too many classes or rows of void.
+    Raises UserError for a repeated name, id or colour, an unprintable name, several rows of void, and too few or too
+    many classes.
     """
     seen = set()
     for number, entry in rows:
@@ -260,7 +273,7 @@ def _checked(path, rows):
 def read_class_weights(path: str, class_names: list):
     """Reads a CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`.
 
-    UserError for a class that is missing, repeated or unknown, and for a weight below 0.
+    Raises UserError for a class that is missing, repeated or unknown, and for a weight below 0.
     """
     weights = {}
     for number, row in read_csv(path, ('name', 'weight')):

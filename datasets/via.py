@@ -9,12 +9,18 @@ from system.files import UserError, note
 
 
 def read_via(documents: list, root: str, left_out: collections.Counter, line_width: float, attribute: str = None):
-    """Reads JSON of VIA -> (class names in the order of use, list of `Example`); as `read_coco`.
+    """Reads JSON files of VIA -> (class names in the order of use, list of `Example`).
 
     Args:
+      documents: list of (path, content) of the JSON files.
+      root: folder of the images, also in sub-folders.
+      left_out: {reason: number}; images that the JSON does not list are counted here.
       line_width: width of polylines, in pixels.
       attribute: the attribute of the regions that holds the class; None for their only attribute. If no region has an
-        attribute, all regions are of the class 'object', which a note says.
+        attribute, all regions are of the class 'object', and a note is printed.
+    Raises:
+      UserError: a listed image that is missing or listed twice, a region without a class, or several attributes if
+        `attribute` is None. The message names the file.
     """
     images = images_by_name(root)
     entries = [(path, content, entry) for path, content in documents
@@ -42,12 +48,15 @@ def read_via(documents: list, root: str, left_out: collections.Counter, line_wid
 
 
 def _regions(entry):
-    """List of the regions of an image; VIA 1 numbers them in a dict."""
+    """Returns the regions of an image as a list; VIA 1 stores a dict with numbers as keys."""
     return list(entry['regions'].values() if isinstance(entry['regions'], dict) else entry['regions'])
 
 
 def _only_attribute(entries):
-    """Name of the only attribute that the regions use, None without one; UserError for several."""
+    """Finds the only attribute that the regions use -> name, or None without an attribute, with a note.
+
+    Raises UserError if the regions use several attributes.
+    """
     values = collections.defaultdict(set)
     for path, _, entry in entries:
         with error_context('%s: %s' % (path, entry['filename'])):
@@ -65,7 +74,10 @@ def _only_attribute(entries):
 
 
 def _class_of(content, region, attribute):
-    """Class of a region: the text of the attribute, the text of the chosen option, or the only ticked box."""
+    """Returns the class of a region: the text of an attribute, of its chosen option or of its only ticked box.
+
+    Raises UserError for an empty attribute, and unless exactly one box is ticked.
+    """
     value = region['region_attributes'].get(attribute)
     if isinstance(value, dict):
         ticked = [key for key, on in value.items() if on]

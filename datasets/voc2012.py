@@ -14,10 +14,10 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
 def read(data_dir: str):
     """Reads PASCAL VOC 2012 segmentation -> `Dataset`: palette PNG, 21 classes, 255 is void; many sizes.
 
-    With ImageSets/Segmentation/trainaug.txt, train is that list and SegmentationClassAug/ (Hariharan et al. 2011).
-    The training size is 224x224, as in the authors' segnet_pascal.prototxt. UserError for a missing list, and for a
-    folder of other images or classes.
-    The `load` of the result opens the images and labels.
+    If ImageSets/Segmentation/trainaug.txt exists, this list is train, with the labels of SegmentationClassAug/
+    (Hariharan et al. 2011). The training size is 224x224, as in the authors' segnet_pascal.prototxt. Raises UserError
+    for a missing list, and for a folder with images or classes that are not VOC 2012's.
+    Images and labels are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
     root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),

@@ -20,8 +20,8 @@ ROW = re.compile(rb'\s*[0-9]+(\s+-?[0-9.]+){4}')
 def data_yaml(source: str):
     """Finds the YAML file with the class names in the folder `source` -> (path, content), or None.
 
-    Other YAML files are ignored. UserError for several such files, unless one is data.yaml, and for a data.yaml that is
-    malformed or without names.
+    YAML files without class names are ignored. Raises UserError for several files with class names, unless one of them
+    is data.yaml, and for a data.yaml that is malformed or without class names.
     """
     found = {}
     for name in sorted(os.listdir(source)):
@@ -44,13 +44,13 @@ def data_yaml(source: str):
 
 
 def class_file(source: str):
-    """Path of classes.txt in the folder `source` or in its labels/, or None."""
+    """Finds classes.txt in the folder `source` or in its labels/ -> path, or None."""
     paths = [os.path.join(source, folder, 'classes.txt') for folder in ('', 'labels')]
     return next((path for path in paths if os.path.exists(path)), None)
 
 
 def fits(source: str) -> bool:
-    """Whether the folder `source` has YOLO's class names and text files that begin with a row of numbers."""
+    """Tells whether the folder `source` has YOLO's class names and a text file that begins with a YOLO row."""
     if not os.path.isdir(source) or data_yaml(source) is None and class_file(source) is None:
         return False
     texts = glob.iglob(os.path.join(glob.escape(source), '**', '*.txt'), recursive=True)
@@ -58,7 +58,13 @@ def fits(source: str) -> bool:
 
 
 def class_names(source: str, config):
-    """Class names of a YOLO data set -> {number: name}; of the YAML file `config`, else of classes.txt."""
+    """Reads the class names of a YOLO data set -> {class number: name}.
+
+    Args:
+      config: (path, content) of the YAML file with the names; None reads classes.txt in `source` or its labels/.
+    Raises:
+      UserError: malformed names, or a missing or empty classes.txt.
+    """
     if not config:
         return dict(enumerate(files.read_names(class_file(source) or os.path.join(source, 'classes.txt'))))
     with error_context(config[0]):
@@ -67,9 +73,9 @@ def class_names(source: str, config):
 
 
 def resolve(source: str, *names):
-    """First of the paths `names` that exists from the folder `source`, else None.
+    """Finds the first of the paths `names` that exists relative to the folder `source` -> path, or None.
 
-    The first folders of a path are dropped if they are not here: they are from the machine of the export.
+    A path may be from the machine of the export: leading folders are dropped until the rest exists below `source`.
     """
     for name in names:
         parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
@@ -80,10 +86,18 @@ def resolve(source: str, *names):
 
 
 def listed_images(source: str, path: str, content: dict, left_out: collections.Counter):
-    """Finds the images in the folders and lists that a YAML file names -> {image: split}.
+    """Finds the images of the splits that a YAML file names -> {image path: split}.
 
-    Folders of val and test that do not exist are counted in `left_out`. UserError for a missing folder of train, a
-    missing image of a list, and two names that lead to one folder. An image of two splits stays in the first.
+    A split is a folder, a text file with one image path per line, or a list of folders and text files. An image in two
+    splits belongs to the first of them, with a printed note.
+
+    Args:
+      source: folder of the data set.
+      path, content: path of the YAML file, and its content as a dict.
+      left_out: {reason: number}; a folder of val or test that does not exist is counted here.
+    Raises:
+      UserError: a missing folder of train, a second missing folder of another name, a listed image that does not exist,
+        or two names for one folder.
     """
     images = {}
     used = {}
@@ -111,17 +125,27 @@ def listed_images(source: str, path: str, content: dict, left_out: collections.C
 
 
 def text_path(image: str):
-    """Path of the text file of an image: in labels/ instead of the last images/, or beside the image."""
+    """Returns the path of the text file of an image: labels/ replaces the last images/ of the image's path.
+
+    If only the folder of the image holds the text file, its path there is returned.
+    """
     inside, beside = (os.path.splitext(path)[0] + '.txt' for path in (IMAGES.sub(r'\1labels', image), image))
     return beside if os.path.exists(beside) and not os.path.exists(inside) else inside
 
 
 def read_yolo(source: str, root: str, left_out: collections.Counter):
-    """Reads images and YOLO's text files of polygons -> (class names, list of `Example`); as `read_coco`.
+    """Reads a YOLO data set of polygons -> (class names in the order of their numbers, list of `Example`).
 
-    The images are those of the folders that the YAML file names; without a YAML file, the images below images/ and the
-    images beside their text file. Other images are counted in `left_out`. An image may have no text file.
-    UserError for a text file without an image in a folder labels/, and for a split without text files.
+    The images are in the folders and lists that the YAML file names. If it names none, they are the images in folders
+    images/ and the images beside their text file. An image may have no text file.
+
+    Args:
+      source: folder of the data set.
+      root: folder below which sub-folders such as train/ name the splits, if the YAML file does not.
+      left_out: {reason: number}; other images are counted here.
+    Raises:
+      UserError: malformed class names or rows, a text file without an image in a folder of text files, or a split other
+        than test without text files.
     """
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
     source = os.path.normpath(source)
@@ -147,8 +171,13 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
 def check_texts(source: str, images: dict, texts: dict, left_out: collections.Counter):
     """Raises UserError for a text file without an image, and for a split without text files.
 
-    Text files are counted in `left_out` if they belong to no folder of images. `images` is {image: split}, `texts`
-    {image: text file}. The images of a test split without text files are removed from `images`.
+    A test split without text files is no error: its images are removed from `images` and counted in `left_out`, as are
+    text files in other folders than the text files of `images`.
+
+    Args:
+      images: {image path: split}.
+      texts: {image path: path of the text file, which need not exist}.
+      left_out: {reason: number}.
     """
     for split in sorted(set(images.values())):
         inside = [image for image in images if images[image] == split]
@@ -168,7 +197,11 @@ def check_texts(source: str, images: dict, texts: dict, left_out: collections.Co
 
 
 def read_rows(path: str, names: dict):
-    """Reads the rows of a text file -> list of (where, class, numbers behind the class)."""
+    """Reads the rows of a text file -> list of (file and line, class name, numbers after the class).
+
+    The numbers are a list of float. Raises UserError for a malformed row and for a class number that `names`,
+    {class number: name}, does not have.
+    """
     rows = []
     for i, line in files.numbered_lines(path):
         where = '%s line %d' % (path, i)
@@ -179,11 +212,17 @@ def read_rows(path: str, names: dict):
 
 
 def draw_of(config, rows: list):
-    """Function (numbers, height, width) -> mask for the rows of a data set.
+    """Makes the function (numbers, height, width) -> mask bool [height, width] for the rows of a data set.
 
-    Tells boxes, key points and confidences from polygons: `kpt_shape` of the YAML file gives the numbers of a row with
-    key points. If the numbers of each row are odd in number, the last is a confidence, and is dropped. UserError for
-    other rows, and for rows that look like key points without `kpt_shape`.
+    Boxes and key points have no area: for such rows the function raises `shapes.NoArea`. `kpt_shape` of the YAML file
+    gives the length of rows with key points. If all rows have an odd number of numbers, the last number is a
+    confidence, which is ignored. The function raises UserError for other rows.
+
+    Args:
+      config: (path, content) of the YAML file, or None.
+      rows: all rows of the data set, list of (file and line, class name, numbers).
+    Raises:
+      UserError: a malformed kpt_shape, or rows that look like key points without kpt_shape.
     """
     points = None
     if config and 'kpt_shape' in config[1]:
