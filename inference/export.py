@@ -54,7 +54,7 @@ def export(path: str, spec, config: dict, loaded, size=None):
 
     Args:
       spec: `networks.Spec` of the run.
-      config: config.json of the run, for the class names, ids and colours.
+      config: config.json of the run, for the class names, ids and colours, and the depth of 16-bit images.
       loaded: `weights.Weights`.
       size: (height, width) of the images, or 'free' for any size. Default: 'free' for a SavedModel, the size of
         training for a file.
@@ -69,7 +69,8 @@ def export(path: str, spec, config: dict, loaded, size=None):
         export_graph(spec, config['class_ids'], shape)
         weights.load_all(sess, loaded, path)
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
-    classes = json.dumps({key: config[key] for key in ('class_names', 'class_ids', 'colors')})
+    depth = config.get('depth', 16)  # 16: runs of older revisions, as in predict.py
+    classes = json.dumps(dict({key: config[key] for key in ('class_names', 'class_ids', 'colors')}, depth=depth))
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
     if ending == '.onnx':

@@ -125,6 +125,14 @@ def test_images_are_resized_as_predict_does(tmp_path, name, size):
         assert probabilities.shape == (45, 61, 11)
 
 
+@pytest.mark.parametrize('depth', [{}, {'depth': None}, {'depth': 12}])
+def test_classes_have_the_depth_that_predict_uses(tmp_path, depth):
+    config = read_config(PUBLISHED)
+    config.pop('depth')
+    export.export(str(tmp_path / 'saved'), spec_of(config), dict(config, **depth), weights.load(PUBLISHED))
+    assert json.loads((tmp_path / 'saved' / 'classes.json').read_text())['depth'] == depth.get('depth', 16)
+
+
 @needs_tf2
 def test_tflite_needs_no_operations_beyond_the_built_in_and_holds_the_classes(network):
     from tensorflow.lite.python import schema_py_generated
