@@ -50,7 +50,7 @@ def format_of(path: str) -> str:
 def export(path: str, spec, config: dict, loaded, size=None):
     """Writes the network and weights of a run to `path`, atomically: TFLite, ONNX or SavedModel, by the ending.
 
-    A TFLite or ONNX file takes one image at a time, a SavedModel any number.
+    A SavedModel takes any number of images at a time, as an ONNX file of a free size does; other files take one.
 
     Args:
       spec: `networks.Spec` of the run.
@@ -62,9 +62,10 @@ def export(path: str, spec, config: dict, loaded, size=None):
       UserError: the weights do not fit the network.
     """
     ending = format_of(path)
-    if size is None and ending:
-        size = spec.height, spec.width
-    shape = (1 if ending else None,) + ((None, None) if size in (None, 'free') else tuple(size)) + (3,)
+    if size is None:
+        size = (spec.height, spec.width) if ending else 'free'
+    batch = 1 if ending == '.tflite' or ending and size != 'free' else None
+    shape = (batch,) + ((None, None) if size == 'free' else tuple(size)) + (3,)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         export_graph(spec, config['class_ids'], shape)
         weights.load_all(sess, loaded, path)

@@ -125,6 +125,19 @@ def test_images_are_resized_as_predict_does(tmp_path, name, size):
         assert probabilities.shape == (45, 61, 11)
 
 
+@needs_onnx
+def test_onnx_of_a_free_size_takes_a_batch(tmp_path):
+    import onnxruntime
+    config, loaded = read_config(PUBLISHED), weights.load(PUBLISHED)
+    config['flags'].update(height=45, width=61, precision='float32')
+    export.export(str(tmp_path / 'a.onnx'), spec_of(config), config, loaded, 'free')
+    session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'), providers=['CPUExecutionProvider'])
+    for images in (np.stack([blocks(90, 121, seed) for seed in range(3)]), np.stack([blocks(31, 23, 4)] * 2)):
+        ids, probabilities = session.run(export.OUTPUTS, {'images': images})
+        assert ids.shape == images.shape[:3] and probabilities.shape == (len(images), 45, 61, 11)
+        assert (ids == np.array(expected_ids(config, loaded, images))).mean() > 0.99
+
+
 @pytest.mark.parametrize('depth', [{}, {'depth': None}, {'depth': 12}])
 def test_classes_have_the_depth_that_predict_uses(tmp_path, depth):
     config = read_config(PUBLISHED)
