@@ -32,6 +32,8 @@ LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for writing
 PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of images whose results are not written yet
 
+OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # all that an export depends on
+
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
 # path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
@@ -57,7 +59,8 @@ def parse_args(argv=None):
     parser.add_argument('--submission', action='store_true',
                         help='also write submission.csv, in the form of the table of masks')
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
-                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel')
+                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel; flags of '
+                             'labelling apply to inputs given beside it, never to the export')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
                         help='size of the exported input (default: free for DIR, the size of training for a file)')
     args = parser.parse_intermixed_args(argv)
@@ -67,6 +70,9 @@ def parse_args(argv=None):
         raise UserError('--shard: not with --camera, which one process alone can read; leave one of the two out')
     if args.export_size and not args.export:
         raise UserError('--export_size: needs --export FILE.tflite, FILE.onnx or DIR')
+    for name, value in vars(args).items():
+        if not args.inputs and args.camera is None and name not in OF_EXPORT and value != parser.get_default(name):
+            raise UserError('--%s: changes nothing in an export; leave it out, or give inputs to label' % name)
     return args
 
 

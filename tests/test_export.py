@@ -190,6 +190,12 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
     for text in ('0x50', '45xfree', '-1x30'):
         assert_refused('export_size', predict.parse_args, [PUBLISHED, '--export', 'new', '--export_size', text])
     assert_refused('--export_size: needs --export', predict.parse_args, [PUBLISHED, 'a.png', '--export_size', 'free'])
+    for flag, value in (('tta', 'flip'), ('tile', '45x61'), ('tile_overlap', '0'), ('precision', 'float32'),
+                        ('samples', '0'), ('batch_size', '2'), ('output', 'x'), ('submission', None)):
+        flags = [PUBLISHED, '--export', 'new', '--' + flag] + [value] * (value is not None)
+        assert_refused('--%s: changes nothing in an export' % flag, predict.parse_args, flags)
+        predict.parse_args(flags + ['image.png'])
+    predict.parse_args([PUBLISHED, '--export', 'new', '--checkpoint', 'last', '--device', 'cpu'])
     args = predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size', '45x61', 'image.png'])
     assert args.export_size == (45, 61) and args.inputs == ['image.png']
     assert predict.parse_args([PUBLISHED, '--export', 'new', '--export_size', 'free']).export_size == 'free'
