@@ -24,7 +24,7 @@ from inference import export, outputs, predictor as inference, video
 from runs import plots
 from runs.folder import read_config, run_folder
 from system import cli
-from system.files import UserError, check_names, write_csv
+from system.files import UserError, check_names, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
@@ -89,16 +89,26 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Replaces globs and folders in a list by the files that they match or hold; each file appears once.
 
-    A folder gives its images and videos, without sub-folders and hidden files. Raises UserError for an entry without a
-    file.
+    A folder gives its images and videos, without sub-folders and hidden files. A note counts and names other entries.
+    Raises UserError for an entry without a file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         files = [match for match in matches if not os.path.isdir(match)]
+        passed = []  # names
         for folder in filter(os.path.isdir, matches):
-            files += [os.path.join(folder, name) for name in sorted(os.listdir(folder))
-                      if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.')]
+            for name in sorted(name for name in os.listdir(folder) if not name.startswith('.')):
+                entry = os.path.join(folder, name)
+                if os.path.isdir(entry):
+                    passed.append(name + os.sep)
+                elif name.lower().endswith(data.IMAGE_FILES + VIDEOS):
+                    files.append(entry)
+                else:
+                    passed.append(name)
+        if passed:
+            note(cli.one_line('%s: %d entries are not labelled: %s%s; name sub-folders as inputs, convert images to PNG'
+                              % (path, len(passed), ', '.join(passed[:5]), ', ...' if passed[5:] else '')))
         if not files:
             raise UserError('%s: no such file, or a folder without %s' % (path, ' '.join(data.IMAGE_FILES)))
         for file in files:
