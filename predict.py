@@ -24,13 +24,15 @@ from inference import export, outputs, predictor as inference, video
 from runs import plots
 from runs.folder import read_config, run_folder
 from system import cli
-from system.files import UserError, check_names, write_csv
+from system.files import UserError, check_names, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for writing
 PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of images whose results are not written yet
+
+OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # all that an export depends on
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
@@ -57,7 +59,8 @@ def parse_args(argv=None):
     parser.add_argument('--submission', action='store_true',
                         help='also write submission.csv, in the form of the table of masks')
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
-                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel')
+                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel; flags of '
+                             'labelling apply to inputs given beside it, never to the export')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
                         help='size of the exported input (default: free for DIR, the size of training for a file)')
     args = parser.parse_intermixed_args(argv)
@@ -67,6 +70,9 @@ def parse_args(argv=None):
         raise UserError('--shard: not with --camera, which one process alone can read; leave one of the two out')
     if args.export_size and not args.export:
         raise UserError('--export_size: needs --export FILE.tflite, FILE.onnx or DIR')
+    for name, value in vars(args).items():
+        if not args.inputs and args.camera is None and name not in OF_EXPORT and value != parser.get_default(name):
+            raise UserError('--%s: changes nothing in an export; leave it out, or give inputs to label' % name)
     return args
 
 
@@ -83,16 +89,26 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Replaces globs and folders in a list by the files that they match or hold; each file appears once.
 
-    A folder gives its images and videos, without sub-folders and hidden files. Raises UserError for an entry without a
-    file.
+    A folder gives its images and videos, without sub-folders and hidden files. A note counts and names other entries.
+    Raises UserError for an entry without a file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         files = [match for match in matches if not os.path.isdir(match)]
+        passed = []  # names
         for folder in filter(os.path.isdir, matches):
-            files += [os.path.join(folder, name) for name in sorted(os.listdir(folder))
-                      if name.lower().endswith(data.IMAGE_FILES + VIDEOS) and not name.startswith('.')]
+            for name in sorted(name for name in os.listdir(folder) if not name.startswith('.')):
+                entry = os.path.join(folder, name)
+                if os.path.isdir(entry):
+                    passed.append(name + os.sep)
+                elif name.lower().endswith(data.IMAGE_FILES + VIDEOS):
+                    files.append(entry)
+                else:
+                    passed.append(name)
+        if passed:
+            note(cli.one_line('%s: %d entries are not labelled: %s%s; name sub-folders as inputs, convert images to PNG'
+                              % (path, len(passed), ', '.join(passed[:5]), ', ...' if passed[5:] else '')))
         if not files:
             raise UserError('%s: no such file, or a folder without %s' % (path, ' '.join(data.IMAGE_FILES)))
         for file in files:

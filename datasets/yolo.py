@@ -96,8 +96,7 @@ def listed_images(source: str, path: str, content: dict, left_out: collections.C
       path, content: path of the YAML file, and its content as a dict.
       left_out: {reason: number}; a folder of val or test that does not exist is counted here.
     Raises:
-      UserError: a missing folder of train, a second missing folder of another name, a listed image that does not exist,
-        or two names for one folder.
+      UserError: a missing folder of train, a listed image that does not exist, or two names for one folder.
     """
     images = {}
     used = {}
@@ -105,9 +104,10 @@ def listed_images(source: str, path: str, content: dict, left_out: collections.C
         split = files.FOLDERS.get(key.lower())
         for name in (value if isinstance(value, list) else [value]) if split and value else ():
             place = resolve(source, '%s/%s' % (content.get('path') or '.', name), name)
-            if used.setdefault(place, name) != name or place is None and split == 'train':
-                raise UserError('%s: %s: %s: %s' % (path, key, name, 'no such folder' if place is None else
-                                                    'leads to %s, as %s does' % (place, used[place])))
+            if place is None and split == 'train':
+                raise UserError('%s: %s: %s: no such folder' % (path, key, name))
+            if place is not None and used.setdefault(place, name) != name:
+                raise UserError('%s: %s: %s: leads to %s, as %s does' % (path, key, name, place, used[place]))
             if place is None:
                 left_out['folders that %s names and that do not exist, as %s' % (path, name)] += 1
                 continue

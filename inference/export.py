@@ -51,11 +51,12 @@ def format_of(path: str) -> str:
 def export(path: str, spec, config: dict, loaded, size=None):
     """Writes the network and weights of a run to `path` atomically, as TFLite, ONNX or SavedModel.
 
-    The ending of `path` selects the format. A TFLite or ONNX file takes one image at a time, a SavedModel any number.
+    The ending of `path` selects the format. A SavedModel takes any number of images at a time, as does an ONNX file of
+    a free size. Other files take one image.
 
     Args:
       spec: `networks.Spec` of the run.
-      config: config.json of the run, for the class names, ids and colours.
+      config: config.json of the run, for the class names, ids and colours, and the depth of 16-bit images.
       loaded: `weights.Weights`.
       size: (height, width) of the images, or 'free' for any size. Default: 'free' for a SavedModel, the size of
         training for a file.
@@ -63,14 +64,16 @@ def export(path: str, spec, config: dict, loaded, size=None):
       UserError: the weights do not fit the network.
     """
     ending = format_of(path)
-    if size is None and ending:
-        size = spec.height, spec.width
-    shape = (1 if ending else None,) + ((None, None) if size in (None, 'free') else tuple(size)) + (3,)
+    if size is None:
+        size = (spec.height, spec.width) if ending else 'free'
+    batch = 1 if ending == '.tflite' or ending and size != 'free' else None
+    shape = (batch,) + ((None, None) if size == 'free' else tuple(size)) + (3,)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config('cpu')) as sess:
         export_graph(spec, config['class_ids'], shape)
         weights.load_all(sess, loaded, path)
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
-    classes = json.dumps({key: config[key] for key in ('class_names', 'class_ids', 'colors')})
+    depth = config.get('depth', 16)  # 16: runs of older revisions, as in predict.py
+    classes = json.dumps(dict({key: config[key] for key in ('class_names', 'class_ids', 'colors')}, depth=depth))
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
     if ending == '.onnx':

@@ -125,6 +125,27 @@ def test_images_are_resized_as_predict_does(tmp_path, name, size):
         assert probabilities.shape == (45, 61, 11)
 
 
+@needs_onnx
+def test_onnx_of_a_free_size_takes_a_batch(tmp_path):
+    import onnxruntime
+    config, loaded = read_config(PUBLISHED), weights.load(PUBLISHED)
+    config['flags'].update(height=45, width=61, precision='float32')
+    export.export(str(tmp_path / 'a.onnx'), spec_of(config), config, loaded, 'free')
+    session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'), providers=['CPUExecutionProvider'])
+    for images in (np.stack([blocks(90, 121, seed) for seed in range(3)]), np.stack([blocks(31, 23, 4)] * 2)):
+        ids, probabilities = session.run(export.OUTPUTS, {'images': images})
+        assert ids.shape == images.shape[:3] and probabilities.shape == (len(images), 45, 61, 11)
+        assert (ids == np.array(expected_ids(config, loaded, images))).mean() > 0.99
+
+
+@pytest.mark.parametrize('depth', [{}, {'depth': None}, {'depth': 12}])
+def test_classes_have_the_depth_that_predict_uses(tmp_path, depth):
+    config = read_config(PUBLISHED)
+    config.pop('depth')
+    export.export(str(tmp_path / 'saved'), spec_of(config), dict(config, **depth), weights.load(PUBLISHED))
+    assert json.loads((tmp_path / 'saved' / 'classes.json').read_text())['depth'] == depth.get('depth', 16)
+
+
 @needs_tf2
 def test_tflite_needs_no_operations_beyond_the_built_in_and_holds_the_classes(network):
     from tensorflow.lite.python import schema_py_generated
@@ -169,6 +190,12 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
     for text in ('0x50', '45xfree', '-1x30'):
         assert_refused('export_size', predict.parse_args, [PUBLISHED, '--export', 'new', '--export_size', text])
     assert_refused('--export_size: needs --export', predict.parse_args, [PUBLISHED, 'a.png', '--export_size', 'free'])
+    for flag, value in (('tta', 'flip'), ('tile', '45x61'), ('tile_overlap', '0'), ('precision', 'float32'),
+                        ('samples', '0'), ('batch_size', '2'), ('output', 'x'), ('submission', None)):
+        flags = [PUBLISHED, '--export', 'new', '--' + flag] + [value] * (value is not None)
+        assert_refused('--%s: changes nothing in an export' % flag, predict.parse_args, flags)
+        predict.parse_args(flags + ['image.png'])
+    predict.parse_args([PUBLISHED, '--export', 'new', '--checkpoint', 'last', '--device', 'cpu'])
     args = predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size', '45x61', 'image.png'])
     assert args.export_size == (45, 61) and args.inputs == ['image.png']
     assert predict.parse_args([PUBLISHED, '--export', 'new', '--export_size', 'free']).export_size == 'free'

@@ -75,6 +75,22 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
     assert go(run, *again, '--overwrite') == 0
 
 
+def test_entries_of_a_folder_that_are_passed_over(run, tmp_path, capsys):
+    """They are counted and named once; HEIC files asked for by name and by a glob are unreadable."""
+    folder, out = str(tmp_path / 'in'), str(tmp_path / 'out')
+    picture(os.path.join(folder, 'a.png'))
+    picture(os.path.join(folder, 'more.png', 'deep.jpg'))
+    for name in ('IMG.HEIC', '.hidden', 'note.txt'):
+        pathlib.Path(folder, name).write_bytes(b'\0\0\0\x18ftypheic')
+    assert go(run, folder, '--output', out) == 0
+    err = capsys.readouterr().err
+    assert err.count('not labelled') == 1 and 'in: 3 entries are not labelled: IMG.HEIC, more.png/, note.txt;' in err
+    assert sum(name.endswith('-ids.png') for name in os.listdir(out)) == 1
+    for named in ('IMG.HEIC', '*.HEIC'):
+        assert go(run, os.path.join(folder, named), '--output', str(tmp_path / 'named')) == 2
+        assert 'IMG.HEIC: HEIC or AVIF; convert the file to PNG' in capsys.readouterr().err
+
+
 def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'a folder without'),
