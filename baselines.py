@@ -1,8 +1,10 @@
 """FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
-Batch norm follows each convolution, as in the paper's benchmark, but no classifier and no transposed convolution.
-Convolutions are padded, so images of any size work. Dropout layers follow the original networks. Arguments and result
-are as in segnet.py.
+As in the paper's benchmark, batch norm follows each convolution, except classifiers and transposed convolutions.
+Convolutions are padded, so images of any size work. Dropout layers follow the original networks.
+
+Each network takes images [batch, h, w, 3], num_classes, is_training and a function dropout(x, name), and returns logits
+[batch, h, w, num_classes].
 """
 import tensorflow.compat.v1 as tf
 
@@ -11,7 +13,7 @@ from segnet import ENCODER
 
 
 def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
-    """Builds VGG16's 13 convolutions, each with batch norm and ReLU; returns the five blocks' pooled maps.
+    """Builds VGG16's 13 convolutions, each with batch norm and ReLU; returns a list of five pooled maps.
 
     Args:
       pool: function (x, block) -> pooled feature maps; blocks count from 1.
@@ -27,7 +29,7 @@ def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
 
 
 def fcn(images, num_classes, is_training, dropout, learnt):
-    """Builds FCN-8s (Long, Shelhamer and Darrell 2015) and returns the logits: scores of three depths, added.
+    """Builds FCN-8s (Long, Shelhamer and Darrell 2015); returns the logits, the sum of scores at three depths.
 
     Args:
       learnt: upsample by deconvolutions that are initialized as bilinear, instead of fixed bilinear resizing.
@@ -46,7 +48,7 @@ def fcn(images, num_classes, is_training, dropout, learnt):
 
 
 def deconvnet(images, num_classes, is_training, dropout):
-    """Builds DeconvNet (Noh, Hong and Han 2015) and returns the logits: SegNet with two fully connected layers.
+    """Builds DeconvNet (Noh, Hong and Han 2015), SegNet with two fully connected layers; returns the logits.
 
     The fully connected layers have 1,024 units instead of 4,096, as in the SegNet paper, and are convolutions here, so
     images of any size work.
@@ -75,7 +77,8 @@ def deconvnet(images, num_classes, is_training, dropout):
 def deeplab_largefov(images, num_classes, is_training, dropout):
     """Builds DeepLab-LargeFOV (Chen et al. 2015) and returns the logits.
 
-    Pools to 1/8 of the size, then dilates the convolutions; upsamples by 8, bilinearly.
+    The feature maps are pooled to 1/8 of the image size; the convolutions of the last block and fc6 are dilated. The
+    classifier's output is upsampled bilinearly.
     """
     x = vgg16(images, is_training, lambda x, block: utils.max_pool(x, 3, 2 if block <= 3 else 1), (1, 1, 1, 1, 2))[-1]
     x = dropout(utils.conv_bn_relu(x, 1024, 3, 'fc6', is_training, rate=12), 'drop6')

@@ -34,7 +34,7 @@ PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # of alternating processes, ours and the peers
-WARM_UP = 3  # untimed runs, in which kernels are chosen and memory is allocated
+WARM_UP = 3  # untimed runs; TensorFlow chooses kernels and allocates memory in these
 NUM_CLASSES = 11
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # of the matrix product that measures the device's peak speed
 
@@ -42,10 +42,10 @@ MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # of the matrix product that measure
 # ---------------------------------------------------------------- inside the measuring process
 
 def network_op(model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
-    """Builds a network on fixed random images; returns the op of one training step, or of one prediction.
+    """Builds a network on fixed random images; returns the op that runs one training step or one prediction.
 
-    The caller initializes the global variables and the local variable with the images. Training adds random labels, the
-    loss and the train op.
+    The images are a local variable: the caller initializes global and local variables. For training, random labels, the
+    loss and the train op are added.
     """
     rng = np.random.RandomState(0)
     images = tf.get_local_variable('images', initializer=rng.randint(
@@ -59,22 +59,24 @@ def network_op(model: str, height: int, width: int, batch_size: int, training: b
 
 
 def peak_memory() -> int:
-    """Peak memory of this process in bytes. In contrast, getrusage's value starts at the parent's peak."""
+    """Returns the peak memory of this process in bytes, VmHWM of /proc/self/status.
+
+    The peak that getrusage returns is not used, because that value starts at the peak of the parent process.
+    """
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
 
 
 def measure(repeats: int, device: str, model: str, precision: str = 'float32', xla: bool = False, **settings) -> dict:
-    """Measures time and memory of one network.
-
-    The model 'matrix-product' is the product of two square matrices of MATRIX_SIDES rows in `precision`.
+    """Measures time and memory of one network, in this process -> dict of seconds and memory.
 
     Args:
-      repeats: timed runs.
-      settings: the other arguments of `network_op`; none for 'matrix-product'.
+      repeats: number of timed runs; WARM_UP untimed runs come first.
+      model: key of NETWORKS, or 'matrix-product': the product of two square matrices with MATRIX_SIDES rows.
+      settings: height, width, batch_size and training of `network_op`; none for 'matrix-product'.
     Returns:
-      seconds: list, the time of each timed run; WARM_UP untimed runs come first.
-      memory: peak memory of this process in bytes, less the peak before the network; None on a GPU.
+      seconds: list of float, the time of each timed run.
+      memory: peak memory of this process in bytes, less the peak before the network is built; None on a GPU.
     """
     on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
@@ -99,15 +101,15 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
 # ---------------------------------------------------------------- outside
 
 def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
-    """Runs `measure` in a new process; returns the JSON object in the last line of standard output.
+    """Runs `measure` in a new process -> dict of seconds (list of float) and memory (bytes or None).
 
-    A new process for each measurement, so that the peak memory belongs to a single network.
+    Each measurement has a process of its own, so that the peak memory belongs to a single network.
 
     Args:
-      command: list of str. Python and PEER measure the PyTorch network: on a GPU the memory is then not None, but the
-        peak of PyTorch's allocator, and the device 'gpu' falls back to the CPU.
-      settings: arguments of `measure`; for PEER model, height, width, batch_size, training, precision, device, compiled
-        (bool).
+      command: sequence of str, the program that measures: OURS, or (path of Python, PEER) for the PyTorch network. With
+        PEER, the memory on a GPU is the peak of PyTorch's allocator, and the device 'gpu' falls back to the CPU.
+      settings: keyword arguments of `measure`. For PEER: model, height, width, batch_size, training, precision, device
+        and compiled (bool).
     Raises:
       MemoryError: the process ran out of memory or was killed by the kernel.
       ChildProcessError: the process failed for another reason.
@@ -124,15 +126,15 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
 
 
 def measured_in_turns(participants: dict, repeats: int) -> dict:
-    """Runs the measurements of all participants; two or more take turns in ROUNDS rounds.
+    """Measures all participants; two or more participants take turns in ROUNDS rounds.
 
     Taking turns spreads a change of the machine's load over all participants.
 
     Args:
-      participants: {name: function (repeats) -> dict of seconds, a list, and memory in bytes or None}.
+      participants: {name: function (repeats) -> dict of seconds (list of float) and memory (bytes or None)}.
       repeats: timed runs of each participant over all rounds, rounded up to a multiple of the rounds.
     Returns:
-      {name: (median seconds of a run, peak memory in bytes or None, of the last round)}.
+      {name: (median seconds of a run over all rounds, peak memory in bytes in the last round, or None)}.
     """
     rounds = ROUNDS if len(participants) > 1 else 1
     seconds = collections.defaultdict(list)
@@ -146,16 +148,19 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
 
 def peak_operations(device: str, precision: str) -> float:
-    """Measures the speed of a matrix product in a new process: the best of five runs, in operations per second.
+    """Measures the device's peak speed in operations per second: the fastest of five matrix products.
 
-    A multiplication and an addition are two operations.
+    The product runs in a new process. A multiplication and an addition count as two operations.
     """
     measured = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
     return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(measured['seconds'])
 
 
 def benchmark_rows(args, settings: dict) -> list:
-    """Measures one network, with --peer also the peers; returns a table row {column: text} for each."""
+    """Measures one network, with --peer also the PyTorch peers -> list of table rows {column: text}.
+
+    `settings` are keyword arguments of `measure_in_subprocess`.
+    """
     participants = {'ours': functools.partial(measure_in_subprocess, xla=args.xla, **settings)}
     for kind in PEERS if args.peer else ():
         participants['PyTorch ' + kind] = functools.partial(
@@ -165,12 +170,13 @@ def benchmark_rows(args, settings: dict) -> list:
 
 
 def benchmark_row(args, settings: dict, name: str, measured: dict):
-    """Makes the table row {column: text} of the participant `name`, ours also beside the peak and the peers.
+    """Formats the measurement of the participant `name` as a table row {column: text}.
 
-    For 'ours' the peak speed of the device is measured here, by `peak_operations`.
+    The row of 'ours' has more columns: parameters, MACs, the share of the device's peak speed, and with --peer the
+    ratios to the peers. `peak_operations` measures the peak speed here. A training step counts as three forward passes.
 
     Args:
-      settings: as for `measure_in_subprocess`.
+      settings: dict of model, height, width, batch_size, training and precision.
       measured: {participant: (median seconds of a run, peak memory in bytes or None)}.
     """
     batch_size = settings['batch_size']
@@ -196,9 +202,10 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 
 
 def settings_to_measure(args):
-    """Yields the settings of each measurement, a dict as for `measure_in_subprocess`.
+    """Yields the settings of each measurement: dict of keyword arguments for `measure_in_subprocess`.
 
-    `--sweep` replaces --batch_size by 1 to 8 at --height and --width, then varies the image size at batch size 1.
+    The measurements are all combinations of networks, --what, --precision and --batch_size. With --sweep, the batch
+    sizes are 1, 2, 4 and 8 at --height x --width, and 1 at the other image sizes of SWEEP.
     """
     flag_size = args.height, args.width
     inputs = [(flag_size, batch_size) for batch_size in ((1, 2, 4, 8) if args.sweep else args.batch_size)]
@@ -209,7 +216,10 @@ def settings_to_measure(args):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a measurement, of `argv` or this process; raises UserError for a bad flag or network."""
+    """Parses the benchmark flags from `argv`, or from the command line if `argv` is None.
+
+    Raises UserError for a bad flag or an unknown network.
+    """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], help='networks, as --model')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
@@ -237,9 +247,10 @@ def parse_args(argv=None):
 
 
 def main(args):
-    """Measures and prints the rows; writes the table as Markdown and CSV, with --sweep also a figure.
+    """Measures the networks; prints and writes a table as Markdown and CSV, with --sweep also a figure.
 
-    With --into the rows also go into that Markdown file. With --measure only prints the JSON of one measurement.
+    With --into FILE the table is also inserted into that Markdown file. With --measure, measures one network in this
+    process and only prints the result as JSON.
     """
     if args.measure:
         print(json.dumps(measure(**args.measure)))

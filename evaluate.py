@@ -22,9 +22,9 @@ from system.files import UserError, write_text
 # ---------------------------------------------------------------- a run in a session
 
 def samples_of(samples, spec) -> int:
-    """Number of Monte-Carlo samples for a value of --samples; None selects the default of the run's network.
+    """Returns the number of Monte-Carlo dropout samples: `samples`, or for None the network's default.
 
-    The default of a run without dropout is 0. Raises UserError for samples of such a run.
+    `samples` is the value of --samples. Without dropout the default is 0, and more samples raise UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -35,10 +35,10 @@ def samples_of(samples, spec) -> int:
 
 @contextlib.contextmanager
 def open_run(args, flags: dict, spec, group=None):
-    """Context manager: opens a session with the network and the weights of a run -> (`Predictor`, `Weights`).
+    """Context manager: loads the network and the weights of a run into a session; yields (predictor, weights).
 
-    Prints the weights, the precision and the device. Raises UserError if the weights do not fit, or the device lacks
-    --precision.
+    The types are `Predictor` and `weights.Weights`. Prints the weights, the number of samples, the precision and the
+    device. Raises UserError if the weights do not fit the network, or if the device does not support --precision.
 
     Args:
       args: parsed flags of evaluate.py or predict.py.
@@ -71,20 +71,23 @@ def open_run(args, flags: dict, spec, group=None):
 
 def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extremes: int = 0,
                 all_gather=lambda share: [share]):
-    """Scores one pass over a split, which several processes may share.
+    """Scores the predictions of a split. Several processes may predict a share of the split each.
 
     Args:
-      predictions: iterable of (example index, label uint8 [h, w], `Prediction`).
+      predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
       bf_images: BF is averaged over the first `bf_images` examples.
-      num_extremes: number of the best and of the worst predictions to return.
-      all_gather: function from the share of this process to the list of all shares, `Group.all_gather`.
+      num_extremes: N returns the N images with the highest and the N with the lowest mIoU.
+      all_gather: function (results of this process) -> list of the results of all processes: `Group.all_gather`.
     Returns:
-      scores: the dict of `metrics.scores`, with class_names, images (in the split), confusion (list of lists, rows:
-        truth), BF (averaged over images that have a boundary, else None) and bf_images (images read for BF). With a
-        variance, most_certain has '50%', '90%' and '100%', each a dict of G, C and mIoU of that share of the pixels
-        with the least variance.
-      shown: {index: uint8 prediction [h, w]} of the `plots.panel_examples`.
-      extremes: list of (mIoU of the image, index, prediction), the best, then the worst, the highest mIoU first.
+      scores: dict of `metrics.scores`, and in addition:
+        class_names: list of str. images: number of images in the split.
+        confusion: list of lists of pixel counts, rows are true classes.
+        BF: 0..1, averaged over the images that have a boundary; None if no image has a boundary.
+        bf_images: number of images scored for BF.
+        most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of this share of
+          the pixels, the pixels of least variance; only for predictions with a variance.
+      shown: {example index: prediction uint8 [h, w]} for the examples in the panel figure, `plots.panel_examples`.
+      extremes: list of (mIoU of the image, example index, prediction uint8 [h, w]), the highest mIoU first.
     """
     num_classes = len(dataset.class_names)
     panel = plots.panel_examples(dataset, split)
@@ -121,19 +124,24 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
 
 
 def best_and_worst(extremes: list, count: int) -> list:
-    """The `count` best and the `count` worst (mIoU, index, prediction), the highest mIoU first; `count` from 1."""
+    """Returns the `count` best and the `count` worst entries of `extremes`, the highest mIoU first.
+
+    `extremes` is a list of (mIoU, example index, prediction). `count` must be at least 1 unless the list is empty.
+    """
     extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
     return extremes[:count] + extremes[count:][-count:]
 
 
 def population_statistics(sess, dataset, spec, batch_size: int, group):
-    """Sets the batch-norm statistics by a pass over the training split, as compute_bn_statistics.py does.
+    """Replaces batch norm's moving averages by averages over the training split, in one pass.
 
-    Each batch is normalized by the statistics of the batch, without augmentation and dropout; --fit crop cuts out
-    random parts as in training. A layer's mean becomes the average of the batch means, its variance the average of the
-    unbiased batch variances. The examples come in a fixed random order; the last batch is filled with the first
-    examples of another order. Each process of `group` computes a part of the batches; the statistics of all batches are
-    averaged in order, so the result does not depend on the number of processes.
+    Source: compute_bn_statistics.py of SegNet. Each batch is normalized by the statistics of the batch, without
+    augmentation or dropout; with --fit crop, random parts are cut out as in training. The mean of a layer becomes the
+    average of the batch means. The variance becomes the average of the unbiased batch variances.
+
+    The order of the examples is random with a fixed seed. If the last batch is not full, the first examples of a second
+    random order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches
+    are averaged in order, so the result does not depend on the number of processes.
 
     Args:
       spec: `networks.Spec` of the run.
@@ -156,7 +164,8 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
     """Formats scores in percent as lines of text.
 
     Args:
-      papers: the paper's scores, added below: list of (table and settings, (G, C, mIoU, BF) in percent).
+      scores: dict that `score_split` returns, of fractions 0..1.
+      papers: list of (table and settings, (G, C, mIoU, BF) in percent): the paper's scores, printed below our scores.
     """
     def line(values, text=report.percent):
         return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
@@ -175,7 +184,10 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
 
 
 def parse_args(argv=None):
-    """Parses the flags of a scoring, of `argv` or this process; raises UserError for a bad flag or combination."""
+    """Parses the evaluation flags from `argv`, or from the command line if `argv` is None.
+
+    Raises UserError for a bad flag or combination of flags.
+    """
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
     parser.add_argument('run', nargs='?', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
@@ -206,10 +218,11 @@ def parse_args(argv=None):
 
 
 def open_inputs(args) -> tuple:
-    """Opens the data set of a run, or --dataset -> (folder for the scores, `Dataset`, the run's flags, `Spec`).
+    """Opens the data set of a run or of --dataset -> (folder for the scores, dataset, flags of the run, spec).
 
-    With --weights there are no flags, and the network has its defaults. The scores of published weights go to
-    Output/NAME-published, so that no file of the project changes. Raises UserError for a bad run or data set.
+    The types are str, `data.Dataset`, dict and `networks.Spec`. With --weights, the dict of flags is empty and the
+    network has the default settings. The scores of a published run go to Output/NAME-published, so that no file of the
+    project changes. Raises UserError for a bad run or data set.
     """
     if args.run:
         config = read_config(args.run)
@@ -226,13 +239,14 @@ def open_inputs(args) -> tuple:
 
 
 def evaluate(args) -> dict:
-    """Scores a run or a file of weights on each --split; the processes of TF_CONFIG share the work.
+    """Scores a run or a file of weights on each --split; the processes of TF_CONFIG or Slurm share the work.
 
-    The chief prints tables and writes scores, figures, report.html of a run and, with --publish, the published folder.
-    Raises UserError for bad weights, data or flags.
+    The chief prints tables of scores and writes scores and figures. For a run the chief also writes report.html, and
+    with --publish the published folder. Raises UserError for bad weights, data or flags.
 
     Returns:
-      {split: the scores of `score_split`, with the settings of the scoring}.
+      {split: dict of scores}: the scores of `score_split`, with step, bn, samples, tile, tta, checkpoint, device,
+      command and revision.
     """
     group = distribute.Group(*cluster.resolve_cluster())  # first: under srun it selects this process's GPU
     group.connect(args.device, vars(args))
@@ -267,9 +281,10 @@ def evaluate(args) -> dict:
 
 
 def entry_name(args, split: str) -> str:
-    """Names the scores of a split in metrics.json: 'val', or with other settings 'val (moving, 20 samples)'.
+    """Returns the key of the scores of a split in metrics.json: 'val', or 'val (moving, 20 samples)'.
 
-    --samples, --tile_overlap and --precision count even with the default's value; --bf_images does not count.
+    The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are listed
+    if they are given, even with the default value. --bf_images and --batch_size are not listed.
     """
     kinds = ['moving'] if args.bn == 'moving' else []
     kinds += ['last'] if args.checkpoint == 'last' else []
@@ -282,10 +297,11 @@ def entry_name(args, split: str) -> str:
 
 
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
-    """Writes the scores to `entry` of metrics.json, the panel, and the confusion matrix as CSV and figure.
+    """Writes the scores of a split to `folder`: metrics.json, the panel figure and the confusion matrix.
 
-    Any later entry overwrites the panel, and one of the same split the confusion matrix. The titles of the figures name
-    the entry and the step of the weights.
+    `entry` is the key of the scores in metrics.json. `shown` is {example index: prediction uint8 [h, w]} for the panel.
+    The confusion matrix is written as confusion-SPLIT.csv and .png. Each call overwrites the panel, and the confusion
+    matrix of the same split. The titles of the figures name the entry and the step of the weights.
     """
     os.makedirs(folder, exist_ok=True)
     add_scores(folder, {entry: scores})
@@ -297,7 +313,7 @@ def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, sho
 
 
 def main():
-    """Scores with the flags of the command line and writes the scores; with --gpus in as many processes."""
+    """Scores a run with the flags of the command line; --gpus N starts N processes."""
     args = parse_args()
     cluster.launch(args.gpus, args.device)
     evaluate(args)

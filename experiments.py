@@ -30,9 +30,10 @@ SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the 
 
 
 def parse_args(argv=None):
-    """Parses the flags of an experiment, of `argv` or this process; raises UserError for bad flags.
+    """Parses the experiment flags from `argv`, or from the command line if `argv` is None.
 
-    The default of --dataset is the data set of the paper's table, the default of --output is Output/TABLE.
+    The default of --dataset is the data set of the paper's table, the default of --output is Output/TABLE. Raises
+    UserError for bad flags.
     """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'], help='results: the tables of --runs')
@@ -73,12 +74,15 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- a row as a command
 
 def row_folder(args, row, seed: int) -> str:
-    """Path of the run folder of a row, below --output."""
+    """Returns the path of the run folder of a row and a seed, below --output."""
     return os.path.join(args.output, '%s-%s-seed%d' % (row.model, row.class_weights, seed))
 
 
 def row_flags(args, row, seed: int) -> list:
-    """Flags of main.py that train a row: list of str. Later ones win: the recipe, --flags, then the row's."""
+    """Returns the flags of main.py that train a row: list of str.
+
+    Later flags override earlier flags. The order is the recipe, --flags, the flags of the row.
+    """
     recipe = os.path.relpath(os.path.join(ROOT, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', args.dataset, '--model', row.model, '--class_weights', row.class_weights,
              '--seed', str(seed), '--steps', str(args.steps or row.steps), '--output', row_folder(args, row, seed)]
@@ -89,12 +93,12 @@ def row_flags(args, row, seed: int) -> list:
 
 
 def row_command(args, row, seed: int) -> str:
-    """Command line that trains a row, quoted for a shell."""
+    """Returns the command line that trains a row, quoted for a shell."""
     return 'python main.py ' + ' '.join(shlex.quote(flag) for flag in row_flags(args, row, seed))
 
 
 def shown_splits(args) -> list:
-    """Splits whose scores the table shows: list, with --split in place of test."""
+    """Returns the splits whose scores the table shows: list of str, --split or test first."""
     more = [split for split in tables.TABLES[args.table].splits if split not in ('test', args.split)]
     return [args.split or 'test'] + more
 
@@ -102,7 +106,7 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError if the data set lacks a split, or the run folder has other flags, data or more steps."""
+    """Raises UserError if the data set lacks a split, or if the run folder has other flags or more steps."""
     flags = main.parse_args(row_flags(args, row, seed))
     run = main.Run(vars(flags), main.open_dataset(flags), vars(main.parse_args([])))
     for split in shown_splits(args):
@@ -118,15 +122,15 @@ def check_row(args, row, seed: int):
 
 
 def is_scored(args, row, scores: dict) -> bool:
-    """Whether an entry of metrics.json has the steps and the number of BF images that the flags ask for."""
+    """Returns whether `scores`, an entry of metrics.json, has the steps and BF images that the flags ask for."""
     bf_images = min(args.bf_images, scores.get('images', 0))
     return scores.get('asked_steps') == (args.steps or row.steps) and scores.get('bf_images') == bf_images
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Trains and scores a row without current scores; returns {split: entry of metrics.json}.
+    """Returns {split: entry of metrics.json} of a row; first trains and scores if an entry is not up to date.
 
-    Raises the errors of `main.train` and `evaluate.evaluate`.
+    Raises UserError for bad flags or data, FloatingPointError if the loss is not finite.
     """
     folder = row_folder(args, row, seed)
     entries = read_scores(folder)
@@ -142,9 +146,12 @@ def row_scores(args, row, seed: int) -> dict:
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
-    """Time, memory and code revision: {'ms': milliseconds, 'MB': peak or None on a GPU, 'revision': ...}.
+    """Measures a prediction or a training step of one batch, in float32 at 360x480, in a new process.
 
-    The mean time of a run in float32 at 360x480, for the whole batch, in a new process. costs.json keeps the values.
+    Values in costs.json of --output are returned without a new measurement.
+
+    Returns:
+      dict: ms (mean milliseconds), MB (peak memory, None on a GPU) and revision (of the code that was measured).
     """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
@@ -162,9 +169,9 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
 # ---------------------------------------------------------------- a row as text
 
 def mean_and_spread(fractions: list) -> str:
-    """Mean of fractions 0..1 in percent as text, with the standard deviation of two or more: '61.3 +- 0.4'.
+    """Formats the mean of fractions 0..1 in percent, '61.3', or with the standard deviation, '61.3 +- 0.4'.
 
-    None is skipped; '-' if all fractions are None.
+    Two or more fractions get the sample standard deviation. None is skipped. Returns '-' if all fractions are None.
     """
     values = [100 * fraction for fraction in fractions if fraction is not None]
     if not values:
@@ -173,16 +180,18 @@ def mean_and_spread(fractions: list) -> str:
 
 
 def published_split(split: str) -> str:
-    """Split of the paper's scores to show beside the scores of `split`: 'train' for train, else 'test'."""
+    """Returns the paper's split to compare our scores on `split` with: 'train' for train, else 'test'."""
     return 'train' if split == 'train' else 'test'
 
 
 def score_columns(entries: list, published: tuple, split: str):
-    """{column: text} of one split: `mean_and_spread` of the seeds and the paper's score for each measure.
+    """Formats G, C, mIoU and BF of a split in percent -> {column: text}, with columns of the paper's scores.
+
+    Our scores are the mean over the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'.
 
     Args:
-      entries: {split: entry of metrics.json} of each seed.
-      published: the paper's (G, C, mIoU, BF) in percent, or None each.
+      entries: list of {split: entry of metrics.json}, one per seed.
+      published: (G, C, mIoU, BF) of the paper in percent, None where the paper gives no score.
     """
     columns = {}
     for name, value in zip(MEASURES, published):
@@ -194,11 +203,12 @@ def score_columns(entries: list, published: tuple, split: str):
 def class_columns(entries: list, published: dict, split: str):
     """Formats the accuracy of each class in percent -> {column: text}, with the columns NAME and 'paper NAME'.
 
-    NAME holds the mean over the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'; '-' for none.
+    NAME is a class. The column holds the mean over the seeds and, for several seeds, the standard deviation:
+    '61.3 +- 0.4'. '-' stands for a missing value.
 
     Args:
-      entries: {split: entry of metrics.json} of each seed.
-      published: {class: the paper's accuracy in percent}; '-' for a class that is not in it.
+      entries: list of {split: entry of metrics.json}, one per seed.
+      published: {class: the paper's accuracy in percent}; classes may be missing.
     """
     columns = {}
     for i, name in enumerate(entries[0][split]['class_names']):
@@ -208,13 +218,16 @@ def class_columns(entries: list, published: dict, split: str):
 
 
 def num_parameters(model: str) -> int:
-    """Number of trained parameters of a network for CamVid's 11 classes."""
+    """Counts the trainable parameters of a network for CamVid's 11 classes."""
     spec = networks.Spec(model, benchmark.NUM_CLASSES)
     return sum(layer.parameters for layer in networks.network_layers(spec))
 
 
 def variant_columns(args, row):
-    """{column: text} of a row of table 1: parameters, storage, measured forward time, ours beside the paper's."""
+    """Formats the cost columns of a row of table 1 -> {column: text}; measures the forward time.
+
+    The columns are our and the paper's parameters and milliseconds, the paper's storage, and our revision.
+    """
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
     cost = measured_cost(args, row.model)
     return {'parameters (M)': '%.3f' % (num_parameters(row.model) / 1e6),
@@ -223,9 +236,9 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains and scores a row, in table 1 also measures it: {column: text}.
+    """Trains and scores a row, in table 1 also measures the forward time; returns the table row {column: text}.
 
-    If a loss is not finite, the columns are only network, weights and 'failed'.
+    If the loss of a seed is not finite, the only columns are 'network', 'weights' and 'failed'.
     """
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
@@ -247,7 +260,7 @@ def trained_row(args, row):
 
 
 def measured_row(args, row):
-    """Measures time, memory and size of a row of table 6: {column: text}, ours beside the paper's."""
+    """Measures time, memory and model size of a row of table 6 -> {column: text}, with the paper's values."""
     forward = measured_cost(args, row.model)
     training = measured_cost(args, row.model, training=True)
     batch = measured_cost(args, row.model, training=True, batch_size=4)
@@ -263,7 +276,10 @@ def measured_row(args, row):
 
 
 def rank_correlation(rows: list, split: str) -> str:
-    """Sentence on Spearman's rank correlation of our scores with the paper's; '' without three rows to compare."""
+    """Formats Spearman's rank correlations of our scores on `split` with the paper's scores, as a sentence.
+
+    `rows` is a list of {column: text}. Returns '' if no measure has three rows to compare.
+    """
     published = published_split(split)
     correlations = []
     for name in MEASURES:
@@ -279,7 +295,7 @@ def rank_correlation(rows: list, split: str) -> str:
 # ---------------------------------------------------------------- a table
 
 def list_commands(args, rows: list):
-    """Prints the commands of the rows."""
+    """Prints the commands that train the rows, or in table 6 measure the rows."""
     for row in rows:
         print('# %s, %s' % (row.name, row.class_weights))
         if row.recipe is None:
@@ -289,9 +305,10 @@ def list_commands(args, rows: list):
 
 
 def run_table(args, rows: list):
-    """Runs the rows; writes table.md and table.csv after each row; at the end prints the table, draws table 1.
+    """Trains or measures the rows; writes table.md and table.csv after each row, prints the table at the end.
 
-    Raises FloatingPointError after the last row if the loss of any row was not finite.
+    For table 1 also draws scores.png, the scores against the forward time. Raises FloatingPointError after the last row
+    if the loss of any row was not finite.
     """
     table = tables.TABLES[args.table]
     split = args.split or 'test'
@@ -312,9 +329,9 @@ def run_table(args, rows: list):
 
 
 def run(args):
-    """Runs the rows of a table, or prints the commands of the rows, or writes the tables of --runs.
+    """Runs the rows of a table, or with --list prints the commands, or with `results` writes tables of --runs.
 
-    Raises UserError before the first row is trained: no row, a missing split, or a run folder with other flags.
+    Before training, raises UserError if no row is selected, a split is missing, or a run folder has other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

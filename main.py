@@ -1,6 +1,7 @@
 """Trains SegNet: `python main.py` trains on the bundled cells and writes Output/sample-segnet/.
 
-The same command resumes an interrupted run. `@recipes/NAME.txt` reads flags from a file; later flags override these.
+The same command resumes an interrupted run.
+`@recipes/NAME.txt` reads flags from a file; later flags override the flags of the file.
 """
 from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import collections
@@ -27,11 +28,12 @@ from runs.run import Run, output_folder
 from system import cli, cluster, devices, distribute
 from system.files import UserError
 
-# start: function (steps done) -> (op, feed_dict) that starts the batches. batch: (images, labels) of a step.
-# fetches: dict that a training step runs.
-# signals: placeholder [2], the requests of this process to stop and to validate; a step fetches the sums of all.
-# predictor: `Predictor` of the validation, with the variables of the training. init: op that initializes all variables.
-# assignments: list of (variable, float32 array), the starting weights. uninitialized: names of the other variables.
+# start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
+# batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
+# signals: placeholder [2], this process's requests to stop and to validate, 0 or 1. A step fetches the sums of all.
+# predictor: `Predictor` for validation, shares the training variables. init: op that initializes all variables.
+# assignments: list of (variable, float32 array), the starting weights.
+# uninitialized: names of the variables that have no starting weights.
 # spread: op that copies the chief's variables to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
                                        'start batch fetches signals predictor init assignments uninitialized spread')
@@ -105,9 +107,10 @@ def add_run_flags(parser):
 
 
 def parse_args(argv=None):
-    """Parses the flags of a run, of `argv` or this process; raises UserError for a bad flag or combination.
+    """Parses the training flags from `argv`, or from the command line if `argv` is None.
 
-    --dropout and --input that are not given become the network's defaults.
+    If --dropout or --input is not given, the namespace holds the default of the network. Raises UserError for a bad
+    flag or combination of flags.
     """
     parser = cli.Parser(description=__doc__)
     add_data_flags(parser)
@@ -126,18 +129,19 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- graph
 
 def training_graph(args, spec, class_weights, batch, total: int, group):
-    """Builds the training graph of this process; the gradients of all processes of `group` are added.
+    """Builds the training step of this process; gradients are summed over all processes of `group`.
 
-    Batch norm normalizes by the share of this process. The loss is divided by the number of labelled pixels of the
-    whole batch.
+    Each process trains on a share of the batch. Batch norm normalizes with the statistics of the share. The loss is
+    divided by the number of labelled pixels in the whole batch.
 
     Args:
       spec: `networks.Spec`.
+      class_weights: num_classes floats.
       batch: images [share, h, w, 3] uint8 and labels [share, h, w] uint8.
-      total: steps of the run, for the schedule.
+      total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict of tensors to fetch in a step: loss (of this process's share), learning_rate, step_op.
+      dict to fetch in a step: loss (the part of this share; all parts add up to the loss), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
@@ -167,7 +171,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
 def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
-    The savers become attributes of `run`. Only the chief loads starting weights, for a run without a checkpoint.
+    The savers become attributes of `run`. Only the chief loads starting weights, if the run has no checkpoint yet.
     """
     tf.set_random_seed(args.seed)
     class_names = run.dataset.class_names
@@ -194,7 +198,7 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
 def start(sess, graph: TrainingGraph, run: Run, group):
     """Initializes the variables of all processes: from the newest checkpoint, else from the starting weights.
 
-    Prints the number of starting weights. Sets `run.step` of each process to the restored step.
+    Prints how many variables the starting weights set. Sets `run.step` of each process to the restored step.
     """
     sess.run(graph.init)
     if group.chief and run.restore(sess) == 0 and graph.assignments:
@@ -206,9 +210,10 @@ def start(sess, graph: TrainingGraph, run: Run, group):
 
 
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
-    """Runs training steps from `run.step` to the last step, a signal in `stop` or the end of patience.
+    """Runs the training steps after `run.step`, until the last step, a stop signal or the end of --patience.
 
-    Logs each step; validates and saves where due. SIGTERM is added to `stop` if another process was told to stop.
+    Logs each step; validates and saves when due. `stop` is the list of signals that this process received. If only
+    another process received a signal, SIGTERM is added to `stop`.
     """
     if group.chief and run.step == 0:
         draw_data(sess, graph, run, group)
@@ -236,10 +241,10 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
 
 
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
-    """Scores the validation split with the moving averages. Each process scores a share of the split.
+    """Scores the validation split, with batch norm's moving averages. Each process scores a share of the split.
 
     The chief prints one line, draws loss.png and writes report.html. If the scores are the best so far, the chief also
-    saves the weights, writes the scores and draws the figures of predictions: all belong to the weights in best/.
+    saves the weights, writes the scores and draws the figures of predictions. So scores and figures belong to best/.
     """
     share = group.dataset_share(run.dataset, 'val')
     predictions = group.global_indices(graph.predictor.predict_split(share, 'val'))
@@ -263,7 +268,10 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
 
 
 def draw_data(sess, graph: TrainingGraph, run: Run, group):
-    """Draws examples.png and batch.png of a new run, so that wrong labels are seen before the training."""
+    """Draws training examples and the first batch, with labels, to show wrong labels before training starts.
+
+    Writes examples.png and batch.png.
+    """
     pictures.draw_examples(run.dataset, 'train', run.facts['train'].counts, run.path('examples.png'))
     sess.run(*graph.start(0))
     images, labels = sess.run(graph.batch)
@@ -275,7 +283,7 @@ def draw_data(sess, graph: TrainingGraph, run: Run, group):
 
 
 def describe(args):
-    """Prints the layers of --model for the classes of --dataset, at --height and --width or 360x480."""
+    """Prints the layers of --model for the classes of --dataset, at --height x --width (default: 360x480)."""
     classes = getattr(datasets.MODULES[args.dataset], 'CLASSES', None)
     classes = classes or datasets.open(args.dataset, args.data_dir).class_names
     flags = dict(vars(args), height=args.height or 360, width=args.width or 480)
@@ -283,7 +291,11 @@ def describe(args):
 
 
 def open_dataset(args):
-    """Opens --dataset -> `Dataset`; raises UserError for bad data, or if train or val has no examples."""
+    """Opens --dataset and returns the `data.Dataset`.
+
+    When a run is resumed, config.json sets the split and the data settings. Raises UserError for bad data, or if train
+    or val has no examples.
+    """
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
@@ -295,9 +307,9 @@ def open_dataset(args):
 
 
 def train(args):
-    """Trains to --steps or --epochs, from the newest checkpoint if there is one; returns the run folder.
+    """Trains until --steps or --epochs and returns the run folder; resumes from the newest checkpoint.
 
-    --patience ends training earlier. Exits with 128 + signal after a stop signal.
+    --patience ends training earlier. After a stop signal the process exits with status 128 + number of the signal.
     """
     group = distribute.Group(*cluster.resolve_cluster())
     group.connect(args.device, vars(args))

@@ -28,49 +28,49 @@ INPUTS = {  # input normalizations, applied to BGR 0..255
 
 
 def default_input(name):
-    """Input normalization of a network: 'lrn' as released SegNet-Basic, for all of `is_basic`; else 'raw'."""
+    """Returns the default of --input: 'lrn' for networks with SegNet-Basic's encoder, as released; else 'raw'."""
     return 'lrn' if is_basic(name) else 'raw'
 
 
 def is_basic(name):
-    """Whether the network `name` has SegNet-Basic's encoder."""
+    """Returns whether the network `name` has SegNet-Basic's encoder."""
     return name in segnet.VARIANTS or name == 'bayesian-segnet-basic'
 
 
 def default_dropout(name):
-    """Dropout rate of a network in training: 0.5 for the Bayesian networks, as released; else 0."""
+    """Returns the dropout rate of a network in training: 0.5 for the Bayesian networks, as released; else 0."""
     return 0.5 if name.startswith('bayesian') else 0.0
 
 
 def default_samples(name):
-    """Number of Monte-Carlo dropout samples, as in the released prototxts: 4, or 8 for Basic; else 0."""
+    """Returns the default number of dropout samples, as released: 4 for Bayesian SegNet, 8 for Basic, else 0."""
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 
 class Spec(collections.namedtuple('Spec', 'model num_classes input dropout precision seed fit height width',
                                   defaults=(None, None, 'float32', 1, 'resize', 360, 480))):
-    """What the graph and a prediction must know of a run.
+    """Settings of a run that the graph and the prediction need.
 
     model: key of NETWORKS.  num_classes: number of classes, without void.  input: key of INPUTS.
     dropout: rate of the dropout layers.  precision: dtype of the layers, 'float32', 'bfloat16' or 'float16'.
-    seed: seed of the dropout masks.  fit, height, width: 'resize', and the size that all images are resized to; or
-        'crop', and the size of the training crops: images keep their scale.
+    seed: seed of the dropout masks.  fit: 'resize' resizes all images to height x width; with 'crop' images keep their
+        scale, and height x width is the size of the training crops.
     """
 
     def __new__(cls, *values, **named):
-        """Makes a `Spec`; None as input or dropout selects the value of the released network."""
+        """Makes a `Spec`; if `input` or `dropout` is None, the default of the network is used."""
         spec = super().__new__(cls, *values, **named)
         dropout = default_dropout(spec.model) if spec.dropout is None else spec.dropout
         return spec._replace(input=spec.input or default_input(spec.model), dropout=dropout)
 
 
 def spec_of(flags: dict, num_classes: int) -> Spec:
-    """Builds the `Spec` of a run from its flags: parsed flags, or the flags in config.json."""
+    """Builds the `Spec` of a run from {flag: value}, parsed or read from config.json."""
     return Spec(num_classes=num_classes, **{name: flags[name] for name in Spec._fields if name in flags})
 
 
 def build(spec, images, is_training, dropout=lambda x, name: x, reuse=False):
-    """Builds the network of `spec` in a variable scope named as the network; returns the logits.
+    """Builds the network of `spec` in a variable scope with the name of the network; returns the logits.
 
     Args:
       spec: `Spec`; model, num_classes, input and precision are used. Variables, input normalization and batch-norm
@@ -90,10 +90,10 @@ def build(spec, images, is_training, dropout=lambda x, name: x, reuse=False):
 
 
 def sampled(spec, images, samples, reuse):
-    """Mean and variance of the softmax over `samples` dropout masks, as test_bayesian_segnet.py.
+    """Computes the mean and the variance of the softmax over `samples` dropout masks.
 
-    The layers before the first dropout do not depend on the mask and run once. The masks depend on the run's seed, not
-    on the image or the call.
+    Source: test_bayesian_segnet.py. The layers before the first dropout layer do not depend on the mask and run once.
+    The masks depend on the run's seed, not on the image or the call.
 
     Args:
       images: [1, height, width, 3]: one image, because masks depend on the position in a batch.
@@ -114,9 +114,9 @@ def sampled(spec, images, samples, reuse):
 
 
 def argmax_at(probabilities, size):
-    """Argmax of probabilities [batch, h, w, c] resized bilinearly to `size`: uint8 [batch, height, width].
+    """Resizes probabilities bilinearly and takes the argmax: [batch, h, w, c] -> uint8 [batch, height, width].
 
-    `size`: (height, width), ints or a tensor.
+    `size`: (height, width) of the result, ints or an int32 tensor [2].
     """
     if isinstance(size, tf.Tensor) or probabilities.shape.as_list()[1:3] != list(size):
         probabilities = tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
@@ -146,10 +146,11 @@ def prediction_graph(spec, images, size, reuse=False, samples=0):
 
 
 def multipliers(name, variable):
-    """Multipliers (learning rate, weight decay) of a variable, from the released prototxts' `param` blocks.
+    """Returns the multipliers (learning rate, weight decay) of a variable of the network `name`: two floats.
 
-    Biases have twice the learning rate and no weight decay. The batch-norm shift has no weight decay, except in the
-    networks of `is_basic`, because SegNet-Basic's prototxt gives batch norm no `param` block.
+    Source: the `param` blocks of the released prototxts. Biases have twice the learning rate and no weight decay. The
+    batch-norm shift has no weight decay, except in networks with SegNet-Basic's encoder, because SegNet-Basic's
+    prototxt gives batch norm no `param` block.
     """
     kind = variable.op.name.split('/')[-1]
     if kind == 'biases':
@@ -158,7 +159,7 @@ def multipliers(name, variable):
 
 
 def in_encoder(variable):
-    """Whether a variable belongs to an encoder: a convolution before pooling, or its batch norm."""
+    """Returns whether a variable belongs to an encoder: a convolution before pooling, or its batch norm."""
     return re.search(r'/(conv|down)\d(_\d)?(_bn)?/\w+\Z', variable.op.name) is not None
 
 
@@ -171,10 +172,10 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
 
 
 def network_layers(spec: Spec) -> list:
-    """Lists the layers of a network for one image of `spec`'s height and width, in order: list of `Layer`.
+    """Lists the layers of a network in order, for one image of spec.height x spec.width: list of `Layer`.
 
-    Only ops of KINDS are layers, so no ReLU. Parameters are the trainable ones, batch norm included. Builds the network
-    in a new graph, for prediction.
+    Only the kinds of ops in KINDS count as layers; ReLU is not listed. `parameters` is the number of trainable values
+    of the layer and its batch norm. The network is built in a new graph, for prediction.
     """
     with tf.Graph().as_default() as graph:
         build(spec, tf.zeros([1, spec.height, spec.width, 3]), False)
@@ -203,7 +204,7 @@ def network_layers(spec: Spec) -> list:
 
 
 def num_macs(op) -> int:
-    """MACs of a convolution or deconvolution for one image; 0 for any other op."""
+    """Returns the number of MACs of a convolution or deconvolution for one image; 0 for any other op."""
     if op.type not in ('Conv2D', 'DepthwiseConv2dNative', 'Conv2DBackpropInput'):
         return 0
     kernel = op.inputs[1].shape.as_list()
@@ -212,7 +213,7 @@ def num_macs(op) -> int:
 
 
 def layer_table(spec: Spec) -> str:
-    """Formats `network_layers` as lines of text; the last line has the sums of parameters and MACs."""
+    """Formats the layers of a network as a text table; the last line has the sums of parameters and MACs."""
     layers = network_layers(spec)
     rows = [(layer.name, layer.kind, '%dx%dx%d' % layer.shape, f'{layer.parameters:,}', f'{layer.macs:,}')
             for layer in layers]

@@ -6,12 +6,12 @@ from data import IGNORE
 
 
 def labelled_pixels(labels):
-    """Number of the pixels in `labels` that are not IGNORE: scalar float32 tensor."""
+    """Counts the pixels in `labels` that are not IGNORE: scalar float32 tensor."""
     return tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORE), tf.float32))
 
 
 def loss(logits, labels, class_weights, count=None):
-    """Weighted softmax cross-entropy, summed over labelled pixels and divided by their number.
+    """Computes the weighted softmax cross-entropy: the sum over labelled pixels, divided by their number.
 
     The divisor is the number of labelled pixels, not the sum of their weights, as in caffe-segnet
     (softmax_loss_layer.cpp, normalize: true).
@@ -20,7 +20,7 @@ def loss(logits, labels, class_weights, count=None):
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
-      count: divisor if `labels` are a share of the batch: labelled pixels of the whole batch.
+      count: number of labelled pixels in the whole batch, if `labels` are a share of the batch; None counts `labels`.
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
@@ -33,10 +33,10 @@ def loss(logits, labels, class_weights, count=None):
 
 
 def dice_loss(logits, labels):
-    """One minus the mean Dice coefficient of the classes in the batch (Drozdzal et al. 2016, equation 1).
+    """Computes one minus the mean Dice coefficient of the classes that occur in `labels`.
 
-    Dice of a class is 2 sum(p y) / (sum(p) + sum(y)), with the softmax p and the one-hot label y, summed over the
-    labelled pixels of the batch.
+    Source: Drozdzal et al. 2016, equation 1. The Dice coefficient of a class is 2 sum(p y) / (sum(p) + sum(y)), with
+    the softmax p and the one-hot label y, summed over the labelled pixels of the batch.
 
     Args:
       logits: [batch, height, width, num_classes] float32.
@@ -56,7 +56,7 @@ def dice_loss(logits, labels):
 
 
 def learning_rate(schedule, base, total_steps):
-    """Learning rate at the current global step: scalar float32.
+    """Returns the learning rate at the current global step: scalar float32 tensor.
 
     constant: base, as in the released solvers.
     poly: base * (1 - step / total_steps) ** 0.9, as in DeepLab.
@@ -69,20 +69,20 @@ def learning_rate(schedule, base, total_steps):
 
 def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32',
              all_reduce=list):
-    """Op of one training step: gradients, weight decay, batch-norm averages and the global step.
+    """Builds the op of one training step: gradients, weight decay, batch-norm averages and the global step.
 
     Args:
       loss: scalar float32.
       rate: learning rate, scalar.
-      momentum: of sgd; adam ignores it.
+      momentum: momentum of sgd; ignored by adam.
       weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
       multipliers: function variable -> (learning rate, weight decay) multipliers. A rate of 0 freezes the variable.
       optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so a learning
         rate multiplier other than 0 has no effect.
-      precision: of the layers. For float16 the loss is scaled by a power of two. The scale falls when a gradient
-        overflows and rises after 2,000 steps without an overflow. An overflow skips the update of the trained
-        variables, not of the batch-norm averages and the global step.
-      all_reduce: function from a list of tensors to the sums over the processes that train together.
+      precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale falls when a
+        gradient overflows and rises after 2,000 steps without an overflow. In a step with an overflow the trained
+        variables are not updated; the batch-norm averages and the global step are.
+      all_reduce: function (list of tensors) -> list of the sums over all processes that train together.
     Raises:
       AssertionError: the graph has batch norms whose statistics are not in BN_STATISTICS.
     """

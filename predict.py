@@ -30,7 +30,7 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # for writing
-PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of images whose results are not written yet
+PENDING_VALUES = 2 ** 24  # limit of the values (3 per pixel) of the images whose results are not written yet
 
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # all that an export depends on
 
@@ -41,7 +41,10 @@ Job = collections.namedtuple('Job', 'path name')
 
 
 def parse_args(argv=None):
-    """Parses the flags of a prediction, of `argv` or this process; raises UserError for bad or missing flags."""
+    """Parses the prediction flags from `argv`, or from the command line if `argv` is None.
+
+    Raises UserError for bad or missing flags.
+    """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
@@ -77,7 +80,7 @@ def parse_args(argv=None):
 
 
 def shard(text: str) -> tuple:
-    """Argparse type of --shard: 'K/N' -> (K, N), two ints with 1 <= K <= N."""
+    """Argparse type of --shard: converts 'K/N' to the ints (K, N), with 1 <= K <= N."""
     match = re.match(r'\A([0-9]{1,6})/([0-9]{1,6})\Z', text)
     if not match or not 1 <= int(match.group(1)) <= int(match.group(2)):
         raise argparse.ArgumentTypeError('%s: must be K/N, with K from 1 to N' % text[:60])
@@ -87,10 +90,10 @@ def shard(text: str) -> tuple:
 # ---------------------------------------------------------------- inputs and outputs
 
 def expand(inputs: list) -> list:
-    """Replaces globs and folders in a list by the files that they match or hold; each file appears once.
+    """Lists the files that paths, globs and folders name: list of paths, each file once.
 
-    A folder gives its images and videos, without sub-folders and hidden files. A note counts and names other entries.
-    Raises UserError for an entry without a file.
+    A folder stands for the images and videos directly inside, except hidden files. A note counts and names the other
+    entries. Raises UserError for an input without a file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
@@ -117,9 +120,10 @@ def expand(inputs: list) -> list:
 
 
 def output_names(paths: list) -> list:
-    """Names of the results, one per path: the stem of the file. Equal stems get extension, folders or a number.
+    """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
 
-    Long names keep the last LONGEST_NAME bytes.
+    Files with equal stems are named with the extension; if these names are equal too, with the folders; and at last
+    with a number. Of a long name the last LONGEST_NAME bytes are kept.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -138,12 +142,12 @@ def output_names(paths: list) -> list:
 
 
 def plan(args, endings: list) -> list:
-    """Lists the jobs of this --shard: `Job` for each input.
+    """Lists the jobs of this --shard: list of `Job`, one per image or video, and one for --camera.
 
-    Raises UserError if an input is missing, or a result exists already and --overwrite is not given.
+    Raises UserError if an input is missing, or if a result exists already and --overwrite is not given.
 
     Args:
-      endings: endings of the results of an image: list of str, such as '-ids.png'.
+      endings: list of str, the endings of the result files of an image, such as '-ids.png'.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -161,12 +165,12 @@ def plan(args, endings: list) -> list:
 
 
 def is_video(job: Job) -> bool:
-    """Whether the input of a job is a video file or a camera."""
+    """Returns whether the input of a job is a video file or a camera."""
     return isinstance(job.path, int) or job.path.lower().endswith(VIDEOS)
 
 
 def submission_name(args) -> str:
-    """File name of the submission: submission.csv, or with --shard one with the numbers K and N."""
+    """Returns the file name of the submission: submission.csv, or submission-K-of-N.csv with --shard K/N."""
     return 'submission-%d-of-%d.csv' % args.shard if args.shard else 'submission.csv'
 
 
@@ -174,7 +178,10 @@ def submission_name(args) -> str:
 
 @contextlib.contextmanager
 def collect_errors(jobs: list, faults: list):
-    """Context manager: suppresses UserError and lack of memory; adds a line to `faults` for each of `jobs`."""
+    """Context manager: catches UserError and out-of-memory errors; then adds a line per job to `faults`.
+
+    `faults` is a list of str. Each line names the path of the job and the fault.
+    """
     try:
         yield
     except (UserError, MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -191,7 +198,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 
     Args:
       read: function path -> image.
-      faults: list; a line is added for each image that cannot be read.
+      faults: list of str, to which a line is added for each image that cannot be read.
     """
     results = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
     for job, result in tqdm.tqdm(results, total=len(jobs), unit='image', disable=None):
@@ -202,13 +209,14 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixels: int) -> tuple:
     """Predicts the images of `jobs` and writes the results, while threads decode the next images.
 
-    Prints a line if images were shrunk by more than half.
+    Prints a line if --fit resize shrank images by more than half.
 
     Args:
-      depth, max_pixels: arguments of `data.read_image`.
+      depth: bits in use in images of 16 bits per channel, 9 to 16, or None to find the number of bits in each image.
+      max_pixels: number of pixels above which an image is not decoded and becomes a fault.
     Returns:
-      faults: list, a line for each image that could not be labelled.
-      rows: rows of the submission, tuples of text; empty without --submission.
+      faults: list of str, a line for each image that could not be labelled.
+      rows: list of tuples of text, the rows of the submission; empty without --submission.
     """
     faults = []
     rows = []
@@ -217,7 +225,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     read = functools.partial(data.read_image, depth=depth, max_pixels=max_pixels)
 
     def wait(values):
-        """Waits until the images whose results are not written yet have at most `values` values."""
+        """Waits until the images whose results are not written yet have at most `values` values, 3 per pixel."""
         while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 
@@ -242,8 +250,8 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    UserError if the source has no frame, or fewer than 90% of the header's number, minus one second; the frames that
-    were read are written. A camera is read until Ctrl-C.
+    Raises UserError if no frame can be read. Also raises UserError if a video ends early: more than one second before
+    90% of the frames that the header announces. The frames that were read are written. A camera is read until Ctrl-C.
     """
     path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
     until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
@@ -262,10 +270,10 @@ def label_video(predictor, job: Job, writer: outputs.Writer):
 
 
 def predict(args) -> int:
-    """Labels all inputs and with --export writes the network; returns the exit status: 0, or 2 after a fault.
+    """Labels all inputs, with --export also writes the network; returns the exit status, 0 or 2.
 
-    Faults of single inputs are printed and do not stop the others. UserError for a bad run or flag, a missing input or
-    an existing result; then nothing is written.
+    Status 2 means that an input could not be labelled. Such faults are printed and do not stop the other inputs.
+    Raises UserError for a bad run or flag, a missing input or an existing result; then no result is written.
     """
     config = read_config(args.run)
     spec = networks.spec_of(config['flags'], len(config['class_names']))

@@ -55,16 +55,16 @@ VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder with eight decoders
 def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, addition=False, reduction=False):
     """Builds SegNet-Basic or a variant of table 1 (4 encoders, 4 decoders, 64 filters); returns the logits.
 
-    Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt. Without
-    'indices' only the encoder's two.
+    Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt. The variants
+    without 'indices' have only the two dropout layers of the encoder.
 
     Args:
-      upsample: 'indices' unpools, 'deconv' is a learned 8x8 deconvolution that is initialized as bilinear, 'bilinear'
-        resizes the classifier's output once.
+      upsample: 'indices' unpools by the pooling indices; 'deconv' learns 8x8 deconvolutions, initialized as bilinear;
+        'bilinear' resizes the classifier's output once.
       decoder: with 'indices', the convolution after unpooling: 'full' 7x7, or 'single channel' (depthwise) 7x7. Batch
         norm follows, no ReLU.
-      addition: add the encoder's feature maps of the same size: before pooling in SegNet, after pooling in FCN.
-      reduction: reduce FCN's feature maps to num_classes first, by 1x1 convolutions.
+      addition: add the encoder's maps of the same size: with 'indices' the maps before pooling, with 'deconv' after.
+      reduction: with 'deconv', first reduce the feature maps to num_classes channels by 1x1 convolutions.
     """
     encoded = [x]  # by level; level 0 is the input
     pooled = [x]
@@ -88,16 +88,18 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
 
 
 def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
-    """Builds FCN-Basic's decoder (figure 3 of the paper): applies four 2x upsamplings.
+    """Builds FCN-Basic's decoder (figure 3 of the paper), four 2x upsamplings; returns the logits.
 
-    With `addition` the pooled maps are added after each upsampling but the last.
-    Returns the logits: of the last deconvolution with `reduction`, of a 1x1 classifier without. Batch norm follows the
-    other deconvolutions. The paper does not mention this batch norm, but otherwise 64 feature maps overflow within five
-    steps at the paper's learning rate of 0.1.
+    With `addition`, the pooled maps are added after each upsampling but the last. With `reduction`, 1x1 convolutions
+    first reduce all maps to num_classes channels, and the last deconvolution gives the logits. Without `reduction`, a
+    1x1 classifier gives the logits.
+
+    Batch norm follows each deconvolution that does not give the logits. The paper does not mention this batch norm.
+    Without batch norm, 64 feature maps overflow within five steps at the paper's learning rate of 0.1.
 
     Args:
-      pooled: the input, then the pooled feature maps of each encoder.
-      addition, reduction: as in `segnet_basic`.
+      pooled: list of the input and the pooled feature maps of the four encoders.
+      addition, reduction: bool.
     """
     def reduced(x, level):
         return utils.conv(x, num_classes, 1, 'conv_reduce%d' % level) if reduction else x

@@ -1,6 +1,6 @@
 """Layers: functions that add ops to the default graph and return tensors [batch, height, width, channels].
 
-Variables of a layer are named `weights biases gamma beta moving_mean moving_variance` below the layer's scope.
+The layer NAME has variables NAME/weights and biases, and NAME_bn/gamma, beta, moving_mean and moving_variance.
 Variables and batch-norm statistics are float32; layers compute in the dtype of the input.
 """
 import contextlib
@@ -23,9 +23,9 @@ def variable(name, shape, initializer, trainable=True):
 
 
 def normal_initializer(stddev):
-    """Normal distribution around 0, drawn from the graph's seed and the name of the variable scope.
+    """Returns a normal initializer with mean 0, seeded by the graph's seed and the name of the variable scope.
 
-    Without a seed TensorFlow counts the ops created before, so a change elsewhere would change the weights.
+    Without the name TensorFlow counts the ops created before, so a change elsewhere would change the weights.
     """
     return tf.random_normal_initializer(stddev=stddev, seed=zlib.crc32(tf.get_variable_scope().name.encode()))
 
@@ -33,7 +33,7 @@ def normal_initializer(stddev):
 def conv_variables(shape, name):
     """Creates a convolution's weights (He et al. 2015, 'msra' in the prototxts) and zero biases; returns both.
 
-    `shape`: [kernel height, kernel width, input channels, filters]. `name`: variable scope of the two.
+    `shape`: [kernel height, kernel width, input channels, filters]. `name`: variable scope.
     """
     with tf.variable_scope(name):
         stddev = np.sqrt(2.0 / np.prod(shape[:3]))
@@ -49,7 +49,7 @@ def conv(x, filters, kernel_size, name):
 
 
 def norm_variables(filters, name):
-    """Creates batch norm's gamma, beta, moving mean and moving variance, four [filters]."""
+    """Creates the variables of batch norm -> (gamma, beta, moving mean, moving variance), each [filters]."""
     with tf.variable_scope(name + '_bn'):
         return (variable('gamma', [filters], tf.ones_initializer()),
                 variable('beta', [filters], tf.constant_initializer(BN_SHIFT)),
@@ -58,9 +58,9 @@ def norm_variables(filters, name):
 
 
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
-    """Normalizes x + `biases` by the batch -> tensor like x; adds both statistics to BN_STATISTICS.
+    """Normalizes x by the mean and variance of the batch -> tensor like x; adds both to BN_STATISTICS.
 
-    `mean`, `variance`: the moving averages. The biases only count in the moving mean; in x they would cancel.
+    `mean`, `variance`: the moving averages. `biases` are added to the batch mean only: in x they would cancel.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -71,8 +71,8 @@ def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
 def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=False):
     """Convolves and batch-normalizes [batch, h, w, c] -> [batch, h, w, filters].
 
-    Training normalizes by the batch. Prediction folds the moving averages into the weights and biases, which saves a
-    pass over the feature maps.
+    Training normalizes by the statistics of the batch. Prediction folds the moving averages into the weights and
+    biases, which saves a pass over the feature maps.
 
     Args:
       is_training: Python bool.
@@ -99,15 +99,12 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
-    """Convolves, batch-normalizes and rectifies [batch, h, w, c] -> [batch, h, w, filters].
-
-    The order of the three is as in segnet_train.prototxt.
-    """
+    """Convolves, batch-normalizes, then applies ReLU: [batch, h, w, c] -> [batch, h, w, filters]."""
     return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, rate))
 
 
 def bilinear_kernel(kernel_size, stride, channels):
-    """Bilinear upsampling kernel, float32 [kernel_size, kernel_size, channels, channels].
+    """Returns the kernel of bilinear upsampling, float32 [kernel_size, kernel_size, channels, channels].
 
     Only the central 2 * stride taps differ from zero. FCN's kernels are exactly 2 * stride wide.
     """
@@ -138,7 +135,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
 
 
 def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
-    """Upsamples by `deconv`, then batch-normalizes by the batch in training, else by the moving averages."""
+    """Upsamples by `deconv`, then batch-normalizes: training uses batch statistics, prediction moving averages."""
     y = deconv(x, filters, kernel_size, stride, shape_like, name)
     gamma, beta, mean, variance = norm_variables(filters, name)
     if is_training:
@@ -161,7 +158,7 @@ def update_averages(statistics):
     the initial values fade within a run of a few hundred steps.
 
     Args:
-      statistics: list of (moving variable, batch statistic), as the collection BN_STATISTICS.
+      statistics: list of (moving average, batch statistic), two per batch norm: mean and variance.
     """
     step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
     momentum = tf.minimum(BN_MOMENTUM, (1 + step) / (10 + step))
@@ -169,17 +166,17 @@ def update_averages(statistics):
 
 
 def lrn(x):
-    """Normalizes responses across channels, equal to Caffe's `local_size 5, alpha 1e-4, beta 0.75`; same shape.
+    """Applies local response normalization across channels -> tensor of the same shape.
 
-    Caffe divides alpha by local_size (lrn_layer.cpp); TensorFlow takes the radius instead of the size.
+    Equal to Caffe with local_size 5 (radius 2), alpha 1e-4, beta 0.75. Caffe divides alpha by 5 (lrn_layer.cpp).
     """
     return tf.nn.lrn(x, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75)
 
 
 def lcn(x):
-    """Normalizes local contrast (Jarrett et al. 2009, section 2) by subtraction, then division; same shape.
+    """Normalizes local contrast (Jarrett et al. 2009, section 2): subtraction, then division. Same shape.
 
-    The window is a 9x9 Gaussian over all channels. Its standard deviation, which the paper does not give, is 2 pixels.
+    The window is a 9x9 Gaussian over all channels with standard deviation 2 pixels, which the paper does not give.
     Near an edge the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
     """
     height, width = tf.shape(x)[1], tf.shape(x)[2]
@@ -277,7 +274,7 @@ def unpool(x, indices, shape_like):
 
 
 def scatter(x, indices, shape, shape_like=None):
-    """Writes the values of `x` at `indices` (per image) into zeros: a tensor of `shape` [batch, h, w, c].
+    """Writes `x` to the flat `indices` of each image, zeros elsewhere -> tensor of `shape` [batch, h, w, c].
 
     MaxPoolGradWithArgmax is TensorFlow's scatter for the gradient of pooling, 20 times faster on a CPU than
     `tf.scatter_nd`. The op reads only the shape of the first input, so an uninitialized tensor is enough.
@@ -292,21 +289,21 @@ def scatter(x, indices, shape, shape_like=None):
 
 
 def gather(y, indices):
-    """Reads from `y` [batch, h, w, c] the values at `indices` (per image) -> a tensor of the indices' shape."""
+    """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values in the shape of `indices`."""
     size = tf.shape(y, out_type=tf.int64)
     with tf.control_dependencies([y]):  # add the offsets in the backward pass, or the sum is kept until then
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
         return tf.gather(tf.reshape(y, [-1]), indices + offsets)
 
 
-# ---------------------------------------------------------------- pooling and unpooling of plain ops
+# ---------------------------------------------------------------- pooling and unpooling built from basic ops
 
 @contextlib.contextmanager
 def portable_pooling(portable=True):
-    """Context manager: inside the block, pooling and unpooling in the default graph are built of plain ops.
+    """Context manager: inside the block, pooling with indices and unpooling are built from basic ops.
 
-    TFLite, ONNX and XLA have these ops but no MaxPoolWithArgmax. Values and gradients are equal bit for bit in both
-    forms. A pooling and its unpooling must be built in one block. `portable` False gives the usual ops back in a block.
+    TFLite, ONNX and XLA support the basic ops, but not MaxPoolWithArgmax. Values and gradients are equal bit for bit.
+    Build a pooling and its unpooling in the same block. An inner block with `portable` False uses MaxPoolWithArgmax.
     """
     stack = tf.get_collection_ref(PORTABLE)
     stack.append(portable)
@@ -317,17 +314,20 @@ def portable_pooling(portable=True):
 
 
 def is_portable():
-    """Whether the innermost `portable_pooling` block selects plain ops; False outside all blocks."""
+    """Returns whether the innermost `portable_pooling` block selects basic ops; False outside all blocks."""
     return any(tf.get_collection(PORTABLE)[-1:])
 
 
 def height_width(x):
-    """[height, width] of [batch, height, width, c]: ints if static, else scalar tensors."""
+    """Returns [height, width] of x [batch, height, width, c]: an int where static, else a scalar tensor."""
     return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape.as_list()) if i in (1, 2)]
 
 
 def portable_max_pool(x):
-    """Max-pools 2x2 windows by strided slices -> pooled maps, and positions in the windows, 0 to 3 row by row."""
+    """Max-pools 2x2 windows by strided slices -> (pooled maps, positions in the windows in the dtype of x).
+
+    Positions are 0 to 3: upper left, upper right, lower left, lower right.
+    """
     rows, columns = [size % 2 for size in height_width(x)]  # of padding
     if isinstance(rows, tf.Tensor) or isinstance(columns, tf.Tensor) or rows or columns:
         x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]], constant_values=x.dtype.min)
@@ -341,7 +341,7 @@ def portable_max_pool(x):
 
 
 def portable_unpool(x, indices, shape_like):
-    """Writes each value of `x` [batch, h, w, c] to the position in `indices`, 0 to 3, of a 2x2 window of zeros.
+    """Writes each value of `x` [batch, h, w, c] into a 2x2 window of zeros; `indices` are positions 0 to 3.
 
     The result is cut to the height and width of `shape_like`.
     """

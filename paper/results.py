@@ -12,10 +12,10 @@ NOTE = "In percent, at the labels' own size, sorted by split and mIoU. Run a com
 
 
 def keep_sources(run_folder: str, output: str) -> str:
-    """Copies the config, scores and curves of a run to a folder below `output`; returns the folder.
+    """Copies the config, scores, curves and confusion figures of a run to a folder below `output`.
 
-    Local paths are left out; no image of a data set is copied. An earlier copy is overwritten. A `run_folder` that is
-    such a copy in `output` is returned unchanged; UserError if it is a run.
+    Returns the path of the copy. Local paths are left out; no image of a data set is copied. An earlier copy is
+    overwritten. If `run_folder` itself lies in `output`, a copy is returned unchanged, and a run raises UserError.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
@@ -35,10 +35,10 @@ def keep_sources(run_folder: str, output: str) -> str:
 
 
 def scored_entries(metrics: dict) -> list:
-    """Entries of test, then of val, in metrics.json: (split, settings, scores), without scores while training.
+    """Lists the entries of metrics.json, test before val: list of (split, settings, scores).
 
-    Settings are the text in parentheses of evaluate.py, as 'moving, 20 samples', with 'population' first unless the
-    text names the batch norm.
+    Scores of validations while training are left out. `settings` is the text in parentheses that evaluate.py adds to
+    the split, such as 'moving, 20 samples'. If the text does not name the batch norm, 'population' is put first.
     """
     entries = []
     for split in ('test', 'val'):
@@ -52,14 +52,14 @@ def scored_entries(metrics: dict) -> list:
 
 
 def duration(seconds: float) -> str:
-    """Formats seconds in minutes, '11 min', or from an hour on in hours, '1.6 h'."""
+    """Formats a duration in minutes, '11 min', or from one hour on in hours, '1.6 h'."""
     return '%.1f h' % (seconds / 3600) if seconds >= 3600 else '%.0f min' % (seconds / 60)
 
 
 def result_rows(folder: str) -> list:
-    """The scores of the run in `folder` as rows {column: text}, one row for each of the `scored_entries`.
+    """Formats the scores of a run as table rows: list of {column: text}, one row per entry of `scored_entries`.
 
-    The folder must be a copy by `keep_sources`: the config of a run has no 'seconds'.
+    `folder` must be a copy that `keep_sources` made, because the config of a run has no 'seconds'.
     """
     config = read_config(folder)
     flags = config['flags']
@@ -85,15 +85,16 @@ def published_rows(dataset: str, model: str, class_weights: str) -> list:
 
 
 def by_score(row: dict) -> tuple:
-    """Sort key of a row {column: text}: test before val, then the highest mIoU first."""
+    """Returns the sort key of a row {column: text}: test before val, then the highest mIoU first."""
     return not row['scored on'].startswith('test'), -float(row['mIoU'].replace('-', '0'))
 
 
 def write_results(run_folders: list, output: str, into: str = None):
     """Prints a table of runs per data set; writes the tables to `output` and into the Markdown file `into`.
 
-    Copies the runs into `output` with `keep_sources`. Tables there are DATASET.md and DATASET.csv.
-    Raises UserError if two runs have one name, a run has no scores or lies in `output`, or `into` lacks the two lines.
+    In `output` the tables are DATASET.md and DATASET.csv, beside copies of the runs by `keep_sources`. Raises UserError
+    if two runs have the same name, if a run has no scores or lies in `output`, or if `into` lacks the lines BEGIN and
+    END of runs/report.py.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):

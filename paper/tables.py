@@ -54,16 +54,16 @@ TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # with median freque
 
 
 class Row(collections.namedtuple('Row', 'name class_weights recipe steps published')):
-    """A row that main.py can train: the flags that differ between rows, and the published scores.
+    """A row of a table: the flags of main.py that differ between rows, and the published scores.
 
     recipe: name of a file in recipes/; None in table 6, whose networks are measured and not trained.
     steps: the paper's number of training steps.
-    published: {split: (G, C, mIoU, BF)}.
+    published: {split: (G, C, mIoU, BF)} in percent.
     """
 
     @property
     def model(self):
-        """Value of --model."""
+        """Returns the value of --model: the name of the network in lower case."""
         return self.name.lower()
 
 
@@ -83,11 +83,13 @@ THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'Deconv
 
 
 def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 'none'):
-    """Makes the rows of a table with scores on test only: list of `Row`, in the order of `thousands`.
+    """Makes one `Row` per network in `thousands`, with published scores on test only: list of `Row`.
 
     Args:
-      scores: {network: (G, C, mIoU, BF)} on test, for each of `thousands`.
-      thousands: {network: steps / 1000} of the networks in the table.
+      scores: {network: (G, C, mIoU, BF)} on test in percent; may have more networks.
+      recipe: name of a file in recipes/, without the ending.
+      thousands: {network: number of training steps, in thousands}, in the order of the rows.
+      class_weights: value of --class_weights for all rows.
     """
     return [Row(name, class_weights, recipe, 1000 * steps, {'test': scores[name]}) for name, steps in thousands.items()]
 
@@ -118,10 +120,11 @@ TABLES = {
 
 
 def published_scores(dataset: str, model: str, class_weights: str) -> list:
-    """The paper's scores of a network on the test split: list of (table and settings, (G, C, mIoU, BF)).
+    """Returns the paper's scores of a network on test: list of (table and settings, (G, C, mIoU, BF)).
 
-    In table 1 and on SUN RGB-D, 'none' selects the paper's natural frequencies, other weights median frequency
-    balancing. Table 3 and arXiv 1511.02680 are listed for all class weights. Empty for other data sets and networks.
+    In table 1 and on SUN RGB-D, `class_weights` 'none' selects the scores with natural frequencies; other class weights
+    select the scores with median frequency balancing. Table 3 and arXiv 1511.02680 are listed for all class weights.
+    The list is empty for data sets and networks that the paper does not score.
     """
     natural = class_weights == 'none'
     if dataset == 'camvid':
@@ -138,5 +141,8 @@ def published_scores(dataset: str, model: str, class_weights: str) -> list:
 
 
 def class_accuracies(dataset: str, model: str) -> dict:
-    """The paper's accuracy of each class on test, table 2: {class: percent}; empty for other networks and data."""
+    """Returns the paper's accuracy of each class on test: {class: percent}, from table 2.
+
+    The dict is empty except for segnet on camvid.
+    """
     return TABLE2_CLASSES if (dataset, model) == ('camvid', 'segnet') else {}
