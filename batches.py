@@ -68,7 +68,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         flip, flip_vertical: mirror half of the examples left to right, top to bottom.
         rotate: 90 rotates by a random multiple of 90 degrees; None does not rotate.
         scale: zoom drawn log-uniformly between 1 / scale and scale.
-        crop: (height, width) of a part cut out at a random place; None for the whole.
+        crop: (height, width) of a window, cut at a random place out of the zoomed image; None for the training size.
         jitter: contrast and brightness of each channel change by up to this share.
         gamma: brightness to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:

@@ -218,11 +218,11 @@ def parse_args(argv=None):
 
 
 def open_inputs(args) -> tuple:
-    """Opens the data set of a run or of --dataset -> (folder for the scores, dataset, flags of the run, spec).
+    """Opens the data set to score: of a run, or of --dataset for --weights.
 
-    The types are str, `data.Dataset`, dict and `networks.Spec`. With --weights, the dict of flags is empty and the
-    network has the default settings. The scores of a published run go to Output/NAME-published, so that no file of the
-    project changes. Raises UserError for a bad run or data set.
+    Returns (folder for the scores, `data.Dataset`, dict of the run's flags, `networks.Spec`). For --weights the dict is
+    empty, and the network has default settings. Published runs are files of the project, so their scores go to
+    Output/NAME-published. Raises UserError for a bad run or data set.
     """
     if args.run:
         config = read_config(args.run)

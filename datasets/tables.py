@@ -168,8 +168,9 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
 
     Args:
       shape: (height, width).
-      masks: list of (row number, class index, RLE).
-      order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
+      masks: list of (row number, class index, RLE); the RLE is the text 'start length start length ...'.
+      order: what the starts count: 'rows' or 'columns', pixels along the rows or columns from 1; 'relative', pixels
+        along the columns from the end of the run before.
     """
     for number, _, rle in masks:
         try:

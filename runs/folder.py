@@ -163,7 +163,7 @@ def publish_config(folder: str, run: str, step):
     """Copies config.json of the run folder `run` to `folder`, with step and training time, without local paths.
 
     Args:
-      step: step of the published weights, or None. A `run` that is published already keeps its step and time.
+      step: training step of the published weights, None if unknown. Step and time of a published `run` are copied.
     """
     config = read_config(run)
     for start in config['invocations']:

@@ -212,7 +212,7 @@ class Run:
             self.events.close()
 
     def log(self, step: int, **values):
-        """Appends one record to log.jsonl and `records`, and writes each float in `values` as a TensorBoard scalar."""
+        """Appends the record {step, **values} to log.jsonl and `records`; each float becomes a TensorBoard scalar."""
         self.records.append(dict(step=step, **values))
         self.file.write(json.dumps(self.records[-1]) + '\n')
         self.file.flush()
