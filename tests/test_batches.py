@@ -28,6 +28,7 @@ def batches_of(count, first, make, *args):
 
 
 def stream(dataset, first, steps, seed=5, **augmentation):
+    batches.epoch_order.cache_clear()  # as in a new process
     return batches_of(steps, first, batches.training_batches, dataset, dict(FLAGS, seed=seed, **augmentation))
 
 

@@ -476,6 +476,26 @@ def test_runs_of_older_revisions_resume(camvid_folder, tmp_path):
     assert_refused('--shift 0: the run in .* has 3', run_of, dataset, output, *FLAGS)
 
 
+def test_a_step_uses_the_class_weights_the_labelled_pixels_and_its_own_dropout(sess, monkeypatch):
+    """Probabilities 1/2, 1/4 and 1/8 of the truth, weights 3, 1 and void: (3 log 2 + 1 log 4) / 2."""
+    masks = []
+
+    def network(spec, images, is_training, dropout):
+        masks.append(dropout(tf.ones([100]), 'drop'))
+        return tf.get_variable('logits', initializer=np.log([[[[1, 1], [3, 1], [1, 7]]]]).astype(np.float32))
+
+    monkeypatch.setattr(networks, 'build', network)
+    args = main.parse_args(['--dropout', '0.5', '--batch_size', '1'])
+    batch = tf.zeros([1, 1, 3, 3], tf.uint8), tf.constant([[[0, 1, 255]]], tf.uint8)
+    spec = networks.spec_of(vars(args), 2)
+    fetches = main.training_graph(args, spec, [3.0, 1.0], batch, 9, distribute.Group())
+    sess.run(tf.global_variables_initializer())
+    assert sess.run(fetches['loss']) == pytest.approx((3 * np.log(2) + np.log(4)) / 2, rel=1e-6)
+    first = sess.run(masks[0])
+    sess.run(fetches['step_op'])
+    assert 20 < (sess.run(masks[0]) != first).sum() < 80, 'half of 100 where the masks are independent'
+
+
 def test_validation_is_due(camvid_folder, tmp_path):
     """By epochs of 3.5 steps, by steps, and by default every 5 epochs for 7 training and 5 validation images."""
     dataset = datasets.camvid.read(camvid_folder)

@@ -172,12 +172,13 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
     """Probabilities and ids agree; ids are written as config.json names them; an overlay of --alpha 0 is the image."""
     copy, out = str(tmp_path / 'copy'), str(tmp_path / 'out')
     shutil.copytree(run, copy)
-    config = dict(read_config(copy), class_ids=[7 + 3 * i for i in range(11)])
+    config = dict(read_config(copy), class_ids=[20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1])
     write_json(os.path.join(copy, 'config.json'), config)
     path = picture(str(tmp_path / 'a.png'), 41, 57)
     assert go(copy, path, '--output', out, '--probabilities', 'npz', '--confidence', '--alpha', 0) == 0
     with np.load(os.path.join(out, 'a-probabilities.npz')) as arrays:
         probabilities, class_ids, names = arrays['probabilities'], arrays['class_ids'], list(arrays['class_names'])
+    assert class_ids.tolist() == config['class_ids']
     assert probabilities.dtype == np.float16 and probabilities.shape == (41, 57, 11) and names == config['class_names']
     ids = data.read_label(os.path.join(out, 'a-ids.png'))
     assert (class_ids[probabilities.argmax(-1)] == ids).mean() > 0.99
