@@ -48,7 +48,7 @@ def add_data_flags(parser):
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
     group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of pixels in runs (default: measured)')
     group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images (default: measured)')
-    group.add_argument('--fold', metavar='K/N', help='part that is val in a data set without its own (default: 1/5)')
+    group.add_argument('--fold', metavar='K/N', help='part that is val, in data without an own val (default: 1/5)')
     group.add_argument('--cache', type=cli.number(float, 0, 10 ** 6), metavar='GB',
                        help='decoded images kept in memory (default: half of the free memory, at most 8)')
     group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')

@@ -60,7 +60,7 @@ def parse_args(argv=None):
     parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
     parser.add_argument('--submission', action='store_true',
-                        help='also write submission.csv, in the form of the table of masks')
+                        help="also write submission.csv, in the form of the run's labels.csv")
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
                         help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel; flags of '
                              'labelling apply to inputs given beside it, never to the export')
