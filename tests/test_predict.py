@@ -317,8 +317,8 @@ def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
 
 
 @needs_real_data
-@pytest.mark.parametrize('pretrained', [pytest.param(PRETRAINED[0], marks=pytest.mark.slow), PRETRAINED[1]],
-                         ids=os.path.basename)
+@pytest.mark.slow
+@pytest.mark.parametrize('pretrained', PRETRAINED, ids=os.path.basename)
 def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
     folder = str(tmp_path / 'copy')
     shutil.copytree(pretrained, folder)

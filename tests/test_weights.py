@@ -192,13 +192,12 @@ def test_weights_are_scored(camvid_folder, tmp_path, capsys):
     np.savez(str(tmp_path / 'a.npz'), **weights.load(path).values)
     flags = ['--model', 'segnet-basic', '--dataset', 'camvid', '--data_dir', camvid_folder, '--bf_images', '0']
     matrices = []
-    for name in ('a.caffemodel', 'a.npz'):
+    for name, size in (('a.caffemodel', '4'), ('a.npz', '1')):  # --batch_size changes no population statistics
         output = str(tmp_path / ('out-' + name))
-        matrices.append(score('--weights', str(tmp_path / name), '--output', output, *flags)['val']['confusion'])
+        more = ['--output', output, '--batch_size', size]
+        matrices.append(score('--weights', str(tmp_path / name), *flags + more)['val']['confusion'])
         assert {'metrics.json', 'predictions.png', 'confusion-val.csv'} <= set(os.listdir(output))
     assert matrices[0] == matrices[1] and np.sum(matrices[0]) == 5 * 43 * 61
-    again = score('--weights', str(tmp_path / 'a.npz'), '--output', output, '--batch_size', '1', *flags)['val']
-    assert again['confusion'] == matrices[0], 'population statistics do not depend on --batch_size'
     for flags, said in ((['--weights', 'x.npz'], 'with --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
                         (['--weights', 'run', '--model', 'segnet', '--dataset', 'sample'], 'must be a .npz'),
