@@ -305,16 +305,22 @@ def label_counts(label, num_classes: int):
     return np.append(counts[:num_classes], counts[IGNORE])
 
 
-def class_counts(dataset, split: str):
-    """Loads all labels of a split and counts the pixels of each class, at the labels' own sizes.
+def pixel_sums(counts):
+    """Sums the pixels of each class over the images of a split -> (pixels, present).
 
+    Args:
+      counts: int64 [images, num_classes + 1], pixels of each class in each image, void last.
     Returns:
-      pixels: int64 [num_classes + 1], pixels of each class; void last.
+      pixels: int64 [num_classes + 1], pixels of each class.
       present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
     """
-    labels = (dataset.load(split, i)[1] for i in range(len(dataset.examples[split])))
-    counts = np.array([label_counts(label, len(dataset.class_names)) for label in labels])
     return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
+
+
+def class_counts(dataset, split: str):
+    """Loads all labels of a split and sums their pixels with `pixel_sums`, at the labels' own sizes."""
+    labels = (dataset.load(split, i)[1] for i in range(len(dataset.examples[split])))
+    return pixel_sums(np.array([label_counts(label, len(dataset.class_names)) for label in labels]))
 
 
 def median_frequency_weights(pixels, present, void_in_median: bool = False):

@@ -138,18 +138,6 @@ def check_split(dataset, split: str):
                         % (dataset.name, split, ', '.join(name for name, found in dataset.examples.items() if found)))
 
 
-def pixel_sums(counts):
-    """Sums the pixels of each class over the images of a split -> (pixels, present).
-
-    Args:
-      counts: int64 [images, num_classes + 1], pixels of each class in each image, void last.
-    Returns:
-      pixels: int64 [num_classes + 1], pixels of each class.
-      present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
-    """
-    return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
-
-
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
     """Returns the training size (height, width) in pixels; without a given side, the size of the data set.
 
@@ -181,7 +169,7 @@ def class_weights(choice: str, dataset, counts=None):
     if choice == 'none':
         return np.ones(len(dataset.class_names))
     if choice in ('median', 'median-sqrt', 'median-void'):
-        pixels, present = data.class_counts(dataset, 'train') if counts is None else pixel_sums(counts)
+        pixels, present = data.class_counts(dataset, 'train') if counts is None else data.pixel_sums(counts)
         median = data.median_frequency_weights(pixels, present, choice == 'median-void')
         return np.sqrt(median) if choice == 'median-sqrt' else median
     if choice == 'released':

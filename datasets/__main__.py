@@ -57,9 +57,7 @@ def class_table(class_names: list, split: Split):
     the median excludes void, or includes void. The row of void has no weights. Raises UserError if no class has a
     pixel.
     """
-    pixels = split.counts.sum(0)
-    areas = split.counts.sum(1, keepdims=True)
-    present = ((split.counts > 0) * areas).sum(0)
+    pixels, present = data.pixel_sums(split.counts)
     columns = [data.median_frequency_weights(pixels, present, void) for void in (False, True)]
     rows = [[name, pixels[i], '%.2f%%' % (100.0 * pixels[i] / pixels.sum()), (split.counts[:, i] > 0).sum()]
             + ['%.4f' % weights[i] for weights in columns if i < len(class_names)]
