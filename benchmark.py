@@ -41,7 +41,7 @@ MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # of the matrix product that measure
 
 # ---------------------------------------------------------------- inside the measuring process
 
-def network_op(model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
+def network_op(device: str, model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
     """Builds a network on fixed random images; returns the op that runs one training step or one prediction.
 
     The images are a local variable: the caller initializes global and local variables. For training, random labels, the
@@ -50,7 +50,8 @@ def network_op(model: str, height: int, width: int, batch_size: int, training: b
     rng = np.random.RandomState(0)
     images = tf.get_local_variable('images', initializer=rng.randint(
         0, 256, (batch_size, height, width, 3)).astype(np.float32))
-    logits = networks.build(networks.Spec(model, NUM_CLASSES, precision=precision), images, training)
+    with optimize.cpu_gradients(devices.kind(device)):
+        logits = networks.build(networks.Spec(model, NUM_CLASSES, precision=precision), images, training)
     if not training:
         return tf.argmax(logits, -1, name='ids').op
     labels = tf.constant(rng.randint(0, NUM_CLASSES, (batch_size, height, width)).astype(np.uint8))
@@ -89,7 +90,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
             matrix = tf.get_local_variable('matrix', initializer=tf.ones(shape, tf.as_dtype(precision)))
             op = tf.matmul(matrix, matrix).op
         else:
-            op = network_op(model, precision=precision, **settings)
+            op = network_op(device, model, precision=precision, **settings)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for _ in range(WARM_UP + repeats):
             began = time.perf_counter()

@@ -151,7 +151,8 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
     def dropout(x, name):
         return utils.dropout(x, spec.dropout, (spec.seed, step), name + masks) if spec.dropout else x
 
-    logits = networks.build(spec, images, True, dropout)
+    with optimize.cpu_gradients(devices.kind(args.device)):
+        logits = networks.build(spec, images, True, dropout)
     loss = optimize.loss(logits, labels, class_weights, count)
     if args.loss == 'ce-dice':
         loss += optimize.dice_loss(logits, labels) * len(group.share(args.batch_size)) / args.batch_size

@@ -94,3 +94,43 @@ def test_train_op_wants_every_batch_norm_updated(graph):
     del tf.get_collection_ref(utils.BN_STATISTICS)[:1]
     with pytest.raises(AssertionError, match='1 batch-norm updates for 1 batch norms'):
         optimize.train_op(tf.reduce_sum(x), 0.1, 0.9, 0.0, lambda v: (1.0, 1.0))
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+@pytest.mark.parametrize('height, width, kernel', [(13, 11, (3, 3, 2, 4)), (12, 7, (7, 5, 3, 2)), (5, 6, (1, 1, 3, 4)),
+                                                   (4, 5, (9, 3, 2, 3))])
+def test_gradients_of_convolutions_on_a_cpu(graph, monkeypatch, height, width, kernel, dtype):
+    """The sums over all pixels, in float64; strips of three rows, whose last is filled up, and kernels over strips."""
+    monkeypatch.setattr(optimize, 'STRIP_BYTES', 3 * width * kernel[2] * np.dtype(dtype).itemsize)
+    rng = np.random.RandomState(0)
+    x, weights, gradient = [rng.randint(-3, 4, shape).astype(dtype) for shape in (
+        (2, height, width, kernel[2]), kernel, (2, height, width, kernel[3]))]
+    inputs = [tf.constant(x), tf.constant(weights)]
+    with optimize.cpu_gradients('CPU'):
+        y = tf.nn.conv2d(inputs[0], inputs[1], [1, 1, 1, 1], 'SAME')
+    found = value_of(tf.gradients(y, inputs, tf.constant(gradient)))
+    top, left = kernel[0] // 2, kernel[1] // 2
+    padded = np.pad(x.astype(float), [(0, 0), (top, top), (left, left), (0, 0)], 'constant')
+    of_x, of_kernel = np.zeros(padded.shape), np.zeros(kernel)
+    for i, j in np.ndindex(kernel[:2]):
+        window = slice(None), slice(i, i + height), slice(j, j + width)
+        of_kernel[i, j] = np.einsum('bhwc,bhwf->cf', padded[window], gradient)
+        of_x[window] += gradient.astype(float) @ weights[i, j].T
+    np.testing.assert_array_equal(found[0], of_x[:, top:top + height, left:left + width])
+    np.testing.assert_array_equal(found[1], of_kernel)
+    filters = [op for op in tf.get_default_graph().get_operations() if op.type == 'Conv2DBackpropFilter']
+    assert [op.inputs[0].shape[0] for op in filters] == [2 * -(-height // 3) if kernel[0] > 1 else 2]
+
+
+@pytest.mark.parametrize('strides, padding, dilations, kernel', [
+    ([1, 2, 2, 1], 'SAME', [1] * 4, 3), ([1] * 4, 'VALID', [1] * 4, 3), ([1] * 4, 'SAME', [1] * 4, 2)])
+def test_other_convolutions_get_tensorflows_gradients(graph, strides, padding, dilations, kernel):
+    rng = np.random.RandomState(0)
+    inputs = [tf.constant(rng.rand(2, 9, 7, 3), tf.float32), tf.constant(rng.rand(kernel, kernel, 3, 4), tf.float32)]
+    gradients = []
+    for device in ('CPU', 'GPU'):
+        with optimize.cpu_gradients(device):
+            y = tf.nn.conv2d(*inputs, strides=strides, padding=padding, dilations=dilations)
+        gradients.append(tf.gradients(y, inputs, tf.sin(y)))
+    for ours, plain in zip(*value_of(gradients)):
+        np.testing.assert_allclose(ours, plain, rtol=1e-6)
