@@ -246,8 +246,7 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     The chief prints one line, draws loss.png and writes report.html. If the scores are the best so far, the chief also
     saves the weights, writes the scores and draws the figures of predictions. So scores and figures belong to best/.
     """
-    share = group.dataset_share(run.dataset, 'val')
-    predictions = group.global_indices(graph.predictor.predict_split(share, 'val'))
+    predictions = graph.predictor.predict_split(run.dataset, 'val', group.index, group.size)
     scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,
                                                    all_gather=group.all_gather)
     if not group.chief:

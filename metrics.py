@@ -1,7 +1,4 @@
 """Computes the scores of a split from one confusion matrix, and the boundary measure BF."""
-import csv
-import io
-
 import numpy as np
 import scipy.sparse.csgraph
 import scipy.spatial
@@ -83,18 +80,6 @@ def scores(counts):
             'fwIoU': float(sum(weight * value for weight, value in zip(share, iou) if value is not None)),
             'accuracy': accuracy, 'precision': ratios(predicted), 'F1': ratios((truth + predicted) / 2), 'IoU': iou,
             'pixels': truth.tolist()}
-
-
-def confusion_csv(counts, class_names: list):
-    """Formats a confusion matrix in pixels as CSV text: one row per true class.
-
-    The first line and the first column hold the class names.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator='\n')
-    writer.writerow(['truth \\ prediction'] + list(class_names))
-    writer.writerows([name] + list(row) for name, row in zip(class_names, counts))
-    return out.getvalue()
 
 
 def boundary(region):

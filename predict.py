@@ -23,7 +23,7 @@ import networks
 from inference import export, outputs, predictor as inference, video
 from runs import plots
 from runs.folder import read_config, run_folder
-from system import cli
+from system import cli, machine
 from system.files import UserError, check_names, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
@@ -141,13 +141,11 @@ def output_names(paths: list) -> list:
     return list(unique)
 
 
-def plan(args, endings: list) -> list:
+def plan(args) -> list:
     """Lists the jobs of this --shard: list of `Job`, one per image or video, and one for --camera.
 
-    Raises UserError if an input is missing, or if a result exists already and --overwrite is not given.
-
-    Args:
-      endings: list of str, the endings of the result files of an image, such as '-ids.png'.
+    Raises UserError if an input is missing, or if the ids of an image, an overlay of a video or the submission exist
+    already and --overwrite is not given.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -157,7 +155,7 @@ def plan(args, endings: list) -> list:
     if args.camera is not None:
         jobs.append(Job(args.camera, 'camera%d' % args.camera))
     written = [submission_name(args)] * args.submission
-    written += [job.name + ending for job in jobs for ending in ([VIDEO_SUFFIX] if is_video(job) else endings)]
+    written += [job.name + (VIDEO_SUFFIX if is_video(job) else '-ids.png') for job in jobs]
     for path in [os.path.join(args.output, name) for name in written]:
         if os.path.exists(path) and not args.overwrite:
             raise UserError('%s: exists already; give --overwrite, or another --output' % path)
@@ -200,7 +198,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
       read: function path -> image.
       faults: list of str, to which a line is added for each image that cannot be read.
     """
-    results = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
+    results = machine.read_ahead(lambda job: read(job.path), jobs, ahead)
     for job, result in tqdm.tqdm(results, total=len(jobs), unit='image', disable=None):
         with collect_errors([job], faults):
             yield job, result()
@@ -256,17 +254,19 @@ def label_video(predictor, job: Job, writer: outputs.Writer):
     path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
     until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
     began = time.time()
-    with video.read_frames(job.path) as (rate, total, frames), video.VideoFile(path, rate) as out:
-        with contextlib.suppress(until):
-            for image in tqdm.tqdm(frames, total=total or None, unit='frame', disable=None):
-                ids = predictor.predict([image])[0].ids
-                out.write(plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha))
-        if not out.count:
-            raise UserError('%s: no frame can be read' % job.path)
-    speed = out.count / (time.time() - began)
-    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
-    if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
-        raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, out.count, total, path))
+
+    def overlay(image):
+        ids = predictor.predict([image])[0].ids
+        return plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha)
+
+    with video.read_frames(job.path) as (rate, total, frames):
+        shown = tqdm.tqdm(frames, total=total or None, unit='frame', disable=None)
+        count, codec = video.write_frames(path, rate, map(overlay, shown), until)
+    if not count:
+        raise UserError('%s: no frame can be read' % job.path)
+    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, count, count / (time.time() - began), codec))
+    if count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
+        raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, count, total, path))
 
 
 def predict(args) -> int:
@@ -277,10 +277,10 @@ def predict(args) -> int:
     """
     config = read_config(args.run)
     spec = networks.spec_of(config['flags'], len(config['class_names']))
-    writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.confidence,
-                            evaluate.samples_of(args.samples, spec) > 0, args.probabilities, args.submission)
-    jobs = plan(args, writer.suffixes())
-    with evaluate.open_run(args, config['flags'], spec) as (predictor, loaded):
+    writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.probabilities, args.submission)
+    jobs = plan(args)
+    with evaluate.open_run(args, args.run, config['flags'], spec, confidence=args.confidence,
+                           probabilities=args.probabilities is not None) as (predictor, loaded):
         if args.export:
             export.export(args.export, spec, config, loaded, args.export_size)
             print('%s: %s, %s' % (args.export, args.run, loaded.description))

@@ -57,24 +57,6 @@ class Group:
         names = [host.rpartition(':')[0] for host in self.hosts]
         return names.count(names[self.index])
 
-    def dataset_share(self, dataset, split: str):
-        """Returns the data set with only this process's share of `split`: for n processes every n-th example.
-
-        The examples of the share are numbered from 0. Other splits stay whole.
-        """
-        def load(name, i):
-            return dataset.load(name, self.index + self.size * i if name == split else i)
-        share = {split: dataset.examples[split][self.index::self.size]}
-        return dataset._replace(load=load, examples=dict(dataset.examples, **share))
-
-    def global_indices(self, predictions):
-        """Renumbers predictions of this process's share: yields the tuples with indices into the whole split.
-
-        Args:
-          predictions: iterable of (index in the share, label, ...).
-        """
-        return ((self.index + self.size * i, *others) for i, *others in predictions)
-
     def all_reduce(self, tensors, device: str = 'CPU') -> list:
         """Sums each tensor over all processes, by one CollectiveReduce of the concatenated tensors -> list.
 

@@ -186,6 +186,12 @@ def camvid_folder(tmp_path):
     return write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5, 'test': 3})
 
 
+@pytest.fixture
+def output(tmp_path):
+    """Path of a run folder that does not exist yet."""
+    return str(tmp_path / 'run')
+
+
 @pytest.fixture(autouse=True)
 def no_notes_yet():
     """Each test gets every note, although a process prints a note once."""

@@ -23,14 +23,11 @@ def test_rle_by_hand(rle, rows):
     assert data.rle_encode(np.array(rows)) == rle
 
 
-def test_rle_of_a_checkerboard_fits_a_csv_field(tmp_path):
-    """The longest run lengths of an image of 2000x2000 are 19.4 million characters."""
-    mask = np.indices((2000, 2000)).sum(0) % 2 == 1
-    rle = data.rle_encode(mask)
+def test_a_long_mask_fits_a_csv_field(tmp_path):
+    """The run lengths of a checkerboard of 2000x2000 pixels have 19.4 million characters."""
+    rle = '2345678 1 ' * 1940000
     (tmp_path / 'train.csv').write_text('id,annotation\na,%s\n' % rle)
-    (_, row), = read_csv(str(tmp_path / 'train.csv'), ['id', 'annotation'])
-    assert round(len(rle) / 1e6, 1) == 19.4
-    np.testing.assert_array_equal(data.rle_decode(row['annotation'], 2000, 2000), mask)
+    assert list(read_csv(str(tmp_path / 'train.csv'), ['annotation'])) == [(2, {'id': 'a', 'annotation': rle})]
 
 
 def brute_force_decode(rle, height, width):
@@ -138,7 +135,9 @@ def test_class_counts_by_hand():
     assert present.tolist() == [8, 6, 0, 8]
     # frequencies 4/8 and 2/6; their median 5/12; c is nowhere
     np.testing.assert_allclose(data.median_frequency_weights(pixels, present), [5 / 6, 5 / 4, 0])
-    np.testing.assert_allclose(datasets.class_weights('median-sqrt', dataset), [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
+    counts = np.array([[3, 2, 0, 1], [1, 0, 0, 1]])  # of each image
+    weights = datasets.class_weights('median-sqrt', dataset, counts)
+    np.testing.assert_allclose(weights, [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
 
 
 def test_class_weights_of_void_only():

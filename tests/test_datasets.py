@@ -11,28 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import (
-    ROOT,
-    SHARED,
-    assert_contract,
-    assert_refused,
-    needs_real_data,
-    open_and_load,
-    put,
-    put_text,
-    write_camvid,
-    write_folder,
-    write_sartorius,
-    write_sunrgbd_mat,
-    write_sunrgbd_png,
-    write_voc,
-)
+from conftest import (ROOT, SHARED, assert_contract, assert_refused, needs_real_data, open_and_load, put, put_text,
+                      write_camvid, write_folder, write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
 
 import data
 import datasets
 import datasets.__main__
 from data import IGNORE
 from datasets import files
+from system import machine
 
 # ---------------------------------------------------------------- readers
 
@@ -285,7 +272,6 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('sartorius', 'train.csv', 'id,width\n', "train.csv: has no column 'annotation'"),
     ('sartorius', 'train.csv', '', 'train.csv: has no column'), ('sartorius', 'train.csv', None, 'train.csv: cannot'),
     ('sartorius', 'train.csv', b'\xff\xfe\x00', 'train.csv: not text'),
-    ('sartorius', 'train/cell3.png', None, 'cell3.png: cannot be read'),
     ('camvid', 'train.txt', 'train/train_00.png\n', 'train.txt line 1: .* expected an image and its annotation'),
     ('camvid', 'train.txt', 'a/train/no.png a/trainannot/no.png\n', 'annot/no.png: cannot be read'),
     ('camvid', 'train.txt', 'x/../y.png x/../y.png', 'train.txt line 1: .* leads out'),
@@ -310,9 +296,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', b'hello', 'SUNRGBDMeta.mat: has no'),
     ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', META, 'SUNRGBDMeta.mat: .*leads out of the folder'),
     ('sunrgbd mat', TOOLBOX + 'SUNRGBDMeta.mat', META.astype([('x', object)]), 'entry 0 of SUNRGBDMeta has no rgbpath'),
-    ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', b'hello', 'SUNRGBD2Dseg.mat: has no'),
-    ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', None, 'SUNRGBD2Dseg.mat: .*No such file.* unpack SUNRGBDtoolbox.zip'),
-    ('sunrgbd mat', 'SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat', b'hello', 'allsplit.mat: has no')])
+    ('sunrgbd mat', TOOLBOX + 'SUNRGBD2Dseg.mat', None, 'SUNRGBD2Dseg.mat: .*No such file.* unpack SUNRGBDtoolbox')])
 def test_bad_files(tmp_path, layout, path, content, said):
     folder = LAYOUTS[layout](str(tmp_path))
     os.remove(os.path.join(folder, path))
@@ -331,13 +315,12 @@ def test_bad_data_dir(tmp_path, folder, said):
 
 
 def test_preload_does_not_load_all_examples_ahead(monkeypatch):
-    """The cache takes four of the examples; one thread more or less than AHEAD waits beside the cache."""
+    """The cache takes four of the examples; threads read at most five later ones, in order."""
     loaded = []
     example = np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
-    monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: loaded.append(i) or example)
-    jobs = [('train', i) for i in range(99)]
-    for count, (job, (split, i)) in enumerate(datasets.in_order(lambda job: loaded.append(job) or job, jobs)):
-        assert job == (split, i) == jobs[count] and len(loaded) <= count + datasets.AHEAD + 1
+    monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: example)
+    for count, (i, result) in enumerate(machine.read_ahead(lambda i: loaded.append(i) or i, range(99), 5)):
+        assert count == i == result() and len(loaded) <= count + 6
     dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(99)}, lambda split, i: 'read', '')
     dataset = datasets.preload(dataset, ['train'], cache=(4 * 48 + 47) / 1e9)[0]
     assert [dataset.load('train', i) == 'read' for i in (0, 3, 4, 98)] == [False, False, True, True]
@@ -492,10 +475,3 @@ def test_one_side_keeps_the_proportion():
     for given, size in (((64, None), (64, 88)), ((None, 59), (43, 59)), ((None, None), (128, 177)), ((5, 7), (5, 7))):
         assert datasets.training_size(dataset, *given) == size
     assert_refused('would be 11585x16020; at most', datasets.training_size, dataset, 11585)
-
-
-def test_class_weights_need_no_second_look(camvid_folder):
-    dataset, facts = datasets.preload(datasets.open('camvid', camvid_folder), ('train', 'val'))
-    for choice in ('median', 'median-void'):
-        expected = datasets.class_weights(choice, dataset)
-        np.testing.assert_array_equal(expected, datasets.class_weights(choice, None, facts['train'].counts))

@@ -136,8 +136,7 @@ def check_equal(output, losses, values):
 
 
 @pytest.mark.parametrize('shares', [[2, 3], pytest.param([1, 2, 2], marks=pytest.mark.slow)])
-def test_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, shares):
-    output = str(tmp_path / 'run')
+def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shares):
     hosts = cluster.free_hosts(len(shares))
     flags = ['--data_dir', camvid_folder, '--steps', str(STEPS)]
     said = ends([start(output, i, hosts, flags) for i in range(len(shares))], 240)
@@ -182,29 +181,12 @@ def test_a_step_sends_gradients_and_statistics_only(graph):
     assert len({op.get_attr('instance_key') for op in reductions}) == 2
     assert {op.device for op in reductions} == {'/job:worker/task:1/device:CPU:0'}
     assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # nothing is sent
-    sent = next(op for op in reductions if op.inputs[0].shape.num_elements() > 1).inputs[0].op
-    sources = [source(x.op.inputs[0]) for x in sent.inputs[:-2]]  # without the ones and concat's axis
-    assert not [op.name for op in sources if 'Variable' in op.type]
 
 
-def source(tensor):
-    """Op that computes `tensor`, behind identities."""
-    return source(tensor.op.inputs[0]) if tensor.op.type == 'Identity' else tensor.op
-
-
-def test_shares_cover_the_batch_and_the_split(camvid_folder):
+def test_shares_cover_the_batch():
     groups = [distribute.Group(['a:1', 'b:2', 'c:3'], i) for i in range(3)]
     assert [list(group.share(7)) for group in groups] == [[0, 1], [2, 3], [4, 5, 6]]
     assert_refused('--batch_size 2: must be at least the number of processes, 3', groups[0].share, 2)
-    dataset = camvid.read(camvid_folder)
-    found = {}
-    for group in groups:
-        part = group.dataset_share(dataset, 'val')
-        assert part.examples['train'] == dataset.examples['train']
-        pairs = [(i,) + part.load('val', i) for i in range(len(part.examples['val']))]
-        found.update((i, label) for i, _, label in group.global_indices(pairs))
-    assert sorted(found) == list(range(5))
-    assert all((found[i] == dataset.load('val', i)[1]).all() for i in found)
 
 
 def test_scores_of_shares_equal_those_of_the_whole_split():
@@ -242,8 +224,7 @@ def test_a_lost_process_ends_the_others_and_the_run_resumes(camvid_folder, tmp_p
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_with_a_checkpoint(camvid_folder, tmp_path):
-    output = str(tmp_path / 'run')
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(camvid_folder, output):
     hosts = cluster.free_hosts(2)
     pair = [start(output, i, hosts, ['--data_dir', camvid_folder, '--steps', '100000']) for i in range(2)]
     wait_for_log(pair[0], output)
@@ -386,9 +367,8 @@ def test_gpus_that_are_not_there(monkeypatch):
 
 
 @pytest.mark.slow
-def test_gpus_shares_training_and_scoring(camvid_folder, tmp_path):
+def test_gpus_shares_training_and_scoring(camvid_folder, output):
     """Five validation and three test images, four batches of training images for two processes."""
-    output = str(tmp_path / 'run')
 
     def run(script, *flags):
         command = [sys.executable, os.path.join(ROOT, script), '--device', 'cpu'] + list(flags)

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, assert_refused, assert_same_weights, weights_of, write_folder, write_sartorius
+from conftest import ROOT, assert_refused, assert_same_weights, weights_of, write_folder
+from test_segnet import conv_reference
 
 import datasets
 import evaluate
@@ -21,8 +22,7 @@ import main
 import metrics
 import networks
 import utils
-from inference.predictor import Predictor, Settings
-from runs import plots
+from inference.predictor import Prediction, Predictor, Settings
 from runs.folder import add_scores, checkpoint, read_config, read_scores, training_seconds
 from runs.run import Run
 from system import devices, distribute
@@ -61,12 +61,11 @@ def read_log(output):
     return [json.loads(line) for line in pathlib.Path(output, 'log.jsonl').read_text().splitlines()]
 
 
-def test_run_folder(camvid_folder, tmp_path):
+def test_run_folder(camvid_folder, output):
     """Files, log, and validation scores equal to the scores of evaluate.py for any batch size.
 
     A start that died while it wrote config.json left a temporary file an hour ago.
     """
-    output = str(tmp_path / 'run')
     os.makedirs(output)
     left_behind(output, 3700)
     pathlib.Path(output, '.lock').touch()
@@ -220,8 +219,7 @@ def test_two_processes_write_scores(tmp_path):
     assert len(read_scores(str(tmp_path))) == 100
 
 
-def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):
-    output = str(tmp_path / 'run')
+def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, output, capsys):
     flags = ['--schedule', 'constant']
     train(camvid_folder, output, '--steps', '2', *flags)
     before = weights_of(output)
@@ -249,8 +247,7 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
     assert np.sum(scores[0]) == sum(dataset.load('val', i)[1].size for i in range(2))
 
 
-def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
-    output = str(tmp_path / 'run')
+def test_interrupt_saves_and_tells(camvid_folder, output):
     process = start(camvid_folder, output, '--steps', '5000')
     wait_for_log(process, output)
     assert_refused('process %d on .* trains there' % process.pid, train, camvid_folder, output, '--steps', '5000')
@@ -262,8 +259,7 @@ def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     assert tf.train.latest_checkpoint(os.path.join(output, 'checkpoints')).endswith('model-%d' % last)
 
 
-def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, monkeypatch):
-    output = str(tmp_path / 'run')
+def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, output, monkeypatch):
     real = evaluate.networks.build
 
     def explodes(spec, images, is_training, *others, **named):
@@ -278,30 +274,11 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, mo
     assert all(np.isfinite(value).all() for value in weights_of(output).values())
 
 
-def test_sartorius_draws_cell_types(tmp_path):
-    folder, output = write_sartorius(str(tmp_path / 'cells')), str(tmp_path / 'run')
-    train(folder, output, *'--dataset sartorius --steps 2 --height 20 --width 30'.split())
-    assert os.path.exists(os.path.join(output, 'cell_types.png'))
-    dataset = datasets.preload(datasets.sartorius.read(folder), ('val',))[0]
-    shown = plots.panel_examples(dataset, 'val')
-    assert len(shown) == 3
-    for class_id, i in enumerate(shown, 1):
-        assert class_id in dataset.load('val', i)[1], 'row by row, an image that holds the cell type'
-
-
 def test_scores_of_a_known_prediction(camvid_folder):
-    """Scoring counts each labelled pixel once, at the size of the label, for any input size of the network."""
+    """Scoring counts each labelled pixel once, at the size of the label."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))[0]
-    with tf.Graph().as_default(), tf.Session() as sess:
-        predictor = Predictor(sess, SPEC._replace(height=23, width=31), Settings(batch_size=2))
-        sess.run(tf.global_variables_initializer())
-        for variable in tf.global_variables():
-            if variable.op.name.endswith('conv_classifier/weights'):
-                variable.load(np.zeros(variable.shape.as_list(), np.float32), sess)
-            if variable.op.name.endswith('conv_classifier/biases'):
-                variable.load(np.eye(11)[7].astype(np.float32), sess)
-        predictions = predictor.predict_split(dataset, 'val')
-        scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
+    predictions = [(i, dataset.load('val', i)[1], Prediction(np.full((45, 61), 7, np.uint8))) for i in range(5)]
+    scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
     labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
     expected = np.zeros((11, 11), int)
     expected[:, 7] = np.bincount(labels, minlength=256)[:11]
@@ -353,9 +330,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     means, variances = [], []
     for i in range(0, 8, 2):
         images = np.stack([dataset.load('train', j)[0] for j in order[i:i + 2]]).astype(float)[..., ::-1]
-        padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], 'constant')
-        x = sum(padded[:, y:y + 45, z:z + 61] @ values['segnet/conv1_1/weights'][y, z].astype(float)
-                for y in range(3) for z in range(3)) + values['segnet/conv1_1/biases']
+        x = conv_reference(images, *[values['segnet/conv1_1/' + kind].astype(float) for kind in ('weights', 'biases')])
         means.append(x.mean((0, 1, 2)))
         variances.append(x.var((0, 1, 2), ddof=1))
     np.testing.assert_allclose(values['segnet/conv1_1_bn/moving_mean'], np.mean(means, 0), rtol=1e-4, atol=1e-3)
@@ -515,7 +490,7 @@ def test_validation_is_due(camvid_folder, tmp_path):
     assert run.validation_due(1101) and not run.validation_due(1102), '15 * 367 = 5 * 1101'
 
 
-def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_path, monkeypatch, capsys):
+def test_best_weights_and_patience_where_validation_falls(camvid_folder, output, monkeypatch, capsys):
     """The best weights are kept; the run stops after two validations that are no better, and stays stopped.
 
     An equal score is no better, neither is the score of labels that are all void.
@@ -527,7 +502,6 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
         return dict(scores, mIoU=means.pop(0)), shown, extremes
 
     monkeypatch.setattr(evaluate, 'score_split', falling)
-    output = str(tmp_path / 'run')
     for patience, last, left in (('2', 14, 1), ('2', 14, 1), ('3', 18, 0)):
         train(camvid_folder, output, '--steps', '60', '--patience', patience)
         assert 'done, step %d of 60' % last in capsys.readouterr().out and len(means) == left
@@ -565,9 +539,8 @@ def test_recipe_files_of_any_editor(tmp_path):
         assert (args.steps, args.output, args.data_dir, args.vgg16) == (3, 'a #1', 'run#2', "it's")
 
 
-def test_deleted_checkpoints_are_refused(camvid_folder, tmp_path):
+def test_deleted_checkpoints_are_refused(camvid_folder, output):
     """Otherwise the log would begin anew beside the best weights of the deleted training."""
-    output = str(tmp_path / 'run')
     train(camvid_folder, output, '--steps', '2', '--tf32', 'off')
     log = read_log(output)
     shutil.rmtree(os.path.join(output, 'checkpoints'))
@@ -591,12 +564,16 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     assert_refused('--tile_overlap 0.2: needs --tile', score, run, '--tile_overlap', '0.2')
 
 
-def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):
-    monkeypatch.setattr(evaluate, 'open_inputs', lambda args: ('', None, {'precision': 'float32'}))
-    monkeypatch.setattr(evaluate.devices, 'device_name', lambda device: pytest.fail('opens the GPU'))
-    monkeypatch.setattr(evaluate.cluster, 'resolve_cluster', lambda: 1 / 0)
+@pytest.mark.parametrize('command, flags, opens', [(main.train, main.parse_args([]), (main, 'open_dataset')),
+                                                   (evaluate.evaluate, evaluate.parse_args(['run']),
+                                                    (evaluate, 'open_inputs'))])
+def test_processes_connect_before_they_open_the_data_or_the_gpu(monkeypatch, command, flags, opens):
+    """The others wait only START_SECONDS for a connection, and Slurm's variables select the GPU of each process."""
+    for owner, name in (opens, (devices, 'device_name')):
+        monkeypatch.setattr(owner, name, lambda *_: pytest.fail('opens the data or the GPU'))
+    monkeypatch.setattr(distribute.Group, 'connect', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        evaluate.evaluate(evaluate.parse_args(['run']))
+        command(flags)
 
 
 def test_signal_during_the_last_validation():

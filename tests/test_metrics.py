@@ -53,11 +53,6 @@ def test_surest_pixels_equal_a_sorted_list():
         assert metrics.most_certain(counts, share).tolist() == expected.tolist()
 
 
-def test_confusion_csv():
-    text = metrics.confusion_csv([[3, 1], [0, 2]], ['sky', 'car'])
-    assert text == 'truth \\ prediction,sky,car\nsky,3,1\ncar,0,2\n'
-
-
 # ---------------------------------------------------------------- the boundary measure
 
 def boundary_reference(region):

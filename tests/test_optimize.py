@@ -9,14 +9,6 @@ import utils
 from data import IGNORE
 
 
-def test_loss_of_three_pixels_by_hand(graph):
-    """Probabilities 1/2, 1/4 and 1/8 of the truth, weights 3, 1 and void: (3 log 2 + 1 log 4) / 2."""
-    logits = np.log([[[[1, 1], [3, 1], [1, 7]]]]).astype(np.float32)
-    labels = np.array([[[0, 1, IGNORE]]], np.uint8)
-    value = optimize.loss(tf.constant(logits), tf.constant(labels), [3.0, 1.0])
-    assert value_of(value) == pytest.approx((3 * np.log(2) + np.log(4)) / 2, rel=1e-6)
-
-
 @pytest.mark.parametrize('labels', [[[[0, IGNORE, 3], [2, 1, IGNORE]]], [[[IGNORE] * 3] * 2]])
 def test_void_pixels_have_no_loss_and_no_gradient(graph, labels):
     """The loss of a batch without a labelled pixel is 0, and the gradient is finite."""

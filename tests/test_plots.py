@@ -61,6 +61,10 @@ def test_panel_names_the_cell_types_that_the_split_lacks(tmp_path, monkeypatch):
     dataset = datasets.open('sample', str(tmp_path))
     predictions = {i: np.zeros((20, 20), np.uint8) for i in range(2)}
     assert write_panel(dataset, predictions, tmp_path, monkeypatch) == ['no shsy5y', 'astro', 'no cort']
+    labels = [np.full((4, 5), class_id, np.uint8) for class_id in (3, 0, 2, 1)]
+    black = np.zeros((4, 5, 3), np.uint8)
+    dataset = dataset._replace(examples={'val': 'abcd'}, load=lambda split, i: (black, labels[i]))
+    assert write_panel(dataset, dict(enumerate(labels)), tmp_path, monkeypatch) == ['shsy5y', 'astro', 'cort']
 
 
 @pytest.mark.parametrize('count, length', [(2, 28), (20, 100)])

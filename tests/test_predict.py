@@ -95,11 +95,12 @@ def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'a folder without'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
-                        (['x', '--tta', '0'], '--tta: 0'), (['x', '--samples', '8'], '--samples 8: the run has no'),
+                        (['x', '--tta', '0'], '--tta: 0'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
                         (['x', '--tile', '4x0'], '--tile: 4x0'),
-                        ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs')):
+                        ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs'),
+                        ([str(tmp_path / 'a.png'), '--samples', '8'], '--samples 8: the run has no')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
@@ -330,8 +331,6 @@ def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
 
 def test_video_with_a_colon_in_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
-    with video.VideoFile('12:31.mp4', 5.0) as out:
-        for i in range(3):
-            out.write(np.full((48, 64, 3), 80 * i, np.uint8))
+    video.write_frames('12:31.mp4', 5.0, (np.full((48, 64, 3), 80 * i, np.uint8) for i in range(3)))
     with video.read_frames('12:31.mp4') as (_, _, frames):
         assert len(list(frames)) == 3
