@@ -131,9 +131,6 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     signal.signal(signal.SIGINT, signal.default_int_handler)  # system.quiet set the default action while importing
     try:
         check_names(sys.argv, 'command line')
-        for flag, value in zip(sys.argv, sys.argv[1:]):
-            if not value:
-                raise UserError('%s: the value is empty; is the shell variable set?' % flag)
         try:
             script()
         finally:

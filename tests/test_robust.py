@@ -14,16 +14,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import (
-    ROOT,
-    assert_refused,
-    assert_same_weights,
-    file_size_limit,
-    put_text,
-    weights_of,
-    write_camvid,
-    write_folder,
-)
+from conftest import (ROOT, assert_refused, assert_same_weights, file_size_limit, put_text, weights_of, write_camvid,
+                      write_folder)
 from test_main import read_log, score, start, train, wait_for_log
 
 import data
@@ -115,9 +107,8 @@ def assert_fails(process, said):
     assert error.splitlines()[-1].startswith('error: ') and said in error, error
 
 
-def test_full_disk(camvid_folder, tmp_path):
+def test_full_disk(camvid_folder, output):
     """A file-size limit as a full disk: one line, status 1; the run resumes from the checkpoint before."""
-    output = str(tmp_path / 'run')
     train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
     before = weights_of(output)
     with file_size_limit(3 << 20):
@@ -217,12 +208,9 @@ def test_failed_op_says_what_to_do():
 
 
 @pytest.mark.parametrize('flag, value', [('model', 'lenet'), ('input', 'xyz'), ('dataset', 'imagenet')])
-def test_edited_config_is_refused(camvid_folder, tmp_path, flag, value):
-    config = {'flags': dict(vars(main.parse_args(['--dataset', 'camvid', '--height', '23', '--width', '31'])),
-                            data_dir=camvid_folder), 'class_names': list(datasets.camvid.CLASSES)}
-    config['colors'] = [list(color) for color in datasets.camvid.CLASSES.values()]
-    config['flags'][flag] = value
-    write_json(str(tmp_path / 'config.json'), config)
+def test_edited_config_is_refused(tmp_path, flag, value):
+    flags = dict(vars(main.parse_args([])), **{flag: value})
+    write_json(str(tmp_path / 'config.json'), {'flags': flags, 'class_names': [], 'colors': []})
     assert_refused('config.json|--dataset imagenet', score, str(tmp_path))
 
 
@@ -249,16 +237,12 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
             assert_refused(said, read, path)
 
 
-def test_junk_in_the_log_is_passed_over(camvid_folder, tmp_path):
+def test_junk_in_the_log_is_passed_over(tmp_path):
     """As after a power cut; the steps up to the checkpoint are kept."""
-    output = str(tmp_path / 'run')
-    train(camvid_folder, output, '--steps', '2', '--schedule', 'constant')
-    with open(os.path.join(output, 'log.jsonl'), 'ab') as f:
-        f.write(b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
-                + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 2, "mIo')
-    train(camvid_folder, output, '--steps', '3', '--schedule', 'constant')
-    assert len([record for record in read_log(output) if 'fwIoU' in record]) == 2
-    assert [record['step'] for record in read_log(output) if 'loss' in record] == [1, 2, 3]
+    (tmp_path / 'log.jsonl').write_bytes(
+        b'{"step": 1}\n\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
+        + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo')
+    assert run_folder.read_log(str(tmp_path), 2) == [{'step': 1}, {'step': 2, 'mIoU': 0.3}]
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path):
@@ -282,7 +266,7 @@ def test_file_names_that_are_no_utf8(tmp_path):
     assert done.returncode == 2 and 'is not UTF-8' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize('seconds', [0.3, 0.6, 0.9, 1.2, 1.6, 2.4])
+@pytest.mark.parametrize('seconds', [0.3, 0.9, 1.6])
 def test_interrupted_while_modules_are_imported(seconds):
     """An interrupted import prints no traceback."""
     process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'main.py'), '--help'], stdout=subprocess.PIPE,
@@ -339,7 +323,3 @@ def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
     monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
     flags = vars(main.parse_args('--dataset folder --data_dir x --height 9 --width 9'.split()))
     assert_refused('--data_dir: the file name .* is not UTF-8', main.Run, flags, datasets.sample.read(), {})
-    monkeypatch.setattr('sys.argv', ['main.py', '--init_from', ''])
-    with pytest.raises(SystemExit):
-        cli.main(lambda: pytest.fail('an empty value'))
-    assert '--init_from: the value is empty' in capsys.readouterr().err
