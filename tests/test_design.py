@@ -129,14 +129,6 @@ def test_parsed_flags_stay_in_the_commands(path):
             assert 'flags' not in names or (path, getattr(node, 'name', '')) in TAKE_FLAGS, node.lineno
 
 
-TOP = {'main', 'evaluate', 'predict', 'experiments', 'benchmark', 'segnet', 'baselines', 'networks', 'utils',
-       'optimize', 'data', 'batches', 'metrics'}
-
-
-def test_the_top_shows_the_architecture():
-    assert {path[:-3] for path in FILES if os.sep not in path} == TOP
-
-
 @pytest.mark.parametrize('path', FILES)
 def test_sizes(path):
     """At most 350 lines a file, 60 a function, 30 for main.train, 8 parameters."""

@@ -131,15 +131,6 @@ def test_not_an_image(tmp_path):
     assert_refused('c.png: more than 5 pixels; shrink it', data.read_image, path, max_pixels=5)
 
 
-@pytest.mark.parametrize('bands, alpha, said', [(4, None, 'has 4 bands, 0 of them'), (4, 0, 'has 4 bands, 0 of them'),
-                                                (7, 0, 'has 7 bands'), (2, 0, 'has 2 bands'), (5, 2, 'has 5 bands, 1')])
-def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
-    """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
-    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 2), (277, 3, 1, bands)]
-    write_tiff(str(tmp_path / 'a.tif'), bytes(2 * bands), *(tags + [(338, 3, 1, alpha)] * (alpha is not None)))
-    assert_refused('a.tif: ' + said, data.read_image, str(tmp_path / 'a.tif'))
-
-
 def test_further_pages_are_told_of(tmp_path, capsys):
     first, second = noise(5, 7), noise(5, 7) // 2
     for name in ('a.tif', 'b.gif'):
@@ -165,15 +156,19 @@ def test_0_is_white_in_16_bits(tmp_path):
 
 
 @pytest.mark.parametrize('bands, bits, tags, said', [
-    (1, 16, {339: 2}, 'has signed integers of 16 bits'), (1, 32, {339: 3}, 'has floats'),
-    (1, 32, {339: 1}, 'has integers of 32 bits'), (4, 16, {262: 5}, 'is CMYK of 16 bits a band'),
-    (2, 16, {338: 2}, 'is grey with alpha of 16 bits'), (3, 32, {262: 2, 339: 3}, 'is RGB as floats of 32 bits')])
-def test_messages_say_what_a_tiff_is(tmp_path, bands, bits, tags, said):
-    body = np.full(2 * bands, -1 if bits == 16 else 4e9, {16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits])
+    (1, 16, {339: 2}, 'signed integers of 16 bits'), (1, 32, {339: 3}, 'floats'), (1, 32, {339: 1}, 'of 32 bits'),
+    (4, 16, {262: 5}, 'CMYK of 16 bits'), (2, 16, {338: 2}, 'grey with alpha of 16 bits'),
+    (3, 32, {262: 2, 339: 3}, 'RGB as floats of 32 bits'), (3, 16, {262: 2, 284: 2}, 'planar'),
+    (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
+    (7, 8, {262: 2, 338: 0}, '7 bands'), (2, 8, {262: 2, 338: 0}, '2 bands'), (5, 8, {262: 2, 338: 2}, '5 bands, 1')])
+def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, said):
+    """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
+    dtype = {8: '<u1', 16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits]
+    body = np.full(2 * bands, {8: 0, 16: -1, 32: 4e9}[bits], dtype)
     fields = {256: 2, 257: 1, 258: bits, 262: 1, 277: bands, 279: body.nbytes}
     fields.update(tags)
     write_tiff(str(tmp_path / 'a.tif'), body.tobytes(), *((tag, 3, 1, value) for tag, value in fields.items()))
-    assert_refused('a.tif: ' + said, data.read_image, str(tmp_path / 'a.tif'))
+    assert_refused('a.tif: .*' + said, data.read_image, str(tmp_path / 'a.tif'))
 
 
 def test_heic_under_another_name(tmp_path):
@@ -267,29 +262,13 @@ def test_labels_of_colours_or_transparent(tmp_path):
 
 # ---------------------------------------------------------------- rare TIFF, PNG and NPY files
 
-def with_tag(path, tag, old, new):
-    """Replaces the value of a tag with one SHORT in a little-endian TIFF."""
-    entry = struct.pack('<HHI', tag, 3, 1)
-    content = path.read_bytes()
-    assert content.count(entry + bytes([old])) == 1
-    path.write_bytes(content.replace(entry + bytes([old]), entry + bytes([new])))
-
-
 def test_ids_of_imagej_masks_are_as_stored(tmp_path):
     """ImageJ's inverting LUT: the tag says that 0 is white. Pillow inverts the pixels, which suits an image only."""
-    path = tmp_path / 'a.tif'
+    path = str(tmp_path / 'a.tif')
     ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
-    Image.fromarray(ids).save(str(path))
-    with_tag(path, 262, 1, 0)
-    np.testing.assert_array_equal(data.read_label(str(path)), ids)
-    np.testing.assert_array_equal(data.read_image(str(path))[:, :, 0], 255 - ids)
-
-
-def test_16_bits_band_after_band_are_refused(tmp_path):
-    path = tmp_path / 'a.tif'
-    path.write_bytes(cv2.imencode('.tif', noise(5, 7).astype(np.uint16) * 200)[1].tobytes())
-    with_tag(path, 284, 1, 2)
-    assert_refused('one after the other', data.read_image, str(path))
+    write_tiff(path, ids.tobytes(), (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 1, 8), (262, 3, 1, 0))
+    np.testing.assert_array_equal(data.read_label(path), ids)
+    np.testing.assert_array_equal(data.read_image(path)[:, :, 0], 255 - ids)
 
 
 def test_large_metadata_of_a_png(tmp_path):
