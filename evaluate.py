@@ -77,7 +77,7 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
       bf_images: BF is averaged over the first `bf_images` examples.
-      num_extremes: N returns the N images with the highest and the N with the lowest mIoU.
+      num_extremes: how many images with the highest, and with the lowest, mIoU are returned as `extremes`.
       all_gather: function (results of this process) -> list of the results of all processes: `Group.all_gather`.
     Returns:
       scores: dict of `metrics.scores`, and in addition:
@@ -85,8 +85,8 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
         confusion: list of lists of pixel counts, rows are true classes.
         BF: 0..1, averaged over the images that have a boundary; None if no image has a boundary.
         bf_images: number of images scored for BF.
-        most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of this share of
-          the pixels, the pixels of least variance; only for predictions with a variance.
+        most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of the 50%, 90%
+          and 100% of the pixels with the least variance; only for predictions with a variance.
       shown: {example index: prediction uint8 [h, w]} for the examples in the panel figure, `plots.panel_examples`.
       extremes: list of (mIoU of the image, example index, prediction uint8 [h, w]), the highest mIoU first.
     """
@@ -193,11 +193,11 @@ def parse_args(argv=None):
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
-                        help='statistics of a pass over the training split, or the moving averages of training')
+                        help='batch norm by one pass over the training split, or by the moving averages of training')
     add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
-    parser.add_argument('--publish', metavar='FOLDER', help='also write the weights as a small folder like a run')
+    parser.add_argument('--publish', metavar='FOLDER', help='also write a small run folder, weights in 8 bits')
     cluster.add_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel")
@@ -248,7 +248,7 @@ def evaluate(args) -> dict:
       {split: dict of scores}: the scores of `score_split`, with step, bn, samples, tile, tta, checkpoint, device,
       command and revision.
     """
-    group = distribute.Group(*cluster.resolve_cluster())  # first: under srun it selects this process's GPU
+    group = distribute.Group(*cluster.resolve_cluster())  # before TensorFlow sees a GPU: srun's variables select one
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
     for split in args.split:
@@ -259,7 +259,7 @@ def evaluate(args) -> dict:
                            'weights': loaded.description, 'model': spec.model})
         splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
         dataset, _ = datasets.preload(dataset, sorted(splits))
-        if args.bn == 'population':  # 4: the batch size of compute_bn_statistics.py
+        if args.bn == 'population':  # without a run: batches of 4, as in compute_bn_statistics.py
             population_statistics(predictor.sess, dataset, predictor.spec, flags.get('batch_size', 4), group)
         if args.publish and group.chief:
             weights.publish(args.publish, args.run, predictor.sess, loaded.step)

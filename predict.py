@@ -29,10 +29,10 @@ from system.files import UserError, check_names, note, write_csv
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
-THREADS = 2               # for writing
-PENDING_VALUES = 2 ** 24  # limit of the values (3 per pixel) of the images whose results are not written yet
+THREADS = 2               # that write results
+PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of predicted images that are still being written
 
-OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # all that an export depends on
+OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # what an export depends on
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
@@ -92,8 +92,8 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Lists the files that paths, globs and folders name: list of paths, each file once.
 
-    A folder stands for the images and videos directly inside, except hidden files. A note counts and names the other
-    entries. Raises UserError for an input without a file.
+    A folder stands for the images and videos directly inside, except hidden files. A note names all other entries.
+    Raises UserError for an input without a file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
@@ -122,8 +122,8 @@ def expand(inputs: list) -> list:
 def output_names(paths: list) -> list:
     """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
 
-    Files with equal stems are named with the extension; if these names are equal too, with the folders; and at last
-    with a number. Of a long name the last LONGEST_NAME bytes are kept.
+    Files with equal stems get the extension, files with equal names also the folders, and what is still equal a number.
+    A long name keeps its last LONGEST_NAME bytes.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -223,7 +223,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     read = functools.partial(data.read_image, depth=depth, max_pixels=max_pixels)
 
     def wait(values):
-        """Waits until the images whose results are not written yet have at most `values` values, 3 per pixel."""
+        """Waits until the images that are still being written have at most `values` values, 3 per pixel."""
         while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 
@@ -248,8 +248,8 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    Raises UserError if no frame can be read. Also raises UserError if a video ends early: more than one second before
-    90% of the frames that the header announces. The frames that were read are written. A camera is read until Ctrl-C.
+    A camera is read until Ctrl-C. Raises UserError if no frame can be read. If a video ends more than one second before
+    90% of the frames that the header announces, writes the frames that could be read and raises UserError.
     """
     path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
     until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
@@ -284,7 +284,7 @@ def predict(args) -> int:
         if args.export:
             export.export(args.export, spec, config, loaded, args.export_size)
             print('%s: %s, %s' % (args.export, args.run, loaded.description))
-        if not jobs and not (args.inputs and args.submission):  # of a --shard without an image
+        if not jobs and not (args.inputs and args.submission):  # a --shard may have no image
             return 0
         os.makedirs(args.output, exist_ok=True)
         images = [job for job in jobs if not is_video(job)]

@@ -76,7 +76,7 @@ def render(masks, cell_types: list, name: str):
     union = np.any(masks, axis=0)
     height, width = union.shape
     thickness = np.zeros([height, width], np.float32)
-    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # the background's
+    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # of the background
     for mask, cell_type in zip(masks, cell_types):  # one by one: touching cells keep a seam
         filling = rng.uniform(0.8, 1.2) * pattern(rng, cell_type, height, width)  # cells differ in contrast
         texture[mask] = filling[mask]

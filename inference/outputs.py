@@ -10,7 +10,7 @@ import data
 from runs import plots
 from system.files import atomic_write, write_bytes
 
-SMALLEST_CELL = 30  # pixels of a row in submission.csv
+SMALLEST_CELL = 30  # pixels; smaller components have no row in submission.csv
 
 
 def write_png(path: str, rgb_or_ids):

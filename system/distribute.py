@@ -18,7 +18,7 @@ from system.files import UserError
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words of each process in one exchange
 OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags in which processes may differ
-LOST = tuple(getattr(tf.errors, name + 'Error')  # of a session whose peer is lost
+LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
@@ -38,9 +38,9 @@ class Group:
         self.place = '/job:worker/task:%d' % index if self.size > 1 else ''
         self.keys = itertools.count(1)
         self.done = threading.Event()
-        self.target = ''  # of tf.Session
+        self.target = ''  # address for tf.Session
         self.temporary = None if self.chief else tempfile.TemporaryDirectory()
-        self.scratch = None if self.chief else self.temporary.name  # in place of the run folder
+        self.scratch = None if self.chief else self.temporary.name  # folder in place of the run folder
 
     def share(self, batch_size: int) -> range:
         """Returns the positions in a batch that this process trains on, a range.

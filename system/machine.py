@@ -40,7 +40,7 @@ def group_folders(groups: str, root: str):
     """Yields the folders below `root` of the control groups that limit memory, the innermost group first.
 
     Args:
-      groups: path of the list of groups, whose lines are NUMBER:CONTROLLERS:PATH. Without controllers: version 2.
+      groups: path of the list of groups. Lines are NUMBER:CONTROLLERS:PATH, without controllers for version 2.
     """
     lines = []
     with contextlib.suppress(OSError, UnicodeDecodeError), open(groups, encoding='utf-8') as file:

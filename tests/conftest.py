@@ -194,7 +194,7 @@ def output(tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_notes_yet():
-    """Each test gets every note, although a process prints a note once."""
+    """Forgets the printed notes before each test, because a process prints each note only once."""
     system_files._noted.clear()
 
 
@@ -254,7 +254,7 @@ def random_weights(sess, rng):
 
 @contextlib.contextmanager
 def file_size_limit(size):
-    """As on a full disk: inside the block no file of this process and of new processes may exceed `size` bytes.
+    """Context manager: limits all files written by this process and by new processes to `size` bytes, like a full disk.
 
     Python ignores SIGXFSZ, so that a longer write fails.
     """

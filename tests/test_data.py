@@ -1,4 +1,4 @@
-"""RLE, class frequencies and weights: by hand, by brute force, and on real files."""
+"""Tests run lengths, class frequencies and class weights by hand, by brute force, and on real files."""
 import os
 
 import hypothesis
@@ -85,7 +85,7 @@ def test_rle_any_text(text):
 
 
 def test_class_names_that_look_like_numbers(tmp_path):
-    """Pandas writes the id 3 as 3.0; a name as v1.0 stays."""
+    """Pandas writes the id 3 as 3.0, which is read as 3. The name v1.0 is not changed."""
     path = tmp_path / 'labels.csv'
     path.write_text('id,annotation,width,height,cell_type\na,1 2,3,2,3.0\na,4 1,3,2,v1.0\n')
     assert tables.read_cells(str(path), {'3': 7, 'v1.0': 8}) == {'a': (2, 3, [(2, 7, '1 2'), (3, 8, '4 1')])}
@@ -103,7 +103,7 @@ def test_rle_real_rows():
 
 @needs_real_data
 def test_real_camvid_counts():
-    """Pixel counts of reference/original.md, to the pixel, and the weights printed there."""
+    """Compares the pixel counts and images per class with reference/original.md."""
     dataset = datasets.camvid.read(os.path.join(SHARED, 'camvid'))
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 367, 'val': 101}
     pixels, present = data.class_counts(dataset, 'train')

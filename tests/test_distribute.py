@@ -1,7 +1,7 @@
-"""Several processes against one process that computes the shares one after the other, in NumPy's SGD in float32.
+"""Compares several processes with one process that computes their shares in turn, with SGD by NumPy in float32.
 
-FCN-Basic at a low learning rate: the last bit of a sum can move a maximum, and then two trainings diverge. With a
-reference in float64, two processes on TensorFlow 1.15 differed by 1e-4 after 20 steps.
+The network is FCN-Basic at a low learning rate: a difference in the last bit can move a maximum, and then two trainings
+diverge. With a reference in float64, two processes on TensorFlow 1.15 differed by 1e-4 after 20 steps.
 """
 import os
 import re
@@ -80,7 +80,7 @@ def ends(processes, seconds):
 
 
 def reference(folder, shares):
-    """Losses and {name: (value at the start, value after STEPS steps)} of the model's variables, of one process."""
+    """Trains in this process -> (losses, {variable: (value at the start, value after STEPS steps)})."""
     dataset = camvid.read(folder)
     with tf.Graph().as_default():
         tf.set_random_seed(1)  # as --seed
@@ -284,7 +284,7 @@ BOTH = '{"cluster": {%s, "worker": ["b:1", "b:2"]}, "task": {"type": "%s", "inde
     (BOTH % (CHIEF, 'worker', '"1"'), (['a:1', 'b:1', 'b:2'], 2)),
     (BOTH % ('"master": ["a:1"]', 'worker', 0), (['a:1', 'b:1', 'b:2'], 1))])
 def test_usual_forms_of_tf_config(monkeypatch, text, expected):
-    """As Vertex AI and Kubeflow write it, with a chief, or without a cluster for a single process."""
+    """Vertex AI and Kubeflow name a chief beside the workers, or no cluster for a single process."""
     monkeypatch.setenv('TF_CONFIG', text)
     assert cluster.resolve_cluster() == expected
 
@@ -346,7 +346,7 @@ def test_launched_processes_get_one_signal_each(tmp_path):
 
 
 def test_a_signal_while_processes_are_started(tmp_path):
-    """It reaches all processes, also the one that is not started yet; without it a process would be left."""
+    """The signal reaches all processes, also the process that is started after the signal."""
     script = tmp_path / 'script.py'
     script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
                       'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'
@@ -368,7 +368,7 @@ def test_gpus_that_are_not_there(monkeypatch):
 
 @pytest.mark.slow
 def test_gpus_shares_training_and_scoring(camvid_folder, output):
-    """Five validation and three test images, four batches of training images for two processes."""
+    """Two processes share five validation images, three test images and four batches of training images."""
 
     def run(script, *flags):
         command = [sys.executable, os.path.join(ROOT, script), '--device', 'cpu'] + list(flags)

@@ -1,4 +1,4 @@
-"""Downloads from a server on the loopback interface: broken transfers, unsafe archives, wrong checksums."""
+"""Tests downloads from a local server: broken transfers, unsafe archives, wrong checksums."""
 import hashlib
 import http.server
 import io
@@ -106,7 +106,7 @@ def test_unpacked_and_verified(serve, tmp_path, pack, ending):
 @pytest.mark.parametrize('name', ['/tmp/evil', '../../../evil', 'repo/data/../../../evil', 'repo\\..\\evil', 'C:evil',
                                   'repo/data//tmp/evil', 'repo/data/link'])
 def test_unsafe_zip_stays_in_its_folder(serve, tmp_path, name):
-    """Absolute paths, paths that lead out, also on Windows, and a link, which becomes a file of text."""
+    """Tries absolute paths, paths that lead out of the folder, Windows paths, and a link, which becomes a text file."""
     serve(zipped(dict(GOOD, **{name: b'../../../evil'})))
     download.download('camvid', str(tmp_path / 'd' / 'e' / 'f'))
     below = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*') if not path.is_dir()}
@@ -116,7 +116,7 @@ def test_unsafe_zip_stays_in_its_folder(serve, tmp_path, name):
 
 
 def test_a_tar_is_unpacked_only_after_its_checksum(serve, tmp_path):
-    """Because a tar can lead out of its folder; a tar in place of a zip is refused."""
+    """The members of a tar can lead out of the folder. A tar in place of a zip is refused."""
     assert all(source.md5 for source in download.SOURCES.values() if not source.url.endswith('.zip'))
     for md5, ending in (('0' * 32, '.tar'), (None, '.zip')):
         serve(tarred(dict(GOOD, **{'repo/data/../../../evil': b'x'})), md5, ending=ending)

@@ -1,4 +1,4 @@
-"""Kernels for a GPU, proved without a GPU: TensorFlow registers its kernels on every machine."""
+"""Checks without a GPU that all ops have GPU kernels: TensorFlow registers its kernels on every machine."""
 import functools
 
 import numpy as np

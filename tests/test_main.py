@@ -1,4 +1,4 @@
-"""The scripts from end to end, on small data: files written, scores, exact resume, refusals."""
+"""Tests main.py and evaluate.py from end to end on small data: files, scores, exact resume, errors."""
 import json
 import os
 import pathlib
@@ -176,7 +176,7 @@ def left_behind(folder, age):
 
 
 def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
-    """Those that a process may still write to stay, and so do files of other programs."""
+    """Recent files, which a process may still write to, and files of other programs are kept."""
     old, new = [left_behind(str(tmp_path), age) for age in (3700, 60)]
     (tmp_path / 'film.part').write_text('a download')
     os.utime(str(tmp_path / 'film.part'), (0, 0))
@@ -185,7 +185,7 @@ def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
 
 
 def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
-    """Not the process in config.json, which may be an earlier one; a killed start that got the lock is no obstacle."""
+    """The error names the process of the lock file, not of config.json. A lock file of a dead process is ignored."""
     run, other = Run.__new__(Run), Run.__new__(Run)
     run.folder = other.folder = str(tmp_path)
     (tmp_path / '.lock.pid').write_text('1 on elsewhere')
@@ -197,7 +197,7 @@ def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
 
 
 def test_two_writers_of_one_file(tmp_path):
-    """The last to finish wins; an error names the file, not the temporary one."""
+    """The writer that finishes last wins. An error names the file, not the temporary file."""
     path = str(tmp_path / 'a.txt')
     with atomic_write(path) as first, atomic_write(path) as second:
         pathlib.Path(first).write_text('first')
@@ -209,7 +209,7 @@ def test_two_writers_of_one_file(tmp_path):
 
 
 def test_two_processes_write_scores(tmp_path):
-    """None fails and no entry is lost. Threads stand for the processes."""
+    """No write fails and no entry is lost. Threads stand for the processes."""
     def write(name):
         for i in range(50):
             add_scores(str(tmp_path), {'%s %d' % (name, i): {}})
@@ -238,7 +238,7 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, output, c
 
 
 def test_images_of_several_sizes_at_their_own_scale(tmp_path):
-    """--fit crop trains on 16x16 parts and scores each image whole; --input lcn is read back from the run."""
+    """With --fit crop a run trains on 16x16 parts and scores whole images. evaluate.py reads --input from the run."""
     folder, output = write_folder(str(tmp_path / 'own')), str(tmp_path / 'run')
     train(folder, output, *'--dataset folder --steps 2 --fit crop --height 16 --width 16 --input lcn'.split())
     scores = [score(output, '--batch_size', size)['val']['confusion'] for size in '13']
@@ -308,7 +308,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
 
 
 def test_each_setting_has_an_entry_in_metrics():
-    """A score with other settings does not replace the plain one; a split that is named twice is scored once."""
+    """Each setting has an entry in metrics.json. A split that is named twice is scored once."""
     for flags, entry in (('--batch_size 2', 'val'), ('--checkpoint last', 'val (last)'),
                          ('--tile off --bn moving --precision float32', 'val (moving, tile off, float32)'),
                          ('--tile 45x61 --tile_overlap 0.25', 'val (tile 45x61, overlap 0.25)')):
@@ -317,7 +317,7 @@ def test_each_setting_has_an_entry_in_metrics():
 
 
 def test_population_statistics_equal_numpy(camvid_folder):
-    """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
+    """In the first batch norm the statistics are the means, over one pass, of batch means and unbiased variances."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
     spec = SPEC._replace(model='segnet', input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
@@ -472,7 +472,7 @@ def test_a_step_uses_the_class_weights_the_labelled_pixels_and_its_own_dropout(s
 
 
 def test_validation_is_due(camvid_folder, tmp_path):
-    """By epochs of 3.5 steps, by steps, and by default every 5 epochs for 7 training and 5 validation images."""
+    """An epoch has 3.5 steps. For 7 training and 5 validation images the default is every 5 epochs."""
     dataset = datasets.camvid.read(camvid_folder)
 
     def due(*flags):
@@ -510,7 +510,7 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, output,
 
 
 def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, tmp_path, monkeypatch):
-    """Each validation is the best so far; without its history the saver would keep the old weights for ever."""
+    """Each validation is the best so far. A saver without its history would never delete the weights of before."""
     monkeypatch.setattr(Run, 'log_scores', lambda *_: True)
     for steps in ('1', '2'):
         output = train(camvid_folder, str(tmp_path / 'run'), '--steps', steps, '--schedule', 'constant')
@@ -519,7 +519,7 @@ def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, tmp_path, m
 
 
 def test_training_time_is_steps_times_the_median_step(tmp_path):
-    """By hand: batches of 4 at 2, 8 and 1 images per second, the last after a pause; the validation does not count."""
+    """Batches of 4 run at 2, 8 and 1 images per second, the last after a pause. Validation does not count."""
     (tmp_path / 'log.jsonl').write_text(''.join(json.dumps(dict(record, step=step)) + '\n' for step, record in (
         (1, {'images_per_second': 2.0}), (2, {'images_per_second': 8.0}), (2, {'mIoU': 0.5}),
         (3, {'images_per_second': 1.0}))))
@@ -530,7 +530,7 @@ def test_training_time_is_steps_times_the_median_step(tmp_path):
 # ---------------------------------------------------------------- what a review found
 
 def test_recipe_files_of_any_editor(tmp_path):
-    """A byte order mark, quotes in comments, and # inside a word, as in a shell."""
+    """Recipes may have a byte order mark, quotes in comments, and # inside a word, which begins no comment."""
     path = tmp_path / 'r.txt'
     for encoding in ('utf-8', 'utf-8-sig'):
         lines = ['--steps 3 # don\'t', "# it's", "--output 'a #1' --data_dir run#2 #x", "--vgg16 it\\'s # 'x"]
@@ -540,7 +540,7 @@ def test_recipe_files_of_any_editor(tmp_path):
 
 
 def test_deleted_checkpoints_are_refused(camvid_folder, output):
-    """Otherwise the log would begin anew beside the best weights of the deleted training."""
+    """Without the error the log would begin again beside the best weights of the deleted training."""
     train(camvid_folder, output, '--steps', '2', '--tf32', 'off')
     log = read_log(output)
     shutil.rmtree(os.path.join(output, 'checkpoints'))

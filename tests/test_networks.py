@@ -1,4 +1,4 @@
-"""Each network: number of parameters against the papers, a training step, any size, deconvolutions."""
+"""Tests each network: number of parameters as in the papers, a training step, images of any size."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -46,7 +46,7 @@ SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but f
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SAME_GRAPH else name
                                   for name in NAMES])
 def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
-    """A training step at 45x61; then predictions there and of a single row of pixels, each image by itself."""
+    """Trains one step at 45x61, then predicts at 45x61 and 1x17, in a batch and image by image."""
     rng = np.random.RandomState(2)
     images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
     logits = networks.build(networks.Spec(name, 3), tf.constant(images), is_training=True)
@@ -74,7 +74,7 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
 @pytest.mark.parametrize('name', ['segnet', 'segnet-basic', 'fcn-basic'])
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_is_near_float32(graph, name, precision):
-    """Logits in training and prediction, except maxima moved by rounding; variables and gradients stay float32."""
+    """Compares logits by their correlation, because rounding moves maxima. Variables and gradients stay float32."""
     images = tf.constant(np.random.RandomState(3).randint(0, 256, (2, 45, 61, 3)).astype(np.uint8))
     got = [networks.build(networks.Spec(name, 3, precision=kind), images, training, reuse=i > 0)
            for i, (training, kind) in enumerate([(True, 'float32'), (True, precision), (False, 'float32'),
@@ -126,7 +126,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
 
 @pytest.mark.parametrize('kernel_size, stride, height, width', [(8, 2, 23, 30), (4, 2, 5, 7), (16, 8, 9, 17)])
 def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, width):
-    """Equal away from the border, for an odd size, each channel separately."""
+    """The initial kernels upsample each channel bilinearly, except at the border."""
     like = tf.zeros([2, height, width, 1])
     x = np.random.RandomState(3).rand(2, -(-height // stride), -(-width // stride), 3).astype(np.float32)
     got, whole = utils.deconv(tf.constant(x), 3, kernel_size, stride, like, 'd'), np.array(x.shape[1:3]) * stride
@@ -138,7 +138,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
 
 
 def test_addition_is_of_the_encoders_own_map(sess):
-    """If decoders return only the shift, EncoderAddition passes on the maps of the first encoder."""
+    """With gamma and beta 0 the decoders return 0, so the logits are the maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
     name = 'segnet-basic-encoderaddition'
     logits = networks.build(networks.Spec(name, 64), tf.constant(images), is_training=False)

@@ -1,4 +1,4 @@
-"""Figures: the legend below a predicted image, names of any alphabet."""
+"""Tests figures, legends, and pictures of examples with their labels."""
 import warnings
 
 import cv2
@@ -15,7 +15,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def test_legend_holds_each_name_whole():
-    """W is three times as wide as i: the widths are measured, and each row ends in white."""
+    """The legend measures each name, because W is three times as wide as i. Each row ends in white."""
     image = np.full((45, 61, 3), 7, np.uint8)
     names = ['W' * 30, 'iii', 'палка']
     out = plots.with_legend(image, names, [RED, GREEN, BLUE], np.array([0, 1, 2]))

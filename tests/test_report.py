@@ -1,4 +1,4 @@
-"""report.html: a page without other files, read by a parser and opened in a browser."""
+"""Tests report.html, a page that needs no other file, and tables as Markdown and CSV."""
 import base64
 import csv
 import html

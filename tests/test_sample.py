@@ -51,7 +51,7 @@ def test_rendering_is_a_function_of_the_name():
 
 
 def test_other_tables(tmp_path):
-    """An image without cells is background alone; a table in Kaggle's other columns is refused."""
+    """An image without cells is all background. A table with the columns of another Kaggle competition is refused."""
     path = tmp_path / 'train.csv'
     path.write_text('id,annotation,width,height,cell_type\na,,31,23,\n')
     image, label = datasets.sample.read(str(tmp_path)).load('train', 0)
