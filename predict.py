@@ -254,19 +254,17 @@ def label_video(predictor, job: Job, writer: outputs.Writer):
     path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
     until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
     began = time.time()
-
-    def overlay(image):
-        ids = predictor.predict([image])[0].ids
-        return plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha)
-
-    with video.read_frames(job.path) as (rate, total, frames):
-        shown = tqdm.tqdm(frames, total=total or None, unit='frame', disable=None)
-        count, codec = video.write_frames(path, rate, map(overlay, shown), until)
-    if not count:
-        raise UserError('%s: no frame can be read' % job.path)
-    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, count, count / (time.time() - began), codec))
-    if count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
-        raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, count, total, path))
+    with video.read_frames(job.path) as (rate, total, frames), video.VideoFile(path, rate) as out:
+        with contextlib.suppress(until):
+            for image in tqdm.tqdm(frames, total=total or None, unit='frame', disable=None):
+                ids = predictor.predict([image])[0].ids
+                out.write(plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha))
+        if not out.count:
+            raise UserError('%s: no frame can be read' % job.path)
+    speed = out.count / (time.time() - began)
+    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
+    if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
+        raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, out.count, total, path))
 
 
 def predict(args) -> int:

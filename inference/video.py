@@ -40,51 +40,56 @@ def read_frames(source):
         capture.release()
 
 
-def write_frames(path: str, rate: float, images, until=()) -> tuple:
-    """Writes images as the frames of an MP4 file, atomically -> (number of frames, codec).
+class VideoFile:
+    """Context manager that writes an MP4 file atomically; the first frame opens the file.
 
-    The codec is the first of CODECS that OpenCV can write. Without an image no file is written. Raises UserError if not
-    all frames could be written.
-
-    Args:
-      rate: frames per second.
-      images: iterable of uint8 RGB [h, w, 3], all of one size: OpenCV drops a frame of another size.
-      until: exception that ends the video, as the end of `images` does.
+    Raises UserError at the end of the block if not all frames could be written. Without a frame, and after an error in
+    the block, no file is written. `codec` is the first of CODECS that OpenCV can write, None before the first frame.
     """
-    part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV: the ending selects the format
-    count = 0
-    codec = writer = None
-    try:
-        with contextlib.suppress(until):
-            for image in images:
-                if writer is None:
-                    codec, writer = open_writer(part, rate, image.shape[:2])
-                writer.write(np.ascontiguousarray(image[:, :, ::-1]))
-                count += 1
-        if count:
-            writer.release()
-            written = num_frames(part)
-            if written < count:
-                raise UserError('%s: could not be written: %d of %d frames; is the disk full, or the image tiny?'
-                                % (path, written, count))
-            os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)
-    return count, codec
 
+    def __init__(self, path: str, rate: float):
+        self.path = path
+        self.rate = rate
+        self.part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV: the ending selects the format
+        self.writer = None
+        self.codec = None
+        self.count = 0
 
-def open_writer(path: str, rate: float, size: tuple) -> tuple:
-    """Opens a video file to write with the first codec that works -> (codec, cv2.VideoWriter).
+    def __enter__(self):
+        return self
 
-    Without a codec that works, the writer is not open and writes nothing. `size`: (height, width) of the frames.
-    """
-    for codec in CODECS:
-        with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs
-            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*codec), rate, size[::-1])
-        if writer.isOpened():
-            break
-    return codec, writer
+    def write(self, image):
+        """Appends a frame, uint8 RGB [h, w, 3]. All frames need one size: OpenCV drops a frame of another size."""
+        if self.writer is None:
+            self.open(image.shape[:2])
+        self.writer.write(np.ascontiguousarray(image[:, :, ::-1]))
+        self.count += 1
+
+    def open(self, size):
+        """Opens the file with the first codec that works; without one, `__exit__` raises UserError.
+
+        Args:
+          size: (height, width) of the frames, in pixels.
+        """
+        for self.codec in CODECS:
+            with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs
+                self.writer = cv2.VideoWriter(self.part, cv2.VideoWriter_fourcc(*self.codec), self.rate, size[::-1])
+            if self.writer.isOpened():
+                return
+
+    def __exit__(self, kind, *_):
+        if self.writer is not None:
+            self.writer.release()
+        try:
+            if kind is None and self.writer is not None:
+                written = num_frames(self.part)
+                if written < self.count:
+                    raise UserError('%s: could not be written: %d of %d frames; is the disk full, or the image tiny?'
+                                    % (self.path, written, self.count))
+                os.replace(self.part, self.path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.part)
 
 
 def num_frames(path: str) -> int:

@@ -331,6 +331,8 @@ def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
 
 def test_video_with_a_colon_in_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
-    video.write_frames('12:31.mp4', 5.0, (np.full((48, 64, 3), 80 * i, np.uint8) for i in range(3)))
+    with video.VideoFile('12:31.mp4', 5.0) as out:
+        for i in range(3):
+            out.write(np.full((48, 64, 3), 80 * i, np.uint8))
     with video.read_frames('12:31.mp4') as (_, _, frames):
         assert len(list(frames)) == 3
