@@ -33,7 +33,7 @@ OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # of alternating processes, ours and the peers
+ROUNDS = 3  # in which our process and the peers' processes take turns
 WARM_UP = 3  # untimed runs; TensorFlow chooses kernels and allocates memory in these
 NUM_CLASSES = 11
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # of the matrix product that measures the device's peak speed
@@ -222,7 +222,7 @@ def parse_args(argv=None):
     Raises UserError for a bad flag or an unknown network.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], help='networks, as --model')
+    parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], help='networks: values of --model')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
     parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
@@ -257,7 +257,7 @@ def main(args):
         print(json.dumps(measure(**args.measure)))
         return
     device = devices.device_name(args.device)
-    devices.session_config(args.device, args.xla)  # refuses --xla without a GPU here, not in the new process
+    devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
     print(device, flush=True)
     rows = []
     for settings in settings_to_measure(args):

@@ -1,6 +1,5 @@
-"""Reads the bundled synthetic cells -> `Dataset`. As a command, writes `train.csv`, the table of masks."""
+"""Reads the bundled synthetic cells -> `Dataset`."""
 import os
-import sys
 
 import numpy as np
 
@@ -33,11 +32,3 @@ def read(data_dir: str = None):
 
     size = next(iter(images.values()))[:2]
     return Dataset('sample', CLASSES, CELL_COLORS, size, examples, load, 'cell_types.png')
-
-
-if __name__ == '__main__':
-    if os.path.exists('train.csv'):
-        print('error: train.csv: already exists; start this command in another folder', file=sys.stderr)
-        sys.exit(2)
-    cells.write_csv('train.csv')
-    print('train.csv: %d images from seed %d' % (cells.NUM_IMAGES, cells.SEED))

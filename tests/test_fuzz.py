@@ -33,7 +33,7 @@ CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'co
 
 
 def written(content, read, *args):
-    """Result of `read` for a file with the content, str or bytes; None if the file is refused."""
+    """Writes `content` to a file and returns `read(file)`; None if `read` refuses the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, 'file.csv')
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
