@@ -27,20 +27,23 @@ from runs.folder import read_config, run_folder
 from system import cli
 from system.files import UserError
 
+ONLY_VIDEOS = {  # for OpenCV: a playlist names further files to read, and an image may be too large to decode
+    'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
+    'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
+    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # nothing: messages quote bytes of the file
+}
 SHOWN_SIDE = 1024       # pixels; larger images are shown smaller, the id map keeps their size
 NUM_EXAMPLES = 4        # of each data set
 MAX_UPLOAD = '500mb'
 KEPT_SECONDS = 3600     # for uploads and results
 OPACITY = 'Opacity of the classes'
-# OpenCV reads these containers only: others, such as playlists, name further files.
-CONTAINERS = 'format_whitelist;mov,mp4,avi,matroska,webm,mpeg,mpegvideo|protocol_whitelist;file'
 
 CSS = '''
 #overlay .mask:not(.active):not(.inactive) {opacity: var(--opacity, 0.5)}
 #overlay .image-container::after {content: attr(data-name); position: absolute; left: 0; bottom: 0; padding: 0 0.5em;
     color: white; background: black}
 #shares table * {border: none; padding: 0.1em 0.5em}
-#details img {width: 100%}
+#details img {width: 100%; object-fit: contain}
 '''
 SET_OPACITY = "value => document.documentElement.style.setProperty('--opacity', value)"
 NAME_ON_HOVER = '''() => {
@@ -76,21 +79,33 @@ def parse_args(argv=None):
 
 
 def import_gradio(folder: str):
-    """Imports Gradio, without telemetry and without settings of the environment; its files go to `folder`."""
+    """Imports Gradio so that it keeps its files in `folder` and sends nothing to other machines -> the module.
+
+    Gradio's environment variables are dropped: they could open folders to visitors. Raises UserError without Gradio.
+    """
     for name in [name for name in os.environ if name.startswith('GRADIO_')]:
         del os.environ[name]
     os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_EXAMPLES_CACHE=folder, GRADIO_ANALYTICS_ENABLED='False',
-                      HF_HUB_OFFLINE='1', OPENCV_FFMPEG_CAPTURE_OPTIONS=CONTAINERS,
-                      OPENCV_VIDEOIO_PRIORITY_LIST='FFMPEG')
+                      no_proxy='*')  # no proxy between the server and its own check that the page answers
     try:
         import gradio
+        import safehttpx
     except ImportError as error:
         raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
+
+    async def refuse(host):
+        raise gradio.Error('send the file, not its address', print_exception=False)
+
+    gradio.processing_utils.PUBLIC_HOSTNAME_WHITELIST.clear()  # addresses of files in the requests of visitors
+    safehttpx.async_validate_url = refuse
     return gradio
 
 
 def write_examples(config: dict, data_dir, folder: str) -> list:
-    """Writes validation images of the run's data set, if it is there, and of the bundled cells -> list of paths."""
+    """Writes images of the bundled cells, and of the run's validation split if the data are there -> list of paths.
+
+    Raises UserError if --data_dir is given and has not the data set of the run.
+    """
     name = config['flags']['dataset']
     found = []
     try:
@@ -156,7 +171,8 @@ class Labeller:
     def video(self, path: str, alpha: float, progress) -> str:
         """Labels a video -> path of the video with the overlays.
 
-        `progress(frame, total)` is called for each frame. Raises UserError if no frame can be read or one is too large.
+        `progress` is called with (number of the frame, number of frames or None) after each frame. Raises UserError if
+        no frame can be read, if the video is truncated, and if a frame has more than `max_pixels` pixels.
         """
         out_path = self.result_path(path, VIDEO_SUFFIX)
         with video.read_frames(path) as (rate, total, frames), video.VideoFile(out_path, rate) as out:
@@ -166,14 +182,16 @@ class Labeller:
                 with self.lock:
                     ids = self.predictor.predict([image])[0].ids
                 out.write(plots.overlay(image, plots.colored(ids, self.config['colors']), alpha))
-                progress((out.count, total or None), unit='frames')
+                progress((out.count, total or None))
             if not out.count:
                 raise UserError('%s: not a video of a known format, or damaged; convert it to MP4' % path)
+            if out.count < 0.9 * total - rate:  # as in predict.py
+                raise UserError('%s: ends after frame %d of %d; get the file again' % (path, out.count, total))
         return out_path
 
 
 def build_page(gr, labeller: Labeller, title: str, examples: list):
-    """Builds the page -> gradio.Blocks. `gr` is the module gradio, `examples` is a list of paths of images."""
+    """Builds the page -> gradio.Blocks. `gr` is the module gradio, `examples` a list of paths of images."""
     @contextlib.contextmanager
     def sentence_for_errors():
         """Shows an error that the visitor can fix as a sentence, without folders of this machine."""
@@ -189,9 +207,6 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
     def label_image(path):
         with sentence_for_errors():
             return labeller.image(path)
-
-    def label_example(i):
-        return label_image(examples[i])
 
     def label_video(path, alpha, progress=gr.Progress()):  # noqa: B008  as Gradio asks for it
         with sentence_for_errors():
@@ -221,7 +236,7 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
             film = gr.Video(label='Classes', interactive=False, buttons=['download'], scale=2, elem_id='video')
         results = [overlay, shares, details, id_map]
         upload.upload(label_image, upload, results, concurrency_id='image')
-        dataset.click(label_example, dataset, results, concurrency_id='image')
+        dataset.click(lambda i: label_image(examples[i]), dataset, results, concurrency_id='image', api_name='example')
         video_upload.upload(label_video, [video_upload, alpha], film)
         opacity.change(None, opacity, None, js=SET_OPACITY)
     return page
@@ -229,6 +244,7 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
 
 def serve(args):
     """Opens the run and serves the page until SIGINT or SIGTERM; then deletes all files that visitors left."""
+    os.environ.update(ONLY_VIDEOS)
     with tempfile.TemporaryDirectory(prefix='segnet-demo-') as folder:
         gr = import_gradio(folder)
         config = read_config(args.run)
@@ -242,8 +258,9 @@ def serve(args):
                 page.launch(server_name=args.listen, server_port=args.port, share=False, quiet=True, css=CSS,
                             js=NAME_ON_HOVER, footer_links=[], run_history=False, enable_monitoring=False,
                             mcp_server=False, ssr_mode=False, prevent_thread_lock=True, max_file_size=MAX_UPLOAD)
-            except OSError as error:
-                raise UserError('--listen %s --port %d: %s' % (args.listen, args.port, error))
+            except OSError:
+                raise UserError('--listen %s --port %d: cannot be opened; give another --port if this is in use'
+                                % (args.listen, args.port))
             print('http://%s:%d; Ctrl-C ends' % (args.listen, args.port), flush=True)
             while not received:
                 time.sleep(0.2)
