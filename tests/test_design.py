@@ -21,7 +21,7 @@ LAYERS = [  # from the ground up; a module may import modules of its own layer a
     {'baselines', 'networks'},
     {'inference', 'runs'},
     {'paper'},
-    {'main', 'evaluate', 'predict', 'experiments', 'benchmark', 'datasets.__main__', 'datasets.convert'},
+    {'main', 'evaluate', 'predict', 'demo', 'experiments', 'benchmark', 'datasets.__main__', 'datasets.convert'},
 ]
 FILES = sorted(os.path.relpath(path, ROOT) for folder in ('', 'system', 'datasets', 'inference', 'runs', 'paper')
                for path in glob.glob(os.path.join(ROOT, folder, '*.py')))
@@ -79,6 +79,7 @@ def test_imported_packages_are_required(name):
         required = re.findall(r'^([\w-]+)==', file.read(), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # by TensorFlow 1
     found = {module.split('.')[0] for path in FILES for module in imports(path) if layer(module) is None}
     found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # requirements-export.txt
+    found -= {'gradio'}  # requirements-demo.txt
     assert {packages.get(module, module) for module in found} - set(required) == set()
 
 
