@@ -1,5 +1,6 @@
 """Finds images, labels and lists of names in folders, splits names into train and val, maps label colours."""
 import collections
+import functools
 import hashlib
 import os
 import re
@@ -77,11 +78,11 @@ def files_below(folder: str, extensions: tuple):
                 note('%s: links to a folder that holds the link, so it is not read again' % path)
             real_parents[path] = real_parents[parent] + [real]
         check_names(files, parent)
+        below = os.path.relpath(os.path.join(parent, '_'), folder).replace(os.sep, '/')[:-1]
         for file in sorted(name for name in files if not name.startswith('.')):
-            path = os.path.join(parent, file)
-            name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, '/'))
+            name, extension = os.path.splitext(file)
             if extension.lower() in extensions:
-                found.append((name, path))
+                found.append((below + name, os.path.join(parent, file)))
             elif extension.lower() not in NO_IMAGES:
                 others.append(file)
     if others:
@@ -321,12 +322,21 @@ def colors_to_ids(rgb, ids: dict, path: str):
     Raises:
       UserError: a colour that is not in `ids`.
     """
-    table = np.full(1 << 24, -1, np.int16)
-    shifts = np.array([1 << 16, 1 << 8, 1])
-    table[np.array(list(ids)) @ shifts] = list(ids.values())
-    label = table[rgb.astype(np.int32) @ shifts.astype(np.int32)]
+    packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    label = color_table(tuple(ids.items()))[packed]
     data.refuse_pixels(rgb, label < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
     return label.astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=4)
+def color_table(ids: tuple):
+    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1 for no id.
+
+    `ids`: tuple of ((red, green, blue), id). Cached, because filling 32 MB takes longer than reading a small label.
+    """
+    table = np.full(1 << 24, -1, np.int16)
+    table[[red << 16 | green << 8 | blue for (red, green, blue), _ in ids]] = [i for _, i in ids]
+    return table
 
 
 def voc_color(i: int):

@@ -6,6 +6,9 @@ from data import IGNORE
 from datasets import files, tables
 from system.files import UserError, note
 
+# Palettes whose colours stand for ids: greys and PASCAL VOC's colours, each {(red, green, blue): id}
+NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}
+
 
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
@@ -27,7 +30,7 @@ def read_class_label(path: str, classes: list):
                     raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
             return files.colors_to_ids(label, by_color, path)
         label = label[:, :, 0]  # ids in three equal channels, or shades of grey as colours
-    used = np.unique(label).tolist()
+    used = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
     if two:
         by_id.update({0: black, 255: 1 - black})
     if palette is not None and used[-1] < len(palette):
@@ -37,7 +40,7 @@ def read_class_label(path: str, classes: list):
     if two and not set(used) <= set(meant):
         label = data.black_and_white(label, path)
         meant = by_id
-    table = np.full(256, -1)
+    table = np.full(256, -1, np.int16)
     table[list(meant)] = list(meant.values())
     mapped = table[label]
     known = ' '.join(map(str, by_id)) or 'colours only'
@@ -94,7 +97,7 @@ def _by_palette(path, used, palette, by_id, by_color):
         note('%s: the palette has the colours of the classes at other ids; the colours count' % path, 'palette')
     if len(meant) == len(shown):
         return meant
-    for numbers in ({(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}):
+    for numbers in NUMBERED:
         ids = {i: numbers.get(color) for i, color in shown.items()}
         meant = {i: by_id.get(number) for i, number in ids.items()}
         fits = set(palette) <= set(numbers) and distinct == len(shown) and None not in meant.values()
