@@ -10,7 +10,7 @@ from hypothesis import strategies
 import data
 import datasets
 from data import IGNORE
-from datasets import tables
+from datasets import rle
 from system.files import UserError, read_csv
 
 
@@ -91,17 +91,17 @@ def test_class_names_that_look_like_numbers(tmp_path):
     """Pandas writes the id 3 as 3.0; a name as v1.0 stays."""
     path = tmp_path / 'labels.csv'
     path.write_text('id,annotation,width,height,cell_type\na,1 2,3,2,3.0\na,4 1,3,2,v1.0\n')
-    assert tables.read_cells(str(path), {'3': 7, 'v1.0': 8}) == {'a': (2, 3, [(2, 7, '1 2'), (3, 8, '4 1')])}
+    assert rle.read_cells(str(path), {'3': 7, 'v1.0': 8}) == {'a': (2, 3, [(2, 7, '1 2'), (3, 8, '4 1')])}
 
 
 @needs_real_data
 def test_rle_real_rows():
     path = os.path.join(SHARED, 'sartorius', 'train.csv')
-    cells = tables.read_cells(path, datasets.sartorius.INDICES)
+    cells = rle.read_cells(path, datasets.sartorius.INDICES)
     assert sum(len(rows) for _, _, rows in cells.values()) == 13243
     height, width, rows = next(iter(cells.values()))
-    for _, _, rle in rows:
-        assert data.rle_encode(data.rle_decode(rle, height, width)) == rle
+    for _, _, text in rows:
+        assert data.rle_encode(data.rle_decode(text, height, width)) == text
 
 
 @needs_real_data

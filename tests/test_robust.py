@@ -30,7 +30,7 @@ import data
 import datasets
 import evaluate
 import main
-from datasets import files, tables
+from datasets import files, rle
 from runs import folder as run_folder
 from runs import plots, weights
 from runs.folder import checkpoints, read_json
@@ -233,7 +233,7 @@ def test_claims_of_size(tmp_path):
     began = time.process_time()
     assert_refused('big.png', data.read_image, str(tmp_path / 'big.png'))
     (tmp_path / 'long.csv').write_text('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
-    assert_refused('long.csv', tables.read_cells, str(tmp_path / 'long.csv'), {'cort': 3})
+    assert_refused('long.csv', rle.read_cells, str(tmp_path / 'long.csv'), {'cort': 3})
     assert time.process_time() - began < 10
 
 

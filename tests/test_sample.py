@@ -12,7 +12,7 @@ import data
 import datasets
 import main
 import metrics
-from datasets import cells, tables
+from datasets import cells, rle
 from runs.folder import read_scores
 
 CSV = os.path.join(ROOT, 'train.csv')
@@ -42,11 +42,11 @@ def test_an_existing_train_csv_is_kept(tmp_path):
 
 
 def test_cells_do_not_overlap_and_are_of_some_size():
-    images = tables.read_cells(CSV, datasets.sartorius.INDICES)
+    images = rle.read_cells(CSV, datasets.sartorius.INDICES)
     assert len(images) == cells.NUM_IMAGES
     for height, width, rows in images.values():
         assert (height, width) == (cells.HEIGHT, cells.WIDTH)
-        masks = list(tables.cell_masks(CSV, (height, width), rows))
+        masks = list(rle.cell_masks(CSV, (height, width), rows))
         assert np.sum(masks, 0).max() == 1
         assert min(mask.sum() for mask in masks) >= cells.SMALLEST
         assert {class_id for _, class_id, _ in rows} == {1, 2, 3}, 'all cell types in each image'
