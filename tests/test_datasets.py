@@ -112,7 +112,7 @@ def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
     city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'a')))
     assert city.class_ids[:3] == [7, 8, 11] and city.class_ids[18] == 33 and city.colors[13] == (0, 0, 142)
     assert city.examples['val'] == ['lav/ulm_000000_000019_leftImg8bit', 'lav/ulm_000001_000019_leftImg8bit']
-    assert 'test' not in city.examples and 'test is left out' in capsys.readouterr().err
+    assert 'test' not in city.examples and 'fine labels: test\n' in capsys.readouterr().err
     city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'b'), 'labelTrainIds'))
     assert city.class_ids == list(range(19)) and 'gtFine_labelTrainIds.png' in capsys.readouterr().err
     ade = datasets.open('ade20k', write_ade20k(str(tmp_path / 'c')))
