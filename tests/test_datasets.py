@@ -336,7 +336,8 @@ def test_preload_does_not_load_all_examples_ahead(monkeypatch):
     example = np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
     monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: loaded.append(i) or example)
     jobs = [('train', i) for i in range(99)]
-    for count, (job, (split, i)) in enumerate(datasets.in_order(lambda job: loaded.append(job) or job, jobs)):
+    found = datasets.in_order(lambda job: loaded.append(job) or job, jobs, (99, 199))
+    for count, (job, (split, i)) in enumerate(found):
         assert job == (split, i) == jobs[count] and len(loaded) <= count + datasets.AHEAD + 1
     dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(99)}, lambda split, i: 'read', '')
     dataset = datasets.preload(dataset, ['train'], cache=(4 * 48 + 47) / 1e9)[0]
