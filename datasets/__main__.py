@@ -14,7 +14,7 @@ import tabulate
 
 import data
 import datasets
-from datasets import download, record, splits
+from datasets import download, files, record
 from runs import pictures
 from system import cli
 from system.files import UserError
@@ -111,7 +111,7 @@ def shared(train: Split, other: Split, name: str):
     reported if they are more than a quarter of the split.
     """
     for kind, keys in (('the same pixels as an image', (train.digests, other.digests)),
-                       ('another version of a picture', [[splits.picture(str(entry)) for entry in split.names]
+                       ('another version of a picture', [[files.picture(str(entry)) for entry in split.names]
                                                          for split in (train, other)])):
         partners = dict(zip(keys[0], train.names))
         pairs = ['%s, in train %s' % (entry, partners[key]) for key, entry in zip(keys[1], other.names)

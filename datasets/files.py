@@ -1,6 +1,7 @@
-"""Finds images, labels and lists of names in folders, maps label colours."""
+"""Finds images, labels and lists of names in folders; holds out val by name; maps label colours."""
 import collections
 import functools
+import hashlib
 import os
 import re
 import unicodedata
@@ -10,6 +11,9 @@ import numpy as np
 import data
 from system.files import UserError, check_names, note, read_text
 
+VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # of an image, added to its name by Roboflow: p1_png.rf.0c9f...
+GOLDEN = 2654435769  # 2^32 divided by the golden ratio, whose multiples are spread evenly over the circle
+FOLD = '1/5'  # part of the images that is val in a data set without its own val
 SPLITS = ('train', 'val', 'test')
 FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
            'testing': 'test'}  # images/FOLDER/ -> split
@@ -218,3 +222,52 @@ def distinct_colors(colors: list):
     """Replaces each None in a list of colours by the next unused colour of PASCAL VOC's palette -> list."""
     new = (color for color in map(voc_color, range(256)) if color not in colors)
     return [color or next(new) for color in colors]
+
+
+def picture(name: str) -> str:
+    """Removes Roboflow's code of a version from an image name: all versions of a picture give one name."""
+    return VERSION.sub('', name)
+
+
+def place(name: str) -> int:
+    """Hashes the name of a picture to a number from 0 to 2^32 - 1, by which `hold_out` selects val.
+
+    The number is a SHA-256 of the name without its last number, plus a multiple of that number, modulo 2^32. The hashes
+    of consecutively numbered names are spread evenly.
+    """
+    text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
+    start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
+    return (start + int(number or 0) * GOLDEN) % (1 << 32)
+
+
+class HeldOut(list):
+    """List of the names that `hold_out` chose for val.
+
+    pool: list of all names, train and val, in the given order.
+    """
+
+
+def hold_out(names: list, fold: str = FOLD):
+    """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
+
+    The split of an image depends on its name only, so images added later do not move others. Versions of one picture
+    stay together. If all pictures would be in one split, the picture nearest to the other split is moved there.
+
+    Args:
+      fold: 'K/N': val is the K-th of N parts, which are of about the same size.
+    Raises:
+      UserError: a malformed `fold`, or fewer than two pictures.
+    """
+    numbers = small_numbers(fold.split('/')) or ()
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
+        raise UserError('--fold %s: expected K/N, part K of N, as 2/5' % fold[:20])
+    start, end = ((numbers[0] - i) * (1 << 32) // numbers[1] for i in (1, 0))
+    places = {name: (place(name) - start) % (1 << 32) for name in {picture(name) for name in names}}
+    if len(places) < 2:
+        raise UserError('%d images to train and validate with (versions of one picture count once); at least two are '
+                        'needed, or a split val' % len(places))
+    count = min(max(1, sum(value < end - start for value in places.values())), len(places) - 1)
+    held_out = set(sorted(places, key=lambda name: (places[name], name))[:count])
+    val = HeldOut(sorted(name for name in names if picture(name) in held_out))
+    val.pool = list(names)
+    return {'train': sorted(name for name in names if picture(name) not in held_out), 'val': val}

@@ -18,7 +18,7 @@ import data
 import datasets
 import datasets.__main__
 from data import IGNORE
-from datasets import files, splits
+from datasets import files
 from system import machine
 
 # ---------------------------------------------------------------- readers
@@ -342,31 +342,31 @@ def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
 def test_held_out_part_depends_on_the_name_alone():
     """In any subset each name stays in train or in val. The N folds are disjoint and cover all names."""
     names = ['p%d' % i for i in range(400)]
-    val = set(splits.hold_out(names)['val'])
+    val = set(files.hold_out(names)['val'])
     assert 50 < len(val) < 110
     for subset in (names[::7], names[3:90], names[::-1]):
-        split = splits.hold_out(subset)
+        split = files.hold_out(subset)
         assert split == {'train': sorted(set(subset) - val), 'val': sorted(set(subset) & val)}
-    parts = [splits.hold_out(names, '%d/7' % (k + 1))['val'] for k in range(7)]
+    parts = [files.hold_out(names, '%d/7' % (k + 1))['val'] for k in range(7)]
     assert sorted(sum(parts, [])) == sorted(names) and min(map(len, parts)) > 30
     for count in (5, 10, 20, 50):
         for first in (0, 7, 960):
             numbered = ['s%03d' % i for i in range(first, first + count)]
-            assert abs(len(splits.hold_out(numbered)['val']) - count / 5) <= 2
+            assert abs(len(files.hold_out(numbered)['val']) - count / 5) <= 2
     for i in range(50):
         for fold in ('1/2', '2/5', '5/5'):
-            split = splits.hold_out(['a%d' % i, 'b%d' % i], fold)
+            split = files.hold_out(['a%d' % i, 'b%d' % i], fold)
             assert len(split['train']) == len(split['val']) == 1
     for fold in ('0/5', '6/5', '1/1', '2', 'a/b', '1/5/1', '-1/5', ''):
-        assert_refused('--fold .*expected K/N', splits.hold_out, names, fold)
+        assert_refused('--fold .*expected K/N', files.hold_out, names, fold)
 
 
 def test_versions_of_a_picture_stay_together():
     names = ['train/p%02d_png.rf.%032x' % (i % 30, i) for i in range(90)]
-    split = splits.hold_out(names)
+    split = files.hold_out(names)
     assert not {name[:9] for name in split['train']} & {name[:9] for name in split['val']}
     assert len(split['val']) % 3 == 0 and sorted(split['train'] + split['val']) == sorted(names)
-    assert_refused('1 images to train .*versions of one picture count once', splits.hold_out, names[::30])
+    assert_refused('1 images to train .*versions of one picture count once', files.hold_out, names[::30])
 
 
 def test_links_are_followed_once(tmp_path, capsys):
