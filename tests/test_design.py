@@ -78,7 +78,7 @@ def test_imported_packages_are_required(name):
     with open(os.path.join(ROOT, name)) as file:
         required = re.findall(r'^([\w-]+)==', file.read(), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # by TensorFlow 1
     found = {module.split('.')[0] for path in FILES for module in imports(path) if layer(module) is None}
-    found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # requirements-export.txt
+    found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime', 'openvino'}  # requirements-export.txt, benchmark.py
     assert {packages.get(module, module) for module in found} - set(required) == set()
 
 
