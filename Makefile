@@ -7,7 +7,7 @@ run: .venv/ready
 	.venv/bin/python main.py
 
 test: .venv/ready-dev lint
-	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m 'not slow' -n 2
+	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m 'not slow' -n 2 --dist worksteal
 
 test-slow: .venv/ready-dev
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m slow
@@ -47,7 +47,7 @@ ifeq ($(PYTHON37),)
 	@echo 'test-tf1: no python3.7 on the path or in pyenv; TensorFlow 1.15.5 is not tested here'
 else
 	$(MAKE) .venv-tf1/ready
-	.venv-tf1/bin/python -m pytest -q -m 'not slow' -n 2 -p no:cacheprovider
+	.venv-tf1/bin/python -m pytest -q -m 'not slow' -n 2 --dist worksteal -p no:cacheprovider
 endif
 
 # With an NVIDIA GPU TensorFlow comes with the CUDA libraries; cuDNN 9.10 is the last with kernels for Pascal and Volta.

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from data import IGNORE
 from system.machine import NUM_CORES
 
-END = 1 << 40  # steps; no run has as many
+END = 1 << 40  # steps, more than any run has
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
                    'gamma': 1.0}
 
@@ -73,7 +73,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         gamma: brightness to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
       image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Beyond the edges of the
-      example the label is IGNORE and the image 0, which `jitter` changes like all other pixels.
+      example the label is IGNORE and the image 0, before `jitter` changes the image.
     """
     mirrored = rng.rand() < 0.5  # keep the order of the draws: runs of older revisions resume with the same examples
     zoom = augmentation['scale'] ** rng.uniform(-1, 1)
@@ -160,7 +160,7 @@ def training_batches(dataset, flags: dict, share: range = None):
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
 
-    def load(number):  # counts the examples of the share
+    def load(number):  # number of the example in the share
         step, place = divmod(int(number), len(share))
         epoch, i = position_example(step * batch_size + share[place], size, seed)
         rng = np.random.RandomState([seed, epoch, i])

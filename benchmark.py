@@ -37,7 +37,7 @@ OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # of alternating processes, ours and the peers
+ROUNDS = 3  # in which our process and the peers' processes take turns
 WARM_UP = 3  # untimed runs; TensorFlow chooses kernels and allocates memory in these
 NUM_CLASSES = 11
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # of the matrix product that measures the device's peak speed
@@ -204,8 +204,8 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 def engine_rows(args, run: str, folder: str) -> list:
     """Exports a run, measures and scores the engines -> list of table rows {column: text}.
 
-    The engines take turns. Files are written to `folder`. Engines that cannot run here get a printed line. Raises UserError if the images of
-    the run's data set have several sizes.
+    The engines take turns. Files are written to `folder`. Engines that cannot run here get a printed line. Raises
+    UserError if the images of the run's data set have several sizes.
     """
     config = read_config(run)
     images, labels = engines.validation_images(run, config, args.data_dir, args.images)
@@ -298,7 +298,7 @@ def main(args):
         print(json.dumps((engines.measure if 'engine' in args.measure else measure)(**args.measure)))
         return
     device = devices.device_name(args.device)
-    devices.session_config(args.device, args.xla)  # refuses --xla without a GPU here, not in the new process
+    devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
     print(device, flush=True)
     rows = []
     for settings in args.models if args.engines else settings_to_measure(args):

@@ -16,16 +16,16 @@ from system.files import UserError, note, read_bytes
 
 Image.init()  # registers all formats
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB instead of 1
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # allows text of 64 MiB, not 1 MiB
 warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for example, which changes no pixel
 
 MAX_PIXELS = 2 ** 27    # in an image; a file with more in the header is refused before decoding
 IGNORE = 255            # the label of void pixels that every reader returns
-RLE_ORDERS = ('rows', 'columns', 'relative')  # of `rle_decode`
+RLE_ORDERS = ('rows', 'columns', 'relative')  # values of `order` in `rle_decode`
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
-FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names
+FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # names of formats in Pillow
 
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
@@ -122,12 +122,12 @@ def check_tiff_bands(content: bytes, path: str):
     bands = directory.get(277, 1)
     bits = max(directory.get(258, (1,)))
     cmyk = directory.get(262) == 5  # PhotometricInterpretation
-    if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow reads 8 of the bits
+    if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow would drop bits
         raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
     alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
     if bands - alphas not in (1, 4 if cmyk else 3):
         raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
-    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow reads none of these
+    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow cannot read these
         kind = 'CMYK' if cmyk else 'grey with alpha' if bands == 2 else 'RGB'
         kind += ' as floats' if 3 in directory.get(339, ()) else ''
         raise UserError('%s: is %s of %d bits a band; save it as grey or RGB of 8 or 16 bits' % (path, kind, bits))
@@ -259,6 +259,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
         raise UserError('%s: is %s of %s; labels: ids [h, w] or colours [h, w, 3]' % (path, array.shape, array.dtype))
+    if array.dtype == np.uint8:
+        return array, palette
     with np.errstate(invalid='ignore'):  # not a number
         ids = array.astype(np.uint8)
     refuse_pixels(array, ids != array, path, 'id', 'ids are whole numbers from 0 to 255')

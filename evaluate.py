@@ -17,7 +17,7 @@ from paper.results import MEASURES
 from runs import plots, report, weights
 from runs.folder import add_scores, read_config, run_folder, without_folders
 from system import cli, cluster, devices, distribute
-from system.files import UserError, write_text
+from system.files import UserError, write_csv
 
 # ---------------------------------------------------------------- a run in a session
 
@@ -34,7 +34,7 @@ def samples_of(samples, spec) -> int:
 
 
 @contextlib.contextmanager
-def open_run(args, flags: dict, spec, group=None):
+def open_run(args, name: str, flags: dict, spec, group=None, confidence: bool = False, probabilities: bool = False):
     """Context manager: loads the network and the weights of a run into a session; yields (predictor, weights).
 
     The types are `Predictor` and `weights.Weights`. Prints the weights, the number of samples, the precision and the
@@ -42,17 +42,18 @@ def open_run(args, flags: dict, spec, group=None):
 
     Args:
       args: parsed flags of evaluate.py or predict.py.
+      name: run folder or file of weights.
       flags: the run's flags; empty for a file of weights.
       spec: `networks.Spec` of the run.
       group: `distribute.Group`, connected; None for a single process.
+      confidence, probabilities: whether a `Prediction` holds these maps.
     """
     group = group or distribute.Group()
-    name = getattr(args, 'weights', None) or args.run
     device = devices.device_name(args.device)
     tf32 = args.tf32 or flags.get('tf32', 'on')
     spec = spec._replace(precision=devices.precision(args.precision, spec.precision, args.device))
     settings = Settings(samples_of(args.samples, spec), args.tile, args.tile_overlap, args.tta, args.batch_size,
-                        getattr(args, 'confidence', False), bool(getattr(args, 'probabilities', None)))
+                        confidence, probabilities)
     loaded = weights.load(name, args.checkpoint)
     session = tf.Session(group.target, graph=tf.Graph(), config=group.session_config(args.device, tf32=tf32))
     portable = utils.portable_pooling(devices.needs_portable_pooling(args.device))
@@ -76,7 +77,7 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
       bf_images: BF is averaged over the first `bf_images` examples.
-      num_extremes: N returns the N images with the highest and the N with the lowest mIoU.
+      num_extremes: how many images with the highest, and with the lowest, mIoU are returned as `extremes`.
       all_gather: function (results of this process) -> list of the results of all processes: `Group.all_gather`.
     Returns:
       scores: dict of `metrics.scores`, and in addition:
@@ -84,8 +85,8 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
         confusion: list of lists of pixel counts, rows are true classes.
         BF: 0..1, averaged over the images that have a boundary; None if no image has a boundary.
         bf_images: number of images scored for BF.
-        most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of this share of
-          the pixels, the pixels of least variance; only for predictions with a variance.
+        most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of the 50%, 90%
+          and 100% of the pixels with the least variance; only for predictions with a variance.
       shown: {example index: prediction uint8 [h, w]} for the examples in the panel figure, `plots.panel_examples`.
       extremes: list of (mIoU of the image, example index, prediction uint8 [h, w]), the highest mIoU first.
     """
@@ -170,12 +171,11 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
     def line(values, text=report.percent):
         return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
 
-    columns = ('accuracy', 'precision', 'F1', 'IoU')
-    rows = ['%-16s %8s %9s %6s %6s %12s' % (('class',) + columns + ('pixels',))]
+    classes = []
     for i, name in enumerate(class_names):
-        values = tuple(report.percent(scores[column][i]) for column in columns)
-        rows.append('%-16s %8s %9s %6s %6s %12d' % ((name[:16],) + values + (scores['pixels'][i],)))
-    rows.append(line({name: scores[name] for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU')}))
+        values = {column: report.percent(scores[column][i]) for column in ('accuracy', 'precision', 'F1', 'IoU')}
+        classes.append({'class': name, **values, 'pixels': str(scores['pixels'][i])})
+    rows = [report.plain_table(classes), line({name: scores[name] for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU')})]
     rows += ['most certain %-4s of the pixels   %s' % (share, line(values))
              for share, values in scores.get('most_certain', {}).items()]
     rows += ['%s   the paper on the test split: %s' % (line(dict(zip(MEASURES, values)), report.decimal), where)
@@ -193,11 +193,11 @@ def parse_args(argv=None):
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
-                        help='statistics of a pass over the training split, or the moving averages of training')
+                        help='batch norm by one pass over the training split, or by the moving averages of training')
     add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
-    parser.add_argument('--publish', metavar='FOLDER', help='also write the weights as a small folder like a run')
+    parser.add_argument('--publish', metavar='FOLDER', help='also write a small run folder, weights in 8 bits')
     cluster.add_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
     group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel")
@@ -248,24 +248,24 @@ def evaluate(args) -> dict:
       {split: dict of scores}: the scores of `score_split`, with step, bn, samples, tile, tta, checkpoint, device,
       command and revision.
     """
-    group = distribute.Group(*cluster.resolve_cluster())  # first: under srun it selects this process's GPU
+    group = distribute.Group(*cluster.resolve_cluster())  # before TensorFlow sees a GPU: srun's variables select one
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
     for split in args.split:
         datasets.check_split(dataset, split)
     results = {}
-    with open_run(args, flags, spec, group) as (predictor, loaded), group.barrier():
+    with open_run(args, args.run or args.weights, flags, spec, group) as (predictor, loaded), group.barrier():
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
         splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
         dataset, _ = datasets.preload(dataset, sorted(splits))
-        if args.bn == 'population':  # 4: the batch size of compute_bn_statistics.py
+        if args.bn == 'population':  # without a run: batches of 4, as in compute_bn_statistics.py
             population_statistics(predictor.sess, dataset, predictor.spec, flags.get('batch_size', 4), group)
         if args.publish and group.chief:
             weights.publish(args.publish, args.run, predictor.sess, loaded.step)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))
         for split in args.split:
-            predictions = group.global_indices(predictor.predict_split(group.dataset_share(dataset, split), split))
+            predictions = predictor.predict_split(dataset, split, group.index, group.size)
             scores, shown, _ = score_split(predictions, dataset, split, args.bf_images, all_gather=group.all_gather)
             scores.update(step=loaded.step, bn=args.bn, samples=predictor.settings.samples, tile=args.tile,
                           tta=args.tta, checkpoint=args.checkpoint, device=devices.device_name(args.device),
@@ -308,7 +308,8 @@ def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, sho
     title = '%s, weights of step %s' % (entry, scores['step'])
     plots.panel(dataset, split, shown, os.path.join(folder, dataset.panel), title=title)
     confusion = os.path.join(folder, 'confusion-' + split)
-    write_text(confusion + '.csv', metrics.confusion_csv(scores['confusion'], dataset.class_names))
+    rows = [[name] + row for name, row in zip(dataset.class_names, scores['confusion'])]
+    write_csv(confusion + '.csv', [['truth \\ prediction'] + dataset.class_names] + rows)
     plots.confusion(np.array(scores['confusion']), dataset.class_names, confusion + '.png', title)
 
 

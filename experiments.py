@@ -25,7 +25,7 @@ from system.cli import ROOT, revision
 from system.files import UserError, write_json
 
 NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',  # set by the rows
-                'epochs', 'gpus', 'describe')  # without effect here
+                'epochs', 'gpus', 'describe')  # without effect in a table
 SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
 
 
@@ -42,13 +42,13 @@ def parse_args(argv=None):
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', choices=datasets.MODULES, help="data set to use instead of the table's")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='only these rows, named as in the paper')
-    parser.add_argument('--class_weights', choices=('median', 'none'), help='only the rows with this balancing')
+    parser.add_argument('--class_weights', choices=('median', 'none'), help='only the rows with these class weights')
     parser.add_argument('--steps', type=cli.positive_int, help="training steps of each row (default: the paper's)")
     parser.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     parser.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     parser.add_argument('--batch_size', type=cli.positive_int, help="images per step (default: the paper's)")
     parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K', help='runs per row, for a deviation')
-    parser.add_argument('--split', help="score this split instead of the paper's test split")
+    parser.add_argument('--split', help='split to score (default: test, as in the paper)')
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
                         help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs of each measurement')
@@ -243,7 +243,7 @@ def trained_row(args, row):
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
-    except FloatingPointError as error:  # a result too: the other rows are run as well
+    except FloatingPointError as error:  # divergence is a result; the other rows are run
         return dict(columns, failed=str(error))
     for split in shown_splits(args):
         columns.update(score_columns(entries, row.published.get(published_split(split), (None,) * 4), split))

@@ -30,7 +30,7 @@ from system.files import UserError
 
 # start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
 # batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2], this process's requests to stop and to validate, 0 or 1. A step fetches the sums of all.
+# signals: placeholder [2], 0 or 1: this process asks to stop, asks to validate. A step returns the sums over all.
 # predictor: `Predictor` for validation, shares the training variables. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
@@ -46,11 +46,11 @@ def add_data_flags(parser):
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.MODULES, default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
-    group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of pixels in runs (default: measured)')
+    group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='pixel order of run lengths (default: detected)')
     group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images (default: measured)')
-    group.add_argument('--fold', metavar='K/N', help='part that is val, in data without an own val (default: 1/5)')
+    group.add_argument('--fold', metavar='K/N', help='validate on part K of N; for data without val (default: 1/5)')
     group.add_argument('--cache', type=cli.number(float, 0, 10 ** 6), metavar='GB',
-                       help='decoded images kept in memory (default: half of the free memory, at most 8)')
+                       help='memory for decoded images (default: half of the free memory, at most 8)')
     group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     group.add_argument('--fit', choices=('resize', 'crop'), default='resize',
@@ -58,9 +58,9 @@ def add_data_flags(parser):
     group.add_argument('--flip', action='store_true', help='mirror half of the examples left to right')
     group.add_argument('--flip_vertical', action='store_true', help='mirror half of the examples top to bottom')
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
-    group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom by 1/SCALE to SCALE')
+    group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom randomly by 1/SCALE to SCALE')
     group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
-    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness by this share')
+    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness by up to this')
     group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='brightness power, 1/GAMMA to GAMMA')
 
 
@@ -71,7 +71,7 @@ def add_training_flags(parser):
     group.add_argument('--input', choices=sorted(networks.INPUTS),
                        help='raw BGR, local response or contrast normalization (default: lrn in table 1, else raw)')
     group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
-                       help='share of values dropped in training (default: 0.5 for the Bayesian networks, else 0)')
+                       help='dropout rate in training (default: 0.5 for the Bayesian networks, else 0)')
     start = group.add_mutually_exclusive_group()
     start.add_argument('--vgg16', metavar='PATH', help="start the encoder with Keras' VGG16 weights; or download")
     start.add_argument('--init_from', metavar='RUN|FILE', help='start with a run, a .npz or a .caffemodel')
@@ -80,14 +80,14 @@ def add_training_flags(parser):
     group.add_argument('--epochs', type=cli.positive_int, default=16, help='epochs of the whole run')
     group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
     group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images per step')
-    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam', help='the paper: sgd with momentum')
+    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam', help='optimizer; the paper: sgd')
     group.add_argument('--learning_rate', type=cli.positive_float, default=0.001, help='the paper with sgd: 0.1, 0.001')
-    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='the paper: constant')
+    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='poly falls; paper: constant')
     group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper: 0.9')
-    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='the released solvers: 5e-4')
+    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='weight decay, as released: 5e-4')
     group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce', help='ce-dice adds the Dice loss')
     group.add_argument('--class_weights', default='median', help='none, median[-sqrt|-void], released or a CSV file')
-    group.add_argument('--seed', type=cli.seed, default=1, help='of initial weights, order, augmentation and dropout')
+    group.add_argument('--seed', type=cli.seed, default=1, help='seed of weights, order, augmentation and dropout')
 
 
 def add_run_flags(parser):
@@ -141,7 +141,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
       total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict to fetch in a step: loss (the part of this share; all parts add up to the loss), learning_rate, step_op.
+      dict to fetch in a step: loss (of this share; the sum over all is the batch's loss), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
@@ -234,7 +234,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
             if group.chief and (due or stopping or run.save_due()):
                 run.save(sess, step)
             if stopping or due and group.all_gather(run.out_of_patience())[0]:
-                stop += [signal.SIGTERM] * (stopping and not stop)  # another process was told to stop
+                stop += [signal.SIGTERM] * (stopping and not stop)  # another process received the signal
                 break
     finally:
         bar.close()
@@ -245,10 +245,9 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     """Scores the validation split, with batch norm's moving averages. Each process scores a share of the split.
 
     The chief prints one line, draws loss.png and writes report.html. If the scores are the best so far, the chief also
-    saves the weights, writes the scores and draws the figures of predictions. So scores and figures belong to best/.
+    saves the weights, writes the scores and draws the predictions. Scores and predictions thus describe best/.
     """
-    share = group.dataset_share(run.dataset, 'val')
-    predictions = group.global_indices(graph.predictor.predict_split(share, 'val'))
+    predictions = graph.predictor.predict_split(run.dataset, 'val', group.index, group.size)
     scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,
                                                    all_gather=group.all_gather)
     if not group.chief:

@@ -1,7 +1,4 @@
 """Computes the scores of a split from one confusion matrix, and the boundary measure BF."""
-import csv
-import io
-
 import numpy as np
 import scipy.sparse.csgraph
 import scipy.spatial
@@ -85,18 +82,6 @@ def scores(counts):
             'pixels': truth.tolist()}
 
 
-def confusion_csv(counts, class_names: list):
-    """Formats a confusion matrix in pixels as CSV text: one row per true class.
-
-    The first line and the first column hold the class names.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator='\n')
-    writer.writerow(['truth \\ prediction'] + list(class_names))
-    writer.writerows([name] + list(row) for name, row in zip(class_names, counts))
-    return out.getvalue()
-
-
 def boundary(region):
     """Marks the boundary pixels of a region: bool [h, w] -> bool [h, w].
 
@@ -117,7 +102,7 @@ def matched_pixels(one, other, radius: float) -> int:
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
     near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
     alone = np.arange(num_one)  # a dummy partner for each pixel, at a high cost
-    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])  # equal costs are solved ten times faster
+    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])  # SciPy is ten times faster with equal costs
     pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
     graph = scipy.sparse.csr_matrix((costs, pairs), (num_one, num_other + num_one))
     matched = scipy.sparse.csgraph.min_weight_full_bipartite_matching(graph)[1]

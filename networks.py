@@ -184,7 +184,7 @@ def network_layers(spec: Spec) -> list:
             layer = variable.op.name.split('/')[1]
             sizes[layer[:-3] if layer.endswith('_bn') else layer] += int(np.prod(variable.shape.as_list()))
         layers = []
-        pools = 0  # poolings that no upsampling has undone yet
+        pools = 0  # poolings without their upsampling so far
         for op in graph.get_operations():
             kind = KINDS.get(op.type)
             layer = op.name.split('/')[1] if kind else None

@@ -48,7 +48,7 @@ def dice_loss(logits, labels):
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
-    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # IGNORE: zeros
+    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # zeros for IGNORE
     labelled = tf.cast(tf.not_equal(labels, IGNORE), tf.float32)[..., None]
     probabilities = tf.nn.softmax(logits) * labelled
     overlap = tf.reduce_sum(probabilities * truth, [0, 1, 2])  # [num_classes]
@@ -162,14 +162,14 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
         update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, scale)
     pairs = [(gradient, variable) for gradient, variable
              in update.compute_gradients(loss, colocate_gradients_with_ops=True)
-             if gradient is not None and multipliers(variable)[0]]  # None: a bias in front of batch norm
+             if gradient is not None and multipliers(variable)[0]]  # biases before batch norm have no gradient
     statistics = tf.get_collection(utils.BN_STATISTICS)
     sums = all_reduce([gradient for gradient, _ in pairs] + [batch for _, batch in statistics] + [tf.ones([])])
     gradients = []
     for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # otherwise all products are computed at the step's start
+            with tf.control_dependencies([gradient]):  # saves memory: else computed at the step's start
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1]: the number of processes

@@ -23,16 +23,16 @@ import networks
 from inference import export, outputs, predictor as inference, video
 from runs import plots
 from runs.folder import read_config, run_folder
-from system import cli
+from system import cli, machine
 from system.files import UserError, check_names, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes; file systems allow 255
-THREADS = 2               # for writing
-PENDING_VALUES = 2 ** 24  # limit of the values (3 per pixel) of the images whose results are not written yet
+THREADS = 2               # that write results
+PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of predicted images that are still being written
 
-OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # all that an export depends on
+OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # what an export depends on
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
@@ -92,8 +92,8 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Lists the files that paths, globs and folders name: list of paths, each file once.
 
-    A folder stands for the images and videos directly inside, except hidden files. A note counts and names the other
-    entries. Raises UserError for an input without a file.
+    A folder stands for the images and videos directly inside, except hidden files. A note names all other entries.
+    Raises UserError for an input without a file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
@@ -122,8 +122,8 @@ def expand(inputs: list) -> list:
 def output_names(paths: list) -> list:
     """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
 
-    Files with equal stems are named with the extension; if these names are equal too, with the folders; and at last
-    with a number. Of a long name the last LONGEST_NAME bytes are kept.
+    Files with equal stems get the extension, files with equal names also the folders, and what is still equal a number.
+    A long name keeps its last LONGEST_NAME bytes.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -141,13 +141,11 @@ def output_names(paths: list) -> list:
     return list(unique)
 
 
-def plan(args, endings: list) -> list:
+def plan(args) -> list:
     """Lists the jobs of this --shard: list of `Job`, one per image or video, and one for --camera.
 
-    Raises UserError if an input is missing, or if a result exists already and --overwrite is not given.
-
-    Args:
-      endings: list of str, the endings of the result files of an image, such as '-ids.png'.
+    Raises UserError if an input is missing, or if the ids of an image, an overlay of a video or the submission exist
+    already and --overwrite is not given.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -157,7 +155,7 @@ def plan(args, endings: list) -> list:
     if args.camera is not None:
         jobs.append(Job(args.camera, 'camera%d' % args.camera))
     written = [submission_name(args)] * args.submission
-    written += [job.name + ending for job in jobs for ending in ([VIDEO_SUFFIX] if is_video(job) else endings)]
+    written += [job.name + (VIDEO_SUFFIX if is_video(job) else '-ids.png') for job in jobs]
     for path in [os.path.join(args.output, name) for name in written]:
         if os.path.exists(path) and not args.overwrite:
             raise UserError('%s: exists already; give --overwrite, or another --output' % path)
@@ -200,7 +198,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
       read: function path -> image.
       faults: list of str, to which a line is added for each image that cannot be read.
     """
-    results = inference.read_ahead(lambda job: read(job.path), jobs, ahead)
+    results = machine.read_ahead(lambda job: read(job.path), jobs, ahead)
     for job, result in tqdm.tqdm(results, total=len(jobs), unit='image', disable=None):
         with collect_errors([job], faults):
             yield job, result()
@@ -225,7 +223,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     read = functools.partial(data.read_image, depth=depth, max_pixels=max_pixels)
 
     def wait(values):
-        """Waits until the images whose results are not written yet have at most `values` values, 3 per pixel."""
+        """Waits until the images that are still being written have at most `values` values, 3 per pixel."""
         while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 
@@ -250,8 +248,8 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    Raises UserError if no frame can be read. Also raises UserError if a video ends early: more than one second before
-    90% of the frames that the header announces. The frames that were read are written. A camera is read until Ctrl-C.
+    A camera is read until Ctrl-C. Raises UserError if no frame can be read. If a video ends more than one second before
+    90% of the frames that the header announces, writes the frames that could be read and raises UserError.
     """
     path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
     until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
@@ -277,14 +275,14 @@ def predict(args) -> int:
     """
     config = read_config(args.run)
     spec = networks.spec_of(config['flags'], len(config['class_names']))
-    writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.confidence,
-                            evaluate.samples_of(args.samples, spec) > 0, args.probabilities, args.submission)
-    jobs = plan(args, writer.suffixes())
-    with evaluate.open_run(args, config['flags'], spec) as (predictor, loaded):
+    writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.probabilities, args.submission)
+    jobs = plan(args)
+    with evaluate.open_run(args, args.run, config['flags'], spec, confidence=args.confidence,
+                           probabilities=args.probabilities is not None) as (predictor, loaded):
         if args.export:
             export.export(args.export, spec, config, loaded, args.export_size)
             print('%s: %s, %s' % (args.export, args.run, loaded.description))
-        if not jobs and not (args.inputs and args.submission):  # of a --shard without an image
+        if not jobs and not (args.inputs and args.submission):  # a --shard may have no image
             return 0
         os.makedirs(args.output, exist_ok=True)
         images = [job for job in jobs if not is_video(job)]

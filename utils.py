@@ -191,7 +191,7 @@ def lcn(x):
 
     centred = x - local_mean(x)
     deviation = tf.sqrt(local_mean(tf.square(centred)) + 1e-12)
-    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # c in the paper, per image
+    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # the constant c of the paper, for each image
     return centred / tf.maximum(tf.maximum(deviation, floor), 1e-3)
 
 
@@ -282,7 +282,7 @@ def scatter(x, indices, shape, shape_like=None):
     Args:
       shape_like: a tensor of `shape` to pass to the op instead of an uninitialized tensor.
     """
-    with tf.control_dependencies([x]):  # allocate when x is ready, not earlier
+    with tf.control_dependencies([x]):  # do not allocate before x is computed
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
     return tf.raw_ops.MaxPoolGradWithArgmax(input=shape_like, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
                                             strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
@@ -291,7 +291,7 @@ def scatter(x, indices, shape, shape_like=None):
 def gather(y, indices):
     """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values in the shape of `indices`."""
     size = tf.shape(y, out_type=tf.int64)
-    with tf.control_dependencies([y]):  # add the offsets in the backward pass, or the sum is kept until then
+    with tf.control_dependencies([y]):  # else the sum is computed early and kept in memory
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
         return tf.gather(tf.reshape(y, [-1]), indices + offsets)
 
@@ -328,7 +328,7 @@ def portable_max_pool(x):
 
     Positions are 0 to 3: upper left, upper right, lower left, lower right.
     """
-    rows, columns = [size % 2 for size in height_width(x)]  # of padding
+    rows, columns = [size % 2 for size in height_width(x)]  # rows and columns to pad
     if isinstance(rows, tf.Tensor) or isinstance(columns, tf.Tensor) or rows or columns:
         x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]], constant_values=x.dtype.min)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]

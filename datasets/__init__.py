@@ -4,9 +4,7 @@
 `data.py`, `files.py` and `tables.py`.
 """
 import collections
-import concurrent.futures
 import os
-import warnings
 import zlib
 
 import numpy as np
@@ -15,13 +13,12 @@ import data
 from datasets import ade20k, camvid, cityscapes, folder, record, sample, sartorius, sunrgbd, tables, voc2012
 from system.cli import MAX_SIDE
 from system.files import UserError, note
-from system.machine import NUM_CORES, free_memory
+from system.machine import NUM_CORES, free_memory, read_ahead
 
 # Value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES.
 MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
            'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
-warnings.filterwarnings('ignore', module='runpy')  # on `python -m datasets.sample`, which is imported here too
-AHEAD = 2 * NUM_CORES  # examples that `preload` holds in memory beside the cache
+AHEAD = 2 * NUM_CORES - 1  # examples that `preload` decodes beside the current one
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 # Result of `preload` for a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
@@ -79,22 +76,6 @@ def load_checked(dataset, split: str, i: int):
     return image, label
 
 
-def in_order(function, jobs: list):
-    """Runs `function` on each job in threads and yields (job, result) in the order of `jobs`.
-
-    At most AHEAD jobs are running or have results that wait to be yielded.
-    """
-    waiting = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock
-        for job in jobs:
-            waiting.append((job, pool.submit(function, job)))
-            if len(waiting) == AHEAD:
-                job, future = waiting.popleft()
-                yield job, future.result()
-        for job, future in waiting:
-            yield job, future.result()
-
-
 def preload(dataset, splits, cache: float = None, processes: int = 1):
     """Loads and checks each example of `splits` -> (`Dataset` with the examples in memory, {split: Facts}).
 
@@ -115,8 +96,9 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
     space = min(data.CACHE_BYTES, free_memory() // 2 // processes) if cache is None else 1e9 * cache
     cached = {}
     found = {split: Facts([], []) for split in splits}
-    for job, (image, label, counts, digest) in in_order(load, [
-            (split, i) for split in splits for i in range(len(dataset.examples[split]))]):
+    jobs = [(split, i) for split in splits for i in range(len(dataset.examples[split]))]
+    for job, result in read_ahead(load, jobs, AHEAD):
+        image, label, counts, digest = result()
         space -= image.nbytes + label.nbytes
         if space >= 0:
             cached[job] = image, label
@@ -154,14 +136,14 @@ def training_size(dataset, height: int = None, width: int = None) -> tuple:
     return size
 
 
-def class_weights(choice: str, dataset, counts=None):
+def class_weights(choice: str, dataset, counts):
     """Returns the class weights of the loss for a value of `--class_weights`: float64 [num_classes].
 
     Args:
       choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of the 'median'
         weights), 'median-void' (the median includes void), 'released' (published with the data set), or the path of a
         CSV file with columns name,weight.
-      counts: int64 [images, num_classes + 1], pixels of the training labels, void last; None loads all labels.
+      counts: int64 [images, num_classes + 1], pixels of the training labels, void last.
     Raises:
       UserError: an unknown choice, a missing or malformed file, a data set without released weights, or a training
         split without labelled pixels.
@@ -169,8 +151,7 @@ def class_weights(choice: str, dataset, counts=None):
     if choice == 'none':
         return np.ones(len(dataset.class_names))
     if choice in ('median', 'median-sqrt', 'median-void'):
-        pixels, present = data.class_counts(dataset, 'train') if counts is None else data.pixel_sums(counts)
-        median = data.median_frequency_weights(pixels, present, choice == 'median-void')
+        median = data.median_frequency_weights(*data.pixel_sums(counts), choice == 'median-void')
         return np.sqrt(median) if choice == 'median-sqrt' else median
     if choice == 'released':
         if dataset.released_weights is None:

@@ -14,10 +14,11 @@ import tabulate
 
 import data
 import datasets
-from datasets import download, files, record
+from datasets import download, record, splits
 from runs import pictures
 from system import cli
 from system.files import UserError
+from system.machine import read_ahead
 
 FEW = 5  # a class in fewer images is reported
 CONTRAST = 4  # a larger ratio between the areas of the largest and the smallest image is reported
@@ -43,7 +44,7 @@ def read_split(dataset, split: str):
         return (data.label_counts(label, len(dataset.class_names)), label.shape, dataset.examples[split][i], '',
                 zlib.crc32(np.ascontiguousarray(image), image.shape[0]), thumb.astype(np.int16))
 
-    loaded = [found for _, found in datasets.in_order(load, range(len(dataset.examples[split])))]
+    loaded = [result() for _, result in read_ahead(load, range(len(dataset.examples[split])), datasets.AHEAD)]
     intact = [found for found in loaded if not isinstance(found, str)]
     columns = [list(column) for column in zip(*intact)] or [[] for _ in Split._fields]
     counts = np.array(columns[0], np.int64).reshape(-1, len(dataset.class_names) + 1)
@@ -110,7 +111,7 @@ def shared(train: Split, other: Split, name: str):
     reported if they are more than a quarter of the split.
     """
     for kind, keys in (('the same pixels as an image', (train.digests, other.digests)),
-                       ('another version of a picture', [[files.picture(str(entry)) for entry in split.names]
+                       ('another version of a picture', [[splits.picture(str(entry)) for entry in split.names]
                                                          for split in (train, other)])):
         partners = dict(zip(keys[0], train.names))
         pairs = ['%s, in train %s' % (entry, partners[key]) for key, entry in zip(keys[1], other.names)

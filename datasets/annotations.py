@@ -1,4 +1,4 @@
-"""Recognizes JSON files of annotations, finds their images and splits; defines `Example` and `Shape`."""
+"""Recognizes JSON of annotations, finds images and splits, draws labels; defines `Example` and `Shape`."""
 import collections
 import contextlib
 import glob
@@ -6,9 +6,11 @@ import json
 import os
 import re
 
+import numpy as np
+
 import data
-from datasets import files
-from system.files import UserError, read_bytes
+from datasets import files, shapes, tables
+from system.files import UserError, check_file, read_bytes
 
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
@@ -18,6 +20,12 @@ Example = collections.namedtuple('Example', 'image split size shapes embedded', 
 # where: file and entry, for messages; name: class; kind: 'polygon', 'mask', ...; draw: function (height, width) -> bool
 # mask [height, width]; layer: shapes of a lower layer are drawn first
 Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(0,))
+# left_out: {reason: number}; read: {kind of shape: number}; drawn: {class: pixels of its annotations}; lost: {class:
+# pixels of its annotations that lie under annotations of other classes}
+# pixels: {name of an image: int64 [256], pixels of each id}
+Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
+MAX_CLASSES = 253  # names; the background makes the 254 classes of `tables`
+MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
 
 
 @contextlib.contextmanager
@@ -55,6 +63,19 @@ def kind_of(content):
                 isinstance(entry, dict) and {'filename', 'regions'} <= set(entry) for entry in via.values()):
             return 'via'
     return 'another form'
+
+
+def image_folder(source: str):
+    """Returns the folder of the images of `source`, which is this folder itself or a JSON file.
+
+    The images of a JSON file are in its folder; the images of a JSON file in annotations/ are in the parent folder.
+    Raises UserError if `source` does not exist.
+    """
+    if os.path.isdir(source):
+        return source
+    check_file(source)
+    root = os.path.dirname(os.path.abspath(source))
+    return os.path.dirname(root) if os.path.basename(root) == 'annotations' else root
 
 
 def read_documents(source: str):
@@ -136,3 +157,86 @@ def find_image(images: dict, name: str, source: str):
 def is_image(path: str) -> bool:
     """Tells whether `path` is a file with the extension of an image."""
     return os.path.splitext(path)[1].lower() in data.IMAGE_FILES and os.path.isfile(path)
+
+
+def class_ids(classes: list):
+    """Numbers the classes 1, 2, ... in the given order -> {name: id}.
+
+    The class background has id 0, the classes void and ignore have id IGNORE. Raises UserError for an empty, long or
+    unprintable name and for more than MAX_CLASSES names.
+    """
+    ids = {}
+    for name in classes:
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= tables.MAX_NAME:
+            raise UserError('class %r: a name has 1 to %d printable characters' % (name, tables.MAX_NAME))
+        following = 1 + max((i for i in ids.values() if i < data.IGNORE), default=0)
+        same = [ids[other] for other in ids if other.strip() == name.strip()]
+        ids[name] = same[0] if same else MEANINGS.get(name.strip(' _').lower(), following)
+    if len(ids) > MAX_CLASSES:
+        raise UserError('%d classes; at most %d' % (len(ids), MAX_CLASSES))
+    return ids
+
+
+def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
+    """Draws the annotations of an example, later over earlier: label uint8 [h, w] of ids.
+
+    Lower layers are drawn first, and with `small_on_top` the larger annotations of a layer first. Adds the numbers of
+    annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height, width) of
+    the image, differs from the size in the annotations.
+    """
+    if example.size not in (None, size):
+        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s' % (
+            (example.image,) + size + example.size + ('' if example.size != size[::-1] else (
+                '; if EXIF turns the photo, remove that orientation from the file, or swap the two numbers'),)))
+
+    def draw(shape):
+        with error_context(shape.where):
+            return shape.draw(*size)
+
+    def order(shape):
+        with contextlib.suppress(shapes.NoArea):
+            return shape.layer, -np.count_nonzero(draw(shape)) if small_on_top else 0
+        return shape.layer, 0
+
+    front = np.zeros(size, np.int32)  # number of the annotation in front
+    drawn = [None]
+    of_class = {}
+    for shape in sorted(example.shapes, key=order):
+        try:
+            mask = draw(shape)
+        except shapes.NoArea as error:
+            tally.left_out[str(error)] += 1
+            continue
+        if not mask.any():
+            tally.left_out['annotations that hold no pixel centre'] += 1
+            continue
+        np.copyto(front, len(drawn), where=mask)
+        drawn.append(shape)
+        of_class[shape.name] = of_class.get(shape.name, False) | mask
+    label = np.array([0] + [ids[shape.name] for shape in drawn[1:]], np.uint8)[front]
+    for name, mask in of_class.items():
+        tally.drawn[name] += np.count_nonzero(mask)
+        tally.lost[name] += np.count_nonzero(label[mask] != ids[name])
+    for shape, seen in zip(drawn[1:], np.bincount(front.ravel(), minlength=len(drawn))[1:]):
+        if seen or (label[draw(shape)] == ids[shape.name]).any():
+            tally.read[shape.kind] += 1
+        else:
+            tally.left_out['annotations that lie wholly under others; --small_on_top draws the small ones over'] += 1
+    return label
+
+
+def out_names(examples: list):
+    """Returns the paths of the images below images/ in OUT: list of SPLIT/FILE.
+
+    If two files of a split have the same name, apart from extension and case, all paths keep the folders:
+    SPLIT/FOLDER/FILE.
+    """
+    names = [(example.split, os.path.basename(example.image)) for example in examples]
+    stems = collections.Counter((split, os.path.splitext(name)[0].lower()) for split, name in names)
+    if examples and max(stems.values()) > 1:
+        paths = [os.path.abspath(example.image) for example in examples]
+        common = os.path.commonpath([os.path.dirname(path) for path in paths])
+        parts = [os.path.relpath(path, common).split(os.sep) for path in paths]
+        names = [(split,) + tuple(part for part in folders if part.lower() not in files.FOLDERS)
+                 for (split, _), folders in zip(names, parts)]
+    return [os.path.join(*name) for name in names]

@@ -1,113 +1,15 @@
-"""Draws synthetic cells: random masks for the table `train.csv`, and images rendered from masks.
+"""Renders images of synthetic cells from masks: the images of the bundled data set `sample`.
 
-The cells resemble the cells of Sartorius, but contain no real pixel or outline. Shapes are drawn in integers only, so
-that `train.csv` is the same on every machine.
+The masks are in `train.csv`. They resemble the cells of Sartorius, but contain no real outline: `write_csv` in this
+file drew them from a seed, until revision 0179e8f.
 """
-import collections
 import zlib
 
 import cv2
 import numpy as np
 
-import data
-
-SEED = 1
-NUM_IMAGES = 64
-HEIGHT, WIDTH = 128, 176  # small enough that SegNet learns them in minutes on two CPU cores
-COLUMNS = 'id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta'  # Kaggle's
-
-# Ranges are (low, high), high excluded, in pixels. `cells`: number of cells in an image of HEIGHT x WIDTH.
-Shape = collections.namedtuple('Shape', 'cells radius stretch arms arm_length arm_radius clumped neurites')
-SHAPES = {  # in the order of drawing: large cells first, while there is room
-    # few and large, with long arms
-    'astro': Shape((2, 3), (13, 17), (0, 7), (4, 6), (30, 46), 11, False, 2),
-    # compact spindles and triangles in clumps, with short processes
-    'shsy5y': Shape((4, 7), (10, 13), (7, 12), (2, 4), (9, 15), 7, True, 1),
-    # small round somata far apart; the mask leaves out the many thin processes, as in the real labels
-    'cort': Shape((4, 7), (10, 14), (0, 2), (0, 2), (6, 9), 4, False, 2),
-}
-
-UNIT = 1024  # fixed point: a pixel is 1024 units
-TURN = 64  # angles are in 1/64 of a full turn
-DIRECTIONS = np.rint(UNIT * np.exp(2j * np.pi * np.arange(TURN) / TURN)).view(np.float64).reshape(-1, 2).astype(int)
-TIP = 3000  # radius at the end of an arm, in units: 6 pixels wide, which a network can still segment
-SMALLEST = 100  # pixels of a cell that the edge of the image or a neighbour cuts off
-
-
-def add_disc(mask, y: int, x: int, radius: int):
-    """Draws a disc around (y, x) into `mask` [height, width] bool; y, x and radius are in 1/1024 pixel."""
-    top, left = max((y - radius) // UNIT, 0), max((x - radius) // UNIT, 0)
-    part = mask[top:max((y + radius) // UNIT + 1, 0), left:max((x + radius) // UNIT + 1, 0)]
-    rows = (np.arange(part.shape[0], dtype=np.int64) + top) * UNIT - y
-    columns = (np.arange(part.shape[1], dtype=np.int64) + left) * UNIT - x
-    part |= rows[:, None] ** 2 + columns ** 2 <= radius ** 2
-
-
-def add_arm(mask, rng, y: int, x: int, angle: int, length: int, root: int, tip: int):
-    """Draws a winding arm of `length` pixels from (y, x) into `mask` [height, width] bool.
-
-    The arm starts in direction `angle`, in 1/64 turns. The radius changes linearly from `root` to `tip`. y, x, `root`
-    and `tip` are in 1/1024 pixel.
-    """
-    for i in range(length + 1):
-        add_disc(mask, y, x, root + (tip - root) * i // max(length, 1))
-        y, x = y + int(DIRECTIONS[angle % TURN, 0]), x + int(DIRECTIONS[angle % TURN, 1])
-        angle += rng.randint(-1, 2)
-
-
-def cell(rng, shape: Shape, y: int, x: int):
-    """Draws one random cell around pixel (y, x) and returns the mask: bool [HEIGHT, WIDTH]."""
-    mask = np.zeros([HEIGHT, WIDTH], bool)
-    y, x = y * UNIT, x * UNIT
-    angle = rng.randint(TURN)
-    radius = rng.randint(shape.radius[0] * UNIT, shape.radius[1] * UNIT)
-    add_arm(mask, rng, y, x, angle, rng.randint(*shape.stretch), radius, radius * 3 // 4)
-    num_arms = rng.randint(*shape.arms)
-    for i in range(num_arms):  # evenly around the body, with jitter
-        turn = angle + TURN * (2 * i + 1) // (2 * num_arms) + rng.randint(-3, 4)
-        add_arm(mask, rng, y, x, turn, rng.randint(*shape.arm_length) + radius // UNIT // 2,
-                shape.arm_radius * UNIT, TIP)
-    return mask
-
-
-def cells(name: str):
-    """Draws the cells of image `name` -> list of (cell type, mask bool [HEIGHT, WIDTH]).
-
-    The name seeds the random numbers: equal names give equal cells. The masks do not overlap.
-    """
-    rng = np.random.RandomState([zlib.crc32(name.encode()), 0])
-    drawn = []
-    taken = np.zeros([HEIGHT, WIDTH], bool)
-    for cell_type, shape in SHAPES.items():
-        centres = []
-        wanted = rng.randint(*shape.cells)
-        for _ in range(20 * wanted):  # tries, since a crowded image has no room for more
-            y, x = rng.randint(HEIGHT), rng.randint(WIDTH)
-            if shape.clumped and centres and rng.randint(2):
-                y, x = np.array(centres[rng.randint(len(centres))]) + rng.randint(-24, 25, 2)
-            mask = cell(rng, shape, int(y), int(x))
-            free = mask & ~taken
-            if free.sum() >= max(SMALLEST, mask.sum() * 7 // 8):
-                drawn.append((cell_type, free))
-                centres.append((y, x))
-                taken |= mask
-            if len(centres) == wanted:
-                break
-    return drawn
-
-
-def write_csv(path: str, seed: int = SEED):
-    """Writes the masks of NUM_IMAGES synthetic images as CSV in the columns of Kaggle's train.csv.
-
-    Each cell is a row. The names of the images follow from `seed`, and the cells from the names.
-    """
-    rng = np.random.RandomState(seed)
-    with open(path, 'w', newline='\n') as file:
-        file.write(COLUMNS + '\n')
-        for _ in range(NUM_IMAGES):
-            name = '%06x%06x' % tuple(rng.randint(1 << 24, size=2))
-            for cell_type, mask in cells(name):
-                file.write('%s,%s,%d,%d,%s,,,,\n' % (name, data.rle_encode(mask), WIDTH, HEIGHT, cell_type))
+HEIGHT, WIDTH = 128, 176  # of the images: small enough that SegNet learns them in minutes on two CPU cores
+NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # thin processes per cell, which the masks leave out as real labels do
 
 
 def noise(rng, height: int, width: int, sigma: float):
@@ -174,13 +76,13 @@ def render(masks, cell_types: list, name: str):
     union = np.any(masks, axis=0)
     height, width = union.shape
     thickness = np.zeros([height, width], np.float32)
-    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # the background's
+    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # of the background
     for mask, cell_type in zip(masks, cell_types):  # one by one: touching cells keep a seam
         filling = rng.uniform(0.8, 1.2) * pattern(rng, cell_type, height, width)  # cells differ in contrast
         texture[mask] = filling[mask]
         distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
         thickness += rng.uniform(0.8, 1.2) * np.minimum(distance / 2, 1)
-    thickness += debris(rng, union, sum(SHAPES[cell_type].neurites for cell_type in cell_types))
+    thickness += debris(rng, union, sum(NEURITES[cell_type] for cell_type in cell_types))
     phase = cv2.GaussianBlur(thickness, (0, 0), 2.5) - 0.8 * cv2.GaussianBlur(thickness, (0, 0), 0.7)
     image = 128 + 6 * noise(rng, height, width, 50) + 2 * noise(rng, height, width, 0.5) + 24 * texture
     image += rng.uniform(80, 100) * phase

@@ -20,7 +20,8 @@ def read(data_dir: str):
     """Reads Cityscapes -> `Dataset`: 19 classes, the other classes are void; the training size is 256x512.
 
     Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. `class_ids` are the
-    ids in these files. Test is left out, with a printed note, because its labels are not public.
+    ids in these files. A printed note names the other folders of images: the labels of test are not public, and those
+    of train_extra are coarse.
     Raises UserError for a missing folder, for an image without a label, and for an image whose name does not end in
     _leftImg8bit.
     """
@@ -38,8 +39,9 @@ def read(data_dir: str):
         if missing:
             raise UserError('%s: %d images have no label *_gtFine_%s.png, as %s'
                             % (roots[1], len(missing), kind, missing[0]))
-    note('%s: read as Cityscapes with labels *_gtFine_%s.png%s' % (data_dir, kind, '; test is left out, as its labels '
-         'are not public' if os.path.isdir(os.path.join(roots[0], 'test')) else ''))
+    others = [name for name in sorted(os.listdir(roots[0])) if name not in found]
+    note('%s: read as Cityscapes with labels *_gtFine_%s.png%s' % (
+        data_dir, kind, '; left out, as only train and val have fine labels: ' * bool(others) + ', '.join(others)))
     ids = [place if kind == 'labelTrainIds' else CLASSES[name][0] for place, name in enumerate(CLASSES)]
     void = [255] if kind == 'labelTrainIds' else sorted(set(range(34)) - set(ids))
     classes = [tables.Class(name, [i], None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]

@@ -12,8 +12,6 @@ docs/data.md has the command for each tool.
 """
 import base64
 import collections
-import contextlib
-import csv
 import functools
 import os
 import shutil
@@ -31,126 +29,23 @@ from PIL import Image
 
 import data
 import datasets
-from datasets import annotations, coco, files, labelme, shapes, tables, via, yolo
+from datasets import annotations, coco, files, labelme, via, yolo
 from datasets.annotations import error_context
 from runs import pictures
 from system import cli
-from system.files import UserError, check_file, write_bytes
+from system.files import UserError, write_bytes, write_csv
 
-MAX_CLASSES = 253  # names; the background makes the 254 classes of `tables`
-MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
 KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
 
-# left_out: {reason: number}; read: {kind of shape: number}; drawn: {class: pixels of its annotations}; lost: {class:
-# pixels of its annotations that lie under annotations of other classes}
-# pixels: {name of an image: int64 [256], pixels of each id}
-Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
 
-
-def image_folder(source: str):
-    """Returns the folder of the images of `source`, which is this folder itself or a JSON file.
-
-    The images of a JSON file are in its folder; the images of a JSON file in annotations/ are in the parent folder.
-    Raises UserError if `source` does not exist.
-    """
-    if os.path.isdir(source):
-        return source
-    check_file(source)
-    root = os.path.dirname(os.path.abspath(source))
-    return os.path.dirname(root) if os.path.basename(root) == 'annotations' else root
-
-
-def class_ids(classes: list):
-    """Numbers the classes 1, 2, ... in the given order -> {name: id}.
-
-    The class background has id 0, the classes void and ignore have id IGNORE. Raises UserError for an empty, long or
-    unprintable name and for more than MAX_CLASSES names.
-    """
-    ids = {}
-    for name in classes:
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= tables.MAX_NAME:
-            raise UserError('class %r: a name has 1 to %d printable characters' % (name, tables.MAX_NAME))
-        following = 1 + max((i for i in ids.values() if i < data.IGNORE), default=0)
-        same = [ids[other] for other in ids if other.strip() == name.strip()]
-        ids[name] = same[0] if same else MEANINGS.get(name.strip(' _').lower(), following)
-    if len(ids) > MAX_CLASSES:
-        raise UserError('%d classes; at most %d' % (len(ids), MAX_CLASSES))
-    return ids
-
-
-def draw_label(example: annotations.Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
-    """Draws the annotations of an example, later over earlier: label uint8 [h, w] of ids.
-
-    Lower layers are drawn first, and with `small_on_top` the larger annotations of a layer first. Adds the numbers of
-    annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height, width) of
-    the image, differs from the size in the annotations.
-    """
-    if example.size not in (None, size):
-        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s' % (
-            (example.image,) + size + example.size + ('' if example.size != size[::-1] else (
-                '; if EXIF turns the photo, remove that orientation from the file, or swap the two numbers'),)))
-
-    def draw(shape):
-        with error_context(shape.where):
-            return shape.draw(*size)
-
-    def order(shape):
-        with contextlib.suppress(shapes.NoArea):
-            return shape.layer, -np.count_nonzero(draw(shape)) if small_on_top else 0
-        return shape.layer, 0
-
-    front = np.zeros(size, np.int32)  # number of the annotation in front
-    drawn = [None]
-    of_class = {}
-    for shape in sorted(example.shapes, key=order):
-        try:
-            mask = draw(shape)
-        except shapes.NoArea as error:
-            tally.left_out[str(error)] += 1
-            continue
-        if not mask.any():
-            tally.left_out['annotations that hold no pixel centre'] += 1
-            continue
-        np.copyto(front, len(drawn), where=mask)
-        drawn.append(shape)
-        of_class[shape.name] = of_class.get(shape.name, False) | mask
-    label = np.array([0] + [ids[shape.name] for shape in drawn[1:]], np.uint8)[front]
-    for name, mask in of_class.items():
-        tally.drawn[name] += np.count_nonzero(mask)
-        tally.lost[name] += np.count_nonzero(label[mask] != ids[name])
-    for shape, seen in zip(drawn[1:], np.bincount(front.ravel(), minlength=len(drawn))[1:]):
-        if seen or (label[draw(shape)] == ids[shape.name]).any():
-            tally.read[shape.kind] += 1
-        else:
-            tally.left_out['annotations that lie wholly under others; --small_on_top draws the small ones over'] += 1
-    return label
-
-
-def out_names(examples: list):
-    """Returns the paths of the images below images/ in OUT: list of SPLIT/FILE.
-
-    If two files of a split have the same name, apart from extension and case, all paths keep the folders:
-    SPLIT/FOLDER/FILE.
-    """
-    names = [(example.split, os.path.basename(example.image)) for example in examples]
-    stems = collections.Counter((split, os.path.splitext(name)[0].lower()) for split, name in names)
-    if examples and max(stems.values()) > 1:
-        paths = [os.path.abspath(example.image) for example in examples]
-        common = os.path.commonpath([os.path.dirname(path) for path in paths])
-        parts = [os.path.relpath(path, common).split(os.sep) for path in paths]
-        names = [(split,) + tuple(part for part in folders if part.lower() not in files.FOLDERS)
-                 for (split, _), folders in zip(names, parts)]
-    return [os.path.join(*name) for name in names]
-
-
-def write(out: str, examples: list, ids: dict, tally: Tally, small_on_top: bool):
+def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_on_top: bool):
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
     Each split has a sub-folder. Raises UserError for images of a folder whose names differ in the extension only, for a
     malformed annotation, and for an image of another size than its annotations say.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
-    for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), out_names(examples)):
+    for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), annotations.out_names(examples)):
         path, image = (os.path.join(out, kind, name) for kind in ('labels', 'images'))
         path = os.path.splitext(path)[0] + '.png'
         if os.path.exists(path):
@@ -161,11 +56,14 @@ def write(out: str, examples: list, ids: dict, tally: Tally, small_on_top: bool)
             with error_context('%s: imageData' % example.embedded):
                 code = annotations.read_json(example.embedded)['imageData']
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
+            try:
                 size = data.read_image(image).shape[:2]
+            except UserError as error:  # names the unfinished file in OUT
+                raise UserError(str(error).replace(image, '%s: imageData' % example.embedded))
         else:
             size = data.read_image(example.image).shape[:2]
             shutil.copyfile(example.image, image)
-        label = draw_label(example, size, ids, tally, small_on_top)
+        label = annotations.draw_label(example, size, ids, tally, small_on_top)
         name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))
         tally.pixels[name] = np.bincount(label.ravel(), minlength=256)
         picture = Image.fromarray(label)
@@ -174,10 +72,8 @@ def write(out: str, examples: list, ids: dict, tally: Tally, small_on_top: bool)
     named = {i: name.strip() for name, i in ids.items() if 0 < i < data.IGNORE}
     rows = [('background', 0)] + [(name, i) for i, name in named.items()]
     rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
-    with open(os.path.join(out, 'classes.csv'), 'w', encoding='utf-8', newline='') as file:
-        table = csv.writer(file, lineterminator='\n')
-        table.writerow(['name', 'id', 'color'])
-        table.writerows((name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows)
+    write_csv(os.path.join(out, 'classes.csv'),
+              [('name', 'id', 'color')] + [(name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows])
 
 
 def recognize(source: str, kind: str = None):
@@ -219,14 +115,14 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError('%s: holds files already; name a new folder' % out)
-    tally = Tally(*(collections.Counter() for _ in Tally._fields))
-    root = image_folder(source)
+    tally = annotations.Tally(*(collections.Counter() for _ in annotations.Tally._fields))
+    root = annotations.image_folder(source)
     kind, documents = recognize(source, kind)
     for other in set(documents) - {kind, 'yolo'}:
         tally.left_out['JSON files of %s, as %s' % (other, documents[other][0][0])] = len(documents[other])
     classes, examples = readers[kind](documents[kind], root, tally.left_out)
     with error_context(source):
-        ids = class_ids(classes)
+        ids = annotations.class_ids(classes)
     created = not os.path.isdir(out)
     os.makedirs(out, exist_ok=True)
     try:
@@ -246,7 +142,7 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     print('now check the labels: python -m datasets folder --data_dir %s' % out)
 
 
-def draw_examples(out: str, tally: Tally):
+def draw_examples(out: str, tally: annotations.Tally):
     """Draws images of the converted folder with their labels into OUT/examples.png."""
     dataset = datasets.open('folder', out)
     num_classes = len(dataset.class_names)
@@ -257,7 +153,7 @@ def draw_examples(out: str, tally: Tally):
     print('%s shows the labels' % path)
 
 
-def report(examples: list, ids: dict, tally: Tally):
+def report(examples: list, ids: dict, tally: annotations.Tally):
     """Prints the annotations per class and per shape, the reasons for omitted annotations, and hidden classes.
 
     A class is hidden if most of the pixels of its annotations lie under annotations of other classes. Also prints the

@@ -1,6 +1,6 @@
-"""Finds images, labels and lists of names in folders, splits names into train and val, maps label colours."""
+"""Finds images, labels and lists of names in folders, maps label colours."""
 import collections
-import hashlib
+import functools
 import os
 import re
 import unicodedata
@@ -15,9 +15,6 @@ FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 
            'testing': 'test'}  # images/FOLDER/ -> split
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
-VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # of an image, added to its name by Roboflow: p1_png.rf.0c9f...
-GOLDEN = 2654435769  # 2^32 divided by the golden ratio, whose multiples are spread evenly over the circle
-FOLD = '1/5'  # part of the images that is val in a data set without its own val
 IMAGE_SUFFIX = re.compile(r'[-_. ](img|image|sat|rgb|leftImg8bit)\Z', re.IGNORECASE)
 MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg segmentation annotation'.split())
 
@@ -77,11 +74,11 @@ def files_below(folder: str, extensions: tuple):
                 note('%s: links to a folder that holds the link, so it is not read again' % path)
             real_parents[path] = real_parents[parent] + [real]
         check_names(files, parent)
+        below = os.path.relpath(os.path.join(parent, '_'), folder).replace(os.sep, '/')[:-1]
         for file in sorted(name for name in files if not name.startswith('.')):
-            path = os.path.join(parent, file)
-            name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, '/'))
+            name, extension = os.path.splitext(file)
             if extension.lower() in extensions:
-                found.append((name, path))
+                found.append((below + name, os.path.join(parent, file)))
             elif extension.lower() not in NO_IMAGES:
                 others.append(file)
     if others:
@@ -111,50 +108,47 @@ def image_files(folder: str):
 
 
 def label_files(folder: str, images: dict, class_names=()):
-    """Finds the labels below a folder -> {image name: [(ending, path) of candidate labels]}.
+    """Finds the labels below a folder -> {image name: list of the paths of candidate labels}.
 
-    A label has the name of the image. If no label has, an ending may follow the name: NAME_mask.png, NAME_L.png. A
-    folder with the name of a class counts as an ending. The name of the label may lack an ending of the image's name
-    that IMAGE_SUFFIX matches. An image without a label has no entry. Prints the number of labels without an image.
+    A label has the name of the image. If no label has, an ending may follow the name: NAME_mask.png, NAME_L.png. The
+    name of the label may lack an ending of the image's name that IMAGE_SUFFIX matches. An image without a label has no
+    entry. Prints the number of labels without an image. Raises UserError for labels with different endings, and for an
+    ending that names a class: such masks show one class each.
 
     Args:
       images: {name: path}.
       class_names: names of the classes in the form of `words`: lower case, joined by _.
-    Returns:
-      An ending has the form of `words` too, without MASK_WORDS.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
     keys = dict({IMAGE_SUFFIX.sub('', name): name for name in images}, **{name: name for name in images})
-    labels = [(name, path) for name, path in files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)
-              if images.get(unicodedata.normalize('NFC', name)) != path]
+    labels = [(unicodedata.normalize('NFC', name), path) for name, path
+              in files_below(folder, data.LABEL_FILES + data.IMAGE_FILES)]
+    labels = [(name, path) for name, path in labels if images.get(name) != path]
     for name, path in labels:
-        stem = name = unicodedata.normalize('NFC', name)
-        parts = [] if name in keys else [part for part in name.split('/')[:-1] if words(part) in class_names]
-        for part in parts:
-            stem = re.sub(r'(\A|/)%s/' % re.escape(part), r'\1', stem)
-        bare = stem
+        stem = name
         while stem not in keys and SUFFIX.search(stem):
             stem = SUFFIX.sub('', stem)
         if stem in keys:
-            ending = words('_'.join(parts + [bare[len(stem):]]), MASK_WORDS)
+            ending = words(name[len(stem):], MASK_WORDS)
             (named if stem == name else suffixed)[keys[stem]].append((ending, path))
     found = dict(suffixed, **named)
+    endings = {ending for candidates in found.values() for ending, _ in candidates}
+    if len(endings) > 1 or endings & set(class_names):
+        raise UserError('%s: labels end in %s; expected one label per image, with the ids of all classes: merge masks '
+                        'of single classes' % (folder, ', '.join('_' + text if text else 'no word'
+                                                                 for text in sorted(endings))))
     used = {path for candidates in found.values() for _, path in candidates}
     unused = [path for _, path in labels if path not in used]
     if unused:
         note('%s: %d labels belong to no image, as %s' % (folder, len(unused), os.path.basename(unused[0])))
-    return found
+    return {name: [path for _, path in candidates] for name, candidates in found.items()}
 
 
-def is_label(name: str, class_names):
-    """Tells whether a file name, without extension, ends in one of MASK_WORDS or in the name of a class.
-
-    `class_names`: names in the form of `words`: lower case, joined by _.
-    """
+def is_label(name: str):
+    """Tells whether a file name, without extension, ends in one of MASK_WORDS."""
     name = os.path.basename(name)
-    endings = [words(name[match.start():]) for match in re.finditer('[-_. ]', name)]
-    return any(ending in class_names or ending in MASK_WORDS for ending in endings)
+    return any(words(name[match.start():]) in MASK_WORDS for match in re.finditer('[-_. ]', name))
 
 
 def words(text: str, without=()):
@@ -167,10 +161,10 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
 
     Args:
       folder: folder of the labels, for the message.
-      found: {image name: [(ending, path)]}, the result of `label_files`.
+      found: {image name: list of paths}, the result of `label_files`.
       expected: file names that fit, for the message, with %s for `name`.
     """
-    paths = [path for _, path in found.get(name, [])]
+    paths = found.get(name, [])
     if len(paths) != 1:
         there = sorted(os.listdir(folder))
         raise UserError('%s: %s for image %s; expected %s; the folder has %s%s'
@@ -178,132 +172,6 @@ def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or 
                            expected.replace('%s', name), ', '.join(there[:4]) or 'no files',
                            ' and %d more' % len(there[4:]) if there[4:] else ''))
     return paths[0]
-
-
-def picture(name: str) -> str:
-    """Removes Roboflow's code of a version from an image name: all versions of a picture give one name."""
-    return VERSION.sub('', name)
-
-
-def place(name: str) -> int:
-    """Hashes the name of a picture to a number from 0 to 2^32 - 1, by which `hold_out` selects val.
-
-    The number is a SHA-256 of the name without its last number, plus a multiple of that number, modulo 2^32. The hashes
-    of consecutively numbered names are spread evenly.
-    """
-    text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
-    start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
-    return (start + int(number or 0) * GOLDEN) % (1 << 32)
-
-
-class HeldOut(list):
-    """List of the names that `hold_out` chose for val.
-
-    pool: list of all names, train and val, in the given order.
-    """
-
-
-def hold_out(names: list, fold: str = FOLD):
-    """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
-
-    The split of an image depends on its name only, so images added later do not move others. Versions of one picture
-    stay together. If all pictures would be in one split, the picture nearest to the other split is moved there.
-
-    Args:
-      fold: 'K/N': val is the K-th of N parts, which are of about the same size.
-    Raises:
-      UserError: a malformed `fold`, or fewer than two pictures.
-    """
-    numbers = small_numbers(fold.split('/')) or ()
-    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
-        raise UserError('--fold %s: expected K/N, part K of N, as 2/5' % fold[:20])
-    start, end = ((numbers[0] - i) * (1 << 32) // numbers[1] for i in (1, 0))
-    places = {name: (place(name) - start) % (1 << 32) for name in {picture(name) for name in names}}
-    if len(places) < 2:
-        raise UserError('%d images to train and validate with (versions of one picture count once); at least two are '
-                        'needed, or a split val' % len(places))
-    count = min(max(1, sum(value < end - start for value in places.values())), len(places) - 1)
-    held_out = set(sorted(places, key=lambda name: (places[name], name))[:count])
-    val = HeldOut(sorted(name for name in names if picture(name) in held_out))
-    val.pool = list(names)
-    return {'train': sorted(name for name in names if picture(name) not in held_out), 'val': val}
-
-
-def splits(folder: str, images: dict):
-    """Splits the images -> {split: list of names}.
-
-    Uses the lists train.txt, val.txt and test.txt in `folder` if one of them exists, else the sub-folders of the
-    images, else `hold_out`. Sub-folders count if one of them is train. Without val, `hold_out` splits train.
-
-    Args:
-      images: {name: path}.
-    Raises:
-      UserError: a list with unknown or repeated names, a missing list of train, fewer than two pictures to split, or an
-        image outside the sub-folders if one of them is train.
-    """
-    lists = split_lists(folder)
-    if any(os.path.exists(path) for path in lists.values()):
-        return listed_splits(lists, images)
-    by_folder = {}
-    for name in images:
-        by_folder.setdefault(FOLDERS.get(name.split('/')[0].lower()), []).append(name)
-    if 'train' in by_folder and None in by_folder:
-        raise UserError('%s: outside the sub-folders train/, val/ and test/, which are splits; move it, or name the '
-                        'images of each split in train.txt and val.txt' % images[by_folder[None][0]])
-    if 'train' not in by_folder:
-        if set(by_folder) - {None}:
-            note('without a sub-folder train/ no sub-folder counts as a split; a fifth of all images is val')
-        return hold_out(list(images))
-    if 'val' not in by_folder:
-        by_folder.update(hold_out(by_folder['train']))
-    return {split: by_folder[split] for split in SPLITS if split in by_folder}
-
-
-def split_lists(folder: str):
-    """Finds the lists of the splits in `folder` -> {split: path}, with an entry for each of SPLITS.
-
-    A list has one of the names FOLDERS, in upper or lower case, such as CVAT's Validation.txt. If a split has no list,
-    the path is SPLIT.txt in `folder`, which does not exist.
-    """
-    names = sorted(os.listdir(folder), key=lambda name: name[:-4] in SPLITS) if os.path.isdir(folder) else []
-    found = {FOLDERS.get(name[:-4].lower()): name for name in names if name.lower().endswith('.txt')}
-    return {split: os.path.join(folder, found.get(split, split + '.txt')) for split in SPLITS}
-
-
-def listed_splits(lists: dict, images: dict):
-    """Reads the lists {split: path} -> {split: list of image names}; an empty or missing test list is skipped.
-
-    Without a list of val, `hold_out` splits train. Without a list of train, the other lists must name all images.
-    Prints the number of images in no list. Raises UserError for an unknown or repeated name and for a missing list of
-    train.
-    """
-    there = {split: path for split, path in lists.items() if os.path.exists(path)}
-    if 'test' in there and not read_text(there['test']).strip():
-        del there['test']
-    split_of = {}
-    keys = {IMAGE_SUFFIX.sub('', name): name for name in images}
-    for split, path in there.items():
-        for name in read_names(path):
-            name = unicodedata.normalize('NFC', name)
-            name = re.sub(r'\A(\./)?(images/)?', '', name.replace('\\', '/')) if name not in images else name
-            stem, extension = os.path.splitext(name)
-            name = stem if extension.lower() in data.IMAGE_FILES and name not in images else name
-            name = keys.get(name, name) if name not in images else name
-            if name not in images:
-                raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
-                                % (path, name, ', '.join(list(images)[:3])))
-            if name in split_of:
-                raise UserError('%s: names %s, which is in %s already' % (path, name, lists[split_of[name]]))
-            split_of[name] = split
-    if 'train' not in there and len(split_of) < len(images):
-        read_names(lists['train'])
-    if len(split_of) < len(images):
-        note('%d of %d images are in no list and are not used' % (len(images) - len(split_of), len(images)))
-    found = {split: [name for name in split_of if split_of[name] == split] for split in there}
-    if 'train' in found and 'val' not in found:
-        note('%s: there is no list for val; a fifth of train is val' % lists['train'])
-        found = dict(hold_out(found['train']), **{'test': found['test']} if 'test' in found else {})
-    return found
 
 
 def small_numbers(texts: list):
@@ -321,12 +189,21 @@ def colors_to_ids(rgb, ids: dict, path: str):
     Raises:
       UserError: a colour that is not in `ids`.
     """
-    table = np.full(1 << 24, -1, np.int16)
-    shifts = np.array([1 << 16, 1 << 8, 1])
-    table[np.array(list(ids)) @ shifts] = list(ids.values())
-    label = table[rgb.astype(np.int32) @ shifts.astype(np.int32)]
+    packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    label = color_table(tuple(ids.items()))[packed]
     data.refuse_pixels(rgb, label < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
     return label.astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=4)
+def color_table(ids: tuple):
+    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1 for no id.
+
+    `ids`: tuple of ((red, green, blue), id). Cached, because filling 32 MB takes longer than reading a small label.
+    """
+    table = np.full(1 << 24, -1, np.int16)
+    table[[red << 16 | green << 8 | blue for (red, green, blue), _ in ids]] = [i for _, i in ids]
+    return table
 
 
 def voc_color(i: int):

@@ -10,10 +10,10 @@ import re
 from PIL import Image
 
 import data
-from data import IGNORE, Dataset
-from datasets import files, tables
-from datasets import labels as label_reading
-from system.files import UserError, note, read_csv, read_text
+from data import Dataset
+from datasets import files, rle, splits, tables
+from datasets.labels import read_class_label
+from system.files import UserError, note
 
 LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
@@ -36,13 +36,13 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     """
     files.check_data_dir(data_dir, 'folder', LAYOUT)
     root = _voc_root(data_dir)
-    rle = None
+    runs_form = None
     if os.path.exists(os.path.join(data_dir, 'train', '_classes.csv')):
         classes, images, label, examples = _roboflow(data_dir)
     else:
         table, classes = _classes(root or data_dir, data_dir)
         if os.path.exists(os.path.join(data_dir, 'labels.csv')):
-            images, label, examples, rle = _runs(data_dir, table, classes, rle_order)
+            images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
         else:
             images, label, examples = _labelled(root or data_dir, root, table, classes)
     first = next(iter(examples.values()))  # of train, if there is a split train
@@ -57,7 +57,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     colors = files.distinct_colors([entry.color for entry in named])
     size = data.read_image(images[first[0]], depth).shape[:2]
     return Dataset('folder', [entry.name for entry in named], colors, size, examples, load, 'predictions.png',
-                   class_ids=[(entry.ids or [i])[0] for i, entry in enumerate(named)], depth=depth, rle=rle)
+                   class_ids=[(entry.ids or [i])[0] for i, entry in enumerate(named)], depth=depth, rle=runs_form)
 
 
 def _voc_root(data_dir):
@@ -90,44 +90,6 @@ def _classes(*folders):
     raise UserError('--data_dir %s: has neither classes.csv nor another table of classes (%s, train/_classes.csv), but '
                     '%s; write classes.csv there, with the header name,id,color and a row per class; published data '
                     'sets have a name for --dataset' % (folders[0], ', '.join(list(TABLES)[1:]), there))
-
-
-def _runs(data_dir, table, classes, rle_order):
-    """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
-
-    Prints the order of the pixels in the runs unless `rle_order` gives it. Raises UserError for a malformed file, for a
-    folder labels/ beside labels.csv, and if no class is named background.
-
-    Args:
-      table: path of the table of classes, for messages.
-      classes: list of `tables.Class`.
-    """
-    images = files.image_files(os.path.join(data_dir, 'images'))
-    examples = files.splits(data_dir, images)
-    path = os.path.join(data_dir, 'labels.csv')
-    if os.path.isdir(os.path.join(data_dir, 'labels')):
-        raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
-    outside = tables.background(table, classes)
-    indices = {}
-    for i, entry in enumerate(classes):
-        index = IGNORE if tables.is_void(entry) else i
-        for text in [str(number) for number in entry.ids] + [entry.name]:
-            if indices.setdefault(text, index) != index:
-                raise UserError('%s: %s is the name of one class and the id of another; rename the class'
-                                % (table, text))
-    objects = set(indices.values()) - {outside, IGNORE}
-    if len(objects) == 1:
-        indices[''] = objects.pop()  # a table without a column of classes
-    cells = tables.read_cells(path, indices, images)
-    order = rle_order or tables.rle_order(path)
-    if not rle_order:
-        note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
-    header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
-    columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
-    extension = os.path.splitext(next(read_csv(path, ()))[1].get('ImageId') or '')[1]
-    extension = extension if extension.lower() in data.IMAGE_FILES else ''
-    return (images, lambda name, image: tables.cells_label(path, name, image, cells[name], order, outside), examples,
-            (columns, order, extension))
 
 
 def _folders(parent):
@@ -201,7 +163,7 @@ def _labelled(root, is_voc, table, classes):
       table: path of the table of classes, for messages.
       classes: list of `tables.Class`.
     """
-    names = {files.words(entry.name) for entry in classes}
+    class_names = [files.words(entry.name) for entry in classes]
     images = {}
     labels = {}
     pairs = find_pairs(root)
@@ -209,14 +171,14 @@ def _labelled(root, is_voc, table, classes):
         together = image_folder == label_folder
         found = files.image_files(image_folder)
         if together:
-            found = {name: path for name, path in found.items() if not files.is_label(name, names)}
-        fitting = files.label_files(label_folder, found, names)
+            found = {name: path for name, path in found.items() if not files.is_label(name)}
+        fitting = files.label_files(label_folder, found, class_names)
         prefix = split and split + '/'
         if split not in ('', 'train') and not fitting:
             note('%s: no image has a label; this split is left out' % image_folder)
             continue
         images.update((prefix + name, path) for name, path in found.items())
-        labels.update((prefix + name, candidates) for name, candidates in fitting.items())
+        labels.update((prefix + name, paths) for name, paths in fitting.items())
     if not labels and pairs[0][1] == pairs[0][2]:
         raise UserError('%s: no image with a label found; put them into images/ and labels/, with equal names' % root)
     if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
@@ -224,11 +186,15 @@ def _labelled(root, is_voc, table, classes):
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
                 '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
     places = [root] + [os.path.join(root, place) for place in ('ImageSets/Segmentation', 'ImageSets', 'splits')]
-    lists = next((path for path in places if any(map(os.path.exists, files.split_lists(path).values()))), root)
+    lists = next((path for path in places if any(map(os.path.exists, splits.split_lists(path).values()))), root)
     if is_voc and lists == root and len(labels) < len(images):  # CVAT exports frames that nobody has labelled yet
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
-    return images, _label_reader(pairs[0][2], labels, classes, table), files.splits(lists, images)
+
+    def label(name, _):
+        return read_class_label(files.label_path(pairs[0][2], labels, name), classes)
+
+    return images, label, splits.find(lists, images)
 
 
 def _roboflow(data_dir):
@@ -243,43 +209,13 @@ def _roboflow(data_dir):
         raise UserError('%s: the tables _classes.csv of the splits differ; export them again' % data_dir)
     paths = files.image_files(data_dir)
     images = {name: path for name, path in paths.items() if not name.endswith('_mask')}
-    labels = {name[:-len('_mask')]: [('', path)] for name, path in paths.items() if name.endswith('_mask')}
-    label = _label_reader(data_dir, labels, all_classes[0], tables_found[0], '%s_mask.png')
+    labels = {name[:-len('_mask')]: [path] for name, path in paths.items() if name.endswith('_mask')}
+
+    def label(name, _):
+        return read_class_label(files.label_path(data_dir, labels, name, '%s_mask.png'), all_classes[0])
+
     note('%s: read as a Roboflow export, with _mask.png for each image' % data_dir)
-    return all_classes[0], images, label, files.splits(data_dir, images)
-
-
-def _label_reader(folder, labels, classes, table, *expected):
-    """Makes the function (name, image) -> label uint8 [h, w] of class indices, IGNORE for void.
-
-    The function ignores `image`; `datasets.load_checked` compares the sizes. If the endings of the labels name classes,
-    it merges one mask per class. It raises UserError for a missing or unreadable label and for an id or colour of no
-    class.
-
-    Args:
-      folder: folder of the labels, for messages.
-      labels: {image name: [(ending, path)]}, the result of `files.label_files`.
-      classes: list of `tables.Class`.
-      table: path of the table of classes, for messages.
-      expected: file names of labels that fit, for messages, with %s for the name of the image.
-    """
-    endings = {ending for candidates in labels.values() for ending, _ in candidates}
-    indices = label_reading.ending_indices(endings, classes, folder) if endings != {''} else {}
-    if not indices:
-        return lambda name, _: label_reading.read_class_label(files.label_path(folder, labels, name, *expected),
-                                                              classes)
-    outside = tables.background(table, classes)
-    note('%s: read as one mask per class: %s' % (folder, ', '.join(sorted(indices))))
-
-    def merged(name, _):
-        masks = labels.get(name, [])
-        if sorted(ending for ending, _ in masks) != sorted(indices):
-            raise UserError('%s: image %s has masks of %s; expected one of each class: %s (all 0 without an object)'
-                            % (folder, name, ', '.join(sorted(ending for ending, _ in masks)) or 'no class',
-                               ', '.join(sorted(indices))))
-        return label_reading.merge_masks(name, [(indices[ending], path) for ending, path in masks], outside)
-
-    return merged
+    return all_classes[0], images, label, splits.find(data_dir, images)
 
 
 def measured_depth(paths: list):
@@ -295,7 +231,10 @@ def measured_depth(paths: list):
 def _is_deep(path):
     """Tells whether an image has 16 bits per channel, or 32-bit integers, by its header; False if unreadable."""
     try:
-        with Image.open(path) as image:
+        with open(path, 'rb') as file:
+            if file.read(2) == b'\xff\xd8':  # JPEG has 8 bits; Pillow would parse the header for 0.2 ms
+                return False
+            image = Image.open(file, formats=data.FORMATS)
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])
     except Exception:  # Pillow raises many kinds of error for a damaged file, which `read_image` reports
         return False

@@ -6,6 +6,9 @@ from data import IGNORE
 from datasets import files, tables
 from system.files import UserError, note
 
+# Palettes whose colours stand for ids: greys and PASCAL VOC's colours, each {(red, green, blue): id}
+NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}
+
 
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
@@ -27,7 +30,7 @@ def read_class_label(path: str, classes: list):
                     raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
             return files.colors_to_ids(label, by_color, path)
         label = label[:, :, 0]  # ids in three equal channels, or shades of grey as colours
-    used = np.unique(label).tolist()
+    used = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
     if two:
         by_id.update({0: black, 255: 1 - black})
     if palette is not None and used[-1] < len(palette):
@@ -37,7 +40,7 @@ def read_class_label(path: str, classes: list):
     if two and not set(used) <= set(meant):
         label = data.black_and_white(label, path)
         meant = by_id
-    table = np.full(256, -1)
+    table = np.full(256, -1, np.int16)
     table[list(meant)] = list(meant.values())
     mapped = table[label]
     known = ' '.join(map(str, by_id)) or 'colours only'
@@ -94,7 +97,7 @@ def _by_palette(path, used, palette, by_id, by_color):
         note('%s: the palette has the colours of the classes at other ids; the colours count' % path, 'palette')
     if len(meant) == len(shown):
         return meant
-    for numbers in ({(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}):
+    for numbers in NUMBERED:
         ids = {i: numbers.get(color) for i, color in shown.items()}
         meant = {i: by_id.get(number) for i, number in ids.items()}
         fits = set(palette) <= set(numbers) and distinct == len(shown) and None not in meant.values()
@@ -105,49 +108,3 @@ def _by_palette(path, used, palette, by_id, by_color):
                                 % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
             return meant
     return by_id
-
-
-def ending_indices(endings: set, classes: list, folder: str):
-    """Finds the class that each ending of label files names -> {ending: index}; {} for a single other ending.
-
-    Raises UserError, which names the `folder`, if one of several endings names no class.
-
-    Args:
-      endings: set of the endings of label files, in lower case, words joined by _; '' for no ending.
-      classes: list of `tables.Class`.
-    """
-    indices = {files.words(entry.name): IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)}
-    strange = sorted(ending for ending in endings if ending not in indices)
-    if len(endings) > 1 and strange:
-        raise UserError('%s: labels end in %s; one label per image, or one mask per class that ends in its name, as %s'
-                        % (folder, ', '.join('_' + ending if ending else 'no word' for ending in sorted(endings)),
-                           ', '.join(sorted(indices)[:4])))
-    return {} if strange else {ending: indices[ending] for ending in endings}
-
-
-def merge_masks(name: str, masks: list, outside: int):
-    """Merges masks of single classes -> uint8 [h, w] of class indices, smaller masks over larger ones.
-
-    Pixels other than 0 belong to the class. Raises UserError for a mask with several values besides 0, and for unequal
-    sizes.
-
-    Args:
-      name: name of the image, for messages.
-      masks: list of (class index, path).
-      outside: index of the class of the pixels outside all masks.
-    """
-    found = []
-    for index, path in masks:
-        mask, palette = data.read_ids_or_colors(path, binary=True)
-        mask = mask if mask.ndim == 2 else mask[:, :, 0] if (mask == mask[:, :, :1]).all() else None
-        if mask is None or len(np.unique(mask[mask > 0])) > 1 or palette is not None and palette[0].any():
-            raise UserError('%s: a mask of one class is 0 outside and has one other value' % path)
-        found.append((index, mask > 0))
-    if len({mask.shape for _, mask in found}) > 1:
-        raise UserError('%s: its masks have different sizes' % name)
-    label = np.full(found[0][1].shape, outside, np.uint8)
-    for index, mask in sorted(found, key=lambda pair: -pair[1].sum()):
-        if (label[mask] != outside).any():
-            note('%s: masks overlap; smaller masks lie over larger ones' % name, 'overlap')
-        label[mask] = index
-    return label

@@ -5,7 +5,7 @@ and LABEL are CRC-32 of the decoded image and of the label. Copies of the files 
 """
 import numpy as np
 
-from datasets import files
+from datasets import splits
 from system.files import UserError, note
 
 SHOWN = 3  # names in a message
@@ -74,10 +74,10 @@ def take_fold(dataset, fold: str):
 
     Raises UserError if the data set has its own val, or if `fold` is malformed.
     """
-    if not isinstance(dataset.examples.get('val'), files.HeldOut):
+    if not isinstance(dataset.examples.get('val'), splits.HeldOut):
         raise UserError('--fold %s: data set %s has a split val already; --fold needs --dataset folder without lists '
                         'and without val/' % (fold, dataset.name))
-    return with_splits(dataset, files.hold_out(dataset.examples['val'].pool, fold))
+    return with_splits(dataset, splits.hold_out(dataset.examples['val'].pool, fold))
 
 
 def restore(dataset, config: dict, data_dir: str):
@@ -92,12 +92,12 @@ def restore(dataset, config: dict, data_dir: str):
     Raises:
       UserError: images of the run are missing, or the val of an older revision cannot be drawn again.
     """
-    if not isinstance(dataset.examples.get('val'), files.HeldOut):
+    if not isinstance(dataset.examples.get('val'), splits.HeldOut):
         return dataset
     pool = dataset.examples['val'].pool
     if not config.get('examples'):
         if 'fold' in config['flags']:
-            return take_fold(dataset, config['flags']['fold'] or files.FOLD)
+            return take_fold(dataset, config['flags']['fold'] or splits.FOLD)
         return with_splits(dataset, old_hold_out(pool, config.get('sizes', {}), data_dir))
     examples = {split: [line.rsplit(' ', 2)[0] for line in config['examples'][split]] for split in ('train', 'val')}
     known = set(examples['train'] + examples['val'])

@@ -1,11 +1,10 @@
-"""Reads the bundled synthetic cells -> `Dataset`. As a command, writes `train.csv`, the table of masks."""
+"""Reads the bundled synthetic cells -> `Dataset`."""
 import os
-import sys
 
 import numpy as np
 
 from data import Dataset
-from datasets import cells, tables
+from datasets import cells, rle
 from datasets.sartorius import CELL_COLORS, CLASSES, INDICES, stratified
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -18,7 +17,7 @@ def read(data_dir: str = None):
     every fourth image of a group is in val. Raises UserError for a malformed table.
     """
     path = os.path.join(data_dir or ROOT, 'train.csv')
-    images = tables.read_cells(path, INDICES)
+    images = rle.read_cells(path, INDICES)
     groups = stratified(images).values()
     examples = {'train': [name for group in groups for i, name in enumerate(group) if i % 4 != 3],
                 'val': [name for group in groups for name in group[3::4]]}
@@ -26,18 +25,10 @@ def read(data_dir: str = None):
     def load(split, i):
         name = examples[split][i]
         height, width, rows = images[name]
-        masks = list(tables.cell_masks(path, (height, width), rows)) or [np.zeros((height, width), bool)]
+        masks = list(rle.cell_masks(path, (height, width), rows)) or [np.zeros((height, width), bool)]
         grey = cells.render(masks, [CLASSES[class_id] for _, class_id, _ in rows], name)
         image = np.repeat(grey[:, :, None], 3, 2)
-        return image, tables.cells_label(path, name, image, images[name])
+        return image, rle.cells_label(path, name, image, images[name])
 
     size = next(iter(images.values()))[:2]
     return Dataset('sample', CLASSES, CELL_COLORS, size, examples, load, 'cell_types.png')
-
-
-if __name__ == '__main__':
-    if os.path.exists('train.csv'):
-        print('error: train.csv: already exists; start this command in another folder', file=sys.stderr)
-        sys.exit(2)
-    cells.write_csv('train.csv')
-    print('train.csv: %d images from seed %d' % (cells.NUM_IMAGES, cells.SEED))

@@ -5,7 +5,7 @@ import numpy as np
 
 import data
 from data import Dataset
-from datasets import files, tables
+from datasets import files, rle
 
 CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
 INDICES = {'shsy5y': 1, 'astro': 2, 'cort': 3}
@@ -32,7 +32,7 @@ def read(data_dir: str):
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')
-    images = tables.read_cells(path, INDICES)
+    images = rle.read_cells(path, INDICES)
     examples = {'train': [], 'val': []}
     rng = np.random.RandomState(0)
     for group in stratified(images).values():
@@ -44,6 +44,6 @@ def read(data_dir: str):
     def load(split, i):
         name = examples[split][i]
         image = data.read_image(os.path.join(data_dir, 'train', name + '.png'))
-        return image, tables.cells_label(path, name, image, images[name])
+        return image, rle.cells_label(path, name, image, images[name])
 
     return Dataset('sartorius', CLASSES, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')

@@ -72,7 +72,7 @@ def export(path: str, spec, config: dict, loaded, size=None):
         export_graph(spec, config['class_ids'], shape)
         weights.load_all(sess, loaded, path)
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
-    depth = config.get('depth', 16)  # 16: runs of older revisions, as in predict.py
+    depth = config.get('depth', 16)  # 16 in runs of older revisions, as in predict.py
     classes = json.dumps(dict({key: config[key] for key in ('class_names', 'class_ids', 'colors')}, depth=depth))
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
@@ -198,7 +198,7 @@ def write_tflite(path: str, saved_model: str, classes: str):
     with quiet.suppress_stderr():
         model = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model).convert()
     archive = io.BytesIO(model)
-    with zipfile.ZipFile(archive, 'a') as classes_file:  # as TFLite's metadata; interpreters ignore the archive
+    with zipfile.ZipFile(archive, 'a') as classes_file:  # like TFLite's metadata; interpreters ignore it
         classes_file.writestr(CLASSES, classes)
     write_bytes(path, archive.getvalue())
 

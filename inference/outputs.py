@@ -10,7 +10,7 @@ import data
 from runs import plots
 from system.files import atomic_write, write_bytes
 
-SMALLEST_CELL = 30  # pixels of a row in submission.csv
+SMALLEST_CELL = 30  # pixels; smaller components have no row in submission.csv
 
 
 def write_png(path: str, rgb_or_ids):
@@ -49,30 +49,18 @@ def submission_rows(name: str, ids, config: dict) -> list:
     return [tuple(row[column] for column in columns) for row in rows]
 
 
-class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side confidence uncertainty probabilities '
-                                    'submission')):
-    """Writes the results of an image into `folder`; the other fields select the files.
+class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side probabilities submission')):
+    """Writes the results of an image into `folder`; the other fields and the `Prediction` select the files.
 
     config: config.json of the run, for the class names, ids and colours.  alpha: share of the colours in the overlay.
-    side_by_side, confidence, uncertainty, submission: bool.  probabilities: 'npz', 'png' or None.
+    side_by_side, submission: bool.  probabilities: 'npz', 'png' or None.
     """
-
-    def suffixes(self) -> list:
-        """Lists the endings of the files that `write` makes for one image: list of str, such as '-ids.png'."""
-        endings = ['-ids.png', '-colors.png', '-overlay.png']
-        endings += ['-side.png'] * self.side_by_side
-        endings += ['-confidence.png'] * self.confidence
-        endings += ['-uncertainty.png'] * self.uncertainty
-        endings += ['-probabilities.npz'] * (self.probabilities == 'npz')
-        if self.probabilities == 'png':
-            endings += ['-probability-%d.png' % class_id for class_id in self.config['class_ids']]
-        return endings
 
     def write(self, name: str, image, prediction) -> list:
         """Writes the result files of one image; returns the image's rows of submission.csv, [] without submission.
 
         Args:
-          name: beginning of the file names, which `suffixes` completes.
+          name: beginning of the file names. NAME-ids.png is always among the files.
           image: uint8 RGB [h, w, 3].
           prediction: `predictor.Prediction`.
         """

@@ -1,7 +1,6 @@
 """Predicts images of any size with a run's network: whole or in tiles, with test-time augmentation."""
 import argparse
 import collections
-import concurrent.futures
 import functools
 import itertools
 
@@ -12,13 +11,12 @@ import tqdm
 import batches
 import networks
 from inference import tiles
-from system import cli, devices
+from system import cli, devices, machine
 from system.files import UserError
 
 SMALLEST_TILE = 512    # pixels per side, for --tile auto
 WHOLE_VALUES = 2 ** 26  # most probabilities that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
-THREADS = 2             # for reading images ahead
 
 
 class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
@@ -91,17 +89,6 @@ def mean_enlarged(maps, height: int, width: int, first: int, last: int):
     return total / len(maps) if len(maps) > 1 else total
 
 
-def read_ahead(read, items, ahead: int):
-    """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items."""
-    remaining = iter(items)
-    reading = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for item in items:
-            for later in itertools.islice(remaining, ahead + 1 - len(reading)):
-                reading.append(pool.submit(read, later))
-            yield item, reading.popleft().result
-
-
 def batches_of_one_size(examples, batch_size: int):
     """Groups successive examples with images of the same size; yields lists of at most `batch_size` examples.
 
@@ -138,7 +125,7 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks depend on the place in a batch
+        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ along a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
         self.ids, self.probabilities, self.variance = networks.prediction_graph(spec, self.images, self.size, reuse,
@@ -169,18 +156,19 @@ class Predictor:
         seen = self.network_size(*tile)
         return tile[0] > 2 * seen[0] or tile[1] > 2 * seen[1]
 
-    def predict_split(self, dataset, split: str):
+    def predict_split(self, dataset, split: str, first: int = 0, step: int = 1):
         """Predicts a split in order, while threads load the next examples; yields (index, label, `Prediction`).
 
-        Shows a progress bar on a terminal.
+        Shows a progress bar on a terminal. Several processes share a split: process `first` of `step` processes
+        predicts every `step`-th example, from `first` on.
         """
         def load(i):
             return (i, *dataset.load(split, i))
 
         batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # whole images may be large
-        size = len(dataset.examples[split])
-        examples = (result() for _, result in read_ahead(load, range(size), batch_size))
-        with tqdm.tqdm(total=size, desc=split, unit='image', disable=None, leave=False) as bar:
+        share = range(first, len(dataset.examples[split]), step)
+        examples = (result() for _, result in machine.read_ahead(load, share, batch_size))
+        with tqdm.tqdm(total=len(share), desc=split, unit='image', disable=None, leave=False) as bar:
             for batch in batches_of_one_size(examples, batch_size):
                 predictions = self.predict([image for _, image, _ in batch])
                 yield from ((i, label, prediction) for (i, _, label), prediction in zip(batch, predictions))

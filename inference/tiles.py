@@ -62,7 +62,7 @@ def blend(maps, grid: Grid, channels: int):
     maps = iter(maps)
     row_weights = blending_weights(tops, tile[0])
     column_weights = blending_weights(lefts, tile[1])
-    # The sums of earlier rows of tiles, in the first `shared` rows of `carried`, are replaced tile by tile.
+    # The first `shared` rows of `carried` hold the sums of the rows of tiles above. Each tile replaces its columns.
     carried = np.empty((tile[0] - min(np.diff(tops), default=tile[0]), width, channels), np.float32)
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):

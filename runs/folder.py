@@ -22,7 +22,7 @@ FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> fo
 
 
 def corrupt_file_error(path: str, reason) -> UserError:
-    """Returns (does not raise) a UserError for a file of a run folder whose content main.py never writes."""
+    """Returns, without raising, a UserError for a damaged file of a run folder."""
     return UserError('%s: %s; restore the file, or train again into another --output' % (path, reason))
 
 

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from system.files import atomic_write
 
 FONT = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
-GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points
+GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points that the font has
 PANEL_ROWS = 4  # examples in predictions.png
 LAYER_COLORS = {'convolution': '0.85', 'pooling': '#e69f00', 'upsampling by indices': '#56b4e9'}
 
@@ -149,8 +149,8 @@ def confusion(counts, class_names: list, path: str, title: str = ''):
 def architecture(layers: list, path: str):
     """Draws SegNet: a bar per layer, arrows for the pooling indices; writes the PNG `path`.
 
-    Height and width of a bar grow with the height and the number of the feature maps. The number is printed in the
-    bar, the size of the feature maps below the first bar of that size.
+    The height of a bar grows with the height of the feature maps, the width with their number. The number is printed
+    in the bar, the size of the feature maps below the first bar of each size.
 
     Args:
       layers: list of `networks.Layer`. Kinds without a colour in LAYER_COLORS are left out.

@@ -3,9 +3,7 @@
 The page is built from config.json, metrics.json and the figures of the folder, without scripts or links.
 """
 import base64
-import csv
 import html
-import io
 import os
 import re
 import string
@@ -13,7 +11,7 @@ import string
 import tabulate
 
 from runs.folder import read_config, read_scores
-from system.files import UserError, read_bytes, read_text, write_text
+from system.files import UserError, read_bytes, read_text, write_csv, write_text
 
 BEGIN, END = '<!-- BEGIN: written by a command -->', '<!-- END -->'
 PAGE = string.Template(read_text(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')))
@@ -59,13 +57,9 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
     if commands:
         parts.append('```\n%s\n```' % '\n'.join('# %s\n%s' % (name, command) for command, name in commands.items()))
     text = '\n\n'.join(parts) + '\n'
-    out = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(out, columns, restval='', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
     write_text(path + '.md', text)
-    write_text(path + '.csv', out.getvalue())
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_csv(path + '.csv', [columns] + [[row.get(name, '') for name in columns] for row in rows])
     return text
 
 

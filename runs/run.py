@@ -22,8 +22,8 @@ from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, pro
 from system.files import UserError, check_names, note, read_bytes, read_text, write_json, write_text
 
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
-REMOVED_FLAGS = {'shift': 0}  # flags of older revisions that changed a result -> the only value that still resumes
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a killed start can leave; the last: older code
+REMOVED_FLAGS = {'shift': 0}  # flag of older revisions -> value without effect; other values cannot be resumed
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a killed start leaves; the last by older code
 SAVE_SECONDS = 600            # a killed run loses at most this much work between validations
 
 
@@ -44,7 +44,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # these two first: other defaults depend on them
+    for name in ['dataset', 'model'] + sorted(now):  # first, because other defaults depend on these two
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
             raise UserError('--%s %s: the run in %s has %s; give --output' % (name, now[name], folder, was[name]))
 
@@ -56,7 +56,7 @@ class Run:
       folder: path of the run folder.
       flags: dict of all flags, as in config.json.
       size: number of training images.
-      total: steps of the whole run, resumed ones included.
+      total: steps of the whole run, before and after a resume.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
       facts: {split: `datasets.Facts`} of the data, which `datasets.preload` returns.
@@ -80,7 +80,7 @@ class Run:
         check_names([self.flags['data_dir'] or ''], '--data_dir')
         self.size = len(dataset.examples['train'])
         self.total = flags['steps'] or -(-flags['epochs'] * self.size // flags['batch_size'])
-        self.first = self.step = 0  # the restored step, the last saved step
+        self.first = self.step = 0  # steps of the restored and of the last checkpoint
         self.records = []
         self.facts = {}
         self.best = -1.0  # best validation score by --select_by
@@ -113,7 +113,7 @@ class Run:
         Raises UserError if another process holds the lock.
         """
         os.makedirs(self.folder, exist_ok=True)
-        owner = self.path('.lock.pid')  # a file of its own: who tries to lock truncates .lock
+        owner = self.path('.lock.pid')  # not in .lock, which each attempt to lock truncates
         try:
             with filelock.FileLock(self.path('.lock'), timeout=0):
                 write_text(owner, '%d on %s' % (os.getpid(), platform.node()))
@@ -235,7 +235,7 @@ class Run:
                 'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
         now = time.time()
-        speed = self.flags['batch_size'] / (now - self.clock)  # of the whole step, writing the log included
+        speed = self.flags['batch_size'] / (now - self.clock)  # of a whole step with its log record
         self.clock = now
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                  images_per_second=speed)
@@ -268,11 +268,11 @@ class Run:
         """Returns whether to validate after `step`: at intervals of --validate_every, and after the last step.
 
         The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validations then take
-        about a tenth of the time, if predicting an image takes two thirds of the time of training on it. The time is
-        not measured, so that a repeated run keeps the same best weights.
+        about a tenth of the time, if predicting an image takes two thirds of the time of training on the image. The
+        time is not measured, so that a repeated run validates at the same steps and keeps the same best weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
-        images = self.flags['batch_size']  # all counts in images, which an epoch has a whole number of
+        images = self.flags['batch_size']  # counts are in images: an epoch may end within a step
         interval = int(every[:-5]) * images if every.endswith('steps') else int(every) * self.size
         return step == self.total or step * images // interval > (step - 1) * images // interval
 

@@ -25,8 +25,8 @@ VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted fro
 # Layers with one feature map per class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
-RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # of the authors' segnet_basic_camvid
-SCALE = ':scale'  # suffix in weights.npz: the steps of an 8-bit kernel [h, w, in, out], shape [h, w, 1, out]
+RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # in the authors' segnet_basic_camvid
+SCALE = ':scale'  # suffix in weights.npz: scales [h, w, 1, out] of an 8-bit kernel [h, w, in, out]
 
 
 def vgg16(path: str) -> Weights:
@@ -88,15 +88,15 @@ def of_run(folder: str, which: str) -> Weights:
 def caffemodel(path: str) -> Weights:
     """Loads a .caffemodel. Convolutions are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
 
-    Caffe stores no batch-norm statistics, so the mean is 0, the variance 1 - BN_EPSILON: batch norm divides by 1. That
-    is correct for files from compute_bn_statistics.py, which folds them into scale and shift (use `--bn moving`). For
-    raw training snapshots use `--bn population`. Raises UserError if the file is damaged, or if a layer does not have
-    two blobs.
+    Caffe stores no batch-norm statistics. The moving mean becomes 0 and the moving variance 1 - BN_EPSILON, so that
+    batch norm divides by 1. Files of compute_bn_statistics.py have the statistics folded into scale and shift: score
+    them with `--bn moving`. Score training snapshots with `--bn population`. Raises UserError if the file is damaged,
+    or if a layer does not have two blobs.
     """
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
         layer = RENAMED.get(layer, layer)
-        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # else batch norm's [1, channels, 1, 1]
+        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # that shape: batch norm
             kinds = ('weights', 'biases')
             blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
         else:
@@ -273,7 +273,7 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load: one run per variable
+    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load needs a run per variable
 
 
 def load_all(sess, loaded: Weights, flag: str):

@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         a backslash at the end.
         """
         try:
-            line = line.lstrip('\ufeff')  # the byte order mark of some editors
+            line = line.lstrip('\ufeff')  # byte order mark, which some editors write
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
@@ -127,13 +127,10 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
       smaller: the flags to lower when memory runs out.
     """
     if sys.stdout:
-        sys.stdout.reconfigure(errors='backslashreplace')  # a locale may lack the letters of a path
+        sys.stdout.reconfigure(errors='backslashreplace')  # for letters that the locale lacks
     signal.signal(signal.SIGINT, signal.default_int_handler)  # system.quiet set the default action while importing
     try:
         check_names(sys.argv, 'command line')
-        for flag, value in zip(sys.argv, sys.argv[1:]):
-            if not value:
-                raise UserError('%s: the value is empty; is the shell variable set?' % flag)
         try:
             script()
         finally:
@@ -171,7 +168,7 @@ def explain(error: Exception, smaller: str = 'the size'):
     is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # tf.errors.OpError, without TensorFlow
     if not is_op_error and not isinstance(error, MemoryError):
         return None
-    raised = re.search('UserError: (.*)', str(error))  # raised in the input pipeline
+    raised = re.search('UserError: (.*)', str(error))  # by code in the input pipeline
     first = first_line(error)
     if raised:
         return raised.group(1)
@@ -209,7 +206,7 @@ def stop_signals():
             os._exit(128 + number)
         received.append(number)
         for terminal in terminals:
-            if not os.isatty(terminal):  # closed: to write there is an error
+            if not os.isatty(terminal):  # closed: writing would raise an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
 
     old = {number: signal.getsignal(number) for number in STOP_SIGNALS}

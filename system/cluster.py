@@ -62,7 +62,7 @@ def from_slurm() -> tuple:
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
-        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # 2(x3),1
+        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # such as 2(x3),1
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
         places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
         index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
@@ -120,7 +120,7 @@ def launch(count: int, device: str) -> None:
     for number in early:
         forward(number, None)
     statuses = [process.wait() for process in started]
-    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # below 0: minus the signal
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # below 0: minus the signal number
 
 
 def free_hosts(count: int) -> list:
@@ -190,7 +190,7 @@ def abort(hosts: list, reason: str = 'another process is gone', status: int = 1)
     A session that waits for a lost process never returns, so nothing can be closed.
     Prints one line with the hosts that do not answer, or with `reason` if all hosts answer.
     """
-    time.sleep(1)  # a port may close after its connections
+    time.sleep(1)  # a port may close later than its connections
     lost = [host for host in hosts if not is_listening(host)]
     print('error: %s; start all processes again with the same commands to resume from the last checkpoint'
           % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from system.machine import NUM_CORES
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 UNSUPPORTED = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnimplementedError, TypeError,
-               ValueError)  # of an op without a kernel for a precision
+               ValueError)  # errors of an op that has no kernel for a precision
 
 
 def add_flags(parser):
@@ -83,7 +83,7 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     50% longer with XLA (SegNet-Basic, 360x480).
     `tf32` applies to the whole process, until the next call: the default turns TensorFloat-32 on again.
     """
-    if not tf.__version__.startswith('1.'):  # 1.15 is older than TensorFloat-32
+    if not tf.__version__.startswith('1.'):  # 1.15 has no TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
     config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
     if device == 'cpu':
@@ -128,7 +128,7 @@ def check_precision(precision: str, device: str):
             x = tf.nn.conv2d(tf.cast(image, precision), tf.ones([3, 3, 3, 4], precision), [1, 1, 1, 1], 'SAME')
             x, _, _ = tf.nn.fused_batch_norm(x, tf.ones([4]), tf.zeros([4]))
             if not needs_portable_pooling(device):
-                x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')  # the gradient is unpooling
+                x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')  # the gradient tests unpooling
             sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
     except UNSUPPORTED as error:
         raise UserError('--precision %s: %s with TensorFlow %s does not support it (%s); float32 always works'

@@ -18,7 +18,7 @@ from system.files import UserError
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words of each process in one exchange
 OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags in which processes may differ
-LOST = tuple(getattr(tf.errors, name + 'Error')  # of a session whose peer is lost
+LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
@@ -38,9 +38,9 @@ class Group:
         self.place = '/job:worker/task:%d' % index if self.size > 1 else ''
         self.keys = itertools.count(1)
         self.done = threading.Event()
-        self.target = ''  # of tf.Session
+        self.target = ''  # address for tf.Session
         self.temporary = None if self.chief else tempfile.TemporaryDirectory()
-        self.scratch = None if self.chief else self.temporary.name  # in place of the run folder
+        self.scratch = None if self.chief else self.temporary.name  # folder in place of the run folder
 
     def share(self, batch_size: int) -> range:
         """Returns the positions in a batch that this process trains on, a range.
@@ -56,24 +56,6 @@ class Group:
         """Counts the processes of the group on this machine."""
         names = [host.rpartition(':')[0] for host in self.hosts]
         return names.count(names[self.index])
-
-    def dataset_share(self, dataset, split: str):
-        """Returns the data set with only this process's share of `split`: for n processes every n-th example.
-
-        The examples of the share are numbered from 0. Other splits stay whole.
-        """
-        def load(name, i):
-            return dataset.load(name, self.index + self.size * i if name == split else i)
-        share = {split: dataset.examples[split][self.index::self.size]}
-        return dataset._replace(load=load, examples=dict(dataset.examples, **share))
-
-    def global_indices(self, predictions):
-        """Renumbers predictions of this process's share: yields the tuples with indices into the whole split.
-
-        Args:
-          predictions: iterable of (index in the share, label, ...).
-        """
-        return ((self.index + self.size * i, *others) for i, *others in predictions)
 
     def all_reduce(self, tensors, device: str = 'CPU') -> list:
         """Sums each tensor over all processes, by one CollectiveReduce of the concatenated tensors -> list.

@@ -1,11 +1,31 @@
-"""Resources of this machine that this process may use."""
+"""Cores, threads and memory of this machine that this process may use."""
+import collections
+import concurrent.futures
 import contextlib
+import itertools
 import os
 import re
 
 # CPU cores that this process may use: all, or as many as Slurm, a container or taskset allows
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 UNKNOWN_FREE = 8 << 30  # bytes, on a system without /proc/meminfo
+
+
+def read_ahead(read, items, ahead: int):
+    """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items.
+
+    Calling the function waits for the result, and raises the error of `read`.
+
+    Args:
+      items: a sequence.
+    """
+    remaining = iter(items)
+    reading = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock
+        for item in items:
+            for later in itertools.islice(remaining, ahead + 1 - len(reading)):
+                reading.append(pool.submit(read, later))
+            yield item, reading.popleft().result
 
 
 def read_number(path: str, name: str = '', default: float = float('inf')) -> float:
@@ -20,7 +40,7 @@ def group_folders(groups: str, root: str):
     """Yields the folders below `root` of the control groups that limit memory, the innermost group first.
 
     Args:
-      groups: path of the list of groups, whose lines are NUMBER:CONTROLLERS:PATH. Without controllers: version 2.
+      groups: path of the list of groups. Lines are NUMBER:CONTROLLERS:PATH, without controllers for version 2.
     """
     lines = []
     with contextlib.suppress(OSError, UnicodeDecodeError), open(groups, encoding='utf-8') as file:

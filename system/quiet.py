@@ -23,7 +23,7 @@ def suppress_stderr(importing: bool = False):
     """Context manager: silences standard error inside the block.
 
     With an NVIDIA driver TensorFlow's warnings and errors are printed afterwards. All other text is dropped,
-    Python's too. Without a driver everything is dropped: the messages are about missing CUDA libraries.
+    also text of Python. Without a driver everything is dropped: the messages are about missing CUDA libraries.
     With `importing` everything is printed if the block raises an error or ends the process.
     """
     sys.stderr.flush()

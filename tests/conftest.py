@@ -186,9 +186,15 @@ def camvid_folder(tmp_path):
     return write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5, 'test': 3})
 
 
+@pytest.fixture
+def output(tmp_path):
+    """Path of a run folder that does not exist yet."""
+    return str(tmp_path / 'run')
+
+
 @pytest.fixture(autouse=True)
 def no_notes_yet():
-    """Each test gets every note, although a process prints a note once."""
+    """Forgets the printed notes before each test, because a process prints each note only once."""
     system_files._noted.clear()
 
 
@@ -248,7 +254,7 @@ def random_weights(sess, rng):
 
 @contextlib.contextmanager
 def file_size_limit(size):
-    """As on a full disk: inside the block no file of this process and of new processes may exceed `size` bytes.
+    """Context manager: limits all files written by this process and by new processes to `size` bytes, like a full disk.
 
     Python ignores SIGXFSZ, so that a longer write fails.
     """

@@ -1,4 +1,4 @@
-"""Augmentation and the iterators: alignment, order, exact resume of the stream, the last short batch."""
+"""Augmentation and batches: alignment of image and label, order of the examples, exact resume."""
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -10,7 +10,7 @@ FLAGS = dict(NO_AUGMENTATION, height=9, width=13, fit='resize', batch_size=3, se
 
 
 def made(size=7, shapes=((9, 13),)):
-    """A data set with i in the red channel of image i and the column in green; the label is half the column."""
+    """Makes a data set: image i has i in red and the column in green. The label is 0 on the left, 1 on the right."""
     def load(split, i):
         height, width = shapes[i % len(shapes)]
         image = np.zeros((height, width, 3), np.uint8)
@@ -20,7 +20,7 @@ def made(size=7, shapes=((9, 13),)):
 
 
 def batches_of(count, first, make, *args):
-    """The first batches of `batches.training_batches` from step `first` on."""
+    """Returns the first `count` batches of `batches.training_batches` from step `first` on."""
     with tf.Graph().as_default(), tf.Session() as sess:
         start, *tensors = make(*args)
         sess.run(*start(first)) if callable(start) else sess.run(start)
@@ -56,7 +56,7 @@ def test_flip_moves_image_and_label_together():
 
 
 def test_augmentation_keeps_label_on_image():
-    """After flip, zoom and crop, edges of label and image coincide; void begins at the border of the image."""
+    """After flip, zoom and crop, the edges of label and image coincide, and pixels outside the image are void."""
     image = np.full((40, 60, 3), 200, np.uint8)
     image[:, 30:] = 50
     label = (image[:, :, 0] == 50).astype(np.uint8)
@@ -76,7 +76,7 @@ def test_augmentation_keeps_label_on_image():
 
 
 def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
-    """Of zooms between 1/4 and 4 a quarter is below 1/2 and half below 1; drawn evenly, 7% and 20%."""
+    """A quarter of the zooms from 1/4 to 4 is below 1/2, half are below 1. Evenly drawn zooms would give 7% and 20%."""
     image = np.zeros((40, 40, 3), np.uint8)
     sides = []
     for seed in range(600):
@@ -142,7 +142,7 @@ def test_resize_label_never_mixes_ids():
 
 
 def test_jitter_is_its_formula():
-    """By floats for each pixel; in the order of `augment` four draws come before the factors of the channels."""
+    """The reference computes each pixel in floats. `augment` makes four draws before the factors of the channels."""
     rng = np.random.RandomState(0)
     image, label = rng.randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
     for seed in range(5):

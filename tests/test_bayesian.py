@@ -1,4 +1,4 @@
-"""Bayesian SegNet: positions of dropout, Monte-Carlo prediction against plain loops, weight averaging."""
+"""Tests Bayesian SegNet: positions of dropout, Monte-Carlo samples against single passes, weight averaging."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -18,7 +18,7 @@ PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop
 
 @pytest.mark.parametrize('name', sorted(PLACES))
 def test_places_of_dropout(graph, name):
-    """Dropout follows pool3 and deeper poolings, and the deeper decoders; sizes and widths identify them."""
+    """Dropout follows the third and deeper poolings and the decoders of these levels."""
     seen = []
     networks.build(networks.Spec(name, 11), tf.zeros([1, 48, 80, 3]), True, lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
@@ -30,7 +30,7 @@ def test_places_of_dropout(graph, name):
 
 
 def predict(images, samples, spec=SPEC):
-    """(ids, mean, variance) by networks.prediction_graph, on random weights, the same for each call."""
+    """Runs `networks.prediction_graph` -> (ids, mean, variance). The random weights are the same in each call."""
     with tf.Graph().as_default(), tf.Session() as sess:
         fetches = networks.prediction_graph(spec, tf.constant(images), images.shape[1:3], samples=samples)
         random_weights(sess, np.random.RandomState(7))
@@ -41,7 +41,7 @@ IMAGES = np.random.RandomState(1).randint(0, 256, (1, 21, 17, 3)).astype(np.uint
 
 
 def test_samples_are_the_mean_and_the_variance_of_single_passes():
-    """Equals whole passes, one per sample, with the masks of the sample: sharing the first encoders changes nothing."""
+    """Sharing the first encoders gives the same result as one whole pass per sample, with equal masks."""
     _, mean, variance = predict(IMAGES, 6)
     with tf.Graph().as_default(), tf.Session() as sess:
         number = tf.placeholder(tf.int32, [])

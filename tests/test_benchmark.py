@@ -1,4 +1,4 @@
-"""benchmark.py: one process for each measurement, and the rows of the tables."""
+"""Tests benchmark.py: a process for each measurement, and the rows of the tables."""
 import os
 import sys
 
@@ -15,7 +15,7 @@ def python(code):
 
 
 def test_result_is_the_last_line_of_output_whatever_else_is_written():
-    """200,000 bytes on standard error are more than a pipe holds."""
+    """The process writes 200,000 bytes to standard error, more than a pipe holds, and two lines to standard output."""
     code = ("import sys; sys.stderr.write('x' * 200000 + '\\n'); print('a library greets'); "
             "print('{\"seconds\": [1.5], \"memory\": null}')")
     assert python(code) == {'seconds': [1.5], 'memory': None}
@@ -43,7 +43,7 @@ def test_prediction_and_training_in_a_process():
 
 
 def test_ours_and_peers_take_turns():
-    """Three rounds of two runs: the median of six times, the memory of the last process."""
+    """In three rounds of two runs the result is the median of six times and the memory of the last process."""
     asked = []
     times = {'a': iter([[1, 9], [2, 3], [4, 5]]), 'b': iter([[1, 1]] * 3)}
 
@@ -60,7 +60,7 @@ def test_ours_and_peers_take_turns():
 
 
 def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
-    """Ratios by hand: our 0.65 s, 0.5 s of the faster peer, and 106.7 G MACs."""
+    """The ratios are computed by hand: 0.65 s for ours, 0.5 s for the faster peer, and 106.7 G MACs."""
     seconds = {('matrix-product', None): 0.5, ('segnet', None): 0.65, ('segnet', False): 0.7, ('segnet', True): 0.5}
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, compiled=None, **_: {
         'seconds': [seconds[model, compiled]] * repeats, 'memory': 3e6 if compiled is None else 2e6})

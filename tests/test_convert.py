@@ -12,7 +12,7 @@ from conftest import assert_refused, put, put_text
 from PIL import Image
 
 import datasets
-from datasets import convert, shapes
+from datasets import annotations, convert, shapes
 
 SIZES = {'a': (45, 61), 'b': (31, 40), 'c': (44, 29), 'd': (17, 53), 'e': (20, 20), 'f': (33, 35)}
 CLASSES = {7: 'zebra', 3: 'ant', 9: 'Background', 1: '__ignore__'}  # the order of the file, not of the ids
@@ -152,7 +152,7 @@ def test_tools(tmp_path, masks, expected, tool, form, capsys):
 
 def test_ids_of_class_names():
     """Names that differ in spaces around them are one class; background and void keep their ids."""
-    assert convert.class_ids(['car', '_background_', 'car ', 'VOID', 'bus']) == {
+    assert annotations.class_ids(['car', '_background_', 'car ', 'VOID', 'bus']) == {
         'car': 1, '_background_': 0, 'car ': 1, 'VOID': 255, 'bus': 2}
 
 
@@ -384,6 +384,9 @@ def test_images_in_labelme_and_outside_the_folder(tmp_path):
     assert sorted(labels) == ['a', 'b', 'c'] and all((label[1:4, 2:5] == 1).all() for label in labels.values())
     for name in 'ac':
         assert (np.array(Image.open(str(tmp_path / 'out' / 'images' / (name + '.png')))) == 77).all()
+    (tmp_path / 'in' / 'c.json').write_text(json.dumps(dict(content, imageData='bm8gaW1hZ2U=')))
+    assert_refused(r'\A\S*in\Wc.json: imageData: not an image', convert.main,
+                   [str(tmp_path / 'in'), str(tmp_path / 'd')])
 
 
 def test_isat(tmp_path):

@@ -1,7 +1,7 @@
-"""Several processes against one process that computes the shares one after the other, in NumPy's SGD in float32.
+"""Compares several processes with one process that computes their shares in turn, with SGD by NumPy in float32.
 
-FCN-Basic at a low learning rate: the last bit of a sum can move a maximum, and then two trainings diverge. With a
-reference in float64, two processes on TensorFlow 1.15 differed by 1e-4 after 20 steps.
+The network is FCN-Basic at a low learning rate: a difference in the last bit can move a maximum, and then two trainings
+diverge. With a reference in float64, two processes on TensorFlow 1.15 differed by 1e-4 after 20 steps.
 """
 import os
 import re
@@ -80,7 +80,7 @@ def ends(processes, seconds):
 
 
 def reference(folder, shares):
-    """Losses and {name: (value at the start, value after STEPS steps)} of the model's variables, of one process."""
+    """Trains in this process -> (losses, {variable: (value at the start, value after STEPS steps)})."""
     dataset = camvid.read(folder)
     with tf.Graph().as_default():
         tf.set_random_seed(1)  # as --seed
@@ -136,8 +136,7 @@ def check_equal(output, losses, values):
 
 
 @pytest.mark.parametrize('shares', [[2, 3], pytest.param([1, 2, 2], marks=pytest.mark.slow)])
-def test_processes_equal_one_that_adds_the_gradients(camvid_folder, tmp_path, shares):
-    output = str(tmp_path / 'run')
+def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shares):
     hosts = cluster.free_hosts(len(shares))
     flags = ['--data_dir', camvid_folder, '--steps', str(STEPS)]
     said = ends([start(output, i, hosts, flags) for i in range(len(shares))], 240)
@@ -182,29 +181,12 @@ def test_a_step_sends_gradients_and_statistics_only(graph):
     assert len({op.get_attr('instance_key') for op in reductions}) == 2
     assert {op.device for op in reductions} == {'/job:worker/task:1/device:CPU:0'}
     assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # nothing is sent
-    sent = next(op for op in reductions if op.inputs[0].shape.num_elements() > 1).inputs[0].op
-    sources = [source(x.op.inputs[0]) for x in sent.inputs[:-2]]  # without the ones and concat's axis
-    assert not [op.name for op in sources if 'Variable' in op.type]
 
 
-def source(tensor):
-    """Op that computes `tensor`, behind identities."""
-    return source(tensor.op.inputs[0]) if tensor.op.type == 'Identity' else tensor.op
-
-
-def test_shares_cover_the_batch_and_the_split(camvid_folder):
+def test_shares_cover_the_batch():
     groups = [distribute.Group(['a:1', 'b:2', 'c:3'], i) for i in range(3)]
     assert [list(group.share(7)) for group in groups] == [[0, 1], [2, 3], [4, 5, 6]]
     assert_refused('--batch_size 2: must be at least the number of processes, 3', groups[0].share, 2)
-    dataset = camvid.read(camvid_folder)
-    found = {}
-    for group in groups:
-        part = group.dataset_share(dataset, 'val')
-        assert part.examples['train'] == dataset.examples['train']
-        pairs = [(i,) + part.load('val', i) for i in range(len(part.examples['val']))]
-        found.update((i, label) for i, _, label in group.global_indices(pairs))
-    assert sorted(found) == list(range(5))
-    assert all((found[i] == dataset.load('val', i)[1]).all() for i in found)
 
 
 def test_scores_of_shares_equal_those_of_the_whole_split():
@@ -242,8 +224,7 @@ def test_a_lost_process_ends_the_others_and_the_run_resumes(camvid_folder, tmp_p
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_with_a_checkpoint(camvid_folder, tmp_path):
-    output = str(tmp_path / 'run')
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(camvid_folder, output):
     hosts = cluster.free_hosts(2)
     pair = [start(output, i, hosts, ['--data_dir', camvid_folder, '--steps', '100000']) for i in range(2)]
     wait_for_log(pair[0], output)
@@ -303,7 +284,7 @@ BOTH = '{"cluster": {%s, "worker": ["b:1", "b:2"]}, "task": {"type": "%s", "inde
     (BOTH % (CHIEF, 'worker', '"1"'), (['a:1', 'b:1', 'b:2'], 2)),
     (BOTH % ('"master": ["a:1"]', 'worker', 0), (['a:1', 'b:1', 'b:2'], 1))])
 def test_usual_forms_of_tf_config(monkeypatch, text, expected):
-    """As Vertex AI and Kubeflow write it, with a chief, or without a cluster for a single process."""
+    """Vertex AI and Kubeflow name a chief beside the workers, or no cluster for a single process."""
     monkeypatch.setenv('TF_CONFIG', text)
     assert cluster.resolve_cluster() == expected
 
@@ -365,7 +346,7 @@ def test_launched_processes_get_one_signal_each(tmp_path):
 
 
 def test_a_signal_while_processes_are_started(tmp_path):
-    """It reaches all processes, also the one that is not started yet; without it a process would be left."""
+    """The signal reaches all processes, also the process that is started after the signal."""
     script = tmp_path / 'script.py'
     script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
                       'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'
@@ -386,9 +367,8 @@ def test_gpus_that_are_not_there(monkeypatch):
 
 
 @pytest.mark.slow
-def test_gpus_shares_training_and_scoring(camvid_folder, tmp_path):
-    """Five validation and three test images, four batches of training images for two processes."""
-    output = str(tmp_path / 'run')
+def test_gpus_shares_training_and_scoring(camvid_folder, output):
+    """Two processes share five validation images, three test images and four batches of training images."""
 
     def run(script, *flags):
         command = [sys.executable, os.path.join(ROOT, script), '--device', 'cpu'] + list(flags)

@@ -1,4 +1,4 @@
-"""Exported files in the programs that read them, against the prediction graph with MaxPoolWithArgmax."""
+"""Compares exported files, run by the programs for their formats, with the graph that predict.py runs."""
 import importlib.util
 import json
 import os
@@ -38,14 +38,20 @@ def blocks(height, width, seed):
 IMAGES = [blocks(45, 61, seed) for seed in range(3)]
 
 
+def published():
+    """Config and weights of the published SegNet-Basic, at 45x61 in float32."""
+    config = read_config(PUBLISHED)
+    config['flags'].update(height=45, width=61, precision='float32')
+    return config, weights.load(PUBLISHED)
+
+
 @pytest.fixture(scope='module', params=['segnet', 'segnet-basic'])
 def network(request, tmp_path_factory):
     """(function that exports a network of 45x61 to a file's name, its ids of IMAGES).
 
     The networks are SegNet, a sixteenth as wide with random weights, and the published SegNet-Basic.
     """
-    config, loaded = read_config(PUBLISHED), weights.load(PUBLISHED)
-    config['flags'].update(height=45, width=61, precision='float32')
+    config, loaded = published()
     folder = tmp_path_factory.mktemp(request.param)
 
     def exported(name):
@@ -69,7 +75,7 @@ def spec_of(config):
 
 
 def expected_ids(config, loaded, images):
-    """Class numbers of the prediction graph with MaxPoolWithArgmax, as in predict.py."""
+    """Predicts class indices as predict.py does, with MaxPoolWithArgmax -> list of [h, w]."""
     with tf.Graph().as_default(), tf.Session() as sess:
         predictor = Predictor(sess, spec_of(config), Settings())
         weights.load_all(sess, loaded, 'test')
@@ -77,7 +83,7 @@ def expected_ids(config, loaded, images):
 
 
 def run_exported(path, images):
-    """[(ids, probabilities)] of uint8 images by the program that reads `path`."""
+    """Runs an exported file on uint8 images in the program for its format -> list of (ids, probabilities)."""
     if path.endswith('.tflite'):
         run = tf.lite.Interpreter(path).get_signature_runner()
         outputs = [run(images=image[None]) for image in images]
@@ -107,9 +113,8 @@ def test_exported_network_predicts_the_same_classes(network, name):
 @pytest.mark.parametrize('name', FORMATS)
 @pytest.mark.parametrize('size', ['free', (90, 121)])
 def test_images_are_resized_as_predict_does(tmp_path, name, size):
-    """A run of --fit resize: smaller and larger images for any size, larger ones for a fixed size."""
-    config, loaded = read_config(PUBLISHED), weights.load(PUBLISHED)
-    config['flags'].update(height=45, width=61, precision='float32')
+    """An export of a --fit resize run takes smaller and larger images if its size is free, else larger images."""
+    config, loaded = published()
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
     images = [blocks(90, 121, 3)] + [blocks(31, 23, 4)] * (size == 'free')
     export.export(str(tmp_path / name), spec_of(config), config, loaded, size)
@@ -128,8 +133,7 @@ def test_images_are_resized_as_predict_does(tmp_path, name, size):
 @needs_onnx
 def test_onnx_of_a_free_size_takes_a_batch(tmp_path):
     import onnxruntime
-    config, loaded = read_config(PUBLISHED), weights.load(PUBLISHED)
-    config['flags'].update(height=45, width=61, precision='float32')
+    config, loaded = published()
     export.export(str(tmp_path / 'a.onnx'), spec_of(config), config, loaded, 'free')
     session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'), providers=['CPUExecutionProvider'])
     for images in (np.stack([blocks(90, 121, seed) for seed in range(3)]), np.stack([blocks(31, 23, 4)] * 2)):
@@ -140,9 +144,9 @@ def test_onnx_of_a_free_size_takes_a_batch(tmp_path):
 
 @pytest.mark.parametrize('depth', [{}, {'depth': None}, {'depth': 12}])
 def test_classes_have_the_depth_that_predict_uses(tmp_path, depth):
-    config = read_config(PUBLISHED)
+    config, loaded = published()
     config.pop('depth')
-    export.export(str(tmp_path / 'saved'), spec_of(config), dict(config, **depth), weights.load(PUBLISHED))
+    export.export(str(tmp_path / 'saved'), spec_of(config), dict(config, **depth), loaded)
     assert json.loads((tmp_path / 'saved' / 'classes.json').read_text())['depth'] == depth.get('depth', 16)
 
 
@@ -173,7 +177,7 @@ def test_opencv_reads_onnx(network):
 
 @pytest.mark.parametrize('height, width', [(20, 100), (23, 31), (96, 128), (45, 128)])
 def test_resize_equals_opencv(graph, height, width):
-    """Shrinks by area averages, enlarges bilinearly; off by one level at most, where OpenCV rounds its weights."""
+    """Values differ by one at most, because OpenCV rounds its weights."""
     image = blocks(45, 61, 2)
     resized = value_of(export.resize(tf.constant(image[None].astype(np.float32)), height, width))[0]
     difference = np.abs(resized - batches.resize(image, height, width))
@@ -203,9 +207,8 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_full_disk_leaves_nothing(tmp_path, name):
-    """A limit on the size of files, which the SavedModel exceeds, replaces the full disk."""
-    loaded = weights.load(PUBLISHED)
+    """A limit on the size of files stands for the full disk. The SavedModel exceeds the limit."""
+    config, loaded = published()
     with file_size_limit(100000), pytest.raises((OSError, tf.errors.OpError)):
-        config = read_config(PUBLISHED)
         export.export(str(tmp_path / name), spec_of(config), config, loaded)
     assert os.listdir(str(tmp_path)) == []

@@ -20,7 +20,7 @@ import datasets
 import main
 import networks
 from data import IGNORE
-from datasets import files, tables
+from datasets import files, rle, tables
 from system import devices, distribute
 from system.files import UserError
 
@@ -33,7 +33,7 @@ CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'co
 
 
 def written(content, read, *args):
-    """Result of `read` for a file with the content, str or bytes; None if the file is refused."""
+    """Writes `content` to a file and returns `read(file)`; None if `read` refuses the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, 'file.csv')
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -48,11 +48,11 @@ def written(content, read, *args):
 @quick
 def test_cell_tables(rows):
     lines = ['id,annotation,width,height,cell_type'] + [','.join(row) for row in rows]
-    images = written('\n'.join(lines), tables.read_cells, {'shsy5y': 1, 'astro': 2, 'cort': 3})
+    images = written('\n'.join(lines), rle.read_cells, {'shsy5y': 1, 'astro': 2, 'cort': 3})
     for entry in (images or {}).values():
         if entry[0] * entry[1] < 1 << 20:
             try:
-                label = tables.cells_label('file.csv', 'a', np.zeros(entry[:2]), entry)
+                label = rle.cells_label('file.csv', 'a', np.zeros(entry[:2]), entry)
             except UserError:
                 continue
             assert label.max() <= 3

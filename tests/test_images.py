@@ -1,4 +1,4 @@
-"""Decoding of images and labels: files written by hand or by another library, pixels known in advance."""
+"""Tests the decoding of images and labels on files with known pixels, written by hand or by another library."""
 import functools
 import os
 import pathlib
@@ -33,7 +33,7 @@ def save(path, array, **settings):
 @pytest.mark.parametrize('extension', ['png', 'tif'])
 @pytest.mark.parametrize('scale, dtype', [(1, np.uint8), (257, np.uint16)])
 def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
-    """OpenCV writes BGR. Grey is repeated; of 16 bits the upper 8 are kept."""
+    """OpenCV writes BGR, `read_image` returns RGB. Grey is repeated, and the upper 8 of 16 bits are kept."""
     path = str(tmp_path / ('a.' + extension))
     stored = np.array([[[91, 92, 93], [4, 5, 6]]]) * scale
     cv2.imwrite(path, stored.astype(dtype))
@@ -50,7 +50,7 @@ def test_alpha_is_dropped_not_multiplied(tmp_path, name):
 
 
 def test_bits_in_use(tmp_path, capsys):
-    """12 bits in 16: the highest 8 of the 12. Larger values become white, and a line says so."""
+    """Of 12 bits in use the highest 8 are kept. Larger values become white, with a note."""
     values = np.array([[0, 15, 16, 4095, 2048]], np.uint16)
     for name in ('a.png', 'b.tif'):
         path = str(tmp_path / name)
@@ -85,7 +85,7 @@ def write_tiff(path, body, *tags):
 
 
 def test_rotation_of_16_bits(tmp_path):
-    """Once: Pillow decodes grey, OpenCV colours; both may turn the pixels themselves."""
+    """Each image is turned exactly once, although Pillow (for grey) and OpenCV (for colours) may turn it too."""
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in ('a.png', 'a.tif'):
@@ -99,7 +99,7 @@ def test_rotation_of_16_bits(tmp_path):
 
 
 def test_bytes_behind_a_jpeg(tmp_path):
-    """A phone's motion photo: a video behind the image."""
+    """A motion photo of a phone has a video behind the JPEG. The video is ignored."""
     path = str(tmp_path / 'a.jpg')
     cv2.imwrite(path, noise())
     image = data.read_image(path)
@@ -111,7 +111,7 @@ def test_bytes_behind_a_jpeg(tmp_path):
 
 @pytest.mark.parametrize('extension', ['png', 'jpg', 'tif', 'bmp', 'webp', 'gif', 'jp2'])
 def test_damaged_image(tmp_path, extension):
-    """Half of the file; nothing; all but the last bytes of a PNG's or JPEG's pixels; a changed byte of a PNG."""
+    """Refuses half a file, an empty file, a PNG or JPEG without the last bytes, and a PNG with a changed byte."""
     path = save(str(tmp_path / ('a.' + extension)), noise())
     content = open(path, 'rb').read()
     damaged = [content[:len(content) // 2], b'']
@@ -131,15 +131,6 @@ def test_not_an_image(tmp_path):
     assert_refused('c.png: more than 5 pixels; shrink it', data.read_image, path, max_pixels=5)
 
 
-@pytest.mark.parametrize('bands, alpha, said', [(4, None, 'has 4 bands, 0 of them'), (4, 0, 'has 4 bands, 0 of them'),
-                                                (7, 0, 'has 7 bands'), (2, 0, 'has 2 bands'), (5, 2, 'has 5 bands, 1')])
-def test_tiff_of_other_bands(tmp_path, bands, alpha, said):
-    """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
-    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 2), (277, 3, 1, bands)]
-    write_tiff(str(tmp_path / 'a.tif'), bytes(2 * bands), *(tags + [(338, 3, 1, alpha)] * (alpha is not None)))
-    assert_refused('a.tif: ' + said, data.read_image, str(tmp_path / 'a.tif'))
-
-
 def test_further_pages_are_told_of(tmp_path, capsys):
     first, second = noise(5, 7), noise(5, 7) // 2
     for name in ('a.tif', 'b.gif'):
@@ -151,7 +142,7 @@ def test_further_pages_are_told_of(tmp_path, capsys):
 
 
 def test_0_is_white_in_16_bits(tmp_path):
-    """As in 8 bits: the image is turned, a label has the values of the file. The bits in use are those when turned."""
+    """Where 0 is white an image is inverted, a label keeps the stored values. `measured_depth` inverts too."""
     path = str(tmp_path / 'a.tif')
     values = np.array([[0, 65535 - 256 * 3], [65535, 300]], '<u2')
     tags = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, 16), (277, 3, 1, 1)]
@@ -165,15 +156,19 @@ def test_0_is_white_in_16_bits(tmp_path):
 
 
 @pytest.mark.parametrize('bands, bits, tags, said', [
-    (1, 16, {339: 2}, 'has signed integers of 16 bits'), (1, 32, {339: 3}, 'has floats'),
-    (1, 32, {339: 1}, 'has integers of 32 bits'), (4, 16, {262: 5}, 'is CMYK of 16 bits a band'),
-    (2, 16, {338: 2}, 'is grey with alpha of 16 bits'), (3, 32, {262: 2, 339: 3}, 'is RGB as floats of 32 bits')])
-def test_messages_say_what_a_tiff_is(tmp_path, bands, bits, tags, said):
-    body = np.full(2 * bands, -1 if bits == 16 else 4e9, {16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits])
+    (1, 16, {339: 2}, 'signed integers of 16 bits'), (1, 32, {339: 3}, 'floats'), (1, 32, {339: 1}, 'of 32 bits'),
+    (4, 16, {262: 5}, 'CMYK of 16 bits'), (2, 16, {338: 2}, 'grey with alpha of 16 bits'),
+    (3, 32, {262: 2, 339: 3}, 'RGB as floats of 32 bits'), (3, 16, {262: 2, 284: 2}, 'planar'),
+    (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
+    (7, 8, {262: 2, 338: 0}, '7 bands'), (2, 8, {262: 2, 338: 0}, '2 bands'), (5, 8, {262: 2, 338: 2}, '5 bands, 1')])
+def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, said):
+    """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
+    dtype = {8: '<u1', 16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits]
+    body = np.full(2 * bands, {8: 0, 16: -1, 32: 4e9}[bits], dtype)
     fields = {256: 2, 257: 1, 258: bits, 262: 1, 277: bands, 279: body.nbytes}
     fields.update(tags)
     write_tiff(str(tmp_path / 'a.tif'), body.tobytes(), *((tag, 3, 1, value) for tag, value in fields.items()))
-    assert_refused('a.tif: ' + said, data.read_image, str(tmp_path / 'a.tif'))
+    assert_refused('a.tif: .*' + said, data.read_image, str(tmp_path / 'a.tif'))
 
 
 def test_heic_under_another_name(tmp_path):
@@ -184,7 +179,7 @@ def test_heic_under_another_name(tmp_path):
 # ---------------------------------------------------------------- labels
 
 def test_palette_of_other_greys(tmp_path):
-    """A grey image as stored by GIF: without a table of classes it cannot be told which number is the id."""
+    """GIF stores grey as a palette. Without a table of classes, index and grey may both be the id."""
     save_palette(str(tmp_path / 'a.gif'), IDS, [(0, 0, 0), (1, 1, 1), (2, 2, 2), (9, 9, 9)])
     assert_refused('a.gif: index 3 at row 0, column 1; the palette shows another grey', data.read_label,
                    str(tmp_path / 'a.gif'))
@@ -267,29 +262,13 @@ def test_labels_of_colours_or_transparent(tmp_path):
 
 # ---------------------------------------------------------------- rare TIFF, PNG and NPY files
 
-def with_tag(path, tag, old, new):
-    """Replaces the value of a tag with one SHORT in a little-endian TIFF."""
-    entry = struct.pack('<HHI', tag, 3, 1)
-    content = path.read_bytes()
-    assert content.count(entry + bytes([old])) == 1
-    path.write_bytes(content.replace(entry + bytes([old]), entry + bytes([new])))
-
-
 def test_ids_of_imagej_masks_are_as_stored(tmp_path):
-    """ImageJ's inverting LUT: the tag says that 0 is white. Pillow inverts the pixels, which suits an image only."""
-    path = tmp_path / 'a.tif'
+    """ImageJ's masks have 0 for white. Pillow inverts the pixels, which is right for an image but not for a label."""
+    path = str(tmp_path / 'a.tif')
     ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
-    Image.fromarray(ids).save(str(path))
-    with_tag(path, 262, 1, 0)
-    np.testing.assert_array_equal(data.read_label(str(path)), ids)
-    np.testing.assert_array_equal(data.read_image(str(path))[:, :, 0], 255 - ids)
-
-
-def test_16_bits_band_after_band_are_refused(tmp_path):
-    path = tmp_path / 'a.tif'
-    path.write_bytes(cv2.imencode('.tif', noise(5, 7).astype(np.uint16) * 200)[1].tobytes())
-    with_tag(path, 284, 1, 2)
-    assert_refused('one after the other', data.read_image, str(path))
+    write_tiff(path, ids.tobytes(), (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 1, 8), (262, 3, 1, 0))
+    np.testing.assert_array_equal(data.read_label(path), ids)
+    np.testing.assert_array_equal(data.read_image(path)[:, :, 0], 255 - ids)
 
 
 def test_large_metadata_of_a_png(tmp_path):

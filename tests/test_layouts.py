@@ -11,7 +11,7 @@ from PIL import Image
 import data
 import datasets
 from data import IGNORE
-from datasets import files, tables
+from datasets import files, rle, splits
 from system import files as system_files
 
 COLORS = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 7]], np.uint8)
@@ -99,17 +99,6 @@ def write_split_folders(folder, image, label):
     put_text(folder, 'class_dict.csv', 'name,r,g,b\na, 10, 20, 30\nVoid,0,0,0\nb,200,0,0\nc,0,200,7\n')
 
 
-def write_masks(folder, label='labels/im {}_{}.png'):
-    """One mask per class; the mask of b covers c too."""
-    write_own(folder, classes='b,2,\nbackground,0,\nbig C,1,\nvoid,255,\n')
-    shutil.rmtree(os.path.join(folder, 'labels'))
-    for i in range(6):
-        label_ids = scene(i)[1]
-        for name, mask in (('b', (label_ids == 1) | (label_ids == 2)), ('Big-C', label_ids == 2),
-                           ('void', label_ids == IGNORE)):
-            put(folder, label.format(i, name), mask * np.uint8(1 if i % 2 else 255))
-
-
 def write_runs(folder, kaggle=False, order='rows'):
     """Runs in an order of `data.rle_decode`. The mask of b covers c too, and the later mask of c covers b."""
     rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
@@ -166,8 +155,7 @@ LAYOUTS = {
     'masks folder': lambda folder: write_own(folder, label='masks/%s.png'),
     'img and gt': write_img_and_gt,
     'together': lambda folder: write_own(folder, '%s_sat.png', '%s_mask.png'),
-    'voc': write_custom_voc, 'mask per class': write_masks,
-    'folder per class': lambda folder: write_masks(folder, 'labels/{1}/im {0}.png'),
+    'voc': write_custom_voc,
     'inner folders': lambda folder: write_split_folders(folder, '%s/images/im %d.png', '%s/masks/im %d.png'),
     'train and train_labels': lambda folder: write_split_folders(folder, '%s/im %d.png', '%s_labels/im %d_L.png'),
     'table in another order': lambda folder: write_renumbered(
@@ -187,25 +175,23 @@ def test_layouts(tmp_path, layout):
     dataset = datasets.open('folder', str(tmp_path), rle_order=order)
     assert dataset.examples == datasets.open('folder', str(tmp_path)).examples
     assert_contract(dataset)
-    masks = layout in ('mask per class', 'folder per class')
     runs = layout in ('kaggle', 'runs', 'runs down', 'relative')
-    assert dataset.class_names == (['b', 'background', 'big C'] if masks else ['background' if runs else 'a', 'b', 'c'])
+    assert dataset.class_names == ['background' if runs else 'a', 'b', 'c']
     assert dataset.depth is None
     assert dataset.class_ids == {'several ids': [255, 8, 9], 'voc colors in another order': [0, 11, 12]}.get(
-        layout, [2, 0, 1] if masks else [0, 1, 2])
+        layout, [0, 1, 2])
     found = {}
     for split, names in dataset.examples.items():
         for i, name in enumerate(names):
             found[int(re.search('im ([0-9])', name).group(1))] = dataset.load(split, i)
     assert sorted(found) == list(range(6))
     for i, (image, label) in found.items():
-        expected = scene(i)[1]
-        np.testing.assert_array_equal(label, np.array([1, 0, 2] + [IGNORE] * 253)[expected] if masks else expected)
+        np.testing.assert_array_equal(label, scene(i)[1])
         np.testing.assert_array_equal(image, scene(i)[0])
     sizes = [len(names) for names in dataset.examples.values()]
-    splits = {'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}
-    splits.update(dict.fromkeys(('splits', 'voc', 'inner folders', 'img and gt', 'train and train_labels'), [4, 2]))
-    assert sizes == splits.get(layout, [5, 1])
+    counts = {'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}
+    counts.update(dict.fromkeys(('splits', 'voc', 'inner folders', 'img and gt', 'train and train_labels'), [4, 2]))
+    assert sizes == counts.get(layout, [5, 1])
 
 
 def test_images_of_12_bits(tmp_path, capsys):
@@ -347,9 +333,9 @@ def write_plain(folder, names):
 def test_images_of_val_are_never_trained_on(tmp_path, capsys):
     write_plain(tmp_path, ['train/a', 'train/b', 'val/c', 'extra/d'])
     assert_refused('extra/d.png: outside the sub-folders', datasets.open, 'folder', str(tmp_path))
-    assert_refused('1 images to train and validate', files.splits, '.', dict.fromkeys(['train/a', 'test/b'], ''))
+    assert_refused('1 images to train and validate', splits.find, '.', dict.fromkeys(['train/a', 'test/b'], ''))
     system_files._noted.clear()
-    assert set(files.splits('.', dict.fromkeys(['val/a', 'test/b', 'test/c'], ''))) == {'train', 'val'}
+    assert set(splits.find('.', dict.fromkeys(['val/a', 'test/b', 'test/c'], ''))) == {'train', 'val'}
     assert 'no sub-folder counts' in capsys.readouterr().err
 
 
@@ -484,16 +470,16 @@ def test_masks_of_two_classes(tmp_path):
     assert_refused('lossy JPEG changes ids', load_all, str(tmp_path))
 
 
-@pytest.mark.parametrize('change, said', [
-    (lambda folder: os.remove(os.path.join(folder, 'labels/im 3_void.png')), 'im 3 has masks of b, big_c; expected'),
-    (lambda folder: put(folder, 'labels/im 3_cup.png', scene(3)[1]), 'labels end in _b, _big_c, _cup, _void'),
-    (lambda folder: put(folder, 'labels/im 3_b.png', scene(3)[1]), 'im 3_b.png: a mask of one class is 0 outside'),
-    (lambda folder: put_text(folder, 'classes.csv', 'name,id\nb,2\nx,0\nbig c,1\nvoid,255\n'),
-     'which class are pixels outside all masks')])
-def test_bad_masks_of_classes(tmp_path, change, said):
-    write_masks(str(tmp_path))
-    change(str(tmp_path))
-    assert_refused(said, load_all, str(tmp_path))
+@pytest.mark.parametrize('labels, said', [
+    (['im 0_b.png', 'im 0_Big-C.png'], 'labels end in _b, _big_c; expected one'),
+    (['im 0_b.png'], 'labels end in _b; expected one'), (['im 0_b.png', 'im 1_cup.png'], 'labels end in _b, _cup'),
+    (['im 0_L.png', 'im 1_cup.png'], 'labels end in no word, _cup'), (['b/im 0.png'], 'no label for image im')])
+def test_masks_of_single_classes(tmp_path, labels, said):
+    write_own(str(tmp_path), classes='background,0,\nb,2,\nbig C,1,\n')
+    shutil.rmtree(str(tmp_path / 'labels'))
+    for name in labels:
+        put(str(tmp_path), 'labels/' + name, scene(0)[1])
+    assert_refused(said, open_and_load, 'folder', str(tmp_path))
 
 
 @pytest.mark.parametrize('folders, said', [
@@ -583,4 +569,4 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
 def test_order_of_runs(tmp_path, lists, order):
     """Relative starts do not increase; a table with lists of both kinds is in columns, where the first is an error."""
     write_table(str(tmp_path), 'ImageId, EncodedPixels', *('im%d, %s' % pair for pair in enumerate(lists)))
-    assert tables.rle_order(str(tmp_path / 'labels.csv')) == order
+    assert rle.detect_order(str(tmp_path / 'labels.csv')) == order

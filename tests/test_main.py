@@ -1,4 +1,4 @@
-"""The scripts from end to end, on small data: files written, scores, exact resume, refusals."""
+"""Tests main.py and evaluate.py from end to end on small data: files, scores, exact resume, errors."""
 import json
 import os
 import pathlib
@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, assert_refused, assert_same_weights, weights_of, write_folder, write_sartorius
+from conftest import ROOT, assert_refused, assert_same_weights, weights_of, write_folder
+from test_segnet import conv_reference
 
 import datasets
 import evaluate
@@ -21,8 +22,7 @@ import main
 import metrics
 import networks
 import utils
-from inference.predictor import Predictor, Settings
-from runs import plots
+from inference.predictor import Prediction, Predictor, Settings
 from runs.folder import add_scores, checkpoint, read_config, read_scores, training_seconds
 from runs.run import Run
 from system import devices, distribute
@@ -61,12 +61,11 @@ def read_log(output):
     return [json.loads(line) for line in pathlib.Path(output, 'log.jsonl').read_text().splitlines()]
 
 
-def test_run_folder(camvid_folder, tmp_path):
+def test_run_folder(camvid_folder, output):
     """Files, log, and validation scores equal to the scores of evaluate.py for any batch size.
 
     A start that died while it wrote config.json left a temporary file an hour ago.
     """
-    output = str(tmp_path / 'run')
     os.makedirs(output)
     left_behind(output, 3700)
     pathlib.Path(output, '.lock').touch()
@@ -177,7 +176,7 @@ def left_behind(folder, age):
 
 
 def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
-    """Those that a process may still write to stay, and so do files of other programs."""
+    """Recent files, which a process may still write to, and files of other programs are kept."""
     old, new = [left_behind(str(tmp_path), age) for age in (3700, 60)]
     (tmp_path / 'film.part').write_text('a download')
     os.utime(str(tmp_path / 'film.part'), (0, 0))
@@ -186,7 +185,7 @@ def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
 
 
 def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
-    """Not the process in config.json, which may be an earlier one; a killed start that got the lock is no obstacle."""
+    """The error names the process of the lock file, not of config.json. A lock file of a dead process is ignored."""
     run, other = Run.__new__(Run), Run.__new__(Run)
     run.folder = other.folder = str(tmp_path)
     (tmp_path / '.lock.pid').write_text('1 on elsewhere')
@@ -198,7 +197,7 @@ def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
 
 
 def test_two_writers_of_one_file(tmp_path):
-    """The last to finish wins; an error names the file, not the temporary one."""
+    """The writer that finishes last wins. An error names the file, not the temporary file."""
     path = str(tmp_path / 'a.txt')
     with atomic_write(path) as first, atomic_write(path) as second:
         pathlib.Path(first).write_text('first')
@@ -210,7 +209,7 @@ def test_two_writers_of_one_file(tmp_path):
 
 
 def test_two_processes_write_scores(tmp_path):
-    """None fails and no entry is lost. Threads stand for the processes."""
+    """No write fails and no entry is lost. Threads stand for the processes."""
     def write(name):
         for i in range(50):
             add_scores(str(tmp_path), {'%s %d' % (name, i): {}})
@@ -220,8 +219,7 @@ def test_two_processes_write_scores(tmp_path):
     assert len(read_scores(str(tmp_path))) == 100
 
 
-def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path, capsys):
-    output = str(tmp_path / 'run')
+def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, output, capsys):
     flags = ['--schedule', 'constant']
     train(camvid_folder, output, '--steps', '2', *flags)
     before = weights_of(output)
@@ -240,7 +238,7 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, tmp_path,
 
 
 def test_images_of_several_sizes_at_their_own_scale(tmp_path):
-    """--fit crop trains on 16x16 parts and scores each image whole; --input lcn is read back from the run."""
+    """With --fit crop a run trains on 16x16 parts and scores whole images. evaluate.py reads --input from the run."""
     folder, output = write_folder(str(tmp_path / 'own')), str(tmp_path / 'run')
     train(folder, output, *'--dataset folder --steps 2 --fit crop --height 16 --width 16 --input lcn'.split())
     scores = [score(output, '--batch_size', size)['val']['confusion'] for size in '13']
@@ -249,8 +247,7 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
     assert np.sum(scores[0]) == sum(dataset.load('val', i)[1].size for i in range(2))
 
 
-def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
-    output = str(tmp_path / 'run')
+def test_interrupt_saves_and_tells(camvid_folder, output):
     process = start(camvid_folder, output, '--steps', '5000')
     wait_for_log(process, output)
     assert_refused('process %d on .* trains there' % process.pid, train, camvid_folder, output, '--steps', '5000')
@@ -262,8 +259,7 @@ def test_interrupt_saves_and_tells(camvid_folder, tmp_path):
     assert tf.train.latest_checkpoint(os.path.join(output, 'checkpoints')).endswith('model-%d' % last)
 
 
-def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, monkeypatch):
-    output = str(tmp_path / 'run')
+def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, output, monkeypatch):
     real = evaluate.networks.build
 
     def explodes(spec, images, is_training, *others, **named):
@@ -278,30 +274,11 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, tmp_path, mo
     assert all(np.isfinite(value).all() for value in weights_of(output).values())
 
 
-def test_sartorius_draws_cell_types(tmp_path):
-    folder, output = write_sartorius(str(tmp_path / 'cells')), str(tmp_path / 'run')
-    train(folder, output, *'--dataset sartorius --steps 2 --height 20 --width 30'.split())
-    assert os.path.exists(os.path.join(output, 'cell_types.png'))
-    dataset = datasets.preload(datasets.sartorius.read(folder), ('val',))[0]
-    shown = plots.panel_examples(dataset, 'val')
-    assert len(shown) == 3
-    for class_id, i in enumerate(shown, 1):
-        assert class_id in dataset.load('val', i)[1], 'row by row, an image that holds the cell type'
-
-
 def test_scores_of_a_known_prediction(camvid_folder):
-    """Scoring counts each labelled pixel once, at the size of the label, for any input size of the network."""
+    """Scoring counts each labelled pixel once, at the size of the label."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))[0]
-    with tf.Graph().as_default(), tf.Session() as sess:
-        predictor = Predictor(sess, SPEC._replace(height=23, width=31), Settings(batch_size=2))
-        sess.run(tf.global_variables_initializer())
-        for variable in tf.global_variables():
-            if variable.op.name.endswith('conv_classifier/weights'):
-                variable.load(np.zeros(variable.shape.as_list(), np.float32), sess)
-            if variable.op.name.endswith('conv_classifier/biases'):
-                variable.load(np.eye(11)[7].astype(np.float32), sess)
-        predictions = predictor.predict_split(dataset, 'val')
-        scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
+    predictions = [(i, dataset.load('val', i)[1], Prediction(np.full((45, 61), 7, np.uint8))) for i in range(5)]
+    scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
     labels = np.concatenate([dataset.load('val', i)[1].ravel() for i in range(5)])
     expected = np.zeros((11, 11), int)
     expected[:, 7] = np.bincount(labels, minlength=256)[:11]
@@ -331,7 +308,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
 
 
 def test_each_setting_has_an_entry_in_metrics():
-    """A score with other settings does not replace the plain one; a split that is named twice is scored once."""
+    """Each setting has an entry in metrics.json. A split that is named twice is scored once."""
     for flags, entry in (('--batch_size 2', 'val'), ('--checkpoint last', 'val (last)'),
                          ('--tile off --bn moving --precision float32', 'val (moving, tile off, float32)'),
                          ('--tile 45x61 --tile_overlap 0.25', 'val (tile 45x61, overlap 0.25)')):
@@ -340,7 +317,7 @@ def test_each_setting_has_an_entry_in_metrics():
 
 
 def test_population_statistics_equal_numpy(camvid_folder):
-    """The first batch norm, by float64: mean of the batches' means and unbiased variances over one pass."""
+    """In the first batch norm the statistics are the means, over one pass, of batch means and unbiased variances."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
     spec = SPEC._replace(model='segnet', input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
@@ -353,9 +330,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     means, variances = [], []
     for i in range(0, 8, 2):
         images = np.stack([dataset.load('train', j)[0] for j in order[i:i + 2]]).astype(float)[..., ::-1]
-        padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], 'constant')
-        x = sum(padded[:, y:y + 45, z:z + 61] @ values['segnet/conv1_1/weights'][y, z].astype(float)
-                for y in range(3) for z in range(3)) + values['segnet/conv1_1/biases']
+        x = conv_reference(images, *[values['segnet/conv1_1/' + kind].astype(float) for kind in ('weights', 'biases')])
         means.append(x.mean((0, 1, 2)))
         variances.append(x.var((0, 1, 2), ddof=1))
     np.testing.assert_allclose(values['segnet/conv1_1_bn/moving_mean'], np.mean(means, 0), rtol=1e-4, atol=1e-3)
@@ -497,7 +472,7 @@ def test_a_step_uses_the_class_weights_the_labelled_pixels_and_its_own_dropout(s
 
 
 def test_validation_is_due(camvid_folder, tmp_path):
-    """By epochs of 3.5 steps, by steps, and by default every 5 epochs for 7 training and 5 validation images."""
+    """An epoch has 3.5 steps. For 7 training and 5 validation images the default is every 5 epochs."""
     dataset = datasets.camvid.read(camvid_folder)
 
     def due(*flags):
@@ -515,7 +490,7 @@ def test_validation_is_due(camvid_folder, tmp_path):
     assert run.validation_due(1101) and not run.validation_due(1102), '15 * 367 = 5 * 1101'
 
 
-def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_path, monkeypatch, capsys):
+def test_best_weights_and_patience_where_validation_falls(camvid_folder, output, monkeypatch, capsys):
     """The best weights are kept; the run stops after two validations that are no better, and stays stopped.
 
     An equal score is no better, neither is the score of labels that are all void.
@@ -527,7 +502,6 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
         return dict(scores, mIoU=means.pop(0)), shown, extremes
 
     monkeypatch.setattr(evaluate, 'score_split', falling)
-    output = str(tmp_path / 'run')
     for patience, last, left in (('2', 14, 1), ('2', 14, 1), ('3', 18, 0)):
         train(camvid_folder, output, '--steps', '60', '--patience', patience)
         assert 'done, step %d of 60' % last in capsys.readouterr().out and len(means) == left
@@ -536,7 +510,7 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, tmp_pat
 
 
 def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, tmp_path, monkeypatch):
-    """Each validation is the best so far; without its history the saver would keep the old weights for ever."""
+    """Each validation is the best so far. A saver without its history would never delete the weights of before."""
     monkeypatch.setattr(Run, 'log_scores', lambda *_: True)
     for steps in ('1', '2'):
         output = train(camvid_folder, str(tmp_path / 'run'), '--steps', steps, '--schedule', 'constant')
@@ -545,7 +519,7 @@ def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, tmp_path, m
 
 
 def test_training_time_is_steps_times_the_median_step(tmp_path):
-    """By hand: batches of 4 at 2, 8 and 1 images per second, the last after a pause; the validation does not count."""
+    """Batches of 4 run at 2, 8 and 1 images per second, the last after a pause. Validation does not count."""
     (tmp_path / 'log.jsonl').write_text(''.join(json.dumps(dict(record, step=step)) + '\n' for step, record in (
         (1, {'images_per_second': 2.0}), (2, {'images_per_second': 8.0}), (2, {'mIoU': 0.5}),
         (3, {'images_per_second': 1.0}))))
@@ -556,7 +530,7 @@ def test_training_time_is_steps_times_the_median_step(tmp_path):
 # ---------------------------------------------------------------- what a review found
 
 def test_recipe_files_of_any_editor(tmp_path):
-    """A byte order mark, quotes in comments, and # inside a word, as in a shell."""
+    """Recipes may have a byte order mark, quotes in comments, and # inside a word, which begins no comment."""
     path = tmp_path / 'r.txt'
     for encoding in ('utf-8', 'utf-8-sig'):
         lines = ['--steps 3 # don\'t', "# it's", "--output 'a #1' --data_dir run#2 #x", "--vgg16 it\\'s # 'x"]
@@ -565,9 +539,8 @@ def test_recipe_files_of_any_editor(tmp_path):
         assert (args.steps, args.output, args.data_dir, args.vgg16) == (3, 'a #1', 'run#2', "it's")
 
 
-def test_deleted_checkpoints_are_refused(camvid_folder, tmp_path):
-    """Otherwise the log would begin anew beside the best weights of the deleted training."""
-    output = str(tmp_path / 'run')
+def test_deleted_checkpoints_are_refused(camvid_folder, output):
+    """Without the error the log would begin again beside the best weights of the deleted training."""
     train(camvid_folder, output, '--steps', '2', '--tf32', 'off')
     log = read_log(output)
     shutil.rmtree(os.path.join(output, 'checkpoints'))
@@ -591,12 +564,16 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     assert_refused('--tile_overlap 0.2: needs --tile', score, run, '--tile_overlap', '0.2')
 
 
-def test_evaluate_reads_slurm_before_it_opens_the_gpu(monkeypatch):
-    monkeypatch.setattr(evaluate, 'open_inputs', lambda args: ('', None, {'precision': 'float32'}))
-    monkeypatch.setattr(evaluate.devices, 'device_name', lambda device: pytest.fail('opens the GPU'))
-    monkeypatch.setattr(evaluate.cluster, 'resolve_cluster', lambda: 1 / 0)
+@pytest.mark.parametrize('command, flags, opens', [(main.train, main.parse_args([]), (main, 'open_dataset')),
+                                                   (evaluate.evaluate, evaluate.parse_args(['run']),
+                                                    (evaluate, 'open_inputs'))])
+def test_processes_connect_before_they_open_the_data_or_the_gpu(monkeypatch, command, flags, opens):
+    """The others wait only START_SECONDS for a connection, and Slurm's variables select the GPU of each process."""
+    for owner, name in (opens, (devices, 'device_name')):
+        monkeypatch.setattr(owner, name, lambda *_: pytest.fail('opens the data or the GPU'))
+    monkeypatch.setattr(distribute.Group, 'connect', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        evaluate.evaluate(evaluate.parse_args(['run']))
+        command(flags)
 
 
 def test_signal_during_the_last_validation():

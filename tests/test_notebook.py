@@ -45,7 +45,7 @@ def lines(notebook):
 
 
 def assert_whole(notebook):
-    """Every code cell ran, in order; all images are there; no warning, no path of a machine."""
+    """Checks that all code cells ran in order, with all images, without warnings and local paths."""
     cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert len(outputs(notebook, 'image/jpeg')) == IMAGES
@@ -60,7 +60,7 @@ def test_committed_with_outputs(notebook):
 
 
 def test_validation_steps(notebook, tmp_path):
-    """The training cell's output has the validations that today's code runs with the flags of that cell."""
+    """The output of the training cell has the validation steps that today's code gives for the flags of the cell."""
     cell = code_cell(notebook, "'--steps'")
     typed = []
     names = {'command': lambda *arguments: typed.extend(arguments)}
@@ -76,7 +76,7 @@ def test_validation_steps(notebook, tmp_path):
 
 
 def test_sources_and_layers(notebook):
-    """The functions and the layers in the outputs are today's."""
+    """The functions and layers in the outputs equal today's code."""
     shown = ['```python\n%s```' % inspect.getsource(function) for function in (segnet.segnet, utils.unpool)]
     assert outputs(notebook, 'text/markdown') == shown, RUN_AGAIN
     text = ''.join(outputs(notebook, 'text'))

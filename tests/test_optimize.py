@@ -1,4 +1,4 @@
-"""Loss by hand, schedules, one step of SGD against NumPy."""
+"""Compares losses and schedules with values by hand, and SGD with NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -7,14 +7,6 @@ from conftest import value_of
 import optimize
 import utils
 from data import IGNORE
-
-
-def test_loss_of_three_pixels_by_hand(graph):
-    """Probabilities 1/2, 1/4 and 1/8 of the truth, weights 3, 1 and void: (3 log 2 + 1 log 4) / 2."""
-    logits = np.log([[[[1, 1], [3, 1], [1, 7]]]]).astype(np.float32)
-    labels = np.array([[[0, 1, IGNORE]]], np.uint8)
-    value = optimize.loss(tf.constant(logits), tf.constant(labels), [3.0, 1.0])
-    assert value_of(value) == pytest.approx((3 * np.log(2) + np.log(4)) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize('labels', [[[[0, IGNORE, 3], [2, 1, IGNORE]]], [[[IGNORE] * 3] * 2]])
@@ -29,7 +21,7 @@ def test_void_pixels_have_no_loss_and_no_gradient(graph, labels):
 
 
 def test_dice_of_four_pixels_by_hand(graph):
-    """Classes 0 and 2 occur, class 1 does not, one pixel is void: sums by hand."""
+    """Classes 0 and 2 occur, class 1 does not, one pixel is void. The sums are computed by hand."""
     softmax = np.array([[[.5, .25, .25], [.7, .1, .2], [.25, .5, .25], [.1, .8, .1]]], np.float32)
     labels = np.array([[0, 0, 2, IGNORE]], np.uint8)  # sums of p, void left out: 1.45, 0.85, 0.70
     dice = [2 * 1.2 / (2 + 1.45), 2 * .25 / (1 + .70)]
@@ -75,7 +67,7 @@ def test_two_steps_of_sgd_equal_numpy(sess):
 
 
 def test_loss_scale_skips_a_step_that_overflows(sess):
-    """float16: the scale of 32,768 is too much for this gradient, half of it is not."""
+    """In float16 this gradient overflows at a loss scale of 32,768, and not at half the scale."""
     weight = tf.get_variable('weights', initializer=[1.0, 2.0])
     loss = tf.reduce_sum(tf.cast(tf.cast(weight, tf.float16) * np.float16(2.5), tf.float32))
     step_op = optimize.train_op(loss, 0.1, 0.0, 0.0, lambda variable: (1.0, 0.0), precision='float16')

@@ -1,4 +1,4 @@
-"""Figures: the legend below a predicted image, names of any alphabet."""
+"""Tests figures, legends, and pictures of examples with their labels."""
 import warnings
 
 import cv2
@@ -15,7 +15,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def test_legend_holds_each_name_whole():
-    """W is three times as wide as i: the widths are measured, and each row ends in white."""
+    """The legend measures each name, because W is three times as wide as i. Each row ends in white."""
     image = np.full((45, 61, 3), 7, np.uint8)
     names = ['W' * 30, 'iii', 'палка']
     out = plots.with_legend(image, names, [RED, GREEN, BLUE], np.array([0, 1, 2]))
@@ -61,6 +61,10 @@ def test_panel_names_the_cell_types_that_the_split_lacks(tmp_path, monkeypatch):
     dataset = datasets.open('sample', str(tmp_path))
     predictions = {i: np.zeros((20, 20), np.uint8) for i in range(2)}
     assert write_panel(dataset, predictions, tmp_path, monkeypatch) == ['no shsy5y', 'astro', 'no cort']
+    labels = [np.full((4, 5), class_id, np.uint8) for class_id in (3, 0, 2, 1)]
+    black = np.zeros((4, 5, 3), np.uint8)
+    dataset = dataset._replace(examples={'val': 'abcd'}, load=lambda split, i: (black, labels[i]))
+    assert write_panel(dataset, dict(enumerate(labels)), tmp_path, monkeypatch) == ['shsy5y', 'astro', 'cort']
 
 
 @pytest.mark.parametrize('count, length', [(2, 28), (20, 100)])

@@ -1,4 +1,4 @@
-"""predict.py on images, folders, globs and a video; names, refusals, export, submission rows."""
+"""Tests predict.py on images, folders, globs, videos and a camera."""
 import contextlib
 import os
 import pathlib
@@ -76,7 +76,7 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
 
 
 def test_entries_of_a_folder_that_are_passed_over(run, tmp_path, capsys):
-    """They are counted and named once; HEIC files asked for by name and by a glob are unreadable."""
+    """A note names the entries that are not labelled. HEIC files given by name or glob are faults."""
     folder, out = str(tmp_path / 'in'), str(tmp_path / 'out')
     picture(os.path.join(folder, 'a.png'))
     picture(os.path.join(folder, 'more.png', 'deep.jpg'))
@@ -95,11 +95,12 @@ def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'a folder without'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
-                        (['x', '--tta', '0'], '--tta: 0'), (['x', '--samples', '8'], '--samples 8: the run has no'),
+                        (['x', '--tta', '0'], '--tta: 0'),
                         (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
                         (['x', '--tile', '4x0'], '--tile: 4x0'),
-                        ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs')):
+                        ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs'),
+                        ([str(tmp_path / 'a.png'), '--samples', '8'], '--samples 8: the run has no')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
     assert_refused('no such run folder', go, str(tmp_path / 'none'), 'x')
     assert not os.path.exists(str(tmp_path / 'out'))
@@ -134,7 +135,7 @@ def test_damaged_video_is_told_of(run, tmp_path, capsys):
 
 
 def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
-    """A file-size limit as a full disk: a video is reported, an image ends the command; no partial file is left."""
+    """On a full disk a video is reported, an image ends the command, and no partial file is left."""
     video, image = noise_video(str(tmp_path / 'v.avi')), picture(str(tmp_path / 'b.png'), 400, 560)
     with file_size_limit(2000):
         assert go(run, video, '--output', tmp_path / 'out') == 2
@@ -194,7 +195,7 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
 
 
 def test_batches_and_shards_change_no_label(run, tmp_path):
-    """Images of two alternating sizes in batches; the two shards together equal one call."""
+    """Batches of images of two sizes, in two shards, give the same labels as one call."""
     paths = [picture(str(tmp_path / ('%d.png' % i)), 40, 56 - i // 2, seed=i) for i in range(5)]
     assert go(run, *paths, '--output', tmp_path / 'one', '--submission') == 0
     assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '1/2', '--submission') == 0
@@ -268,7 +269,7 @@ def test_uncertainty_has_one_scale():
 
 
 def test_submission_rows():
-    """Components of one class, four-connected; small ones left out; no pixel in two rows."""
+    """Each row is a four-connected component of a class. Small components are left out, and no pixel has two rows."""
     config = {'class_names': ['ground', 'cat', 'dog'], 'class_ids': [0, 4, 9]}
     ids = np.zeros((20, 30), np.uint8)
     ids[2:8, 2:10], ids[2:8, 10:20], ids[12:18, 2:10], ids[15, 25] = 1, 2, 1, 2

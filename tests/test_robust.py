@@ -1,4 +1,4 @@
-"""Faults in a long run: kills at any moment, full and read-only disks, edited files, leaks."""
+"""Tests faults in a long run: kills at any moment, full and read-only disks, edited files."""
 import ctypes
 import os
 import pty
@@ -14,23 +14,15 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import (
-    ROOT,
-    assert_refused,
-    assert_same_weights,
-    file_size_limit,
-    put_text,
-    weights_of,
-    write_camvid,
-    write_folder,
-)
+from conftest import (ROOT, assert_refused, assert_same_weights, file_size_limit, put_text, weights_of, write_camvid,
+                      write_folder)
 from test_main import read_log, score, start, train, wait_for_log
 
 import data
 import datasets
 import evaluate
 import main
-from datasets import files, tables
+from datasets import files, rle
 from runs import folder as run_folder
 from runs import plots, weights
 from runs.folder import checkpoints, read_json
@@ -44,7 +36,7 @@ LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
-    """During steps, validation and saving; the last start ends with the weights of an undisturbed run."""
+    """Kills hit steps, validation and saving. The last start ends with the weights of an undisturbed run."""
     folder = write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5})
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     steps = ['--steps', '600']
@@ -80,7 +72,7 @@ def test_second_signal_ends_at_once(camvid_folder, tmp_path):
 
 
 def test_stop_signals_are_collected():
-    """A second SIGHUP is no order to exit; what nohup ignores stays ignored; the former handlers come back."""
+    """A second SIGHUP does not exit. Signals that nohup ignores stay ignored. The former handlers are restored."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_DFL), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with cli.stop_signals() as stop:
         for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
@@ -94,7 +86,7 @@ def test_stop_signals_are_collected():
 
 
 def test_closed_terminal():
-    """SIGHUP comes from the kernel; text for the closed terminal is no error, so that the run can still be saved."""
+    """The kernel sends SIGHUP. Printing to the closed terminal raises no error, so that the run can still be saved."""
     script = ('import sys, time\nsys.path.insert(0, %r)\nfrom system import cli\nwith cli.stop_signals() as stop:\n'
               '    print("ready", flush=True)\n    while not stop:\n        time.sleep(0.01)\n'
               'print("saved", flush=True)\nprint("saved", file=sys.stderr)\nsys.exit(128 + stop[0])' % ROOT)
@@ -115,9 +107,8 @@ def assert_fails(process, said):
     assert error.splitlines()[-1].startswith('error: ') and said in error, error
 
 
-def test_full_disk(camvid_folder, tmp_path):
-    """A file-size limit as a full disk: one line, status 1; the run resumes from the checkpoint before."""
-    output = str(tmp_path / 'run')
+def test_full_disk(camvid_folder, output):
+    """A full disk gives one line and status 1. The run resumes from the checkpoint before."""
     train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
     before = weights_of(output)
     with file_size_limit(3 << 20):
@@ -140,7 +131,7 @@ def set_mode(folder, mode):
 
 
 def test_forbidden_output(camvid_folder, tmp_path):
-    """Read-only from the start or while running: one line, status 1; the run resumes once it may write again."""
+    """A folder that is read-only gives one line and status 1. The run resumes when the folder is writable again."""
     parent = tmp_path / 'parent'
     parent.mkdir()
     output = str(parent / 'run')
@@ -190,7 +181,7 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
     ({'memory/memory.limit_in_bytes': 300, 'memory/memory.usage_in_bytes': 310}, 0),
     ({'memory.max': 200, 'memory.current': 50}, 150), ({'memory/old/memory.limit_in_bytes': 1 << 62}, 921600)])
 def test_free_memory(tmp_path, files, free):
-    """The least of the machine and of all groups above this process, of both versions of control groups."""
+    """The result is the least free memory of the machine and of all control groups of this process."""
     for name, content in files.items():
         put_text(str(tmp_path / 'root'), name, '%s\n' % content)
     put_text(str(tmp_path), 'groups', '7:cpu:/x\n5:memory:/old\n0::/group/job\n')
@@ -217,12 +208,9 @@ def test_failed_op_says_what_to_do():
 
 
 @pytest.mark.parametrize('flag, value', [('model', 'lenet'), ('input', 'xyz'), ('dataset', 'imagenet')])
-def test_edited_config_is_refused(camvid_folder, tmp_path, flag, value):
-    config = {'flags': dict(vars(main.parse_args(['--dataset', 'camvid', '--height', '23', '--width', '31'])),
-                            data_dir=camvid_folder), 'class_names': list(datasets.camvid.CLASSES)}
-    config['colors'] = [list(color) for color in datasets.camvid.CLASSES.values()]
-    config['flags'][flag] = value
-    write_json(str(tmp_path / 'config.json'), config)
+def test_edited_config_is_refused(tmp_path, flag, value):
+    flags = dict(vars(main.parse_args([])), **{flag: value})
+    write_json(str(tmp_path / 'config.json'), {'flags': flags, 'class_names': [], 'colors': []})
     assert_refused('config.json|--dataset imagenet', score, str(tmp_path))
 
 
@@ -233,12 +221,12 @@ def test_claims_of_size(tmp_path):
     began = time.process_time()
     assert_refused('big.png', data.read_image, str(tmp_path / 'big.png'))
     (tmp_path / 'long.csv').write_text('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
-    assert_refused('long.csv', tables.read_cells, str(tmp_path / 'long.csv'), {'cort': 3})
+    assert_refused('long.csv', rle.read_cells, str(tmp_path / 'long.csv'), {'cort': 3})
     assert time.process_time() - began < 10
 
 
 def test_pipes_devices_and_loops_are_no_files(tmp_path):
-    """A pipe does not block, a device is not read endlessly, and a link to itself is told."""
+    """A pipe does not block, a device is not read endlessly, and a link to itself is an error."""
     os.mkfifo(str(tmp_path / 'pipe'))
     os.symlink('/dev/zero', str(tmp_path / 'zero'))
     os.symlink(str(tmp_path / 'loop'), str(tmp_path / 'loop'))
@@ -249,16 +237,12 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
             assert_refused(said, read, path)
 
 
-def test_junk_in_the_log_is_passed_over(camvid_folder, tmp_path):
-    """As after a power cut; the steps up to the checkpoint are kept."""
-    output = str(tmp_path / 'run')
-    train(camvid_folder, output, '--steps', '2', '--schedule', 'constant')
-    with open(os.path.join(output, 'log.jsonl'), 'ab') as f:
-        f.write(b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
-                + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 2, "mIo')
-    train(camvid_folder, output, '--steps', '3', '--schedule', 'constant')
-    assert len([record for record in read_log(output) if 'fwIoU' in record]) == 2
-    assert [record['step'] for record in read_log(output) if 'loss' in record] == [1, 2, 3]
+def test_junk_in_the_log_is_passed_over(tmp_path):
+    """A power cut can leave junk. Records up to the last step are kept."""
+    (tmp_path / 'log.jsonl').write_bytes(
+        b'{"step": 1}\n\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
+        + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo')
+    assert run_folder.read_log(str(tmp_path), 2) == [{'step': 1}, {'step': 2, 'mIoU': 0.3}]
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path):
@@ -282,7 +266,7 @@ def test_file_names_that_are_no_utf8(tmp_path):
     assert done.returncode == 2 and 'is not UTF-8' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize('seconds', [0.3, 0.6, 0.9, 1.2, 1.6, 2.4])
+@pytest.mark.parametrize('seconds', [0.3, 0.9, 1.6])
 def test_interrupted_while_modules_are_imported(seconds):
     """An interrupted import prints no traceback."""
     process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'main.py'), '--help'], stdout=subprocess.PIPE,
@@ -297,7 +281,7 @@ def test_interrupted_while_modules_are_imported(seconds):
     ('os.abort()', -signal.SIGABRT, 'needs AVX'), ('raise ImportError("libcuda")', 1, 'ImportError: libcuda'),
     ('os.kill(os.getpid(), 4)', -signal.SIGILL, 'needs AVX')])
 def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last):
-    """In place of TensorFlow: a package that writes to standard error, as C++ does, and fails."""
+    """A stand-in for TensorFlow writes to standard error, as C++ code does, and fails."""
     (tmp_path / 'tensorflow').mkdir()
     (tmp_path / 'tensorflow' / '__init__.py').write_text('import os\nos.write(2, b"needs AVX\\n")\n' + end)
     done = subprocess.run([sys.executable, '-c', 'from system import quiet'], cwd=ROOT, stderr=subprocess.PIPE,
@@ -307,7 +291,7 @@ def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last)
 
 @pytest.mark.parametrize('failing', ['pytest', 'benchmark.py', 'main.py', 'nothing'])
 def test_gpu_report_fails_with_its_parts(tmp_path, failing):
-    """With a stand-in for Python that fails in one of the commands; the report is written to its end."""
+    """A stand-in for Python fails in one of the commands. The report is written to the end."""
     shutil.copy(os.path.join(ROOT, 'Makefile'), str(tmp_path))
     python = tmp_path / '.venv' / 'bin' / 'python'
     python.parent.mkdir(parents=True)
@@ -332,14 +316,10 @@ def test_reader_that_has_seen_enough(tmp_path):
 
 
 def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
-    """Two blanks and the narrow blank of macOS stay in a file name; a data folder that is not UTF-8 is refused."""
+    """Errors keep double blanks and macOS' narrow blank in file names. A data folder that is not UTF-8 is refused."""
     with pytest.raises(SystemExit):
         cli.main(lambda: read_bytes('a  b\u202fAM.png'))
     assert 'error: a  b\u202fAM.png: cannot' in capsys.readouterr().err
     monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
     flags = vars(main.parse_args('--dataset folder --data_dir x --height 9 --width 9'.split()))
     assert_refused('--data_dir: the file name .* is not UTF-8', main.Run, flags, datasets.sample.read(), {})
-    monkeypatch.setattr('sys.argv', ['main.py', '--init_from', ''])
-    with pytest.raises(SystemExit):
-        cli.main(lambda: pytest.fail('an empty value'))
-    assert '--init_from: the value is empty' in capsys.readouterr().err

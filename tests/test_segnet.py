@@ -1,4 +1,4 @@
-"""The networks: names, parameter counts, and logits equal to a plain NumPy and SciPy forward pass."""
+"""Compares names, parameter counts and logits of SegNet and SegNet-Basic with a forward pass by NumPy and SciPy."""
 import numpy as np
 import pytest
 import scipy.ndimage

@@ -1,4 +1,4 @@
-"""The layer helpers against NumPy, at odd and unequal sizes."""
+"""Compares layers with NumPy, at odd and unequal sizes."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -37,7 +37,7 @@ def test_lcn_equals_its_formula(graph):
 
 
 def test_deconvolution_with_moving_averages_equals_its_formula(sess):
-    """By loops, with all four parameters of batch norm away from their initial values: 3x2 to 5x4, kernels of 3x3."""
+    """The reference upsamples 3x2 to 5x4 by loops. All four parameters of batch norm have random values."""
     rng = np.random.RandomState(6)
     x = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
     got = utils.deconv_bn(tf.constant(x), 3, 3, 2, tf.zeros([2, 5, 4, 1]), 'up', False)
@@ -91,7 +91,7 @@ SIZES = [(5, 7), (23, 30), (45, 60), (7, 1)]
 
 @pytest.mark.parametrize('height, width', SIZES)
 def test_pooling_and_unpooling(graph, height, width):
-    """Values, indices, the unpooled map and its gradient, batch 3; of equal values the first is the maximum."""
+    """Compares values, indices, unpooled maps and gradients with loops. The first of equal values is the maximum."""
     rng = np.random.RandomState(height)
     x = rng.randint(-3, 3, (3, height, width, 4)).astype(np.float32)  # many windows have equal values
     x_ph = tf.placeholder(tf.float32, [None, None, None, 4])
@@ -115,7 +115,7 @@ def test_pooling_and_unpooling(graph, height, width):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('height, width', SIZES + [(None, None)])
 def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
-    """Pooled and unpooled maps and both gradients, bit for bit; batch 3, ties, negative values, unknown sizes."""
+    """Pooled maps, unpooled maps and gradients are equal bit for bit, with ties, negative values and unknown sizes."""
     rng = np.random.RandomState(1)
     shape = [3, height or 7, width or 9, 4]
     x_ph = tf.placeholder(dtype, [None, height, width, 4])
@@ -171,7 +171,7 @@ def test_lrn_is_caffes(graph):
 
 
 def test_initial_weights_depend_on_the_seed_and_the_name():
-    """Random ops created before change nothing; two layers differ, and so do two seeds of the graph."""
+    """Random ops that were created before change nothing. Layers differ from each other, and so do seeds."""
     def initial(seed, ops):
         with tf.Graph().as_default():
             tf.set_random_seed(seed)
@@ -197,7 +197,7 @@ def test_conv_initial_weights(graph):
 
 
 def test_batch_norm_training_and_averages(sess):
-    """Statistics of the batch in training; moving averages with growing momentum; moving averages in prediction."""
+    """Training uses batch statistics, prediction moving averages, whose momentum grows."""
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
@@ -227,7 +227,7 @@ def test_batch_norm_training_and_averages(sess):
 
 
 def test_dropout_in_bfloat16(graph):
-    """TensorFlow 1.15 has no quotient in bfloat16; 1 / 0.7 is 183 / 128 in bfloat16."""
+    """The scale 1 / 0.7 is 183 / 128 in bfloat16. TensorFlow 1.15 cannot divide in bfloat16."""
     x = tf.cast(tf.get_variable('x', initializer=tf.ones([4, 5])), 'bfloat16')
     dropped = tf.cast(utils.dropout(x, 0.3, (1, 2), 'a'), tf.float32)
     assert set(value_of(dropped).ravel().tolist()) == {0.0, 183 / 128}

@@ -1,4 +1,4 @@
-"""Starting weights: a synthetic VGG16 file in Keras' layout, an earlier run, a .npz and a .caffemodel."""
+"""Tests weights from a synthetic VGG16 file in Keras' layout, an earlier run, a .npz and a .caffemodel."""
 import os
 import pathlib
 import shutil
@@ -39,7 +39,7 @@ def write_vgg16(path):
 
 
 def test_vgg16_is_the_same_function(sess, tmp_path):
-    """conv1_1 of SegNet on an RGB image equals VGG16's on the same image as Keras prepares it, away from the border."""
+    """Away from the border, conv1_1 of SegNet on an RGB image equals VGG16's conv1_1 on the image prepared by Keras."""
     stored = write_vgg16(str(tmp_path / 'vgg.h5'))
     values = weights.vgg16(str(tmp_path / 'vgg.h5')).values
     assert sorted(values) == sorted('%s/%s' % (layer, kind) for layer, _, _ in ENCODER
@@ -77,7 +77,7 @@ def start(folder, output, *flags):
 
 
 def test_init_from_a_run(tmp_path, capsys):
-    """Another data set, three classes for eleven: all weights are copied except the classifier."""
+    """A run with 3 classes copies all weights of a run with 11 classes, except the classifier."""
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
     first, second, third = [str(tmp_path / name) for name in ('first', 'second', 'third')]
     start(camvid, first, '--learning_rate', '0.1')
@@ -103,7 +103,7 @@ def test_init_from_a_run(tmp_path, capsys):
 
 
 def test_fitting_refuses_other_shapes(graph):
-    """A classifier of other classes is left out, but not a kernel of 7x7, even where 3 classes are 3 rows."""
+    """A classifier with another number of classes is left out. A 7x7 kernel for a 3x3 kernel is an error."""
     networks.build(networks.Spec('segnet', 3), tf.zeros([1, 8, 8, 3]), is_training=False)
     variables = tf.global_variables()
     for name, shape, said in (('conv2_1/weights', (7, 7, 64, 128), r'\[7, 7, 64, 128\], this network has \[3, 3'),
@@ -165,7 +165,7 @@ def caffe_layers(rng):
 
 @pytest.mark.parametrize('old', [False, True])
 def test_caffemodel_is_the_same_function(sess, tmp_path, old):
-    """conv1 and its batch norm (scale and shift, statistics folded in) on BGR, by SciPy from Caffe's own order."""
+    """Compares conv1 and batch norm (with folded statistics) on BGR with SciPy, from arrays in Caffe's order."""
     layers = caffe_layers(np.random.RandomState(8))
     if old:  # the classifier's name in the authors' segnet_basic_camvid.prototxt
         layers[-1] = ('dense_softmax_inner_prod',) + layers[-1][1:]
@@ -239,7 +239,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
 
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, monkeypatch):
-    """A published folder scores as the run: kernels in 8 bits, statistics of the training split, no paths."""
+    """A published folder (8-bit kernels, population statistics, no local paths) scores almost as the run."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01')
     config = read_config(run)
@@ -287,7 +287,7 @@ def test_classes_are_matched_by_name(sess, capsys):
 
 
 def test_published_kernels_in_8_bits(sess, tmp_path, monkeypatch):
-    """Each output channel has a separate step; the error is at most half of the step."""
+    """Each output channel has a scale. The rounding error is at most half the scale."""
     monkeypatch.setattr(weights, 'publish_config', lambda *_: None)
     kernel = np.random.RandomState(2).normal(size=(3, 3, 5, 4)) * [1e-3, 1, 50, 0]
     with tf.variable_scope('net'):

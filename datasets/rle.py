@@ -1,0 +1,192 @@
+"""Reads tables of run-length encoded masks, in Kaggle's columns."""
+import os
+import re
+import unicodedata
+
+import numpy as np
+
+import data
+from data import IGNORE, MAX_PIXELS
+from datasets import files, splits, tables
+from system.files import UserError, note, read_csv, read_text
+
+
+def read_runs(data_dir, table, classes, rle_order):
+    """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
+
+    Prints the order of the pixels in the runs unless `rle_order` gives it. Raises UserError for a malformed file, for a
+    folder labels/ beside labels.csv, and if no class is named background.
+
+    Args:
+      table: path of the table of classes, for messages.
+      classes: list of `tables.Class`.
+    """
+    images = files.image_files(os.path.join(data_dir, 'images'))
+    examples = splits.find(data_dir, images)
+    path = os.path.join(data_dir, 'labels.csv')
+    if os.path.isdir(os.path.join(data_dir, 'labels')):
+        raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
+    outside = tables.background(table, classes)
+    indices = {}
+    for i, entry in enumerate(classes):
+        index = IGNORE if tables.is_void(entry) else i
+        for text in [str(number) for number in entry.ids] + [entry.name]:
+            if indices.setdefault(text, index) != index:
+                raise UserError('%s: %s is the name of one class and the id of another; rename the class'
+                                % (table, text))
+    objects = set(indices.values()) - {outside, IGNORE}
+    if len(objects) == 1:
+        indices[''] = objects.pop()  # a table without a column of classes
+    cells = read_cells(path, indices, images)
+    order = rle_order or detect_order(path)
+    if not rle_order:
+        note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
+    header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
+    columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
+    extension = os.path.splitext(next(read_csv(path, ()))[1].get('ImageId') or '')[1]
+    extension = extension if extension.lower() in data.IMAGE_FILES else ''
+    return (images, lambda name, image: cells_label(path, name, image, cells[name], order, outside), examples,
+            (columns, order, extension))
+
+
+def detect_order(path: str):
+    """Detects the order of the pixels in the runs of a table -> 'rows', 'columns' or 'relative'.
+
+    `data.rle_decode` defines the orders. Without a column EncodedPixels: 'rows'. With it (Kaggle): 'relative' if at
+    least one list of runs has starts that do not increase, and no list of three or more runs has increasing starts;
+    else 'columns'.
+    """
+    if 'EncodedPixels' not in read_text(path).partition('\n')[0]:
+        return 'rows'
+    relative = increasing = False
+    for _, row in read_csv(path, ('EncodedPixels',)):
+        rle = row['EncodedPixels'].strip()
+        if rle != '-1':
+            is_increasing = _is_rle(rle, 'columns')
+            increasing |= is_increasing and rle.count(' ') > 4
+            relative |= not is_increasing and _is_rle(rle, 'relative')
+    return 'relative' if relative and not increasing else 'columns'
+
+
+def _is_rle(rle, order):
+    """Tells whether a text is a valid run-length encoding in this order, for an image of any size."""
+    try:
+        return data.rle_numbers(rle, order) is not None
+    except UserError:
+        return False
+
+
+def read_cells(path: str, indices: dict, images=None):
+    """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
+
+    Columns are id,annotation,width,height,cell_type. With `images` they may be ImageId,EncodedPixels, and optionally
+    ClassId,Width,Height. An empty annotation means an image without an object, as does -1 in EncodedPixels. If a table
+    with EncodedPixels has no such row, images without a row have no object, and a note is printed.
+    Height and width are None without their columns. The RLE is text that `cell_masks` decodes and checks. The row
+    number is the line in the file.
+
+    Args:
+      indices: {text of the class: index}; '' is the class of a table without a column of classes.
+      images: names of the images; None accepts each id that is safe as a file name.
+    Raises:
+      UserError: a malformed row, an id without an image, or an image without a row (except as above).
+    """
+    kaggle = images is not None and 'EncodedPixels' in read_text(path).partition('\n')[0]
+    columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
+    cells = {}
+    for number, row in read_csv(path, columns):
+        where = '%s row %d: ' % (path, number)
+        name = unicodedata.normalize('NFC', row[columns[0]])
+        rle = row[columns[1]]
+        stem, extension = os.path.splitext(name)
+        name = stem if extension.lower() in data.IMAGE_FILES and name not in (images or ()) else name
+        if images is None and not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', name):
+            raise UserError(where + 'id %r; letters, digits, _ and - only, it becomes a file name' % name[:60])
+        size = _size(row, where)
+        height, width, masks = cells.setdefault(name, size + ([],))
+        if (height, width) != size:
+            raise UserError(where + 'size %sx%s; an earlier row of the image says %sx%s' % (size + (height, width)))
+        if not rle.strip() or kaggle and rle.strip() == '-1':
+            continue
+        kind = (row.get('cell_type') or row.get('ClassId') or '').strip()
+        kind = re.sub(r'\A([0-9]+)\.0+\Z', r'\1', kind)  # pandas may have written 3 as 3.0
+        if kind not in indices:
+            raise UserError(where + '%s %r; expected one of %s' % ('ClassId' if kaggle else 'cell_type', kind[:60],
+                                                                  ', '.join(text for text in indices if text)))
+        masks.append((number, indices[kind], rle))
+    if not cells:
+        raise UserError('%s: holds no rows' % path)
+    if images is not None:
+        ids = [name for name in cells if name not in images]
+        if ids:
+            raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
+                            % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
+        missing = [name for name in images if name not in cells]
+        if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
+            raise UserError('%s: %d images without a row: %s; an image without an object has an empty annotation'
+                            % (path, len(missing), ', '.join(missing[:5])))
+        if missing:
+            note('%s: %d of %d images have no row and are read as images without an object, as %s'
+                 % (path, len(missing), len(images), missing[0]))
+        cells.update((name, (None, None, [])) for name in missing)
+    return cells
+
+
+def _size(row, where):
+    """Parses the height and width in a row of a table -> (int, int), or (None, None).
+
+    (None, None) stands for a row with EncodedPixels and without sizes. 520.0, as pandas may have written 520, is valid.
+    Raises UserError for other texts and for more than MAX_PIXELS pixels.
+
+    Args:
+      where: file and row, for the message.
+    """
+    sides = [row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width')]
+    if sides == ['', ''] and 'EncodedPixels' in row:
+        return None, None
+    if not all(re.match(r'\A[1-9][0-9]{0,4}(\.0+)?\Z', side) for side in sides):
+        raise UserError(where + 'height %.20r and width %.20r must be whole numbers up to 99999' % tuple(sides))
+    height, width = (int(float(side)) for side in sides)
+    if height * width > MAX_PIXELS:
+        raise UserError(where + 'an image of %dx%d; at most %d pixels' % (height, width, MAX_PIXELS))
+    return height, width
+
+
+def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
+    """Draws the label of an image from masks, later over earlier: uint8 [h, w] of class indices.
+
+    Args:
+      path, name: table and image, for messages.
+      image: array [h, w, ...], of which only the size is used.
+      entry: (height, width, [(row number, class index, RLE), ...]), a value of the dict that `read_cells` returns.
+      order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
+      outside: index of the class of the pixels outside all masks.
+    Raises:
+      UserError: the size of the image differs from the size in the table, or a mask is malformed. The message names the
+        image or the row.
+    """
+    height, width, masks = entry
+    if height is not None and image.shape[:2] != (height, width):
+        raise UserError('%s: image %s has %dx%d, its rows say %dx%d' % ((path, name) + image.shape[:2] + entry[:2]))
+    label = np.full(image.shape[:2], outside, np.uint8)
+    for mask, (_, class_id, _) in zip(cell_masks(path, label.shape, masks, order), masks):
+        label[mask] = class_id
+    return label
+
+
+def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
+    """Decodes and yields the masks of one image, bool [height, width] each.
+
+    Raises UserError, which names the table `path` and the row, for a malformed mask.
+
+    Args:
+      shape: (height, width).
+      masks: list of (row number, class index, RLE); the RLE is the text 'start length start length ...'.
+      order: what the starts count: 'rows' or 'columns', pixels along the rows or columns from 1; 'relative', pixels
+        along the columns from the end of the run before.
+    """
+    for number, _, rle in masks:
+        try:
+            yield data.rle_decode(rle, shape[0], shape[1], order)
+        except UserError as error:
+            raise UserError('%s row %d: %s' % (path, number, error))

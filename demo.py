@@ -1,0 +1,271 @@
+"""Shows a run on a web page: python demo.py camvid-segnet-basic, then open http://127.0.0.1:7860
+
+Drop an image or a video on the page to see its classes. Needs the packages of requirements-demo.txt.
+"""
+from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+import contextlib
+import html
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+
+import cv2
+import numpy as np
+
+import data
+import datasets
+import evaluate
+import networks
+from datasets import sample
+from inference import outputs, predictor as inference, video
+from predict import VIDEO_SUFFIX
+from runs import plots
+from runs.folder import read_config, run_folder
+from system import cli
+from system.files import UserError
+
+ONLY_VIDEOS = {  # for OpenCV: a playlist names further files to read, and an image may be too large to decode
+    'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
+    'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
+    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # nothing: messages quote bytes of the file
+}
+SHOWN_SIDE = 1024       # pixels; larger images are shown smaller, the id map keeps their size
+NUM_EXAMPLES = 4        # of each data set
+MAX_UPLOAD = '500mb'
+KEPT_SECONDS = 3600     # for uploads and results
+OPACITY = 'Opacity of the classes'
+
+CSS = '''
+#overlay .mask:not(.active):not(.inactive) {opacity: var(--opacity, 0.5)}
+#overlay .image-container::after {content: attr(data-name); position: absolute; left: 0; bottom: 0; padding: 0 0.5em;
+    color: white; background: black}
+#shares table * {border: none; padding: 0.1em 0.5em}
+#details img {width: 100%; object-fit: contain}
+'''
+SET_OPACITY = "value => document.documentElement.style.setProperty('--opacity', value)"
+NAME_ON_HOVER = '''() => {
+    const pixel = Object.assign(document.createElement('canvas'), {width: 1, height: 1})
+        .getContext('2d', {willReadFrequently: true});
+    document.addEventListener('mousemove', event => {
+        const box = event.target.closest('#overlay .image-container');
+        const names = document.querySelectorAll('#overlay .legend-item');
+        box?.querySelectorAll('.mask').forEach((mask, i) => {
+            const place = mask.getBoundingClientRect();
+            pixel.clearRect(0, 0, 1, 1);
+            pixel.drawImage(mask, (event.clientX - place.left) * mask.naturalWidth / place.width,
+                            (event.clientY - place.top) * mask.naturalHeight / place.height, 1, 1, 0, 0, 1, 1);
+            if (pixel.getImageData(0, 0, 1, 1).data[3])
+                box.dataset.name = names[i].textContent.trim();
+        });
+    });
+}'''
+
+
+def parse_args(argv=None):
+    """Parses the flags of the demo from `argv`, or from the command line if `argv` is None."""
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
+    parser.add_argument('--listen', default='127.0.0.1', metavar='HOST',
+                        help='address to listen at; 0.0.0.0 opens the page to everyone who reaches this machine')
+    parser.add_argument('--port', type=cli.number(int, 1, 65535), default=7860, help='port to listen at')
+    parser.add_argument('--data_dir', help="folder of the run's data set; validation images become examples")
+    parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
+                        help='refuse images of more pixels without decoding them')
+    inference.add_flags(parser)
+    return parser.parse_args(argv)
+
+
+def import_gradio(folder: str):
+    """Imports Gradio so that it keeps its files in `folder` and sends nothing to other machines -> the module.
+
+    Gradio's environment variables are dropped: they could open folders to visitors. Raises UserError without Gradio.
+    """
+    for name in [name for name in os.environ if name.startswith('GRADIO_')]:
+        del os.environ[name]
+    os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_EXAMPLES_CACHE=folder, GRADIO_ANALYTICS_ENABLED='False',
+                      no_proxy='*')  # no proxy between the server and its own check that the page answers
+    try:
+        import gradio
+        import safehttpx
+    except ImportError as error:
+        raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
+
+    async def refuse(host):
+        raise gradio.Error('send the file, not its address', print_exception=False)
+
+    gradio.processing_utils.PUBLIC_HOSTNAME_WHITELIST.clear()  # addresses of files in the requests of visitors
+    safehttpx.async_validate_url = refuse
+    return gradio
+
+
+def write_examples(config: dict, data_dir, folder: str) -> list:
+    """Writes images of the bundled cells, and of the run's validation split if the data are there -> list of paths.
+
+    Raises UserError if --data_dir is given and has not the data set of the run.
+    """
+    name = config['flags']['dataset']
+    found = []
+    try:
+        found = [datasets.open(name, data_dir or config['flags']['data_dir'], config)] if name != 'sample' else []
+    except UserError:
+        if data_dir:
+            raise
+    paths = []
+    for dataset in found + [sample.read()]:
+        size = len(dataset.examples['val'])
+        for i in sorted({size * i // NUM_EXAMPLES for i in range(NUM_EXAMPLES)}):
+            paths.append(os.path.join(folder, '%s-%d.png' % (dataset.name, i)))
+            outputs.write_png(paths[-1], dataset.load('val', i)[0])
+    return paths
+
+
+class Labeller:
+    """Labels the files of visitors with one network.
+
+    Args:
+      predictor: `inference.Predictor`.
+      config: config.json of the run.
+      folder: folder for the results; each result has its own folder inside.
+      max_pixels: number of pixels above which an image or frame is refused.
+    """
+
+    def __init__(self, predictor, config: dict, folder: str, max_pixels: int):
+        self.predictor = predictor
+        self.config = config
+        self.folder = folder
+        self.max_pixels = max_pixels
+        self.lock = threading.Lock()  # the network takes one image at a time
+
+    def result_path(self, path: str, ending: str) -> str:
+        """Returns a new path for a result of the file `path`, such as FOLDER/street-ids.png."""
+        stem = os.path.splitext(os.path.basename(path))[0]
+        return os.path.join(tempfile.mkdtemp(dir=self.folder), stem + ending)
+
+    def image(self, path: str) -> tuple:
+        """Labels an image file -> (image and masks, table of shares, map, path of the id map).
+
+        The first is the value of a gradio.AnnotatedImage. The table is HTML. The map is uint8, [h, w] for confidence,
+        [h, w, 3] for uncertainty. Raises UserError for an unreadable or too large image.
+        """
+        names, colors = self.config['class_names'], self.config['colors']
+        with self.lock:
+            image = data.read_image(path, self.config.get('depth', 16), self.max_pixels)
+            ids, variance, confidence, _ = self.predictor.predict([image])[0]
+        id_map = self.result_path(path, '-ids.png')
+        outputs.write_png(id_map, np.array(self.config['class_ids'], np.uint8)[ids])
+        shares = data.label_counts(ids, len(names))[:-1] / ids.size
+        row = '<tr><td style="background: rgb(%d, %d, %d)">&emsp;</td><td>%s</td><td>%.1f%%</td></tr>'
+        rows = [row % (tuple(colors[i]) + (html.escape(names[i]), 100 * shares[i]))
+                for i in np.argsort(-shares) if shares[i]]
+        details = confidence if variance is None else plots.uncertainty(variance, len(names))
+        scale = min(1, SHOWN_SIDE / max(ids.shape))
+        size = [max(1, round(scale * side)) for side in ids.shape[::-1]]
+        image, details = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (image, details)]
+        ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
+        masks = [((ids == i).astype(np.float32), names[i]) for i in np.unique(ids)]
+        return (image, masks), '<table>%s</table>' % ''.join(rows), details, id_map
+
+    def video(self, path: str, alpha: float, progress) -> str:
+        """Labels a video -> path of the video with the overlays.
+
+        `progress` is called with (number of the frame, number of frames or None) after each frame. Raises UserError if
+        no frame can be read, if the video is truncated, and if a frame has more than `max_pixels` pixels.
+        """
+        out_path = self.result_path(path, VIDEO_SUFFIX)
+        with video.read_frames(path) as (rate, total, frames), video.VideoFile(out_path, rate) as out:
+            for image in frames:
+                if image.shape[0] * image.shape[1] > self.max_pixels:
+                    raise UserError('%s: frames have more than %d pixels; shrink the video' % (path, self.max_pixels))
+                with self.lock:
+                    ids = self.predictor.predict([image])[0].ids
+                out.write(plots.overlay(image, plots.colored(ids, self.config['colors']), alpha))
+                progress((out.count, total or None))
+            if not out.count:
+                raise UserError('%s: not a video of a known format, or damaged; convert it to MP4' % path)
+            if out.count < 0.9 * total - rate:  # as in predict.py
+                raise UserError('%s: ends after frame %d of %d; get the file again' % (path, out.count, total))
+        return out_path
+
+
+def build_page(gr, labeller: Labeller, title: str, examples: list):
+    """Builds the page -> gradio.Blocks. `gr` is the module gradio, `examples` a list of paths of images."""
+    @contextlib.contextmanager
+    def sentence_for_errors():
+        """Shows an error that the visitor can fix as a sentence, without folders of this machine."""
+        try:
+            yield
+        except Exception as error:
+            reason = cli.explain(error)
+            if reason is None:
+                raise
+            reason = re.sub(re.escape(labeller.folder) + r'\S*/', '', cli.one_line(reason))
+            raise gr.Error(html.escape(reason), print_exception=False)
+
+    def label_image(path):
+        with sentence_for_errors():
+            return labeller.image(path)
+
+    def label_video(path, alpha, progress=gr.Progress()):  # noqa: B008  as Gradio asks for it
+        with sentence_for_errors():
+            return labeller.video(path, alpha, progress)
+
+    config = labeller.config
+    colors = {name: '#%02x%02x%02x' % tuple(color) for name, color in zip(config['class_names'], config['colors'])}
+    what = 'Uncertainty' if labeller.predictor.settings.samples else 'Confidence'
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS)) as page:
+        gr.Markdown('# ' + title)
+        with gr.Tab('Image'), gr.Row():
+            with gr.Column():
+                upload = gr.File(label='Image', elem_id='upload')
+                dataset = gr.Dataset(components=['image'], samples=[[path] for path in examples], type='index',
+                                     label='Examples', elem_id='examples')
+                opacity = gr.Slider(0, 1, 0.5, label=OPACITY, elem_id='opacity')
+                shares = gr.HTML(elem_id='shares')
+            with gr.Column(scale=2):
+                overlay = gr.AnnotatedImage(label='Classes', color_map=colors, elem_id='overlay')
+                details = gr.Image(label=what, format='png', interactive=False, buttons=['download', 'fullscreen'],
+                                   elem_id='details')
+                id_map = gr.DownloadButton('Download the id map', size='sm', elem_id='ids')
+        with gr.Tab('Video'), gr.Row():
+            with gr.Column():
+                video_upload = gr.File(label='Video', elem_id='video-upload')
+                alpha = gr.Slider(0, 1, 0.5, label=OPACITY)
+            film = gr.Video(label='Classes', interactive=False, buttons=['download'], scale=2, elem_id='video')
+        results = [overlay, shares, details, id_map]
+        upload.upload(label_image, upload, results, concurrency_id='image')
+        dataset.click(lambda i: label_image(examples[i]), dataset, results, concurrency_id='image', api_name='example')
+        video_upload.upload(label_video, [video_upload, alpha], film)
+        opacity.change(None, opacity, None, js=SET_OPACITY)
+    return page
+
+
+def serve(args):
+    """Opens the run and serves the page until SIGINT or SIGTERM; then deletes all files that visitors left."""
+    os.environ.update(ONLY_VIDEOS)
+    with tempfile.TemporaryDirectory(prefix='segnet-demo-') as folder:
+        gr = import_gradio(folder)
+        config = read_config(args.run)
+        spec = networks.spec_of(config['flags'], len(config['class_names']))
+        args.confidence = not evaluate.samples_of(args.samples, spec)
+        examples = write_examples(config, args.data_dir, folder)
+        with evaluate.open_run(args, config['flags'], spec) as (predictor, _), cli.stop_signals() as received:
+            labeller = Labeller(predictor, config, folder, args.max_pixels)
+            page = build_page(gr, labeller, os.path.basename(os.path.abspath(args.run)), examples)
+            try:
+                page.launch(server_name=args.listen, server_port=args.port, share=False, quiet=True, css=CSS,
+                            js=NAME_ON_HOVER, footer_links=[], run_history=False, enable_monitoring=False,
+                            mcp_server=False, ssr_mode=False, prevent_thread_lock=True, max_file_size=MAX_UPLOAD)
+            except OSError:
+                raise UserError('--listen %s --port %d: cannot be opened; give another --port if this is in use'
+                                % (args.listen, args.port))
+            print('http://%s:%d; Ctrl-C ends' % (args.listen, args.port), flush=True)
+            while not received:
+                time.sleep(0.2)
+            page.close(verbose=False)
+
+
+if __name__ == '__main__':
+    cli.main(lambda: sys.exit(serve(parse_args())))

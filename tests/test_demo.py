@@ -1,0 +1,374 @@
+"""demo.py: the page in Chromium, results beside predict.py, hostile uploads, what a visitor can read."""
+import collections
+import concurrent.futures
+import importlib.util
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import types
+import zipfile
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import requests
+from conftest import ROOT, assert_refused, put, write_camvid
+from PIL import Image
+from test_main import train
+
+import data
+import demo
+import predict
+from inference.predictor import Prediction
+from runs import plots
+
+needs_gradio = pytest.mark.skipif(not importlib.util.find_spec('gradio'), reason='Gradio is not installed')
+no_browser = not (shutil.which('chromium') and shutil.which('chromedriver') and importlib.util.find_spec('selenium'))
+FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-dev-shm-usage',
+         '--disable-background-networking', '--disable-component-update', '--disable-sync', '--window-size=1200,1000']
+FILE = {'meta': {'_type': 'gradio.FileData'}}
+CONFIG = {'class_names': ['sky', '<b>', 'road'], 'class_ids': [7, 0, 3], 'colors': [(1, 2, 3), (200, 0, 0), (0, 0, 90)]}
+
+
+# ---------------------------------------------------------------- the values of the page
+
+def labeller(prediction, folder):
+    fake = types.SimpleNamespace(predict=lambda images: [prediction for _ in images])
+    return demo.Labeller(fake, CONFIG, str(folder), 10 ** 6)
+
+
+def test_values_of_an_image(tmp_path):
+    """Masks partition the image, shares count pixels, the id map has the ids of the label files."""
+    ids = np.zeros((45, 61), np.uint8)
+    ids[:9] = 2
+    ids[9:12, :5] = 1
+    confidence = np.arange(45 * 61).reshape(45, 61).astype(np.uint8)
+    put('', str(tmp_path / 'street.png'), np.full((45, 61, 3), 9, np.uint8))
+    page = labeller(Prediction(ids, confidence=confidence), tmp_path)
+    (image, masks), table, details, id_map = page.image(str(tmp_path / 'street.png'))
+    assert image.shape == (45, 61, 3) and [name for _, name in masks] == CONFIG['class_names']
+    for i, (mask, _) in enumerate(masks):
+        np.testing.assert_array_equal(mask, ids == i)
+    assert [table.index(share) for share in ('79.5%', '20.0%', '0.5%')] == sorted(
+        table.index(share) for share in ('79.5%', '20.0%', '0.5%')), 'the largest share is first'
+    assert '&lt;b&gt;' in table and '<b>' not in table and 'rgb(1, 2, 3)' in table
+    np.testing.assert_array_equal(details, confidence)
+    assert os.path.basename(id_map) == 'street-ids.png'
+    np.testing.assert_array_equal(data.read_label(id_map), np.array([7, 0, 3])[ids])
+
+
+def test_a_large_image_is_shown_smaller(tmp_path):
+    """The id map keeps its size. A Bayesian run shows its uncertainty."""
+    ids = np.zeros((2048, 30), np.uint8)
+    ids[1024:] = 1
+    variance = np.random.RandomState(1).uniform(0, 0.2, ids.shape).astype(np.float32)
+    put('', str(tmp_path / 'a.png'), np.zeros(ids.shape + (3,), np.uint8))
+    page = labeller(Prediction(ids, variance), tmp_path)
+    (image, masks), _, details, id_map = page.image(str(tmp_path / 'a.png'))
+    assert image.shape == details.shape == (1024, 15, 3) and masks[1][0][512:].all() and not masks[1][0][:512].any()
+    assert abs(details.astype(int).mean() - plots.uncertainty(variance, 3).astype(int).mean()) < 1
+    assert data.read_label(id_map).shape == ids.shape
+
+
+def test_without_gradio(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo.os, 'environ', dict(os.environ, GRADIO_ALLOWED_PATHS='/'))
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    assert_refused('pip install -r requirements-demo.txt', demo.import_gradio, str(tmp_path))
+    assert 'GRADIO_ALLOWED_PATHS' not in os.environ
+
+
+# ---------------------------------------------------------------- the server
+
+class Server(collections.namedtuple('Server', 'url run folder process')):
+    """A running demo.py. Below `folder` are its home, working and temporary folders and its output in 'terminal'."""
+
+    def get(self, path):
+        return requests.get(self.url + '/' + path, timeout=60)
+
+    def upload(self, name, content):
+        return requests.post(self.url + '/gradio_api/upload', files={'files': (name, content)}, timeout=60)
+
+    def call(self, function, *values):
+        """Calls an event of the page -> ('complete', list of results) or ('error', {'error': text})."""
+        url = self.url + '/gradio_api/call/' + function
+        event = requests.post(url, json={'data': list(values)}, timeout=60).json()['event_id']
+        kind = None
+        for line in requests.get(url + '/' + event, stream=True, timeout=120).iter_lines(decode_unicode=True):
+            kind = line[7:] if line.startswith('event: ') else kind
+            if line.startswith('data: ') and kind in ('complete', 'error'):
+                return kind, json.loads(line[6:])
+
+    def label(self, name, content, *values, function='label_image'):
+        answer = self.upload(name, content)
+        if not answer.ok:
+            return 'upload', answer.text
+        return self.call(function, dict(FILE, path=answer.json()[0]), *values)
+
+    def ids(self, name, content):
+        """Labels an image -> the id map, as downloaded from the page."""
+        kind, results = self.label(name, content)
+        assert kind == 'complete', results
+        return cv2.imdecode(np.frombuffer(requests.get(results[3]['url']).content, np.uint8), cv2.IMREAD_UNCHANGED)
+
+    def files(self):
+        """Lists all files, except those in the temporary folder."""
+        return sorted(os.path.join(where, name) for where, _, names in os.walk(self.folder) for name in names
+                      if os.sep + 'tmp' not in where)
+
+    def terminal(self):
+        with open(os.path.join(self.folder, 'terminal'), errors='replace') as file:
+            return file.read()
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+    """demo.py with a SegNet-Basic after four steps, at 23x31; SIGTERM ends it and removes its files."""
+    folder = str(tmp_path_factory.mktemp('demo'))
+    run = os.path.join(folder, 'r')
+    images = write_camvid(os.path.join(folder, 'data'), {'train': 4, 'val': 2})
+    train(images, run, '--steps', '4', '--optimizer', 'adam')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    for name in ('home', 'work', 'tmp'):
+        os.makedirs(os.path.join(folder, name))
+    environment = dict(os.environ, HOME=os.path.join(folder, 'home'), TMPDIR=os.path.join(folder, 'tmp'),
+                       GRADIO_ALLOWED_PATHS='/', GRADIO_SHARE='True')
+    with open(os.path.join(folder, 'terminal'), 'w') as terminal:
+        process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'demo.py'), run, '--port', str(port)],
+                                   stdout=terminal, stderr=terminal, cwd=os.path.join(folder, 'work'), env=environment)
+    server = Server('http://127.0.0.1:%d' % port, run, folder, process)
+    deadline = time.time() + 300
+    while server.url not in server.terminal():
+        assert process.poll() is None and time.time() < deadline, server.terminal()
+        time.sleep(0.1)
+    yield server
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0 and 'Traceback' not in server.terminal(), server.terminal()
+    assert os.listdir(os.path.join(folder, 'tmp')) == []
+
+
+def png(height=40, width=56, seed=1):
+    small = np.random.RandomState(seed).randint(0, 256, (5, 7, 3)).astype(np.uint8)
+    return cv2.imencode('.png', cv2.resize(small, (width, height)))[1].tobytes()
+
+
+def expected_ids(server, content, tmp_path):
+    """Labels an image with predict.py -> the id map."""
+    path = tmp_path / 'image.png'
+    path.write_bytes(content)
+    predict.predict(predict.parse_args([server.run, str(path), '--output', str(tmp_path / 'out'), '--overwrite']))
+    return data.read_label(str(tmp_path / 'out' / 'image-ids.png'))
+
+
+def saved(kind, image=None, **settings):
+    """Encodes an image by Pillow -> bytes."""
+    file = io.BytesIO()
+    image = image or Image.open(io.BytesIO(png()))
+    image.save(file, kind, **settings)
+    return file.getvalue()
+
+
+def black_png(side):
+    """A PNG of 1 bit per pixel, side x side: few bytes, many pixels."""
+    def chunk(kind, content):
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 1)
+    header = struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
+
+
+def zipped():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, 'w') as archive:
+        archive.writestr('../../x.png', png())
+    return file.getvalue()
+
+
+def film(path, frames=9):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
+    for i in range(frames):
+        writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
+    writer.release()
+    return path.read_bytes()
+
+
+def hostile_images():
+    """Lists (name, content, whether it must be labelled; None for names that the upload may refuse)."""
+    good, image = png(), Image.open(io.BytesIO(png()))
+    jpeg = saved('JPEG')
+    frames = {'save_all': True, 'append_images': [image.transpose(Image.FLIP_LEFT_RIGHT)] * 3}
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    svg = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY p SYSTEM "file:///etc/passwd">]><svg><text>&p;</text></svg>'
+    page = b'<html><script>alert(1)</script></html>'
+    refused = [('text.png', b'no image'), ('empty.png', b''), ('cut.jpg', jpeg[:len(jpeg) // 2]),
+               ('cut.png', good[:len(good) // 2]), ('head.png', good[:30]), ('bomb.png', black_png(30000)),
+               ('large.png', black_png(12000)), ('sum.png', good[:-20] + b'\0\0\0\0' + good[-16:]),
+               ('bomb.gif', b'GIF89a\xff\xff\xff\xff\0\0\0' + saved('GIF')[13:]), ('a.svg', svg), ('svg.png', svg),
+               ('page.html', page), ('page.jpg', page), ('a.zip', zipped()), ('zip.png', zipped()),
+               ('a.pdf', b'%PDF-1.4\n'), ('a.eps', b'%!PS-Adobe-3.0 EPSF-3.0\n'), ('a.npy', b'\x93NUMPY\x01\0'),
+               ('float.tif', saved('TIFF', Image.new('F', (9, 7)))), ('a.ico', saved('ICO')), ('a.mp4', b'no video'),
+               ('loop.tif', b'II*\0\x08\0\0\0\x01\0\0\1\3\0\1\0\0\0\1\0\0\0\x08\0\0\0')]
+    labelled = [('moving.gif', saved('GIF', **frames)), ('moving.webp', saved('WEBP', **frames)),
+                ('moving.png', saved('PNG', **frames)), ('1x1.png', png(1, 1)), ('thin.png', png(2, 2000)),
+                ('cmyk.jpg', saved('JPEG', image.convert('CMYK'))), ('turned.jpg', saved('JPEG', exif=exif)),
+                ('deep.png', cv2.imencode('.png', np.full((9, 7), 40000, np.uint16))[1].tobytes()),
+                ('alpha.png', saved('PNG', image.convert('RGBA'))), ('no-ending', good)]
+    names = ['../../up.png', '/etc/up.png', '/root/.bashrc', '..', '.', 'a\0b.png', 'x' * 300 + '.png', '.png',
+             '\u56f3 \u00fc.png', '-rf.png', 'con:aux|?*.png', '%2e%2e%2fup.png', '<img src=x onerror=alert(1)>.png',
+             '$(touch up).png', 'a\r\nb: c.png', 'a.png/', '\\\\host\\up.png']
+    files = [file + (False,) for file in refused] + [file + (True,) for file in labelled]
+    return files + [(name, good, None) for name in names]
+
+
+@needs_gradio
+def test_hostile_images(server, tmp_path):
+    """Each is labelled or refused in one sentence; nothing is written elsewhere, and the server goes on."""
+    assert len(hostile_images()) > 40
+    server.ids('first.png', png())
+    before = server.files()
+    for name, content, labelled in hostile_images():
+        kind, result = server.label(name, content)
+        if labelled is None and kind == 'upload':
+            assert 'Traceback' not in result, name
+        else:
+            assert kind == ('error' if labelled is False else 'complete'), (name, result)
+        if kind == 'error':
+            assert result['error'] and not set(result['error']) & set('/<>\n'), (name, result)
+    assert server.files() == before and 'Traceback' not in server.terminal(), server.terminal()
+    good = png(45, 61, seed=2)
+    np.testing.assert_array_equal(server.ids('good.png', good), expected_ids(server, good, tmp_path))
+
+
+@needs_gradio
+def test_videos(server, tmp_path):
+    """A video returns its overlay. A playlist must not open the file of this machine that it names."""
+    good = film(tmp_path / 'a.avi')
+    kind, results = server.label('a.avi', good, 0.5, function='label_video')
+    assert kind == 'complete', results
+    (tmp_path / 'out.mp4').write_bytes(requests.get((results[0].get('video') or results[0])['url']).content)
+    with predict.video.read_frames(str(tmp_path / 'out.mp4')) as (_, _, frames):
+        assert [image.shape for image in frames] == [(48, 64, 3)] * 9
+    here = str(tmp_path / 'a.avi').encode()
+    playlist = b'#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://%s\n#EXT-X-ENDLIST\n' % here
+    for name, content in (('text.mp4', b'no video'), ('empty.mp4', b''), ('cut.avi', good[:len(good) // 2]),
+                          ('list.mp4', playlist), ('cat.mp4', b"ffconcat version 1.0\nfile '%s'\n" % here),
+                          ('image.mp4', png()), ('bomb.mp4', black_png(30000)), ('page.webm', b'<html>')):
+        kind, result = server.label(name, content, 0.5, function='label_video')
+        assert kind == 'error' and result['error'] and '/' not in result['error'], (name, result)
+
+
+@needs_gradio
+def test_visitors_at_the_same_time_get_their_own(server, tmp_path):
+    images = [png(40 + i, 56 + 2 * i, seed=i) for i in range(6)]
+    with concurrent.futures.ThreadPoolExecutor(7) as pool:
+        other = pool.submit(server.label, 'a.avi', film(tmp_path / 'a.avi'), 0.5, function='label_video')
+        found = list(pool.map(lambda content: server.ids('same name.png', content), images))
+    assert other.result()[0] == 'complete'
+    for content, ids in zip(images, found):
+        np.testing.assert_array_equal(ids, expected_ids(server, content, tmp_path))
+
+
+@needs_gradio
+def test_what_a_visitor_can_read(server):
+    """Neither files of this machine nor, through the server, those of others."""
+    config = os.path.join(server.run, 'config.json')
+    inside = os.path.join(server.folder, 'tmp', os.listdir(os.path.join(server.folder, 'tmp'))[0])
+    for path in ('/etc/passwd', config, 'config.json', '../r/config.json', inside, inside + '/../../r/config.json',
+                 inside + '/%2e%2e/%2e%2e/r/config.json', 'file://' + config, 'http://9.9.9.9/',
+                 'https://huggingface.co/'):
+        for route in ('file=', 'gradio_api/file=', 'gradio_api/file/', 'gradio_api/proxy=', 'static/', 'assets/'):
+            answer = server.get(route + path)
+            assert answer.status_code in (400, 403, 404), route + path
+    kind, result = server.call('label_image', dict(FILE, path='https://huggingface.co/a.png'))
+    assert kind == 'error' and 'address' in result['error']
+    assert server.get('config').json()['analytics_enabled'] is False
+
+
+# ---------------------------------------------------------------- the page in a browser
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    """Headless Chromium, which logs its console and its requests."""
+    from selenium import webdriver
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which('chromium')
+    for flag in FLAGS + ['--user-data-dir=' + str(tmp_path_factory.mktemp('browser'))]:
+        options.add_argument(flag)
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
+    yield driver
+    driver.quit()
+
+
+@needs_gradio
+@pytest.mark.skipif(no_browser, reason='chromium, chromedriver or selenium is not installed')
+def test_page_in_a_browser(server, request, tmp_path):
+    """An image becomes masks, names and an id map; a text becomes a sentence; nothing comes from elsewhere."""
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.support.ui import WebDriverWait
+    browser = request.getfixturevalue('browser')
+    content = png(45, 61)
+    (tmp_path / 'street.png').write_bytes(content)
+    (tmp_path / 'text.png').write_text('no image')
+    expected = expected_ids(server, content, tmp_path)
+    class_names = predict.read_config(server.run)['class_names']
+
+    def all_of(selector):
+        return browser.find_elements('css selector', selector)
+
+    def wait(condition):
+        passing = [StaleElementReferenceException, IndexError]
+        return WebDriverWait(browser, 90, ignored_exceptions=passing).until(lambda _: condition())
+
+    def drop(name):
+        wait(lambda: all_of('#upload input[type=file]'))[0].send_keys(str(tmp_path / name))
+
+    browser.get(server.url)
+    drop('street.png')
+    names = [legend.text for legend in wait(lambda: all_of('#overlay .legend-item'))]
+    assert names == [class_names[i] for i in np.unique(expected)] and len(names) > 1
+    masks = all_of('#overlay .mask')
+    for mask, i in zip(masks, np.unique(expected)):
+        alpha = np.array(Image.open(io.BytesIO(requests.get(mask.get_attribute('src')).content)))[:, :, 3]
+        np.testing.assert_array_equal(alpha > 0, expected == i)
+    assert '%' in wait(lambda: all_of('#shares td'))[2].text and all_of('#details img')
+
+    box = all_of('#overlay .image-container')[0]
+    flat = cv2.dilate(expected, np.ones((3, 3))) == cv2.erode(expected, np.ones((3, 3)))
+    for i in np.unique(expected[flat])[:3]:  # a pixel whose neighbours have its class
+        y, x = np.argwhere(flat & (expected == i))[0]
+        ActionChains(browser).move_to_element_with_offset(
+            box, int(((x + 0.5) / 61 - 0.5) * box.size['width']), int(((y + 0.5) / 45 - 0.5) * box.size['height'])
+        ).perform()
+        wait(lambda name=class_names[i]: box.get_attribute('data-name') == name)
+    ActionChains(browser).move_to_element(all_of('#shares')[0]).perform()
+    field = all_of('#opacity input[type=number]')[0]
+    field.clear()
+    field.send_keys('0.25\t')
+    wait(lambda: masks[0].value_of_css_property('opacity') == '0.25')
+
+    before = all_of('#overlay .base-image')[0].get_attribute('src')
+    all_of('#examples img')[0].click()
+    wait(lambda: all_of('#overlay .base-image')[0].get_attribute('src') != before)
+    all_of('#upload button[aria-label="Clear"]')[0].click()
+    drop('text.png')
+    assert 'text.png: not an image' in wait(lambda: all_of('.toast-body'))[0].text
+
+    assert [line for line in browser.get_log('browser') if line['level'] == 'SEVERE'] == []
+    messages = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
+    asked = [message['params']['request']['url'] for message in messages
+             if message['method'] == 'Network.requestWillBeSent']
+    ours = (server.url, 'data:', 'blob:', 'chrome:')  # chrome: the page of a new tab
+    assert len(asked) > 10 and [url for url in asked if not url.startswith(ours)] == []
