@@ -125,7 +125,9 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
     loaded = weights.load(run)
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
     for path in sorted(set(filter(None, paths.values()))):
-        quantization = quantize.Quantization('int8', images[:quantize.NUM_IMAGES]) if os.path.basename(path).startswith('int8') else None
+        quantization = None
+        if os.path.basename(path).startswith('int8'):
+            quantization = quantize.Quantization('int8', images[:quantize.NUM_IMAGES])
         export.export(path, spec_of_run(config, size), config, loaded, images[0].shape[:2], quantization)
     return paths
 
