@@ -89,7 +89,6 @@ def import_gradio(folder: str):
                       no_proxy='*')  # no proxy between the server and its own check that the page answers
     try:
         import gradio
-        import safehttpx
     except ImportError as error:
         raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
 
@@ -97,12 +96,12 @@ def import_gradio(folder: str):
         raise gradio.Error('send the file, not its address', print_exception=False)
 
     gradio.processing_utils.PUBLIC_HOSTNAME_WHITELIST.clear()  # addresses of files in the requests of visitors
-    safehttpx.async_validate_url = refuse
+    gradio.processing_utils.sh.async_validate_url = refuse
     return gradio
 
 
 def write_examples(config: dict, data_dir, folder: str) -> list:
-    """Writes images of the bundled cells, and of the run's validation split if the data are there -> list of paths.
+    """Writes images of the bundled cells and, if present, of the run's validation split -> list of paths.
 
     Raises UserError if --data_dir is given and has not the data set of the run.
     """

@@ -44,7 +44,7 @@ def read_split(dataset, split: str):
         return (data.label_counts(label, len(dataset.class_names)), label.shape, dataset.examples[split][i], '',
                 zlib.crc32(np.ascontiguousarray(image), image.shape[0]), thumb.astype(np.int16))
 
-    loaded = [result() for _, result in read_ahead(load, range(len(dataset.examples[split])), datasets.AHEAD)]
+    loaded = [result() for _, result in read_ahead(load, range(len(dataset.examples[split])), datasets.ahead(dataset))]
     intact = [found for found in loaded if not isinstance(found, str)]
     columns = [list(column) for column in zip(*intact)] or [[] for _ in Split._fields]
     counts = np.array(columns[0], np.int64).reshape(-1, len(dataset.class_names) + 1)

@@ -2,6 +2,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -14,11 +15,14 @@ UNKNOWN_FREE = 8 << 30  # bytes, on a system without /proc/meminfo
 def read_ahead(read, items, ahead: int):
     """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items.
 
-    Calling the function waits for the result, and raises the error of `read`.
+    Calling the function waits for the result, and raises the error of `read`. With `ahead` 0 the function itself reads.
 
     Args:
       items: a sequence.
     """
+    if ahead == 0:
+        yield from ((item, functools.partial(read, item)) for item in items)
+        return
     remaining = iter(items)
     reading = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock

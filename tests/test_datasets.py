@@ -321,6 +321,7 @@ def test_preload_does_not_load_all_examples_ahead(monkeypatch):
     monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: example)
     for count, (i, result) in enumerate(machine.read_ahead(lambda i: loaded.append(i) or i, range(99), 5)):
         assert count == i == result() and len(loaded) <= count + 6
+    assert [(i, result()) for i, result in machine.read_ahead(abs, [-3, 2], 0)] == [(-3, 3), (2, 2)]
     dataset = data.Dataset('x', ['a'], [], (3, 4), {'train': range(99)}, lambda split, i: 'read', '')
     dataset = datasets.preload(dataset, ['train'], cache=(4 * 48 + 47) / 1e9)[0]
     assert [dataset.load('train', i) == 'read' for i in (0, 3, 4, 98)] == [False, False, True, True]
