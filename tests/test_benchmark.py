@@ -113,7 +113,8 @@ def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
         rows = {row['by']: row for row in csv.DictReader(file)}
     assert rows['predict.py']['equal ids'] == '1.0000' and rows['predict.py']['of predict.py'] == '1.00'
     assert len(rows) > 1 or tf.__version__.startswith('1.')
+    exact = [name for name in rows if 'int8' not in name and 'bfloat16' not in name]
     for name, row in rows.items():
-        assert float(row['equal ids']) > (0.9 if 'int8' in name else 0.99), name
+        assert float(row['equal ids']) > (0.99 if name in exact else 0.9), name
         assert float(row['ms/image']) > 0 and row['input'] == '45x61'
         assert abs(float(row['mIoU']) - float(rows['predict.py']['mIoU'])) < 5
