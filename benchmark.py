@@ -3,6 +3,7 @@
 python benchmark.py segnet --what predict train --precision float32 bfloat16
 python benchmark.py segnet --peer pytorch        alternates with an equal PyTorch network
 python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x960
+python benchmark.py --engines --data_dir CAMVID  ONNX Runtime, OpenVINO, OpenCV and TFLite beside predict.py
 """
 from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
 import argparse
@@ -16,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -24,8 +26,10 @@ import tensorflow.compat.v1 as tf
 import networks
 import optimize
 import utils
+from inference import engines
 from runs import plots, report
-from system import cli, devices
+from runs.folder import read_config, run_folder
+from system import cli, devices, machine
 from system.cli import ROOT, revision
 from system.files import UserError
 
@@ -59,15 +63,6 @@ def network_op(device: str, model: str, height: int, width: int, batch_size: int
     return optimize.train_op(loss, 1e-4, 0.9, 5e-4, functools.partial(networks.multipliers, model), precision=precision)
 
 
-def peak_memory() -> int:
-    """Returns the peak memory of this process in bytes, VmHWM of /proc/self/status.
-
-    The peak that getrusage returns is not used, because that value starts at the peak of the parent process.
-    """
-    with open('/proc/self/status') as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
-
-
 def measure(repeats: int, device: str, model: str, precision: str = 'float32', xla: bool = False, **settings) -> dict:
     """Measures time and memory of one network, in this process -> dict of seconds and memory.
 
@@ -81,7 +76,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     """
     on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
-    before = peak_memory()
+    before = machine.peak_memory()
     seconds = []
     portable = devices.needs_portable_pooling(device, xla)
     with tf.Graph().as_default(), utils.portable_pooling(portable), tf.Session(config=config) as sess:
@@ -96,7 +91,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
             began = time.perf_counter()
             sess.run(op)
             seconds.append(time.perf_counter() - began)
-    return {'seconds': seconds[WARM_UP:], 'memory': None if on_gpu else peak_memory() - before}
+    return {'seconds': seconds[WARM_UP:], 'memory': None if on_gpu else machine.peak_memory() - before}
 
 
 # ---------------------------------------------------------------- outside
@@ -163,11 +158,15 @@ def benchmark_rows(args, settings: dict) -> list:
     `settings` are keyword arguments of `measure_in_subprocess`.
     """
     participants = {'ours': functools.partial(measure_in_subprocess, xla=args.xla, **settings)}
-    for kind in PEERS if args.peer else ():
-        participants['PyTorch ' + kind] = functools.partial(
-            measure_in_subprocess, command=(args.peer_python, PEER), compiled=kind == 'compiled', **settings)
-    measured = measured_in_turns(participants, args.repeats)
-    return [benchmark_row(args, settings, name, measured) for name in participants]
+    measured = measured_in_turns(dict(participants, **peers(args, settings)), args.repeats)
+    return [benchmark_row(args, settings, name, measured) for name in measured]
+
+
+def peers(args, settings: dict) -> dict:
+    """Returns the PyTorch peers of --peer: {name: function (repeats) -> measurement}; empty without --peer."""
+    return {'PyTorch ' + kind: functools.partial(measure_in_subprocess, command=(args.peer_python, PEER),
+                                                 compiled=kind == 'compiled', **settings)
+            for kind in PEERS if args.peer}
 
 
 def benchmark_row(args, settings: dict, name: str, measured: dict):
@@ -202,6 +201,40 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
     return row
 
 
+def engine_rows(args, run: str, folder: str) -> list:
+    """Exports a run, measures and scores the engines -> list of table rows {column: text}.
+
+    The engines take turns. Files are written to `folder`. Engines that cannot run here get a printed line. Raises
+    UserError if the images of the run's data set have several sizes.
+    """
+    config = read_config(run)
+    images, labels = engines.validation_images(run, config, args.data_dir, args.images)
+    size = [args.height, args.width]
+    names = []
+    for name in engines.ENGINES:
+        reason = engines.missing(name)
+        if reason:
+            print('%s: left out, %s' % (name, reason))
+        else:
+            names.append(name)
+    paths = engines.export_files(folder, names, run, config, size, images)
+    participants = {name: functools.partial(measure_in_subprocess, engine=name, run=run, path=paths[name], size=size,
+                                            folder=folder) for name in names}
+    participants.update(peers(args, {'model': config['flags']['model'], 'height': args.height, 'width': args.width,
+                                     'batch_size': 1, 'training': False, 'precision': 'float32', 'device': 'cpu'}))
+    measured = measured_in_turns(participants, args.repeats)
+    rows = []
+    for name, (seconds, memory) in measured.items():
+        row = {'run': os.path.basename(run), 'input': '%dx%d' % tuple(size), 'by': name,
+               'ms/image': '%.1f' % (1000 * seconds), 'of predict.py': '%.2f' % (seconds / measured['predict.py'][0]),
+               'peak MB': '%.0f' % (memory / 1e6)}
+        if name in paths:
+            row.update(engines.score_columns(folder, name, labels, len(config['class_names'])))
+            row['file MB'] = '%.1f' % (os.path.getsize(paths[name]) / 1e6) if paths[name] else '-'
+        rows.append(row)
+    return rows
+
+
 def settings_to_measure(args):
     """Yields the settings of each measurement: dict of keyword arguments for `measure_in_subprocess`.
 
@@ -222,7 +255,8 @@ def parse_args(argv=None):
     Raises UserError for a bad flag or an unknown network.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', default=['segnet', 'segnet-basic'], help='networks: values of --model')
+    parser.add_argument('models', nargs='*', help='networks, as --model; with --engines: runs '
+                        '(default: segnet and segnet-basic; with --engines their published runs)')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
     parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
@@ -232,6 +266,9 @@ def parse_args(argv=None):
     parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network, in turns')
     parser.add_argument('--peer_python', default=sys.executable, help='Python with PyTorch (default: this one)')
     parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
+    parser.add_argument('--engines', action='store_true', help='measure runs in other programs beside predict.py')
+    parser.add_argument('--data_dir', help="with --engines: folder of the run's data set (default: as in training)")
+    parser.add_argument('--images', type=cli.positive_int, default=12, help='with --engines: images of val to score')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder of the tables')
     parser.add_argument('--into', metavar='FILE', help='also write the table into this Markdown file')
@@ -239,6 +276,10 @@ def parse_args(argv=None):
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`
     devices.add_flags(parser)
     args = parser.parse_args(argv)
+    if args.engines:
+        args.models = [run_folder(run) for run in args.models or ['camvid-segnet', 'camvid-segnet-basic']]
+        return args
+    args.models = args.models or ['segnet', 'segnet-basic']
     for model in args.models:
         if model not in networks.NETWORKS:
             raise UserError('%s: no such network; one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
@@ -254,18 +295,19 @@ def main(args):
     process and only prints the result as JSON.
     """
     if args.measure:
-        print(json.dumps(measure(**args.measure)))
+        print(json.dumps((engines.measure if 'engine' in args.measure else measure)(**args.measure)))
         return
     device = devices.device_name(args.device)
     devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
     print(device, flush=True)
     rows = []
-    for settings in settings_to_measure(args):
-        measured = benchmark_rows(args, settings)
+    for settings in args.models if args.engines else settings_to_measure(args):
+        with tempfile.TemporaryDirectory() as folder:
+            measured = engine_rows(args, settings, folder) if args.engines else benchmark_rows(args, settings)
         rows += measured
         print(report.plain_table(measured), end='\n\n', flush=True)
     os.makedirs(args.output, exist_ok=True)
-    path = os.path.join(args.output, 'sweep' if args.sweep else 'benchmark')
+    path = os.path.join(args.output, 'sweep' if args.sweep else 'engines' if args.engines else 'benchmark')
     note = '%s; revision %s; `%s`' % (device, revision(), cli.command_line())
     text = report.write_table(path, 'Speed and memory', note, rows)
     if args.into:

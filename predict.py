@@ -20,7 +20,7 @@ import tqdm
 import data
 import evaluate
 import networks
-from inference import export, outputs, predictor as inference, video
+from inference import export, outputs, predictor as inference, quantize, video
 from runs import plots
 from runs.folder import read_config, run_folder
 from system import cli, machine
@@ -32,7 +32,8 @@ LONGEST_NAME = 200        # bytes; file systems allow 255
 THREADS = 2               # that write results
 PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of predicted images that are still being written
 
-OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'checkpoint', 'device')  # what an export depends on
+# Flags that an export depends on.
+OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
@@ -66,6 +67,11 @@ def parse_args(argv=None):
                              'labelling apply to inputs given beside it, never to the export')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
                         help='size of the exported input (default: free for DIR, the size of training for a file)')
+    parser.add_argument('--quantize', choices=('int8', 'float16'),
+                        help='store a file smaller: convolutions in 8-bit integers, or weights in 16-bit floats')
+    parser.add_argument('--calibrate', nargs='+', metavar='PATH', default=[],
+                        help='images, folders or globs that --quantize int8 measures the ranges of feature maps on '
+                             "(default: %d of the run's training images)" % quantize.NUM_IMAGES)
     args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
@@ -73,6 +79,10 @@ def parse_args(argv=None):
         raise UserError('--shard: not with --camera, which one process alone can read; leave one of the two out')
     if args.export_size and not args.export:
         raise UserError('--export_size: needs --export FILE.tflite, FILE.onnx or DIR')
+    if args.quantize and not (args.export and export.format_of(args.export)):
+        raise UserError('--quantize %s: needs --export FILE.tflite or FILE.onnx' % args.quantize)
+    if args.calibrate and args.quantize != 'int8':
+        raise UserError('--calibrate: needs --quantize int8')
     for name, value in vars(args).items():
         if not args.inputs and args.camera is None and name not in OF_EXPORT and value != parser.get_default(name):
             raise UserError('--%s: changes nothing in an export; leave it out, or give inputs to label' % name)
@@ -277,11 +287,16 @@ def predict(args) -> int:
     spec = networks.spec_of(config['flags'], len(config['class_names']))
     writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.probabilities, args.submission)
     jobs = plan(args)
+    quantization = None
+    if args.quantize:
+        images = [] if args.quantize == 'float16' else quantize.calibration_images(expand(args.calibrate), config, spec,
+                                                                                   args.export_size)
+        quantization = quantize.Quantization(args.quantize, images)
     with evaluate.open_run(args, args.run, config['flags'], spec, confidence=args.confidence,
                            probabilities=args.probabilities is not None) as (predictor, loaded):
         if args.export:
-            export.export(args.export, spec, config, loaded, args.export_size)
-            print('%s: %s, %s' % (args.export, args.run, loaded.description))
+            facts = export.export(args.export, spec, config, loaded, args.export_size, quantization)
+            print('%s: %s, %s%s' % (args.export, args.run, loaded.description, facts))
         if not jobs and not (args.inputs and args.submission):  # a --shard may have no image
             return 0
         os.makedirs(args.output, exist_ok=True)

@@ -328,9 +328,11 @@ def portable_max_pool(x):
 
     Positions are 0 to 3: upper left, upper right, lower left, lower right.
     """
-    rows, columns = [size % 2 for size in height_width(x)]  # rows and columns to pad
-    if isinstance(rows, tf.Tensor) or isinstance(columns, tf.Tensor) or rows or columns:
-        x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]], constant_values=x.dtype.min)
+    height, width = height_width(x)
+    if isinstance(height, tf.Tensor) or height % 2:  # repeat the last row, which does not change a maximum
+        x = tf.concat([x, x[:, height - height % 2:]], 1)
+    if isinstance(width, tf.Tensor) or width % 2:  # by tf.pad TFLite would lose the number of channels
+        x = tf.concat([x, x[:, :, width - width % 2:]], 2)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first
     lower = tf.maximum(lower_left, lower_right)

@@ -4,6 +4,7 @@ Weights are constants with batch norm folded in; pooling and unpooling are built
 Each export takes 'images' uint8 RGB [batch, height, width, 3] and returns 'ids' uint8 [batch, height, width] and
 'probabilities' float32 [batch, H, W, num_classes], where H x W is the input size of the network.
 """
+import concurrent.futures
 import importlib.util
 import io
 import json
@@ -17,6 +18,7 @@ import tensorflow.compat.v1 as tf
 
 import networks
 import utils
+from inference import quantize
 from runs import weights
 from system import devices, quiet
 from system.files import UserError, write_bytes, write_text
@@ -48,7 +50,7 @@ def format_of(path: str) -> str:
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
-def export(path: str, spec, config: dict, loaded, size=None):
+def export(path: str, spec, config: dict, loaded, size=None, quantization=None) -> str:
     """Writes the network and weights of a run to `path` atomically, as TFLite, ONNX or SavedModel.
 
     The ending of `path` selects the format. A SavedModel takes any number of images at a time, as does an ONNX file of
@@ -60,6 +62,9 @@ def export(path: str, spec, config: dict, loaded, size=None):
       loaded: `weights.Weights`.
       size: (height, width) of the images, or 'free' for any size. Default: 'free' for a SavedModel, the size of
         training for a file.
+      quantization: `quantize.Quantization`, or None for float32.
+    Returns:
+      text: size and agreement with the float32 prediction of a quantized file, beginning with a comma; else ''.
     Raises:
       UserError: the weights do not fit the network.
     """
@@ -72,20 +77,23 @@ def export(path: str, spec, config: dict, loaded, size=None):
         export_graph(spec, config['class_ids'], shape)
         weights.load_all(sess, loaded, path)
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
+        images = quantization.images if quantization else []
+        expected = [sess.run('ids:0', {'images:0': image[None]})[0] for image in images]
     depth = config.get('depth', 16)  # 16 in runs of older revisions, as in predict.py
     classes = json.dumps(dict({key: config[key] for key in ('class_names', 'class_ids', 'colors')}, depth=depth))
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
     if ending == '.onnx':
-        write_onnx(path, graph_def, classes)
-        return
-    with tempfile.TemporaryDirectory(prefix='.export-', dir=parent) as temporary:
-        saved_model = os.path.join(temporary, 'saved_model')
-        write_saved_model(saved_model, graph_def, classes)
-        if ending:
-            write_tflite(path, saved_model, classes)
-        else:
-            os.replace(saved_model, path)
+        write_onnx(path, graph_def, classes, quantization)
+    else:
+        with tempfile.TemporaryDirectory(prefix='.export-', dir=parent) as temporary:
+            saved_model = os.path.join(temporary, 'saved_model')
+            write_saved_model(saved_model, graph_def, classes)
+            if ending:
+                write_tflite(path, saved_model, classes, quantization)
+            else:
+                os.replace(saved_model, path)
+    return quantize.describe(path, quantization, expected) if quantization else ''
 
 
 def export_graph(spec, class_ids: list, shape):
@@ -190,20 +198,25 @@ def write_saved_model(path: str, graph_def, classes: str):
     write_text(os.path.join(path, CLASSES), classes)
 
 
-def write_tflite(path: str, saved_model: str, classes: str):
+def write_tflite(path: str, saved_model: str, classes: str, quantization):
     """Converts the SavedModel in the folder `saved_model` to the TFLite file `path`, with built-in ops only.
 
     The text `classes` is appended as a zip archive.
     """
-    with quiet.suppress_stderr():
-        model = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model).convert()
+    def convert():
+        """Returns the file's content. Runs in a new thread, which is eager: in a graph the signature would be lost."""
+        converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model)
+        return quantize.to_tflite(converter, quantization) if quantization else converter.convert()
+
+    with quiet.suppress_stderr(), concurrent.futures.ThreadPoolExecutor(1) as thread:
+        model = thread.submit(convert).result()
     archive = io.BytesIO(model)
     with zipfile.ZipFile(archive, 'a') as classes_file:  # like TFLite's metadata; interpreters ignore it
         classes_file.writestr(CLASSES, classes)
     write_bytes(path, archive.getvalue())
 
 
-def write_onnx(path: str, graph_def, classes: str):
+def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
     import tf2onnx  # optional: requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
@@ -211,5 +224,6 @@ def write_onnx(path: str, graph_def, classes: str):
         names = {name + ':0': name for name in ('images',) + OUTPUTS}
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],
                                                   tensors_to_rename=names, opset=13)
+        model = quantize.to_onnx(model, quantization) if quantization else model
     model.metadata_props.add(key='classes', value=classes)
     write_bytes(path, model.SerializeToString())

@@ -72,3 +72,12 @@ def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup
             used = read_number(os.path.join(folder, used), default=0)
             free.append(limit - used + read_number(os.path.join(folder, 'memory.stat'), pages, 0))
     return int(max(min(free), 0))
+
+
+def peak_memory() -> int:
+    """Returns the peak memory of this process in bytes, VmHWM of /proc/self/status.
+
+    The peak that getrusage returns is not used, because that value starts at the peak of the parent process.
+    """
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))

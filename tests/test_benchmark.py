@@ -1,11 +1,15 @@
 """Tests benchmark.py: a process for each measurement, and the rows of the tables."""
+import csv
+import importlib.util
 import os
 import sys
 
 import pytest
-from conftest import assert_refused
+import tensorflow.compat.v1 as tf
+from conftest import assert_refused, write_camvid
 
 import benchmark
+from inference import engines
 
 SETTINGS = {'height': 23, 'width': 31, 'batch_size': 2, 'device': 'cpu'}
 
@@ -91,3 +95,26 @@ def test_bad_flags_are_refused():
         assert_refused(message, benchmark.parse_args, flags)
     args = benchmark.parse_args(['segnet', '--xla', '--device', 'cpu'])
     assert_refused('--xla: there is no GPU', benchmark.main, args)
+
+
+def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
+    """The published SegNet-Basic at 45x61: each engine's ids, times and scores; a missing engine is named."""
+    monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, **settings: engines.measure(**settings,
+                                                                                                        repeats=repeats))
+    monkeypatch.setattr(benchmark, 'ROUNDS', 1)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name != 'openvino' and find_spec(name))
+    write_camvid(str(tmp_path), {'train': 1, 'val': 3, 'test': 1})
+    benchmark.main(benchmark.parse_args(
+        'camvid-segnet-basic --engines --images 2 --height 45 --width 61 --repeats 1'.split()
+        + ['--data_dir', str(tmp_path), '--output', str(tmp_path)]))
+    assert 'OpenVINO: left out, openvino is not installed' in capsys.readouterr().out
+    with open(str(tmp_path / 'engines.csv')) as file:
+        rows = {row['by']: row for row in csv.DictReader(file)}
+    assert rows['predict.py']['equal ids'] == '1.0000' and rows['predict.py']['of predict.py'] == '1.00'
+    assert len(rows) > 1 or tf.__version__.startswith('1.')
+    exact = [name for name in rows if 'int8' not in name and 'bfloat16' not in name]
+    for name, row in rows.items():
+        assert float(row['equal ids']) > (0.99 if name in exact else 0.9), name
+        assert float(row['ms/image']) > 0 and row['input'] == '45x61'
+        assert abs(float(row['mIoU']) - float(rows['predict.py']['mIoU'])) < 5

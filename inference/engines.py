@@ -1,0 +1,166 @@
+"""Runs a network in other programs: ONNX Runtime, OpenVINO, OpenCV and TFLite, beside predict.py."""
+import collections
+import functools
+import importlib.util
+import os
+import time
+
+import cv2
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import datasets
+import metrics
+import networks
+from inference import export, quantize
+from inference.predictor import Predictor, Settings
+from runs import report, weights
+from runs.folder import read_config
+from system import devices, machine
+from system.files import UserError
+from system.machine import NUM_CORES
+
+# packages: what must be installed.  file: name of the exported file that the engine reads; None for predict.py.
+# start: function (path of the file) -> function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
+# For predict.py: function (run, `networks.Spec`) -> the same.
+Engine = collections.namedtuple('Engine', 'packages file start')
+
+
+def onnx_runtime(path: str):
+    """Opens an ONNX file in ONNX Runtime, on all cores."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = NUM_CORES
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    return lambda image: session.run(['ids'], {'images': image[None]})[0][0]
+
+
+def openvino(path: str):
+    """Opens an ONNX file in OpenVINO, on all cores."""
+    from openvino import Core
+    model = Core().compile_model(path, 'CPU', {'INFERENCE_NUM_THREADS': NUM_CORES, 'PERFORMANCE_HINT': 'LATENCY'})
+    return lambda image: model({'images': image[None]})['ids'][0]
+
+
+def opencv(path: str, winograd: bool):
+    """Opens an ONNX file in OpenCV's DNN module, on all cores."""
+    network = cv2.dnn.readNetFromONNX(path)
+    network.enableWinograd(winograd)
+
+    def predict(image):
+        network.setInput(image[None])
+        return network.forward('ids')[0].astype(np.uint8)
+
+    return predict
+
+
+def tflite(path: str):
+    """Opens a TFLite file in TensorFlow's interpreter, on all cores."""
+    run = tf.lite.Interpreter(path, num_threads=NUM_CORES).get_signature_runner()
+    return lambda image: run(images=image[None])['ids'][0]
+
+
+def predict_py(run: str, spec, precision: str):
+    """Opens a run as predict.py does, in a session that stays open."""
+    sess = tf.Session(graph=tf.Graph(), config=devices.session_config('cpu'))
+    with sess.graph.as_default():
+        predictor = Predictor(sess, spec._replace(precision=precision), Settings(tile='off'))
+        with sess.as_default():
+            weights.load_all(sess, weights.load(run), run)
+    return lambda image: predictor.predict([image])[0].ids
+
+
+ONNX = ('tf2onnx', 'onnxruntime')  # to write the files; onnxruntime quantizes them
+WARM_UP = 3  # untimed runs
+ENGINES = {
+    'predict.py': Engine((), None, functools.partial(predict_py, precision='float32')),
+    'predict.py, bfloat16': Engine((), None, functools.partial(predict_py, precision='bfloat16')),
+    'ONNX Runtime': Engine(ONNX, 'float32.onnx', onnx_runtime),
+    'ONNX Runtime, int8': Engine(ONNX, 'int8.onnx', onnx_runtime),
+    'OpenVINO': Engine(ONNX + ('openvino',), 'float32.onnx', openvino),
+    'OpenVINO, int8': Engine(ONNX + ('openvino',), 'int8.onnx', openvino),
+    'OpenCV': Engine(ONNX, 'float32.onnx', functools.partial(opencv, winograd=False)),
+    'OpenCV, Winograd': Engine(ONNX, 'float32.onnx', functools.partial(opencv, winograd=True)),
+    'TFLite': Engine((), 'float32.tflite', tflite),
+    'TFLite, int8': Engine((), 'int8.tflite', tflite),
+}
+
+
+def missing(name: str) -> str:
+    """Says why the engine `name` cannot run here, as 'openvino is not installed'; '' if it can run."""
+    engine = ENGINES[name]
+    if engine.file and engine.file.endswith('.tflite') and tf.__version__.startswith('1.'):
+        return 'needs TensorFlow 2'
+    if 'bfloat16' in name:
+        try:
+            devices.check_precision('bfloat16', 'cpu')
+        except UserError as error:
+            return str(error)
+    packages = [package for package in engine.packages if not importlib.util.find_spec(package)]
+    return ', '.join(packages) + ' is not installed' if packages else ''
+
+
+def spec_of_run(config: dict, size: list):
+    """Returns the `networks.Spec` of a run's config for a network input of `size`, [height, width]."""
+    return networks.spec_of(dict(config['flags'], height=size[0], width=size[1]), len(config['class_names']))
+
+
+def validation_images(run: str, config: dict, data_dir, number: int) -> tuple:
+    """Reads `number` images of a run's validation split, at even distances -> (images, labels).
+
+    Both are tuples of arrays. Raises UserError if the data set is missing or the images have several sizes.
+    """
+    dataset = datasets.open(config['flags']['dataset'], data_dir or config['flags']['data_dir'], config)
+    datasets.check_split(dataset, 'val')
+    indices = np.linspace(0, len(dataset.examples['val']) - 1, number).round().astype(int)
+    images, labels = zip(*(dataset.load('val', i) for i in sorted(set(indices))))
+    if len({image.shape for image in images}) > 1:
+        raise UserError('--engines: the images of %s have several sizes; use a data set of one size' % run)
+    return images, labels
+
+
+def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
+    """Writes images.npy and the files that the engines `names` read -> {name: path or None}."""
+    np.save(os.path.join(folder, 'images.npy'), images)
+    loaded = weights.load(run)
+    paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
+    for path in sorted(set(filter(None, paths.values()))):
+        quantization = None
+        if os.path.basename(path).startswith('int8'):
+            quantization = quantize.Quantization('int8', images[:quantize.NUM_IMAGES])
+        export.export(path, spec_of_run(config, size), config, loaded, images[0].shape[:2], quantization)
+    return paths
+
+
+def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) -> dict:
+    """Measures an engine in this process -> dict of seconds (list of float) and memory (peak in bytes).
+
+    The first image of images.npy in `folder` is timed. The ids of all images are written to ENGINE.npy, once.
+
+    Args:
+      path: the exported file; None for predict.py, which reads the run.
+      size: [height, width] of the network's input.
+    """
+    images = np.load(os.path.join(folder, 'images.npy'))
+    before = machine.peak_memory()
+    start = ENGINES[engine].start
+    predict = start(path) if path else start(run, spec_of_run(read_config(run), size))
+    seconds = []
+    for _ in range(WARM_UP + repeats):
+        began = time.perf_counter()
+        predict(images[0])
+        seconds.append(time.perf_counter() - began)
+    memory = machine.peak_memory() - before
+    if not os.path.exists(os.path.join(folder, engine + '.npy')):
+        np.save(os.path.join(folder, engine + '.npy'), [predict(image) for image in images])
+    return {'seconds': seconds[WARM_UP:], 'memory': memory}
+
+
+def score_columns(folder: str, engine: str, labels, num_classes: int) -> dict:
+    """Scores the ids that `measure` wrote -> {column: text}.
+
+    The columns are mIoU in percent and the share of pixels whose ids equal those of predict.py.
+    """
+    ids, reference = [np.load(os.path.join(folder, name + '.npy')) for name in (engine, 'predict.py')]
+    confusion = sum(metrics.confusion(label, found, num_classes) for label, found in zip(labels, ids))
+    return {'mIoU': report.percent(metrics.scores(confusion)['mIoU']), 'equal ids': '%.4f' % (ids == reference).mean()}

@@ -1,0 +1,131 @@
+"""Exported files in 8-bit integers and 16-bit floats, in the programs that read them."""
+import importlib.util
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import assert_refused, write_camvid
+from test_export import PUBLISHED, blocks, expected_ids, needs_onnx, needs_tf2, run_exported, spec_of
+
+import networks
+import predict
+import segnet
+from inference import export, quantize
+from runs import weights
+from runs.folder import read_config
+
+FORMATS = [pytest.param('a.tflite', id='TFLite', marks=needs_tf2),
+           pytest.param('a.onnx', id='ONNX', marks=needs_onnx)]
+IMAGES = [blocks(45, 61, seed) for seed in range(3)]
+
+
+def published(**flags):
+    """(config of SegNet-Basic at 45x61 with other `flags`, its weights)."""
+    config = read_config(PUBLISHED)
+    config['flags'].update({'height': 45, 'width': 61, 'precision': 'float32'}, **flags)
+    return config, weights.load(PUBLISHED)
+
+
+def exported(path, config, loaded, images, size=None, kind='int8'):
+    """Writes a quantized file -> text that describes it."""
+    quantization = quantize.Quantization(kind, images if kind == 'int8' else [])
+    return export.export(str(path), spec_of(config), config, loaded, size, quantization)
+
+
+@pytest.mark.parametrize('kind, size, least', [('int8', 0.3, 0.9), ('float16', 0.6, 0.99)])
+@pytest.mark.parametrize('name', FORMATS)
+def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
+    config, loaded = published()
+    text = exported(tmp_path / name, config, loaded, IMAGES[:2], kind=kind)
+    export.export(str(tmp_path / ('float-' + name)), spec_of(config), config, loaded)
+    assert os.path.getsize(str(tmp_path / name)) < size * os.path.getsize(str(tmp_path / ('float-' + name)))
+    expected = expected_ids(config, loaded, IMAGES)
+    for (ids, probabilities), right in zip(run_exported(str(tmp_path / name), IMAGES), expected):
+        assert ids.dtype == np.uint8 and probabilities.dtype == np.float32 and probabilities.shape == (45, 61, 11)
+        assert (ids == right).mean() > least and np.abs(probabilities.sum(-1) - 1).max() < 1e-4
+    if kind == 'int8':
+        results = run_exported(str(tmp_path / name), IMAGES[:2])
+        share = np.mean([ids == right for (ids, _), right in zip(results, expected)])
+        assert '%.1f%%' % (100 * share) in text
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_unpooling_is_exact(tmp_path, monkeypatch, name):
+    """A SegNet of one level with identity kernels: each class has the values of a colour at the maxima, else 0."""
+    monkeypatch.setattr(segnet, 'ENCODER', [(3, 1)])
+    image = (8 * np.random.RandomState(3).permutation(9 * 7 * 3).reshape(9, 7, 3) % 256).astype(np.uint8)
+    expected = np.zeros((9, 7, 3))
+    for i, j, c in np.ndindex(5, 4, 3):
+        window = image[2 * i:2 * i + 2, 2 * j:2 * j + 2, 2 - c]  # the classes are blue, green, red
+        row, column = np.unravel_index(window.argmax(), window.shape)
+        expected[2 * i + row, 2 * j + column, c] = window.max()
+    values = {}
+    kernel = np.zeros((3, 3, 3, 3), np.float32)
+    kernel[1, 1] = np.eye(3)
+    for layer in ('conv1_1', 'conv1_1_D'):
+        values.update({layer + '/weights': kernel, layer + '/biases': np.zeros(3, np.float32)})
+    for kind in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
+        values['conv1_1_bn/' + kind] = np.full(3, kind in ('gamma', 'moving_variance'), np.float32)
+    config = dict(read_config(PUBLISHED), class_ids=[0, 1, 2])
+    config['flags'].update(model='segnet', input='raw', height=9, width=7)
+    spec = networks.spec_of(config['flags'], 3)
+    export.export(str(tmp_path / name), spec, config, weights.Weights(values, None, 'identity'), None,
+                  quantize.Quantization('int8', [image]))
+    (ids, probabilities), = run_exported(str(tmp_path / name), [image])
+    np.testing.assert_array_equal(ids, expected.argmax(-1))
+    logits = np.log(np.maximum(probabilities, 1e-30))
+    logits -= logits.max(-1, keepdims=True)
+    expected -= expected.max(-1, keepdims=True)
+    assert np.abs(logits - expected)[expected > -40].max() < 3  # the steps are about 1; the rest has no probability
+
+
+@pytest.mark.parametrize('flags, size', [({'model': 'bayesian-segnet-basic', 'dropout': 0.5}, None),
+                                         ({'fit': 'crop'}, 'free'), ({}, 'free'), ({}, (90, 121))])
+@pytest.mark.parametrize('name', FORMATS)
+def test_runs_and_sizes(tmp_path, name, flags, size):
+    """Images of another size than those to calibrate with; thin images; a batch in an ONNX file of any size."""
+    config, loaded = published(**flags)
+    images = [blocks(90, 121, 3), blocks(90, 121, 5)] if size == (90, 121) else IMAGES[:2]
+    exported(tmp_path / name, config, loaded, images, size)
+    images = images + [blocks(*sides, seed=4) for sides in ((31, 23), (3, 300), (300, 3), (1, 1))] * (size == 'free')
+    for image, right in zip(images, expected_ids(config, loaded, images)):
+        if name == 'a.tflite':
+            interpreter = tf.lite.Interpreter(str(tmp_path / name))
+            interpreter.resize_tensor_input(interpreter.get_input_details()[0]['index'], (1,) + image.shape)
+        (ids, _), = run_exported(str(tmp_path / name), [image])
+        assert ids.shape == right.shape and (ids == right).mean() > 0.85
+    if name == 'a.onnx' and size == 'free':
+        import onnxruntime
+        session = onnxruntime.InferenceSession(str(tmp_path / name), providers=['CPUExecutionProvider'])
+        batch = session.run(['ids'], {'images': np.stack(IMAGES)})[0]
+        for ids, (alone, _) in zip(batch, run_exported(str(tmp_path / name), IMAGES)):
+            assert (ids == alone).mean() > 0.99
+
+
+def test_calibration_images(tmp_path):
+    """Twelve training images, evenly spaced; resized or cut from the centre; an error names the flag."""
+    config, _ = published(data_dir=write_camvid(str(tmp_path), {'train': 25, 'val': 1}))
+    spec = spec_of(config)
+    images = quantize.calibration_images([], config, spec, None)
+    names = ['train_%02d.png' % i for i in (0, 2, 4, 6, 8, 10, 13, 15, 17, 19, 21, 24)]
+    paths = [str(tmp_path / 'train' / name) for name in names]
+    np.testing.assert_array_equal(images, quantize.calibration_images(paths, config, spec, 'free'))
+    cut = quantize.calibration_images(paths[:1], config, spec._replace(fit='crop'), (21, 31))
+    np.testing.assert_array_equal(cut, [images[0][12:33, 15:46]])
+    assert quantize.calibration_images(paths[:1], config, spec, (21, 31))[0].shape == (21, 31, 3)
+    config['flags']['data_dir'] = None
+    assert_refused('give --calibrate IMAGES', quantize.calibration_images, [], config, spec, None)
+
+
+def test_refused_flags(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: True)
+    monkeypatch.setattr(tf, '__version__', '2.21.0')
+    path = str(tmp_path / 'a.onnx')
+    for flags in (['image.png', '--quantize', 'int8'], ['--export', str(tmp_path / 'new'), '--quantize', 'float16']):
+        assert_refused('--quantize .*: needs --export', predict.parse_args, [PUBLISHED] + flags)
+    for flags in ([], ['--quantize', 'float16']):
+        assert_refused('--calibrate: needs --quantize int8', predict.parse_args,
+                       [PUBLISHED, '--export', path, '--calibrate', 'a.png'] + flags)
+    args = predict.parse_args([PUBLISHED, '--export', path, '--quantize', 'int8', '--calibrate', 'a.png', 'b.png'])
+    assert args.calibrate == ['a.png', 'b.png'] and args.inputs == []
