@@ -38,12 +38,12 @@ def test_failed_measurement_says_why():
 
 def test_prediction_and_training_in_a_process():
     """Training takes more memory, because the feature maps of all layers are kept for the gradients."""
-    sizes = dict(SETTINGS, height=180, width=240)
+    sizes = dict(SETTINGS, height=90, width=120)
     predicted = benchmark.measure_in_subprocess(2, model='segnet-basic', training=False, **sizes)
     trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)
     assert len(predicted['seconds']) == 2 and len(trained['seconds']) == 1
     assert min(predicted['seconds'] + trained['seconds']) > 0
-    assert trained['memory'] > predicted['memory'] > 2 * 180 * 240 * 64 * 4  # bytes of the first layer's maps
+    assert trained['memory'] > predicted['memory'] > 2 * 90 * 120 * 64 * 4  # bytes of the first layer's maps
 
 
 def test_ours_and_peers_take_turns():
