@@ -248,9 +248,10 @@ def serve(args):
         gr = import_gradio(folder)
         config = read_config(args.run)
         spec = networks.spec_of(config['flags'], len(config['class_names']))
-        args.confidence = not evaluate.samples_of(args.samples, spec)
+        confidence = not evaluate.samples_of(args.samples, spec)  # with samples the page shows their uncertainty
         examples = write_examples(config, args.data_dir, folder)
-        with evaluate.open_run(args, config['flags'], spec) as (predictor, _), cli.stop_signals() as received:
+        run = evaluate.open_run(args, args.run, config['flags'], spec, confidence=confidence)
+        with run as (predictor, _), cli.stop_signals() as received:
             labeller = Labeller(predictor, config, folder, args.max_pixels)
             page = build_page(gr, labeller, os.path.basename(os.path.abspath(args.run)), examples)
             try:
