@@ -22,7 +22,7 @@ Quantization = collections.namedtuple('Quantization', 'kind images')
 
 
 def calibration_images(paths: list, config: dict, spec, size) -> list:
-    """Reads the images to calibrate with -> list of uint8 [height, width, 3], at the size of the exported input.
+    """Reads the images to calibrate with -> list of uint8 [height, width, 3], of the size of the export.
 
     For an export of any size the images have the size of training. A run of --fit crop gets their centres.
 
@@ -74,7 +74,7 @@ def to_onnx(model, quantization: Quantization):
 
 
 def onnx_float16(model):
-    """Stores the weights of the convolutions of an onnx.ModelProto in float16; a Cast to float32 follows each.
+    """Stores the weights of convolutions in float16, each with a Cast to float32 -> onnx.ModelProto.
 
     Programs fold the Cast when they load the file. float16 in the layers would overflow in the resize and in LRN.
     """
