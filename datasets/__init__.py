@@ -1,7 +1,7 @@
-"""Opens, checks and loads data sets. Each `--dataset` is a module here with a function `read(data_dir)`.
+"""Opens, checks and loads data sets.
 
-`read` returns a `data.Dataset`. `python -m datasets NAME --data_dir DIR` checks a data set. All modules share
-`data.py`, `files.py` and `tables.py`.
+Each value of `--dataset` names a module in this folder, whose function `read(data_dir)` returns a `data.Dataset`.
+`python -m datasets NAME --data_dir DIR` checks a data set. All modules share `data.py`, `files.py` and `tables.py`.
 """
 import collections
 import os
@@ -18,11 +18,11 @@ from system.machine import NUM_CORES, free_memory, read_ahead
 # Value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES.
 MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
            'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
-SMALL = 1 << 14  # pixels; two threads load smaller images more slowly than one (45x61: 1.8 ms, 0.9 ms)
+SMALL = 1 << 14  # pixels; below this size threads slow loading down (45x61: 1.8 ms with two threads, 0.9 ms with one)
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 # Result of `preload` for a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
-# digests: list of str, the CRC-32 of the image and of the label in hexadecimal.
+# digests: one str per example, the CRC-32 of the image and the CRC-32 of the label, in hexadecimal.
 Facts = collections.namedtuple('Facts', 'counts digests')
 
 
@@ -32,10 +32,11 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 
     Args:
       config: content of config.json of a run, or None. The class names of run and data set must be equal. `depth` and
-        `rle_order` of the run replace the arguments, and a val that the run drew from the images is restored.
+        `rle_order` of the run replace the arguments. A data set without its own val gets the train and val of the run.
       rle_order: order of the pixels in runs of labels.csv, one of data.RLE_ORDERS; None detects the order.
       depth: bits in use in images of 16 bits per channel; None measures them.
-      fold: 'K/N': part K of N of the images is val, in a data set without its own val. Ignored with a config.
+      fold: 'K/N': the images are divided into N parts, and part K is val. Only for a data set without its own val.
+        Ignored with a config.
     Raises:
       UserError: an unknown name, a missing or malformed list or table, classes that differ from the run, missing images
         of the run, `rle_order` or `depth` for another data set than 'folder', or `fold` for a data set with its own
@@ -77,7 +78,7 @@ def load_checked(dataset, split: str, i: int):
 
 
 def ahead(dataset) -> int:
-    """Returns how many examples threads decode beside the current one; 0, no threads, for images below SMALL."""
+    """Returns the number of examples that threads load in advance; 0 (no threads) for images below SMALL."""
     return 2 * NUM_CORES - 1 if dataset.size[0] * dataset.size[1] >= SMALL else 0
 
 
@@ -146,8 +147,8 @@ def class_weights(choice: str, dataset, counts):
 
     Args:
       choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of the 'median'
-        weights), 'median-void' (the median includes void), 'released' (published with the data set), or the path of a
-        CSV file with columns name,weight.
+        weights), 'median-void' (void counts as a class in the median), 'released' (published with the data set), or the
+        path of a CSV file with columns name,weight.
       counts: int64 [images, num_classes + 1], pixels of the training labels, void last.
     Raises:
       UserError: an unknown choice, a missing or malformed file, a data set without released weights, or a training

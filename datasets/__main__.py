@@ -20,13 +20,13 @@ from system import cli
 from system.files import UserError
 from system.machine import read_ahead
 
-FEW = 5  # a class in fewer images is reported
+FEW = 5  # a class that appears in fewer training images is reported
 CONTRAST = 4  # a larger ratio between the areas of the largest and the smallest image is reported
-ALIKE = 0.5  # images are alike if they differ by less than this share of the median difference of other images
+ALIKE = 0.5  # two images are alike if their difference is below this share of the median difference of other pairs
 
 # counts: int64 [images, num_classes + 1], pixels of each class, void last.
 # sizes: [(height, width)] of the images. names: names of the images. faults: [a line for each faulty example].
-# digests: CRC-32 of the images. thumbs: the images as int16 [16, 16].
+# digests: CRC-32 of the images. thumbs: the images as grey thumbnails, int16 [16, 16].
 Split = collections.namedtuple('Split', 'counts sizes names faults digests thumbs')
 
 
@@ -54,9 +54,9 @@ def read_split(dataset, split: str):
 def class_table(class_names: list, split: Split):
     """Formats a text table of the classes of a split: one row per class, and a last row for void.
 
-    The columns: class, pixels, share of all pixels, images with the class, and two columns of median frequency weights:
-    the median excludes void, or includes void. The row of void has no weights. Raises UserError if no class has a
-    pixel.
+    The columns: class, pixels, share of all pixels, images with the class, and median frequency weights, in one column
+    with void left out of the median, in another with void included. The row of void has no weights. Raises UserError if
+    no class has a pixel.
     """
     pixels, present = data.pixel_sums(split.counts)
     columns = [data.median_frequency_weights(pixels, present, void) for void in (False, True)]
@@ -106,9 +106,9 @@ def advice(dataset, name: str, split: Split):
 def shared(train: Split, other: Split, name: str):
     """Yields a line of text for each kind of overlap between the images of train and of the split `name`.
 
-    The kinds: equal pixels; versions of one picture; frames of one video. Images count as frames of one video if their
-    names agree up to the last number, no image lies between them by this number, and they look alike. Frames are only
-    reported if they are more than a quarter of the split.
+    The kinds: equal pixels; versions of one picture; frames of one video. Two images count as frames of one video if
+    their names are equal up to the last number, no other image has a number between the two, and the images look
+    alike. Frames are reported only if more than a quarter of the split looks like a frame in train.
     """
     for kind, keys in (('the same pixels as an image', (train.digests, other.digests)),
                        ('another version of a picture', [[files.picture(str(entry)) for entry in split.names]
@@ -135,9 +135,9 @@ def shared(train: Split, other: Split, name: str):
 def check(dataset, folder: str):
     """Checks all examples of a data set and returns the faults: list of str, one line per faulty example.
 
-    Prints for each split: sizes, the table of classes, likely causes of poor training results, and images that other
-    splits share with train. Writes a picture of examples of each split into `folder` and prints the path of the
-    picture.
+    Prints for each split: sizes, the table of classes, likely causes of poor training results, and images of
+    other splits that are in train too. Writes a picture of examples of each split into `folder` and prints the path of
+    the picture.
     """
     found = {name: read_split(dataset, name) for name in dataset.examples}
     for name, split in found.items():

@@ -1,4 +1,4 @@
-"""Reads ADE20K in the form of the scene parsing challenge of 2016 -> `Dataset`."""
+"""Reads ADE20K in the layout of the scene parsing challenge of 2016 -> `Dataset`."""
 import os
 
 import data
@@ -6,7 +6,7 @@ from data import Dataset
 from datasets import files, labels, tables
 from system.files import UserError
 
-# The first name of each row of objectInfo150.txt; the position of a name, from 1, is the id in label files.
+# The first name in each row of objectInfo150.txt. The id of a class in label files is its position here, from 1.
 CLASSES = (
     'wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, '
     'door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, '
@@ -24,10 +24,10 @@ SPLITS = {'train': 'training', 'val': 'validation'}
 
 
 def read(data_dir: str):
-    """Reads ADE20K -> `Dataset`: 150 classes, id 0 is void; many sizes, the training size is 384x384.
+    """Reads ADE20K -> `Dataset`: 150 classes, id 0 is void; the training size is 384x384.
 
-    The colours are PASCAL VOC's, since the challenge gives two classes the same colour. Test is left out: its labels
-    are not public. Raises UserError for a missing folder and for an image without a label.
+    The colours are PASCAL VOC's, because the challenge gives two classes the same colour. The test split is left out,
+    because the test labels are not public. Raises UserError for a missing folder and for an image without a label.
     """
     files.check_data_dir(data_dir, 'ade20k', 'ADEChallengeData2016/images/training and annotations/training')
     inner = os.path.join(data_dir, 'ADEChallengeData2016')

@@ -15,22 +15,23 @@ from system.files import UserError, check_file, read_bytes
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
 # image: path; split: 'train', 'val', 'test' or ''; size: (height, width) in the annotations, or None;
-# embedded: path of the JSON file that contains the image, or None; with it, `image` only gives the name of the image
+# embedded: path of the JSON file from which to read the image, or None; if set, `image` only gives the name to write
 Example = collections.namedtuple('Example', 'image split size shapes embedded', defaults=(None,))
 # where: file and entry, for messages; name: class; kind: 'polygon', 'mask', ...; draw: function (height, width) -> bool
 # mask [height, width]; layer: shapes of a lower layer are drawn first
 Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(0,))
-# left_out: {reason: number}; read: {kind of shape: number}; drawn: {class: pixels of its annotations}; lost: {class:
-# pixels of its annotations that lie under annotations of other classes}
+# left_out: {reason: number of omitted annotations, images or files}; read: {kind of shape: number of visible
+# annotations}; drawn: {class: pixels of its annotations}; lost: {class: pixels of its annotations that lie under
+# annotations of other classes}
 # pixels: {name of an image: int64 [256], pixels of each id}
 Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
-MAX_CLASSES = 253  # names; the background makes the 254 classes of `tables`
-MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # in lower case, without underscores around
+MAX_CLASSES = 253  # names in the annotations; with the background 254 classes, the limit of `tables`
+MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # name without outer underscores -> id
 
 
 @contextlib.contextmanager
 def error_context(where: str):
-    """Context manager that turns errors which malformed data cause in its block into UserError.
+    """Context manager: turns errors that malformed data cause inside the block into UserError.
 
     The message begins with `where`, which names the file and the entry.
     """
@@ -66,9 +67,10 @@ def kind_of(content):
 
 
 def image_folder(source: str):
-    """Returns the folder of the images of `source`, which is this folder itself or a JSON file.
+    """Returns the folder that holds the images of `source`, a folder or a JSON file.
 
-    The images of a JSON file are in its folder; the images of a JSON file in annotations/ are in the parent folder.
+    A folder is returned unchanged. The images of a JSON file are in the folder of the file. If this folder is called
+    annotations, the images are in the parent folder.
     Raises UserError if `source` does not exist.
     """
     if os.path.isdir(source):
@@ -81,8 +83,9 @@ def image_folder(source: str):
 def read_documents(source: str):
     """Reads a JSON file, or all JSON files below a folder -> {kind: list of (path, content)}.
 
-    The kinds are the results of `kind_of`. Content of 'another form' is dropped (None). An image embedded in a JSON
-    file of labelme is cut to its first 9 characters. Raises UserError for a file that is not JSON.
+    The kinds are the results of `kind_of`. For 'another form' the content is None. The text of an image embedded in a
+    JSON file of labelme is cut to 9 characters, which are enough to recognize its format. Raises UserError for a file
+    that is not JSON.
     """
     documents = collections.defaultdict(list)
     below = os.path.join(glob.escape(source), '**', '*.json')
@@ -122,9 +125,9 @@ def count_unused(images: dict, examples: dict, reason: str, left_out: collection
 
 
 def split_of(root: str, *paths):
-    """Returns the split that a path names below `root`: 'train', 'val', 'test', or '' for none.
+    """Finds the name of a split in paths relative to `root` -> 'train', 'val', 'test', or '' without a name.
 
-    The first of `paths` that names a split decides. A folder valid/ and a file instances_val2017.json both name val.
+    The first of `paths` that contains a name decides. A folder valid/ and a file instances_val2017.json both name val.
     """
     found = [SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/')) for path in paths]
     return next((files.FOLDERS[match.group(1).lower()] for match in found if match), '')
@@ -133,9 +136,9 @@ def split_of(root: str, *paths):
 def find_image(images: dict, name: str, source: str):
     """Finds the image that the JSON file `source` names -> path.
 
-    The path `name`, relative to the folder of `source`, comes first. If no image is there, the folders in `name` may be
-    from another machine: of the images with the same file name, the image is taken whose last folders agree with most
-    folders of `name`. Raises UserError unless exactly one image fits best.
+    First the path `name`, relative to the folder of `source`, is tried. If no image is there, `name` may be a path on
+    another machine. Then the images with the same file name are compared with `name`, folder by folder from the end;
+    the image with the most equal folders is chosen. Raises UserError unless exactly one image fits best.
 
     Args:
       images: {file name: list of paths}, the candidates.
@@ -178,11 +181,11 @@ def class_ids(classes: list):
 
 
 def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
-    """Draws the annotations of an example, later over earlier: label uint8 [h, w] of ids.
+    """Draws the annotations of an example, later over earlier -> label uint8 [h, w] of ids.
 
-    Lower layers are drawn first, and with `small_on_top` the larger annotations of a layer first. Adds the numbers of
-    annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height, width) of
-    the image, differs from the size in the annotations.
+    Lower layers are drawn first. With `small_on_top` the larger annotations of each layer are drawn first. Adds the
+    numbers of annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height,
+    width) of the image, differs from the size in the annotations.
     """
     if example.size not in (None, size):
         raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s' % (
@@ -226,9 +229,9 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
 
 
 def out_names(examples: list):
-    """Returns the paths of the images below images/ in OUT: list of SPLIT/FILE.
+    """Returns the path of each output image, relative to OUT/images: list of SPLIT/FILE.
 
-    If two files of a split have the same name, apart from extension and case, all paths keep the folders:
+    If two files of a split have the same name, apart from extension and case, all paths keep the folders of the source:
     SPLIT/FOLDER/FILE.
     """
     names = [(example.split, os.path.basename(example.image)) for example in examples]

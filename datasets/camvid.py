@@ -15,8 +15,8 @@ CLASSES = {
 # Class weights of Models/segnet_train.prototxt. They do not follow from the released labels (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# {released class: which of CamVid's 32 classes it unites}; other classes are void. Measured by overlaying the two
-# releases; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
+# {released class: names of its members among CamVid's 32 classes}; all other classes are void. Found by overlaying the
+# labels of the two releases; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
 GROUPS = {
     'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Column_Pole', 'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv',
     'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
@@ -32,9 +32,9 @@ def read(data_dir: str):
     """Reads CamVid -> `Dataset`: 11 classes, other classes are void; the training size is 360x480.
 
     Three layouts:
-      released with SegNet: train.txt, train/, trainannot/ (val, test alike); label 11 is void;
+      released with SegNet: train.txt, train/, trainannot/ (the same for val and test); label 11 is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
-      Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (val, test alike).
+      Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (the same for val and test).
     Raises UserError for a malformed list or table, for an image of Kaggle's layout without exactly one label, and if
     there are no training images. Images and labels are opened later, by `load` of the returned `Dataset`.
     """

@@ -20,8 +20,8 @@ def read(data_dir: str):
     """Reads Cityscapes -> `Dataset`: 19 classes, the other classes are void; the training size is 256x512.
 
     Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. `class_ids` are the
-    ids in these files. A printed note names the other folders of images: the labels of test are not public, and those
-    of train_extra are coarse.
+    ids in these files. Other folders of images are left out, and a printed note names them: the labels of test are not
+    public, and the labels of train_extra are coarse.
     Raises UserError for a missing folder, for an image without a label, and for an image whose name does not end in
     _leftImg8bit.
     """

@@ -1,4 +1,4 @@
-"""Reads COCO JSON, in the dialects of VGG Image Annotator, makesense.ai, COCO Annotator and others."""
+"""Reads COCO JSON, also as written by VGG Image Annotator, makesense.ai, COCO Annotator and others."""
 import collections
 import functools
 import os
@@ -30,8 +30,8 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
       root: folder of the images, also in sub-folders.
       left_out: {reason: number}; images that the JSON does not list are counted here.
     Raises:
-      UserError: a listed image that is missing or listed twice, an id of two images or of two classes, or an annotation
-        whose image or class is missing or unknown. The message names the file and the entry.
+      UserError: a listed image that is missing or listed twice, two images or two classes with the same id, or an
+        annotation whose image or class is missing or unknown. The message names the file and the entry.
     """
     images = images_by_name(root)
     classes = []
@@ -39,7 +39,7 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
     for path, content in documents:
         names = {}
         by_id = {}
-        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator lists all classes per image
+        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator repeats the classes per image
             with error_context('%s: category %d' % (path, i)):
                 key = key_of(category, 'id')
                 if names.setdefault(key, category['name']) != category['name']:
@@ -49,7 +49,7 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
             with error_context('%s: image %d' % (path, i)):
                 key = key_of(entry, 'id')
                 name = entry['file_name']
-                longer = str(entry.get('path'))  # of COCO Annotator, whose file_name has no folder
+                longer = str(entry.get('path'))  # from COCO Annotator, whose file_name has no folder
                 image = find_image(images, longer if longer.endswith('/' + name) else name, path)
                 if image in examples:
                     raise UserError('%s is listed twice; SOURCE may be one of several JSON files' % image)

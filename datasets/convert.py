@@ -1,6 +1,6 @@
 """Converts the annotations of other tools into the `folder` layout: images/, labels/ and classes.csv.
 
-    python -m datasets.convert SOURCE OUT           recognizes what SOURCE holds
+    python -m datasets.convert SOURCE OUT           recognizes the format in SOURCE
     python -m datasets.convert coco SOURCE OUT      COCO JSON: polygons and masks in run lengths
     python -m datasets.convert labelme SOURCE OUT   JSON files of labelme, AnyLabeling and X-AnyLabeling
     python -m datasets.convert isat SOURCE OUT      JSON files of ISAT
@@ -42,7 +42,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
     Each split has a sub-folder. Raises UserError for images of a folder whose names differ in the extension only, for a
-    malformed annotation, and for an image of another size than its annotations say.
+    malformed annotation, and for an image whose size differs from the size in its annotations.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), annotations.out_names(examples)):
@@ -58,7 +58,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
             try:
                 size = data.read_image(image).shape[:2]
-            except UserError as error:  # names the unfinished file in OUT
+            except UserError as error:  # the message names the unfinished file in OUT
                 raise UserError(str(error).replace(image, '%s: imageData' % example.embedded))
         else:
             size = data.read_image(example.image).shape[:2]
@@ -154,7 +154,7 @@ def draw_examples(out: str, tally: annotations.Tally):
 
 
 def report(examples: list, ids: dict, tally: annotations.Tally):
-    """Prints the annotations per class and per shape, the reasons for omitted annotations, and hidden classes.
+    """Prints numbers of annotations per class and per shape, reasons for omissions, and hidden classes.
 
     A class is hidden if most of the pixels of its annotations lie under annotations of other classes. Also prints the
     classes without an annotation.
@@ -204,5 +204,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # removes unfinished files
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that unfinished files are removed
     cli.main(main, 'the size of the images')

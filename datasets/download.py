@@ -1,4 +1,4 @@
-"""Downloads, checks and unpacks the data sets that need no account; prints the steps for the others.
+"""Downloads, checks and unpacks data sets that need no account; prints manual steps for other data sets.
 
 Called by `python -m datasets camvid --data_dir DIR --download`.
 """
@@ -17,7 +17,8 @@ import requests
 from system.files import UserError, read_bytes
 
 # part: folder inside the archive whose contents are moved to the folder `into` below --data_dir.
-# md5: of the archive; None for a zip that the host may compress again, then `contents` is checked instead:
+# md5: of the archive. None for a zip whose bytes may change, because the host may compress it again; then `contents`
+#     is checked instead:
 #     {folder: (number of files, total bytes, SHA-256 or None)}.
 Source = collections.namedtuple('Source', 'url part into md5 contents')
 COMMIT = 'fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5'
@@ -82,7 +83,8 @@ def check_contents(folder: str, contents: dict):
 
     Args:
       contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed from all files in the
-        order of their names: name, a zero byte, SHA-256 of the content. None compares only number and bytes.
+        order of their names: name, a zero byte, SHA-256 of the content. With None only the number of files and the
+        bytes are compared.
     """
     for name, expected in contents.items():
         digest = hashlib.sha256()
@@ -100,7 +102,7 @@ def check_contents(folder: str, contents: dict):
 def download(name: str, data_dir: str):
     """Downloads data set `name` into the folder `data_dir`; after an error no file is left.
 
-    Raises UserError for a data set that cannot be downloaded automatically (its steps are printed), for a failed
+    Raises UserError for a data set that cannot be downloaded automatically (manual steps are printed), for a failed
     download, for an archive with other contents than expected, and if the target holds files other than *.part. The
     target is `data_dir`, for voc2012 VOCdevkit/ in it.
     """

@@ -1,4 +1,4 @@
-"""Finds images, labels and lists of names in folders; holds out val by name; maps label colours."""
+"""Finds images, labels and lists of names in folders; chooses val by image name; maps colours to ids."""
 import collections
 import functools
 import hashlib
@@ -11,14 +11,14 @@ import numpy as np
 import data
 from system.files import UserError, check_names, note, read_text
 
-VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # of an image, added to its name by Roboflow: p1_png.rf.0c9f...
-GOLDEN = 2654435769  # 2^32 divided by the golden ratio, whose multiples are spread evenly over the circle
-FOLD = '1/5'  # part of the images that is val in a data set without its own val
+VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # code that Roboflow adds to image names: p1_png.rf.0c9f...
+GOLDEN = 2654435769  # 2^32 divided by the golden ratio; its multiples modulo 2^32 are evenly spread
+FOLD = '1/5'  # default of --fold: part 1 of 5 is val in a data set without its own val
 SPLITS = ('train', 'val', 'test')
 FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
            'testing': 'test'}  # images/FOLDER/ -> split
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
-SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # of labels: _mask, _L, -gt
+SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # last word of a label's name: _mask, _L, -gt
 IMAGE_SUFFIX = re.compile(r'[-_. ](img|image|sat|rgb|leftImg8bit)\Z', re.IGNORECASE)
 MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg segmentation annotation'.split())
 
@@ -55,15 +55,15 @@ def files_below(folder: str, extensions: tuple):
     """Finds the files below `folder` with one of the extensions -> list of (name, path).
 
     A name is the path below `folder` without the extension. The files of a folder come before the files of its
-    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped, as are links to a folder
-    that contains the link, with a note. Prints the number of other files that may be images. Raises UserError if a
+    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped. A link to a folder that
+    contains the link is skipped with a note. Prints the number of other files that may be images. Raises UserError if a
     folder is missing or unreadable, or a file name is not UTF-8.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
     found = []
     others = []
-    real_parents = {folder: [os.path.realpath(folder)]}  # of each folder on the way, itself included
+    real_parents = {folder: [os.path.realpath(folder)]}  # {folder: real paths of it and its parents}
 
     def refuse(error):
         raise UserError('%s: cannot be read (%s)' % (error.filename, error.strerror))
@@ -114,10 +114,10 @@ def image_files(folder: str):
 def label_files(folder: str, images: dict, class_names=()):
     """Finds the labels below a folder -> {image name: list of the paths of candidate labels}.
 
-    A label has the name of the image. If no label has, an ending may follow the name: NAME_mask.png, NAME_L.png. The
-    name of the label may lack an ending of the image's name that IMAGE_SUFFIX matches. An image without a label has no
-    entry. Prints the number of labels without an image. Raises UserError for labels with different endings, and for an
-    ending that names a class: such masks show one class each.
+    A label has the name of its image. If there is no such label, an ending may follow the image's name: NAME_mask.png,
+    NAME_L.png. If the image's name ends in a word of IMAGE_SUFFIX (_img), the label's name may lack this word. An image
+    without a label has no entry. Prints the number of labels without an image. Raises UserError for labels with
+    different endings, and for an ending that is the name of a class, because such a mask shows only one class.
 
     Args:
       images: {name: path}.
@@ -156,7 +156,7 @@ def is_label(name: str):
 
 
 def words(text: str, without=()):
-    """Joins the words of a name in lower case by _, without the words `without`: Optic-Disc becomes optic_disc."""
+    """Joins the words of a name by _ in lower case, except the words in `without`: Optic-Disc -> optic_disc."""
     return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
@@ -201,7 +201,7 @@ def colors_to_ids(rgb, ids: dict, path: str):
 
 @functools.lru_cache(maxsize=4)
 def color_table(ids: tuple):
-    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1 for no id.
+    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1: no id.
 
     `ids`: tuple of ((red, green, blue), id). Cached, because filling 32 MB takes longer than reading a small label.
     """
@@ -225,15 +225,15 @@ def distinct_colors(colors: list):
 
 
 def picture(name: str) -> str:
-    """Removes Roboflow's code of a version from an image name: all versions of a picture give one name."""
+    """Removes Roboflow's version code from an image name, so that all versions of a picture share a name."""
     return VERSION.sub('', name)
 
 
 def place(name: str) -> int:
     """Hashes the name of a picture to a number from 0 to 2^32 - 1, by which `hold_out` selects val.
 
-    The number is a SHA-256 of the name without its last number, plus a multiple of that number, modulo 2^32. The hashes
-    of consecutively numbered names are spread evenly.
+    A name is split into its last number and the remaining text. The hash is 32 bits of the text's SHA-256, plus GOLDEN
+    times the number, modulo 2^32. So the hashes of consecutively numbered names are evenly spread.
     """
     text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
     start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
@@ -250,8 +250,8 @@ class HeldOut(list):
 def hold_out(names: list, fold: str = FOLD):
     """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
 
-    The split of an image depends on its name only, so images added later do not move others. Versions of one picture
-    stay together. If all pictures would be in one split, the picture nearest to the other split is moved there.
+    The split of an image depends on its name only, so adding images does not change the split of the others. Versions
+    of one picture are in the same split. If a split would be empty, it gets the picture whose hash is nearest to it.
 
     Args:
       fold: 'K/N': val is the K-th of N parts, which are of about the same size.

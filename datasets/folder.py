@@ -1,7 +1,7 @@
 """Reads custom data: a folder of images, labels and a table of classes -> `Dataset`.
 
-docs/data.md shows the layouts: images/ and labels/ under several names, Pascal VOC's, Roboflow's, and labels.csv of
-run-length encoded masks. Any other layout is an error.
+docs/data.md shows the layouts: images/ and labels/ under several names, Pascal VOC's layout, Roboflow's layout, and
+labels.csv with run-length encoded masks. Any other layout is an error.
 """
 import glob
 import os
@@ -45,7 +45,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
             images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
         else:
             images, label, examples = _labelled(root or data_dir, root, table, classes)
-    first = next(iter(examples.values()))  # of train, if there is a split train
+    first = next(iter(examples.values()))  # train, if there is a split train
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -63,8 +63,8 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 def _voc_root(data_dir):
     """Finds the folder that holds JPEGImages/ -> path, or None.
 
-    The candidates are `data_dir`, and VOC2012/ and VOCdevkit/VOC2012/ in it, of any year. Raises UserError if several
-    fit.
+    The candidates are `data_dir`, `data_dir`/VOC2012 and `data_dir`/VOCdevkit/VOC2012, with any year for 2012. Raises
+    UserError if several candidates hold JPEGImages/.
     """
     found = [path for pattern in ('', 'VOC2*', os.path.join('VOCdevkit', 'VOC2*'))
              for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
@@ -103,7 +103,7 @@ def _find(parent, words):
     Raises UserError if several sub-folders fit.
     """
     found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
-    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme has NPY beside PNG
+    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme: the other folder has NPY
     if len(found) > 1:
         raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(found))
     return found[0] if found else None
@@ -112,8 +112,8 @@ def _find(parent, words):
 def _pair(parent):
     """Finds the folders of images and labels in `parent` -> (path or None, path or None).
 
-    Raises UserError if a further folder holds images, which may be the labels too. No error if the labels are in
-    labels/, label/ or Pascal VOC's SegmentationClass/.
+    Raises UserError if a third folder holds images, because these may be the labels. There is no error if the folder of
+    labels is labels/, label/ or Pascal VOC's SegmentationClass/.
     """
     images, labels = _find(parent, IMAGE_FOLDERS), _find(parent, LABEL_FOLDERS)
     if images and labels and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
@@ -133,8 +133,8 @@ def _holds_images(folder):
 def find_pairs(data_dir: str):
     """Finds the folders of images and labels -> list of (split or '', folder of images, folder of labels).
 
-    The layouts: images/ and labels/; the same in train/ and val/; train/ and train_labels/; both kinds of files
-    together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. Raises UserError if
+    The layouts: images/ and labels/; these two folders in train/ and in val/; train/ and train_labels/; images and
+    labels together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. Raises UserError if
     several folders fit.
     """
     images, labels = _pair(data_dir)
@@ -154,8 +154,8 @@ def find_pairs(data_dir: str):
 def _labelled(root, is_voc, table, classes):
     """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}).
 
-    Prints the folders unless they are images/ and labels/. Leaves out val and test without a label; in Pascal VOC's
-    layout without lists, also images without a label.
+    Prints the folders unless they are images/ and labels/. A split val or test without any label is left out. In Pascal
+    VOC's layout without lists of splits, images without a label are left out too.
 
     Args:
       root: folder of the data set.
@@ -221,15 +221,15 @@ def _roboflow(data_dir):
 def measured_depth(paths: list):
     """Measures the bits in use in the images of 16 bits per channel among `paths`: int, at least 9.
 
-    Returns None if there are no such images. Decodes all of them, and images of 32-bit integers: values above 65535
-    give more than 16 bits, and `read_image` refuses the image.
+    Returns None if there are no such images. Decodes all such images, and images of 32-bit integers. A value above
+    65535 gives more than 16 bits; `read_image` then refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
 
 
 def _is_deep(path):
-    """Tells whether an image has 16 bits per channel, or 32-bit integers, by its header; False if unreadable."""
+    """Tells from the header whether an image has 16 bits per channel or 32-bit integers; False if unreadable."""
     try:
         with open(path, 'rb') as file:
             if file.read(2) == b'\xff\xd8':  # JPEG has 8 bits; Pillow would parse the header for 0.2 ms

@@ -1,4 +1,4 @@
-"""Reads one JSON file per image: labelme, its offspring AnyLabeling and X-AnyLabeling, and ISAT."""
+"""Reads the JSON files, one per image, of labelme, AnyLabeling, X-AnyLabeling and ISAT."""
 import collections
 import functools
 import os
@@ -91,8 +91,9 @@ def _read(documents, root, left_out, key, image_of, shape_of):
 def _find(images, name, size, code, path):
     """Finds the image of a JSON file -> (path, whether the image embedded in the JSON file is used).
 
-    labelme itself opens the embedded image, a compressed copy. It is used unless an image of this size lies at the path
-    `name` from the folder of the JSON file. Without an embedded image, raises UserError unless exactly one image fits.
+    labelme itself opens the embedded image, a compressed copy. Here the embedded image is used only if the file `name`,
+    relative to the folder of the JSON file, does not exist or has another size. Without an embedded image, raises
+    UserError unless exactly one image fits.
 
     Args:
       images: {file name: list of paths}.
@@ -108,7 +109,7 @@ def _find(images, name, size, code, path):
 
 
 def _upright_size(path):
-    """Reads (height, width) from an image's header, turned upright by the EXIF orientation; None if unreadable."""
+    """Reads (height, width) after EXIF rotation from an image's header; None if the file is unreadable."""
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) > 4

@@ -13,9 +13,9 @@ NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in r
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
-    With two classes, a mask of black and white may stand for id 0 and the other class. Raises UserError for an
-    unreadable file, for an id or a colour that is not in `classes`, for a label in colours if a class other than void
-    has no colour, and if ids and colours (of the palette too) mean different classes.
+    With two classes, black and white may stand for the class with id 0 and for the other class. Raises UserError for
+    an unreadable file, for an id or a colour that is not in `classes`, for a label in colours if a class other than
+    void has no colour, and if the ids and the colours of a label (or its palette) mean different classes.
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -52,8 +52,8 @@ def read_class_label(path: str, classes: list):
 def _by_value(path, used, by_id, by_color):
     """Decides which class each value of a grey label means -> {value: class index}.
 
-    If all values are greys that the table gives as colours of classes, they are colours, else ids. Raises UserError if
-    both are possible and differ.
+    If the table has a class for each value as a grey colour, the values are colours, else ids. Raises UserError if both
+    readings are possible and give different classes.
 
     Args:
       used: list of the values in the label.
@@ -73,9 +73,10 @@ def _by_value(path, used, by_id, by_color):
 def _by_palette(path, used, palette, by_id, by_color):
     """Decides which class each index of a palette label means -> {index: class index}.
 
-    If all used colours are colours of the table, the colours decide. Else the indices are ids, unless some colours
-    belong to other classes. A palette of greys, or of PASCAL VOC's colours, in another order holds the ids in its
-    colours: image optimizers and GIF renumber. Raises UserError if two readings are possible.
+    If the table has a class for each used palette colour, the colours decide. Else the indices are ids, but an index
+    whose colour belongs to another class is an error. Image optimizers and GIF may renumber the indices: if the palette
+    holds greys or PASCAL VOC's colours in another order, each colour gives its id. Raises UserError if two readings are
+    possible.
 
     Args:
       used: list of the indices in the label.
@@ -102,7 +103,7 @@ def _by_palette(path, used, palette, by_id, by_color):
         meant = {i: by_id.get(number) for i, number in ids.items()}
         fits = set(palette) <= set(numbers) and distinct == len(shown) and None not in meant.values()
         if fits and not blank and meant != {i: by_id.get(i) for i in shown}:
-            dark = [color for color in shown.values() if 0 < max(color) < 32]  # in no palette for the eye
+            dark = [color for color in shown.values() if 0 < max(color) < 32]  # too dark for a palette for display
             if set(shown) <= set(by_id) and not dark:
                 raise UserError('%s: index %d or id %d, as its palette says? save the label as a grey image of ids'
                                 % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))

@@ -1,14 +1,14 @@
 """Records the examples of a run: splits and digests. Compares records, restores splits.
 
 A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path below --data_dir, IMAGE
-and LABEL are CRC-32 of the decoded image and of the label. Copies of the files with other dates have equal records.
+and LABEL are CRC-32 of the decoded image and of the label. Copied files give equal records: dates are not recorded.
 """
 import numpy as np
 
 from datasets import files
 from system.files import UserError, note
 
-SHOWN = 3  # names in a message
+SHOWN = 3  # largest number of names in a message
 
 
 def names_of(dataset, split: str, data_dir: str) -> list:
@@ -83,9 +83,9 @@ def take_fold(dataset, fold: str):
 def restore(dataset, config: dict, data_dir: str):
     """Returns a `Dataset` with the train and val of a run, if the data set has no val of its own.
 
-    A data set with its own val is returned as it is, as is a data set without any image of the run (with a note).
-    Images that were added since the run began are left out (with a note). A run of an older revision has no record: val
-    is drawn again with the rule of that revision.
+    A data set with its own val is returned unchanged. A data set without any image of the run is returned unchanged
+    too, with a note. Images that were added since the run began are left out (with a note). A run of an older revision
+    has no record: val is drawn again with the rule of that revision.
 
     Args:
       config: content of config.json of the run, with the record of the run as `examples`.
@@ -117,8 +117,8 @@ def restore(dataset, config: dict, data_dir: str):
 def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
     """Splits names with the rule of revisions without --fold -> {'train': list of names, 'val': list of names}.
 
-    Val is a random fifth of the list, drawn with a fixed seed, so the same val needs the same list. Raises UserError if
-    the number of names has changed since the run.
+    Val is a random fifth of the list, drawn with a fixed seed, so any change of the list changes val. Raises UserError
+    if the number of names has changed since the run.
 
     Args:
       sizes: {split: number of examples} in the run.

@@ -1,4 +1,4 @@
-"""Reads tables of run-length encoded masks, in Kaggle's columns."""
+"""Reads tables of run-length encoded masks, with the columns that Kaggle uses."""
 import os
 import re
 import unicodedata
@@ -52,9 +52,9 @@ def read_runs(data_dir, table, classes, rle_order):
 def detect_order(path: str):
     """Detects the order of the pixels in the runs of a table -> 'rows', 'columns' or 'relative'.
 
-    `data.rle_decode` defines the orders. Without a column EncodedPixels: 'rows'. With it (Kaggle): 'relative' if at
-    least one list of runs has starts that do not increase, and no list of three or more runs has increasing starts;
-    else 'columns'.
+    `data.rle_decode` defines the orders. Without a column EncodedPixels the order is 'rows'. With this column (Kaggle)
+    the order is 'relative' if at least one list of runs is valid as 'relative' but not as 'columns', and no list of
+    three or more runs is valid as 'columns'; else the order is 'columns'.
     """
     if 'EncodedPixels' not in read_text(path).partition('\n')[0]:
         return 'rows'
@@ -79,15 +79,15 @@ def _is_rle(rle, order):
 def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
-    Columns are id,annotation,width,height,cell_type. With `images` they may be ImageId,EncodedPixels, and optionally
-    ClassId,Width,Height. An empty annotation means an image without an object, as does -1 in EncodedPixels. If a table
-    with EncodedPixels has no such row, images without a row have no object, and a note is printed.
-    Height and width are None without their columns. The RLE is text that `cell_masks` decodes and checks. The row
-    number is the line in the file.
+    Columns are id,annotation,width,height,cell_type. If `images` is given, the columns may be ImageId,EncodedPixels and
+    optionally ClassId,Width,Height. An empty annotation, or -1 in EncodedPixels, marks an image without an object. If a
+    table with EncodedPixels has no such mark, images without a row have no object, and a note is printed.
+    Height and width are None if the table has no columns for them. The RLE is text that `cell_masks` decodes and
+    checks. The row number is the line in the file.
 
     Args:
       indices: {text of the class: index}; '' is the class of a table without a column of classes.
-      images: names of the images; None accepts each id that is safe as a file name.
+      images: names of the images; None accepts any id of letters, digits, _ and -.
     Raises:
       UserError: a malformed row, an id without an image, or an image without a row (except as above).
     """
@@ -135,8 +135,8 @@ def read_cells(path: str, indices: dict, images=None):
 def _size(row, where):
     """Parses the height and width in a row of a table -> (int, int), or (None, None).
 
-    (None, None) stands for a row with EncodedPixels and without sizes. 520.0, as pandas may have written 520, is valid.
-    Raises UserError for other texts and for more than MAX_PIXELS pixels.
+    (None, None) stands for a row with EncodedPixels and without sizes. The text 520.0 is valid, because pandas may
+    write 520 as 520.0. Raises UserError for other texts and for more than MAX_PIXELS pixels.
 
     Args:
       where: file and row, for the message.
@@ -153,7 +153,7 @@ def _size(row, where):
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
-    """Draws the label of an image from masks, later over earlier: uint8 [h, w] of class indices.
+    """Draws the masks of an image, later over earlier -> label uint8 [h, w] of class indices.
 
     Args:
       path, name: table and image, for messages.
@@ -182,8 +182,8 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
     Args:
       shape: (height, width).
       masks: list of (row number, class index, RLE); the RLE is the text 'start length start length ...'.
-      order: what the starts count: 'rows' or 'columns', pixels along the rows or columns from 1; 'relative', pixels
-        along the columns from the end of the run before.
+      order: 'rows' or 'columns': starts are pixel numbers, from 1 along the rows or columns; 'relative': a start is the
+        number of pixels, along the columns, since the end of the previous run.
     """
     for number, _, rle in masks:
         try:

@@ -1,10 +1,10 @@
 """Draws annotations as masks: polygons, ellipses, lines, run lengths; shapes of COCO, labelme, VIA, YOLO.
 
 A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
-A centre on an edge belongs to the polygon right of the edge or below, so that neighbours neither overlap nor leave a
-gap. Pillow and OpenCV would add the pixels on the boundary. All masks are bool [height, width].
-Besides UserError, malformed annotations raise KeyError, ValueError and the like, which `annotations.error_context`
-turns into UserError.
+A pixel with its centre on an edge belongs to the polygon to the right of the edge or below it. So polygons with a
+common edge neither overlap nor leave a gap. Pillow and OpenCV also fill the pixels on the boundary. All masks are bool
+[height, width]. Besides UserError, malformed annotations raise KeyError, ValueError and the like, which
+`annotations.error_context` turns into UserError.
 """
 import base64
 import functools
@@ -36,7 +36,7 @@ def polygon_mask(points, height: int, width: int):
     x0, y0 = np.where(falls, ends.T, starts.T)
     x1, y1 = np.where(falls, starts.T, ends.T)
     first, stop = (np.clip(np.ceil(y - 0.5), 0, height).astype(int) for y in (y0, y1))
-    counts = stop - first  # rows that each edge crosses
+    counts = stop - first  # number of rows that each edge crosses
     edge = np.repeat(np.arange(len(points)), counts)
     if not len(edge):
         return mask
@@ -92,7 +92,7 @@ def coco_counts(text: str):
 
     Each character holds five bits of a number, the lowest bits first. From the fourth number on, the text holds the
     difference from the number two places before. An unfinished last number is dropped without an error, so the caller
-    checks the sum. pycocotools would return unset memory for such a text.
+    checks the sum of the run lengths. pycocotools returns uninitialized memory for a text with an unfinished number.
     """
     counts = []
     value = shift = 0
@@ -107,10 +107,10 @@ def coco_counts(text: str):
 
 
 def coco_mask(segmentation, height: int, width: int):
-    """Draws a COCO segmentation: bool [height, width], united polygons or run lengths down the columns.
+    """Draws a COCO segmentation: the union of polygons, or run lengths down the columns -> bool [height, width].
 
-    A single polygon may be a flat list, or a list of (x, y). Run lengths are a list or COCO's compressed text.
-    Raises NoArea for an empty segmentation; UserError for sizes or run lengths that do not fit the image, and for
+    A single polygon may be a flat list of numbers or a list of (x, y). Run lengths are a list or COCO's compressed
+    text. Raises NoArea for an empty segmentation; UserError for sizes or run lengths that do not fit the image, and for
     coordinates beyond a million.
     """
     if not segmentation:
@@ -161,8 +161,9 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
 def _patch_mask(patch, points, height, width):
     """Pastes the mask of a box into a mask of the image, as labelme does: bool [height, width].
 
-    The box may extend beyond the image. Corners of whole numbers crop the patch to the box; UserError is raised if the
-    patch is smaller than the box. Fractional corners, of a box that a user dragged, only give the upper left corner.
+    The box may extend beyond the image. If the corners are whole numbers, the patch is cropped to the box; a patch
+    smaller than the box raises UserError. If the corners are fractional, as after a user moved the box, only the upper
+    left corner is used.
 
     Args:
       patch: bool [h, w], the mask of the box.
@@ -213,5 +214,5 @@ def yolo_mask(numbers: list, height: int, width: int):
         raise UserError('%d numbers behind the class; a polygon has 6 and more' % len(numbers))
     if np.abs(np.nan_to_num(points)).max() >= 2:
         raise UserError('coordinates must be shares of the image, 0 to 1; key points need kpt_shape in data.yaml')
-    points = np.round(points * (width, height), 4)  # a share of the width of 61 pixels and back may miss by 1e-15
+    points = np.round(points * (width, height), 4)  # x / 61 * 61 may differ from x by 1e-15
     return polygon_mask(points, height, width)

@@ -12,7 +12,8 @@ def find(folder: str, images: dict):
     """Splits the images -> {split: list of names}.
 
     Uses the lists train.txt, val.txt and test.txt in `folder` if one of them exists, else the sub-folders of the
-    images, else `hold_out`. Sub-folders count if one of them is train. Without val, `hold_out` splits train.
+    images, else `hold_out`. Sub-folders are used only if one of them is train. If there is no val, `hold_out` divides
+    train into train and val.
 
     Args:
       images: {name: path}.
@@ -41,8 +42,8 @@ def find(folder: str, images: dict):
 def split_lists(folder: str):
     """Finds the lists of the splits in `folder` -> {split: path}, with an entry for each of files.SPLITS.
 
-    A list has one of the names files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. If a
-    split has no list, the path is SPLIT.txt in `folder`, which does not exist.
+    The name of a list is a key of files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. A split without
+    a list gets the path SPLIT.txt in `folder`, where no file exists.
     """
     names = sorted(os.listdir(folder), key=lambda name: name[:-4] in files.SPLITS) if os.path.isdir(folder) else []
     found = {files.FOLDERS.get(name[:-4].lower()): name for name in names if name.lower().endswith('.txt')}
@@ -52,7 +53,8 @@ def split_lists(folder: str):
 def listed_splits(lists: dict, images: dict):
     """Reads the lists {split: path} -> {split: list of image names}; an empty or missing test list is skipped.
 
-    Without a list of val, `hold_out` splits train. Without a list of train, the other lists must name all images.
+    Without a list of val, `hold_out` divides the images of train into train and val. Without a list of train, the other
+    lists must name all images.
     Prints the number of images in no list. Raises UserError for an unknown or repeated name and for a missing list of
     train.
     """

@@ -21,7 +21,7 @@ def read(data_dir: str):
     """Reads SUN RGB-D -> `Dataset`, RGB only: 37 classes, 0 is void; 5,285 training and 5,050 test images.
 
     Two layouts: the home page's SUNRGBD/ and SUNRGBDtoolbox/ with labels in a .mat file of MATLAB 7.3, or images and
-    PNG labels in image/train, label37/train (test alike), paired by the numbers in their names.
+    PNG labels in image/train, label37/train (and the same for test), paired by the numbers in their names.
 
     The official split has no validation part: 'val' is every tenth test image, to monitor a run. For scores on test,
     use `--checkpoint last`, which is not selected on 'val'. The training size is 360x480, as in the paper.

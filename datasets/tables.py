@@ -76,7 +76,8 @@ def read_class_names(path: str):
 def read_labelmap(path: str):
     """Reads labelmap.txt of CVAT's VOC export -> list of `Class`, void last.
 
-    A line is name:red,green,blue:parts:actions. The ids count these lines from 0, without blank lines and comments.
+    A line is name:red,green,blue:parts:actions. The id of a class is its line number from 0; blank lines and comments
+    are not counted.
     If no line is named void or has VOC's colour of void, a class void with id 255 is added. Raises UserError for a
     malformed line, a repeated name or colour, and fewer than two classes.
     """

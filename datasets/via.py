@@ -1,4 +1,4 @@
-"""Reads JSON of VGG Image Annotator (VIA 1 and 2): its annotations and its projects."""
+"""Reads JSON of VGG Image Annotator (VIA 1 and 2): exported annotations and project files."""
 import collections
 import functools
 import os
@@ -16,8 +16,8 @@ def read_via(documents: list, root: str, left_out: collections.Counter, line_wid
       root: folder of the images, also in sub-folders.
       left_out: {reason: number}; images that the JSON does not list are counted here.
       line_width: width of polylines, in pixels.
-      attribute: the attribute of the regions that holds the class; None for their only attribute. If no region has an
-        attribute, all regions are of the class 'object', and a note is printed.
+      attribute: the attribute of the regions that holds the class; None if the regions have a single attribute. If no
+        region has an attribute, all regions are of the class 'object', and a note is printed.
     Raises:
       UserError: a listed image that is missing or listed twice, a region without a class, or several attributes if
         `attribute` is None. The message names the file.
@@ -53,9 +53,10 @@ def _regions(entry):
 
 
 def _only_attribute(entries):
-    """Finds the only attribute that the regions use -> name, or None without an attribute, with a note.
+    """Finds the only attribute that the regions use -> name, or None.
 
-    Raises UserError if the regions use several attributes.
+    If no region has an attribute, a note is printed and the result is None. Raises UserError if the regions use several
+    attributes.
     """
     values = collections.defaultdict(set)
     for path, _, entry in entries:
@@ -74,7 +75,7 @@ def _only_attribute(entries):
 
 
 def _class_of(content, region, attribute):
-    """Returns the class of a region: the text of an attribute, of its chosen option or of its only ticked box.
+    """Returns the class of a region: the text of `attribute`, of the chosen option or of the only ticked box.
 
     Raises UserError for an empty attribute, and unless exactly one box is ticked.
     """

@@ -12,11 +12,11 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
 
 
 def read(data_dir: str):
-    """Reads PASCAL VOC 2012 segmentation -> `Dataset`: palette PNG, 21 classes, 255 is void; many sizes.
+    """Reads PASCAL VOC 2012 segmentation -> `Dataset`: 21 classes; labels are palette PNG, 255 is void.
 
     If ImageSets/Segmentation/trainaug.txt exists, this list is train, with the labels of SegmentationClassAug/
     (Hariharan et al. 2011). The training size is 224x224, as in the authors' segnet_pascal.prototxt. Raises UserError
-    for a missing list, and for a folder with images or classes that are not VOC 2012's.
+    for a missing list, for a folder with a table of classes, and for image names that VOC 2012 does not have.
     Images and labels are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')

@@ -1,4 +1,4 @@
-"""Reads YOLO's polygons in text files, as Ultralytics, Roboflow, CVAT and Label Studio lay them out."""
+"""Reads YOLO's polygons in text files, in the layouts of Ultralytics, Roboflow, CVAT and Label Studio."""
 import collections
 import functools
 import glob
@@ -75,7 +75,8 @@ def class_names(source: str, config):
 def resolve(source: str, *names):
     """Finds the first of the paths `names` that exists relative to the folder `source` -> path, or None.
 
-    A path may be from the machine of the export: leading folders are dropped until the rest exists below `source`.
+    A path may come from the machine that exported the data set. So leading folders are dropped until the remaining path
+    exists below `source`.
     """
     for name in names:
         parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
@@ -88,8 +89,8 @@ def resolve(source: str, *names):
 def listed_images(source: str, path: str, content: dict, left_out: collections.Counter):
     """Finds the images of the splits that a YAML file names -> {image path: split}.
 
-    A split is a folder, a text file with one image path per line, or a list of folders and text files. An image in two
-    splits belongs to the first of them, with a printed note.
+    A split is a folder, a text file with one image path per line, or a list of folders and text files. An image that
+    two splits name belongs to the first split, and a note is printed.
 
     Args:
       source: folder of the data set.
@@ -127,7 +128,7 @@ def listed_images(source: str, path: str, content: dict, left_out: collections.C
 def text_path(image: str):
     """Returns the path of the text file of an image: labels/ replaces the last images/ of the image's path.
 
-    If only the folder of the image holds the text file, its path there is returned.
+    If the text file exists only beside the image, the path beside the image is returned.
     """
     inside, beside = (os.path.splitext(path)[0] + '.txt' for path in (IMAGES.sub(r'\1labels', image), image))
     return beside if os.path.exists(beside) and not os.path.exists(inside) else inside
@@ -136,13 +137,13 @@ def text_path(image: str):
 def read_yolo(source: str, root: str, left_out: collections.Counter):
     """Reads a YOLO data set of polygons -> (class names in the order of their numbers, list of `Example`).
 
-    The images are in the folders and lists that the YAML file names. If it names none, they are the images in folders
-    images/ and the images beside their text file. An image may have no text file.
+    The images are in the folders and lists that the YAML file names. If the YAML file names none, the images are all
+    images in folders called images and all images with their text file beside them. An image may have no text file.
 
     Args:
       source: folder of the data set.
       root: folder below which sub-folders such as train/ name the splits, if the YAML file does not.
-      left_out: {reason: number}; other images are counted here.
+      left_out: {reason: number}; images in other folders are counted here.
     Raises:
       UserError: malformed class names or rows, a text file without an image in a folder of text files, or a split other
         than test without text files.
@@ -171,8 +172,8 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
 def check_texts(source: str, images: dict, texts: dict, left_out: collections.Counter):
     """Raises UserError for a text file without an image, and for a split without text files.
 
-    A test split without text files is no error: its images are removed from `images` and counted in `left_out`, as are
-    text files in other folders than the text files of `images`.
+    A test split without text files is no error: its images are removed from `images` and counted in `left_out`. Text
+    files in folders without a text file of `texts` are counted in `left_out` too.
 
     Args:
       images: {image path: split}.
@@ -215,7 +216,7 @@ def draw_of(config, rows: list):
     """Makes the function (numbers, height, width) -> mask bool [height, width] for the rows of a data set.
 
     Boxes and key points have no area: for such rows the function raises `shapes.NoArea`. `kpt_shape` of the YAML file
-    gives the length of rows with key points. If all rows have an odd number of numbers, the last number is a
+    gives the length of rows with key points. If every row has an odd number of values, the last value is a
     confidence, which is ignored. The function raises UserError for other rows.
 
     Args:
