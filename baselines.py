@@ -29,10 +29,12 @@ def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
 
 
 def fcn(images, num_classes, is_training, dropout, learnt):
-    """Builds FCN-8s (Long, Shelhamer and Darrell 2015); returns the logits, the sum of scores at three depths.
+    """Builds FCN-8s (Long, Shelhamer and Darrell 2015) and returns the logits.
+
+    The class scores of pool3, pool4 and fc7 are upsampled and summed.
 
     Args:
-      learnt: upsample by deconvolutions that are initialized as bilinear, instead of fixed bilinear resizing.
+      learnt: True upsamples by deconvolutions that start with bilinear filters; False resizes bilinearly.
     """
     def up(x, stride, shape_like, name):
         return (utils.deconv(x, num_classes, 2 * stride, stride, shape_like, name) if learnt
@@ -89,7 +91,7 @@ def deeplab_largefov(images, num_classes, is_training, dropout):
 def unet(x, num_classes, is_training, dropout):
     """Builds U-Net (Ronneberger, Fischer and Brox 2015) with padding and returns the logits.
 
-    The levels have 64 to 1,024 filters; each decoder concatenates the encoder's maps of the same size.
+    The levels have 64 to 1,024 filters. Each decoder level concatenates the encoder's feature maps of the same size.
     """
     def pair(x, filters, name):
         x = utils.conv_bn_relu(x, filters, 3, name + '_1', is_training)
@@ -104,7 +106,7 @@ def unet(x, num_classes, is_training, dropout):
     x = dropout(pair(x, 1024, 'bottom'), 'drop5')
     for level, filters in ((4, 512), (3, 256), (2, 128), (1, 64)):
         skip = skips.pop()
-        skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])  # dropout samples share the encoder
+        skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])  # all dropout samples use the same skip
         x = tf.concat([skip, utils.deconv(x, filters, 2, 2, skip, 'upconv%d' % level)], 3)
         x = pair(x, filters, 'up%d' % level)
     return utils.conv(x, num_classes, 1, 'classifier')  # [batch, h, w, num_classes]

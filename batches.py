@@ -17,9 +17,10 @@ NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale
 
 
 def resize(image, height: int, width: int):
-    """Resizes an image uint8 [h, w, 3] to [height, width, 3]: area average to fewer pixels, else bilinear.
+    """Resizes an image uint8 [h, w, 3] to [height, width, 3], by area averaging or bilinearly.
 
-    OpenCV averages only if no side grows: to fewer pixels with one longer side, the other side is averaged first.
+    A result with fewer pixels than the image is an area average; any other result is bilinear. OpenCV averages only if
+    no side grows. If one side grows and the result has fewer pixels, the other side is averaged first.
     If the size already matches, the argument itself is returned, not a copy.
     """
     if image.shape[:2] == (height, width):
@@ -46,7 +47,7 @@ def resize_label(label, height: int, width: int):
 def window(array, top: int, left: int, height: int, width: int, fill: int):
     """Cuts a new array [height, width, ...] out of `array` [h, w, ...] at row `top` and column `left`.
 
-    The window may reach beyond the edges of `array`, where the result is `fill`; `top` and `left` may be negative.
+    The window may reach beyond the edges of `array`; there the result is `fill`. `top` and `left` may be negative.
     """
     cut = np.full((height, width) + array.shape[2:], fill, array.dtype)
     y, x = max(top, 0), max(left, 0)
@@ -70,10 +71,10 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         scale: zoom drawn log-uniformly between 1 / scale and scale.
         crop: (height, width) of a window, cut at a random place out of the zoomed image; None for the training size.
         jitter: contrast and brightness of each channel change by up to this share.
-        gamma: brightness to a power drawn log-uniformly between 1 / gamma and gamma.
+        gamma: pixel values, scaled to 0..1, are raised to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
-      image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Beyond the edges of the
-      example the label is IGNORE and the image 0, before `jitter` changes the image.
+      image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Pixels beyond the edges
+      of the example are IGNORE in the label, and 0 in the image before `jitter` changes the image.
     """
     mirrored = rng.rand() < 0.5  # keep the order of the draws: runs of older revisions resume with the same examples
     zoom = augmentation['scale'] ** rng.uniform(-1, 1)
@@ -100,7 +101,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     if augmentation['jitter']:
         jitter = augmentation['jitter']
         table = (np.arange(256)[:, None] - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
-        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # 20 times faster than the formula
+        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # a table is 20 times faster
     if augmentation['gamma'] != 1:
         image = cv2.LUT(image, np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8))
     return image, label
@@ -115,7 +116,7 @@ def epoch_order(size: int, seed: int, epoch: int):
 def position_example(position: int, size: int, seed: int):
     """Converts a position in the endless training stream, from 0, to (epoch from 0, index of the example).
 
-    Batches cross the end of an epoch, as in Caffe's data layer, so all have the same size.
+    A batch may continue in the next epoch, as in Caffe's data layer, so all batches have the same size.
     """
     epoch = position // size
     return epoch, int(epoch_order(size, seed, epoch)[position % size])
@@ -131,7 +132,7 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
 def pipeline_options():
     """Makes the options of a tf.data pipeline: NUM_CORES threads, and no autotuning.
 
-    Autotuning delayed each start by seconds.
+    With autotuning each start took seconds longer.
     """
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
@@ -150,8 +151,8 @@ def training_batches(dataset, flags: dict, share: range = None):
       flags: the run's flags: height, width, fit and the keys of NO_AUGMENTATION, as for `augment`; batch_size and seed.
       share: range of the positions in a batch that this process loads; None for all.
     Returns:
-      start: function (number of steps done) -> (initializer op, feed_dict); 0 starts at the first batch, which
-        `batch_names` counts as step 1. END makes the stream empty, so that a session closes at once.
+      start: function (number of steps done) -> (initializer op, feed_dict). With 0 the stream starts with the batch of
+        step 1. With END the stream is empty, so that a session closes at once.
       images: [len(share), height, width, 3] uint8, or of the height and width of `crop`.
       labels: [len(share), height, width] uint8, or of the size of `crop`; IGNORE where unlabelled.
     """
@@ -160,7 +161,7 @@ def training_batches(dataset, flags: dict, share: range = None):
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
 
-    def load(number):  # number of the example in the share
+    def load(number):  # number of the example in the stream of this process
         step, place = divmod(int(number), len(share))
         epoch, i = position_example(step * batch_size + share[place], size, seed)
         rng = np.random.RandomState([seed, epoch, i])

@@ -35,12 +35,12 @@ from system.files import UserError
 
 OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
-PEERS = ('eager', 'compiled')  # both with channels last, PyTorch's faster layout
+PEERS = ('eager', 'compiled')  # modes of PyTorch; both use the memory format channels_last, which is faster
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # in which our process and the peers' processes take turns
-WARM_UP = 3  # untimed runs; TensorFlow chooses kernels and allocates memory in these
+ROUNDS = 3  # number of rounds; in each round our process runs once and each peer's process runs once
+WARM_UP = 3  # number of untimed runs at the start, in which TensorFlow chooses kernels and allocates memory
 NUM_CLASSES = 11
-MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # of the matrix product that measures the device's peak speed
+MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # rows of the square matrices whose product measures peak speed
 
 
 # ---------------------------------------------------------------- inside the measuring process
@@ -202,10 +202,10 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 
 
 def engine_rows(args, run: str, folder: str) -> list:
-    """Exports a run, measures and scores the engines -> list of table rows {column: text}.
+    """Exports a run for each engine, measures and scores the engines -> list of table rows {column: text}.
 
-    The engines take turns. Files are written to `folder`. Engines that cannot run here get a printed line. Raises
-    UserError if the images of the run's data set have several sizes.
+    The engines take turns. Files are written to `folder`. An engine that cannot run here is left out, and the reason is
+    printed. Raises UserError if the images of the run's data set have several sizes.
     """
     config = read_config(run)
     images, labels = engines.validation_images(run, config, args.data_dir, args.images)

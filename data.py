@@ -17,10 +17,10 @@ from system.files import UserError, note, read_bytes
 Image.init()  # registers all formats
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # allows text of 64 MiB, not 1 MiB
-warnings.filterwarnings('ignore', module='PIL')  # on damaged EXIF data, for example, which changes no pixel
+warnings.filterwarnings('ignore', module='PIL')  # such as warnings of damaged EXIF data
 
-MAX_PIXELS = 2 ** 27    # in an image; a file with more in the header is refused before decoding
-IGNORE = 255            # the label of void pixels that every reader returns
+MAX_PIXELS = 2 ** 27    # most pixels of an image; a file whose header gives more pixels is refused before decoding
+IGNORE = 255            # every reader of labels returns this value for void pixels
 RLE_ORDERS = ('rows', 'columns', 'relative')  # values of `order` in `rle_decode`
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
@@ -42,8 +42,8 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     released_weights: class weights published by the authors of the data set or of the paper, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
     depth: bits in use in images of 16 bits per channel, 9 to 16; None if all images have 8 bits.
-    rle: for labels in a table of masks: (columns of a submission, order of the pixels in its runs, extension of the
-        image ids), as in that table; None for labels in images.
+    rle: None for labels in image files. For labels in a table of run lengths, the form of that table: (column names,
+        order of the pixels in the runs, file extension in the image ids). Submissions are written in this form.
     """
 
 
@@ -137,8 +137,9 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
     The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
-    In a TIFF 0 may be white: with `stored` the array has the values of the file, else white is the highest value. The
-    `PIL.Image` has 8 bits for grey of 2 or 4 bits and for colours of 16 bits without alpha.
+    In some TIFF files 0 is white. With `stored` the array has the values of the file; without `stored` the values are
+    inverted, so that white is the highest value. The `PIL.Image` has 8 bits if the file has grey of 2 or 4 bits, or
+    colours of 16 bits without alpha.
     Only the first page is read; a note is printed for further pages. Raises UserError if the file is unreadable, of an
     unknown format or damaged, or has more than `max_pixels` pixels.
     """
@@ -162,7 +163,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
             if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow has turned a TIFF already
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
-        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of these bits
+        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of the 16 bits
             array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     except UnidentifiedImageError:
         kind = 'HEIC or AVIF' if content[4:8] == b'ftyp' else 'not an image of a known format, or damaged'
@@ -185,8 +186,8 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """Reads an image file -> uint8 [h, w, 3] RGB, turned upright by EXIF; grey is repeated, alpha dropped.
 
     `depth`: bits in use in an image with 16 bits per channel, 9 to 16 (12 in most microscopes). The highest 8 of these
-    bits are kept. Larger values become 255, with a printed note. None: if the largest value has at most 12 bits, depth
-    is these bits, at least 9, with a printed note; else 16.
+    bits are kept. Values that need more than `depth` bits become 255, with a printed note. If `depth` is None, depth is
+    the number of bits of the largest value, at least 9, with a printed note; above 12 bits depth is 16.
     Raises UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for an image of floats or
     of integers beyond 16 bits.
     """
@@ -224,11 +225,11 @@ def refuse_pixels(label, bad, path: str, kind: str, fix: str):
 def read_ids_or_colors(path: str, binary: bool = False):
     """Reads a label file -> (ids or colours, palette).
 
-    The first is uint8 [h, w] ids as stored (grey or palette image, NPY), or [h, w, 3] RGB colours. The palette is uint8
-    [n, 3] RGB, or None for another image; its transparent index is an id like the others. With `binary` a JPEG may be
-    a black and white mask; this mask, and a mask of 0 and 65535, becomes 0 and 255.
-    Raises UserError for an unreadable file, another JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255, an
-    array of another shape, and ids other than whole numbers from 0 to 255.
+    Ids are uint8 [h, w] as stored (grey or palette image, NPY); colours are uint8 [h, w, 3] RGB. The palette is uint8
+    [n, 3] RGB, or None if the file is no palette image. A transparent palette index is an ordinary id. With `binary` a
+    JPEG may be a black and white mask. This mask, and a mask of the values 0 and 65535, is returned as 0 and 255.
+    Raises UserError for an unreadable file, any other JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255,
+    an array of another shape, and ids other than whole numbers from 0 to 255.
     """
     palette = None
     if path.lower().endswith('.npy'):

@@ -24,7 +24,7 @@ from system.files import UserError, write_csv
 def samples_of(samples, spec) -> int:
     """Returns the number of Monte-Carlo dropout samples: `samples`, or for None the network's default.
 
-    `samples` is the value of --samples. Without dropout the default is 0, and more samples raise UserError.
+    `samples` is the value of --samples. Without dropout in the run, the default is 0 and a larger value raises UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -72,12 +72,12 @@ def open_run(args, name: str, flags: dict, spec, group=None, confidence: bool = 
 
 def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extremes: int = 0,
                 all_gather=lambda share: [share]):
-    """Scores the predictions of a split. Several processes may predict a share of the split each.
+    """Scores the predictions of a split. Each of several processes may predict a share of the split.
 
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
       bf_images: BF is averaged over the first `bf_images` examples.
-      num_extremes: how many images with the highest, and with the lowest, mIoU are returned as `extremes`.
+      num_extremes: number of images with the highest mIoU, and number with the lowest mIoU, returned as `extremes`.
       all_gather: function (results of this process) -> list of the results of all processes: `Group.all_gather`.
     Returns:
       scores: dict of `metrics.scores`, and in addition:
@@ -218,7 +218,7 @@ def parse_args(argv=None):
 
 
 def open_inputs(args) -> tuple:
-    """Opens the data set to score: of a run, or of --dataset for --weights.
+    """Opens the data set to score: the data set of the run, or --dataset if --weights is given.
 
     Returns (folder for the scores, `data.Dataset`, dict of the run's flags, `networks.Spec`). For --weights the dict is
     empty, and the network has default settings. Published runs are files of the project, so their scores go to

@@ -180,7 +180,7 @@ def mean_and_spread(fractions: list) -> str:
 
 
 def published_split(split: str) -> str:
-    """Returns the paper's split to compare our scores on `split` with: 'train' for train, else 'test'."""
+    """Returns the split of the paper's scores shown beside ours on `split`: 'train' for train, else 'test'."""
     return 'train' if split == 'train' else 'test'
 
 
@@ -203,8 +203,8 @@ def score_columns(entries: list, published: tuple, split: str):
 def class_columns(entries: list, published: dict, split: str):
     """Formats the accuracy of each class in percent -> {column: text}, with the columns NAME and 'paper NAME'.
 
-    NAME is a class. The column holds the mean over the seeds and, for several seeds, the standard deviation:
-    '61.3 +- 0.4'. '-' stands for a missing value.
+    NAME is the name of a class. Column NAME holds the mean of our accuracies over the seeds and, for several seeds, the
+    standard deviation: '61.3 +- 0.4'. '-' stands for a missing value.
 
     Args:
       entries: list of {split: entry of metrics.json}, one per seed.
@@ -226,7 +226,8 @@ def num_parameters(model: str) -> int:
 def variant_columns(args, row):
     """Formats the cost columns of a row of table 1 -> {column: text}; measures the forward time.
 
-    The columns are our and the paper's parameters and milliseconds, the paper's storage, and our revision.
+    The columns are our and the paper's parameters and milliseconds, the paper's storage multiplier, and the revision of
+    our code that was measured.
     """
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
     cost = measured_cost(args, row.model)

@@ -30,7 +30,7 @@ from system.files import UserError
 
 # start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
 # batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2], 0 or 1: this process asks to stop, asks to validate. A step returns the sums over all.
+# signals: placeholder [2], 1 if this process asks to stop, to validate. A step returns the sums over all processes.
 # predictor: `Predictor` for validation, shares the training variables. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
@@ -141,7 +141,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
       total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict to fetch in a step: loss (of this share; the sum over all is the batch's loss), learning_rate, step_op.
+      dict to fetch in a step: loss of this share (the shares' losses add up to the batch's), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
@@ -172,7 +172,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
 def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
-    The savers become attributes of `run`. Only the chief loads starting weights, if the run has no checkpoint yet.
+    The savers become attributes of `run`. Only the chief loads starting weights, and only if the run has no checkpoint.
     """
     tf.set_random_seed(args.seed)
     class_names = run.dataset.class_names
@@ -221,7 +221,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # a stopped run stays stopped
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # do not resume an early stop
         for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})
@@ -238,14 +238,14 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
                 break
     finally:
         bar.close()
-        sess.run(*graph.start(batches.END))  # so that the session closes at once
+        sess.run(*graph.start(batches.END))  # an empty stream, so that the session closes at once
 
 
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     """Scores the validation split, with batch norm's moving averages. Each process scores a share of the split.
 
     The chief prints one line, draws loss.png and writes report.html. If the scores are the best so far, the chief also
-    saves the weights, writes the scores and draws the predictions. Scores and predictions thus describe best/.
+    saves the weights, writes the scores and draws the predictions. All three thus belong to the weights in best/.
     """
     predictions = graph.predictor.predict_split(run.dataset, 'val', group.index, group.size)
     scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,
@@ -268,9 +268,9 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
 
 
 def draw_data(sess, graph: TrainingGraph, run: Run, group):
-    """Draws training examples and the first batch, with labels, to show wrong labels before training starts.
+    """Draws training examples and the first batch with their labels, into examples.png and batch.png.
 
-    Writes examples.png and batch.png.
+    The user can then see wrong labels before training starts.
     """
     pictures.draw_examples(run.dataset, 'train', run.facts['train'].counts, run.path('examples.png'))
     sess.run(*graph.start(0))

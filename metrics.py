@@ -21,8 +21,8 @@ def confusion(labels, predictions, num_classes: int):
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
-    The first axis is the variance in bins, each at most 6% wide: a bin is the exponent and the upper four bits of the
-    fraction of a float32.
+    The first axis is the bin of the variance: the exponent and the upper four fraction bits of the float32 variance.
+    Each bin is at most 6% wide.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
@@ -40,7 +40,7 @@ def most_certain(counts, share: float):
 
     Args:
       counts: int64 [bins of variance, num_classes, num_classes] of a whole split.
-      share: share of all pixels to include, 0..1. The pixels of a bin stay together, so more may be included.
+      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more pixels.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
@@ -56,14 +56,15 @@ def scores(counts):
     """Computes global accuracy, class average accuracy and mean IoU from the confusion matrix of a whole split.
 
     The accuracy of a class without true pixels and the IoU of a class without true or predicted pixels are None, and
-    the means ignore them. SegNet's compute_test_results.m divides by all classes, which is the same if all occur.
+    the means ignore None. SegNet's compute_test_results.m divides by the number of all classes; the means are the same
+    if every class occurs.
 
     Args:
       counts: int64 [num_classes, num_classes], rows are true classes, columns predicted classes.
     Returns:
-      dict of fractions 0..1: G; C and mIoU, None if no class counts; fwIoU (IoU weighted by class frequency); and the
-      lists accuracy (recall), precision, F1 (Dice), IoU and pixels (true pixels), one entry per class. G and fwIoU are
-      0 without a pixel.
+      dict of fractions 0..1: G; C and mIoU, None if the values of all classes are None; fwIoU (IoU weighted by class
+      frequency); and the lists accuracy (recall), precision, F1 (Dice), IoU and pixels (true pixels), one entry per
+      class. If `counts` holds no pixel, G and fwIoU are 0.
     """
     true_positives = np.diag(counts)
     truth = counts.sum(1)
@@ -117,7 +118,7 @@ def boundary_f1(label, prediction, num_classes: int):
     boundary of the class.
 
     Args:
-      label, prediction: uint8 [h, w] class ids. Void belongs to no class, but the edge of a class against void counts.
+      label, prediction: uint8 [h, w] class ids. Void is no class, but an edge between a class and void is a boundary.
     Returns:
       float 0..1, or None if no class has a boundary.
     """

@@ -76,8 +76,8 @@ def build(spec, images, is_training, dropout=lambda x, name: x, reuse=False):
       spec: `Spec`; model, num_classes, input and precision are used. Variables, input normalization and batch-norm
         statistics are float32 in each precision.
       images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
-      is_training: Python bool: batch norm uses the batch (True) or the moving averages (False). True adds the batch
-        statistics to utils.BN_STATISTICS, for `optimize.train_op`.
+      is_training: Python bool: batch norm uses the statistics of the batch (True) or the moving averages (False). True
+        also adds the batch statistics to utils.BN_STATISTICS, for `optimize.train_op`.
       dropout: function (x, name) -> x, called at each dropout layer of the network; default: no dropout.
       reuse: reuse the variables of an earlier call.
     Returns:
@@ -135,7 +135,8 @@ def prediction_graph(spec, images, size, reuse=False, samples=0):
     Returns:
       ids: [batch, *size] uint8 class indices.
       probabilities: [batch, height, width, num_classes] float32, at the input size of the network.
-      variance: [batch, height, width] float32, over the samples, averaged over the classes; 0 without samples.
+      variance: [batch, height, width] float32, variance of the probabilities over the samples, averaged over the
+        classes; 0 without samples.
     """
     if samples:
         probabilities, variance = sampled(spec, images, samples, reuse)
@@ -184,7 +185,7 @@ def network_layers(spec: Spec) -> list:
             layer = variable.op.name.split('/')[1]
             sizes[layer[:-3] if layer.endswith('_bn') else layer] += int(np.prod(variable.shape.as_list()))
         layers = []
-        pools = 0  # poolings without their upsampling so far
+        pools = 0  # number of poolings whose upsampling has not been listed yet
         for op in graph.get_operations():
             kind = KINDS.get(op.type)
             layer = op.name.split('/')[1] if kind else None

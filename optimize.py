@@ -5,8 +5,8 @@ import tensorflow.compat.v1 as tf
 import utils
 from data import IGNORE
 
-STRIP_BYTES = 2 ** 20     # of the input per strip; a strip and its gradient then stay in a core's cache
-LARGEST_KERNEL = 2 ** 22  # bytes of a kernel gradient; each strip adds to all of it, so a larger one leaves the cache
+STRIP_BYTES = 2 ** 20     # bytes of the input per strip; a strip and its gradient then fit into a core's cache
+LARGEST_KERNEL = 2 ** 22  # bytes of the largest kernel gradient that fits into the cache; each strip adds to all of it
 
 
 def labelled_pixels(labels):
@@ -84,8 +84,8 @@ def conv_gradients(op, gradient):
     """Computes the gradients of a convolution, for a CPU -> (gradient of the input, gradient of the kernel).
 
     With stride 1 and zero padding, the gradient of the input is the convolution of `gradient` with the mirrored kernel.
-    oneDNN computes a convolution in half to all of the time of Conv2DBackpropInput. The results are equal up to
-    rounding. Other convolutions get TensorFlow's gradients.
+    With oneDNN this convolution takes 50% to 100% of the time of Conv2DBackpropInput. The results are equal up to
+    rounding. Convolutions with another stride or padding get TensorFlow's gradients.
     """
     x, kernel = op.inputs
     settings = {name: op.get_attr(name) for name in ('strides', 'padding', 'dilations')}
@@ -96,7 +96,7 @@ def conv_gradients(op, gradient):
         return (tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=gradient,
                                                **settings),
                 kernel_gradient(x, kernel.shape, gradient, **settings))
-    with tf.control_dependencies([gradient]):  # mirror in the backward pass; otherwise all mirrored kernels are kept
+    with tf.control_dependencies([gradient]):  # mirror in the backward pass; else all mirrored kernels stay in memory
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     return (tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'),
             kernel_gradient_of_strips(x, kernel.shape.as_list(), gradient))
@@ -108,10 +108,10 @@ def kernel_gradient(x, shape, gradient, **settings):
 
 
 def kernel_gradient_of_strips(x, shape, gradient):
-    """Computes the gradient of a kernel from strips of rows that are laid into the batch.
+    """Computes the gradient of a kernel from strips of rows: each strip becomes an example of a larger batch.
 
-    The op that computes the gradient reads the input several times. A strip stays in the cache, so the op takes 0.6 to
-    0.8 of the time. Only kernels larger than one pixel and at most LARGEST_KERNEL gain from strips.
+    The op that computes the gradient reads the input several times. A strip stays in the cache, so the op takes 60% to
+    80% of the time without strips. Only kernels larger than one pixel and at most LARGEST_KERNEL gain from strips.
 
     Args:
       x: [batch, h, w, c], convolved with stride 1 and zero padding.
@@ -169,7 +169,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # saves memory: else computed at the step's start
+            with tf.control_dependencies([gradient]):  # else all decay terms are computed at the step's start
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1]: the number of processes

@@ -56,17 +56,18 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
     """Builds SegNet-Basic or a variant of table 1 (4 encoders, 4 decoders, 64 filters); returns the logits.
 
     Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt. The variants
-    without 'indices' have only the two dropout layers of the encoder.
+    with another `upsample` than 'indices' have only the two dropout layers of the encoder.
 
     Args:
       upsample: 'indices' unpools by the pooling indices; 'deconv' learns 8x8 deconvolutions, initialized as bilinear;
         'bilinear' resizes the classifier's output once.
       decoder: with 'indices', the convolution after unpooling: 'full' 7x7, or 'single channel' (depthwise) 7x7. Batch
         norm follows, no ReLU.
-      addition: add the encoder's maps of the same size: with 'indices' the maps before pooling, with 'deconv' after.
+      addition: add the encoder's feature maps of the same size: for 'indices' the maps before pooling, for 'deconv' the
+        maps after pooling.
       reduction: with 'deconv', first reduce the feature maps to num_classes channels by 1x1 convolutions.
     """
-    encoded = [x]  # by level; level 0 is the input
+    encoded = [x]  # feature maps before pooling, by level; level 0 is the input
     pooled = [x]
     indices = [None]
     for level in range(1, 5):

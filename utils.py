@@ -25,7 +25,7 @@ def variable(name, shape, initializer, trainable=True):
 def normal_initializer(stddev):
     """Returns a normal initializer with mean 0, seeded by the graph's seed and the name of the variable scope.
 
-    Without the name TensorFlow counts the ops created before, so a change elsewhere would change the weights.
+    TensorFlow's own seed depends on the number of ops created before, so a change elsewhere would change the weights.
     """
     return tf.random_normal_initializer(stddev=stddev, seed=zlib.crc32(tf.get_variable_scope().name.encode()))
 
@@ -176,7 +176,7 @@ def lrn(x):
 def lcn(x):
     """Normalizes local contrast (Jarrett et al. 2009, section 2): subtraction, then division. Same shape.
 
-    The window is a 9x9 Gaussian over all channels with standard deviation 2 pixels, which the paper does not give.
+    The window is a 9x9 Gaussian over all channels. The standard deviation of 2 pixels is ours: the paper gives none.
     Near an edge the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
     """
     height, width = tf.shape(x)[1], tf.shape(x)[2]
@@ -218,7 +218,7 @@ def max_pool(x, size=2, stride=2):
 def max_pool_with_argmax(x):
     """Max-pools 2x2 windows with stride 2 and returns (pooled maps, indices for `unpool`).
 
-    The first of equal values is the maximum. The gradient is scattered by the indices, so the input is not kept.
+    The first of equal values is the maximum. The gradient needs only the indices, so the input is not kept in memory.
 
     Args:
       x: [batch, h, w, c].
@@ -291,7 +291,7 @@ def scatter(x, indices, shape, shape_like=None):
 def gather(y, indices):
     """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values in the shape of `indices`."""
     size = tf.shape(y, out_type=tf.int64)
-    with tf.control_dependencies([y]):  # else the sum is computed early and kept in memory
+    with tf.control_dependencies([y]):  # else indices + offsets is computed early and kept in memory
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
         return tf.gather(tf.reshape(y, [-1]), indices + offsets)
 
@@ -328,9 +328,11 @@ def portable_max_pool(x):
 
     Positions are 0 to 3: upper left, upper right, lower left, lower right.
     """
-    for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeat the last row or column; tf.pad hides channels from TFLite
-            x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
+    height, width = height_width(x)
+    if isinstance(height, tf.Tensor) or height % 2:  # repeat the last row, which does not change a maximum
+        x = tf.concat([x, x[:, height - height % 2:]], 1)
+    if isinstance(width, tf.Tensor) or width % 2:  # with tf.pad TFLite loses the number of channels
+        x = tf.concat([x, x[:, :, width - width % 2:]], 2)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first
     lower = tf.maximum(lower_left, lower_right)
