@@ -20,9 +20,9 @@ from system import devices, machine
 from system.files import UserError
 from system.machine import NUM_CORES
 
-# packages: what must be installed.  file: name of the exported file that the engine reads; None for predict.py.
+# packages: names of the packages it needs.  file: name of the exported file that the engine reads; None for predict.py.
 # start: function (path of the file) -> function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
-# For predict.py: function (run, `networks.Spec`) -> the same.
+# For predict.py `start` is a function (run, `networks.Spec`) -> function (image) -> ids.
 Engine = collections.namedtuple('Engine', 'packages file start')
 
 
@@ -120,7 +120,7 @@ def validation_images(run: str, config: dict, data_dir, number: int) -> tuple:
 
 
 def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
-    """Writes images.npy and the files that the engines `names` read -> {name: path or None}."""
+    """Writes images.npy and the files that the engines `names` read -> {name: path; None for predict.py}."""
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
@@ -135,7 +135,8 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
 def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) -> dict:
     """Measures an engine in this process -> dict of seconds (list of float) and memory (peak in bytes).
 
-    The first image of images.npy in `folder` is timed. The ids of all images are written to ENGINE.npy, once.
+    The first image of images.npy in `folder` is timed. The ids of all images are written to ENGINE.npy, unless this
+    file exists.
 
     Args:
       path: the exported file; None for predict.py, which reads the run.

@@ -24,7 +24,7 @@ from system import devices, quiet
 from system.files import UserError, write_bytes, write_text
 
 OUTPUTS = ('ids', 'probabilities')
-CLASSES = 'classes.json'  # in the SavedModel's folder, in the zip archive after a TFLite model; ONNX: key 'classes'
+CLASSES = 'classes.json'  # file in the SavedModel or in a zip archive after a TFLite model; ONNX: key 'classes'
 
 
 def checked_path(text: str) -> str:
@@ -53,8 +53,8 @@ def format_of(path: str) -> str:
 def export(path: str, spec, config: dict, loaded, size=None, quantization=None) -> str:
     """Writes the network and weights of a run to `path` atomically, as TFLite, ONNX or SavedModel.
 
-    The ending of `path` selects the format. A SavedModel takes any number of images at a time, as does an ONNX file of
-    a free size. Other files take one image.
+    The ending of `path` selects the format. A SavedModel, and an ONNX file for images of any size, take any number
+    of images at a time. Other files take one image.
 
     Args:
       spec: `networks.Spec` of the run.
@@ -64,7 +64,8 @@ def export(path: str, spec, config: dict, loaded, size=None, quantization=None) 
         training for a file.
       quantization: `quantize.Quantization`, or None for float32.
     Returns:
-      text: size and agreement with the float32 prediction of a quantized file, beginning with a comma; else ''.
+      for a quantized file a text that begins with a comma: file size, and share of ids equal to the ids in float32;
+      else ''.
     Raises:
       UserError: the weights do not fit the network.
     """
@@ -149,7 +150,7 @@ def bilinear(x, height: int, width: int):
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width)
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
-                    for weights in bilinear_weights(old_height, height)]  # OpenCV: 11 bits per weight, 4 and 16 dropped
+                    for weights in bilinear_weights(old_height, height)]  # OpenCV: 11-bit weights; drops 4 + 16 bits
     return tf.floor((above + below + 2) / 4)
 
 
@@ -204,7 +205,7 @@ def write_tflite(path: str, saved_model: str, classes: str, quantization):
     The text `classes` is appended as a zip archive.
     """
     def convert():
-        """Returns the file's content. Runs in a new thread, which is eager: in a graph the signature would be lost."""
+        """Returns the file's content. Needs a new thread, for eager mode: graph mode would lose the signature."""
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model)
         return quantize.to_tflite(converter, quantization) if quantization else converter.convert()
 

@@ -23,8 +23,9 @@ def submission_rows(name: str, ids, config: dict) -> list:
     """Makes the rows of submission.csv for one image -> list of tuples of str, in the order of its columns.
 
     If ClassId is a column, each class has a row. Otherwise each cell has a row: a component of at least SMALLEST_CELL
-    pixels of one class, connected by edges. The class named background, else the first class, has no row. If ImageId is
-    a column, an image without such rows has a row with the mask '', or '-1' for relative run lengths.
+    pixels of one class, connected by edges. The class named background has no row; if no class has this name, the first
+    class has no row. If ImageId is a column, an image without a mask has one row with the text '' in place of the mask,
+    or '-1' for relative run lengths.
 
     Args:
       name: name of the image, for the columns id and ImageId.

@@ -15,7 +15,7 @@ from system import cli, devices, machine
 from system.files import UserError
 
 SMALLEST_TILE = 512    # pixels per side, for --tile auto
-WHOLE_VALUES = 2 ** 26  # most probabilities that the graph enlarges at once; 256 MiB of float32
+WHOLE_VALUES = 2 ** 26  # largest number of probabilities that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8
 
 
@@ -57,9 +57,9 @@ def add_flags(parser, batch_size: int = 1):
 
 
 def passes(text: str) -> list:
-    """Parses the value of --tta -> list of (scale, mirrored), one per pass. 'flip' adds mirrored passes.
+    """Parses the value of --tta -> list of (scale, mirrored), one pair per forward pass.
 
-    None gives the single pass [(1.0, False)].
+    'flip' adds a pass over the mirrored image for each scale. None gives the single pass [(1.0, False)].
     """
     words = ('1' if text is None else text).split(',')
     scales = [float(word) for word in words if word != 'flip'] or [1.0]
@@ -125,7 +125,7 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ along a batch
+        self.batch_size = 1 if settings.samples else settings.batch_size  # images of a batch would get unequal masks
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
         self.ids, self.probabilities, self.variance = networks.prediction_graph(spec, self.images, self.size, reuse,
@@ -224,8 +224,8 @@ class Predictor:
     def blocks(self, image, tile: tuple):
         """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
 
-        The blocks cover the image without overlap. Each is the mean over the passes of --tta. With samples there is one
-        more channel, the variance.
+        The blocks cover the image without overlap. Each block is the mean over the passes of --tta. With samples there
+        is one more channel, the variance.
 
         Args:
           tile: (height, width) of the tiles; the size of the image to predict it whole.

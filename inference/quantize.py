@@ -24,7 +24,8 @@ Quantization = collections.namedtuple('Quantization', 'kind images')
 def calibration_images(paths: list, config: dict, spec, size) -> list:
     """Reads the images to calibrate with -> list of uint8 [height, width, 3], of the size of the export.
 
-    For an export of any size the images have the size of training. A run of --fit crop gets their centres.
+    For an export of any size the images have the size of training. In a run of --fit crop the images are cropped around
+    their centres.
 
     Args:
       paths: list of image files; empty for NUM_IMAGES of the run's training images, evenly spaced.
@@ -58,8 +59,8 @@ def to_tflite(converter, quantization: Quantization) -> bytes:
         converter.target_spec.supported_types = [tf.float16]
         return converter.convert()
     converter.representative_dataset = lambda: ({'images': image[None]} for image in quantization.images)
-    # TFLite's tool for selective quantization. By itself the converter also quantizes masks of unpooling, softmax and
-    # resize matrices; XNNPACK on AVX2 then gave another class in 82% of the pixels.
+    # TFLite's tool for selective quantization. Without this tool the converter also quantizes masks of unpooling,
+    # softmax and resize matrices; XNNPACK on AVX2 then gave another class in 82% of the pixels.
     from tensorflow.lite.python import schema_py_generated
     others = [name for name in vars(schema_py_generated.BuiltinOperator)
               if not name.startswith('_') and name not in CONVOLUTIONS]
@@ -76,7 +77,8 @@ def to_onnx(model, quantization: Quantization):
 def onnx_float16(model):
     """Stores the weights of convolutions in float16, each with a Cast to float32 -> onnx.ModelProto.
 
-    Programs fold the Cast when they load the file. float16 in the layers would overflow in the resize and in LRN.
+    A Cast to float32 follows each weight tensor. Programs fold the Cast when they load the file. float16 in the layers
+    would overflow in the resize and in LRN.
     """
     from onnx import TensorProto, helper, numpy_helper  # optional, as onnxruntime: requirements-export.txt
     graph = model.graph
@@ -110,7 +112,7 @@ def onnx_int8(model, images: list):
         first = next(node.name for node in onnx.load(optimized).graph.node if node.op_type == 'Conv')
         # reduce_range, 7-bit weights: CPUs without VNNI add two products of 8 bits in 16 bits, which overflows.
         # The first convolution stays in float32: in 8 bits it costs SegNet-Basic 0.7 points of mIoU.
-        # Relu: with its convolution one op, whose output scale begins at 0.
+        # Relu is quantized together with its convolution, as one op whose output range begins at 0.
         tools.quantize_static(optimized, quantized, Images(), op_types_to_quantize=['Conv', 'Relu'], per_channel=True,
                               reduce_range=True, activation_type=tools.QuantType.QUInt8, nodes_to_exclude=[first])
         return onnx.load(quantized)

@@ -1,7 +1,7 @@
 """Covers large images with overlapping tiles: grid, blending and enlargement of feature maps.
 
-`blend` keeps one tile and the overlap between two rows of tiles, so the memory does not grow with the height of the
-image.
+`blend` keeps only one tile and the overlap between two rows of tiles in memory, so the memory does not grow with the
+height of the image.
 """
 import collections
 
@@ -40,8 +40,8 @@ def tile_offsets(length: int, tile: int, overlap: float) -> list:
 def blending_weights(first: list, tile: int):
     """Computes blending weights along one axis, for tiles that start at `first` -> float32 [len(first), tile].
 
-    The weights of a tile rise linearly from its border to its centre. They are divided by the sum over all tiles at
-    each pixel, so the weight is 1 where only one tile lies.
+    The weights of a tile rise linearly from its border to its centre. At each pixel the weights
+    are divided by their sum over all tiles, so the weight is 1 where a single tile covers the pixel.
     """
     hat = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
     total = np.zeros(first[-1] + tile)
@@ -62,12 +62,13 @@ def blend(maps, grid: Grid, channels: int):
     maps = iter(maps)
     row_weights = blending_weights(tops, tile[0])
     column_weights = blending_weights(lefts, tile[1])
-    # The first `shared` rows of `carried` hold the sums of the rows of tiles above. Each tile replaces its columns.
+    # The first `shared` rows of `carried` hold the weighted sums of the tiles above the current row of tiles.
+    # After each tile, its columns of `carried` get the sums that the next row of tiles needs.
     carried = np.empty((tile[0] - min(np.diff(tops), default=tile[0]), width, channels), np.float32)
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        right = np.empty((tile[0], 0, channels), np.float32)  # sums of earlier tiles of this row, `carried` included
+        right = np.empty((tile[0], 0, channels), np.float32)  # sums of this row's earlier tiles and of `carried`
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]

@@ -24,7 +24,7 @@ def read_frames(source):
     """
     if isinstance(source, str):
         check_file(source)
-        source = os.path.abspath(source)  # FFmpeg takes 12:30.mp4 for an address
+        source = os.path.abspath(source)  # FFmpeg would read 12:30.mp4 as an address
     capture = cv2.VideoCapture(source)
 
     def frames():

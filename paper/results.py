@@ -15,7 +15,8 @@ def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, scores, curves and confusion figures of a run to a folder below `output`.
 
     Returns the path of the copy. Local paths are left out; no image of a data set is copied. An earlier copy is
-    overwritten. If `run_folder` itself lies in `output`, a copy is returned unchanged, and a run raises UserError.
+    overwritten. If `run_folder` itself lies in `output`, it must be such a copy, whose path is returned; an original
+    run there raises UserError.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
@@ -38,7 +39,8 @@ def scored_entries(metrics: dict) -> list:
     """Lists the entries of metrics.json, test before val: list of (split, settings, scores).
 
     Scores of validations while training are left out. `settings` is the text in parentheses that evaluate.py adds to
-    the split, such as 'moving, 20 samples'. If the text does not name the batch norm, 'population' is put first.
+    the split, such as 'moving, 20 samples'. If the text does not name the batch-norm statistics, 'population' is put
+    before it.
     """
     entries = []
     for split in ('test', 'val'):
@@ -71,7 +73,7 @@ def result_rows(folder: str) -> list:
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
         row['training time'] = '%s on %s' % (duration(config['seconds']), config['invocations'][0]['device'])
-        for name, separator in (('revision', ', '), ('command', '\n')):  # of all starts, equal values once
+        for name, separator in (('revision', ', '), ('command', '\n')):  # from all starts, without repeats
             row[name] = separator.join(dict.fromkeys(start[name] for start in config['invocations']))
         rows.append(row)
     return rows
@@ -92,9 +94,9 @@ def by_score(row: dict) -> tuple:
 def write_results(run_folders: list, output: str, into: str = None):
     """Prints a table of runs per data set; writes the tables to `output` and into the Markdown file `into`.
 
-    In `output` the tables are DATASET.md and DATASET.csv, beside copies of the runs by `keep_sources`. Raises UserError
-    if two runs have the same name, if a run has no scores or lies in `output`, or if `into` lacks the lines BEGIN and
-    END of runs/report.py.
+    In `output` the tables are DATASET.md and DATASET.csv, beside the copies of the runs that `keep_sources` makes.
+    Raises UserError if two runs have the same name, if a run has no scores or lies in `output`, or if `into` lacks the
+    lines BEGIN and END of runs/report.py.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):

@@ -50,7 +50,7 @@ TABLE6 = {'SegNet': (422.50, 488.71, 6803, 1052, 117), 'DeepLab-LargeFOV': (110.
 BAYESIAN = {'SegNet': (88.6, 65.9, 50.2, None), 'Bayesian-SegNet': (86.9, 76.3, 63.1, None),
             'SegNet-Basic': (82.8, 62.3, 46.3, None), 'Bayesian-SegNet-Basic': (81.6, 70.5, 55.8, None)}
 BAYESIAN_SUN = {'SegNet': (70.3, 35.6, 22.1, None), 'Bayesian-SegNet': (71.2, 45.9, 30.7, None)}
-TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # with median frequency balancing, in the text
+TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # median frequency balancing, section 4.2
 
 
 class Row(collections.namedtuple('Row', 'name class_weights recipe steps published')):
@@ -78,7 +78,7 @@ LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored
 NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
 OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
           'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
-THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # of steps
+THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # steps / 1000
 THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}
 
 

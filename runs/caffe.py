@@ -52,7 +52,7 @@ def fields(content):
 
 
 def blob(content):
-    """Parses a BlobProto message, a memoryview -> float32 array of the stored shape.
+    """Parses a BlobProto message, a memoryview -> float32 array in the shape that the message states.
 
     Field numbers: 1 to 4 num, channels, height and width; 5 data; 7 shape, a BlobShape with the sizes in field 1.
     Raises ValueError or KeyError if the message is damaged, has more than 8 dimensions or a wrong number of values.
@@ -63,7 +63,7 @@ def blob(content):
     for number, kind, value in fields(content):
         if 1 <= number <= 4 and kind == VARINT:
             old[number - 1] = value
-        elif number == 5 and kind in (BYTES, FIXED32):  # packed, or one by one
+        elif number == 5 and kind in (BYTES, FIXED32):  # all values packed, or one value per field
             parts.append(np.frombuffer(value, '<f4'))
         elif number == 7 and kind == BYTES:
             shape = []
@@ -76,7 +76,7 @@ def blob(content):
     shape = shape if shape is not None else [size for size in old if size is not None]
     if len(shape) > 8:
         raise ValueError('a blob of %d dimensions' % len(shape))
-    if functools.reduce(operator.mul, shape, 1) != values.size:  # Python's numbers: no overflow
+    if functools.reduce(operator.mul, shape, 1) != values.size:  # Python's integers cannot overflow
         raise ValueError('a blob of shape %s has %d values' % (shape, values.size))
     return values.reshape(shape)
 

@@ -17,7 +17,7 @@ from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
 
 NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width',
-          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # in config.json or its flags
+          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # keys of config.json or of its flags
 FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
 
 
@@ -43,7 +43,7 @@ def file_names(folder: str):
 
 
 def run_folder(path: str) -> str:
-    """Argparse type of a run: returns the path, for the name of a published run the path of its folder.
+    """Argparse type of a run: returns the path. The name of a published run gives the path of its folder.
 
     Published runs are the folders in Output/pretrained/. An existing file or folder `path` takes precedence.
     """
@@ -93,7 +93,7 @@ def add_scores(folder: str, entries: dict):
 
     A lock file prevents two processes from overwriting each other's entries.
     """
-    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # for other users of the folder too
+    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # for other users too
         write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 
@@ -146,7 +146,7 @@ def provenance(device: str) -> dict:
 def training_seconds(folder: str, batch_size: int) -> float:
     """Estimates the training time of a run in seconds: the number of steps times the median time of a step.
 
-    Pauses do not count. Returns 0 without a log.
+    The median excludes pauses between two starts. Returns 0 without a log.
     """
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
     return len(speeds) * batch_size / float(np.median(speeds)) if speeds else 0.0
@@ -163,7 +163,8 @@ def publish_config(folder: str, run: str, step):
     """Copies config.json of the run folder `run` to `folder`, with step and training time, without local paths.
 
     Args:
-      step: training step of the published weights, None if unknown. Step and time of a published `run` are copied.
+      step: training step of the published weights, None if unknown. If `run` is a published folder, its step and time
+        are copied.
     """
     config = read_config(run)
     for start in config['invocations']:

@@ -1,4 +1,4 @@
-"""Draws pictures in which wrong labels can be seen: examples with labels, a training batch. No TensorFlow."""
+"""Draws pictures that reveal wrong labels: examples with labels, a training batch. No TensorFlow."""
 import os
 
 import cv2
@@ -18,8 +18,8 @@ GAP = 4       # pixels between pictures
 def choose(counts, number: int = NUMBER) -> list:
     """Chooses images so that each class appears -> sorted list of at most `number` indices.
 
-    Greedy: each next image shows the most classes that are missing, with many pixels if possible. When no class is
-    missing, the remaining choices are spread evenly over the other images, so that typical images appear too.
+    Greedy: the next image is the image that shows the most classes not yet shown, preferably with many pixels. When all
+    classes are shown, the remaining choices are evenly spaced over the other images, so that typical images appear too.
 
     Args:
       counts: int64 [images, classes], the pixels of each class.
@@ -47,7 +47,7 @@ def class_texts(class_names: list, counts, seen: set) -> list:
 
     Args:
       counts: int64 [num_classes + 1], pixels of each class, void last.
-      seen: class indices in the drawn images; the text of any other class has a remark.
+      seen: class indices in the drawn images; the text of any other class says that the class is absent.
     """
     texts = []
     for i, name in enumerate(class_names + ['void (white)']):

@@ -41,8 +41,8 @@ def plain(text: str) -> str:
 def loss_curves(log: list, path: str):
     """Draws the training loss of each step with a running mean and, below, G, C and mIoU of the validations.
 
-    The axis of the loss ends at 1.1 times the 99th percentile, so rare peaks are cut off. Fewer than 20 steps have no
-    running mean.
+    The axis of the loss ends at 1.1 times the 99th percentile, so rare peaks are cut off. With fewer than 20 steps no
+    running mean is drawn.
 
     Args:
       log: records of log.jsonl.
@@ -99,7 +99,7 @@ def growth(rows: list, path: str):
     """Draws time and peak memory against batch size (left) and image size (right); writes the PNG `path`.
 
     The left panels show the rows with the most frequent image size, the right panels the rows with batch size 1. All
-    other rows are left out. Each network, task and precision has a curve.
+    other rows are left out. Each combination of network, task and precision has a curve.
 
     Args:
       rows: rows of the benchmark table, a list of {column: text}.
@@ -149,11 +149,11 @@ def confusion(counts, class_names: list, path: str, title: str = ''):
 def architecture(layers: list, path: str):
     """Draws SegNet: a bar per layer, arrows for the pooling indices; writes the PNG `path`.
 
-    The height of a bar grows with the height of the feature maps, the width with their number. The number is printed
-    in the bar, the size of the feature maps below the first bar of each size.
+    The height of a bar grows with the height of the feature maps, the width of a bar with the number of feature maps.
+    The number is printed in the bar. The size of the feature maps is printed below the first bar of each size.
 
     Args:
-      layers: list of `networks.Layer`. Kinds without a colour in LAYER_COLORS are left out.
+      layers: list of `networks.Layer`. Layers of a kind that LAYER_COLORS lacks are not drawn.
     """
     figure, axes = plt.subplots(figsize=(12, 3.8))
     bars = {}  # {layer: (middle, top) of its bar}
@@ -207,7 +207,8 @@ def uncertainty(variance, num_classes: int):
     """Colours the variance of Monte-Carlo samples by viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
 
     The scale is the same for all images: the standard deviation, from 0 to the largest possible value for
-    `num_classes` classes. Samples reach this value if each is certain of a class and all classes are equally frequent.
+    `num_classes` classes. The samples reach this value if each sample is certain of one class and all classes are
+    equally frequent.
     """
     largest = (1 - 1.0 / num_classes) / num_classes  # variance, averaged over the classes
     share = np.sqrt(np.minimum(variance / largest, 1))

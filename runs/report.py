@@ -45,8 +45,8 @@ def markdown_table(rows: list) -> str:
 def write_table(path: str, title: str, note: str, rows: list) -> str:
     """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the Markdown file.
 
-    Only the Markdown file has the title and the note. It prints the column `command` below the table, each command
-    under the first cell of its row, so that commands can be copied.
+    Only the Markdown file has the title and the note. In the Markdown file the commands (column `command`) are a list
+    below the table, so that they can be copied. The first cell of the row is printed above each command.
     """
     cells = [{name: cell for name, cell in row.items() if name != 'command'} for row in rows]
     parts = ['# ' + title, note, markdown_table(cells)]
@@ -92,7 +92,7 @@ def embedded_image(path: str) -> str:
 
 
 def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str:
-    """Formats two HTML tables: our scores with the paper's below, then the scores of each class.
+    """Formats two HTML tables: our scores with the paper's scores below, then the scores of each class.
 
     Args:
       metrics: {split: entry of metrics.json}, not empty; the first entry has the class names.

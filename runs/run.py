@@ -1,6 +1,6 @@
 """A run in training: its folder, log, checkpoints, best weights and patience.
 
-Draws nothing and builds no graph.
+Draws no figures and builds no graph.
 """
 import contextlib
 import glob
@@ -22,9 +22,9 @@ from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, pro
 from system.files import UserError, check_names, note, read_bytes, read_text, write_json, write_text
 
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
-REMOVED_FLAGS = {'shift': 0}  # flag of older revisions -> value without effect; other values cannot be resumed
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a killed start leaves; the last by older code
-SAVE_SECONDS = 600            # a killed run loses at most this much work between validations
+REMOVED_FLAGS = {'shift': 0}  # removed flag -> value without effect; runs with another value cannot resume
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files of a start that was killed; the last: older code
+SAVE_SECONDS = 600            # longest time between checkpoints, and so the most work that a kill destroys
 
 
 def output_folder(flags: dict) -> str:
@@ -44,7 +44,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # first, because other defaults depend on these two
+    for name in ['dataset', 'model'] + sorted(now):  # these two first: other defaults depend on them
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
             raise UserError('--%s %s: the run in %s has %s; give --output' % (name, now[name], folder, was[name]))
 
@@ -54,7 +54,7 @@ class Run:
 
     Attributes:
       folder: path of the run folder.
-      flags: dict of all flags, as in config.json.
+      flags: dict of all flags, as stored in config.json.
       size: number of training images.
       total: steps of the whole run, before and after a resume.
       step: step of the newest checkpoint.
@@ -235,7 +235,7 @@ class Run:
                 'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
         now = time.time()
-        speed = self.flags['batch_size'] / (now - self.clock)  # of a whole step with its log record
+        speed = self.flags['batch_size'] / (now - self.clock)  # time of a whole step, logging included
         self.clock = now
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                  images_per_second=speed)
@@ -267,12 +267,13 @@ class Run:
     def validation_due(self, step: int) -> bool:
         """Returns whether to validate after `step`: at intervals of --validate_every, and after the last step.
 
-        The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validations then take
-        about a tenth of the time, if predicting an image takes two thirds of the time of training on the image. The
-        time is not measured, so that a repeated run validates at the same steps and keeps the same best weights.
+        The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validation then takes
+        about a tenth of the run's time, if predicting an image takes two thirds of the time of training on it. The
+        interval does not depend on measured times, so that a repeated run validates at the same steps and keeps the
+        same best weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
-        images = self.flags['batch_size']  # counts are in images: an epoch may end within a step
+        images = self.flags['batch_size']  # `interval` is in images: an epoch may end within a step
         interval = int(every[:-5]) * images if every.endswith('steps') else int(every) * self.size
         return step == self.total or step * images // interval > (step - 1) * images // interval
 
@@ -287,7 +288,7 @@ class Run:
         self.saved = self.clock = time.time()
 
     def save_best(self, sess, step: int):
-        """Saves the model's variables as the best weights, in place of the earlier ones."""
+        """Saves the model's variables as the best weights; the earlier best weights are deleted."""
         self.best_saver.save(sess, self.path('best', 'model'), global_step=step, write_meta_graph=False)
 
     def out_of_patience(self) -> bool:

@@ -1,6 +1,6 @@
 """Loads weights from a file: Keras' VGG16, an earlier run, a .npz, or the authors' .caffemodel.
 
-Arrays are named by layer below the network's scope, such as 'conv1_1/weights'. Builds no tensors.
+An array is named by its layer and kind, without the network's scope: 'conv1_1/weights'. Builds no tensors.
 """
 import collections
 import os
@@ -32,7 +32,7 @@ SCALE = ':scale'  # suffix in weights.npz: scales [h, w, 1, out] of an 8-bit ker
 def vgg16(path: str) -> Weights:
     """Loads the 13 convolutions of Keras' VGG16 without top, for BGR input 0..255 without mean subtraction.
 
-    Both networks take BGR, but VGG16 expects the mean to be subtracted. The mean is folded into conv1_1's biases
+    Our networks take BGR as VGG16 does, but VGG16 expects input minus a mean. The mean is folded into conv1_1's biases
     instead, which is exact everywhere except at the zero-padded border.
 
     Args:
@@ -89,14 +89,14 @@ def caffemodel(path: str) -> Weights:
     """Loads a .caffemodel. Convolutions are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
 
     Caffe stores no batch-norm statistics. The moving mean becomes 0 and the moving variance 1 - BN_EPSILON, so that
-    batch norm divides by 1. Files of compute_bn_statistics.py have the statistics folded into scale and shift: score
-    them with `--bn moving`. Score training snapshots with `--bn population`. Raises UserError if the file is damaged,
-    or if a layer does not have two blobs.
+    batch norm divides by 1. Files written by compute_bn_statistics.py have the statistics folded into scale and shift:
+    score such files with `--bn moving`. Score training snapshots with `--bn population`. Raises UserError if the file
+    is damaged, or if a layer does not have two blobs.
     """
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
         layer = RENAMED.get(layer, layer)
-        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # that shape: batch norm
+        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # (1, n, 1, 1): batch norm
             kinds = ('weights', 'biases')
             blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
         else:
@@ -130,9 +130,9 @@ def npz(path: str) -> Weights:
 def publish(folder: str, run: str, sess, step):
     """Publishes a run as a small folder: weights.npz, and config.json without local paths.
 
-    Kernels are stored in 8 bits, with one scale for each position in the kernel and each index of the last axis. The
-    largest absolute value becomes 127. A single scale for all positions cost SegNet-Basic 0.8 points of mIoU. Other
-    variables are stored in float32.
+    Kernels are stored in 8 bits, with one scale for each position in the kernel and each index of the last axis. Each
+    scale maps the largest absolute value to 127. A single scale for all positions cost SegNet-Basic 0.8 points of mIoU.
+    Other variables are stored in float32.
 
     Args:
       sess: session of the default graph, in which the model's variables are initialized.
@@ -263,7 +263,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 def load_into(sess, assignments: list):
     """Assigns arrays to variables in `sess`, all with one call of `sess.run`.
 
-    Where an array is NaN the variable keeps its value, so the variable must be initialized before.
+    Where an array is NaN, the variable keeps its present value, so the variable must be initialized before.
 
     Args:
       assignments: list of (variable, array).
@@ -273,7 +273,7 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load needs a run per variable
+    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load: a run per variable
 
 
 def load_all(sess, loaded: Weights, flag: str):

@@ -49,7 +49,7 @@ def interval(text: str):
 def size(*words: str):
     """Makes an argparse type: a function from 'HEIGHTxWIDTH' in pixels to (height, width).
 
-    One of `words` is returned unchanged. Each side has 8 to MAX_SIDE pixels.
+    A text that is one of `words` is returned unchanged. Each side has 8 to MAX_SIDE pixels.
     """
     def parse(text):
         match = re.match(r'\A([0-9]{1,5})x([0-9]{1,5})\Z', text)
@@ -121,13 +121,13 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     """Runs `script()`. Prints an expected error as one line and exits with a status.
 
     Exit statuses: 1 for a failure while running, 2 for an error that the user can fix, 128 + signal number for Ctrl-C
-    (SIGINT) or a closed pipe (SIGPIPE). An error that `explain` does not know is a bug and is raised.
+    (SIGINT) or a closed pipe (SIGPIPE). Any other error is a bug and is raised with its traceback.
 
     Args:
       smaller: the flags to lower when memory runs out.
     """
     if sys.stdout:
-        sys.stdout.reconfigure(errors='backslashreplace')  # for letters that the locale lacks
+        sys.stdout.reconfigure(errors='backslashreplace')  # for characters that the locale cannot print
     signal.signal(signal.SIGINT, signal.default_int_handler)  # system.quiet set the default action while importing
     try:
         check_names(sys.argv, 'command line')
@@ -168,7 +168,7 @@ def explain(error: Exception, smaller: str = 'the size'):
     is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # tf.errors.OpError, without TensorFlow
     if not is_op_error and not isinstance(error, MemoryError):
         return None
-    raised = re.search('UserError: (.*)', str(error))  # by code in the input pipeline
+    raised = re.search('UserError: (.*)', str(error))  # raised by Python code in the input pipeline
     first = first_line(error)
     if raised:
         return raised.group(1)
@@ -193,9 +193,9 @@ def first_line(error: Exception) -> str:
 def stop_signals():
     """Context manager: signals of STOP_SIGNALS in the block are appended to the yielded list, not raised.
 
-    A second SIGINT or SIGTERM exits immediately. A second SIGHUP does not: a shell and its terminal send one each. A
-    signal that was ignored before stays ignored, as SIGHUP under nohup. Afterwards the former handlers apply. Text for
-    a closed terminal is dropped.
+    A second SIGINT or SIGTERM exits immediately. A second SIGHUP does not exit, because the shell and the terminal each
+    send a SIGHUP. A signal that was ignored before stays ignored, as SIGHUP under nohup. After the block the former
+    handlers are restored. Output to a closed terminal is dropped.
     """
     received = []
     forced = {signal.SIGINT, signal.SIGTERM}

@@ -67,7 +67,7 @@ def from_slurm() -> tuple:
         places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
         index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
         ordered = places[index][1] == local
-        port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs that share a node differ
+        port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs on one node get different ports
         hosts = ['%s:%d' % (node, port + i) for node, i in places]
         gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
         if len(gpus) > 1:
@@ -86,11 +86,12 @@ def add_flag(parser):
 
 
 def launch(count: int, device: str) -> None:
-    """Runs this command in `count` processes, one per GPU of this machine; exits with the worst status.
+    """Runs this command in `count` processes, one per GPU of this machine; exits with the highest status.
 
-    With `device` 'cpu' all processes run on the CPU. Signals are passed to the processes. The processes have the same
-    flags, so that run folders record the command as typed. Returns at once if `count` is 1 or if `launch` started this
-    process. Raises UserError if there are fewer GPUs, or if TF_CONFIG or srun names several processes.
+    With `device` 'cpu' all processes run on the CPU. Signals are passed to the processes. The processes get the
+    flags of this process, so that run folders record the command as typed. Returns at once if `count` is 1 or if
+    `launch` started this process. Raises UserError if there are fewer GPUs, or if TF_CONFIG or srun names several
+    processes.
     """
     if count == 1 or LAUNCHED in os.environ:
         return
@@ -107,7 +108,7 @@ def launch(count: int, device: str) -> None:
     early = []  # signals that arrive before all processes are started
     for number in numbers:
         signal.signal(number, lambda number, _: early.append(number))
-    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # Ctrl-C comes once
+    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # Ctrl-C is passed once
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
 
@@ -120,7 +121,7 @@ def launch(count: int, device: str) -> None:
     for number in early:
         forward(number, None)
     statuses = [process.wait() for process in started]
-    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # below 0: minus the signal number
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # negative: minus the signal number
 
 
 def free_hosts(count: int) -> list:

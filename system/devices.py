@@ -81,7 +81,8 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
     Raises UserError for `xla` without a GPU. GPU memory grows as needed. A CPU runs one op at a time on all cores,
     because two convolutions in parallel took 8% longer than in sequence, and more memory. XLA is for GPUs: a CPU took
     50% longer with XLA (SegNet-Basic, 360x480).
-    `tf32` applies to the whole process, until the next call: the default turns TensorFloat-32 on again.
+    `tf32` applies to the whole process until this function is called again. A call with the default turns
+    TensorFloat-32 on again.
     """
     if not tf.__version__.startswith('1.'):  # 1.15 has no TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
@@ -100,8 +101,8 @@ def session_config(device: str, xla: bool = False, tf32: str = 'on'):
 def precision(asked, trained_in: str, device: str) -> str:
     """Selects the precision of a prediction: `asked`, else `trained_in`, else float32.
 
-    `asked` may be None. float32 replaces a precision `trained_in` that the device lacks. Raises UserError if the device
-    lacks the precision `asked`.
+    `asked` may be None. If the device does not support `trained_in`, the result is float32. Raises UserError if the
+    device does not support `asked`.
     """
     if asked:
         check_precision(asked, device)

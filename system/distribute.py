@@ -1,4 +1,4 @@
-"""Trains with several processes: each takes a share of the batch; all-reduce adds the gradients.
+"""Trains with several processes: each process takes a share of the batch; all-reduce sums the gradients.
 
 Each process has its own variables and session. TensorFlow's CollectiveReduce connects the processes, without a
 parameter server. The first process, the chief, writes the run folder. `system/cluster.py` finds the processes.
@@ -16,7 +16,7 @@ from system import cli, cluster, devices, quiet
 from system.files import UserError
 
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
-CHUNK = 1 << 16     # int32 words of each process in one exchange
+CHUNK = 1 << 16     # int32 words that each process sends in one exchange
 OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags in which processes may differ
 LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
@@ -40,7 +40,7 @@ class Group:
         self.done = threading.Event()
         self.target = ''  # address for tf.Session
         self.temporary = None if self.chief else tempfile.TemporaryDirectory()
-        self.scratch = None if self.chief else self.temporary.name  # folder in place of the run folder
+        self.scratch = None if self.chief else self.temporary.name  # used instead of the run folder
 
     def share(self, batch_size: int) -> range:
         """Returns the positions in a batch that this process trains on, a range.
@@ -79,7 +79,7 @@ class Group:
     def broadcast(self, variables) -> tf.Operation:
         """Returns an op that sets `variables` of all processes to the chief's values.
 
-        The op sums over the processes; all processes but the chief add zeros.
+        The op sums the values over all processes; every process except the chief contributes zeros.
         """
         mine = [tf.cast(variable if self.chief else tf.zeros_like(variable), tf.float32) for variable in variables]
         return tf.group(*[tf.assign(variable, tf.cast(value, variable.dtype.base_dtype))
@@ -121,9 +121,10 @@ class Group:
     def connect(self, device: str, settings: dict) -> None:
         """Connects the processes and starts to monitor them; a single process returns at once.
 
-        The commands connect first, because the other processes wait only START_SECONDS. Raises UserError if the port of
-        this process is in use, a process is missing, or processes differ in `settings` (flags, except OWN), revision,
-        TensorFlow or kind of device. Ends this process if another program answers: TensorFlow 1.15 would wait for ever.
+        The commands call this method before other work, because the other processes wait only START_SECONDS. Raises
+        UserError if the port of this process is in use, a process is missing, or processes differ in `settings` (flags,
+        except OWN), revision, TensorFlow or kind of device. Ends this process if another program answers: TensorFlow
+        1.15 would wait for ever.
         """
         if self.size == 1:
             return
@@ -134,7 +135,7 @@ class Group:
             self.server = tf.train.Server({'worker': self.hosts}, 'worker', self.index, config=config)
             self.target = self.server.target
             cluster.wait_for_peers(self.hosts)
-        quiet.silence_tensorflow()  # a lost process would print seven lines
+        quiet.silence_tensorflow()  # TensorFlow prints seven lines for a lost process
         with tf.Graph().as_default(), tf.device(self.place + '/device:CPU:0'):
             self.given = tf.placeholder(tf.int32, [self.size, CHUNK])
             self.sum = self._reduce(self.given)

@@ -12,7 +12,7 @@ import time
 import uuid
 
 MAX_FIELD = 1 << 25  # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million
-KEPT_SECONDS = 3600  # a temporary file that nobody has written to for longer belongs to a killed process
+KEPT_SECONDS = 3600  # a temporary file that was last changed longer ago was left by a killed process
 _noted = set()       # the notes that this process has printed
 
 
@@ -31,7 +31,7 @@ def note(text: str, about: str = None):
 def atomic_write(path: str):
     """Context manager: yields a temporary name to write to; renames it to `path`, or deletes it after an error.
 
-    The temporary name is new, in the folder of `path`: other processes may write `path` at the same time.
+    The temporary file is in the folder of `path`. Its name is unique, because other processes may write `path` too.
     """
     folder = os.path.dirname(path)
     remove_unfinished(folder)
@@ -51,7 +51,7 @@ def atomic_write(path: str):
 def remove_unfinished(folder: str):
     """Deletes the temporary files in `folder` that killed processes left more than KEPT_SECONDS ago.
 
-    Cached: each process looks once per folder, because listing a large folder takes long.
+    Cached: each process lists a folder only once, because listing a large folder takes long.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder or '.'):
@@ -84,7 +84,7 @@ def check_names(names, folder: str):
 
     Args:
       names: file names, paths or command-line arguments.
-      folder: source of the names, a folder or a flag; the error message begins with it.
+      folder: folder or flag that the names come from, for the message.
     """
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():

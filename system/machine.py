@@ -15,7 +15,8 @@ UNKNOWN_FREE = 8 << 30  # bytes, on a system without /proc/meminfo
 def read_ahead(read, items, ahead: int):
     """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items.
 
-    Calling the function waits for the result, and raises the error of `read`. With `ahead` 0 the function itself reads.
+    Calling the function waits for the result, and raises the error of `read`. With `ahead` 0 there are no threads, and
+    the function itself reads.
 
     Args:
       items: a sequence.
@@ -44,7 +45,7 @@ def group_folders(groups: str, root: str):
     """Yields the folders below `root` of the control groups that limit memory, the innermost group first.
 
     Args:
-      groups: path of the list of groups. Lines are NUMBER:CONTROLLERS:PATH, without controllers for version 2.
+      groups: path of the list of groups. Lines are NUMBER:CONTROLLERS:PATH; CONTROLLERS is empty for version 2.
     """
     lines = []
     with contextlib.suppress(OSError, UnicodeDecodeError), open(groups, encoding='utf-8') as file:
@@ -59,9 +60,9 @@ def group_folders(groups: str, root: str):
 def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> int:
     """Returns the bytes of memory that this process may still use.
 
-    Takes the least of MemAvailable and of the memory left below the limit of each control group (a container's, Slurm's
-    or systemd's). Inactive pages of files count as free, because the system drops these pages first. The arguments are
-    for tests.
+    This is the minimum of MemAvailable and of the memory left below the limit of each control group, which a container,
+    Slurm or systemd may set. Inactive pages of files count as free, because the system drops these pages first. The
+    arguments are for tests.
     """
     available = read_number(meminfo, 'MemAvailable:', None)
     free = [UNKNOWN_FREE if available is None else 1024 * available]

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # obeyed by TensorFlow 1.15; 2.21 still prints a dozen lines
-os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # OpenCV reads it when imported; `data.decode` has the limit
+os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # read when OpenCV is imported; `data.decode` has its own limit
 warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 with NumPy 1.17 and later
 
 
@@ -22,9 +22,9 @@ if sys.stderr is None:  # closed, as by `2>&-`
 def suppress_stderr(importing: bool = False):
     """Context manager: silences standard error inside the block.
 
-    With an NVIDIA driver TensorFlow's warnings and errors are printed afterwards. All other text is dropped,
-    also text of Python. Without a driver everything is dropped: the messages are about missing CUDA libraries.
-    With `importing` everything is printed if the block raises an error or ends the process.
+    If there is an NVIDIA driver, TensorFlow's warnings and errors are printed after the block. All other text is
+    dropped, also text that Python prints. Without a driver all text is dropped, because TensorFlow only reports missing
+    CUDA libraries. With `importing` all text is printed if the block raises an error or ends the process.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
@@ -50,8 +50,8 @@ def suppress_stderr(importing: bool = False):
 def watch(kept):
     """Starts a process that copies the file `kept` to standard error if this process dies first.
 
-    The new process ends when it reads a line. It is needed because a CPU without AVX aborts the import of TensorFlow,
-    and no code of this process runs after that. Returns the subprocess.Popen; None on Windows.
+    The new process ends when it reads a line. On a CPU without AVX the import of TensorFlow aborts this process, so
+    only another process can print the reason. Returns the subprocess.Popen; None on Windows.
     """
     if not os.path.exists('/bin/sh'):
         return None
