@@ -24,7 +24,7 @@ from system.files import UserError, write_csv
 def samples_of(samples, spec) -> int:
     """Returns the number of Monte-Carlo dropout samples: `samples`, or for None the network's default.
 
-    `samples` is the value of --samples. Without dropout in the run, the default is 0 and a larger value raises UserError.
+    `samples` is the value of --samples. For a run without dropout the default is 0; a larger value raises UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
