@@ -328,11 +328,9 @@ def portable_max_pool(x):
 
     Positions are 0 to 3: upper left, upper right, lower left, lower right.
     """
-    height, width = height_width(x)
-    if isinstance(height, tf.Tensor) or height % 2:  # repeat the last row, which does not change a maximum
-        x = tf.concat([x, x[:, height - height % 2:]], 1)
-    if isinstance(width, tf.Tensor) or width % 2:  # with tf.pad TFLite loses the number of channels
-        x = tf.concat([x, x[:, :, width - width % 2:]], 2)
+    for axis, size in enumerate(height_width(x), 1):
+        if isinstance(size, tf.Tensor) or size % 2:  # repeat the last row or column; tf.pad hides channels from TFLite
+            x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first
     lower = tf.maximum(lower_left, lower_right)

@@ -23,7 +23,7 @@ from datasets import files  # noqa: E402
 from system import files as system_files  # noqa: E402
 from system.files import UserError  # noqa: E402
 
-if os.environ.get('FUZZ'):  # `make fuzz`: so many examples for each property
+if os.environ.get('FUZZ'):  # set by `make fuzz`: number of examples for each property
     hypothesis.settings.register_profile('fuzz', max_examples=int(os.environ['FUZZ']), deadline=None)
     hypothesis.settings.load_profile('fuzz')
 
@@ -32,7 +32,7 @@ needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real
 
 
 def put(folder, path, array):
-    """Writes RGB or ids below `folder`, as an image or as NPY."""
+    """Writes an RGB image or ids to `path` below `folder`, as an image file or as NPY."""
     path = os.path.join(folder, path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if path.endswith('.npy'):
@@ -84,7 +84,7 @@ def write_voc(folder):
 
 
 def save_palette(path, ids, palette, **settings):
-    """Writes uint8 [h, w] as indices of colours, in the format that the path names."""
+    """Writes `ids` uint8 [h, w] as a palette image; the extension of `path` is the format."""
     image = Image.fromarray(ids)
     image.putpalette([value for color in palette for value in color])
     image.save(path, **settings)
@@ -123,7 +123,7 @@ def write_sunrgbd_png(folder):
 
 
 def write_sunrgbd_mat(folder):
-    """Writes SUN RGB-D as on the home page: paths of the authors' machine, labels in MATLAB 7.3 (HDF5)."""
+    """Writes SUN RGB-D in the home page's form: paths on the authors' machine, labels in MATLAB 7.3 (HDF5)."""
     toolbox, theirs = os.path.join(folder, 'SUNRGBDtoolbox'), '/n/fs/sun3d/data/SUNRGBD/'
     for name in ('Metadata', 'traintestSUNRGBD'):
         os.makedirs(os.path.join(toolbox, name))
@@ -157,7 +157,7 @@ def write_folder(folder):
 
 
 def open_and_load(name, folder):
-    """Opens a data set and loads all examples; UserError for a fault."""
+    """Opens a data set and loads all examples; raises UserError if a file is bad."""
     dataset = datasets.open(name, folder)
     return datasets.preload(dataset, dataset.examples)[0]
 
@@ -240,7 +240,10 @@ def value_of(tensors, feed=None):
 
 
 def random_weights(sess, rng):
-    """Sets the model's variables to random values that keep maps alive; returns {name without the model: float64}."""
+    """Sets the model's variables to random values, with which feature maps do not become all 0.
+
+    Returns {name without the model: float64 array}.
+    """
     values = {}
     for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
         kind, shape = variable.op.name.split('/')[-1], variable.shape.as_list()

@@ -76,7 +76,10 @@ def test_augmentation_keeps_label_on_image():
 
 
 def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
-    """A quarter of the zooms from 1/4 to 4 is below 1/2, half are below 1. Evenly drawn zooms would give 7% and 20%."""
+    """A quarter of the zooms from 1/4 to 4 are below 1/2, and half are below 1.
+
+    Zooms drawn evenly on a linear axis would give 7% and 20%.
+    """
     image = np.zeros((40, 40, 3), np.uint8)
     sides = []
     for seed in range(600):
@@ -88,7 +91,7 @@ def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
 
 
 def test_turns_and_vertical_flips_move_image_and_label_together():
-    """The four rotations and the mirror image of an asymmetric 2x2 image; gamma keeps black, white and labels."""
+    """An asymmetric 2x2 image gets all four rotations, with and without a flip. Gamma keeps black, white and labels."""
     label = np.array([[0, 1], [2, 3]], np.uint8)
     image = np.repeat(np.array([0, 60, 120, 255], np.uint8)[label][..., None], 3, 2)
     seen = set()
@@ -142,7 +145,10 @@ def test_resize_label_never_mixes_ids():
 
 
 def test_jitter_is_its_formula():
-    """The reference computes each pixel in floats. `augment` makes four draws before the factors of the channels."""
+    """The reference computes each pixel in floats.
+
+    `augment` makes four random draws before it draws the jitter factors of the channels.
+    """
     rng = np.random.RandomState(0)
     image, label = rng.randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
     for seed in range(5):

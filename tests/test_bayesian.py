@@ -41,7 +41,7 @@ IMAGES = np.random.RandomState(1).randint(0, 256, (1, 21, 17, 3)).astype(np.uint
 
 
 def test_samples_are_the_mean_and_the_variance_of_single_passes():
-    """Sharing the first encoders gives the same result as one whole pass per sample, with equal masks."""
+    """Running the first encoders once for all samples gives the same result as one whole pass per sample."""
     _, mean, variance = predict(IMAGES, 6)
     with tf.Graph().as_default(), tf.Session() as sess:
         number = tf.placeholder(tf.int32, [])

@@ -32,7 +32,7 @@ def test_failed_measurement_says_why():
         python('raise ValueError("wrong size")')
     with pytest.raises(MemoryError, match='OOM when allocating'):
         python('import sys; sys.exit("OOM when allocating\\nOriginal stack trace:")')
-    with pytest.raises(MemoryError):  # as the kernel ends a process when memory runs out
+    with pytest.raises(MemoryError):  # the kernel sends SIGKILL when memory runs out
         python('import os; os.kill(os.getpid(), 9)')
 
 

@@ -17,7 +17,7 @@ from datasets import annotations, convert, shapes
 SIZES = {'a': (45, 61), 'b': (31, 40), 'c': (44, 29), 'd': (17, 53), 'e': (20, 20), 'f': (33, 35)}
 CLASSES = {7: 'zebra', 3: 'ant', 9: 'Background', 1: '__ignore__'}  # the order of the file, not of the ids
 IDS = {7: 1, 3: 2, 9: 0, 1: 255}
-POLYGONS = {  # {image: [(class, [x, y, x, y, ...])]}; later ones lie on top
+POLYGONS = {  # {image: [(class, [x, y, x, y, ...])]}; later polygons lie on top of earlier polygons
     'a': [(3, [3, 2, 30, 2, 30, 40, 3, 40]),                       # whole numbers
           (7, [10.5, 5.5, 50.5, 9.5, 44.5, 39.5, 8.5, 30.5]),      # vertices on pixel centres
           (9, [20.2, 12.1, 26.7, 14.9, 22.3, 23.8]),               # a hole
@@ -32,7 +32,10 @@ POLYGONS = {  # {image: [(class, [x, y, x, y, ...])]}; later ones lie on top
 
 
 def inside(polygon, height, width):
-    """Mask by a ray to the left from each pixel centre: an edge on the centre counts, not its lower end."""
+    """Makes the mask by brute force: a pixel is inside if a ray to the left crosses an odd number of edges.
+
+    The ray starts at the pixel centre. An edge through the centre is crossed; the lower end of an edge is not.
+    """
     mask = np.zeros((height, width), bool)
     points = list(zip(polygon[0::2], polygon[1::2]))
     for i, j in itertools.product(range(height), range(width)):
@@ -118,7 +121,7 @@ def yolo(folder, names='data.yaml'):
 
 
 def segmentation(form, polygon, mask):
-    """Value of a COCO annotation in each of the three forms."""
+    """Returns the 'segmentation' of a COCO annotation: polygons, run lengths or compressed run lengths."""
     if form == 'polygons':
         return [polygon]
     if form == 'RLE':
@@ -131,7 +134,7 @@ def segmentation(form, polygon, mask):
 @pytest.mark.parametrize('tool, form', [('coco', 'polygons'), ('coco', 'RLE'), ('coco', 'compressed RLE'),
                                         ('labelme', ''), ('yolo', 'data.yaml'), ('yolo', 'classes.txt')])
 def test_tools(tmp_path, masks, expected, tool, form, capsys):
-    """Each format gives the labels drawn by hand, as palette PNGs that the reader of folders reads."""
+    """Converts each format to a folder of palette PNGs. `--dataset folder` reads from it the brute-force labels."""
     write = {'coco': lambda folder: coco(folder, lambda name, i: segmentation(
         form, POLYGONS[name][i][1], masks[name][i][1])), 'labelme': labelme, 'yolo': lambda folder: yolo(folder, form)}
     write[tool](tmp_path / 'in')
@@ -157,7 +160,7 @@ def test_ids_of_class_names():
 
 
 def test_many_polygons_and_run_lengths():
-    """Random polygons at odd sizes against brute force; compressed run lengths against pycocotools."""
+    """Compares random polygons with brute force, and compressed run lengths with pycocotools."""
     reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')
     rng = np.random.RandomState(0)
     for i in range(30):
@@ -191,7 +194,7 @@ def test_shapes(kind, points, parts):
     ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # dragged: the corner is rounded
     ([[2, 7], [3, 7]], np.s_[7:8, 2:4], np.s_[:1, :2])])              # a box smaller than the mask cuts it off
 def test_mask_of_labelme(points, target, part):
-    """By the rule of labelme's shapes_to_label."""
+    """The mask is placed in the image by the rule of labelme's function shapes_to_label."""
     mask = np.array([[True, False, True], [False, True, True]])
     png = io.BytesIO()
     Image.fromarray(mask).save(png, 'PNG')
@@ -329,7 +332,10 @@ def converted(tmp_path, *flags):
 
 
 def test_dialects_of_coco(tmp_path):
-    """Ids as texts, flat polygons, lists of points, repeated categories; equal names in folders; an unused class."""
+    """Ids as texts, flat polygons, lists of points, repeated categories and an unused category are read.
+
+    Images in different folders may have equal names.
+    """
     write_coco(tmp_path / 'in', ('x/a.png', 'y/a.png'), [
         {'image_id': '0', 'category_id': '7', 'segmentation': SQUARE},
         {'image_id': '1', 'segmentation': np.reshape(SQUARE, (-1, 2)).tolist()}],
@@ -342,7 +348,7 @@ def test_dialects_of_coco(tmp_path):
 
 
 def test_crowds_and_hidden_annotations(tmp_path, capsys):
-    """A crowd lies below; a hidden annotation is counted and told; --small_on_top draws it."""
+    """A crowd lies below other annotations. A hidden annotation is reported; --small_on_top draws it on top."""
     table = [[0, 0, 13, 0, 13, 9, 0, 9]]
     write_coco(tmp_path / 'in', annotations=[{}, {'category_id': 8, 'segmentation': table, 'iscrowd': 1}])
     label = converted(tmp_path)['a']
@@ -369,7 +375,10 @@ def test_ambiguous_coco(tmp_path, more, said):
 
 
 def test_images_in_labelme_and_outside_the_folder(tmp_path):
-    """The image inside the JSON replaces a missing image and one of another size; imagePath may leave the folder."""
+    """The image inside the JSON is used if the image file is missing or has another size.
+
+    imagePath may lead out of the folder.
+    """
     png = io.BytesIO()
     Image.fromarray(np.full((9, 13, 3), 77, np.uint8)).save(png, 'PNG')
     write_image(str(tmp_path / 'pictures' / 'b.png'), (9, 13))
@@ -390,7 +399,7 @@ def test_images_in_labelme_and_outside_the_folder(tmp_path):
 
 
 def test_isat(tmp_path):
-    """Layers decide which object is in front, not the order."""
+    """The layer of an object, not its place in the file, decides which object is in front."""
     write_image(str(tmp_path / 'in' / 'a.png'), (9, 13))
     entries = [{'category': name, 'layer': layer, 'segmentation': np.reshape(points, (-1, 2)).tolist()}
                for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 13, 0, 13, 9, 0, 9]))]
@@ -437,7 +446,10 @@ def test_classes_of_via(tmp_path, attributes, flags, said):
 
 
 def test_folders_of_yolo(tmp_path, capsys):
-    """Only folders of data.yaml, whose paths are from another machine; the YAML names the splits; confidences."""
+    """Only the folders in data.yaml are read, and data.yaml names the splits.
+
+    The path in data.yaml is of another machine. Each line of a label ends with a confidence.
+    """
     for name in ('one/images/a', 'two/images/b', 'runs/train/images/plot', 'preview'):
         write_image(str(tmp_path / 'in' / (name + '.png')), (10, 20))
     for name in ('one/labels/a', 'two/labels/b', 'runs/train/labels/plot'):
@@ -482,7 +494,10 @@ def test_missing_folders_of_val_and_test_are_told(tmp_path, capsys):
 
 
 def test_recognition(tmp_path):
-    """Two kinds are an error unless one is named; an unknown kind names what was found."""
+    """A folder with annotations of two tools is an error unless the command names the tool.
+
+    If no annotations are found, the error lists the files that were found.
+    """
     write_coco(tmp_path / 'in', annotations=[{}])
     (tmp_path / 'in' / 'b.json').write_text(json.dumps({'imagePath': 'a.png', 'shapes': []}))
     assert_refused('holds annotations of coco and labelme; name the kind', converted, tmp_path)

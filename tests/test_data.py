@@ -59,7 +59,7 @@ def test_rle_inverse(height, width, random):
 
 
 def test_relative_rle_by_hand():
-    """Starts count from 0, from the end of the run before; the pixels go down the columns."""
+    """A start is the number of pixels since the end of the previous run. Pixels are counted down the columns."""
     assert data.rle_decode('1 2 3 1', 2, 4, 'relative').tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
     assert data.rle_encode(np.array([[0, 1, 0, 1], [1, 0, 0, 0]]), 'relative') == '1 2 3 1'
     assert data.rle_decode('0 3', 2, 2, 'relative').tolist() == [[1, 1], [1, 0]]
@@ -133,9 +133,9 @@ def test_class_counts_by_hand():
     pixels, present = data.class_counts(dataset, 'train')
     assert pixels.tolist() == [4, 2, 0, 2]
     assert present.tolist() == [8, 6, 0, 8]
-    # frequencies 4/8 and 2/6; their median 5/12; c is nowhere
+    # the class frequencies are 4/8 and 2/6, with the median 5/12; class c does not occur
     np.testing.assert_allclose(data.median_frequency_weights(pixels, present), [5 / 6, 5 / 4, 0])
-    counts = np.array([[3, 2, 0, 1], [1, 0, 0, 1]])  # of each image
+    counts = np.array([[3, 2, 0, 1], [1, 0, 0, 1]])  # pixels of each class in each image
     weights = datasets.class_weights('median-sqrt', dataset, counts)
     np.testing.assert_allclose(weights, [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
 

@@ -27,7 +27,7 @@ COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0,
           ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
 COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # one row a colour
 IDS = [8, 0, IGNORE, 1, IGNORE, 10]
-CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # of ids 0 7 8 26 33 4, 23 30 7 7 31 1
+CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # for ids 0 7 8 26 33 4, 23 30 7 7 31 1
 
 
 def write_frames(folder):
@@ -95,7 +95,7 @@ def test_contract(tmp_path, layout):
 
 
 def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
-    """Cityscapes' labelIds or labelTrainIds, and ADE20K's ids from 1; names and splits by hand."""
+    """Predictions use the ids of the label files: Cityscapes' labelIds or labelTrainIds, ADE20K's ids from 1."""
     city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'a')))
     assert city.class_ids[:3] == [7, 8, 11] and city.class_ids[18] == 33 and city.colors[13] == (0, 0, 142)
     assert city.examples['val'] == ['lav/ulm_000000_000019_leftImg8bit', 'lav/ulm_000001_000019_leftImg8bit']
@@ -108,7 +108,7 @@ def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
 
 
 def test_voc_palette():
-    """Compares the first colours and the last with VOC's palette."""
+    """Compares eight colours, among them the first and the last, with VOC's palette."""
     assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
 
@@ -119,7 +119,7 @@ def test_voc_palette():
     ('ade20k', np.s_[:2, :3], [[IGNORE, 0, 149], [12, 0, 1]]), ('cityscapes', np.s_[:, ::4], CITY),
     ('cityscapes train ids', np.s_[:, ::4], CITY)])
 def test_ids(tmp_path, layout, place, ids):
-    """Pixels of the second training image, known by hand: stored ids, colours or palette indices, and void."""
+    """Compares label pixels of the second training image, void included, with class indices known by hand."""
     dataset = datasets.open(layout.split()[0], LAYOUTS[layout](str(tmp_path)))
     assert dataset.load('train', 1)[1][place].tolist() == ids
 
@@ -184,7 +184,7 @@ def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
 
 
 def test_check_tells_what_train_and_val_share(tmp_path, capsys):
-    """The same pixels under another name, versions of a picture, and neighbours by number that are alike."""
+    """Reports equal images under two names, versions of one image, and similar images with neighbouring numbers."""
     rng = np.random.RandomState(1)
     pictures = rng.randint(0, 256, (40, 9, 13, 3)).astype(np.uint8)
     moving = np.cumsum(rng.randint(0, 3, (40, 9, 13, 3)), 0).astype(np.uint8) + pictures[0] // 2
@@ -286,7 +286,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
-     'labelIds.png: id 255 at row 0'),  # training ids under the name of the other ids
+     'labelIds.png: id 255 at row 0'),  # labelTrainIds in a file named labelIds
     ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
      'ADE_00000001.png: id 151 at row 0'),
     ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, 'no label for 1 images'),
@@ -315,7 +315,7 @@ def test_bad_data_dir(tmp_path, folder, said):
 
 
 def test_preload_does_not_load_all_examples_ahead(monkeypatch):
-    """The cache takes four of the examples; threads read at most five later ones, in order."""
+    """The cache holds four examples. Threads read at most five later examples ahead, in order."""
     loaded = []
     example = np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
     monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: example)
@@ -420,7 +420,7 @@ def test_run_keeps_its_split(tmp_path, capsys, fold):
 
 
 def test_run_of_an_older_revision_keeps_its_split(tmp_path):
-    """The expected names are those that revision e4c2371 prints for this folder."""
+    """The expected names were printed by revision e4c2371 for this folder."""
     folder = write_folder(str(tmp_path))
     os.makedirs(os.path.join(folder, 'images', 'a'))
     for kind in ('images', 'labels'):

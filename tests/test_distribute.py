@@ -32,7 +32,7 @@ STEPS, BATCH, RATE = 20, 5, 1e-4
 FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',
          str(BATCH), '--optimizer', 'sgd', '--learning_rate', str(RATE), '--schedule', 'constant', '--class_weights',
          'none', '--flip', '--device', 'cpu']
-# Runs main.py's `main`. Saves all variables of this process at the end; with KILL kills this process at a moment.
+# Runs main.py's `main` and saves all variables of this process at the end. KILL makes the process kill itself earlier.
 DRIVER = """
 import os, signal, sys, threading
 sys.path.insert(0, %r)
@@ -144,7 +144,7 @@ def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shar
     assert 'done, step 20 of 20' in said[0][1] and 'done' not in said[1][1], said
     check_equal(output, *reference(camvid_folder, shares))
     values = [np.load('%s.%d.npz' % (output, i)) for i in range(len(shares))]
-    for name in values[0].files:  # also the optimizer's and the global step
+    for name in values[0].files:  # includes the optimizer's variables and the global step
         assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
     whole, _ = reference(camvid_folder, [BATCH])
     assert abs(np.array(whole) - [r['loss'] for r in read_log(output) if 'loss' in r]).max() > 1e-2
@@ -254,12 +254,12 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
             flags = ['--data_dir', camvid_folder] + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags')
             pair.append(start(str(tmp_path / 'run'), 0 if case == 'index' else i, listed[i], flags))
         subprocess.check_call([sys.executable, '-c', 'import main'], cwd=ROOT, stderr=subprocess.DEVNULL)
-        imported = time.time()  # as long as in the pair
+        imported = time.time()  # the imports take as long as in the two processes
         said = ends(pair, 150)
     print('%s: %.0f s, and %.0f s of imports' % (case, time.time() - imported, imported - began))
     assert time.time() - imported < 60
     assert all(status == 2 and len(lines) == 1 for status, _, lines in said), said
-    assert any(re.search(message, lines[0]) for _, _, lines in said), said  # of two with one index, either comes first
+    assert any(re.search(message, lines[0]) for _, _, lines in said), said  # case 'index': either comes first
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '[' * 100000, '{"cluster": {"worker": ["a:1"]}}'] + [

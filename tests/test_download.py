@@ -34,7 +34,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A plain TCPServer, because HTTPServer asks a name server for the host's full name, which may take minutes."""
+    """A plain TCPServer: HTTPServer would look up the host's full name in the DNS, which may take minutes."""
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     handler = type('Handler', (Server,), {})

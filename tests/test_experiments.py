@@ -77,7 +77,10 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
 
 def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, monkeypatch):
-    """Refuses fewer steps than a run has, other flags, an unknown split. A recipe in --flags keeps the row's flags."""
+    """Refuses --steps below the step of the run, other flags than the run's, and an unknown split.
+
+    A recipe in --flags does not override the flags of the row.
+    """
     monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0, 'revision': 'r'})
     run(camvid_folder, str(tmp_path / 'a'), '--rows', 'FCN-Basic', '--steps', '2')
     monkeypatch.setattr(main, 'train', lambda args: pytest.fail('trained'))
@@ -168,7 +171,7 @@ def test_mean_and_spread():
 
 
 def test_order_is_compared_with_the_papers():
-    """C has the paper's order, mIoU the reverse, G has the last two rows exchanged, and BF too few rows."""
+    """C ranks the rows as the paper does, mIoU in reverse, G with the last two rows exchanged. BF has too few rows."""
     found = [{'val G': g, 'val C': c + ' +- 0.5', 'val mIoU': m, 'val BF': '-', 'paper test G': t, 'paper test C': t,
               'paper test mIoU': t, 'paper test BF': t} for g, c, m, t in (
                   ('50.0', '5.0', '9.0', '1.0'), ('61.0', '6.0', '8.0', '2.0'), ('60.0', '7.0', '7.0', '3.0'))]
@@ -232,7 +235,7 @@ def test_the_papers_numbers_are_whole():
 
 
 def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
-    """The page has the scores of metrics.json and no paths. The copies of the runs give the same page again."""
+    """The page has the scores of metrics.json and no local paths. Copies of the run folders give the same page."""
     monkeypatch.chdir(tmp_path)
     train(camvid_folder, os.path.join('Output', 'run'), '--steps', '1')
     scores = score(os.path.join('Output', 'run'))['val']

@@ -358,7 +358,7 @@ def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('image, label', [('e\u0301', '\xe9'), ('\xe9', 'e\u0301')])
 def test_accents_match_in_any_normal_form(tmp_path, image, label):
-    """macOS may write e and an accent as two letters."""
+    """A file name with an accented letter matches, even if macOS stores the letter as two code points."""
     write_plain(tmp_path, [image, 'b'])
     os.rename(str(tmp_path / ('labels/%s.png' % image)), str(tmp_path / ('labels/%s.png' % label)))
     put_text(str(tmp_path), 'train.txt', label + '\n')
@@ -567,6 +567,6 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
     (['3 2 5 2 9 1', ''], 'columns'), (['3 2 2 2 3 1', '', '1 1'], 'relative'), (['3 2 3 2', '1 2 8 1'], 'relative'),
     (['3 2 2 2', '1 2 8 1 12 2'], 'columns'), (['3 2 x', '1 2 8 1'], 'columns')])
 def test_order_of_runs(tmp_path, lists, order):
-    """Relative starts do not increase; a table with lists of both kinds is in columns, where the first is an error."""
+    """Starts that do not increase mean relative order. A table with lists of both kinds is read in column order."""
     write_table(str(tmp_path), 'ImageId, EncodedPixels', *('im%d, %s' % pair for pair in enumerate(lists)))
     assert rle.detect_order(str(tmp_path / 'labels.csv')) == order

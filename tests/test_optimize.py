@@ -23,7 +23,7 @@ def test_void_pixels_have_no_loss_and_no_gradient(graph, labels):
 def test_dice_of_four_pixels_by_hand(graph):
     """Classes 0 and 2 occur, class 1 does not, one pixel is void. The sums are computed by hand."""
     softmax = np.array([[[.5, .25, .25], [.7, .1, .2], [.25, .5, .25], [.1, .8, .1]]], np.float32)
-    labels = np.array([[0, 0, 2, IGNORE]], np.uint8)  # sums of p, void left out: 1.45, 0.85, 0.70
+    labels = np.array([[0, 0, 2, IGNORE]], np.uint8)  # sum of p per class, without void: 1.45, 0.85, 0.70
     dice = [2 * 1.2 / (2 + 1.45), 2 * .25 / (1 + .70)]
     void = np.full((1, 4), IGNORE, np.uint8)
     losses = [optimize.dice_loss(tf.constant(np.log(softmax)[None]), tf.constant(x[None])) for x in (labels, void)]

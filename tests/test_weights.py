@@ -267,7 +267,10 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
 
 
 def test_classes_are_matched_by_name(sess, capsys):
-    """The same classes in another order are permuted; a new class stays as initialized; encoders are not touched."""
+    """Classifier weights move to the index of the same class name. A new class gets no weights (NaN here).
+
+    Weights of the encoder do not change.
+    """
     values = {'conv_classifier/weights': np.arange(54.0).reshape(3, 3, 2, 3), 'conv_classifier/biases': np.arange(3.0),
               'conv1_1_D/weights': np.arange(81.0).reshape(3, 3, 3, 3),
               'upscore2/weights': np.arange(81.0).reshape(3, 3, 3, 3),
