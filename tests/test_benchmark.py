@@ -2,6 +2,7 @@
 import csv
 import importlib.util
 import os
+import re
 import sys
 
 import pytest
@@ -108,7 +109,7 @@ def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
     benchmark.main(benchmark.parse_args(
         'camvid-segnet-basic --engines --images 2 --height 45 --width 61 --repeats 1'.split()
         + ['--data_dir', str(tmp_path), '--output', str(tmp_path)]))
-    assert 'OpenVINO: left out, openvino is not installed' in capsys.readouterr().out
+    assert re.search('OpenVINO: left out, .*openvino is not installed', capsys.readouterr().out)
     with open(str(tmp_path / 'engines.csv')) as file:
         rows = {row['by']: row for row in csv.DictReader(file)}
     assert rows['predict.py']['equal ids'] == '1.0000' and rows['predict.py']['of predict.py'] == '1.00'
