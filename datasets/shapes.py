@@ -107,7 +107,7 @@ def coco_counts(text: str):
 
 
 def coco_mask(segmentation, height: int, width: int):
-    """Draws a COCO segmentation, polygons or run lengths down the columns -> bool [height, width].
+    """Draws a COCO segmentation: a union of polygons, or run lengths down the columns -> bool [height, width].
 
     A single polygon may be a flat list of numbers or a list of (x, y). Run lengths are a list or COCO's compressed
     text. Raises NoArea for an empty segmentation; UserError for sizes or run lengths that do not fit the image, and for

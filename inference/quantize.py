@@ -22,7 +22,7 @@ Quantization = collections.namedtuple('Quantization', 'kind images')
 
 
 def calibration_images(paths: list, config: dict, spec, size) -> list:
-    """Reads the images to calibrate with -> list of uint8 [height, width, 3], of the size of the export.
+    """Reads the calibration images -> list of uint8 [height, width, 3], at the size of the exported input.
 
     For an export of any size the images have the size of training. In a run of --fit crop the images are cropped around
     their centres.
