@@ -142,15 +142,15 @@ def resize(x, height: int, width: int):
 def area_average(x, height: int, width: int):
     """Averages images [batch, h, w, 3] over the areas of the new pixels -> [batch, height, width, 3], rounded."""
     old_height, old_width = utils.height_width(x)
-    return tf.round(product(area_weights(old_height, height), area_weights(old_width, width), x))
+    return tf.round(product(area_weights(old_height, height, x), area_weights(old_width, width, x), x))
 
 
 def bilinear(x, height: int, width: int):
     """Interpolates images [batch, h, w, 3] bilinearly in integers, as OpenCV -> [batch, height, width, 3]."""
     old_height, old_width = utils.height_width(x)
-    left, right = bilinear_weights(old_width, width)
+    left, right = bilinear_weights(old_width, width, x)
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
-                    for weights in bilinear_weights(old_height, height)]  # OpenCV: 11-bit weights; drops 4 + 16 bits
+                    for weights in bilinear_weights(old_height, height, x)]  # OpenCV: 11-bit weights; drops 4 + 16 bits
     return tf.floor((above + below + 2) / 4)
 
 
@@ -168,16 +168,24 @@ def product(rows, columns, x, inner=tf.identity):
     return tf.reshape(y, [-1, height, width, 3])
 
 
-def area_weights(old, new: int):
-    """Computes the weights of area averages, along an axis of `old` pixels -> float32 [new, old]."""
-    pixel = tf.cast(tf.range(old), tf.float32)
+def positions(old, x):
+    """Returns 0 to old - 1, float32 [old], plus 0 computed from the images x.
+
+    As constants the weights of a resize from 360x480 to 240x320 would add 1 MB to each file of a fixed size.
+    """
+    return tf.cast(tf.range(old), tf.float32) + tf.minimum(tf.reshape(x[:1, :1, :1, :1], [1]), 0)
+
+
+def area_weights(old, new: int, x):
+    """Computes the weights of area averages, along an axis of `old` pixels of x -> float32 [new, old]."""
+    pixel = positions(old, x)
     scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale
     return tf.maximum(tf.minimum(start + scale, pixel + 1) - tf.maximum(start, pixel), 0) / scale
 
 
-def bilinear_weights(old, new: int):
-    """Computes the weights of bilinear interpolation, along an axis of `old` pixels -> two float32 [new, old].
+def bilinear_weights(old, new: int, x):
+    """Computes the weights of bilinear interpolation, along an axis of `old` pixels of x -> two float32 [new, old].
 
     The first array weights the lower neighbour, the second the upper. The weights are whole numbers, 0 to 2048.
     """
@@ -185,7 +193,7 @@ def bilinear_weights(old, new: int):
     centre = (tf.cast(tf.range(new), tf.float32) + 0.5) * (last + 1) / new - 0.5
     centre = tf.minimum(tf.maximum(centre, 0), last)[:, None]
     first = tf.floor(centre)
-    pixel = tf.cast(tf.range(old), tf.float32)
+    pixel = positions(old, x)
     return [tf.cast(tf.equal(pixel, neighbour), tf.float32) * tf.round(2048 * share)
             for neighbour, share in ((first, 1 - (centre - first)), (first + 1, centre - first))]
 
