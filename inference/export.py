@@ -185,7 +185,7 @@ def area_weights(old, new: int, x):
 
 
 def bilinear_weights(old, new: int, x):
-    """Computes the weights of bilinear interpolation, along an axis of `old` pixels of x -> two float32 [new, old].
+    """Computes the weights of bilinear interpolation along an axis of `old` pixels -> two float32 [new, old].
 
     The first array weights the lower neighbour, the second the upper. The weights are whole numbers, 0 to 2048.
     """
