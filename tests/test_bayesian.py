@@ -54,7 +54,7 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
         random_weights(sess, np.random.RandomState(7))
         passes = np.stack([sess.run(one, {number: i})[0] for i in range(6)]).astype(float)
     np.testing.assert_allclose(mean[0], passes.mean(0), atol=1e-5)
-    np.testing.assert_allclose(variance[0], passes.var(0).mean(-1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(variance[0], passes.var(0).mean(-1), rtol=1e-4, atol=1e-4)
     assert variance.max() > 1e-4
 
 
@@ -62,7 +62,7 @@ def test_without_dropout_samples_agree():
     plain = predict(IMAGES, 0)
     ids, mean, variance = predict(IMAGES, 5, SPEC._replace(dropout=0.0))
     assert variance.max() < 1e-9
-    np.testing.assert_allclose(mean, plain[1], atol=1e-5)
+    np.testing.assert_allclose(mean, plain[1], atol=1e-4)
     np.testing.assert_array_equal(ids, plain[0])
     averaged = predict(IMAGES, 0, SPEC._replace(dropout=0.0))[1]
     np.testing.assert_array_equal(averaged, plain[1], 'weight averaging has no dropout')
