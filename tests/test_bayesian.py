@@ -53,8 +53,8 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
         one = tf.nn.softmax(networks.build(SPEC, tf.constant(IMAGES), False, drop))
         random_weights(sess, np.random.RandomState(7))
         passes = np.stack([sess.run(one, {number: i})[0] for i in range(6)]).astype(float)
-    np.testing.assert_allclose(mean[0], passes.mean(0), atol=1e-5)
-    np.testing.assert_allclose(variance[0], passes.var(0).mean(-1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mean[0], passes.mean(0), atol=1e-4)
+    np.testing.assert_allclose(variance[0], passes.var(0).mean(-1), rtol=1e-3, atol=1e-5)
     assert variance.max() > 1e-4
 
 
