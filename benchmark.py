@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -38,7 +37,6 @@ PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # modes of PyTorch; both use the memory format channels_last, which is faster
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # number of rounds; in each round our process runs once and each peer's process runs once
-WARM_UP = 3  # number of untimed runs at the start, in which TensorFlow chooses kernels and allocates memory
 NUM_CLASSES = 11
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # rows of the square matrices whose product measures peak speed
 
@@ -67,7 +65,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     """Measures time and memory of one network, in this process -> dict of seconds and memory.
 
     Args:
-      repeats: number of timed runs; WARM_UP untimed runs come first.
+      repeats: number of timed runs; machine.WARM_UP untimed runs come first.
       model: key of NETWORKS, or 'matrix-product': the product of two square matrices with MATRIX_SIDES rows.
       settings: height, width, batch_size and training of `network_op`; none for 'matrix-product'.
     Returns:
@@ -77,7 +75,6 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
     before = machine.peak_memory()
-    seconds = []
     portable = devices.needs_portable_pooling(device, xla)
     with tf.Graph().as_default(), utils.portable_pooling(portable), tf.Session(config=config) as sess:
         if model == 'matrix-product':
@@ -87,11 +84,8 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
         else:
             op = network_op(device, model, precision=precision, **settings)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
-        for _ in range(WARM_UP + repeats):
-            began = time.perf_counter()
-            sess.run(op)
-            seconds.append(time.perf_counter() - began)
-    return {'seconds': seconds[WARM_UP:], 'memory': None if on_gpu else machine.peak_memory() - before}
+        seconds = machine.seconds_of_runs(lambda: sess.run(op), repeats)
+    return {'seconds': seconds, 'memory': None if on_gpu else machine.peak_memory() - before}
 
 
 # ---------------------------------------------------------------- outside

@@ -3,7 +3,6 @@ import collections
 import functools
 import importlib.util
 import os
-import time
 
 import cv2
 import numpy as np
@@ -71,7 +70,6 @@ def predict_py(run: str, spec, precision: str):
 
 
 ONNX = ('tf2onnx', 'onnxruntime')  # to write the files; onnxruntime quantizes them
-WARM_UP = 3  # untimed runs
 ENGINES = {
     'predict.py': Engine((), None, functools.partial(predict_py, precision='float32')),
     'predict.py, bfloat16': Engine((), None, functools.partial(predict_py, precision='bfloat16')),
@@ -146,15 +144,11 @@ def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) 
     before = machine.peak_memory()
     start = ENGINES[engine].start
     predict = start(path) if path else start(run, spec_of_run(read_config(run), size))
-    seconds = []
-    for _ in range(WARM_UP + repeats):
-        began = time.perf_counter()
-        predict(images[0])
-        seconds.append(time.perf_counter() - began)
+    seconds = machine.seconds_of_runs(lambda: predict(images[0]), repeats)
     memory = machine.peak_memory() - before
     if not os.path.exists(os.path.join(folder, engine + '.npy')):
         np.save(os.path.join(folder, engine + '.npy'), [predict(image) for image in images])
-    return {'seconds': seconds[WARM_UP:], 'memory': memory}
+    return {'seconds': seconds, 'memory': memory}
 
 
 def score_columns(folder: str, engine: str, labels, num_classes: int) -> dict:

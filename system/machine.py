@@ -6,9 +6,11 @@ import functools
 import itertools
 import os
 import re
+import time
 
 # CPU cores that this process may use: all, or as many as Slurm, a container or taskset allows
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+WARM_UP = 3  # untimed runs before a measurement, in which TensorFlow chooses kernels and allocates memory
 UNKNOWN_FREE = 8 << 30  # bytes, on a system without /proc/meminfo
 
 
@@ -82,3 +84,13 @@ def peak_memory() -> int:
     """
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
+
+
+def seconds_of_runs(function, repeats: int) -> list:
+    """Calls `function` WARM_UP times, then times `repeats` calls -> list of float, in seconds."""
+    seconds = []
+    for _ in range(WARM_UP + repeats):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return seconds[WARM_UP:]
