@@ -17,7 +17,7 @@ from paper.results import MEASURES
 from runs import plots, report, weights
 from runs.folder import add_scores, read_config, run_folder, without_folders
 from system import cli, cluster, devices, distribute
-from system.files import UserError, write_csv
+from system.files import UserError, check_output, write_csv
 
 # ---------------------------------------------------------------- a run in a session
 
@@ -78,6 +78,7 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
       bf_images: BF is averaged over the first `bf_images` examples.
       num_extremes: number of images with the highest mIoU, and number with the lowest mIoU, returned as `extremes`.
+        Images without a labelled pixel have no mIoU and are left out.
       all_gather: function (results of this process) -> list of the results of all processes: `Group.all_gather`.
     Returns:
       scores: dict of `metrics.scores`, and in addition:
@@ -100,9 +101,8 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
     for i, label, (ids, variance, _, _) in predictions:
         image_counts = metrics.confusion(label, ids, num_classes)
         counts += image_counts
-        if num_extremes:
-            mean_iou = metrics.scores(image_counts)['mIoU'] or 0.0
-            extremes = best_and_worst(extremes + [(mean_iou, i, ids)], num_extremes)
+        if num_extremes and image_counts.any():
+            extremes = best_and_worst(extremes + [(metrics.scores(image_counts)['mIoU'], i, ids)], num_extremes)
         if i < bf_images:
             bf[i] = metrics.boundary_f1(label, ids, num_classes)
         if i in panel:
@@ -206,6 +206,7 @@ def parse_args(argv=None):
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(argv)
     args.split = list(dict.fromkeys(args.split))
+    check_output('--output', args.output or '')
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
@@ -251,18 +252,16 @@ def evaluate(args) -> dict:
     group = distribute.Group(*cluster.resolve_cluster())  # before TensorFlow sees a GPU: srun's variables select one
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
-    for split in args.split:
+    splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
+    for split in sorted(splits):
         datasets.check_split(dataset, split)
     results = {}
     with open_run(args, args.run or args.weights, flags, spec, group) as (predictor, loaded), group.barrier():
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
-        splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
         dataset, _ = datasets.preload(dataset, sorted(splits))
         if args.bn == 'population':  # without a run: batches of 4, as in compute_bn_statistics.py
             population_statistics(predictor.sess, dataset, predictor.spec, flags.get('batch_size', 4), group)
-        if args.publish and group.chief:
-            weights.publish(args.publish, args.run, predictor.sess, loaded.step)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))
         for split in args.split:
             predictions = predictor.predict_split(dataset, split, group.index, group.size)
@@ -275,6 +274,8 @@ def evaluate(args) -> dict:
                 print('%s, %d images, batch norm by %s statistics' % (split, scores['images'], args.bn))
                 print(scores_text(dataset.class_names, scores, published), flush=True)
                 write_scores(folder, dataset, split, entry_name(args, split), scores, shown)
+        if args.publish and group.chief:
+            weights.publish(args.publish, args.run, predictor.sess, loaded.step)
         if group.chief and os.path.exists(os.path.join(folder, 'config.json')):
             report.write(folder, published, paper.class_accuracies(dataset.name, spec.model))
     return results

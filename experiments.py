@@ -20,12 +20,15 @@ from paper import results, tables
 from paper.results import MEASURES
 from runs import plots, report
 from runs.folder import add_scores, checkpoints, read_config, read_json, read_scores
-from system import cli, devices
+from system import cli, devices, distribute
 from system.cli import ROOT, revision
-from system.files import UserError, write_json
+from system.files import UserError, check_output, write_json
 
 NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',  # set by the rows
-                'epochs', 'gpus', 'describe')  # without effect in a table
+                'device', 'epochs', 'gpus', 'describe')  # without effect in a table
+# Flags that `results` and table6 use; the other tables use all flags except --runs and --into.
+OF_RESULTS = ('table', 'runs', 'into', 'output')
+OF_TABLE6 = ('table', 'rows', 'repeats', 'output', 'list', 'device')
 SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
 
 
@@ -60,14 +63,17 @@ def parse_args(argv=None):
     clashes = {'--' + name for name in NOT_IN_FLAGS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
         raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
-    if (args.table == 'results') != bool(args.runs) or args.into and args.table != 'results':
-        raise UserError("--runs: name run folders, with results; the paper's tables take no --runs and no --into")
+    used = {'results': OF_RESULTS, 'table6': OF_TABLE6}.get(args.table, set(vars(args)) - {'runs', 'into'})
+    parser.refuse_unused(args, used, 'with ' + args.table)
+    if args.table == 'results' and not args.runs:
+        raise UserError('results: needs --runs RUN, the folders of trained runs')
     if args.table in tables.TABLES:
         args.dataset = args.dataset or tables.TABLES[args.table].dataset
         names = {row.name for row in tables.TABLES[args.table].rows}
         if set(args.rows or []) - names:
             raise UserError('--rows %s: %s has %s' % (' '.join(args.rows), args.table, ', '.join(sorted(names))))
     args.output = args.output or os.path.join('Output', args.table)
+    check_output('--output', args.output)
     return args
 
 
@@ -108,7 +114,7 @@ def shown_splits(args) -> list:
 def check_row(args, row, seed: int):
     """Raises UserError if the data set lacks a split, or if the run folder has other flags or more steps."""
     flags = main.parse_args(row_flags(args, row, seed))
-    run = main.Run(vars(flags), main.open_dataset(flags), vars(main.parse_args([])))
+    run = main.Run(vars(flags), main.open_dataset(flags, distribute.Group()), vars(main.parse_args([])))
     for split in shown_splits(args):
         datasets.check_split(run.dataset, split)
     done = checkpoints(run.folder, 'last')
@@ -133,16 +139,20 @@ def row_scores(args, row, seed: int) -> dict:
     Raises UserError for bad flags or data, FloatingPointError if the loss is not finite.
     """
     folder = row_folder(args, row, seed)
+    # On SUN RGB-D the best weights would be selected on val, which is a part of test.
+    flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
+             '--bf_images', str(args.bf_images), '--split']
+    scoring = evaluate.parse_args(flags + shown_splits(args))
+    names = {split: evaluate.entry_name(scoring, split) for split in scoring.split}  # split -> key in metrics.json
     entries = read_scores(folder)
-    missing = [split for split in shown_splits(args) if not is_scored(args, row, entries.get(split, {}))]
+    missing = [split for split in names if not is_scored(args, row, entries.get(names[split], {}))]
     if missing:
         main.train(main.parse_args(row_flags(args, row, seed)))
-        # On SUN RGB-D the best weights would be selected on val, which is a part of test.
-        flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
-                 '--bf_images', str(args.bf_images)]
-        scores = evaluate.evaluate(evaluate.parse_args(flags + ['--split'] + missing))
-        add_scores(folder, {split: dict(scores[split], asked_steps=args.steps or row.steps) for split in missing})
-    return read_scores(folder)
+        scores = evaluate.evaluate(evaluate.parse_args(flags + missing))
+        asked = {'asked_steps': args.steps or row.steps}
+        add_scores(folder, {names[split]: dict(scores[split], **asked) for split in missing})
+    entries = read_scores(folder)
+    return {split: entries[names[split]] for split in names}
 
 
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
@@ -300,7 +310,8 @@ def list_commands(args, rows: list):
     for row in rows:
         print('# %s, %s' % (row.name, row.class_weights))
         if row.recipe is None:
-            print('python benchmark.py %s --what predict train --batch_size 1 4' % row.model)
+            print('python benchmark.py %s --what predict train --batch_size 1 4 --repeats %d --device %s'
+                  % (row.model, args.repeats, args.device))
         for seed in range(1, args.seeds + 1) if row.recipe else ():
             print(row_command(args, row, seed))
 

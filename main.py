@@ -123,6 +123,8 @@ def parse_args(argv=None):
         raise UserError('--vgg16: needs --input raw and --model segnet, fcn, deconvnet or deeplab-largefov')
     if args.encoder_rate != 1 and args.optimizer != 'sgd':
         raise UserError('--encoder_rate %g: needs --optimizer sgd; with adam use --freeze_encoder' % args.encoder_rate)
+    if args.encoder_rate != 1 and args.freeze_encoder:
+        raise UserError('--encoder_rate %g: has no effect with --freeze_encoder; leave one out' % args.encoder_rate)
     return args
 
 
@@ -290,16 +292,17 @@ def describe(args):
     print(networks.layer_table(networks.spec_of(flags, len(classes))))
 
 
-def open_dataset(args):
+def open_dataset(args, group):
     """Opens --dataset and returns the `data.Dataset`.
 
-    When a run is resumed, config.json sets the split and the data settings. Raises UserError for bad data, or if train
-    or val has no examples.
+    When a run is resumed, config.json of the chief sets the split and the data settings. Raises UserError for bad data,
+    or if train or val has no examples.
     """
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
         config = None  # `Run` refuses the folder
+    config = group.all_gather(config)[0]  # other machines may lack the run folder
     dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
@@ -317,11 +320,12 @@ def train(args):
     devices.check_precision(args.precision, args.device)
     precision = devices.precision_name(args.precision, args.device, args.tf32)
     portable = devices.needs_portable_pooling(args.device, args.xla)
-    run = Run(vars(args), open_dataset(args), vars(parse_args([])), group.scratch)
+    run = Run(vars(args), open_dataset(args, group), vars(parse_args([])), group.scratch)
     group.check_equal({split: len(names) for split, names in run.dataset.examples.items()})
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, precision), flush=True)
     run.dataset, run.facts = datasets.preload(run.dataset, ('train', 'val'), args.cache, group.local_size())
     class_weights = datasets.class_weights(args.class_weights, run.dataset, run.facts['train'].counts)
+    group.check_equal({'--class_weights': [float(weight) for weight in class_weights]})
     session = tf.Session(group.target, graph=tf.Graph(), config=group.session_config(args.device, args.xla, args.tf32))
     with session as sess, tf.device(group.place), utils.portable_pooling(portable):
         graph = build(args, sess, run, class_weights, group)
@@ -341,8 +345,11 @@ def train(args):
 def main():
     """Trains with the flags of the command line, or prints the layers of the network with --describe."""
     args = parse_args()
+    if args.describe:
+        describe(args)
+        return
     cluster.launch(args.gpus, args.device)
-    describe(args) if args.describe else train(args)
+    train(args)
 
 
 if __name__ == '__main__':

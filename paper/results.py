@@ -101,13 +101,14 @@ def write_results(run_folders: list, output: str, into: str = None):
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
         raise UserError('--runs: two run folders have the same name; rename a folder')
+    for run_folder in run_folders:
+        if not scored_entries(read_scores(run_folder)):
+            raise UserError('%s: has no scores; run evaluate.py %s first' % (run_folder, run_folder))
     by_dataset = {}
     published = {}
     for run_folder in run_folders:
         folder = keep_sources(run_folder, output)
         rows = result_rows(folder)
-        if not rows:
-            raise UserError('%s: has no scores; run evaluate.py %s first' % (run_folder, run_folder))
         flags = read_config(folder)['flags']
         by_dataset.setdefault(flags['dataset'], []).extend(rows)
         seen = published.setdefault(flags['dataset'], [])

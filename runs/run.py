@@ -19,7 +19,7 @@ import batches
 import datasets
 from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
-from system.files import UserError, check_names, note, read_bytes, read_text, write_json, write_text
+from system.files import UserError, check_names, check_output, note, read_bytes, read_text, write_json, write_text
 
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # removed flag -> value without effect; runs with another value cannot resume
@@ -86,11 +86,15 @@ class Run:
         self.best = -1.0  # best validation score by --select_by
         self.stale = 0    # validations since the best score
         self.saved = self.clock = time.time()
+        self.defaults = defaults
         check_folder_name(self.folder)
-        if os.path.exists(self.folder) and not os.path.isdir(self.folder):
-            raise UserError('--output %s: is a file; name a folder' % self.folder)
-        if os.path.exists(os.path.join(self.folder, 'config.json')):
-            check_same_run(read_config(self.folder), self.flags, self.folder, defaults)
+        check_output('--output', self.folder)
+        self.check_folder()
+
+    def check_folder(self):
+        """Raises UserError if the run folder holds a run with other flags, or files but no run."""
+        if os.path.exists(self.path('config.json')):
+            check_same_run(read_config(self.folder), self.flags, self.folder, self.defaults)
         elif any(not re.match(STARTED, name) for name in file_names(self.folder)):
             raise UserError('--output %s: holds files but no run; name an empty or a new folder' % self.folder)
 
@@ -110,13 +114,14 @@ class Run:
     def locked(self):
         """Context manager: makes the run folder and locks it against other processes inside the block.
 
-        Raises UserError if another process holds the lock.
+        Raises UserError if another process holds the lock, or trained another run here since `__init__`.
         """
         os.makedirs(self.folder, exist_ok=True)
         owner = self.path('.lock.pid')  # not in .lock, which each attempt to lock truncates
         try:
             with filelock.FileLock(self.path('.lock'), timeout=0):
                 write_text(owner, '%d on %s' % (os.getpid(), platform.node()))
+                self.check_folder()
                 yield
         except filelock.Timeout:
             raise UserError('--output %s: process %s trains there; wait for it, or name another folder'

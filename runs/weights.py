@@ -61,7 +61,7 @@ def vgg16(path: str) -> Weights:
 
 
 def of_run(folder: str, which: str) -> Weights:
-    """Loads the 'best' or 'last' weights of a run folder. A published folder has weights.npz for both.
+    """Loads the 'best' or 'last' weights of a run folder. A published folder has only weights.npz.
 
     Raises UserError if the config or the checkpoint is missing or damaged.
     """
@@ -160,8 +160,11 @@ def load(path: str, which: str = 'best') -> Weights:
       path: a .npz file, a .caffemodel file, a run folder, or the name of a published run.
       which: checkpoint of a run folder, 'best' or 'last'.
     Raises:
-      UserError: the weights cannot be read, or are not finite.
+      UserError: the weights cannot be read, are not finite, or `which` is 'last' for a file or a published run.
     """
+    is_file = path.endswith(('.npz', '.caffemodel'))
+    if which == 'last' and (is_file or os.path.exists(os.path.join(run_folder(path), 'weights.npz'))):
+        raise UserError('--checkpoint last: %s has one set of weights; leave the flag out' % path)
     if path.endswith('.npz'):
         loaded = npz(path)
     elif path.endswith('.caffemodel'):

@@ -79,6 +79,22 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
+    def parse_known_args(self, args=None, namespace=None):
+        """Parses flags as argparse does; raises UserError for a recipe that is not UTF-8 or reads itself."""
+        try:
+            return super().parse_known_args(args, namespace)
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise UserError('recipe: %s; save the file as UTF-8, without its own @NAME' % first_line(error))
+
+    def refuse_unused(self, args, used, where: str):
+        """Raises UserError for a flag that is given, other than with its default, but is not in `used`.
+
+        `where` says where the flag has no effect, as 'in an export'.
+        """
+        for name, value in vars(args).items():
+            if name not in used and value not in (self.get_default(name), []):
+                raise UserError('--%s: has no effect %s; leave it out' % (name, where))
+
     def error(self, message):
         """Raises UserError with argparse's message, instead of printing the usage and exiting."""
         raise UserError(message)

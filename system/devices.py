@@ -75,20 +75,21 @@ def needs_portable_pooling(device: str, xla: bool = False) -> bool:
     return xla or deterministic and kind(device) == 'GPU'
 
 
-def session_config(device: str, xla: bool = False, tf32: str = 'on'):
+def session_config(device: str, xla: bool = False, tf32: str = None):
     """Configures a session on `device`, a value of --device -> tf.ConfigProto.
 
     Raises UserError for `xla` without a GPU. GPU memory grows as needed. A CPU runs one op at a time on all cores,
     because two convolutions in parallel took 8% longer than in sequence, and more memory. XLA is for GPUs: a CPU took
     50% longer with XLA (SegNet-Basic, 360x480).
-    `tf32` applies to the whole process until this function is called again. A call with the default turns
-    TensorFloat-32 on again.
+    `tf32`, 'on' or 'off', applies to the whole process. None keeps the last value.
     """
-    if not tf.__version__.startswith('1.'):  # 1.15 has no TensorFloat-32
+    if tf32 and not tf.__version__.startswith('1.'):  # 1.15 has no TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
     config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
     if device == 'cpu':
         config.device_count['GPU'] = 0
+        if not os.path.exists('/proc/driver/nvidia'):
+            gpus()  # silences the message about the missing driver, which TensorFlow prints once
     if kind(device) == 'CPU':
         config.inter_op_parallelism_threads = 1
         if xla:

@@ -105,7 +105,7 @@ class Group:
             chunks.append(self.session.run(self.sum, {self.given: given}))
         return [pickle.loads(row[1:].tobytes()[:row[0]]) for row in np.hstack(chunks)]
 
-    def session_config(self, device: str, xla: bool = False, tf32: str = 'on') -> tf.ConfigProto:
+    def session_config(self, device: str, xla: bool = False, tf32: str = None) -> tf.ConfigProto:
         """Configures a session of this process on `device`, a value of --device -> tf.ConfigProto.
 
         With several processes the session sees only the devices of this process, and an operation ends with an error

@@ -69,6 +69,12 @@ def check_file(path: str):
         raise UserError('%s: cannot be read (%s)' % (path, getattr(error, 'strerror', error)))
 
 
+def check_output(flag: str, path: str):
+    """Raises UserError if `path`, the folder of the results by `flag`, is a file."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UserError('%s %s: is a file; name a folder' % (flag, path))
+
+
 def read_bytes(path: str) -> bytes:
     """Reads a whole file -> bytes. Raises UserError if the file cannot be read or is a pipe or device."""
     check_file(path)
