@@ -262,7 +262,6 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
         assert_refused('--into PAGE.md: needs the lines', experiments.run, args)
     write_json('kept/run/metrics.json', {})
     assert_refused('kept/run: has no scores; run evaluate.py', experiments.run, args)
-    assert_refused('--runs: name run folders, with results', experiments.parse_args, ['table1', '--runs', 'x'])
 
 
 def test_results_show_test_first():
