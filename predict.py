@@ -22,9 +22,9 @@ import evaluate
 import networks
 from inference import export, outputs, predictor as inference, quantize, video
 from runs import plots
-from runs.folder import read_config, run_folder
+from runs.folder import file_names, read_config, run_folder
 from system import cli, machine
-from system.files import UserError, check_names, note, write_csv
+from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
@@ -154,7 +154,7 @@ def output_names(paths: list) -> list:
 def plan(args) -> list:
     """Lists the jobs of this --shard: list of `Job`, one per image or video, and one for --camera.
 
-    Raises UserError if an input is missing, or if the ids of an image, an overlay of a video or the submission exist
+    Raises UserError if an input is missing, or if a result of an image, an overlay of a video or the submission exists
     already and --overwrite is not given.
     """
     paths = expand(args.inputs)
@@ -164,11 +164,16 @@ def plan(args) -> list:
         jobs = jobs[args.shard[0] - 1::args.shard[1]]
     if args.camera is not None:
         jobs.append(Job(args.camera, 'camera%d' % args.camera))
+    check_output('--output', args.output)
+    endings = list(outputs.ENDINGS)
+    endings += [outputs.probability_ending(i) for i in range(256)] if args.probabilities == 'png' else []
     written = [submission_name(args)] * args.submission
-    written += [job.name + (VIDEO_SUFFIX if is_video(job) else '-ids.png') for job in jobs]
-    for path in [os.path.join(args.output, name) for name in written]:
-        if os.path.exists(path) and not args.overwrite:
-            raise UserError('%s: exists already; give --overwrite, or another --output' % path)
+    written += [job.name + ending for job in jobs for ending in ([VIDEO_SUFFIX] if is_video(job) else endings)]
+    existing = () if args.overwrite else set(file_names(args.output))
+    for name in written:
+        if name in existing:
+            raise UserError('%s: exists already; give --overwrite, or another --output'
+                            % os.path.join(args.output, name))
     return jobs
 
 

@@ -11,6 +11,8 @@ from runs import plots
 from system.files import atomic_write, write_bytes
 
 SMALLEST_CELL = 30  # pixels; smaller components have no row in submission.csv
+ENDINGS = ('-ids.png', '-colors.png', '-overlay.png', '-side.png', '-confidence.png', '-uncertainty.png',
+           '-probabilities.npz')  # of the result files of an image, besides those of `probability_ending`
 
 
 def write_png(path: str, rgb_or_ids):
@@ -19,13 +21,26 @@ def write_png(path: str, rgb_or_ids):
     write_bytes(path, cv2.imencode('.png', array)[1])
 
 
+def probability_ending(class_id: int) -> str:
+    """Returns the ending of the file with the probabilities of one class: '-probability-3.png'."""
+    return '-probability-%d.png' % class_id
+
+
+def cells(mask):
+    """Yields each cell of a mask as a mask: the components of at least SMALLEST_CELL pixels, connected by edges."""
+    components, count = scipy.ndimage.label(mask)
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    for cell in range(1, count + 1):
+        if sizes[cell] >= SMALLEST_CELL:
+            yield components == cell
+
+
 def submission_rows(name: str, ids, config: dict) -> list:
     """Makes the rows of submission.csv for one image -> list of tuples of str, in the order of its columns.
 
-    If ClassId is a column, each class has a row. Otherwise each cell has a row: a component of at least SMALLEST_CELL
-    pixels of one class, connected by edges. The class named background has no row; if no class has this name, the first
-    class has no row. If ImageId is a column, an image without a mask has one row with the text '' in place of the mask,
-    or '-1' for relative run lengths.
+    If ClassId is a column, each class has a row. Otherwise each of a class's `cells` has a row. The class named
+    background has no row; if no class has this name, the first class has no row. If ImageId is a column, an image
+    without a mask has one row with the text '' in place of the mask, or '-1' for relative run lengths.
 
     Args:
       name: name of the image, for the columns id and ImageId.
@@ -36,13 +51,11 @@ def submission_rows(name: str, ids, config: dict) -> list:
     columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
     names = [class_name.lower() for class_name in config['class_names']]
     background = names.index('background') if 'background' in names else 0
-    masks = []  # (class id, mask)
+    rows = []
     for i in np.unique(ids[ids != background]):
-        components, count = scipy.ndimage.label(ids == i)
-        sizes = np.bincount(components.ravel(), minlength=count + 1)
-        cells = [components == cell for cell in range(1, count + 1) if sizes[cell] >= SMALLEST_CELL]
-        masks += [(config['class_ids'][i], cell) for cell in ([ids == i] if 'ClassId' in columns else cells)]
-    rows = [{'ClassId': str(class_id), 'EncodedPixels': data.rle_encode(mask, order)} for class_id, mask in masks]
+        masks = [ids == i] if 'ClassId' in columns else cells(ids == i)
+        class_id = str(config['class_ids'][i])
+        rows += [{'ClassId': class_id, 'EncodedPixels': data.rle_encode(mask, order)} for mask in masks]
     if 'ImageId' in columns and not rows:
         rows = [{'ClassId': '', 'EncodedPixels': '-1' if order == 'relative' else ''}]
     for row in rows:
@@ -86,5 +99,5 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
         if self.probabilities == 'png':
             for i, class_id in enumerate(class_ids):
                 grey = np.round(255 * probabilities[:, :, i].astype(np.float32)).astype(np.uint8)
-                write_png('%s-probability-%d.png' % (stem, class_id), grey)
+                write_png(stem + probability_ending(class_id), grey)
         return submission_rows(name, ids, self.config) if self.submission else []

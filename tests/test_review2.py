@@ -1,6 +1,7 @@
 """Tests of refused flags and of files that other processes change."""
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import datasets
 import evaluate
 import experiments
 import main
+import predict
 from datasets import record
+from inference import outputs
 from inference.predictor import Prediction
 from runs import weights
 from runs.run import Run
@@ -137,3 +140,29 @@ def test_scores_of_last_weights_have_one_name(tmp_path, monkeypatch):
         assert list(json.load(file)) == ['test (last)']
     monkeypatch.setattr(main, 'train', None)  # is not called again
     assert experiments.row_scores(args, row, 1)['test']['asked_steps'] == 3
+
+
+@pytest.mark.parametrize('name, flags', [('a-overlay.png', []), ('a-confidence.png', []), ('b-overlay.mp4', []),
+                                         ('a-probability-7.png', ['--probabilities', 'png']),
+                                         ('submission.csv', ['--submission'])])
+def test_existing_results_are_kept(tmp_path, name, flags):
+    for each in ('a.png', 'b.mp4', name):
+        (tmp_path / each).touch()
+    inputs = [str(tmp_path / each) for each in ('a.png', 'b.mp4')]
+    flags = ['run'] + inputs + ['--output', str(tmp_path)] + flags
+    assert_refused('%s: exists already; give --overwrite' % name, predict.plan, predict.parse_args(flags))
+    assert len(predict.plan(predict.parse_args(flags + ['--overwrite']))) == 2
+    flags[flags.index('--output') + 1] = inputs[0]
+    assert_refused('--output .*a.png: is a file', predict.plan, predict.parse_args(flags))
+
+
+@pytest.mark.parametrize('columns', [('id', 'predicted'), ('ImageId', 'ClassId', 'EncodedPixels')])
+def test_memory_of_a_submission(columns):
+    """An image of 400 cells takes the memory of a few masks."""
+    ids = np.kron(np.pad(np.ones((20, 20), np.uint8), 0), np.pad(np.ones((7, 7), np.uint8), 2))  # [220, 220]
+    config = {'class_names': ['ground', 'cell'], 'class_ids': [0, 1], 'rle': (columns, 'rows', '')}
+    tracemalloc.start()
+    rows = outputs.submission_rows('im', ids, config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(rows) == (1 if 'ClassId' in columns else 400) and peak < 40 * ids.size
