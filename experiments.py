@@ -98,7 +98,7 @@ def row_command(args, row, seed: int) -> str:
 
 
 def shown_splits(args) -> list:
-    """Returns the splits whose scores the table shows: list of str, --split or test first."""
+    """Returns the splits whose scores the table shows: list of str; the first is --split, by default 'test'."""
     more = [split for split in tables.TABLES[args.table].splits if split not in ('test', args.split)]
     return [args.split or 'test'] + more
 

@@ -30,7 +30,7 @@ from system.files import UserError
 
 # start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
 # batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2], 1 if this process asks to stop, to validate. A step returns the sums over all processes.
+# signals: placeholder [2]: 1 if this process asks to stop, 1 if it asks to validate. A step sums over all processes.
 # predictor: `Predictor` for validation, shares the training variables. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
@@ -141,7 +141,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
       total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict to fetch in a step: loss of this share (the shares' losses add up to the batch's), learning_rate, step_op.
+      dict to fetch in a step: loss of this share (all shares sum to the loss of the batch), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
@@ -299,7 +299,7 @@ def open_dataset(args):
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
-        config = None  # `Run` refuses the folder
+        config = None  # no run yet, or not a run folder: then `Run` raises the error
     dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)

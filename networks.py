@@ -43,7 +43,7 @@ def default_dropout(name):
 
 
 def default_samples(name):
-    """Returns the default number of dropout samples, as released: 4 for Bayesian SegNet, 8 for Basic, else 0."""
+    """Returns the default number of dropout samples: as released 4 or, for SegNet-Basic, 8; 0 if not Bayesian."""
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 

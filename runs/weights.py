@@ -15,7 +15,8 @@ from runs.folder import checkpoint, publish_config, read_config, run_folder
 from system import cli
 from system.files import UserError, note, atomic_write, check_file
 
-# values: {name: array}. step: of the run, or None. description: for messages. class_names, input: of the run, or None.
+# values: {name: array}. step: training step, or None. description: text for messages.
+# class_names: classes of the run, or None. input: --input of the run, or None.
 Weights = collections.namedtuple('Weights', 'values step description class_names input', defaults=(None, None))
 VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
              'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5')
@@ -273,7 +274,7 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load: a run per variable
+    sess.run([variable.initializer for variable, _ in assignments], values)  # `variable.load` would run each
 
 
 def load_all(sess, loaded: Weights, flag: str):
