@@ -221,7 +221,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # do not resume an early stop
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # --patience has ended the run
         for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})

@@ -15,8 +15,8 @@ def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, scores, curves and confusion figures of a run to a folder below `output`.
 
     Returns the path of the copy. Local paths are left out; no image of a data set is copied. An earlier copy is
-    overwritten. If `run_folder` itself lies in `output`, it must be such a copy, whose path is returned; an original
-    run there raises UserError.
+    overwritten. If `run_folder` lies in `output` and is a copy made earlier, nothing is copied. Raises UserError for
+    an original run in `output`.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
 def result_rows(folder: str) -> list:
     """Formats the scores of a run as table rows: list of {column: text}, one row per entry of `scored_entries`.
 
-    `folder` must be a copy that `keep_sources` made, because the config of a run has no 'seconds'.
+    `folder` must be a copy that `keep_sources` made: only the config.json of a copy has the training time, 'seconds'.
     """
     config = read_config(folder)
     flags = config['flags']

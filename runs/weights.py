@@ -195,8 +195,8 @@ def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
 def match_classes(loaded: Weights, class_names: list) -> Weights:
     """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
 
-    Channels of a class that `loaded` lacks become NaN; there `load_into` keeps the random initial values. An array that
-    holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
+    Channels of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
+    that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
     unchanged if their classes are unknown, or the same in the same order. The field `class_names` is never changed.
     """
     old = loaded.class_names
