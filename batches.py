@@ -101,7 +101,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     if augmentation['jitter']:
         jitter = augmentation['jitter']
         table = (np.arange(256)[:, None] - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
-        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # a table is 20 times faster
+        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # a lookup table is 20 times faster
     if augmentation['gamma'] != 1:
         image = cv2.LUT(image, np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8))
     return image, label

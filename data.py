@@ -1,6 +1,6 @@
 """Decodes run lengths, images and labels; defines the `Dataset` contract, class counts and class weights.
 
-Facts of a single data set are in `datasets/`, batches in `batches.py`. Does not import TensorFlow.
+`datasets/` reads the data sets, `batches.py` makes batches. Does not import TensorFlow.
 """
 import collections
 import contextlib
@@ -19,7 +19,7 @@ Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # allows text of 64 MiB, not 1 MiB
 warnings.filterwarnings('ignore', module='PIL')  # such as warnings of damaged EXIF data
 
-MAX_PIXELS = 2 ** 27    # most pixels of an image; a file whose header gives more pixels is refused before decoding
+MAX_PIXELS = 2 ** 27    # largest number of pixels of an image; checked in the header of the file before decoding
 IGNORE = 255            # every reader of labels returns this value for void pixels
 RLE_ORDERS = ('rows', 'columns', 'relative')  # values of `order` in `rle_decode`
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
@@ -90,7 +90,7 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     if ends.max(initial=0) > height * width:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     edges = np.stack([starts, ends], 1).ravel()
-    stretches = np.diff(edges, prepend=0, append=height * width)  # alternately outside of a run and inside
+    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths: background, run, background, ...
     pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
@@ -211,7 +211,7 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError if a pixel is `bad`; the message names the value, row and column of the first one.
+    """Raises UserError if a pixel is `bad`; the message names value, row and column of the first.
 
     Args:
       label, bad: arrays [h, w] or [h, w, channels]; `bad` is bool.
@@ -262,7 +262,7 @@ def read_ids_or_colors(path: str, binary: bool = False):
         raise UserError('%s: is %s of %s; labels: ids [h, w] or colours [h, w, 3]' % (path, array.shape, array.dtype))
     if array.dtype == np.uint8:
         return array, palette
-    with np.errstate(invalid='ignore'):  # not a number
+    with np.errstate(invalid='ignore'):  # no warning for NaN: the next line reports NaN as a bad id
         ids = array.astype(np.uint8)
     refuse_pixels(array, ids != array, path, 'id', 'ids are whole numbers from 0 to 255')
     return ids, palette
@@ -271,8 +271,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
 def black_and_white(grey, path: str, soft: float = 0):
     """Rounds a mask [h, w] that is nearly black and white -> uint8 [h, w] of 0 and 255.
 
-    Raises UserError if more than the share `soft` of the pixels has values from 32 to 223. A mask without white, which
-    may hold ids, must be all 0.
+    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223, or if a mask without
+    white pixels is not all 0: dark values may be class ids.
     """
     bad = (grey > 31) & (grey < 224)
     if grey.max() < 224:

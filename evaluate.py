@@ -22,9 +22,9 @@ from system.files import UserError, check_output, write_csv
 # ---------------------------------------------------------------- a run in a session
 
 def samples_of(samples, spec) -> int:
-    """Returns the number of Monte-Carlo dropout samples: `samples`, or for None the network's default.
+    """Returns the number of Monte-Carlo dropout samples: `samples`, or the network's default if it is None.
 
-    `samples` is the value of --samples. Without dropout in the run, the default is 0. A larger value raises UserError.
+    `samples` is the value of --samples. In a run without dropout the default is 0, and a larger value raises UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -77,8 +77,8 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
       bf_images: BF is averaged over the first `bf_images` examples.
-      num_extremes: number of images with the highest mIoU, and number with the lowest mIoU, returned as `extremes`.
-        Images without a labelled pixel have no mIoU and are left out.
+      num_extremes: how many images with the highest mIoU, and how many with the lowest mIoU, `extremes` holds. Images
+        without a labelled pixel have no mIoU and are left out.
       all_gather: function (results of this process) -> list of the results of all processes: `Group.all_gather`.
     Returns:
       scores: dict of `metrics.scores`, and in addition:

@@ -9,7 +9,6 @@ import os
 import shlex
 
 import numpy as np
-import scipy.stats
 
 import benchmark
 import datasets
@@ -17,7 +16,6 @@ import evaluate
 import main
 import networks
 from paper import results, tables
-from paper.results import MEASURES
 from runs import plots, report
 from runs.folder import add_scores, checkpoints, read_config, read_json, read_scores
 from system import cli, devices, distribute
@@ -64,7 +62,7 @@ def parse_args(argv=None):
     if clashes:
         raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
     used = {'results': OF_RESULTS, 'table6': OF_TABLE6}.get(args.table, set(vars(args)) - {'runs', 'into'})
-    parser.refuse_unused(args, used, 'with ' + args.table)
+    parser.refuse_unused(vars(args), used, 'with ' + args.table)
     if args.table == 'results' and not args.runs:
         raise UserError('results: needs --runs RUN, the folders of trained runs')
     if args.table in tables.TABLES:
@@ -104,7 +102,7 @@ def row_command(args, row, seed: int) -> str:
 
 
 def shown_splits(args) -> list:
-    """Returns the splits whose scores the table shows: list of str, --split or test first."""
+    """Returns the splits whose scores the table shows: list of str; the first is --split, by default 'test'."""
     more = [split for split in tables.TABLES[args.table].splits if split not in ('test', args.split)]
     return [args.split or 'test'] + more
 
@@ -178,55 +176,6 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
 
 # ---------------------------------------------------------------- a row as text
 
-def mean_and_spread(fractions: list) -> str:
-    """Formats the mean of fractions 0..1 in percent, '61.3', or with the standard deviation, '61.3 +- 0.4'.
-
-    Two or more fractions get the sample standard deviation. None is skipped. Returns '-' if all fractions are None.
-    """
-    values = [100 * fraction for fraction in fractions if fraction is not None]
-    if not values:
-        return '-'
-    return '%.1f' % np.mean(values) + (' +- %.1f' % np.std(values, ddof=1) if len(values) > 1 else '')
-
-
-def published_split(split: str) -> str:
-    """Returns the split of the paper's scores shown beside ours on `split`: 'train' for train, else 'test'."""
-    return 'train' if split == 'train' else 'test'
-
-
-def score_columns(entries: list, published: tuple, split: str):
-    """Formats G, C, mIoU and BF of a split in percent -> {column: text}, with columns of the paper's scores.
-
-    Our scores are the mean over the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'.
-
-    Args:
-      entries: list of {split: entry of metrics.json}, one per seed.
-      published: (G, C, mIoU, BF) of the paper in percent, None where the paper gives no score.
-    """
-    columns = {}
-    for name, value in zip(MEASURES, published):
-        columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries])
-        columns['paper %s %s' % (published_split(split), name)] = report.decimal(value)
-    return columns
-
-
-def class_columns(entries: list, published: dict, split: str):
-    """Formats the accuracy of each class in percent -> {column: text}, with the columns NAME and 'paper NAME'.
-
-    NAME is the name of a class. Column NAME holds the mean of our accuracies over the seeds and, for several seeds, the
-    standard deviation: '61.3 +- 0.4'. '-' stands for a missing value.
-
-    Args:
-      entries: list of {split: entry of metrics.json}, one per seed.
-      published: {class: the paper's accuracy in percent}; classes may be missing.
-    """
-    columns = {}
-    for i, name in enumerate(entries[0][split]['class_names']):
-        columns[name] = mean_and_spread([entry[split]['accuracy'][i] for entry in entries])
-        columns['paper ' + name] = report.decimal(published.get(name))
-    return columns
-
-
 def num_parameters(model: str) -> int:
     """Counts the trainable parameters of a network for CamVid's 11 classes."""
     spec = networks.Spec(model, benchmark.NUM_CLASSES)
@@ -257,10 +206,11 @@ def trained_row(args, row):
     except FloatingPointError as error:  # divergence is a result; the other rows are run
         return dict(columns, failed=str(error))
     for split in shown_splits(args):
-        columns.update(score_columns(entries, row.published.get(published_split(split), (None,) * 4), split))
+        published = row.published.get(results.published_split(split), (None,) * 4)
+        columns.update(results.score_columns(entries, published, split))
     accuracies = tables.TABLES[args.table].class_accuracies
     if accuracies:
-        columns.update(class_columns(entries, accuracies, shown_splits(args)[0]))
+        columns.update(results.class_columns(entries, accuracies, shown_splits(args)[0]))
     if args.table == 'table1':
         columns.update(variant_columns(args, row))
     config = read_config(row_folder(args, row, 1))
@@ -284,23 +234,6 @@ def measured_row(args, row):
         columns['paper ' + name] = '%g' % published
     revisions = dict.fromkeys(cost['revision'] for cost in (forward, training, batch))
     return dict(columns, device=devices.device_name(args.device), revision=', '.join(revisions))
-
-
-def rank_correlation(rows: list, split: str) -> str:
-    """Formats Spearman's rank correlations of our scores on `split` with the paper's scores, as a sentence.
-
-    `rows` is a list of {column: text}. Returns '' if no measure has three rows to compare.
-    """
-    published = published_split(split)
-    correlations = []
-    for name in MEASURES:
-        pairs = [(row['%s %s' % (split, name)].split()[0], row['paper %s %s' % (published, name)])
-                 for row in rows if 'failed' not in row]
-        pairs = [(float(ours), float(theirs)) for ours, theirs in pairs if '-' not in (ours, theirs)]
-        if len(pairs) > 2:
-            correlations.append('%s %.2f' % (name, scipy.stats.spearmanr(*zip(*pairs))[0]))
-    sentence = " Rank correlation of the rows' order with the paper's %s column (1: the same order): %s."
-    return sentence % (published, ', '.join(correlations)) if correlations else ''
 
 
 # ---------------------------------------------------------------- a table
@@ -328,7 +261,7 @@ def run_table(args, rows: list):
     done = []
     for row in rows:
         done.append(measured_row(args, row) if row.recipe is None else trained_row(args, row))
-        note = table.note + (rank_correlation(done, split) if args.table == 'table1' else '')
+        note = table.note + (results.rank_correlation(done, split) if args.table == 'table1' else '')
         text = report.write_table(os.path.join(args.output, 'table'), table.title, note, done)
     print(text)
     if args.table == 'table1':

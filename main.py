@@ -30,7 +30,7 @@ from system.files import UserError
 
 # start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
 # batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2], 1 if this process asks to stop, to validate. A step returns the sums over all processes.
+# signals: placeholder [2]: 1 if this process asks to stop, 1 if it asks to validate. A step sums over all processes.
 # predictor: `Predictor` for validation, shares the training variables. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
@@ -109,8 +109,7 @@ def add_run_flags(parser):
 def parse_args(argv=None):
     """Parses the training flags from `argv`, or from the command line if `argv` is None.
 
-    If --dropout or --input is not given, the namespace holds the default of the network. Raises UserError for a bad
-    flag or combination of flags.
+    If --dropout or --input is not given, the default of the network is returned. Raises UserError for bad flags.
     """
     parser = cli.Parser(description=__doc__)
     add_data_flags(parser)
@@ -121,10 +120,8 @@ def parse_args(argv=None):
     args.input = args.input or networks.default_input(args.model)
     if args.vgg16 and args.input != 'raw':
         raise UserError('--vgg16: needs --input raw and --model segnet, fcn, deconvnet or deeplab-largefov')
-    if args.encoder_rate != 1 and args.optimizer != 'sgd':
-        raise UserError('--encoder_rate %g: needs --optimizer sgd; with adam use --freeze_encoder' % args.encoder_rate)
-    if args.encoder_rate != 1 and args.freeze_encoder:
-        raise UserError('--encoder_rate %g: has no effect with --freeze_encoder; leave one out' % args.encoder_rate)
+    if args.encoder_rate != 1 and (args.optimizer != 'sgd' or args.freeze_encoder):
+        raise UserError('--encoder_rate %g: needs --optimizer sgd without --freeze_encoder' % args.encoder_rate)
     return args
 
 
@@ -143,7 +140,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
       total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict to fetch in a step: loss of this share (the shares' losses add up to the batch's), learning_rate, step_op.
+      dict to fetch in a step: loss of this share (all shares sum to the loss of the batch), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created outside the network's scope
@@ -176,6 +173,7 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
 
     The savers become attributes of `run`. Only the chief loads starting weights, and only if the run has no checkpoint.
     """
+    group.check_equal({'--class_weights': [float(weight) for weight in class_weights]})
     tf.set_random_seed(args.seed)
     class_names = run.dataset.class_names
     spec = networks.spec_of(run.flags, len(class_names))
@@ -223,7 +221,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # do not resume an early stop
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # --patience has ended the run
         for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})
@@ -277,9 +275,8 @@ def draw_data(sess, graph: TrainingGraph, run: Run, group):
     pictures.draw_examples(run.dataset, 'train', run.facts['train'].counts, run.path('examples.png'))
     sess.run(*graph.start(0))
     images, labels = sess.run(graph.batch)
-    batch_size = run.flags['batch_size']
-    names = batches.batch_names(run.dataset, 1, batch_size, run.flags['seed'])
-    names = [names[i] for i in group.share(batch_size)]
+    names = batches.batch_names(run.dataset, 1, run.flags['batch_size'], run.flags['seed'])
+    names = [names[i] for i in group.share(len(names))]
     pictures.draw_batch(images, labels, names, run.dataset, run.path('batch.png'))
     print('labels: %s, %s' % (run.path('examples.png'), run.path('batch.png')))
 
@@ -301,7 +298,7 @@ def open_dataset(args, group):
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
-        config = None  # `Run` refuses the folder
+        config = None  # a run on other data: `Run` raises the error
     config = group.all_gather(config)[0]  # other machines may lack the run folder
     dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):
@@ -325,7 +322,6 @@ def train(args):
     print('Training %s on %s with %s, %s' % (args.model, args.dataset, device, precision), flush=True)
     run.dataset, run.facts = datasets.preload(run.dataset, ('train', 'val'), args.cache, group.local_size())
     class_weights = datasets.class_weights(args.class_weights, run.dataset, run.facts['train'].counts)
-    group.check_equal({'--class_weights': [float(weight) for weight in class_weights]})
     session = tf.Session(group.target, graph=tf.Graph(), config=group.session_config(args.device, args.xla, args.tf32))
     with session as sess, tf.device(group.place), utils.portable_pooling(portable):
         graph = build(args, sess, run, class_weights, group)
@@ -345,11 +341,9 @@ def train(args):
 def main():
     """Trains with the flags of the command line, or prints the layers of the network with --describe."""
     args = parse_args()
-    if args.describe:
-        describe(args)
-        return
-    cluster.launch(args.gpus, args.device)
-    train(args)
+    if not args.describe:
+        cluster.launch(args.gpus, args.device)
+    describe(args) if args.describe else train(args)
 
 
 if __name__ == '__main__':

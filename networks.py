@@ -43,7 +43,10 @@ def default_dropout(name):
 
 
 def default_samples(name):
-    """Returns the default number of dropout samples, as released: 4 for Bayesian SegNet, 8 for Basic, else 0."""
+    """Returns the default number of Monte-Carlo dropout samples of a network.
+
+    The released code has 4 samples for Bayesian SegNet and 8 for Bayesian SegNet-Basic. Other networks have 0.
+    """
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
 

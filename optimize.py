@@ -6,7 +6,7 @@ import utils
 from data import IGNORE
 
 STRIP_BYTES = 2 ** 20     # bytes of the input per strip; a strip and its gradient then fit into a core's cache
-LARGEST_KERNEL = 2 ** 22  # bytes of the largest kernel gradient that fits into the cache; each strip adds to all of it
+LARGEST_KERNEL = 2 ** 22  # bytes; a larger gradient of a kernel does not fit into the cache beside a strip
 
 
 def labelled_pixels(labels):
@@ -15,7 +15,7 @@ def labelled_pixels(labels):
 
 
 def loss(logits, labels, class_weights, count=None):
-    """Computes the weighted softmax cross-entropy: the sum over labelled pixels, divided by their number.
+    """Computes the softmax cross-entropy: the weighted sum over labelled pixels / number of labelled pixels.
 
     The divisor is the number of labelled pixels, not the sum of their weights, as in caffe-segnet
     (softmax_loss_layer.cpp, normalize: true).
@@ -29,7 +29,7 @@ def loss(logits, labels, class_weights, count=None):
       scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
-    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # GPUs fill int32 on the host
+    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # GPUs fill int32 on the CPU
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
     count = labelled_pixels(labels) if count is None else count
@@ -72,9 +72,9 @@ def learning_rate(schedule, base, total_steps):
 
 
 def cpu_gradients(device_kind):
-    """Context manager: convolutions built inside get the gradients of `conv_gradients` on a CPU.
+    """Context manager: on a CPU, `conv_gradients` replaces the gradients of convolutions built in the block.
 
-    `device_kind`: 'CPU', or 'GPU' for TensorFlow's own gradients.
+    `device_kind`: 'CPU', or 'GPU', which keeps TensorFlow's gradients.
     """
     return tf.get_default_graph().gradient_override_map({'Conv2D': 'CPUConv2D'} if device_kind == 'CPU' else {})
 
@@ -96,7 +96,7 @@ def conv_gradients(op, gradient):
         return (tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=gradient,
                                                **settings),
                 kernel_gradient(x, kernel.shape, gradient, **settings))
-    with tf.control_dependencies([gradient]):  # mirror in the backward pass; else all mirrored kernels stay in memory
+    with tf.control_dependencies([gradient]):  # else all kernels are mirrored early and kept in memory
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     return (tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'),
             kernel_gradient_of_strips(x, kernel.shape.as_list(), gradient))

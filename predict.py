@@ -28,11 +28,11 @@ from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
-LONGEST_NAME = 200        # bytes; file systems allow 255
-THREADS = 2               # that write results
-PENDING_VALUES = 2 ** 24  # most values (3 per pixel) of predicted images that are still being written
+LONGEST_NAME = 200        # bytes of the name of a result before the suffix; file systems allow 255
+THREADS = 2               # number of threads that write results
+PENDING_VALUES = 2 ** 24  # prediction waits while the images still to be written have more values (3 per pixel)
 
-# Flags that an export depends on.
+# Flags that have an effect if there is no image to label, only an --export.
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
@@ -109,7 +109,7 @@ def expand(inputs: list) -> list:
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         files = [match for match in matches if not os.path.isdir(match)]
-        passed = []  # names
+        passed = []  # names of the entries that are left out
         for folder in filter(os.path.isdir, matches):
             for name in sorted(name for name in os.listdir(folder) if not name.startswith('.')):
                 entry = os.path.join(folder, name)
@@ -132,8 +132,8 @@ def expand(inputs: list) -> list:
 def output_names(paths: list) -> list:
     """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
 
-    Files with equal stems get the extension, files with equal names also the folders, and what is still equal a number.
-    A long name keeps its last LONGEST_NAME bytes.
+    Files with equal stems get the extension, files with equal names also the folders. If names are still equal, a
+    number is added. A long name keeps its last LONGEST_NAME bytes.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -226,7 +226,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 
     Args:
       depth: bits in use in images of 16 bits per channel, 9 to 16, or None to find the number of bits in each image.
-      max_pixels: number of pixels above which an image is not decoded and becomes a fault.
+      max_pixels: largest number of pixels; a larger image is not decoded and gets a line in `faults`.
     Returns:
       faults: list of str, a line for each image that could not be labelled.
       rows: list of tuples of text, the rows of the submission; empty without --submission.
@@ -263,11 +263,11 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    A camera is read until Ctrl-C. Raises UserError if no frame can be read. If a video ends more than one second before
-    90% of the frames that the header announces, writes the frames that could be read and raises UserError.
+    A camera is read until Ctrl-C. Raises UserError if no frame can be read, or if more is missing than a tenth of the
+    frames that the video's header states plus one second; the frames that could be read are then written too.
     """
     path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
-    until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
+    until = KeyboardInterrupt if isinstance(job.path, int) else ()  # only Ctrl-C ends a camera
     began = time.time()
     with video.read_frames(job.path) as (rate, total, frames), video.VideoFile(path, rate) as out:
         with contextlib.suppress(until):
@@ -278,7 +278,7 @@ def label_video(predictor, job: Job, writer: outputs.Writer):
             raise UserError('%s: no frame can be read' % job.path)
     speed = out.count / (time.time() - began)
     print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
-    if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
+    if out.count < 0.9 * total - rate:  # `total` may come from a duration that includes longer sound
         raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, out.count, total, path))
 
 

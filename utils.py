@@ -12,8 +12,8 @@ import tensorflow.compat.v1 as tf
 BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two per batch norm
 BN_EPSILON = 1.001e-5  # the minimum of TensorFlow's fused op; caffe-segnet's bn_layer.cpp has 1e-9
 BN_SHIFT = 0.001     # initial beta: shift_filler in the released prototxts (bayesian_segnet_train.prototxt: 0)
-BN_MOMENTUM = 0.9  # averages over about 20 batches, because weights change fast in runs of a few hundred steps
-PORTABLE = 'portable_pooling'  # collection: a stack of bools, see `portable_pooling`
+BN_MOMENTUM = 0.9  # averages about 20 batches: in runs of a few hundred steps the weights change fast
+PORTABLE = 'portable_pooling'  # collection of bools, one for each open block of the context manager `portable_pooling`
 
 
 def variable(name, shape, initializer, trainable=True):
@@ -25,7 +25,7 @@ def variable(name, shape, initializer, trainable=True):
 def normal_initializer(stddev):
     """Returns a normal initializer with mean 0, seeded by the graph's seed and the name of the variable scope.
 
-    TensorFlow's own seed depends on the number of ops created before, so a change elsewhere would change the weights.
+    TensorFlow's default seed depends on the number of ops in the graph, so any added op would change initial weights.
     """
     return tf.random_normal_initializer(stddev=stddev, seed=zlib.crc32(tf.get_variable_scope().name.encode()))
 
@@ -58,9 +58,9 @@ def norm_variables(filters, name):
 
 
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
-    """Normalizes x by the mean and variance of the batch -> tensor like x; adds both to BN_STATISTICS.
+    """Normalizes x by the batch's mean and variance -> tensor like x; adds both statistics to BN_STATISTICS.
 
-    `mean`, `variance`: the moving averages. `biases` are added to the batch mean only: in x they would cancel.
+    `mean`, `variance`: the moving averages. `biases` are added only to the batch mean: batch norm cancels biases in x.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -89,7 +89,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
-    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # conv2d's gradient, 25% faster, needs oneDNN
+    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # conv2d's gradient: 25% faster, needs oneDNN
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
@@ -207,7 +207,7 @@ def dropout(x, rate, key, name):
     seed, number = key
     layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
     kept = tf.random.stateless_uniform(tf.shape(x), tf.stack([layer_seed, tf.cast(number, tf.int32)])) >= rate
-    return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros_like(x))  # 1.15 cannot divide bfloat16
+    return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros_like(x))  # TensorFlow 1.15 cannot divide bfloat16
 
 
 def max_pool(x, size=2, stride=2):
@@ -282,7 +282,7 @@ def scatter(x, indices, shape, shape_like=None):
     Args:
       shape_like: a tensor of `shape` to pass to the op instead of an uninitialized tensor.
     """
-    with tf.control_dependencies([x]):  # do not allocate before x is computed
+    with tf.control_dependencies([x]):  # saves memory: the empty tensor is allocated after x is computed
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
     return tf.raw_ops.MaxPoolGradWithArgmax(input=shape_like, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
                                             strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
@@ -329,7 +329,7 @@ def portable_max_pool(x):
     Positions are 0 to 3: upper left, upper right, lower left, lower right.
     """
     for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeat the last row or column; tf.pad hides channels from TFLite
+        if isinstance(size, tf.Tensor) or size % 2:  # repeat the last row or column (after tf.pad TFLite loses c)
             x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first

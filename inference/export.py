@@ -36,7 +36,7 @@ def checked_path(text: str) -> str:
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
         raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or none (SavedModel)' % (text, ending))
-    if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of 1.15 aborts
+    if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of TensorFlow 1.15 aborts the process
         raise UserError('--export %s: needs TensorFlow 2; use a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):
         raise UserError('--export %s: needs tf2onnx; pip install -r requirements-export.txt' % text)
@@ -46,7 +46,7 @@ def checked_path(text: str) -> str:
 
 
 def format_of(path: str) -> str:
-    """Returns the ending of a path in lower case, such as '.tflite'; '' for a path without one (a SavedModel)."""
+    """Returns the ending of a path in lower case, such as '.tflite'; '' if there is no ending (SavedModel)."""
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
@@ -150,7 +150,7 @@ def bilinear(x, height: int, width: int):
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width, x)
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
-                    for weights in bilinear_weights(old_height, height, x)]  # OpenCV: 11-bit weights; drops 4 + 16 bits
+                    for weights in bilinear_weights(old_height, height, x)]  # OpenCV drops 4, then 16 bits of a product
     return tf.floor((above + below + 2) / 4)
 
 
@@ -169,9 +169,10 @@ def product(rows, columns, x, inner=tf.identity):
 
 
 def positions(old, x):
-    """Returns 0 to old - 1, float32 [old], plus 0 computed from the images x.
+    """Returns the numbers 0 to old - 1, float32 [old], as a tensor that depends on the images x.
 
-    As constants the weights of a resize from 360x480 to 240x320 would add 1 MB to each file of a fixed size.
+    An export stores constants in the file: the weights of a resize from 360x480 to 240x320 would take 1 MB. Adding
+    min(x, 0), which is 0, makes the numbers no constants.
     """
     return tf.cast(tf.range(old), tf.float32) + tf.minimum(tf.reshape(x[:1, :1, :1, :1], [1]), 0)
 
@@ -213,14 +214,14 @@ def write_tflite(path: str, saved_model: str, classes: str, quantization):
     The text `classes` is appended as a zip archive.
     """
     def convert():
-        """Returns the file's content. Needs a new thread, for eager mode: graph mode would lose the signature."""
+        """Returns the file's content. Runs in a new thread, in eager mode: graph mode loses the signature."""
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model)
         return quantize.to_tflite(converter, quantization) if quantization else converter.convert()
 
     with quiet.suppress_stderr(), concurrent.futures.ThreadPoolExecutor(1) as thread:
         model = thread.submit(convert).result()
     archive = io.BytesIO(model)
-    with zipfile.ZipFile(archive, 'a') as classes_file:  # like TFLite's metadata; interpreters ignore it
+    with zipfile.ZipFile(archive, 'a') as classes_file:  # as TFLite's metadata; interpreters ignore the archive
         classes_file.writestr(CLASSES, classes)
     write_bytes(path, archive.getvalue())
 

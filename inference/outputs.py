@@ -27,7 +27,7 @@ def probability_ending(class_id: int) -> str:
 
 
 def cells(mask):
-    """Yields each cell of a mask as a mask: the components of at least SMALLEST_CELL pixels, connected by edges."""
+    """Yields a mask per cell of `mask`: a component of at least SMALLEST_CELL pixels, connected by edges."""
     components, count = scipy.ndimage.label(mask)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
     for cell in range(1, count + 1):

@@ -63,12 +63,12 @@ def blend(maps, grid: Grid, channels: int):
     row_weights = blending_weights(tops, tile[0])
     column_weights = blending_weights(lefts, tile[1])
     # The first `shared` rows of `carried` hold the weighted sums of the tiles above the current row of tiles.
-    # After each tile, its columns of `carried` get the sums that the next row of tiles needs.
+    # After each tile, the sums that the next row of tiles needs are written to the columns of this tile in `carried`.
     carried = np.empty((tile[0] - min(np.diff(tops), default=tile[0]), width, channels), np.float32)
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        right = np.empty((tile[0], 0, channels), np.float32)  # sums of this row's earlier tiles and of `carried`
+        right = np.empty((tile[0], 0, channels), np.float32)  # sums in the columns that the next tile overlaps
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]

@@ -1,6 +1,9 @@
-"""Writes tables of trained and scored runs from the files of run folders, for `experiments.py results`."""
+"""Formats our scores beside the paper's; writes tables of scored runs for `experiments.py results`."""
 import os
 import shutil
+
+import numpy as np
+import scipy.stats
 
 from paper import tables
 from runs import report
@@ -11,12 +14,78 @@ MEASURES = ('G', 'C', 'mIoU', 'BF')
 NOTE = "In percent, at the labels' own size, sorted by split and mIoU. Run a command at the revision of its row."
 
 
+def mean_and_spread(fractions: list) -> str:
+    """Formats the mean of fractions 0..1 in percent, '61.3', or with the standard deviation, '61.3 +- 0.4'.
+
+    Two or more fractions get the sample standard deviation. None is skipped. Returns '-' if all fractions are None.
+    """
+    values = [100 * fraction for fraction in fractions if fraction is not None]
+    if not values:
+        return '-'
+    return '%.1f' % np.mean(values) + (' +- %.1f' % np.std(values, ddof=1) if len(values) > 1 else '')
+
+
+def published_split(split: str) -> str:
+    """Returns the split of the paper's scores shown beside ours on `split`: 'train' for train, else 'test'."""
+    return 'train' if split == 'train' else 'test'
+
+
+def score_columns(entries: list, published: tuple, split: str):
+    """Formats G, C, mIoU and BF of a split in percent -> {column: text}, with columns of the paper's scores.
+
+    Our scores are the mean over the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'.
+
+    Args:
+      entries: list of {split: entry of metrics.json}, one per seed.
+      published: (G, C, mIoU, BF) of the paper in percent, None where the paper gives no score.
+    """
+    columns = {}
+    for name, value in zip(MEASURES, published):
+        columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries])
+        columns['paper %s %s' % (published_split(split), name)] = report.decimal(value)
+    return columns
+
+
+def class_columns(entries: list, published: dict, split: str):
+    """Formats the accuracy of each class in percent -> {column: text}, with the columns NAME and 'paper NAME'.
+
+    NAME is the name of a class. Column NAME holds the mean of our accuracies over the seeds and, for several seeds, the
+    standard deviation: '61.3 +- 0.4'. '-' stands for a missing value.
+
+    Args:
+      entries: list of {split: entry of metrics.json}, one per seed.
+      published: {class: the paper's accuracy in percent}; classes may be missing.
+    """
+    columns = {}
+    for i, name in enumerate(entries[0][split]['class_names']):
+        columns[name] = mean_and_spread([entry[split]['accuracy'][i] for entry in entries])
+        columns['paper ' + name] = report.decimal(published.get(name))
+    return columns
+
+
+def rank_correlation(rows: list, split: str) -> str:
+    """Formats Spearman's rank correlations of our scores on `split` with the paper's scores, as a sentence.
+
+    `rows` is a list of {column: text}. Returns '' if no measure has three rows to compare.
+    """
+    published = published_split(split)
+    correlations = []
+    for name in MEASURES:
+        pairs = [(row['%s %s' % (split, name)].split()[0], row['paper %s %s' % (published, name)])
+                 for row in rows if 'failed' not in row]
+        pairs = [(float(ours), float(theirs)) for ours, theirs in pairs if '-' not in (ours, theirs)]
+        if len(pairs) > 2:
+            correlations.append('%s %.2f' % (name, scipy.stats.spearmanr(*zip(*pairs))[0]))
+    sentence = " Rank correlation of the rows' order with the paper's %s column (1: the same order): %s."
+    return sentence % (published, ', '.join(correlations)) if correlations else ''
+
+
 def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, scores, curves and confusion figures of a run to a folder below `output`.
 
     Returns the path of the copy. Local paths are left out; no image of a data set is copied. An earlier copy is
-    overwritten. If `run_folder` itself lies in `output`, it must be such a copy, whose path is returned; an original
-    run there raises UserError.
+    overwritten. If `run_folder` lies in `output` and is a copy made earlier, nothing is copied. Raises UserError for
+    an original run in `output`.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
@@ -61,7 +130,7 @@ def duration(seconds: float) -> str:
 def result_rows(folder: str) -> list:
     """Formats the scores of a run as table rows: list of {column: text}, one row per entry of `scored_entries`.
 
-    `folder` must be a copy that `keep_sources` made, because the config of a run has no 'seconds'.
+    `folder` must be a copy that `keep_sources` made: only the config.json of a copy has the training time, 'seconds'.
     """
     config = read_config(folder)
     flags = config['flags']

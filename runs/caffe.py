@@ -90,7 +90,7 @@ def read_layers(path: str):
     blobs_of = {}
     try:
         for number, kind, layer in fields(content):
-            if kind == BYTES and number in (100, 2):  # LayerParameter; V1LayerParameter in older files
+            if kind == BYTES and number in (100, 2):  # fields LayerParameter, and V1LayerParameter in older files
                 name_field, blobs_field = (1, 7) if number == 100 else (4, 6)
                 name = ''
                 blobs = []

@@ -23,8 +23,8 @@ from system.files import UserError, check_names, check_output, note, read_bytes,
 
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # removed flag -> value without effect; runs with another value cannot resume
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files of a start that was killed; the last: older code
-SAVE_SECONDS = 600            # longest time between checkpoints, and so the most work that a kill destroys
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files of a killed start; config.json.part: older code
+SAVE_SECONDS = 600            # longest time between checkpoints; a kill loses at most the work of this time
 
 
 def output_folder(flags: dict) -> str:
@@ -44,7 +44,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # these two first: other defaults depend on them
+    for name in ['dataset', 'model'] + sorted(now):  # both first: defaults of other flags depend on them
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
             raise UserError('--%s %s: the run in %s has %s; give --output' % (name, now[name], folder, was[name]))
 
@@ -68,7 +68,7 @@ class Run:
         Raises UserError for a folder with another run or with other files.
 
         Args:
-          flags: {name: value} of all flags. If height or width is None, the size of the data set is used.
+          flags: {name: value} of all flags. If height or width is None, `datasets.training_size` sets the value.
           defaults: {name: default value} of the flags, for flags that were added after an existing run began.
           folder: run folder; None for --output.
         """
@@ -80,7 +80,7 @@ class Run:
         check_names([self.flags['data_dir'] or ''], '--data_dir')
         self.size = len(dataset.examples['train'])
         self.total = flags['steps'] or -(-flags['epochs'] * self.size // flags['batch_size'])
-        self.first = self.step = 0  # steps of the restored and of the last checkpoint
+        self.first = self.step = 0  # step of the checkpoint that was restored; step of the newest checkpoint
         self.records = []
         self.facts = {}
         self.best = -1.0  # best validation score by --select_by

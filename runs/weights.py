@@ -15,7 +15,8 @@ from runs.folder import checkpoint, publish_config, read_config, run_folder
 from system import cli
 from system.files import UserError, note, atomic_write, check_file
 
-# values: {name: array}. step: of the run, or None. description: for messages. class_names, input: of the run, or None.
+# values: {name: array}. step: training step, or None. description: text for messages.
+# class_names: classes of the run, or None. input: --input of the run, or None.
 Weights = collections.namedtuple('Weights', 'values step description class_names input', defaults=(None, None))
 VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
              'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5')
@@ -197,8 +198,8 @@ def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
 def match_classes(loaded: Weights, class_names: list) -> Weights:
     """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
 
-    Channels of a class that `loaded` lacks become NaN; there `load_into` keeps the random initial values. An array that
-    holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
+    Channels of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
+    that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
     unchanged if their classes are unknown, or the same in the same order. The field `class_names` is never changed.
     """
     old = loaded.class_names
@@ -276,7 +277,7 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # variable.load: a run per variable
+    sess.run([variable.initializer for variable, _ in assignments], values)  # `variable.load` would run each
 
 
 def load_all(sess, loaded: Weights, flag: str):

@@ -79,19 +79,19 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, *values, **settings):
         """Parses flags as argparse does; raises UserError for a recipe that is not UTF-8 or reads itself."""
         try:
-            return super().parse_known_args(args, namespace)
+            return super().parse_known_args(*values, **settings)
         except (UnicodeDecodeError, RecursionError) as error:
             raise UserError('recipe: %s; save the file as UTF-8, without its own @NAME' % first_line(error))
 
-    def refuse_unused(self, args, used, where: str):
-        """Raises UserError for a flag that is given, other than with its default, but is not in `used`.
+    def refuse_unused(self, values: dict, used, where: str):
+        """Raises UserError if a flag that is not in `used` has another value than its default.
 
-        `where` says where the flag has no effect, as 'in an export'.
+        `values`: {name of the flag: value}. `where` says where the flag has no effect, as 'in an export'.
         """
-        for name, value in vars(args).items():
+        for name, value in values.items():
             if name not in used and value not in (self.get_default(name), []):
                 raise UserError('--%s: has no effect %s; leave it out' % (name, where))
 

@@ -108,7 +108,7 @@ def launch(count: int, device: str) -> None:
     early = []  # signals that arrive before all processes are started
     for number in numbers:
         signal.signal(number, lambda number, _: early.append(number))
-    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # Ctrl-C is passed once
+    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # `forward` sends Ctrl-C
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
 

@@ -147,7 +147,7 @@ def test_a_row_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch)
 
 def test_accuracy_of_each_class_beside_the_papers():
     entries = [scores_of({'test': (1, 2, 3, 4)})]
-    assert dict(experiments.class_columns(entries, {'Pole': 32.1}, 'test')) == {
+    assert dict(results.class_columns(entries, {'Pole': 32.1}, 'test')) == {
         'Sky': '50.0', 'paper Sky': '-', 'Pole': '25.0', 'paper Pole': '32.1'}
 
 
@@ -165,9 +165,9 @@ def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_mean_and_spread():
-    assert experiments.mean_and_spread([]) == '-' == experiments.mean_and_spread([None])
-    assert experiments.mean_and_spread([0.0125, None]) == '1.2'
-    assert experiments.mean_and_spread([0.01, 0.03]) == '2.0 +- 1.4'
+    assert results.mean_and_spread([]) == '-' == results.mean_and_spread([None])
+    assert results.mean_and_spread([0.0125, None]) == '1.2'
+    assert results.mean_and_spread([0.01, 0.03]) == '2.0 +- 1.4'
 
 
 def test_order_is_compared_with_the_papers():
@@ -176,8 +176,8 @@ def test_order_is_compared_with_the_papers():
               'paper test mIoU': t, 'paper test BF': t} for g, c, m, t in (
                   ('50.0', '5.0', '9.0', '1.0'), ('61.0', '6.0', '8.0', '2.0'), ('60.0', '7.0', '7.0', '3.0'))]
     found.append({'network': 'x', 'failed': 'why'})
-    assert experiments.rank_correlation(found, 'val').endswith(': G 0.50, C 1.00, mIoU -1.00.')
-    assert experiments.rank_correlation(found[:2], 'val') == ''
+    assert results.rank_correlation(found, 'val').endswith(': G 0.50, C 1.00, mIoU -1.00.')
+    assert results.rank_correlation(found[:2], 'val') == ''
 
 
 def test_bad_rows_are_refused():

@@ -406,7 +406,7 @@ def test_the_first_line_says_whether_tf32_is_used(monkeypatch, capability, preci
 def test_tf32_is_switched(monkeypatch):
     devices.session_config('cpu', tf32='off')
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
-    devices.session_config('cpu')
+    devices.session_config('cpu', tf32='on')
     assert tf.config.experimental.tensor_float_32_execution_enabled()
 
 
