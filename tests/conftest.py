@@ -3,6 +3,7 @@ import contextlib
 import os
 import resource
 import sys
+from unittest import mock
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -20,6 +21,7 @@ from PIL import Image  # noqa: E402
 import data  # noqa: E402
 import datasets  # noqa: E402
 from datasets import files  # noqa: E402
+from runs import plots  # noqa: E402
 from system import files as system_files  # noqa: E402
 from system.files import UserError  # noqa: E402
 
@@ -196,6 +198,28 @@ def output(tmp_path):
 def no_notes_yet():
     """Forgets the printed notes before each test, because a process prints each note only once."""
     system_files._noted.clear()
+
+
+def undrawn():
+    """Context manager: figures are PNG files of 2x3 pixels. Drawing takes most of the time of a small training."""
+    def writes(position):
+        return lambda *values, **_: cv2.imwrite(values[position], np.zeros((2, 3), np.uint8))
+
+    return mock.patch.multiple(plots, loss_curves=writes(1), confusion=writes(2), panel=writes(3))
+
+
+@pytest.fixture
+def figures():
+    """A test that uses this fixture draws its figures."""
+
+
+@pytest.fixture(autouse=True)
+def no_figures(request):
+    """Draws no figures in tests without the fixture `figures`."""
+    with contextlib.ExitStack() as stack:
+        if 'figures' not in request.fixturenames:
+            stack.enter_context(undrawn())
+        yield
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from system.files import UserError
 
 quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 # Graph builds take a while: a three-hundredth of the examples.
-builds = hypothesis.settings(quick, max_examples=max(4, hypothesis.settings.default.max_examples // 300))
+builds = hypothesis.settings(quick, max_examples=max(2, hypothesis.settings.default.max_examples // 300))
 TEXT = st.text(alphabet=st.characters(blacklist_categories=['Cs']), max_size=60)
 CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'cort', 'astro', '-1', '../a', '"',
                                         '9' * 30]))

@@ -45,8 +45,13 @@ SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but f
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SAME_GRAPH else name
                                   for name in NAMES])
-def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
-    """Trains one step at 45x61, then predicts at 45x61 and 1x17, in a batch and image by image."""
+def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, name):
+    """Trains one step at 45x61, then predicts at 45x61 and 1x17, in a batch and image by image.
+
+    The layers of VGG16, the fully connected layers and U-Net are an eighth as wide.
+    """
+    wide = utils.conv_bn_relu
+    monkeypatch.setattr(utils, 'conv_bn_relu', lambda x, filters, *rest, **named: wide(x, filters // 8, *rest, **named))
     rng = np.random.RandomState(2)
     images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
     logits = networks.build(networks.Spec(name, 3), tf.constant(images), is_training=True)
@@ -71,7 +76,7 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, name):
         np.testing.assert_allclose(together[1:], alone, rtol=1e-4, atol=1e-4 * np.abs(alone).max())
 
 
-@pytest.mark.parametrize('name', ['segnet', 'segnet-basic', 'fcn-basic'])
+@pytest.mark.parametrize('name', ['segnet-basic', 'fcn-basic'])
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_is_near_float32(graph, name, precision):
     """Compares logits by their correlation, because rounding moves maxima. Variables and gradients stay float32."""

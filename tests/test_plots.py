@@ -11,6 +11,7 @@ import datasets
 from networks import Layer
 from runs import pictures, plots
 
+pytestmark = pytest.mark.usefixtures('figures')
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 

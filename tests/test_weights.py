@@ -12,6 +12,7 @@ from conftest import assert_refused, weights_of, write_camvid, write_folder
 from test_main import score, train
 from test_segnet import SEGNET, conv_reference
 
+import datasets
 import main
 import networks
 import utils
@@ -73,7 +74,7 @@ def test_vgg16_bad_files(tmp_path):
 
 
 def start(folder, output, *flags):
-    return train(folder, output, '--steps', '1', '--learning_rate', '1e-9', '--optimizer', 'adam', *flags)
+    return train(folder, output, '--steps', '1', '--learning_rate', '1e-9', *flags)
 
 
 def test_init_from_a_run(tmp_path, capsys):
@@ -93,8 +94,8 @@ def test_init_from_a_run(tmp_path, capsys):
                 np.testing.assert_allclose(got[name], given[name], atol=1e-6)
     assert got['segnet-basic/conv_classifier/weights'].shape == (1, 1, 64, 3)
     other = str(tmp_path / 'other')
-    assert_refused('--init_from .*: has conv1/biases, which this network lacks', start, camvid, other, '--model',
-                   'segnet', '--init_from', first)
+    assert_refused('--init_from .*: has conv_decode1/biases, which this network lacks', start, camvid, other, '--model',
+                   'bilinear-interpolation', '--init_from', first)
     assert_refused('no such run folder', start, camvid, other, '--init_from', str(tmp_path / 'none'))
     assert not os.path.exists(other), 'nothing written half'
     shutil.rmtree(first)
@@ -165,16 +166,16 @@ def caffe_layers(rng):
 
 @pytest.mark.parametrize('old', [False, True])
 def test_caffemodel_is_the_same_function(sess, tmp_path, old):
-    """Compares conv1 and batch norm (with folded statistics) on BGR with SciPy, from arrays in Caffe's order."""
+    """Compares conv1 and batch norm (with folded statistics) on BGR with NumPy, from arrays in Caffe's order."""
     layers = caffe_layers(np.random.RandomState(8))
-    if old:  # the classifier's name in the authors' segnet_basic_camvid.prototxt
-        layers[-1] = ('dense_softmax_inner_prod',) + layers[-1][1:]
+    if old:  # with three layers, as each value is a field; the name in the authors' segnet_basic_camvid.prototxt
+        layers = layers[:3] + [('dense_softmax_inner_prod',) + layers[-1][1:]]
     path = str(tmp_path / 'a.caffemodel')
     pathlib.Path(path).write_bytes(caffemodel(layers, old))
     images = np.random.RandomState(1).randint(0, 256, (1, 9, 7, 3)).astype(np.uint8)
     networks.build(networks.Spec('segnet-basic', 11, input='raw'), tf.constant(images), is_training=False)
     given, _ = weights.match_variables(weights.load(path).values, tf.global_variables(), 11, 'FILE')
-    assert len(given) == 8 * 6 + 2
+    assert len(given) == (6 if old else 8 * 6) + 2
     sess.run(tf.global_variables_initializer())
     weights.load_into(sess, given)
     got = sess.run(sess.graph.get_tensor_by_name('segnet-basic/Relu:0'))
@@ -185,8 +186,10 @@ def test_caffemodel_is_the_same_function(sess, tmp_path, old):
     np.testing.assert_allclose(classifier[0, 0], layers[-1][2][0][:, :, 0, 0].T, rtol=1e-6)
 
 
-def test_weights_are_scored(tmp_path, capsys):
+def test_weights_are_scored(tmp_path, monkeypatch):
     """evaluate.py --weights: a .caffemodel and an equal .npz give the same confusion matrix and the files of a run."""
+    read = datasets.camvid.read
+    monkeypatch.setattr(datasets.camvid, 'read', lambda *folders: read(*folders)._replace(size=(45, 61)))
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
     path = str(tmp_path / 'a.caffemodel')
     pathlib.Path(path).write_bytes(caffemodel(caffe_layers(np.random.RandomState(8))))
