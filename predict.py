@@ -21,7 +21,6 @@ import data
 import evaluate
 import networks
 from inference import export, outputs, predictor as inference, quantize, video
-from runs import plots
 from runs.folder import read_config, run_folder
 from system import cli, machine
 from system.files import UserError, check_names, note, write_csv
@@ -258,23 +257,14 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    A camera is read until Ctrl-C. Raises UserError if no frame can be read. If a video ends more than one second before
-    90% of the frames that the header announces, writes the frames that could be read and raises UserError.
+    Raises UserError as `video.write_overlays`.
     """
-    path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
-    until = KeyboardInterrupt if isinstance(job.path, int) else ()  # a camera has no other end
     began = time.time()
-    with video.read_frames(job.path) as (rate, total, frames), video.VideoFile(path, rate) as out:
-        with contextlib.suppress(until):
-            for image in tqdm.tqdm(frames, total=total or None, unit='frame', disable=None):
-                ids = predictor.predict([image])[0].ids
-                out.write(plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha))
-        if not out.count:
-            raise UserError('%s: no frame can be read' % job.path)
+    out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + VIDEO_SUFFIX),
+                               lambda image: predictor.predict([image])[0].ids, writer.config['colors'], writer.alpha,
+                               functools.partial(tqdm.tqdm, disable=None))
     speed = out.count / (time.time() - began)
     print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
-    if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
-        raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, out.count, total, path))
 
 
 def predict(args) -> int:
