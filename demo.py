@@ -3,7 +3,6 @@
 Drop an image or a video on the page to see its classes. Needs the packages of requirements-demo.txt.
 """
 from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
-import contextlib
 import html
 import os
 import re
@@ -27,11 +26,6 @@ from runs.folder import read_config, run_folder
 from system import cli
 from system.files import UserError
 
-ONLY_VIDEOS = {  # for OpenCV: a playlist names further files to read, and an image may be too large to decode
-    'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
-    'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
-    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # nothing: messages quote bytes of the file
-}
 SHOWN_SIDE = 1024       # pixels; larger images are shown smaller, the id map keeps their size
 NUM_EXAMPLES = 4        # of each data set
 MAX_UPLOAD = '500mb'
@@ -46,22 +40,17 @@ CSS = '''
 #details img {width: 100%; object-fit: contain}
 '''
 SET_OPACITY = "value => document.documentElement.style.setProperty('--opacity', value)"
-NAME_ON_HOVER = '''() => {
-    const pixel = Object.assign(document.createElement('canvas'), {width: 1, height: 1})
-        .getContext('2d', {willReadFrequently: true});
-    document.addEventListener('mousemove', event => {
-        const box = event.target.closest('#overlay .image-container');
-        const names = document.querySelectorAll('#overlay .legend-item');
-        box?.querySelectorAll('.mask').forEach((mask, i) => {
-            const place = mask.getBoundingClientRect();
-            pixel.clearRect(0, 0, 1, 1);
-            pixel.drawImage(mask, (event.clientX - place.left) * mask.naturalWidth / place.width,
-                            (event.clientY - place.top) * mask.naturalHeight / place.height, 1, 1, 0, 0, 1, 1);
-            if (pixel.getImageData(0, 0, 1, 1).data[3])
-                box.dataset.name = names[i].textContent.trim();
-        });
+NAME_ON_HOVER = '''() => document.addEventListener('mousemove', event => {
+    const box = event.target.closest('#overlay .image-container');
+    box?.querySelectorAll('.mask').forEach((mask, i) => {
+        const place = mask.getBoundingClientRect();
+        const pixel = new OffscreenCanvas(1, 1).getContext('2d');
+        pixel.drawImage(mask, (event.clientX - place.left) * mask.naturalWidth / place.width,
+                        (event.clientY - place.top) * mask.naturalHeight / place.height, 1, 1, 0, 0, 1, 1);
+        if (pixel.getImageData(0, 0, 1, 1).data[3])
+            box.dataset.name = document.querySelectorAll('#overlay .legend-item')[i].textContent.trim();
     });
-}'''
+})'''
 
 
 def parse_args(argv=None):
@@ -92,11 +81,7 @@ def import_gradio(folder: str):
     except ImportError as error:
         raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
 
-    async def refuse(host):
-        raise gradio.Error('send the file, not its address', print_exception=False)
-
-    gradio.processing_utils.PUBLIC_HOSTNAME_WHITELIST.clear()  # addresses of files in the requests of visitors
-    gradio.processing_utils.sh.async_validate_url = refuse
+    gradio.processing_utils.async_ssrf_protected_download = None  # fetches addresses of a visitor's request
     return gradio
 
 
@@ -106,17 +91,18 @@ def write_examples(config: dict, data_dir, folder: str) -> list:
     Raises UserError if --data_dir is given and has not the data set of the run.
     """
     name = config['flags']['dataset']
-    found = []
+    found = {}
     try:
-        found = [datasets.open(name, data_dir or config['flags']['data_dir'], config)] if name != 'sample' else []
+        found[name] = datasets.open(name, data_dir or config['flags']['data_dir'], config)
     except UserError:
         if data_dir:
             raise
+    found['sample'] = sample.read()
     paths = []
-    for dataset in found + [sample.read()]:
+    for name, dataset in found.items():
         size = len(dataset.examples['val'])
         for i in sorted({size * i // NUM_EXAMPLES for i in range(NUM_EXAMPLES)}):
-            paths.append(os.path.join(folder, '%s-%d.png' % (dataset.name, i)))
+            paths.append(os.path.join(folder, '%s-%d.png' % (name, i)))
             outputs.write_png(paths[-1], dataset.load('val', i)[0])
     return paths
 
@@ -143,6 +129,11 @@ class Labeller:
         stem = os.path.splitext(os.path.basename(path))[0]
         return os.path.join(tempfile.mkdtemp(dir=self.folder), stem + ending)
 
+    def predict(self, image):
+        """Predicts one image -> `predictor.Prediction`; waits while another thread predicts."""
+        with self.lock:
+            return self.predictor.predict([image])[0]
+
     def image(self, path: str) -> tuple:
         """Labels an image file -> (image and masks, table of shares, map, path of the id map).
 
@@ -150,9 +141,8 @@ class Labeller:
         [h, w, 3] for uncertainty. Raises UserError for an unreadable or too large image.
         """
         names, colors = self.config['class_names'], self.config['colors']
-        with self.lock:
-            image = data.read_image(path, self.config.get('depth', 16), self.max_pixels)
-            ids, variance, confidence, _ = self.predictor.predict([image])[0]
+        image = data.read_image(path, self.config.get('depth', 16), self.max_pixels)
+        ids, variance, confidence, _ = self.predict(image)
         id_map = self.result_path(path, '-ids.png')
         outputs.write_png(id_map, np.array(self.config['class_ids'], np.uint8)[ids])
         shares = data.label_counts(ids, len(names))[:-1] / ids.size
@@ -170,32 +160,20 @@ class Labeller:
     def video(self, path: str, alpha: float, progress) -> str:
         """Labels a video -> path of the video with the overlays.
 
-        `progress` is called with (number of the frame, number of frames or None) after each frame. Raises UserError if
-        no frame can be read, if the video is truncated, and if a frame has more than `max_pixels` pixels.
+        Raises UserError as `video.write_overlays`.
         """
         out_path = self.result_path(path, VIDEO_SUFFIX)
-        with video.read_frames(path) as (rate, total, frames), video.VideoFile(out_path, rate) as out:
-            for image in frames:
-                if image.shape[0] * image.shape[1] > self.max_pixels:
-                    raise UserError('%s: frames have more than %d pixels; shrink the video' % (path, self.max_pixels))
-                with self.lock:
-                    ids = self.predictor.predict([image])[0].ids
-                out.write(plots.overlay(image, plots.colored(ids, self.config['colors']), alpha))
-                progress((out.count, total or None))
-            if not out.count:
-                raise UserError('%s: not a video of a known format, or damaged; convert it to MP4' % path)
-            if out.count < 0.9 * total - rate:  # as in predict.py
-                raise UserError('%s: ends after frame %d of %d; get the file again' % (path, out.count, total))
+        video.write_overlays(path, out_path, lambda image: self.predict(image).ids, self.config['colors'], alpha,
+                             self.max_pixels, progress)
         return out_path
 
 
 def build_page(gr, labeller: Labeller, title: str, examples: list):
     """Builds the page -> gradio.Blocks. `gr` is the module gradio, `examples` a list of paths of images."""
-    @contextlib.contextmanager
-    def sentence_for_errors():
-        """Shows an error that the visitor can fix as a sentence, without folders of this machine."""
+    def label(function, *values):
+        """Returns `function(*values)`. An error that the visitor can fix becomes a sentence, without folders."""
         try:
-            yield
+            return function(*values)
         except Exception as error:
             reason = cli.explain(error)
             if reason is None:
@@ -204,12 +182,13 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
             raise gr.Error(html.escape(reason), print_exception=False)
 
     def label_image(path):
-        with sentence_for_errors():
-            return labeller.image(path)
+        return label(labeller.image, path)
+
+    def label_example(row):
+        return label_image(row[0])
 
     def label_video(path, alpha, progress=gr.Progress()):  # noqa: B008  as Gradio asks for it
-        with sentence_for_errors():
-            return labeller.video(path, alpha, progress)
+        return label(labeller.video, path, alpha, progress.tqdm)
 
     config = labeller.config
     colors = {name: '#%02x%02x%02x' % tuple(color) for name, color in zip(config['class_names'], config['colors'])}
@@ -219,8 +198,8 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
         with gr.Tab('Image'), gr.Row():
             with gr.Column():
                 upload = gr.File(label='Image', elem_id='upload')
-                dataset = gr.Dataset(components=['image'], samples=[[path] for path in examples], type='index',
-                                     label='Examples', elem_id='examples')
+                dataset = gr.Dataset(components=['image'], samples=[[path] for path in examples], label='Examples',
+                                     elem_id='examples')
                 opacity = gr.Slider(0, 1, 0.5, label=OPACITY, elem_id='opacity')
                 shares = gr.HTML(elem_id='shares')
             with gr.Column(scale=2):
@@ -234,16 +213,33 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
                 alpha = gr.Slider(0, 1, 0.5, label=OPACITY)
             film = gr.Video(label='Classes', interactive=False, buttons=['download'], scale=2, elem_id='video')
         results = [overlay, shares, details, id_map]
-        upload.upload(label_image, upload, results, concurrency_id='image')
-        dataset.click(lambda i: label_image(examples[i]), dataset, results, concurrency_id='image', api_name='example')
-        video_upload.upload(label_video, [video_upload, alpha], film)
+        for event in (upload.upload(label_image, upload, results, concurrency_id='image'),
+                      dataset.click(label_example, dataset, results, concurrency_id='image')):
+            event.failure(lambda: [None] * len(results), None, results)
+        video_upload.upload(label_video, [video_upload, alpha], film).failure(lambda: None, None, film)
         opacity.change(None, opacity, None, js=SET_OPACITY)
     return page
 
 
+def refuse_forged_requests(gr, page):
+    """Makes the page refuse a request that the page itself does not send, without a traceback on the terminal."""
+    check = page.preprocess_data
+
+    async def preprocess(*values, **settings):
+        """Checks a request as Gradio does."""
+        try:
+            inputs = await check(*values, **settings)
+            if None in inputs:
+                raise ValueError('no file')
+            return inputs
+        except Exception:
+            raise gr.Error('not a file of this page; upload it again', print_exception=False)
+
+    page.preprocess_data = preprocess
+
+
 def serve(args):
     """Opens the run and serves the page until SIGINT or SIGTERM; then deletes all files that visitors left."""
-    os.environ.update(ONLY_VIDEOS)
     with tempfile.TemporaryDirectory(prefix='segnet-demo-') as folder:
         gr = import_gradio(folder)
         config = read_config(args.run)
@@ -254,6 +250,7 @@ def serve(args):
         with run as (predictor, _), cli.stop_signals() as received:
             labeller = Labeller(predictor, config, folder, args.max_pixels)
             page = build_page(gr, labeller, os.path.basename(os.path.abspath(args.run)), examples)
+            refuse_forged_requests(gr, page)
             try:
                 page.launch(server_name=args.listen, server_port=args.port, share=False, quiet=True, css=CSS,
                             js=NAME_ON_HOVER, footer_links=[], run_history=False, enable_monitoring=False,

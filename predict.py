@@ -21,7 +21,6 @@ import data
 import evaluate
 import networks
 from inference import export, outputs, predictor as inference, quantize, video
-from runs import plots
 from runs.folder import file_names, read_config, run_folder
 from system import cli, machine
 from system.files import UserError, check_names, check_output, note, write_csv
@@ -260,26 +259,17 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     return faults, rows
 
 
-def label_video(predictor, job: Job, writer: outputs.Writer):
+def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    A camera is read until Ctrl-C. Raises UserError if no frame can be read, or if more is missing than a tenth of the
-    frames that the video's header states plus one second; the frames that could be read are then written too.
+    Raises UserError as `video.write_overlays`.
     """
-    path = os.path.join(writer.folder, job.name + VIDEO_SUFFIX)
-    until = KeyboardInterrupt if isinstance(job.path, int) else ()  # only Ctrl-C ends a camera
     began = time.time()
-    with video.read_frames(job.path) as (rate, total, frames), video.VideoFile(path, rate) as out:
-        with contextlib.suppress(until):
-            for image in tqdm.tqdm(frames, total=total or None, unit='frame', disable=None):
-                ids = predictor.predict([image])[0].ids
-                out.write(plots.overlay(image, plots.colored(ids, writer.config['colors']), writer.alpha))
-        if not out.count:
-            raise UserError('%s: no frame can be read' % job.path)
+    out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + VIDEO_SUFFIX),
+                               lambda image: predictor.predict([image])[0].ids, writer.config['colors'], writer.alpha,
+                               max_pixels, functools.partial(tqdm.tqdm, disable=None))
     speed = out.count / (time.time() - began)
     print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
-    if out.count < 0.9 * total - rate:  # `total` may come from a duration that includes longer sound
-        raise UserError('%s: ends after frame %d of %d; %s has these frames' % (job.path, out.count, total, path))
 
 
 def predict(args) -> int:
@@ -309,7 +299,7 @@ def predict(args) -> int:
         faults, rows = label_images(predictor, images, writer, config.get('depth', 16), args.max_pixels)
         for job in filter(is_video, jobs):
             with collect_errors([job], faults):
-                label_video(predictor, job, writer)
+                label_video(predictor, job, writer, args.max_pixels)
     if args.submission:
         columns = (config.get('rle') or [('id', 'predicted')])[0]
         write_csv(os.path.join(args.output, submission_name(args)), [columns] + rows)

@@ -121,6 +121,7 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
     """Writes images.npy and the files that the engines `names` read -> {name: path; None for predict.py}."""
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
+    config = dict(config, class_ids=list(range(len(config['class_names']))))  # scores compare class indices
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
     for path in sorted(set(filter(None, paths.values()))):
         quantization = None

@@ -230,6 +230,7 @@ def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
     import tf2onnx  # optional: requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
+    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # no copy of the weights before each optimization: SegNet 6, not 10 GB
     with quiet.suppress_stderr():
         names = {name + ':0': name for name in ('images',) + OUTPUTS}
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],

@@ -5,9 +5,16 @@ import os
 import cv2
 import numpy as np
 
+from runs import plots
 from system import quiet
 from system.files import UserError, check_file
 
+# For OpenCV: a playlist would name further files to read, and an image could be too large to decode.
+os.environ.update({
+    'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
+    'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
+    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # nothing: messages quote bytes of the file
+})
 CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
 
 
@@ -101,3 +108,31 @@ def num_frames(path: str) -> int:
         return 0
     with read_frames(path) as (_, total, _):
         return total
+
+
+def write_overlays(source, path: str, predict, colors: list, alpha: float, max_pixels: int, progress):
+    """Writes the overlay of each frame of a video or camera to the MP4 file `path` -> `VideoFile`.
+
+    A camera is read until Ctrl-C.
+
+    Args:
+      source: path of a video, or number of a camera.
+      predict: function (image) -> ids uint8 [h, w].
+      alpha: share of the colours in the overlay.
+      progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
+    Raises:
+      UserError: no frame can be read, or a frame has more than `max_pixels` pixels; then no file is written. Or more is
+        missing than a tenth of the frames that the header states plus one second; then the frames are written.
+    """
+    until = KeyboardInterrupt if isinstance(source, int) else ()  # a camera has no other end
+    with read_frames(source) as (rate, total, frames), VideoFile(path, rate) as out:
+        with contextlib.suppress(until):
+            for image in progress(frames, total=total or None, unit='frame'):
+                if image.shape[0] * image.shape[1] > max_pixels:
+                    raise UserError('%s: frames have more than %d pixels; shrink the video' % (source, max_pixels))
+                out.write(plots.overlay(image, plots.colored(predict(image), colors), alpha))
+        if not out.count:
+            raise UserError('%s: no frame can be read; convert the video to MP4, or check the camera' % source)
+    if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
+        raise UserError('%s: ends after frame %d of %d; get the file again' % (source, out.count, total))
+    return out

@@ -15,7 +15,7 @@ import experiments
 import main
 import predict
 from datasets import record
-from inference import outputs
+from inference import outputs, video
 from inference.predictor import Prediction
 from runs import weights
 from runs.run import Run
@@ -166,3 +166,19 @@ def test_memory_of_a_submission(columns):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(rows) == (1 if 'ClassId' in columns else 400) and peak < 40 * ids.size
+
+
+def test_frames_that_are_too_large(tmp_path):
+    path = str(tmp_path / 'v.mp4')
+    with video.VideoFile(path, 10) as out:
+        for _ in range(3):
+            out.write(np.zeros((48, 64, 3), np.uint8))
+    settings = (lambda image: image[:, :, 0], [[0, 0, 0]], 0.5)
+    for max_pixels in (48 * 64 - 1, 48 * 64):
+        def write(limit=max_pixels):
+            video.write_overlays(path, str(tmp_path / 'o.mp4'), *settings, limit, lambda frames, **_: frames)
+        if max_pixels < 48 * 64:
+            assert_refused('frames have more than 3071 pixels', write)
+            assert not os.path.exists(str(tmp_path / 'o.mp4'))
+        else:
+            write()
