@@ -52,17 +52,18 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             raise UserError('%s: another image has this name; rename one of them' % example.image)
         for file in (path, image):
             os.makedirs(os.path.dirname(file), exist_ok=True)
+        where = example.image
         if example.embedded:
-            with error_context('%s: imageData' % example.embedded):
+            where = '%s: imageData' % example.embedded
+            with error_context(where):
                 code = annotations.read_json(example.embedded)['imageData']
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
-            try:
-                size = data.read_image(image).shape[:2]
-            except UserError as error:  # the message names the unfinished file in OUT
-                raise UserError(str(error).replace(image, '%s: imageData' % example.embedded))
         else:
-            size = data.read_image(example.image).shape[:2]
             shutil.copyfile(example.image, image)
+        try:
+            size = data.read_image(image).shape[:2]
+        except UserError as error:  # the message names the unfinished file in OUT
+            raise UserError(str(error).replace(image, where))
         label = annotations.draw_label(example, size, ids, tally, small_on_top)
         name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))
         tally.pixels[name] = np.bincount(label.ravel(), minlength=256)
@@ -107,7 +108,8 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
 
     Args:
       kind: a key of `readers`, or None to recognize it.
-      readers: {kind: function (documents, root, left_out) -> (class names, list of `Example`)}.
+      readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. Classes that only the
+        shapes name follow in the order of use.
       small_on_top: draws small annotations over large ones.
     Raises:
       UserError: a malformed source, a source without an annotation to draw, or an `out` that holds files. After an
@@ -115,14 +117,22 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError('%s: holds files already; name a new folder' % out)
+    source = os.path.normpath(source)
     tally = annotations.Tally(*(collections.Counter() for _ in annotations.Tally._fields))
     root = annotations.image_folder(source)
     kind, documents = recognize(source, kind)
     for other in set(documents) - {kind, 'yolo'}:
         tally.left_out['JSON files of %s, as %s' % (other, documents[other][0][0])] = len(documents[other])
-    classes, examples = readers[kind](documents[kind], root, tally.left_out)
+    images = annotations.images_by_name(root)
+    classes, examples = readers[kind](documents[kind], root, images)
     with error_context(source):
-        ids = annotations.class_ids(classes)
+        ids = annotations.class_ids(classes + [shape.name for example in examples for shape in example.shapes])
+    named = collections.Counter(os.path.abspath(example.image) for example in examples)
+    twice = [path for path in named if named[path] > 1]
+    if twice:
+        raise UserError('%s: image %s is listed twice; SOURCE may be one of several JSON files' % (source, twice[0]))
+    tally.left_out['images that the annotations do not name'] = len(
+        {os.path.abspath(path) for paths in images.values() for path in paths} - set(named))
     created = not os.path.isdir(out)
     os.makedirs(out, exist_ok=True)
     try:

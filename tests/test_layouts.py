@@ -239,7 +239,7 @@ def test_files_are_told_of(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('labels, said', [
-    ([], 'no label for image im 0'), (['im 1.png'], 'no label for image im 0'), (['im 0.png', 'im 0.npy'], '2 labels'),
+    ([], '0 labels for image im 0'), (['im 1.png'], '0 labels for image im 0'), (['im 0.png', 'im 0.npy'], '2 labels'),
     (['im 0_L.png', 'im 0_mask.png'], '2 labels'), (['im 0_2.png'], 'the folder has im 0_2.png')])
 def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
     folder = str(tmp_path)
@@ -385,7 +385,7 @@ def test_roboflow_without_a_mask_and_with_other_classes(tmp_path):
     put_text(str(tmp_path), 'train/_classes.csv', 'Pixel Value,Class\n0,a\n1,b\n')
     dataset = datasets.open('folder', str(tmp_path))
     split = 'train' if 'train/a' in dataset.examples['train'] else 'val'
-    assert_refused('expected train/a_mask.png;', dataset.load, split, dataset.examples[split].index('train/a'))
+    assert_refused('0 labels for image train/a;', dataset.load, split, dataset.examples[split].index('train/a'))
     put_text(str(tmp_path), 'val/_classes.csv', 'Pixel Value,Class\n0,a\n1,c\n')
     assert_refused('tables _classes.csv of the splits differ', datasets.open, 'folder', str(tmp_path))
 
@@ -473,7 +473,7 @@ def test_masks_of_two_classes(tmp_path):
 @pytest.mark.parametrize('labels, said', [
     (['im 0_b.png', 'im 0_Big-C.png'], 'labels end in _b, _big_c; expected one'),
     (['im 0_b.png'], 'labels end in _b; expected one'), (['im 0_b.png', 'im 1_cup.png'], 'labels end in _b, _cup'),
-    (['im 0_L.png', 'im 1_cup.png'], 'labels end in no word, _cup'), (['b/im 0.png'], 'no label for image im')])
+    (['im 0_L.png', 'im 1_cup.png'], 'labels end in no word, _cup'), (['b/im 0.png'], '0 labels for image im')])
 def test_masks_of_single_classes(tmp_path, labels, said):
     write_own(str(tmp_path), classes='background,0,\nb,2,\nbig C,1,\n')
     shutil.rmtree(str(tmp_path / 'labels'))
