@@ -193,9 +193,9 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
     width) of the image, differs from the size in the annotations.
     """
     if example.size not in (None, size):
-        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s' % (
-            (example.image,) + size + example.size + ('' if example.size != size[::-1] else (
-                '; if EXIF turns the photo, remove that orientation from the file, or swap the two numbers'),)))
+        fix = '; remove the EXIF orientation from the photo, or swap the two numbers' * (example.size == size[::-1])
+        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s'
+                        % ((example.image,) + size + example.size + (fix,)))
 
     def draw(shape):
         with error_context(shape.where):

@@ -12,6 +12,7 @@ docs/data.md has the command for each tool.
 """
 import base64
 import collections
+import contextlib
 import functools
 import os
 import shutil
@@ -52,9 +53,8 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             raise UserError('%s: another image has this name; rename one of them' % example.image)
         for file in (path, image):
             os.makedirs(os.path.dirname(file), exist_ok=True)
-        where = example.image
+        where = '%s: imageData' % example.embedded if example.embedded else example.image
         if example.embedded:
-            where = '%s: imageData' % example.embedded
             with error_context(where):
                 code = annotations.read_json(example.embedded)['imageData']
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
@@ -73,8 +73,8 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
     named = {i: name.strip() for name, i in ids.items() if 0 < i < data.IGNORE}
     rows = [('background', 0)] + [(name, i) for i, name in named.items()]
     rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
-    write_csv(os.path.join(out, 'classes.csv'),
-              [('name', 'id', 'color')] + [(name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows])
+    rows = [(name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows]
+    write_csv(os.path.join(out, 'classes.csv'), [('name', 'id', 'color')] + rows)
 
 
 def recognize(source: str, kind: str = None):
@@ -86,11 +86,11 @@ def recognize(source: str, kind: str = None):
     documents = {} if kind == 'yolo' else annotations.read_documents(source)
     if kind == 'yolo' or not kind and yolo.fits(source):
         documents['yolo'] = source
-    fits = [name for name in KINDS if name in documents]
-    if len(fits) > 1 and not kind:
+    fits = [name for name in ([kind] if kind else KINDS) if name in documents]
+    if len(fits) > 1:
         raise UserError('%s: holds annotations of %s; name the kind to convert, as: python -m datasets.convert %s ...'
                         % (source, ' and '.join(fits), fits[0]))
-    if not fits or kind not in (None, *fits):
+    if not fits:
         found = ['JSON of %s (%d, as %s)' % (name, len(found), found[0][0]) for name, found in documents.items()]
         if os.path.isdir(source):
             endings = collections.Counter(os.path.splitext(name)[1].lower() or 'no extension'
@@ -98,7 +98,7 @@ def recognize(source: str, kind: str = None):
             found += ['%s (%d)' % (ending, count) for ending, count in endings.most_common(5) if ending != '.json']
         raise UserError('%s: holds no annotations of %s; found: %s'
                         % (source, kind or 'a known kind (%s)' % ', '.join(KINDS), ', '.join(found) or 'nothing'))
-    kind = kind or fits[0]
+    kind = fits[0]
     print('%s: read as %s%s' % (source, kind, '' if kind == 'yolo' else ', JSON files: %d' % len(documents[kind])))
     return kind, documents
 
@@ -128,23 +128,22 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     with error_context(source):
         ids = annotations.class_ids(classes + [shape.name for example in examples for shape in example.shapes])
     named = collections.Counter(os.path.abspath(example.image) for example in examples)
-    twice = [path for path in named if named[path] > 1]
-    if twice:
-        raise UserError('%s: image %s is listed twice; SOURCE may be one of several JSON files' % (source, twice[0]))
-    tally.left_out['images that the annotations do not name'] = len(
-        {os.path.abspath(path) for paths in images.values() for path in paths} - set(named))
-    created = not os.path.isdir(out)
+    path, count = named.most_common(1)[0] if named else ('', 0)
+    if count > 1:
+        raise UserError('%s: image %s is listed twice; SOURCE may be one of several JSON files' % (source, path))
+    unnamed = {os.path.abspath(path) for paths in images.values() for path in paths} - set(named)
+    tally.left_out['images that the annotations do not name'] = len(unnamed)
     os.makedirs(out, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
             write(part, examples, ids, tally, small_on_top)
             if not tally.read:
                 raise UserError('%s: of %d images no annotation can be drawn%s' % (source, len(examples), ''.join(
-                    '; left out: %s (%d)' % reason for reason in tally.left_out.items() if reason[1])))
+                    '; left out: %s (%d)' % reason for reason in (+tally.left_out).items())))
             for name in ('images', 'labels', 'classes.csv'):  # OUT is a data set once classes.csv is there
                 os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:
-        if created and not os.listdir(out):
+        with contextlib.suppress(OSError):  # not empty: the conversion has ended
             os.rmdir(out)
     report(examples, ids, tally)
     if len(examples) > 1:
@@ -166,26 +165,21 @@ def draw_examples(out: str, tally: annotations.Tally):
 def report(examples: list, ids: dict, tally: annotations.Tally):
     """Prints numbers of annotations per class and per shape, reasons for omissions, and hidden classes.
 
-    A class is hidden if most of the pixels of its annotations lie under annotations of other classes. Also prints the
-    classes without an annotation.
+    A class is hidden if most of the pixels of its annotations lie under annotations of other classes.
     """
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
     for name in ids:
-        print('%3d %s: %d annotations' % (ids[name], name, used[name]))
-    empty = sum(not example.shapes for example in examples)
-    print('%d images, %d of them without an annotation' % (len(examples), empty))
+        print('%3d %s: %d annotations%s' % (
+            ids[name], name, used[name], '' if used[name] else '; if this is no class, delete its row in classes.csv'))
+    print('%d images, %d of them without an annotation'
+          % (len(examples), sum(not example.shapes for example in examples)))
     print('read: ' + ', '.join('%s (%d)' % kind for kind in tally.read.most_common()))
-    for kind, count in tally.left_out.items():
-        if count:
-            print('left out: %s (%d)' % (kind, count))
+    for reason in (+tally.left_out).items():
+        print('left out: %s (%d)' % reason)
     for name in ids:
         if tally.lost[name] > tally.drawn[name] / 2:
             print('%s: %d of its %d pixels lie under other classes; --small_on_top draws small annotations over large'
                   % (name, tally.lost[name], tally.drawn[name]))
-    unused = [name for name in ids if not used[name]]
-    if unused:
-        print('no annotation of: %s; if these are no classes, as the root that Roboflow adds, delete their rows in '
-              'classes.csv' % ', '.join(unused))
 
 
 def main(argv=None):

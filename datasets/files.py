@@ -34,6 +34,11 @@ def numbered_lines(path: str):
     return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
 
 
+def csv_header(path: str) -> list:
+    """Returns the names of the columns of a CSV file, without the blanks and quotes around them."""
+    return [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
+
+
 def read_names(path: str):
     """Reads a text file with one name per line -> list of str, without blank lines.
 

@@ -91,9 +91,8 @@ def _classes(*folders):
             path = os.path.join(folder, found[0])
             return path, TABLES[found[0]](path)
     there = ', '.join(sorted(os.listdir(folders[0]))[:6])
-    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes (%s, train/_classes.csv), but '
-                    '%s; write classes.csv there, with the header name,id,color and a row per class; published data '
-                    'sets have a name for --dataset' % (folders[0], ', '.join(list(TABLES)[1:]), there))
+    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes, but %s; write classes.csv, '
+                    'with the header name,id,color; published data have a name for --dataset' % (folders[0], there))
 
 
 def _folders(parent):

@@ -158,10 +158,11 @@ def read_yolo(source: str, root: str, images: dict):
     texts = {image: text_path(image) for image in split_of_image}
     rows = {image: read_rows(text, names) for image, text in texts.items() if os.path.exists(text)}
     draw = draw_of(config, [row for found in rows.values() for row in found])
-    return [names[i] for i in sorted(names)], [
-        Example(image, split, None, [Shape(where, name, 'polygon', functools.partial(draw, numbers))
-                                     for where, name, numbers in rows.get(image, ())])
-        for image, split in split_of_image.items()]
+    examples = [Example(image, split, None, []) for image, split in split_of_image.items()]
+    for example in examples:
+        for where, name, numbers in rows.get(example.image, ()):
+            example.shapes.append(Shape(where, name, 'polygon', functools.partial(draw, numbers)))
+    return [names[i] for i in sorted(names)], examples
 
 
 def check_texts(source: str, images: dict):

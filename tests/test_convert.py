@@ -485,14 +485,6 @@ def test_what_is_no_polygon_in_yolo(tmp_path, row, yaml, said):
     assert not (tmp_path / 'out').exists()
 
 
-def test_missing_folders_of_val_and_test_are_told(tmp_path, capsys):
-    write_image(str(tmp_path / 'in/images/a.png'), (10, 20))
-    put_text(str(tmp_path / 'in'), 'data.yaml', 'names: [x]\ntrain: images\nval: valid/pictures\ntest: test/frames\n')
-    put_text(str(tmp_path / 'in'), 'labels/a.txt', '0 0 0 1 0 1 1\n')
-    assert converted(tmp_path, 'yolo')['train/a'].any()
-    assert re.search('valid/pictures.*test/frames', capsys.readouterr().err, re.DOTALL)
-
-
 def test_recognition(tmp_path):
     """A folder with annotations of two tools is an error unless the command names the tool.
 
