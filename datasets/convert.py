@@ -190,8 +190,8 @@ def main(argv=None):
     parser = cli.Parser(prog='python -m datasets.convert', usage='%(prog)s [-h] [KIND] SOURCE OUT [flags]',
                         description='Converts annotations into the layout of --dataset folder.')
     parser.add_argument('paths', nargs='+', metavar='[KIND] SOURCE OUT',
-                        help='KIND: %s; without it, the kind is recognized. SOURCE: folder of annotations and images, '
-                        'or one JSON file in it. OUT: new folder' % ', '.join(KINDS))
+                        help='KIND: %s (default: recognized); SOURCE: folder, or JSON file; OUT: new folder'
+                        % ', '.join(KINDS))
     parser.add_argument('--line_width', type=cli.positive_float, default=10,
                         help='width of the lines of labelme and VIA, in pixels')
     parser.add_argument('--attribute', help="VIA's attribute of the regions that holds the class")
