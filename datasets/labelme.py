@@ -67,13 +67,15 @@ def _read(documents, root, images, key, image_of, shape_of):
             image, embedded = _find(images, str(name or ''), size, code, path)
         entries = shapes_of(content[key], '%s: %s' % (path, key[:-1]), shape_of)
         split = split_of(root, os.path.dirname(image))
-        examples.append(Example(image, split, size, entries, path if embedded else None))
+        examples.append(Example(image, split, size, entries, embedded))
     order = os.path.join(root, 'labels.txt')
     return files.read_names(order) if os.path.exists(order) else [], examples
 
 
 def _find(images, name, size, code, path):
-    """Finds the image of a JSON file -> (path, whether the image embedded in the JSON file is used).
+    """Finds the image of a JSON file -> (path of the image, path of the JSON file or None).
+
+    The path of the JSON file means that the image is embedded there.
 
     labelme itself opens the embedded image, a compressed copy. Here the embedded image is used only if the file `name`,
     relative to the folder of the JSON file, does not exist or has another size. Without an embedded image, raises
@@ -87,9 +89,9 @@ def _find(images, name, size, code, path):
     folder = os.path.dirname(path)
     beside = os.path.normpath(os.path.join(folder, name.replace('\\', '/')))
     if not code or is_image(beside) and _upright_size(beside) == size:
-        return find_image(images, name, path), False
+        return find_image(images, name, path), None
     stem = os.path.splitext(os.path.basename(beside if name else path))[0]
-    return os.path.join(folder, stem + ('.jpg' if '/9j' in code else '.png')), True
+    return os.path.join(folder, stem + ('.jpg' if '/9j' in code else '.png')), path
 
 
 def _upright_size(path):

@@ -122,9 +122,9 @@ def read_class_weights(path: str, class_names: list):
         try:
             weights[row['name']] = float(row['weight'])
         except ValueError:
-            raise UserError('%s row %d: weight %r is not a number' % (path, number, row['weight']))
+            weights[row['name']] = np.nan
         if not 0 <= weights[row['name']] < np.inf:
-            raise UserError('%s row %d: weight %r must be 0 or more' % (path, number, row['weight']))
+            raise UserError('%s row %d: weight %r must be a number of 0 or more' % (path, number, row['weight']))
     if set(weights) != set(class_names):
         raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))
     return np.array([weights[name] for name in class_names])
