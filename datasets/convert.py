@@ -31,7 +31,6 @@ from PIL import Image
 import data
 import datasets
 from datasets import annotations, coco, files, labelme, via, yolo
-from datasets.annotations import error_context
 from runs import pictures
 from system import cli
 from system.files import UserError, write_bytes, write_csv
@@ -55,7 +54,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             os.makedirs(os.path.dirname(file), exist_ok=True)
         where = '%s: imageData' % example.embedded if example.embedded else example.image
         if example.embedded:
-            with error_context(where):
+            with annotations.error_context(where):
                 code = annotations.read_json(example.embedded)['imageData']
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
         else:
@@ -125,7 +124,7 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
         tally.left_out['JSON files of %s, as %s' % (other, documents[other][0][0])] = len(documents[other])
     images = annotations.images_by_name(root)
     classes, examples = readers[kind](documents[kind], root, images)
-    with error_context(source):
+    with annotations.error_context(source):
         ids = annotations.class_ids(classes + [shape.name for example in examples for shape in example.shapes])
     named = collections.Counter(os.path.abspath(example.image) for example in examples)
     path, count = named.most_common(1)[0] if named else ('', 0)
@@ -154,11 +153,10 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
 def draw_examples(out: str, tally: annotations.Tally):
     """Draws images of the converted folder with their labels into OUT/examples.png."""
     dataset = datasets.open('folder', out)
-    num_classes = len(dataset.class_names)
-    counts = [np.append(tally.pixels[name][:num_classes], tally.pixels[name][data.IGNORE])
-              for name in dataset.examples['train']]
+    ids = list(range(len(dataset.class_names))) + [data.IGNORE]
+    counts = np.array([tally.pixels[name][ids] for name in dataset.examples['train']])
     path = os.path.join(out, 'examples.png')
-    pictures.draw_examples(dataset, 'train', np.array(counts), path)
+    pictures.draw_examples(dataset, 'train', counts, path)
     print('%s shows the labels' % path)
 
 
