@@ -1,10 +1,7 @@
 """Reads ADE20K in the layout of the scene parsing challenge of 2016 -> `Dataset`."""
 import os
 
-import data
-from data import Dataset
 from datasets import files, labels, tables
-from system.files import UserError
 
 # The first name in each row of objectInfo150.txt. The id of a class in label files is its position here, from 1.
 CLASSES = (
@@ -32,21 +29,8 @@ def read(data_dir: str):
     files.check_data_dir(data_dir, 'ade20k', 'ADEChallengeData2016/images/training and annotations/training')
     inner = os.path.join(data_dir, 'ADEChallengeData2016')
     root = inner if os.path.isdir(inner) else data_dir
-    pairs = {}
-    for split, folder in SPLITS.items():
-        images = files.image_files(os.path.join(root, 'images', folder))
-        found = dict(files.files_below(os.path.join(root, 'annotations', folder), ('.png',)))
-        missing = [name for name in images if name not in found]
-        if missing:
-            raise UserError('%s: no label for %d images, as %s; unpack ADEChallengeData2016.zip again'
-                            % (os.path.join(root, 'annotations', folder), len(missing), missing[0]))
-        pairs[split] = [(name, path, found[name]) for name, path in images.items()]
+    pairs = {split: labels.pairs_of_files(*(os.path.join(root, kind, folder) for kind in ('images', 'annotations')))
+             for split, folder in SPLITS.items()}
     classes = [tables.Class(name, [i], None) for i, name in enumerate(CLASSES, 1)] + [tables.Class('void', [0], None)]
-
-    def load(split, i):
-        _, image, label = pairs[split][i]
-        return data.read_image(image), labels.read_class_label(label, classes)
-
-    return Dataset('ade20k', CLASSES, [files.voc_color(i + 1) for i in range(len(CLASSES))], (384, 384),
-                   {split: [name for name, _, _ in pairs[split]] for split in pairs}, load, 'predictions.png',
-                   class_ids=list(range(1, len(CLASSES) + 1)))
+    colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
+    return labels.dataset_of_pairs('ade20k', classes, colors, (384, 384), pairs)

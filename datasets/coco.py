@@ -1,11 +1,9 @@
 """Reads COCO JSON, also as written by VGG Image Annotator, makesense.ai, COCO Annotator and others."""
-import collections
 import functools
 import os
 
 from datasets import shapes
-from datasets.annotations import (Example, Shape, count_unused, error_context, find_image, images_by_name, lookup,
-                                  split_of)
+from datasets.annotations import Example, Shape, error_context, find_image, lookup, split_of
 from system.files import UserError
 
 
@@ -20,7 +18,7 @@ def key_of(entry: dict, key: str):
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def read_coco(documents: list, root: str, left_out: collections.Counter):
+def read_coco(documents: list, root: str, images: dict):
     """Reads COCO JSON -> (class names in the order of the files, list of `Example`).
 
     Crowds are drawn below the other annotations. Masks are decoded when a shape is drawn.
@@ -28,14 +26,13 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
     Args:
       documents: list of (path, content) of the JSON files.
       root: folder of the images, also in sub-folders.
-      left_out: {reason: number}; images that the JSON does not list are counted here.
+      images: {file name: list of paths}, the images below `root`.
     Raises:
-      UserError: a listed image that is missing or listed twice, two images or two classes with the same id, or an
+      UserError: a listed image that is missing, two images or two classes with the same id, or an
         annotation whose image or class is missing or unknown. The message names the file and the entry.
     """
-    images = images_by_name(root)
     classes = []
-    examples = {}
+    examples = []
     for path, content in documents:
         names = {}
         by_id = {}
@@ -44,20 +41,19 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
                 key = key_of(category, 'id')
                 if names.setdefault(key, category['name']) != category['name']:
                     raise UserError('id %s is %r already' % (key, names[key]))
-        classes += [name for name in names.values() if name not in classes]
+        classes += names.values()
         for i, entry in enumerate(content['images'], 1):
             with error_context('%s: image %d' % (path, i)):
                 key = key_of(entry, 'id')
                 name = entry['file_name']
                 longer = str(entry.get('path'))  # from COCO Annotator, whose file_name has no folder
                 image = find_image(images, longer if longer.endswith('/' + name) else name, path)
-                if image in examples:
-                    raise UserError('%s is listed twice; SOURCE may be one of several JSON files' % image)
                 if key in by_id:
                     raise UserError('id %s is the id of %s already' % (key, by_id[key].image))
                 split = split_of(root, os.path.dirname(image), path)
                 size = entry.get('height'), entry.get('width')
-                by_id[key] = examples[image] = Example(image, split, size if all(size) else None, [])
+                by_id[key] = Example(image, split, size if all(size) else None, [])
+        examples += by_id.values()
         for i, annotation in enumerate(content['annotations'], 1):
             where = '%s: annotation %d' % (path, i)
             with error_context(where):
@@ -67,5 +63,4 @@ def read_coco(documents: list, root: str, left_out: collections.Counter):
                 lookup(by_id, key_of(annotation, 'image_id'), 'image_id').shapes.append(
                     Shape(where, name, kind, functools.partial(shapes.coco_mask, segmentation),
                           -1 if int(annotation.get('iscrowd') or 0) else 0))
-    count_unused(images, examples, 'images that the JSON does not list', left_out)
-    return classes, list(examples.values())
+    return classes, examples

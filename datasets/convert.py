@@ -12,6 +12,7 @@ docs/data.md has the command for each tool.
 """
 import base64
 import collections
+import contextlib
 import functools
 import os
 import shutil
@@ -30,7 +31,6 @@ from PIL import Image
 import data
 import datasets
 from datasets import annotations, coco, files, labelme, via, yolo
-from datasets.annotations import error_context
 from runs import pictures
 from system import cli
 from system.files import UserError, write_bytes, write_csv
@@ -52,17 +52,17 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             raise UserError('%s: another image has this name; rename one of them' % example.image)
         for file in (path, image):
             os.makedirs(os.path.dirname(file), exist_ok=True)
+        where = '%s: imageData' % example.embedded if example.embedded else example.image
         if example.embedded:
-            with error_context('%s: imageData' % example.embedded):
+            with annotations.error_context(where):
                 code = annotations.read_json(example.embedded)['imageData']
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
-            try:
-                size = data.read_image(image).shape[:2]
-            except UserError as error:  # the message names the unfinished file in OUT
-                raise UserError(str(error).replace(image, '%s: imageData' % example.embedded))
         else:
-            size = data.read_image(example.image).shape[:2]
             shutil.copyfile(example.image, image)
+        try:
+            size = data.read_image(image).shape[:2]
+        except UserError as error:  # the message names the unfinished file in OUT
+            raise UserError(str(error).replace(image, where))
         label = annotations.draw_label(example, size, ids, tally, small_on_top)
         name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))
         tally.pixels[name] = np.bincount(label.ravel(), minlength=256)
@@ -72,8 +72,8 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
     named = {i: name.strip() for name, i in ids.items() if 0 < i < data.IGNORE}
     rows = [('background', 0)] + [(name, i) for i, name in named.items()]
     rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
-    write_csv(os.path.join(out, 'classes.csv'),
-              [('name', 'id', 'color')] + [(name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows])
+    rows = [(name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows]
+    write_csv(os.path.join(out, 'classes.csv'), [('name', 'id', 'color')] + rows)
 
 
 def recognize(source: str, kind: str = None):
@@ -85,11 +85,11 @@ def recognize(source: str, kind: str = None):
     documents = {} if kind == 'yolo' else annotations.read_documents(source)
     if kind == 'yolo' or not kind and yolo.fits(source):
         documents['yolo'] = source
-    fits = [name for name in KINDS if name in documents]
-    if len(fits) > 1 and not kind:
+    fits = [name for name in ([kind] if kind else KINDS) if name in documents]
+    if len(fits) > 1:
         raise UserError('%s: holds annotations of %s; name the kind to convert, as: python -m datasets.convert %s ...'
                         % (source, ' and '.join(fits), fits[0]))
-    if not fits or kind not in (None, *fits):
+    if not fits:
         found = ['JSON of %s (%d, as %s)' % (name, len(found), found[0][0]) for name, found in documents.items()]
         if os.path.isdir(source):
             endings = collections.Counter(os.path.splitext(name)[1].lower() or 'no extension'
@@ -97,7 +97,7 @@ def recognize(source: str, kind: str = None):
             found += ['%s (%d)' % (ending, count) for ending, count in endings.most_common(5) if ending != '.json']
         raise UserError('%s: holds no annotations of %s; found: %s'
                         % (source, kind or 'a known kind (%s)' % ', '.join(KINDS), ', '.join(found) or 'nothing'))
-    kind = kind or fits[0]
+    kind = fits[0]
     print('%s: read as %s%s' % (source, kind, '' if kind == 'yolo' else ', JSON files: %d' % len(documents[kind])))
     return kind, documents
 
@@ -107,7 +107,8 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
 
     Args:
       kind: a key of `readers`, or None to recognize it.
-      readers: {kind: function (documents, root, left_out) -> (class names, list of `Example`)}.
+      readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. Classes that only the
+        shapes name follow in the order of use.
       small_on_top: draws small annotations over large ones.
     Raises:
       UserError: a malformed source, a source without an annotation to draw, or an `out` that holds files. After an
@@ -115,26 +116,33 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     """
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
         raise UserError('%s: holds files already; name a new folder' % out)
+    source = os.path.normpath(source)
     tally = annotations.Tally(*(collections.Counter() for _ in annotations.Tally._fields))
     root = annotations.image_folder(source)
     kind, documents = recognize(source, kind)
     for other in set(documents) - {kind, 'yolo'}:
         tally.left_out['JSON files of %s, as %s' % (other, documents[other][0][0])] = len(documents[other])
-    classes, examples = readers[kind](documents[kind], root, tally.left_out)
-    with error_context(source):
-        ids = annotations.class_ids(classes)
-    created = not os.path.isdir(out)
+    images = annotations.images_by_name(root)
+    classes, examples = readers[kind](documents[kind], root, images)
+    with annotations.error_context(source):
+        ids = annotations.class_ids(classes + [shape.name for example in examples for shape in example.shapes])
+    named = collections.Counter(os.path.abspath(example.image) for example in examples)
+    path, count = named.most_common(1)[0] if named else ('', 0)
+    if count > 1:
+        raise UserError('%s: image %s is listed twice; SOURCE may be one of several JSON files' % (source, path))
+    unnamed = {os.path.abspath(path) for paths in images.values() for path in paths} - set(named)
+    tally.left_out['images that the annotations do not name'] = len(unnamed)
     os.makedirs(out, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
             write(part, examples, ids, tally, small_on_top)
             if not tally.read:
                 raise UserError('%s: of %d images no annotation can be drawn%s' % (source, len(examples), ''.join(
-                    '; left out: %s (%d)' % reason for reason in tally.left_out.items() if reason[1])))
+                    '; left out: %s (%d)' % reason for reason in (+tally.left_out).items())))
             for name in ('images', 'labels', 'classes.csv'):  # OUT is a data set once classes.csv is there
                 os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:
-        if created and not os.listdir(out):
+        with contextlib.suppress(OSError):  # not empty: the conversion has ended
             os.rmdir(out)
     report(examples, ids, tally)
     if len(examples) > 1:
@@ -145,37 +153,31 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
 def draw_examples(out: str, tally: annotations.Tally):
     """Draws images of the converted folder with their labels into OUT/examples.png."""
     dataset = datasets.open('folder', out)
-    num_classes = len(dataset.class_names)
-    counts = [np.append(tally.pixels[name][:num_classes], tally.pixels[name][data.IGNORE])
-              for name in dataset.examples['train']]
+    ids = list(range(len(dataset.class_names))) + [data.IGNORE]
+    counts = np.array([tally.pixels[name][ids] for name in dataset.examples['train']])
     path = os.path.join(out, 'examples.png')
-    pictures.draw_examples(dataset, 'train', np.array(counts), path)
+    pictures.draw_examples(dataset, 'train', counts, path)
     print('%s shows the labels' % path)
 
 
 def report(examples: list, ids: dict, tally: annotations.Tally):
     """Prints numbers of annotations per class and per shape, reasons for omissions, and hidden classes.
 
-    A class is hidden if most of the pixels of its annotations lie under annotations of other classes. Also prints the
-    classes without an annotation.
+    A class is hidden if most of the pixels of its annotations lie under annotations of other classes.
     """
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
     for name in ids:
-        print('%3d %s: %d annotations' % (ids[name], name, used[name]))
-    empty = sum(not example.shapes for example in examples)
-    print('%d images, %d of them without an annotation' % (len(examples), empty))
+        print('%3d %s: %d annotations%s' % (
+            ids[name], name, used[name], '' if used[name] else '; if this is no class, delete its row in classes.csv'))
+    print('%d images, %d of them without an annotation'
+          % (len(examples), sum(not example.shapes for example in examples)))
     print('read: ' + ', '.join('%s (%d)' % kind for kind in tally.read.most_common()))
-    for kind, count in tally.left_out.items():
-        if count:
-            print('left out: %s (%d)' % (kind, count))
+    for reason in (+tally.left_out).items():
+        print('left out: %s (%d)' % reason)
     for name in ids:
         if tally.lost[name] > tally.drawn[name] / 2:
             print('%s: %d of its %d pixels lie under other classes; --small_on_top draws small annotations over large'
                   % (name, tally.lost[name], tally.drawn[name]))
-    unused = [name for name in ids if not used[name]]
-    if unused:
-        print('no annotation of: %s; if these are no classes, as the root that Roboflow adds, delete their rows in '
-              'classes.csv' % ', '.join(unused))
 
 
 def main(argv=None):
@@ -186,8 +188,8 @@ def main(argv=None):
     parser = cli.Parser(prog='python -m datasets.convert', usage='%(prog)s [-h] [KIND] SOURCE OUT [flags]',
                         description='Converts annotations into the layout of --dataset folder.')
     parser.add_argument('paths', nargs='+', metavar='[KIND] SOURCE OUT',
-                        help='KIND: %s; without it, the kind is recognized. SOURCE: folder of annotations and images, '
-                        'or one JSON file in it. OUT: new folder' % ', '.join(KINDS))
+                        help='KIND: %s (default: recognized); SOURCE: folder, or JSON file; OUT: new folder'
+                        % ', '.join(KINDS))
     parser.add_argument('--line_width', type=cli.positive_float, default=10,
                         help='width of the lines of labelme and VIA, in pixels')
     parser.add_argument('--attribute', help="VIA's attribute of the regions that holds the class")

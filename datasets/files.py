@@ -1,12 +1,9 @@
-"""Finds images, labels and lists of names in folders; chooses val by image name; maps colours to ids."""
+"""Finds images, labels and lists of names in folders; chooses val by image name."""
 import collections
-import functools
 import hashlib
 import os
 import re
 import unicodedata
-
-import numpy as np
 
 import data
 from system.files import UserError, check_names, note, read_text
@@ -35,6 +32,11 @@ def check_data_dir(data_dir: str, name: str, layout: str):
 def numbered_lines(path: str):
     """Reads the lines of a text file that are not blank -> list of (line number from 1, text)."""
     return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+
+
+def csv_header(path: str) -> list:
+    """Returns the names of the columns of a CSV file, without the blanks and quotes around them."""
+    return [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
 
 
 def read_names(path: str):
@@ -160,21 +162,18 @@ def words(text: str, without=()):
     return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
-def label_path(folder: str, found: dict, name: str, expected: str = '%s.png, or one file %s_SUFFIX.png'):
+def label_path(folder: str, found: dict, name: str):
     """Returns the path of the label of image `name`; raises UserError unless the image has exactly one label.
 
     Args:
       folder: folder of the labels, for the message.
       found: {image name: list of paths}, the result of `label_files`.
-      expected: file names that fit, for the message, with %s for `name`.
     """
     paths = found.get(name, [])
     if len(paths) != 1:
         there = sorted(os.listdir(folder))
-        raise UserError('%s: %s for image %s; expected %s; the folder has %s%s'
-                        % (folder, '%d labels' % len(paths) if paths else 'no label', name,
-                           expected.replace('%s', name), ', '.join(there[:4]) or 'no files',
-                           ' and %d more' % len(there[4:]) if there[4:] else ''))
+        raise UserError('%s: %d labels for image %s; expected one file %s.png or %s_SUFFIX.png; the folder has %s'
+                        % (folder, len(paths), name, name, name, ', '.join(there[:4]) or 'no files'))
     return paths[0]
 
 
@@ -182,32 +181,6 @@ def small_numbers(texts: list):
     """Parses texts of whole numbers from 0 to 255 -> tuple of int, or None if a text is anything else."""
     good = all(re.match(r'\A[0-9]{1,3}\Z', text) and int(text) < 256 for text in texts)
     return tuple(map(int, texts)) if good else None
-
-
-def colors_to_ids(rgb, ids: dict, path: str):
-    """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w].
-
-    Args:
-      ids: {(red, green, blue): id}.
-      path: name of the label, for the message.
-    Raises:
-      UserError: a colour that is not in `ids`.
-    """
-    packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    label = color_table(tuple(ids.items()))[packed]
-    data.refuse_pixels(rgb, label < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
-    return label.astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=4)
-def color_table(ids: tuple):
-    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1: no id.
-
-    `ids`: tuple of ((red, green, blue), id). Cached, because filling 32 MB takes longer than reading a small label.
-    """
-    table = np.full(1 << 24, -1, np.int16)
-    table[[red << 16 | green << 8 | blue for (red, green, blue), _ in ids]] = [i for _, i in ids]
-    return table
 
 
 def voc_color(i: int):

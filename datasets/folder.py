@@ -37,14 +37,11 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     files.check_data_dir(data_dir, 'folder', LAYOUT)
     root = _voc_root(data_dir)
     runs_form = None
-    if os.path.exists(os.path.join(data_dir, 'train', '_classes.csv')):
-        classes, images, label, examples = _roboflow(data_dir)
+    table, classes = _classes(root or data_dir, data_dir)
+    if os.path.exists(os.path.join(data_dir, 'labels.csv')):
+        images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
     else:
-        table, classes = _classes(root or data_dir, data_dir)
-        if os.path.exists(os.path.join(data_dir, 'labels.csv')):
-            images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
-        else:
-            images, label, examples = _labelled(root or data_dir, root, table, classes)
+        images, label, examples = _labelled(root or data_dir, root, table, classes)
     first = next(iter(examples.values()))  # train, if there is a split train
     depth = depth or measured_depth([images[name] for name in first])
 
@@ -77,9 +74,16 @@ def _voc_root(data_dir):
 def _classes(*folders):
     """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`).
 
-    Raises UserError if no folder has a table, or a folder has several.
+    Roboflow writes a table _classes.csv for each split. Raises UserError if no folder has a table, if a folder has
+    several, or if Roboflow's tables differ.
     """
     for folder in folders:
+        of_splits = [os.path.join(folder, split, '_classes.csv') for split in files.FOLDERS]
+        read = {path: tables.read_classes(path, ('Class', 'Pixel Value')) for path in of_splits if os.path.exists(path)}
+        if any(classes != list(read.values())[0] for classes in read.values()):
+            raise UserError('%s: the tables _classes.csv of the splits differ; export them again' % folder)
+        if read:
+            return next(iter(read.items()))
         found = [name for name in TABLES if os.path.exists(os.path.join(folder, name))]
         if len(found) > 1:
             raise UserError('--data_dir %s: has several tables of classes; remove %s' % (folder, ' or '.join(found)))
@@ -87,9 +91,8 @@ def _classes(*folders):
             path = os.path.join(folder, found[0])
             return path, TABLES[found[0]](path)
     there = ', '.join(sorted(os.listdir(folders[0]))[:6])
-    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes (%s, train/_classes.csv), but '
-                    '%s; write classes.csv there, with the header name,id,color and a row per class; published data '
-                    'sets have a name for --dataset' % (folders[0], ', '.join(list(TABLES)[1:]), there))
+    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes, but %s; write classes.csv, '
+                    'with the header name,id,color; published data have a name for --dataset' % (folders[0], there))
 
 
 def _folders(parent):
@@ -131,7 +134,7 @@ def _holds_images(folder):
 
 
 def find_pairs(data_dir: str):
-    """Finds the folders of images and labels -> list of (split or '', folder of images, folder of labels).
+    """Finds the folders of images and labels -> list of (name of the split's folder or '', images, labels).
 
     The layouts: images/ and labels/; these two folders in train/ and in val/; train/ and train_labels/; images and
     labels together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. Raises UserError if
@@ -142,12 +145,12 @@ def find_pairs(data_dir: str):
         return [('', images, labels or os.path.join(data_dir, 'labels'))]
     pairs = []
     for path in _folders(data_dir):
-        split = files.FOLDERS.get(os.path.basename(path).lower())
-        if split:
+        name = os.path.basename(path)
+        if name.lower() in files.FOLDERS:
             inner = _pair(path)
             beside = [other for other in _folders(data_dir) if other[:len(path)] == path
                       and other[len(path):].lstrip('-_').lower() in LABEL_FOLDERS]
-            pairs.append((split,) + (inner if all(inner) else (path, beside[0] if beside else path)))
+            pairs.append((name,) + (inner if all(inner) else (path, beside[0] if beside else path)))
     return pairs or [('', data_dir, data_dir)]
 
 
@@ -167,18 +170,17 @@ def _labelled(root, is_voc, table, classes):
     images = {}
     labels = {}
     pairs = find_pairs(root)
-    for split, image_folder, label_folder in pairs:
-        together = image_folder == label_folder
+    for name, image_folder, label_folder in pairs:
         found = files.image_files(image_folder)
-        if together:
+        if image_folder == label_folder:
             found = {name: path for name, path in found.items() if not files.is_label(name)}
         fitting = files.label_files(label_folder, found, class_names)
-        prefix = split and split + '/'
-        if split not in ('', 'train') and not fitting:
+        if files.FOLDERS.get(name.lower(), 'train') != 'train' and not fitting:
             note('%s: no image has a label; this split is left out' % image_folder)
             continue
-        images.update((prefix + name, path) for name, path in found.items())
-        labels.update((prefix + name, paths) for name, paths in fitting.items())
+        prefix = name and name + '/'
+        images.update((prefix + image, path) for image, path in found.items())
+        labels.update((prefix + image, paths) for image, paths in fitting.items())
     if not labels and pairs[0][1] == pairs[0][2]:
         raise UserError('%s: no image with a label found; put them into images/ and labels/, with equal names' % root)
     if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
@@ -195,27 +197,6 @@ def _labelled(root, is_voc, table, classes):
         return read_class_label(files.label_path(pairs[0][2], labels, name), classes)
 
     return images, label, splits.find(lists, images)
-
-
-def _roboflow(data_dir):
-    """Reads Roboflow's layout: train/, valid/ and test/, each with images, NAME_mask.png and _classes.csv.
-
-    Returns (list of `tables.Class`, {name: path}, function (name, image) -> label, {split: names}).
-    Raises UserError if the tables of classes differ.
-    """
-    tables_found = [os.path.join(data_dir, split, '_classes.csv') for split in files.FOLDERS]
-    all_classes = [tables.read_classes(path, ('Class', 'Pixel Value')) for path in tables_found if os.path.exists(path)]
-    if any(classes != all_classes[0] for classes in all_classes):
-        raise UserError('%s: the tables _classes.csv of the splits differ; export them again' % data_dir)
-    paths = files.image_files(data_dir)
-    images = {name: path for name, path in paths.items() if not name.endswith('_mask')}
-    labels = {name[:-len('_mask')]: [path] for name, path in paths.items() if name.endswith('_mask')}
-
-    def label(name, _):
-        return read_class_label(files.label_path(data_dir, labels, name, '%s_mask.png'), all_classes[0])
-
-    note('%s: read as a Roboflow export, with _mask.png for each image' % data_dir)
-    return all_classes[0], images, label, splits.find(data_dir, images)
 
 
 def measured_depth(paths: list):

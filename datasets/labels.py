@@ -1,8 +1,10 @@
 """Reads label files by a table of classes: ids, colours, palettes and binary masks."""
+import functools
+
 import numpy as np
 
 import data
-from data import IGNORE
+from data import IGNORE, Dataset
 from datasets import files, tables
 from system.files import UserError, note
 
@@ -28,7 +30,7 @@ def read_class_label(path: str, classes: list):
             for entry in classes:
                 if not entry.color and not tables.is_void(entry):
                     raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
-            return files.colors_to_ids(label, by_color, path)
+            return colors_to_ids(label, by_color, path)
         label = label[:, :, 0]  # ids in three equal channels, or shades of grey as colours
     used = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
     if two:
@@ -109,3 +111,67 @@ def _by_palette(path, used, palette, by_id, by_color):
                                 % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
             return meant
     return by_id
+
+
+def colors_to_ids(rgb, ids: dict, path: str):
+    """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w].
+
+    Args:
+      ids: {(red, green, blue): id}.
+      path: name of the label, for the message.
+    Raises:
+      UserError: a colour that is not in `ids`.
+    """
+    packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    label = color_table(tuple(ids.items()))[packed]
+    data.refuse_pixels(rgb, label < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
+    return label.astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=4)
+def color_table(ids: tuple):
+    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1: no id.
+
+    `ids`: tuple of ((red, green, blue), id). Cached, because filling 32 MB takes longer than reading a small label.
+    """
+    table = np.full(1 << 24, -1, np.int16)
+    table[[red << 16 | green << 8 | blue for (red, green, blue), _ in ids]] = [i for _, i in ids]
+    return table
+
+
+# ---------------------------------------------------------------- published data sets
+
+def pairs_of_files(image_folder: str, label_folder: str, label_name=lambda name: name):
+    """Pairs the images below a folder with PNG labels -> list of (name, image path, label path).
+
+    Raises UserError for a missing folder, and for an image without a label.
+
+    Args:
+      label_name: function (name of an image) -> name of its label, both without extension.
+    """
+    labels = dict(files.files_below(label_folder, ('.png',)))
+    images = files.image_files(image_folder)
+    missing = [label_name(name) for name in images if label_name(name) not in labels]
+    if missing:
+        raise UserError('%s: %d images have no label, as %s.png; unpack the archive again'
+                        % (label_folder, len(missing), missing[0]))
+    return [(name, path, labels[label_name(name)]) for name, path in images.items()]
+
+
+def dataset_of_pairs(name: str, classes: list, colors: list, size: tuple, pairs: dict):
+    """Makes the `Dataset` of image and label files whose labels follow a table of classes.
+
+    Args:
+      classes: list of `tables.Class`.
+      colors: list of (red, green, blue), one for each class except void.
+      size: (height, width) of training.
+      pairs: {split: list of (name, image path, label path)}.
+    """
+    def load(split, i):
+        _, image, label = pairs[split][i]
+        return data.read_image(image), read_class_label(label, classes)
+
+    named = [entry for entry in classes if not tables.is_void(entry)]
+    examples = {split: [entry[0] for entry in pairs[split]] for split in pairs}
+    return Dataset(name, [entry.name for entry in named], colors, size, examples, load, 'predictions.png',
+                   class_ids=[entry.ids[0] for entry in named])

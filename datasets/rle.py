@@ -8,7 +8,7 @@ import numpy as np
 import data
 from data import IGNORE, MAX_PIXELS
 from datasets import files, splits, tables
-from system.files import UserError, note, read_csv, read_text
+from system.files import UserError, note, read_csv
 
 
 def read_runs(data_dir, table, classes, rle_order):
@@ -26,7 +26,9 @@ def read_runs(data_dir, table, classes, rle_order):
     path = os.path.join(data_dir, 'labels.csv')
     if os.path.isdir(os.path.join(data_dir, 'labels')):
         raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
-    outside = tables.background(table, classes)
+    outside = next((i for i, entry in enumerate(classes) if tables.is_background(entry)), None)
+    if outside is None:
+        raise UserError('%s: which class are pixels outside all masks? name this class background' % table)
     indices = {}
     for i, entry in enumerate(classes):
         index = IGNORE if tables.is_void(entry) else i
@@ -38,10 +40,12 @@ def read_runs(data_dir, table, classes, rle_order):
     if len(objects) == 1:
         indices[''] = objects.pop()  # a table without a column of classes
     cells = read_cells(path, indices, images)
-    order = rle_order or detect_order(path)
-    if not rle_order:
+    header = files.csv_header(path)
+    order = rle_order
+    if not order:
+        texts = [rle.strip() for _, _, masks in cells.values() for _, _, rle in masks]
+        order = detect_order(texts) if 'EncodedPixels' in header else 'rows'
         note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
-    header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
     columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
     extension = os.path.splitext(next(read_csv(path, ()))[1].get('ImageId') or '')[1]
     extension = extension if extension.lower() in data.IMAGE_FILES else ''
@@ -49,23 +53,17 @@ def read_runs(data_dir, table, classes, rle_order):
             (columns, order, extension))
 
 
-def detect_order(path: str):
-    """Detects the order of the pixels in the runs of a table -> 'rows', 'columns' or 'relative'.
+def detect_order(texts: list):
+    """Detects the order of the pixels in Kaggle's run lengths -> 'columns' or 'relative'.
 
-    `data.rle_decode` defines the orders. Without a column EncodedPixels the order is 'rows'. With this column (Kaggle)
-    the order is 'relative' if at least one list of runs is valid as 'relative' but not as 'columns', and no list of
-    three or more runs is valid as 'columns'; else the order is 'columns'.
+    `data.rle_decode` defines the orders. The order is 'relative' if at least one of the `texts` is valid as 'relative'
+    but not as 'columns', and no text of three or more runs is valid as 'columns'; else the order is 'columns'.
     """
-    if 'EncodedPixels' not in read_text(path).partition('\n')[0]:
-        return 'rows'
-    relative = increasing = False
-    for _, row in read_csv(path, ('EncodedPixels',)):
-        rle = row['EncodedPixels'].strip()
-        if rle != '-1':
-            is_increasing = _is_rle(rle, 'columns')
-            increasing |= is_increasing and rle.count(' ') > 4
-            relative |= not is_increasing and _is_rle(rle, 'relative')
-    return 'relative' if relative and not increasing else 'columns'
+    others = [text for text in texts if not _is_rle(text, 'columns')]
+    if not any(_is_rle(text, 'relative') for text in others):
+        return 'columns'
+    increasing = set(texts) - set(others)
+    return 'columns' if any(len(text.split()) > 4 for text in increasing) else 'relative'
 
 
 def _is_rle(rle, order):
@@ -91,7 +89,7 @@ def read_cells(path: str, indices: dict, images=None):
     Raises:
       UserError: a malformed row, an id without an image, or an image without a row (except as above).
     """
-    kaggle = images is not None and 'EncodedPixels' in read_text(path).partition('\n')[0]
+    kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
     cells = {}
     for number, row in read_csv(path, columns):

@@ -7,7 +7,6 @@ common edge neither overlap nor leave a gap. Pillow and OpenCV also fill the pix
 `annotations.error_context` turns into UserError.
 """
 import base64
-import functools
 
 import cv2
 import numpy as np
@@ -190,8 +189,8 @@ def via_mask(shape: dict, line_width: float, height: int, width: int):
         raise NoArea('points')
     if kind in ('polygon', 'polyline'):
         points = np.array([shape['all_points_x'], shape['all_points_y']], float).T
-        draw = polygon_mask if kind == 'polygon' else functools.partial(line_mask, line_width=line_width)
-        return draw(points, height=height, width=width)
+        is_line = kind == 'polyline'
+        return line_mask(points, line_width, height, width) if is_line else polygon_mask(points, height, width)
     if kind == 'rect':
         left, top, right, bottom = shape['x'], shape['y'], shape['x'] + shape['width'], shape['y'] + shape['height']
         return polygon_mask([left, top, right, top, right, bottom, left, bottom], height, width)

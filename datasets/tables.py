@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from datasets import files
-from system.files import UserError, read_csv, read_text
+from system.files import UserError, read_csv
 
 MAX_NAME = 100  # characters of a class name, which is printed in figures
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
@@ -17,17 +17,6 @@ Class.__doc__ = """A class, or void: name, ids in label files, colour (red, gree
 def is_background(entry):
     """Tells whether a `Class` is named background, in upper or lower case, with or without outer underscores."""
     return entry.name.strip('_').lower() == 'background'
-
-
-def background(path: str, classes: list):
-    """Returns the index of the class named background in a list of `Class`.
-
-    Raises UserError, which names the table `path`, if no class has this name.
-    """
-    found = [i for i, entry in enumerate(classes) if is_background(entry)]
-    if not found:
-        raise UserError('%s: which class are pixels outside all masks? name this class background' % path)
-    return found[0]
 
 
 def read_classes(path: str, columns: tuple = ('name', 'id')):
@@ -42,7 +31,7 @@ def read_classes(path: str, columns: tuple = ('name', 'id')):
         table.
     """
     rgb = ('r', 'g', 'b')
-    header = [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
+    header = files.csv_header(path)
     if columns[1] not in header and set(rgb) <= set(header):
         columns = columns[:1] + rgb
     rows = []
@@ -133,9 +122,9 @@ def read_class_weights(path: str, class_names: list):
         try:
             weights[row['name']] = float(row['weight'])
         except ValueError:
-            raise UserError('%s row %d: weight %r is not a number' % (path, number, row['weight']))
+            weights[row['name']] = np.nan
         if not 0 <= weights[row['name']] < np.inf:
-            raise UserError('%s row %d: weight %r must be 0 or more' % (path, number, row['weight']))
+            raise UserError('%s row %d: weight %r must be a number of 0 or more' % (path, number, row['weight']))
     if set(weights) != set(class_names):
         raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))
     return np.array([weights[name] for name in class_names])

@@ -4,47 +4,40 @@ import functools
 import os
 
 from datasets import shapes
-from datasets.annotations import Example, Shape, count_unused, error_context, find_image, images_by_name, split_of
+from datasets.annotations import Example, error_context, find_image, shapes_of, split_of
 from system.files import UserError, note
 
 
-def read_via(documents: list, root: str, left_out: collections.Counter, line_width: float, attribute: str = None):
-    """Reads JSON files of VIA -> (class names in the order of use, list of `Example`).
+def read_via(documents: list, root: str, images: dict, line_width: float, attribute: str = None):
+    """Reads JSON files of VIA -> ([], list of `Example`); the classes follow from the shapes.
 
     Args:
       documents: list of (path, content) of the JSON files.
       root: folder of the images, also in sub-folders.
-      left_out: {reason: number}; images that the JSON does not list are counted here.
+      images: {file name: list of paths}, the images below `root`.
       line_width: width of polylines, in pixels.
       attribute: the attribute of the regions that holds the class; None if the regions have a single attribute. If no
         region has an attribute, all regions are of the class 'object', and a note is printed.
     Raises:
-      UserError: a listed image that is missing or listed twice, a region without a class, or several attributes if
+      UserError: a listed image that is missing, a region without a class, or several attributes if
         `attribute` is None. The message names the file.
     """
-    images = images_by_name(root)
     entries = [(path, content, entry) for path, content in documents
                for entry in content.get('_via_img_metadata', content).values()]
     attribute = attribute or _only_attribute(entries)
-    classes = []
-    examples = {}
+    examples = []
     for path, content, entry in entries:
-        with error_context('%s: %s' % (path, entry['filename'])):
+        def shape_of(region, content=content):
+            name = _class_of(content, region, attribute) if attribute else 'object'
+            shape = region['shape_attributes']
+            return name, shape['name'], functools.partial(shapes.via_mask, shape, line_width)
+
+        where = '%s: %s' % (path, entry['filename'])
+        with error_context(where):
             image = find_image(images, entry['filename'], path)
-            if image in examples:
-                raise UserError('is listed twice; SOURCE may be one of several JSON files')
-            examples[image] = Example(image, split_of(root, os.path.dirname(image), path), None, [])
-        for i, region in enumerate(_regions(entry), 1):
-            where = '%s: %s: region %d' % (path, entry['filename'], i)
-            with error_context(where):
-                name = _class_of(content, region, attribute) if attribute else 'object'
-                shape = region['shape_attributes']
-                if name not in classes:
-                    classes.append(name)
-                draw = functools.partial(shapes.via_mask, shape, line_width)
-                examples[image].shapes.append(Shape(where, name, shape['name'], draw))
-    count_unused(images, examples, 'images that the JSON does not list', left_out)
-    return classes, list(examples.values())
+        regions = shapes_of(_regions(entry), where + ': region', shape_of)
+        examples.append(Example(image, split_of(root, os.path.dirname(image), path), None, regions))
+    return [], examples
 
 
 def _regions(entry):

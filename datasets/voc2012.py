@@ -2,9 +2,8 @@
 import os
 import re
 
-import data
-from data import Dataset
-from datasets import files, folder, labels, tables
+from datasets import files, labels, tables
+from datasets.folder import TABLES
 from system.files import UserError
 
 CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
@@ -24,23 +23,21 @@ def read(data_dir: str):
                                    data_dir) if os.path.isdir(os.path.join(path, 'ImageSets'))), None)
     if root is None:
         raise UserError('--data_dir %s: no VOCdevkit/VOC2012/ImageSets; unpack VOCtrainval_11-May-2012.tar' % data_dir)
-    table = next((name for name in folder.TABLES if os.path.exists(os.path.join(root, name))), None)
+    table = next((name for name in TABLES if os.path.exists(os.path.join(root, name))), None)
     lists = os.path.join(root, 'ImageSets', 'Segmentation')
     augmented = os.path.exists(os.path.join(lists, 'trainaug.txt'))
     sources = {'train': ('trainaug', 'SegmentationClassAug') if augmented else ('train', 'SegmentationClass'),
                'val': ('val', 'SegmentationClass')}
-    examples = {split: files.read_names(os.path.join(lists, name + '.txt')) for split, (name, _) in sources.items()}
-    strange = [name for names in examples.values() for name in names if not re.match(r'20\d\d_\d{6}\Z', name)]
-    if table or strange:
-        raise UserError('%s: has %s, which PASCAL VOC 2012 has not; for own classes give --dataset folder, and a table '
-                        'of classes in this folder' % (root, table or 'an image ' + strange[0]))
-    classes = ([tables.Class(name, [i], files.voc_color(i)) for i, name in enumerate(CLASSES)]
-               + [tables.Class('void', [255], tables.VOC_VOID)])
-
-    def load(split, i):
-        name = examples[split][i]
-        image = data.read_image(os.path.join(root, 'JPEGImages', name + '.jpg'))
-        return image, labels.read_class_label(os.path.join(root, sources[split][1], name + '.png'), classes)
-
+    pairs = {}
+    for split, (name, folder) in sources.items():
+        names = files.read_names(os.path.join(lists, name + '.txt'))
+        strange = table or next(('an image ' + name for name in names if not re.match(r'20\d\d_\d{6}\Z', name)), None)
+        if strange:
+            raise UserError('%s: has %s, which PASCAL VOC 2012 has not; for own classes give --dataset folder, and a '
+                            'table of classes in this folder' % (root, strange))
+        pairs[split] = [(name, os.path.join(root, 'JPEGImages', name + '.jpg'),
+                         os.path.join(root, folder, name + '.png')) for name in names]
     colors = [files.voc_color(i) for i in range(len(CLASSES))]
-    return Dataset('voc2012', CLASSES, colors, (224, 224), examples, load, 'predictions.png')
+    classes = [tables.Class(name, [i], colors[i]) for i, name in enumerate(CLASSES)]
+    classes.append(tables.Class('void', [255], tables.VOC_VOID))
+    return labels.dataset_of_pairs('voc2012', classes, colors, (224, 224), pairs)

@@ -1,5 +1,4 @@
 """Reads YOLO's polygons in text files, in the layouts of Ultralytics, Roboflow, CVAT and Label Studio."""
-import collections
 import functools
 import glob
 import os
@@ -25,22 +24,22 @@ def data_yaml(source: str):
     """
     found = {}
     for name in sorted(os.listdir(source)):
-        path = os.path.join(source, name)
         if name.lower().endswith(('.yaml', '.yml')):
+            path = os.path.join(source, name)
             try:
                 content = yaml.load(read_bytes(path), Loader=yaml.BaseLoader)
-                if isinstance(content, dict) and 'names' in content:
-                    found[path] = content
-                elif name == 'data.yaml':
-                    raise UserError('%s: malformed, has no names' % path)
             except (yaml.YAMLError, ValueError) as error:
-                if name == 'data.yaml':
-                    raise UserError('%s: not YAML (%s)' % (path, error))
+                content = error
+            if isinstance(content, dict) and 'names' in content:
+                found[path] = content
+            elif name == 'data.yaml':
+                raise UserError('%s: malformed, or without names (%s)' % (path, content))
     path = os.path.join(source, 'data.yaml')
-    if len(found) > 1 and path not in found:
+    if path in found:
+        return path, found[path]
+    if len(found) > 1:
         raise UserError('%s name classes; rename the one to use to data.yaml' % ' and '.join(list(found)[:2]))
-    path = path if path in found else next(iter(found), None)
-    return (path, found[path]) if found else None
+    return next(iter(found.items()), None)
 
 
 def class_file(source: str):
@@ -86,16 +85,15 @@ def resolve(source: str, *names):
     return None
 
 
-def listed_images(source: str, path: str, content: dict, left_out: collections.Counter):
+def listed_images(source: str, path: str, content: dict):
     """Finds the images of the splits that a YAML file names -> {image path: split}.
 
     A split is a folder, a text file with one image path per line, or a list of folders and text files. An image that
-    two splits name belongs to the first split, and a note is printed.
+    two splits name belongs to the first split. Notes report such images, and folders of val or test that do not exist.
 
     Args:
       source: folder of the data set.
       path, content: path of the YAML file, and its content as a dict.
-      left_out: {reason: number}; a folder of val or test that does not exist is counted here.
     Raises:
       UserError: a missing folder of train, a listed image that does not exist, or two names for one folder.
     """
@@ -110,7 +108,7 @@ def listed_images(source: str, path: str, content: dict, left_out: collections.C
             if place is not None and used.setdefault(place, name) != name:
                 raise UserError('%s: %s: %s: leads to %s, as %s does' % (path, key, name, place, used[place]))
             if place is None:
-                left_out['folders that %s names and that do not exist, as %s' % (path, name)] += 1
+                note('%s: %s: %s: no such folder, so it is left out' % (path, key, name))
                 continue
             if os.path.isdir(place):
                 found = [image for _, image in files.files_below(place, data.IMAGE_FILES)]
@@ -134,7 +132,7 @@ def text_path(image: str):
     return beside if os.path.exists(beside) and not os.path.exists(inside) else inside
 
 
-def read_yolo(source: str, root: str, left_out: collections.Counter):
+def read_yolo(source: str, root: str, images: dict):
     """Reads a YOLO data set of polygons -> (class names in the order of their numbers, list of `Example`).
 
     The images are in the folders and lists that the YAML file names. If the YAML file names none, the images are all
@@ -143,58 +141,51 @@ def read_yolo(source: str, root: str, left_out: collections.Counter):
     Args:
       source: folder of the data set.
       root: folder below which sub-folders such as train/ name the splits, if the YAML file does not.
-      left_out: {reason: number}; images in other folders are counted here.
+      images: {file name: list of paths}, the images below `source`.
     Raises:
       UserError: malformed class names or rows, a text file without an image in a folder of text files, or a split other
         than test without text files.
     """
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
-    source = os.path.normpath(source)
     config = data_yaml(source)
     names = class_names(source, config)
-    every = [path for _, path in files.files_below(source, data.IMAGE_FILES)]
     if config and any(key.lower() in files.FOLDERS for key in config[1]):
-        images = listed_images(source, *config, left_out)
+        split_of_image = listed_images(source, *config)
     else:
-        images = {path: split_of(root, os.path.dirname(path)) for path in every
-                  if IMAGES.match(os.path.relpath(path, source)) or os.path.exists(text_path(path))}
-    left_out['images outside the folders of the data set'] += sum(path not in images for path in every)
-    texts = {image: text_path(image) for image in images}
-    check_texts(source, images, texts, left_out)
-    rows = {image: read_rows(texts[image], names) for image in images if os.path.exists(texts[image])}
+        split_of_image = {path: split_of(root, os.path.dirname(path)) for paths in images.values() for path in paths
+                          if IMAGES.match(os.path.relpath(path, source)) or os.path.exists(text_path(path))}
+    check_texts(source, split_of_image)
+    texts = {image: text_path(image) for image in split_of_image}
+    rows = {image: read_rows(text, names) for image, text in texts.items() if os.path.exists(text)}
     draw = draw_of(config, [row for found in rows.values() for row in found])
-    return [names[i] for i in sorted(names)], [
-        Example(image, split, None, [Shape(where, name, 'polygon', functools.partial(draw, numbers))
-                                     for where, name, numbers in rows.get(image, ())])
-        for image, split in images.items()]
+    examples = [Example(image, split, None, []) for image, split in split_of_image.items()]
+    for example in examples:
+        for where, name, numbers in rows.get(example.image, ()):
+            example.shapes.append(Shape(where, name, 'polygon', functools.partial(draw, numbers)))
+    return [names[i] for i in sorted(names)], examples
 
 
-def check_texts(source: str, images: dict, texts: dict, left_out: collections.Counter):
+def check_texts(source: str, images: dict):
     """Raises UserError for a text file without an image, and for a split without text files.
 
-    A test split without text files is no error: its images are removed from `images` and counted in `left_out`. Text
-    files in folders without a text file of `texts` are counted in `left_out` too.
-
-    Args:
-      images: {image path: split}.
-      texts: {image path: path of the text file, which need not exist}.
-      left_out: {reason: number}.
+    A test split without text files is no error: its images are removed from `images`, {image path: split}. A note gives
+    the number of text files in folders to which no image leads.
     """
-    for split in sorted(set(images.values())):
-        inside = [image for image in images if images[image] == split]
-        if not any(os.path.exists(texts[image]) for image in inside):
+    texts = {text_path(image) for image in images}
+    labelled = {split for image, split in images.items() if os.path.exists(text_path(image))}
+    for image, split in list(images.items()):
+        if split not in labelled:
             if split != 'test':
-                raise UserError('%s: no text file, as for %s' % (os.path.dirname(inside[0]), inside[0]))
-            left_out['images of test, which has no text files'] += len(inside)
-            for image in inside:
-                del images[image]
-    known = set(texts.values())
-    folders = {os.path.dirname(path) for path in known}
-    for path in glob.glob(os.path.join(glob.escape(source), '**', 'labels', '**', '*.txt'), recursive=True):
-        if path not in known and os.path.basename(path) != 'classes.txt':
-            if os.path.dirname(path) in folders:
-                raise UserError('%s: no image has this name' % path)
-            left_out['text files outside the folders of the data set'] += 1
+                raise UserError('%s: no text file, as for %s' % (os.path.dirname(image), image))
+            del images[image]
+    below = glob.glob(os.path.join(glob.escape(source), '**', 'labels', '**', '*.txt'), recursive=True)
+    others = [path for path in below if path not in texts and os.path.basename(path) != 'classes.txt']
+    folders = {os.path.dirname(text) for text in texts}
+    for path in others:
+        if os.path.dirname(path) in folders:
+            raise UserError('%s: no image has this name' % path)
+    if others:
+        note('%s: %d text files outside the folders of the data set, as %s' % (source, len(others), others[0]))
 
 
 def read_rows(path: str, names: dict):

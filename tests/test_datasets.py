@@ -281,15 +281,15 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # as anti-aliasing does
      r'f1_L.png: colour \[193, 129, 193\] at row 0, column 0'),
     ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt line 1'),
-    ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv line 2'),
-    ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: no label for image f0'),
+    ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv row 2'),
+    ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: 1 images have no label'),
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
      'labelIds.png: id 255 at row 0'),  # labelTrainIds in a file named labelIds
     ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
      'ADE_00000001.png: id 151 at row 0'),
-    ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, 'no label for 1 images'),
+    ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, '1 images have no label'),
     ('sunrgbd', 'label37/test/img37labels-000002.png', np.full((2, 3), 40, np.uint8),
      'label of .*: id 40 at row 0, column 0; SUN RGB-D has ids 0 to 37'),
     ('sunrgbd', 'label37/test/img37labels-000002.png', None, r'holds 2 images, label37 1 labels; .*: \[2\]'),
