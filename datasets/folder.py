@@ -151,6 +151,9 @@ def find_pairs(data_dir: str):
             beside = [other for other in _folders(data_dir) if other[:len(path)] == path
                       and other[len(path):].lstrip('-_').lower() in LABEL_FOLDERS]
             pairs.append((name,) + (inner if all(inner) else (path, beside[0] if beside else path)))
+    loose = sorted(name for name in os.listdir(data_dir) if name.lower().endswith(data.IMAGE_FILES))
+    if pairs and loose:
+        raise UserError('%s: has images beside the folders of the splits, as %s; move them' % (data_dir, loose[0]))
     return pairs or [('', data_dir, data_dir)]
 
 

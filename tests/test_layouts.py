@@ -376,6 +376,8 @@ def test_roboflow_without_a_mask_and_with_other_classes(tmp_path):
     dataset = datasets.open('folder', str(tmp_path))
     split = 'train' if 'train/a' in dataset.examples['train'] else 'val'
     assert_refused('0 labels for image train/a;', dataset.load, split, dataset.examples[split].index('train/a'))
+    put(str(tmp_path), 'new.jpg', np.zeros((4, 5), np.uint8))
+    assert_refused('images beside the folders of the splits, as new.jpg', datasets.open, 'folder', str(tmp_path))
     put_text(str(tmp_path), 'val/_classes.csv', 'Pixel Value,Class\n0,a\n1,c\n')
     assert_refused('tables _classes.csv of the splits differ', datasets.open, 'folder', str(tmp_path))
 
