@@ -1,5 +1,6 @@
 """Tests experiments.py: rows, commands, resume, seeds and columns of the paper's tables, and tables of results."""
 import csv
+import json
 import os
 import pathlib
 import shutil
@@ -287,3 +288,41 @@ def test_results_of_any_weights_stand_beside_the_balanced_row():
     for class_weights, mean_iou in (('median', 47.7), ('weights.csv', 47.7), ('none', 46.3)):
         assert tables.published_scores('camvid', 'segnet-basic', class_weights)[0][1][2] == mean_iou
     assert tables.published_scores('sartorius', 'segnet', 'median') == []
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['table1', '--runs', 'x'], '--runs: has no effect with table1'),
+    (['results', '--runs', 'x', '--list'], '--list: has no effect with results'),
+    (['results'], 'results: needs --runs'),
+    (['table6', '--height', '45'], '--height: has no effect with table6'),
+    (['table6', '--flags=--flip'], '--flags: has no effect with table6'),
+    (['table1', '--flags=--device cpu'], '--flags: --device: set by the rows'),
+    (['table1', '--output', __file__], '--output .*is a file')])
+def test_flags_without_effect_in_a_table(flags, message):
+    assert_refused(message, experiments.parse_args, flags)
+
+
+def test_table6_lists_the_measurements(capsys):
+    experiments.run(experiments.parse_args('table6 --rows SegNet --repeats 5 --device cpu --list'.split()))
+    assert capsys.readouterr().out.endswith(
+        'benchmark.py segnet --what predict train --batch_size 1 4 --repeats 5 --device cpu\n')
+
+
+def test_scores_of_last_weights_have_one_name(tmp_path, monkeypatch):
+    """SUN RGB-D: the scores of a row are the entry that evaluate.py wrote."""
+    def score(args):
+        entry = {'images': 2, 'bf_images': 2, 'G': 0.5}
+        evaluate.add_scores(args.run, {evaluate.entry_name(args, 'test'): entry})
+        return {'test': entry}
+
+    args = experiments.parse_args(['table4', '--rows', 'SegNet', '--steps', '3', '--output', str(tmp_path)])
+    row = experiments.tables.TABLES['table4'].rows[0]
+    folder = experiments.row_folder(args, row, 1)
+    os.makedirs(folder)
+    monkeypatch.setattr(main, 'train', lambda args: None)
+    monkeypatch.setattr(evaluate, 'evaluate', score)
+    assert experiments.row_scores(args, row, 1)['test']['G'] == 0.5
+    with open(os.path.join(folder, 'metrics.json')) as file:
+        assert list(json.load(file)) == ['test (last)']
+    monkeypatch.setattr(main, 'train', None)  # is not called again
+    assert experiments.row_scores(args, row, 1)['test']['asked_steps'] == 3

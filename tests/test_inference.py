@@ -1,5 +1,6 @@
 """Compares tiles with plain sums, enlargement with TensorFlow's, and test-time augmentation with single passes."""
 import argparse
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from conftest import assert_refused, random_weights, value_of
 
 import networks
 from data import Dataset
-from inference import tiles
+from inference import tiles, video
 from inference.predictor import Predictor, Settings, add_flags, batches, check_tta, passes
 from system import cli
 
@@ -172,3 +173,19 @@ def test_flags():
     for text in ('0', '0.75,0', 'nan', 'flop', '', '9', '1,,2'):
         with pytest.raises((argparse.ArgumentTypeError, ValueError)):
             check_tta(text)
+
+
+def test_frames_that_are_too_large(tmp_path):
+    path = str(tmp_path / 'v.mp4')
+    with video.VideoFile(path, 10) as out:
+        for _ in range(3):
+            out.write(np.zeros((48, 64, 3), np.uint8))
+    settings = (lambda image: image[:, :, 0], [[0, 0, 0]], 0.5)
+    for max_pixels in (48 * 64 - 1, 48 * 64):
+        def write(limit=max_pixels):
+            video.write_overlays(path, str(tmp_path / 'o.mp4'), *settings, limit, lambda frames, **_: frames)
+        if max_pixels < 48 * 64:
+            assert_refused('frames have more than 3071 pixels', write)
+            assert not os.path.exists(str(tmp_path / 'o.mp4'))
+        else:
+            write()

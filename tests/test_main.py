@@ -14,15 +14,18 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, assert_refused, assert_same_weights, undrawn, weights_of, write_camvid, write_folder
+from conftest import (ROOT, assert_refused, assert_same_weights, put, put_text, undrawn, weights_of, write_camvid,
+                      write_folder)
 from test_segnet import conv_reference
 
+import data
 import datasets
 import evaluate
 import main
 import metrics
 import networks
 import utils
+from datasets import record
 from inference.predictor import Prediction, Predictor, Settings
 from runs.folder import add_scores, checkpoint, read_config, read_scores, training_seconds
 from runs.run import Run
@@ -431,6 +434,7 @@ def test_the_first_line_says_whether_tf32_is_used(monkeypatch, capability, preci
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 has no TensorFloat-32')
 def test_tf32_is_switched(monkeypatch):
     devices.session_config('cpu', tf32='off')
+    devices.session_config('cpu')  # as for an export
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     devices.session_config('cpu', tf32='on')
     assert tf.config.experimental.tensor_float_32_execution_enabled()
@@ -603,3 +607,67 @@ def test_signal_during_the_last_validation():
     assert run.summary([signal.SIGTERM]).startswith('x: done, step 20 of 20')
     run.step = 19
     assert 'stopped at step 19 of 20' in run.summary([signal.SIGTERM])
+
+
+def small_run(folder, output, *flags):
+    """`Run` of a small training, and the parsed flags."""
+    args = main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output] + list(flags))
+    return Run(vars(args), main.open_dataset(args, distribute.Group()), vars(main.parse_args([]))), args
+
+
+def test_a_run_that_another_process_trained_in_between(tmp_path, output):
+    """The flags are compared again inside the lock."""
+    folder = write_folder(str(tmp_path / 'data'))
+    run, _ = small_run(folder, output, '--seed', '7')
+    other, _ = small_run(folder, output)
+    os.makedirs(output)
+    write_json(os.path.join(output, 'config.json'), {'flags': other.flags, 'class_names': ['a'], 'colors': [[0] * 3]})
+    assert_refused('--seed 7: .* has 1', run.locked().__enter__)
+    with other.locked():
+        pass
+
+
+def test_the_chief_decides_the_split(tmp_path, output):
+    """Another machine has no run folder, and its data set has grown."""
+    folder = write_folder(str(tmp_path / 'data'))
+    run, args = small_run(folder, output)
+    dataset, facts = datasets.preload(run.dataset, ('train', 'val'))
+    config = {'flags': run.flags, 'depth': 8, 'class_names': dataset.class_names,
+              'examples': record.make(dataset, facts, folder)}
+    put(folder, 'images/more.png', np.zeros((12, 16), np.uint8))
+    put(folder, 'labels/more.png', np.zeros((12, 16), np.uint8))
+    group = distribute.Group()
+    assert sum(map(len, main.open_dataset(args, group).examples.values())) == 11
+    group.all_gather = lambda value: [config, value]
+    assert main.open_dataset(args, group).examples == run.dataset.examples
+
+
+def test_scores_on_data_without_a_train_split(tmp_path):
+    for name in ('images/a.png', 'labels/a.png'):
+        put(str(tmp_path), name, np.eye(9, dtype=np.uint8))
+    put_text(str(tmp_path), 'test.txt', 'a\n')
+    put_text(str(tmp_path), 'classes.csv', 'name,id\nx,0\ny,1\n')
+    flags = ['--weights', 'none.npz', '--model', 'segnet-basic', '--dataset', 'folder', '--data_dir', str(tmp_path)]
+    assert_refused('train', evaluate.evaluate, evaluate.parse_args(flags + ['--split', 'test']))
+
+
+def test_images_without_a_labelled_pixel_are_no_extremes():
+    labels = [np.full((3, 5), value, np.uint8) for value in (0, data.IGNORE, 1)]
+    dataset = data.Dataset('made', ['a', 'b'], [], (3, 5), {'val': 'xyz'}, None, 'predictions.png')
+    predictions = [(i, label, Prediction(np.zeros((3, 5), np.uint8))) for i, label in enumerate(labels)]
+    _, _, extremes = evaluate.score_split(predictions, dataset, 'val', num_extremes=2)
+    assert [(score, i) for score, i, _ in extremes] == [(1.0, 0), (0.0, 2)]
+
+
+def test_describe_starts_no_processes(monkeypatch, capsys):
+    monkeypatch.setattr(main, 'parse_args', lambda parse=main.parse_args: parse(['--describe', '--gpus', '2']))
+    monkeypatch.setattr(main.cluster, 'launch', None)
+    main.main()
+    assert capsys.readouterr().out.count('conv1_1 ') == 1
+
+
+def test_recipes_that_cannot_be_read(tmp_path):
+    (tmp_path / 'utf16.txt').write_text('--steps 5', encoding='utf-16')
+    (tmp_path / 'itself.txt').write_text('@%s' % (tmp_path / 'itself.txt'))
+    for name in ('utf16.txt', 'itself.txt'):
+        assert_refused('recipe: .*save the file as UTF-8', main.parse_args, ['@%s' % (tmp_path / name)])

@@ -3,6 +3,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -336,3 +337,29 @@ def test_video_with_a_colon_in_its_name(tmp_path, monkeypatch):
             out.write(np.full((48, 64, 3), 80 * i, np.uint8))
     with video.read_frames('12:31.mp4') as (_, _, frames):
         assert len(list(frames)) == 3
+
+
+@pytest.mark.parametrize('name, flags', [('a-overlay.png', []), ('a-confidence.png', []), ('b-overlay.mp4', []),
+                                         ('a-probability-7.png', ['--probabilities', 'png']),
+                                         ('submission.csv', ['--submission'])])
+def test_existing_results_are_kept(tmp_path, name, flags):
+    for each in ('a.png', 'b.mp4', name):
+        (tmp_path / each).touch()
+    inputs = [str(tmp_path / each) for each in ('a.png', 'b.mp4')]
+    flags = ['run'] + inputs + ['--output', str(tmp_path)] + flags
+    assert_refused('%s: exists already; give --overwrite' % name, predict.plan, predict.parse_args(flags))
+    assert len(predict.plan(predict.parse_args(flags + ['--overwrite']))) == 2
+    flags[flags.index('--output') + 1] = inputs[0]
+    assert_refused('--output .*a.png: is a file', predict.plan, predict.parse_args(flags))
+
+
+@pytest.mark.parametrize('columns', [('id', 'predicted'), ('ImageId', 'ClassId', 'EncodedPixels')])
+def test_memory_of_a_submission(columns):
+    """An image of 400 cells takes the memory of a few masks."""
+    ids = np.kron(np.pad(np.ones((20, 20), np.uint8), 0), np.pad(np.ones((7, 7), np.uint8), 2))  # [220, 220]
+    config = {'class_names': ['ground', 'cell'], 'class_ids': [0, 1], 'rle': (columns, 'rows', '')}
+    tracemalloc.start()
+    rows = outputs.submission_rows('im', ids, config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(rows) == (1 if 'ClassId' in columns else 400) and peak < 40 * ids.size

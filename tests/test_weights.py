@@ -307,3 +307,9 @@ def test_published_kernels_in_8_bits(sess, tmp_path, monkeypatch):
     np.testing.assert_array_equal(values['conv/biases'], np.float32([0.1, 0.2]))
     error = abs(values['conv/weights'] - kernel).max((0, 1, 2))
     assert (error <= abs(kernel).max((0, 1, 2)) / 127 * 0.501 + 1e-12).all() and error[1] > 1e-4
+
+
+def test_last_weights_of_a_file(tmp_path):
+    np.savez(str(tmp_path / 'weights.npz'), a=np.ones(2))
+    for path in (str(tmp_path), str(tmp_path / 'weights.npz')):
+        assert_refused('--checkpoint last: .* has one set of weights', weights.load, path, 'last')
