@@ -25,12 +25,12 @@ import tensorflow.compat.v1 as tf
 import networks
 import optimize
 import utils
-from inference import engines
+from inference import engines, quantize
 from runs import plots, report
 from runs.folder import read_config, run_folder
 from system import cli, devices, machine
 from system.cli import ROOT, revision
-from system.files import UserError
+from system.files import UserError, check_output
 
 OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
@@ -38,6 +38,8 @@ PEERS = ('eager', 'compiled')  # modes of PyTorch; both use the memory format ch
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # number of rounds; in each round our process runs once and each peer's process runs once
 NUM_CLASSES = 11
+OF_ENGINES = ('models', 'engines', 'data_dir', 'images', 'height', 'width', 'peer', 'peer_python', 'repeats', 'output',
+              'into')  # flags that --engines uses
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # rows of the square matrices whose product measures peak speed
 
 
@@ -202,7 +204,8 @@ def engine_rows(args, run: str, folder: str) -> list:
     printed. Raises UserError if the images of the run's data set have several sizes.
     """
     config = read_config(run)
-    images, labels = engines.validation_images(run, config, args.data_dir, args.images)
+    images, labels = engines.split_images(run, config, args.data_dir, 'val', args.images)
+    calibration, _ = engines.split_images(run, config, args.data_dir, 'train', quantize.NUM_IMAGES)
     size = [args.height, args.width]
     names = []
     for name in engines.ENGINES:
@@ -211,7 +214,7 @@ def engine_rows(args, run: str, folder: str) -> list:
             print('%s: left out, %s' % (name, reason))
         else:
             names.append(name)
-    paths = engines.export_files(folder, names, run, config, size, images)
+    paths = engines.export_files(folder, names, run, config, size, images, calibration)
     participants = {name: functools.partial(measure_in_subprocess, engine=name, run=run, path=paths[name], size=size,
                                             folder=folder) for name in names}
     participants.update(peers(args, {'model': config['flags']['model'], 'height': args.height, 'width': args.width,
@@ -219,7 +222,7 @@ def engine_rows(args, run: str, folder: str) -> list:
     measured = measured_in_turns(participants, args.repeats)
     rows = []
     for name, (seconds, memory) in measured.items():
-        row = {'run': os.path.basename(run), 'input': '%dx%d' % tuple(size), 'by': name,
+        row = {'run': os.path.basename(os.path.abspath(run)), 'input': '%dx%d' % tuple(size), 'by': name,
                'ms/image': '%.1f' % (1000 * seconds), 'of predict.py': '%.2f' % (seconds / measured['predict.py'][0]),
                'peak MB': '%.0f' % (memory / 1e6)}
         if name in paths:
@@ -270,6 +273,10 @@ def parse_args(argv=None):
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`
     devices.add_flags(parser)
     args = parser.parse_args(argv)
+    check_output('--output', args.output)
+    used = set(vars(args)) - {'data_dir', 'images'} - ({'batch_size'} if args.sweep else set())
+    parser.refuse_unused(vars(args), OF_ENGINES if args.engines else used,
+                         'with --engines' if args.engines else 'with --sweep, or without --engines')
     if args.engines:
         args.models = [run_folder(run) for run in args.models or ['camvid-segnet', 'camvid-segnet-basic']]
         return args
@@ -293,6 +300,7 @@ def main(args):
         return
     device = devices.device_name(args.device)
     devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
+    os.makedirs(args.output, exist_ok=True)  # errors before the measurements
     print(device, flush=True)
     rows = []
     for settings in args.models if args.engines else settings_to_measure(args):
@@ -300,7 +308,6 @@ def main(args):
             measured = engine_rows(args, settings, folder) if args.engines else benchmark_rows(args, settings)
         rows += measured
         print(report.plain_table(measured), end='\n\n', flush=True)
-    os.makedirs(args.output, exist_ok=True)
     path = os.path.join(args.output, 'sweep' if args.sweep else 'engines' if args.engines else 'benchmark')
     note = '%s; revision %s; `%s`' % (device, revision(), cli.command_line())
     text = report.write_table(path, 'Speed and memory', note, rows)

@@ -124,3 +124,13 @@ def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
         assert float(row['equal ids']) > (0.99 if name in exact else 0.9), name
         assert float(row['ms/image']) > 0 and row['input'] == '45x61'
         assert abs(float(row['mIoU']) - float(rows['predict.py']['mIoU'])) < 5
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--engines', '--sweep'], '--sweep: has no effect with --engines'),
+    (['--engines', '--precision', 'bfloat16'], '--precision: has no effect with --engines'),
+    (['segnet', '--images', '5'], '--images: has no effect .*without --engines'),
+    (['segnet', '--sweep', '--batch_size', '2'], '--batch_size: has no effect with --sweep'),
+    (['segnet', '--output', __file__], '--output .*is a file')])
+def test_flags_without_effect(flags, message):
+    assert_refused(message, benchmark.parse_args, flags)

@@ -257,7 +257,7 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     again = score(published, '--data_dir', camvid_folder, '--bn', 'moving', '--bf_images', '0')['val']
     assert again['step'] == scores['step'] == 2
     moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
-    assert moved <= 0.05 * np.sum(scores['confusion']), moved
+    assert moved <= 0.1 * np.sum(scores['confusion']), moved  # two per moved pixel
     assert sorted(os.listdir(published)) == ['config.json', 'weights.npz'], 'scores go to another folder'
     text = ''.join(map(read_text, ('published/config.json', 'Output/published-published/metrics.json')))
     assert ("\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
