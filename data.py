@@ -10,8 +10,9 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from system import formats
 from system.files import UserError, note, read_bytes
 
 Image.init()  # registers all formats
@@ -109,30 +110,6 @@ def rle_encode(mask, order: str = 'rows'):
 
 # ---------------------------------------------------------------- images and labels
 
-def check_tiff_bands(content: bytes, path: str):
-    """Raises UserError unless a TIFF has grey, RGB or CMYK bands, with or without alpha, that Pillow can read.
-
-    `content`: the bytes of the file. Pillow cannot read planar bands of more than 8 bits, RGB of more than 16 bits, and
-    grey with alpha or CMYK of more than 8 bits.
-    """
-    directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
-    stream = io.BytesIO(content)
-    stream.seek(directory.next)
-    directory.load(stream)
-    bands = directory.get(277, 1)
-    bits = max(directory.get(258, (1,)))
-    cmyk = directory.get(262) == 5  # PhotometricInterpretation
-    if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow would drop bits
-        raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
-    alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
-    if bands - alphas not in (1, 4 if cmyk else 3):
-        raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
-    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow cannot read these
-        kind = 'CMYK' if cmyk else 'grey with alpha' if bands == 2 else 'RGB'
-        kind += ' as floats' if 3 in directory.get(339, ()) else ''
-        raise UserError('%s: is %s of %d bits a band; save it as grey or RGB of 8 or 16 bits' % (path, kind, bits))
-
-
 def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
@@ -147,14 +124,13 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     kind = 'image'
     try:
         if content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
-            check_tiff_bands(content, path)
+            formats.check_tiff(content, path)
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         kind = image.format
         if image.width * image.height > max_pixels:
             raise UserError('%s: more than %d pixels; shrink it, or give predict.py --max_pixels' % (path, max_pixels))
         if kind == 'PNG':
-            image.verify()  # compares the checksums; afterwards Pillow needs the file opened again
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            formats.check_png(content)
         if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # the second image of a phone's MPO is a preview
             note('%s: has %d pages; only the first page of a file is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])

@@ -1,0 +1,46 @@
+"""Refuses image files that Pillow would decode wrong: TIFF bands that lose bits, damaged PNG chunks."""
+import io
+import struct
+import zlib
+
+from PIL import TiffImagePlugin
+
+from system.files import UserError
+
+
+def check_tiff(content: bytes, path: str):
+    """Raises UserError unless a TIFF has grey, RGB or CMYK bands, with or without alpha, that Pillow can read.
+
+    `content`: the bytes of the file. Pillow cannot read planar bands of more than 8 bits, RGB of more than 16 bits, and
+    grey with alpha or CMYK of more than 8 bits.
+    """
+    directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
+    stream = io.BytesIO(content)
+    stream.seek(directory.next)
+    directory.load(stream)
+    bands = directory.get(277, 1)
+    bits = max(directory.get(258, (1,)))
+    cmyk = directory.get(262) == 5  # PhotometricInterpretation
+    if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow would drop bits
+        raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
+    alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
+    if bands - alphas not in (1, 4 if cmyk else 3):
+        raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
+    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow cannot read these
+        kind = 'CMYK' if cmyk else 'grey with alpha' if bands == 2 else 'RGB'
+        kind += ' as floats' if 3 in directory.get(339, ()) else ''
+        raise UserError('%s: is %s of %d bits a band; save it as grey or RGB of 8 or 16 bits' % (path, kind, bits))
+
+
+def check_png(content: bytes):
+    """Raises ValueError or struct.error if a chunk of a PNG is truncated or has a wrong checksum.
+
+    Pillow does not compare the checksums of pixels, and its `verify` takes as long as a second decoding.
+    """
+    name, at = b'', 8  # the signature has 8 bytes
+    while name != b'IEND':
+        size, name = struct.unpack_from('>I4s', content, at)
+        checksum, = struct.unpack_from('>I', content, at + 8 + size)
+        if zlib.crc32(memoryview(content)[at + 4:at + 8 + size]) != checksum:
+            raise ValueError('wrong checksum of %s' % ascii(name))
+        at += 12 + size
