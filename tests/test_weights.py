@@ -245,7 +245,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, monkeypatch):
     """A published folder (8-bit kernels, population statistics, no local paths) scores almost as the run."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
-    start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01')
+    start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01', '--optimizer', 'adam')
     config = read_config(run)
     config['invocations'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
                                       '--init_from Output/run --output=/mnt/run1/ --model x')
@@ -257,7 +257,7 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     again = score(published, '--data_dir', camvid_folder, '--bn', 'moving', '--bf_images', '0')['val']
     assert again['step'] == scores['step'] == 2
     moved = abs(np.array(again['confusion']) - scores['confusion']).sum()
-    assert moved <= 0.1 * np.sum(scores['confusion']), moved  # two per moved pixel
+    assert moved <= 0.05 * np.sum(scores['confusion']), moved  # two per moved pixel
     assert sorted(os.listdir(published)) == ['config.json', 'weights.npz'], 'scores go to another folder'
     text = ''.join(map(read_text, ('published/config.json', 'Output/published-published/metrics.json')))
     assert ("\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
