@@ -49,7 +49,7 @@ def test_prediction_and_training_in_a_process():
 
 
 def test_ours_and_peers_take_turns():
-    """In three rounds of two runs the result is the median of six times and the memory of the last process."""
+    """Three rounds time two runs each. The result: the median of the six durations, the last process's memory."""
     asked = []
     times = {'a': iter([[1, 9], [2, 3], [4, 5]]), 'b': iter([[1, 1]] * 3)}
 

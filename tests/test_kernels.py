@@ -89,7 +89,7 @@ def test_precisions_are_checked_without_the_scatter(monkeypatch):
 
 def test_a_missing_kernel_is_found(graph):
     image = tf.placeholder(tf.float16, [1, 4, 4, 8])
-    assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # TensorFlow's is for float32 alone
+    assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # TensorFlow has LRN in float32 only
     pooled = tf.raw_ops.MaxPoolWithArgmax(input=image, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding='SAME',
                                           Targmax=tf.int32)
     assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # of int64 indices alone

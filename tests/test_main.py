@@ -192,7 +192,7 @@ def test_changed_class_weights_are_refused(camvid_folder, runs, output):
 
 
 def left_behind(folder, age):
-    """Writes a temporary file as of a process that was killed `age` seconds ago; returns the path."""
+    """Writes the temporary file that a process killed `age` seconds ago would leave; returns the path."""
     part = os.path.join(folder, '.%032x.part' % age)
     pathlib.Path(part).write_text('{')
     os.utime(part, (time.time() - age,) * 2)

@@ -282,7 +282,7 @@ def test_classes_are_matched_by_name(sess, capsys):
     assert 'matched by name: car, sky; initialized at random: bus' in capsys.readouterr().out
     nan = np.nan
     np.testing.assert_array_equal(loaded.values['conv_classifier/weights'][2, 1], [[44, nan, 42], [47, nan, 45]])
-    np.testing.assert_array_equal(loaded.values['conv1_1_D/weights'][0, 2],  # sides and inputs are no classes
+    np.testing.assert_array_equal(loaded.values['conv1_1_D/weights'][0, 2],  # only the last axis has classes
                                   [[20, nan, 18], [23, nan, 21], [26, nan, 24]])
     np.testing.assert_array_equal(loaded.values['upscore2/weights'][1, 0], [[35, nan, 33], [nan] * 3, [29, nan, 27]])
     np.testing.assert_array_equal(loaded.values['conv_classifier/biases'], [2, nan, 0])
