@@ -25,7 +25,7 @@ import tensorflow.compat.v1 as tf
 import networks
 import optimize
 import utils
-from inference import engines, quantize
+from inference import engines
 from runs import plots, report
 from runs.folder import read_config, run_folder
 from system import cli, devices, machine
@@ -204,8 +204,8 @@ def engine_rows(args, run: str, folder: str) -> list:
     printed. Raises UserError if the images of the run's data set have several sizes.
     """
     config = read_config(run)
-    images, labels = engines.split_images(run, config, args.data_dir, 'val', args.images)
-    calibration, _ = engines.split_images(run, config, args.data_dir, 'train', quantize.NUM_IMAGES)
+    config['flags']['data_dir'] = args.data_dir or config['flags']['data_dir']
+    images, labels = engines.validation_images(run, config, args.images)
     size = [args.height, args.width]
     names = []
     for name in engines.ENGINES:
@@ -214,7 +214,7 @@ def engine_rows(args, run: str, folder: str) -> list:
             print('%s: left out, %s' % (name, reason))
         else:
             names.append(name)
-    paths = engines.export_files(folder, names, run, config, size, images, calibration)
+    paths = engines.export_files(folder, names, run, config, size, images)
     participants = {name: functools.partial(measure_in_subprocess, engine=name, run=run, path=paths[name], size=size,
                                             folder=folder) for name in names}
     participants.update(peers(args, {'model': config['flags']['model'], 'height': args.height, 'width': args.width,
@@ -273,13 +273,15 @@ def parse_args(argv=None):
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`
     devices.add_flags(parser)
     args = parser.parse_args(argv)
-    check_output('--output', args.output)
-    used = set(vars(args)) - {'data_dir', 'images'} - ({'batch_size'} if args.sweep else set())
-    parser.refuse_unused(vars(args), OF_ENGINES if args.engines else used,
-                         'with --engines' if args.engines else 'with --sweep, or without --engines')
+    check_output(args.output)
     if args.engines:
+        parser.refuse_unused(vars(args), OF_ENGINES, 'has no effect with --engines; leave it out')
         args.models = [run_folder(run) for run in args.models or ['camvid-segnet', 'camvid-segnet-basic']]
         return args
+    flags = set(vars(args))
+    parser.refuse_unused(vars(args), flags - {'data_dir', 'images'}, 'has no effect without --engines; leave it out')
+    if args.sweep:
+        parser.refuse_unused(vars(args), flags - {'batch_size'}, 'has no effect with --sweep; leave it out')
     args.models = args.models or ['segnet', 'segnet-basic']
     for model in args.models:
         if model not in networks.NETWORKS:

@@ -206,7 +206,7 @@ def parse_args(argv=None):
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(argv)
     args.split = list(dict.fromkeys(args.split))
-    check_output('--output', args.output or '')
+    check_output(args.output or '')
     if args.run and (args.model or args.dataset or args.output):
         raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):

@@ -62,7 +62,7 @@ def parse_args(argv=None):
     if clashes:
         raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
     used = {'results': OF_RESULTS, 'table6': OF_TABLE6}.get(args.table, set(vars(args)) - {'runs', 'into'})
-    parser.refuse_unused(vars(args), used, 'with ' + args.table)
+    parser.refuse_unused(vars(args), used, 'has no effect with %s; leave it out' % args.table)
     if args.table == 'results' and not args.runs:
         raise UserError('results: needs --runs RUN, the folders of trained runs')
     if args.table in tables.TABLES:
@@ -71,7 +71,7 @@ def parse_args(argv=None):
         if set(args.rows or []) - names:
             raise UserError('--rows %s: %s has %s' % (' '.join(args.rows), args.table, ', '.join(sorted(names))))
     args.output = args.output or os.path.join('Output', args.table)
-    check_output('--output', args.output)
+    check_output(args.output)
     return args
 
 

@@ -82,9 +82,9 @@ def parse_args(argv=None):
         raise UserError('--quantize %s: needs --export FILE.tflite or FILE.onnx' % args.quantize)
     if args.calibrate and args.quantize != 'int8':
         raise UserError('--calibrate: needs --quantize int8')
-    for name, value in vars(args).items():
-        if not args.inputs and args.camera is None and name not in OF_EXPORT and value != parser.get_default(name):
-            raise UserError('--%s: changes nothing in an export; leave it out, or give inputs to label' % name)
+    if not args.inputs and args.camera is None:
+        parser.refuse_unused(vars(args), OF_EXPORT,
+                             'changes nothing in an export; leave it out, or give inputs to label')
     return args
 
 
@@ -163,7 +163,7 @@ def plan(args) -> list:
         jobs = jobs[args.shard[0] - 1::args.shard[1]]
     if args.camera is not None:
         jobs.append(Job(args.camera, 'camera%d' % args.camera))
-    check_output('--output', args.output)
+    check_output(args.output)
     endings = list(outputs.ENDINGS)
     endings += [outputs.probability_ending(i) for i in range(256)] if args.probabilities == 'png' else []
     written = [submission_name(args)] * args.submission

@@ -103,34 +103,33 @@ def spec_of_run(config: dict, size: list):
     return networks.spec_of(dict(config['flags'], height=size[0], width=size[1]), len(config['class_names']))
 
 
-def split_images(run: str, config: dict, data_dir, split: str, number: int) -> tuple:
-    """Reads `number` images of a split of a run's data set, at even distances -> (images, labels).
+def validation_images(run: str, config: dict, number: int) -> tuple:
+    """Reads `number` images of a run's validation split, at even distances -> (images, labels).
 
     Both are tuples of arrays. Raises UserError if the data set is missing or the images have several sizes.
     """
-    dataset = datasets.open(config['flags']['dataset'], data_dir or config['flags']['data_dir'], config)
-    datasets.check_split(dataset, split)
-    indices = np.linspace(0, len(dataset.examples[split]) - 1, number).round().astype(int)
-    images, labels = zip(*(dataset.load(split, i) for i in sorted(set(indices))))
+    dataset = datasets.open(config['flags']['dataset'], config['flags']['data_dir'], config)
+    datasets.check_split(dataset, 'val')
+    indices = np.linspace(0, len(dataset.examples['val']) - 1, number).round().astype(int)
+    images, labels = zip(*(dataset.load('val', i) for i in sorted(set(indices))))
     if len({image.shape for image in images}) > 1:
         raise UserError('--engines: the images of %s have several sizes; use a data set of one size' % run)
     return images, labels
 
 
-def export_files(folder: str, names: list, run: str, config: dict, size: list, images, calibration) -> dict:
+def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
     """Writes images.npy and the files that the engines `names` read -> {name: path; None for predict.py}.
 
-    `images` are measured and scored; `calibration` are the images to quantize with, of the same size.
+    `images` are measured and scored. Training images of the run calibrate int8.
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
     config = dict(config, class_ids=list(range(len(config['class_names']))))  # scores compare class indices
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
+    spec, image_size = spec_of_run(config, size), images[0].shape[:2]
+    int8 = quantize.Quantization('int8', quantize.calibration_images([], config, spec, image_size))
     for path in sorted(set(filter(None, paths.values()))):
-        quantization = None
-        if os.path.basename(path).startswith('int8'):
-            quantization = quantize.Quantization('int8', calibration)
-        export.export(path, spec_of_run(config, size), config, loaded, images[0].shape[:2], quantization)
+        export.export(path, spec, config, loaded, image_size, int8 if 'int8' in os.path.basename(path) else None)
     return paths
 
 

@@ -88,7 +88,7 @@ class Run:
         self.saved = self.clock = time.time()
         self.defaults = defaults
         check_folder_name(self.folder)
-        check_output('--output', self.folder)
+        check_output(self.folder)
         self.check_folder()
 
     def check_folder(self):

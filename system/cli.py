@@ -86,14 +86,14 @@ class Parser(argparse.ArgumentParser):
         except (UnicodeDecodeError, RecursionError) as error:
             raise UserError('recipe: %s; save the file as UTF-8, without its own @NAME' % first_line(error))
 
-    def refuse_unused(self, values: dict, used, where: str):
+    def refuse_unused(self, values: dict, used, reason: str):
         """Raises UserError if a flag that is not in `used` has another value than its default.
 
-        `values`: {name of the flag: value}. `where` says where the flag has no effect, as 'in an export'.
+        `values`: {name of the flag: value}. `reason` ends the message, as 'has no effect with --sweep; leave it out'.
         """
         for name, value in values.items():
             if name not in used and value not in (self.get_default(name), []):
-                raise UserError('--%s: has no effect %s; leave it out' % (name, where))
+                raise UserError('--%s: %s' % (name, reason))
 
     def error(self, message):
         """Raises UserError with argparse's message, instead of printing the usage and exiting."""

@@ -69,10 +69,10 @@ def check_file(path: str):
         raise UserError('%s: cannot be read (%s)' % (path, getattr(error, 'strerror', error)))
 
 
-def check_output(flag: str, path: str):
-    """Raises UserError if `path`, the folder of the results by `flag`, is a file."""
+def check_output(path: str):
+    """Raises UserError if the value of --output, the folder of the results, is a file."""
     if os.path.exists(path) and not os.path.isdir(path):
-        raise UserError('%s %s: is a file; name a folder' % (flag, path))
+        raise UserError('--output %s: is a file; name a folder' % path)
 
 
 def read_bytes(path: str) -> bytes:

@@ -35,7 +35,7 @@ def check_tiff(content: bytes, path: str):
 def check_png(content: bytes):
     """Raises ValueError or struct.error if a chunk of a PNG is truncated or has a wrong checksum.
 
-    Pillow does not compare the checksums of pixels, and its `verify` takes as long as a second decoding.
+    Pillow compares the checksums of pixels only in `verify`, after which the file must be opened again.
     """
     name, at = b'', 8  # the signature has 8 bytes
     while name != b'IEND':

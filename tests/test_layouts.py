@@ -520,6 +520,7 @@ def test_subsets_of_cvat(tmp_path, capsys):
     for split in dataset.examples:
         np.testing.assert_array_equal(dataset.load(split, 0)[1], ROW)
     os.remove(os.path.join(folder, 'ImageSets/Segmentation/Train.txt'))
+    assert_refused('train.txt: cannot be read', datasets.open, 'folder', folder)
     put_text(folder, 'ImageSets/Segmentation/Test.txt', ''.join('%d\n' % i for i in range(6)))
     assert list(datasets.open('folder', folder).examples) == ['test']
     for name, text in (('Train', '2\n0\n'), ('Validation', '1\n'), ('Test', '5\n')):

@@ -609,17 +609,10 @@ def test_signal_during_the_last_validation():
     assert 'stopped at step 19 of 20' in run.summary([signal.SIGTERM])
 
 
-def small_run(folder, output, *flags):
-    """`Run` of a small training, and the parsed flags."""
-    args = main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output] + list(flags))
-    return Run(vars(args), main.open_dataset(args, distribute.Group()), vars(main.parse_args([]))), args
-
-
 def test_a_run_that_another_process_trained_in_between(tmp_path, output):
     """The flags are compared again inside the lock."""
-    folder = write_folder(str(tmp_path / 'data'))
-    run, _ = small_run(folder, output, '--seed', '7')
-    other, _ = small_run(folder, output)
+    dataset = datasets.open('folder', write_folder(str(tmp_path / 'data')))
+    run, other = run_of(dataset, output, '--seed', '7'), run_of(dataset, output)
     os.makedirs(output)
     write_json(os.path.join(output, 'config.json'), {'flags': other.flags, 'class_names': ['a'], 'colors': [[0] * 3]})
     assert_refused('--seed 7: .* has 1', run.locked().__enter__)
@@ -630,16 +623,16 @@ def test_a_run_that_another_process_trained_in_between(tmp_path, output):
 def test_the_chief_decides_the_split(tmp_path, output):
     """Another machine has no run folder, and its data set has grown."""
     folder = write_folder(str(tmp_path / 'data'))
-    run, args = small_run(folder, output)
-    dataset, facts = datasets.preload(run.dataset, ('train', 'val'))
-    config = {'flags': run.flags, 'depth': 8, 'class_names': dataset.class_names,
+    args = main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output])
+    group = distribute.Group()
+    dataset, facts = datasets.preload(main.open_dataset(args, group), ('train', 'val'))
+    config = {'flags': vars(args), 'depth': 8, 'class_names': dataset.class_names,
               'examples': record.make(dataset, facts, folder)}
     put(folder, 'images/more.png', np.zeros((12, 16), np.uint8))
     put(folder, 'labels/more.png', np.zeros((12, 16), np.uint8))
-    group = distribute.Group()
     assert sum(map(len, main.open_dataset(args, group).examples.values())) == 11
     group.all_gather = lambda value: [config, value]
-    assert main.open_dataset(args, group).examples == run.dataset.examples
+    assert main.open_dataset(args, group).examples == dataset.examples
 
 
 def test_scores_on_data_without_a_train_split(tmp_path):
