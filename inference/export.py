@@ -188,14 +188,14 @@ def area_weights(old, new: int, x):
 def bilinear_weights(old, new: int, x):
     """Computes the weights of bilinear interpolation along an axis of `old` pixels -> two float32 [new, old].
 
-    The first array weights the lower neighbour, the second the upper. The weights are whole numbers, 0 to 2048.
+    The first array weights the lower neighbour, the second the upper. The weights are whole numbers, 0 to 2048. Beyond
+    the border both neighbours are the pixel of the border, as in OpenCV, which rounds the two products separately.
     """
     last = tf.cast(old - 1, tf.float32)
-    centre = (tf.cast(tf.range(new), tf.float32) + 0.5) * (last + 1) / new - 0.5
-    centre = tf.minimum(tf.maximum(centre, 0), last)[:, None]
+    centre = (tf.cast(tf.range(new), tf.float32)[:, None] + 0.5) * (last + 1) / new - 0.5
     first = tf.floor(centre)
     pixel = positions(old, x)
-    return [tf.cast(tf.equal(pixel, neighbour), tf.float32) * tf.round(2048 * share)
+    return [tf.cast(tf.equal(pixel, tf.clip_by_value(neighbour, 0, last)), tf.float32) * tf.round(2048 * share)
             for neighbour, share in ((first, 1 - (centre - first)), (first + 1, centre - first))]
 
 
