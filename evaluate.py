@@ -86,6 +86,7 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
         confusion: list of lists of pixel counts, rows are true classes.
         BF: 0..1, averaged over the images that have a boundary; None if no image has a boundary.
         bf_images: number of images scored for BF.
+        ECE: 0..1, expected calibration error; only for predictions with a confidence, None without labelled pixels.
         most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of the 50%, 90%
           and 100% of the pixels with the least variance; only for predictions with a variance.
       shown: {example index: prediction uint8 [h, w]} for the examples in the panel figure, `plots.panel_examples`.
@@ -94,11 +95,11 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
     num_classes = len(dataset.class_names)
     panel = plots.panel_examples(dataset, split)
     counts = np.zeros((num_classes, num_classes), np.int64)
-    by_uncertainty = 0
+    by_uncertainty, by_confidence = 0, 0
     bf = {}
     shown = {}
     extremes = []
-    for i, label, (ids, variance, _, _) in predictions:
+    for i, label, (ids, variance, confidence, _) in predictions:
         image_counts = metrics.confusion(label, ids, num_classes)
         counts += image_counts
         if num_extremes and image_counts.any():
@@ -109,13 +110,17 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
             shown[i] = ids
         if variance is not None:
             by_uncertainty += metrics.confusion_by_uncertainty(label, ids, variance, num_classes)
-    shares = all_gather((counts, by_uncertainty, bf, shown, extremes))
-    counts, by_uncertainty = [sum(share[i] for share in shares) for i in (0, 1)]
-    bf = {i: value for share in shares for i, value in share[2].items()}
-    shown = {i: prediction for share in shares for i, prediction in share[3].items()}
-    extremes = best_and_worst([extreme for share in shares for extreme in share[4]], num_extremes)
+        if confidence is not None:
+            by_confidence += metrics.confidence_counts(label, ids, confidence, num_classes)
+    shares = all_gather((counts, by_uncertainty, by_confidence, bf, shown, extremes))
+    counts, by_uncertainty, by_confidence = [sum(share[i] for share in shares) for i in (0, 1, 2)]
+    bf = {i: value for share in shares for i, value in share[3].items()}
+    shown = {i: prediction for share in shares for i, prediction in share[4].items()}
+    extremes = best_and_worst([extreme for share in shares for extreme in share[5]], num_extremes)
     scores = dict(metrics.scores(counts), confusion=counts.tolist(), BF=metrics.mean(bf[i] for i in sorted(bf)),
                   bf_images=len(bf), class_names=dataset.class_names, images=len(dataset.examples[split]))
+    if np.ndim(by_confidence):
+        scores['ECE'] = metrics.calibration_error(by_confidence)
     if np.any(by_uncertainty):
         scores['most_certain'] = {}
         for share in (50, 90, 100):
@@ -137,7 +142,7 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     """Replaces batch norm's moving averages by averages over the training split, in one pass.
 
     Source: compute_bn_statistics.py of SegNet. Each batch is normalized by the statistics of the batch, without
-    augmentation or dropout; with --fit crop, random parts are cut out as in training. The mean of a layer becomes the
+    augmentation; with --fit crop, random parts are cut out as in training. The mean of a layer becomes the
     average of the batch means. The variance becomes the average of the unbiased batch variances.
 
     The order of the examples is random with a fixed seed. If the last batch is not full, the first examples of a second
@@ -145,18 +150,23 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     are averaged in order, so the result does not depend on the number of processes.
 
     Args:
-      spec: `networks.Spec` of the run.
+      spec: `networks.Spec` of the run. Its dropout is active: 0 for predictions without samples of dropout.
       batch_size: images per batch, the run's batch size.
     """
     steps = -(-len(dataset.examples['train']) // batch_size)
     start, images, _ = batches.training_batches(dataset, dict(
         batches.NO_AUGMENTATION, fit=spec.fit, height=spec.height, width=spec.width, batch_size=batch_size, seed=0))
     del tf.get_collection_ref(utils.BN_STATISTICS)[:]
-    networks.build(spec, images, True, reuse=True)
+    step = tf.placeholder(tf.int64, [])
+
+    def dropout(x, name):
+        return utils.dropout(x, spec.dropout, (spec.seed, step), name) if spec.dropout else x
+
+    networks.build(spec, images, True, dropout, reuse=True)
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))
     first, last = [steps * i // group.size for i in (group.index, group.index + 1)]
     sess.run(*start(first))
-    statistics = sum(group.all_gather([sess.run(values) for _ in range(first, last)]), [])
+    statistics = sum(group.all_gather([sess.run(values, {step: i}) for i in range(first, last)]), [])
     for variable, of_batches in zip(moving, zip(*statistics)):
         variable.load(np.mean(of_batches, 0, np.float64).astype(np.float32), sess)
 
@@ -175,7 +185,8 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
     for i, name in enumerate(class_names):
         values = {column: report.percent(scores[column][i]) for column in ('accuracy', 'precision', 'F1', 'IoU')}
         classes.append({'class': name, **values, 'pixels': str(scores['pixels'][i])})
-    rows = [report.plain_table(classes), line({name: scores[name] for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU')})]
+    rows = [report.plain_table(classes), line({name: scores[name] for name in ('G', 'C', 'mIoU', 'BF', 'fwIoU', 'ECE')
+                                                     if name in scores})]
     rows += ['most certain %-4s of the pixels   %s' % (share, line(values))
              for share, values in scores.get('most_certain', {}).items()]
     rows += ['%s   the paper on the test split: %s' % (line(dict(zip(MEASURES, values)), report.decimal), where)
@@ -256,12 +267,14 @@ def evaluate(args) -> dict:
     for split in sorted(splits):
         datasets.check_split(dataset, split)
     results = {}
-    with open_run(args, args.run or args.weights, flags, spec, group) as (predictor, loaded), group.barrier():
+    opened = open_run(args, args.run or args.weights, flags, spec, group, confidence=True)
+    with opened as (predictor, loaded), group.barrier():
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
         dataset, _ = datasets.preload(dataset, sorted(splits))
         if args.bn == 'population':  # without a run: batches of 4, as in compute_bn_statistics.py
-            population_statistics(predictor.sess, dataset, predictor.spec, flags.get('batch_size', 4), group)
+            fitted = predictor.spec if predictor.settings.samples else predictor.spec._replace(dropout=0.0)
+            population_statistics(predictor.sess, dataset, fitted, flags.get('batch_size', 4), group)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))
         for split in args.split:
             predictions = predictor.predict_split(dataset, split, group.index, group.size)

@@ -1,4 +1,4 @@
-"""Computes the scores of a split from one confusion matrix, and the boundary measure BF."""
+"""Computes the scores of a split: from a confusion matrix, the boundary measure BF, calibration error."""
 import numpy as np
 import scipy.sparse.csgraph
 import scipy.spatial
@@ -44,6 +44,34 @@ def most_certain(counts, share: float):
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
+
+
+def confidence_counts(labels, predictions, confidence, num_classes: int):
+    """Counts pixels by confidence: int64 [256, 2], all pixels in column 0, right ones in column 1.
+
+    Args:
+      labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
+      predictions: array of the same shape; class ids below num_classes.
+      confidence: uint8 array of the same shape, the highest probability of each pixel times 255.
+    """
+    labelled = labels < num_classes
+    right = labelled & (labels == predictions)
+    return np.stack([np.bincount(confidence[pixels], minlength=256) for pixels in (labelled, right)], 1)
+
+
+def calibration_error(counts):
+    """Computes the expected calibration error (ECE) in 15 bins -> fraction 0..1, or None without pixels.
+
+    The bins divide the confidence evenly. The error of a bin is the difference between the mean confidence and the
+    share of right pixels; ECE is the mean over all pixels. Source: Guo et al., arXiv 1706.04599, section 2, equation 3.
+
+    Args:
+      counts: int64 [256, 2] from `confidence_counts`, summed over a whole split.
+    """
+    levels = np.arange(256)
+    bins = np.minimum(levels * 15 // 255, 14)
+    expected, right = [np.bincount(bins, column) for column in (counts[:, 0] * levels / 255, counts[:, 1])]
+    return float(abs(expected - right).sum() / counts[:, 0].sum()) if counts.any() else None
 
 
 def mean(values):

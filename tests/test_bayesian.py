@@ -83,6 +83,7 @@ def test_bayesian_network_trains_and_is_scored_the_same_twice(camvid_folder, tmp
     assert {name: scores[0][name] for name in ('G', 'C', 'mIoU')} == scores[0]['most_certain']['100%']
     averaged = score(output, '--samples', '0', '--bf_images', '0')['val']
     assert averaged['confusion'] != scores[0]['confusion'] and 'most_certain' not in averaged
+    assert 0 < averaged['ECE'] < 1 and averaged['ECE'] != scores[0]['ECE'] == scores[1]['ECE']
     flipped = score(output, '--samples', '2', '--tta', 'flip', '--bf_images', '0')
     assert flipped['val']['most_certain']['100%']['mIoU'] == flipped['val']['mIoU']
     assert sorted(read_scores(output)) == ['val', 'val (0 samples)', 'val (2 samples, tta flip)',

@@ -348,15 +348,24 @@ def test_each_setting_has_an_entry_in_metrics():
 
 
 def test_population_statistics_equal_numpy(camvid_folder):
-    """In the first batch norm the statistics are the means, over one pass, of batch means and unbiased variances."""
+    """In the first batch norm the statistics are the means, over one pass, of batch means and unbiased variances.
+
+    With dropout the variances of the layers after the first dropout layer are larger, and those before it are equal.
+    """
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
     spec = SPEC._replace(input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(3)
         Predictor(sess, spec, Settings())
         sess.run(tf.global_variables_initializer())
-        evaluate.population_statistics(sess, dataset, spec, 2, distribute.Group())
-        values = {v.op.name: sess.run(v) for v in tf.global_variables() if 'segnet-basic/conv1' in v.op.name}
+        fitted = []
+        for dropout in (0.5, 0):
+            evaluate.population_statistics(sess, dataset, spec._replace(dropout=dropout), 2, distribute.Group())
+            fitted.append({v.op.name: sess.run(v) for v in tf.global_variables() if '/conv' in v.op.name})
+    values = fitted[1]
+    for layer, equal in (('conv3', True), ('conv4', False)):  # the first dropout layer follows pooling 3
+        variances = [each['segnet-basic/%s_bn/moving_variance' % layer] for each in fitted]
+        assert (variances[0] == variances[1]).all() if equal else (variances[0] > variances[1]).all()
     order = np.random.RandomState([0, 0]).permutation(7).tolist() + [np.random.RandomState([0, 1]).permutation(7)[0]]
     means, variances = [], []
     for i in range(0, 8, 2):

@@ -53,6 +53,22 @@ def test_surest_pixels_equal_a_sorted_list():
         assert metrics.most_certain(counts, share).tolist() == expected.tolist()
 
 
+def test_calibration_error_equals_a_loop_over_pixels():
+    """The reference puts each labelled pixel of two images into one of 15 bins. 3 is void."""
+    rng = np.random.RandomState(3)
+    counts, bins = 0, [[] for _ in range(15)]
+    for shape in ((9, 13), (7, 5)):
+        labels, predictions = [rng.randint(0, high, shape).astype(np.uint8) for high in (4, 3)]
+        confidence = rng.randint(60, 256, shape).astype(np.uint8)
+        counts = counts + metrics.confidence_counts(labels, predictions, confidence, 3)
+        for level, label, prediction in zip(confidence.ravel().tolist(), labels.flat, predictions.flat):
+            if label < 3:
+                bins[min(int(level * 15 / 255), 14)].append((level / 255, label == prediction))
+    errors = [len(pixels) * abs(np.mean(pixels, 0)[0] - np.mean(pixels, 0)[1]) for pixels in bins if pixels]
+    assert metrics.calibration_error(counts) == pytest.approx(sum(errors) / sum(map(len, bins)))
+    assert metrics.calibration_error(counts * 0) is None
+
+
 # ---------------------------------------------------------------- the boundary measure
 
 def boundary_reference(region):
