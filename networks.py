@@ -116,14 +116,14 @@ def sampled(spec, images, samples, reuse):
     return mean, tf.reduce_mean(variance, -1)
 
 
-def argmax_at(probabilities, size):
-    """Resizes probabilities bilinearly and takes the argmax: [batch, h, w, c] -> uint8 [batch, height, width].
+def resize_probabilities(probabilities, size):
+    """Resizes probabilities bilinearly, [batch, h, w, c] -> [batch, height, width, c]. Equal sizes need no op.
 
     `size`: (height, width) of the result, ints or an int32 tensor [2].
     """
     if isinstance(size, tf.Tensor) or probabilities.shape.as_list()[1:3] != list(size):
-        probabilities = tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
-    return tf.cast(tf.argmax(probabilities, -1), tf.uint8)
+        return tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
+    return probabilities
 
 
 def prediction_graph(spec, images, size, reuse=False, samples=0):
@@ -140,13 +140,16 @@ def prediction_graph(spec, images, size, reuse=False, samples=0):
       probabilities: [batch, height, width, num_classes] float32, at the input size of the network.
       variance: [batch, height, width] float32, variance of the probabilities over the samples, averaged over the
         classes; 0 without samples.
+      confidence: [batch, *size] uint8, the highest probability times 255.
     """
     if samples:
         probabilities, variance = sampled(spec, images, samples, reuse)
     else:
         probabilities = tf.nn.softmax(build(spec, images, False, reuse=reuse))
         variance = tf.zeros_like(probabilities[..., 0])
-    return argmax_at(probabilities, size), probabilities, variance
+    resized = resize_probabilities(probabilities, size)
+    confidence = tf.cast(tf.round(255 * tf.reduce_max(resized, -1)), tf.uint8)
+    return tf.cast(tf.argmax(resized, -1), tf.uint8), probabilities, variance, confidence
 
 
 def multipliers(name, variable):

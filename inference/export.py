@@ -114,7 +114,8 @@ def export_graph(spec, class_ids: list, shape):
     with utils.portable_pooling():
         logits = networks.build(spec._replace(precision='float32'), x, False)
     probabilities = tf.nn.softmax(logits, name='probabilities')
-    ids = networks.argmax_at(probabilities, utils.height_width(images))
+    resized = networks.resize_probabilities(probabilities, utils.height_width(images))
+    ids = tf.cast(tf.argmax(resized, -1), tf.uint8)
     if class_ids != list(range(len(class_ids))):
         ids = tf.gather(np.array(class_ids, np.uint8), tf.cast(ids, tf.int32))
     tf.identity(ids, 'ids')

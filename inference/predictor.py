@@ -128,8 +128,8 @@ class Predictor:
         self.batch_size = 1 if settings.samples else settings.batch_size  # images of a batch would get unequal masks
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
-        self.ids, self.probabilities, self.variance = networks.prediction_graph(spec, self.images, self.size, reuse,
-                                                                                settings.samples)
+        self.ids, self.probabilities, self.variance, self.confidence = networks.prediction_graph(
+            spec, self.images, self.size, reuse, settings.samples)
 
     def tile_size(self, height: int, width: int) -> tuple:
         """Returns the tile size for an image, (height, width); the image's size if it is predicted whole.
@@ -182,16 +182,19 @@ class Predictor:
         """
         height, width = images[0].shape[:2]
         tile = self.tile_size(height, width)
-        details = self.settings.confidence or self.settings.probabilities
         small = len(images) * height * width * self.spec.num_classes <= WHOLE_VALUES
-        if tile != (height, width) or self.passes != passes(None) or details or not small:
+        if tile != (height, width) or self.passes != passes(None) or self.settings.probabilities or not small:
             return [self.assemble(height, width, self.blocks(image, tile)) for image in images]
         seen = np.stack([batches.resize(image, *self.network_size(height, width)) for image in images])
-        feed = {self.images: seen, self.size: [height, width]}
-        if not self.settings.samples:
-            return [Prediction(ids) for ids in self.sess.run(self.ids, feed)]
-        ids, variance = self.sess.run([self.ids, self.variance], feed)
-        return [Prediction(ids[0], tiles.enlarge(variance[0][:, :, None], height, width, 0, height)[:, :, 0])]
+        maps = {'ids': self.ids}
+        if self.settings.samples:
+            maps['variance'] = self.variance
+        if self.settings.confidence:
+            maps['confidence'] = self.confidence
+        maps = self.sess.run(maps, {self.images: seen, self.size: [height, width]})
+        if self.settings.samples:
+            maps['variance'] = [tiles.enlarge(maps['variance'][0][:, :, None], height, width, 0, height)[:, :, 0]]
+        return [Prediction(**dict(zip(maps, of_image))) for of_image in zip(*maps.values())]
 
     def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:
         """Returns the size of the network's input, (height, width), for an image or tile of `height` x `width`.

@@ -84,7 +84,7 @@ def test_touching_tiles_are_labelled_as_single_images(network):
     """With tiles that do not overlap, a mosaic of 2x2 images gets exactly the labels of the single images."""
     singles = images(4, 33, 47)
     mosaic = np.vstack([np.hstack(singles[:2]), np.hstack(singles[2:])])
-    expected = [prediction.ids for prediction in network(batch_size=4, confidence=True).predict(singles)]
+    expected = [prediction.ids for prediction in network(batch_size=4, probabilities=True).predict(singles)]
     ids = network(tile=(33, 47), tile_overlap=0, batch_size=3).predict([mosaic])[0].ids
     np.testing.assert_array_equal(ids, np.vstack([np.hstack(expected[:2]), np.hstack(expected[2:])]))
     assert len(np.unique(ids)) > 2
@@ -96,6 +96,9 @@ def test_details_equal_the_graphs_prediction(network):
     plain = network().predict(image)[0]
     detailed = network(confidence=True, probabilities=True).predict(image)[0]
     assert (plain.ids == detailed.ids).mean() > 0.999
+    batch = network(batch_size=2, confidence=True).predict(image * 2)[1]
+    np.testing.assert_array_equal(batch.ids, plain.ids)
+    assert abs(batch.confidence.astype(int) - detailed.confidence).max() <= 1 and len(np.unique(batch.confidence)) > 2
     np.testing.assert_allclose(detailed.probabilities.sum(-1), 1, atol=2e-3)
     assert plain.confidence is None and plain.probabilities is None and plain.variance is None
 
