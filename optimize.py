@@ -6,7 +6,7 @@ import utils
 from data import IGNORE
 
 STRIP_BYTES = 2 ** 20     # bytes of the input per strip; a strip and its gradient then fit into a core's cache
-LARGEST_KERNEL = 2 ** 22  # bytes; a larger gradient of a kernel does not fit into the cache beside a strip
+LARGEST_KERNEL = 2 ** 22  # bytes; the gradient of a larger kernel does not fit into the cache beside a strip
 
 
 def labelled_pixels(labels):
@@ -24,12 +24,13 @@ def loss(logits, labels, class_weights, count=None):
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
-      count: number of labelled pixels in the whole batch, if `labels` are a share of the batch; None counts `labels`.
+      count: number of labelled pixels in the whole batch, if `labels` are only a share of the batch. None counts the
+        labelled pixels of `labels`.
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
-    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # GPUs fill int32 on the CPU
+    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # int32 would be on the CPU
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
     count = labelled_pixels(labels) if count is None else count
@@ -145,7 +146,8 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       rate: learning rate, scalar.
       momentum: momentum of sgd; ignored by adam.
       weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
-      multipliers: function variable -> (learning rate, weight decay) multipliers. A rate of 0 freezes the variable.
+      multipliers: function variable -> (multiplier of the learning rate, multiplier of the weight decay). A first
+        multiplier of 0 freezes the variable.
       optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so a learning
         rate multiplier other than 0 has no effect.
       precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale falls when a

@@ -35,7 +35,8 @@ def check_tiff(content: bytes, path: str):
 def check_png(content: bytes):
     """Raises ValueError or struct.error if a chunk of a PNG is truncated or has a wrong checksum.
 
-    Pillow compares the checksums of pixels only in `verify`, after which the file must be opened again.
+    Pillow itself compares the checksums of pixels only in `Image.verify`. After `Image.verify` an image cannot be
+    decoded, so each file would have to be opened twice.
     """
     name, at = b'', 8  # the signature has 8 bytes
     while name != b'IEND':
