@@ -1,4 +1,4 @@
-"""Trains SegNet: `python main.py` trains on the bundled cells and writes Output/sample-segnet/.
+"""Trains a network: `python main.py` trains SegNet on the bundled cells and writes Output/sample-segnet/.
 
 The same command resumes an interrupted run.
 `@recipes/NAME.txt` reads flags from a file; later flags override the flags of the file.
@@ -30,8 +30,8 @@ from system.files import UserError
 
 # start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
 # batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2]: 1 if this process asks to stop, 1 if it asks to validate. A step sums over all processes.
-# predictor: `Predictor` for validation, shares the training variables. init: op that initializes all variables.
+# signals: placeholder [2] of 0 or 1: asks to stop, asks to validate. Each step sums the signals of all processes.
+# predictor: `Predictor` for validation, with the training variables. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
 # spread: op that copies the chief's variables to all processes.
@@ -69,12 +69,12 @@ def add_training_flags(parser):
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),
-                       help='raw BGR, local response or contrast normalization (default: lrn in table 1, else raw)')
+                       help='raw BGR, local response or contrast normalization (default: lrn for table 1, else raw)')
     group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
                        help='dropout rate in training (default: 0.5 for the Bayesian networks, else 0)')
     start = group.add_mutually_exclusive_group()
-    start.add_argument('--vgg16', metavar='PATH', help="start the encoder with Keras' VGG16 weights; or download")
-    start.add_argument('--init_from', metavar='RUN|FILE', help='start with a run, a .npz or a .caffemodel')
+    start.add_argument('--vgg16', metavar='PATH', help="file of Keras' VGG16 weights for the encoder, or download")
+    start.add_argument('--init_from', metavar='RUN|FILE', help='starting weights: run, .npz or .caffemodel')
     group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="factor on the encoder's rate (sgd)")
     group.add_argument('--freeze_encoder', action='store_true', help="do not train the encoder's variables")
     group.add_argument('--epochs', type=cli.positive_int, default=16, help='epochs of the whole run')
@@ -109,7 +109,7 @@ def add_run_flags(parser):
 def parse_args(argv=None):
     """Parses the training flags from `argv`, or from the command line if `argv` is None.
 
-    If --dropout or --input is not given, the default of the network is returned. Raises UserError for bad flags.
+    Without --dropout or --input, the value is the default of the network. Raises UserError for bad flags.
     """
     parser = cli.Parser(description=__doc__)
     add_data_flags(parser)
@@ -221,7 +221,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # --patience has ended the run
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # ended by --patience
         for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})
@@ -244,8 +244,8 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     """Scores the validation split, with batch norm's moving averages. Each process scores a share of the split.
 
-    The chief prints one line, draws loss.png and writes report.html. If the scores are the best so far, the chief also
-    saves the weights, writes the scores and draws the predictions. All three thus belong to the weights in best/.
+    The chief prints one line, draws loss.png and writes report.html. If the score is the best so far, the chief also
+    saves the weights in best/, writes the scores and draws the predictions of these weights.
     """
     predictions = graph.predictor.predict_split(run.dataset, 'val', group.index, group.size)
     scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,

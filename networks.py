@@ -28,7 +28,7 @@ INPUTS = {  # functions that normalize the input image, BGR 0..255
 
 
 def default_input(name):
-    """Returns the default of --input, as in the released prototxts: 'lrn' with SegNet-Basic's encoder, else 'raw'."""
+    """Returns the default of --input, as in the prototxts: 'lrn' with SegNet-Basic's encoder, else 'raw'."""
     return 'lrn' if is_basic(name) else 'raw'
 
 

@@ -21,9 +21,10 @@ from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
 from system.files import UserError, check_names, check_output, note, read_bytes, read_text, write_json, write_text
 
+# Flags that may differ between the starts of a run, because these flags do not change the result.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # removed flag -> value without effect; runs with another value cannot resume
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files of a killed start; config.json.part: older code
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # names of files that a killed start may leave
 SAVE_SECONDS = 600            # longest time between checkpoints; a kill loses at most the work of this time
 
 
@@ -44,7 +45,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # both first: defaults of other flags depend on them
+    for name in ['dataset', 'model'] + sorted(now):  # these two set defaults of other flags
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
             raise UserError('--%s %s: the run in %s has %s; give --output' % (name, now[name], folder, was[name]))
 
@@ -80,7 +81,7 @@ class Run:
         check_names([self.flags['data_dir'] or ''], '--data_dir')
         self.size = len(dataset.examples['train'])
         self.total = flags['steps'] or -(-flags['epochs'] * self.size // flags['batch_size'])
-        self.first = self.step = 0  # step of the checkpoint that was restored; step of the newest checkpoint
+        self.first = self.step = 0  # first: step of the restored checkpoint; step: step of the newest checkpoint
         self.records = []
         self.facts = {}
         self.best = -1.0  # best validation score by --select_by
@@ -117,7 +118,7 @@ class Run:
         Raises UserError if another process holds the lock, or trained another run here since `__init__`.
         """
         os.makedirs(self.folder, exist_ok=True)
-        owner = self.path('.lock.pid')  # not in .lock, which each attempt to lock truncates
+        owner = self.path('.lock.pid')  # a second file, because each attempt to lock truncates .lock
         try:
             with filelock.FileLock(self.path('.lock'), timeout=0):
                 write_text(owner, '%d on %s' % (os.getpid(), platform.node()))
@@ -240,7 +241,7 @@ class Run:
                 'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
         now = time.time()
-        speed = self.flags['batch_size'] / (now - self.clock)  # time of a whole step, logging included
+        speed = self.flags['batch_size'] / (now - self.clock)  # a step includes the logging
         self.clock = now
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                  images_per_second=speed)
@@ -273,12 +274,12 @@ class Run:
         """Returns whether to validate after `step`: at intervals of --validate_every, and after the last step.
 
         The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validation then takes
-        about a tenth of the run's time, if predicting an image takes two thirds of the time of training on it. The
-        interval does not depend on measured times, so that a repeated run validates at the same steps and keeps the
-        same best weights.
+        about a tenth of the run's time, if an image takes two thirds as long in a prediction as in a training step.
+        The interval does not depend on measured times, so that a repeated run validates at the same steps and keeps
+        the same best weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
-        images = self.flags['batch_size']  # `interval` is in images: an epoch may end within a step
+        images = self.flags['batch_size']  # images per step; `interval` is a number of images
         interval = int(every[:-5]) * images if every.endswith('steps') else int(every) * self.size
         return step == self.total or step * images // interval > (step - 1) * images // interval
 

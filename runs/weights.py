@@ -26,15 +26,15 @@ VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted fro
 # Layers with one feature map per class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
-RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # in the authors' segnet_basic_camvid
+RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # layer of the authors' segnet_basic_camvid: our layer
 SCALE = ':scale'  # suffix in weights.npz: scales [h, w, 1, out] of an 8-bit kernel [h, w, in, out]
 
 
 def vgg16(path: str) -> Weights:
     """Loads the 13 convolutions of Keras' VGG16 without top, for BGR input 0..255 without mean subtraction.
 
-    Our networks take BGR as VGG16 does, but VGG16 expects input minus a mean. The mean is folded into conv1_1's biases
-    instead, which is exact everywhere except at the zero-padded border.
+    VGG16 expects BGR minus a mean, but our networks take BGR without subtraction. The mean is therefore folded into the
+    biases of conv1_1, which is exact everywhere except at the zero-padded border.
 
     Args:
       path: path of Keras' HDF5 file, or 'download', which stores the file in Keras' cache.
@@ -277,7 +277,7 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # `variable.load` would run each
+    sess.run([variable.initializer for variable, _ in assignments], values)  # one call for all variables
 
 
 def load_all(sess, loaded: Weights, flag: str):

@@ -21,7 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folde
 # ---------------------------------------------------------------- flags
 
 def number(kind: type, low: float, high: float):
-    """Makes an argparse type that converts text to an int or float (`kind`) and checks `low` <= number <= `high`."""
+    """Makes an argparse type that converts text to a number from `low` to `high`; `kind` is int or float."""
     def parse(text):
         with contextlib.suppress(ValueError):
             value = kind(text)

@@ -1,4 +1,4 @@
-"""Finds the cores and the memory that this process may use, reads files in threads, measures time and memory."""
+"""Finds the cores and memory that this process may use; reads ahead in threads; measures time and memory."""
 import collections
 import concurrent.futures
 import contextlib
