@@ -139,7 +139,7 @@ class Labeller:
         """Labels an image file -> (image and masks, table of shares, map, path of the id map).
 
         Image and masks are the value of a gradio.AnnotatedImage. The table is HTML. The map is uint8: confidence
-        [h, w], or uncertainty [h, w, 3] with Monte-Carlo samples. Raises UserError for an unreadable or too large image.
+        [h, w], or uncertainty [h, w, 3] with Monte-Carlo samples. Raises UserError if the file is damaged or too large.
         """
         names, colors = self.config['class_names'], self.config['colors']
         image = data.read_image(path, self.config.get('depth', 16), self.max_pixels)

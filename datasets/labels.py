@@ -8,7 +8,7 @@ from data import IGNORE, Dataset
 from datasets import files, tables
 from system.files import UserError, note
 
-# Palettes whose colours stand for ids: greys and PASCAL VOC's colours, each {(red, green, blue): id}
+# The two palettes in which a colour stands for an id: greys, and PASCAL VOC's colours. {(red, green, blue): id}
 NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}
 
 
@@ -118,7 +118,7 @@ def colors_to_ids(rgb, ids: dict, path: str):
 
     Args:
       ids: {(red, green, blue): id}.
-      path: name of the label, for the message.
+      path: path of the label, for the error message.
     Raises:
       UserError: a colour that is not in `ids`.
     """

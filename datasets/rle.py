@@ -151,7 +151,7 @@ def _size(row, where):
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
-    """Draws the masks of an image, later over earlier -> label uint8 [h, w] of class indices.
+    """Draws the masks of an image -> label uint8 [h, w] of class indices; later masks cover earlier masks.
 
     Args:
       path, name: table and image, for messages.
