@@ -78,7 +78,7 @@ def load_checked(dataset, split: str, i: int):
 
 
 def ahead(dataset) -> int:
-    """Returns the number of examples that threads load in advance; 0 (no threads) for images below SMALL pixels."""
+    """Returns how many examples threads load in advance; 0 (no threads) for images of fewer than SMALL pixels."""
     return 2 * NUM_CORES - 1 if dataset.size[0] * dataset.size[1] >= SMALL else 0
 
 
