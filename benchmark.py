@@ -5,7 +5,7 @@ python benchmark.py segnet --peer pytorch        alternates with an equal PyTorc
 python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x960
 python benchmark.py --engines --data_dir CAMVID  ONNX Runtime, OpenVINO, OpenCV and TFLite beside predict.py
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import argparse
 import collections
 import errno

@@ -24,7 +24,8 @@ MAX_PIXELS = 2 ** 27    # largest number of pixels of an image; checked in the h
 IGNORE = 255            # value of void pixels in the labels of all data sets
 RLE_ORDERS = ('rows', 'columns', 'relative')  # values of `order` in `rle_decode`
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
-IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # in lower case
+# Endings of the files that are read as images and as labels, in lower case.
+IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # names of formats in Pillow
 
@@ -149,11 +150,12 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         raise
     except Exception as error:  # Pillow raises many kinds of error for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
-    inverted = bool(re.search(r"'(1|L|L;2|L;4);?I", coding))  # 0 is white; Pillow inverts up to 8 bits
+    # In some files 0 is white. Pillow has inverted images of at most 8 bits, but not images of 16 bits.
+    inverted = bool(re.search(r"'(1|L|L;2|L;4);?I", coding))
     deep = array.dtype.kind == 'u' and array.itemsize == 2
     if inverted if stored else deep and kind == 'TIFF' and image.tag_v2.get(262) == 0:
         array = ~array
-    for bits, scale in (('L;2', 85), ('L;4', 17)):  # undo Pillow's scaling to 8 bits
+    for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow scales grey of 2 and 4 bits to 0..255
         array = array // scale if bits in coding else array
     image.format = kind
     return image, array

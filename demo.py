@@ -2,7 +2,7 @@
 
 Drop an image or a video on the page to see its classes. Needs the packages of requirements-demo.txt.
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import html
 import os
 import re
@@ -82,7 +82,7 @@ def import_gradio(folder: str):
     except ImportError as error:
         raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
 
-    gradio.processing_utils.async_ssrf_protected_download = None  # would fetch any address that a visitor names
+    gradio.processing_utils.async_ssrf_protected_download = None  # else visitors could have any address fetched
     return gradio
 
 

@@ -1,5 +1,5 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import contextlib
 import os
 
@@ -251,7 +251,7 @@ def evaluate(args) -> dict:
       {split: dict of scores}: the scores of `score_split`, with step, bn, samples, tile, tta, checkpoint, device,
       command and revision.
     """
-    group = distribute.Group(*cluster.resolve_cluster())  # first, because under srun this selects the GPU
+    group = distribute.Group(*cluster.resolve_cluster())  # selects the GPU, so TensorFlow must not run before
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
     splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
@@ -262,7 +262,7 @@ def evaluate(args) -> dict:
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
         dataset, _ = datasets.preload(dataset, sorted(splits))
-        if args.bn == 'population':  # compute_bn_statistics.py has batches of 4
+        if args.bn == 'population':  # 4: as in compute_bn_statistics.py
             population_statistics(predictor.sess, dataset, predictor.spec, flags.get('batch_size', 4), group)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))
         for split in args.split:

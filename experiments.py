@@ -3,7 +3,7 @@
 Trains missing rows, resumes interrupted rows, scores all, and writes our scores beside the paper's.
 `python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import itertools
 import os
 import shlex
@@ -142,7 +142,7 @@ def row_scores(args, row, seed: int) -> dict:
     flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
              '--bf_images', str(args.bf_images), '--split']
     scoring = evaluate.parse_args(flags + shown_splits(args))
-    names = {split: evaluate.entry_name(scoring, split) for split in scoring.split}  # split -> key in metrics.json
+    names = {split: evaluate.entry_name(scoring, split) for split in scoring.split}  # {split: key in metrics.json}
     entries = read_scores(folder)
     missing = [split for split in names if not is_scored(args, row, entries.get(names[split], {}))]
     if missing:

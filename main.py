@@ -3,7 +3,7 @@
 The same command resumes an interrupted run.
 `@recipes/NAME.txt` reads flags from a file; later flags override the flags of the file.
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import collections
 import functools
 import os
@@ -143,7 +143,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
       dict to fetch in a step: loss of this share (all shares sum to the loss of the batch), learning_rate, step_op.
     """
     images, labels = batch
-    step = tf.train.get_or_create_global_step()  # created outside the network's scope
+    step = tf.train.get_or_create_global_step()  # created here, outside the network's variable scope
     count = group.all_reduce([optimize.labelled_pixels(labels)])[0]
     masks = '-%d' % group.index if group.index else ''
 

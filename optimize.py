@@ -30,7 +30,7 @@ def loss(logits, labels, class_weights, count=None):
       scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
-    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # int32 would be on the CPU
+    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # TensorFlow fills int32 on the CPU
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
     count = labelled_pixels(labels) if count is None else count
@@ -127,9 +127,9 @@ def kernel_gradient_of_strips(x, shape, gradient):
         return kernel_gradient(x, shape, gradient, strides=[1, 1, 1, 1], padding='SAME')
     top, left = shape[0] // 2, shape[1] // 2
     rest = strips * rows - height  # rows of zeros that fill the last strip
-    with tf.control_dependencies([gradient]):  # copy x in the backward pass, not in the forward pass
+    with tf.control_dependencies([gradient]):  # delays the copy of x to the backward pass
         x = tf.pad(x, [[0, 0], [top, top + rest], [left, left], [0, 0]])
-    strip_rows = rows * np.arange(strips)[:, None] + np.arange(rows + 2 * top)  # strips overlap by the kernel's height
+    strip_rows = rows * np.arange(strips)[:, None] + np.arange(rows + 2 * top)  # neighbouring strips share 2 * top rows
     x = tf.reshape(tf.gather(x, strip_rows.ravel(), axis=1), [-1, rows + 2 * top, width + 2 * left, channels])
     if rest:
         gradient = tf.pad(gradient, [[0, 0], [0, rest], [0, 0], [0, 0]])

@@ -2,7 +2,7 @@
 
 Batch norm uses the moving averages of training. (`evaluate.py` recomputes the statistics for scores.)
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import argparse
 import collections
 import concurrent.futures
@@ -292,7 +292,7 @@ def predict(args) -> int:
         if args.export:
             facts = export.export(args.export, spec, config, loaded, args.export_size, quantization)
             print('%s: %s, %s%s' % (args.export, args.run, loaded.description, facts))
-        if not jobs and not (args.inputs and args.submission):  # a --shard may have no image
+        if not jobs and not (args.inputs and args.submission):  # with --shard, a process may get no image
             return 0
         os.makedirs(args.output, exist_ok=True)
         images = [job for job in jobs if not is_video(job)]

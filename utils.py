@@ -89,7 +89,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
-    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # conv2d's gradient, 25% faster, needs oneDNN
+    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # the gradient of conv2d needs oneDNN
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')

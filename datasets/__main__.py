@@ -5,7 +5,7 @@ import re
 import sys
 import zlib
 
-if not __package__:  # started from another folder, as `python PROJECT/datasets NAME`
+if not __package__:  # started from another folder: `python PROJECT/datasets NAME`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import cv2
@@ -183,7 +183,7 @@ def main(argv=None):
         download.download(args.name, args.data_dir)
     faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth, fold=args.fold),
                    args.pictures)
-    sys.stdout.flush()  # before the faults
+    sys.stdout.flush()  # so that the report appears before the faults
     for fault in faults:
         print('error: ' + cli.one_line(fault), file=sys.stderr)
     return 2 if faults else 0

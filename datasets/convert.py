@@ -21,7 +21,7 @@ import sys
 import tempfile
 import unicodedata
 
-if not __package__:  # started from another folder, as `python PROJECT/datasets/convert.py`
+if not __package__:  # started from another folder: `python PROJECT/datasets/convert.py`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
@@ -61,7 +61,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             shutil.copyfile(example.image, image)
         try:
             size = data.read_image(image).shape[:2]
-        except UserError as error:  # the message names the unfinished file in OUT
+        except UserError as error:  # name the source, not the unfinished copy in OUT
             raise UserError(str(error).replace(image, where))
         label = annotations.draw_label(example, size, ids, tally, small_on_top)
         name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))

@@ -42,7 +42,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
         images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
     else:
         images, label, examples = _labelled(root or data_dir, root, table, classes)
-    first = next(iter(examples.values()))  # train, if there is a split train
+    first = next(iter(examples.values()))  # the examples of train, if train exists
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -106,7 +106,7 @@ def _find(parent, words):
     Raises UserError if several sub-folders fit.
     """
     found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
-    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme: the other folder has NPY
+    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme's other folder has NPY
     if len(found) > 1:
         raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(found))
     return found[0] if found else None

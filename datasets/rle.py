@@ -38,7 +38,7 @@ def read_runs(data_dir, table, classes, rle_order):
                                 % (table, text))
     objects = set(indices.values()) - {outside, IGNORE}
     if len(objects) == 1:
-        indices[''] = objects.pop()  # a table without a column of classes
+        indices[''] = objects.pop()  # for a table without a column of classes
     cells = read_cells(path, indices, images)
     header = files.csv_header(path)
     order = rle_order

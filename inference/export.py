@@ -233,7 +233,7 @@ def write_tflite(path: str, saved_model: str, classes: str, quantization):
 
 def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
-    import tf2onnx  # optional: requirements-export.txt
+    import tf2onnx  # optional package of requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
     os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # no copies of the weights: 6 GB for SegNet, not 10 GB
     with quiet.suppress_stderr():

@@ -125,7 +125,7 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.batch_size = 1 if settings.samples else settings.batch_size  # in a batch, each image would get other masks
+        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ within a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
         self.ids, self.probabilities, self.variance = networks.prediction_graph(spec, self.images, self.size, reuse,

@@ -133,6 +133,6 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
                 out.write(plots.overlay(image, plots.colored(predict(image), colors), alpha))
         if not out.count:
             raise UserError('%s: no frame can be read; convert the video to MP4, or check the camera' % source)
-    if out.count < 0.9 * total - rate:  # some headers state only a duration, sound included
+    if out.count < 0.9 * total - rate:  # a header may count the length of the sound
         raise UserError('%s: ends after frame %d of %d; get the file again' % (source, out.count, total))
     return out

@@ -78,7 +78,7 @@ LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored
 NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
 OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
           'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
-THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # steps / 1000
+THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # 1,000 steps
 THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}
 
 

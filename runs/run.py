@@ -187,7 +187,7 @@ class Run:
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth, rle=self.dataset.rle)
         start = dict(provenance(device), step=self.step)
-        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # None in older folders
+        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # older folders lack it
         if before not in (None, start['processes']):
             note('%s: resumes with processes: %d, before: %d; batch norm normalizes by other shares of the batch'
                  % (self.folder, start['processes'], before))

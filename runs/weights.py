@@ -97,7 +97,7 @@ def caffemodel(path: str) -> Weights:
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
         layer = RENAMED.get(layer, layer)
-        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # (1, n, 1, 1): batch norm
+        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # batch norm has shape (1, n, 1, 1)
             kinds = ('weights', 'biases')
             blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
         else:

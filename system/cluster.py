@@ -62,7 +62,7 @@ def from_slurm() -> tuple:
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
-        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # such as 2(x3),1
+        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # text such as 2(x3),1
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
         places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
         index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
@@ -104,11 +104,13 @@ def launch(count: int, device: str) -> None:
     if len(gpus) < count:
         raise UserError('--gpus %d: the GPUs are %s; --device cpu runs without GPUs' % (count, visible or 'none'))
     hosts = free_hosts(count)
-    numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # ignored by nohup
+    # A signal that is ignored, such as SIGHUP under nohup, stays ignored.
+    numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     early = []  # signals that arrive before all processes are started
     for number in numbers:
         signal.signal(number, lambda number, _: early.append(number))
-    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # `forward` sends SIGINT
+    # In a new session a process gets no Ctrl-C from the terminal, only from `forward`.
+    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
 
@@ -121,7 +123,7 @@ def launch(count: int, device: str) -> None:
     for number in early:
         forward(number, None)
     statuses = [process.wait() for process in started]
-    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # a negative status is minus a signal
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # negative: killed by signal -status
 
 
 def free_hosts(count: int) -> list:

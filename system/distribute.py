@@ -17,7 +17,7 @@ from system.files import UserError
 
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words that each process sends in one exchange
-OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # each process may have other values
+OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ
 LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
