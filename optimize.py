@@ -30,7 +30,7 @@ def loss(logits, labels, class_weights, count=None):
       scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
-    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # TensorFlow fills int32 on the CPU
+    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # int32 is filled on the CPU
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
     count = labelled_pixels(labels) if count is None else count
