@@ -1,6 +1,7 @@
 """Makes batches of examples: resizing, augmentation and the `tf.data` iterators.
 
-The random numbers of an example are a function of (seed, epoch, index). Threads and interruptions do not change them.
+The random numbers of an example are a function of (seed, epoch, index), so threads and interruptions do not change the
+batches.
 """
 import functools
 
@@ -70,7 +71,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         rotate: 90 rotates by a random multiple of 90 degrees; None does not rotate.
         scale: zoom drawn log-uniformly between 1 / scale and scale.
         crop: (height, width) of a window, cut at a random place out of the zoomed image; None for the training size.
-        jitter: contrast and brightness of each channel change by up to this share.
+        jitter: largest relative change of the contrast and of the brightness of each channel.
         gamma: pixel values, scaled to 0..1, are raised to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
       image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Pixels beyond the edges

@@ -174,7 +174,7 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
         kind = ('floats' if array.dtype == np.float32 else 'signed integers of 16 bits'
                 if -1 << 15 <= array.min() <= array.max() < 1 << 15 else 'integers of 32 bits')
-        raise UserError('%s: has %s; save the image as integers of 8 or 16 bits, from 0' % (path, kind))
+        raise UserError('%s: has %s; save it as unsigned integers of 8 or 16 bits' % (path, kind))
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())
@@ -266,8 +266,8 @@ def black_and_white(grey, path: str, soft: float = 0):
 def read_label(path: str):
     """Reads a label file -> uint8 [h, w] ids as stored; three equal channels count as one.
 
-    Raises UserError for an unreadable or lossy file, transparent pixels, colours, ids other than whole numbers from 0
-    to 255, and a palette of greys that differ from their indices.
+    Raises UserError for an unreadable or lossy file, transparent pixels, colours, and ids other than whole numbers from
+    0 to 255. Also for a palette of greys in which the grey of a used index differs from the index.
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():

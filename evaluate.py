@@ -210,7 +210,7 @@ def parse_args(argv=None):
     args.split = list(dict.fromkeys(args.split))
     check_output(args.output or '')
     if args.run and (args.model or args.dataset or args.output):
-        raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
+        raise UserError('--model, --dataset and --output: only with --weights; leave them out')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
         raise UserError('--weights %s: must be a .npz or a .caffemodel; a run needs no --weights' % args.weights)
     if args.publish and (not args.run or os.path.exists(args.publish)):

@@ -60,8 +60,8 @@ def add_data_flags(parser):
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
     group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom randomly by 1/SCALE to SCALE')
     group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
-    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness by up to this')
-    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='brightness power, 1/GAMMA to GAMMA')
+    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness, at most by this')
+    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='random exponent, 1/GAMMA to GAMMA')
 
 
 def add_training_flags(parser):
@@ -69,13 +69,13 @@ def add_training_flags(parser):
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),
-                       help='raw BGR, local response or contrast normalization (default: lrn for table 1, else raw)')
+                       help='raw BGR, local response or local contrast normalization (default: lrn in table 1, or raw)')
     group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
                        help='dropout rate in training (default: 0.5 for the Bayesian networks, else 0)')
     start = group.add_mutually_exclusive_group()
     start.add_argument('--vgg16', metavar='PATH', help="file of Keras' VGG16 weights for the encoder, or download")
     start.add_argument('--init_from', metavar='RUN|FILE', help='starting weights: run, .npz or .caffemodel')
-    group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="factor on the encoder's rate (sgd)")
+    group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="encoder's learning-rate factor (sgd)")
     group.add_argument('--freeze_encoder', action='store_true', help="do not train the encoder's variables")
     group.add_argument('--epochs', type=cli.positive_int, default=16, help='epochs of the whole run')
     group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
@@ -95,7 +95,7 @@ def add_run_flags(parser):
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps',
-                       help='epochs or steps between validations (default: about a tenth of the time validates)')
+                       help='epochs or steps between validations (default: validation takes a tenth of the time)')
     group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score that selects best/')
     group.add_argument('--patience', type=cli.positive_int, metavar='N', help='stop after N validations without a gain')
     group.add_argument('--describe', action='store_true', help='print the layers of --model and exit')

@@ -17,7 +17,7 @@ def labelled_pixels(labels):
 def loss(logits, labels, class_weights, count=None):
     """Computes the softmax cross-entropy: the weighted sum over labelled pixels / number of labelled pixels.
 
-    The divisor is the number of labelled pixels, not the sum of their weights, as in caffe-segnet
+    The divisor is the number of labelled pixels, not the sum of the weights, as in caffe-segnet
     (softmax_loss_layer.cpp, normalize: true).
 
     Args:
@@ -97,7 +97,7 @@ def conv_gradients(op, gradient):
         return (tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=gradient,
                                                **settings),
                 kernel_gradient(x, kernel.shape, gradient, **settings))
-    with tf.control_dependencies([gradient]):  # else all kernels are mirrored early and kept in memory
+    with tf.control_dependencies([gradient]):  # otherwise all kernels are mirrored early and stay in memory
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     return (tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'),
             kernel_gradient_of_strips(x, kernel.shape.as_list(), gradient))
@@ -171,7 +171,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # else all decay terms are computed at the step's start
+            with tf.control_dependencies([gradient]):  # otherwise TensorFlow computes all decay terms first
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1]: the number of processes

@@ -151,7 +151,7 @@ def output_names(paths: list) -> list:
 
 
 def plan(args) -> list:
-    """Lists the jobs of this --shard: list of `Job`, one per image or video, and one for --camera.
+    """Lists the jobs of this process: list of `Job`, one per image or video of --shard, and one for --camera.
 
     Raises UserError if an input is missing, or if a result of an image, an overlay of a video or the submission exists
     already and --overwrite is not given.

@@ -290,7 +290,7 @@ def scatter(x, indices, shape, shape_like=None):
 def gather(y, indices):
     """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values in the shape of `indices`."""
     size = tf.shape(y, out_type=tf.int64)
-    with tf.control_dependencies([y]):  # else indices + offsets is computed early and kept in memory
+    with tf.control_dependencies([y]):  # otherwise indices + offsets is computed early and stays in memory
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
         return tf.gather(tf.reshape(y, [-1]), indices + offsets)
 

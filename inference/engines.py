@@ -157,7 +157,7 @@ def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) 
 def score_columns(folder: str, engine: str, labels, num_classes: int) -> dict:
     """Scores the ids that `measure` wrote -> {column: text}.
 
-    The columns are mIoU in percent and the share of pixels whose ids equal those of predict.py.
+    The columns are mIoU in percent and the share of pixels that have the same id as in the output of predict.py.
     """
     ids, reference = [np.load(os.path.join(folder, name + '.npy')) for name in (engine, 'predict.py')]
     confusion = sum(metrics.confusion(label, found, num_classes) for label, found in zip(labels, ids))

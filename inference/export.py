@@ -189,8 +189,8 @@ def area_weights(old, new: int, x):
 def bilinear_weights(old, new: int, x):
     """Computes the weights of bilinear interpolation along an axis of `old` pixels -> two float32 [new, old].
 
-    The first array has the weights of the neighbour with the lower index, the second those of the other neighbour. The
-    weights are whole numbers, 0 to 2048.
+    The first array has the weights of the neighbour with the lower index, the second array the weights of the other
+    neighbour. The weights are whole numbers, 0 to 2048.
     """
     last = tf.cast(old - 1, tf.float32)
     centre = (tf.cast(tf.range(new), tf.float32) + 0.5) * (last + 1) / new - 0.5
@@ -235,7 +235,7 @@ def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
     import tf2onnx  # optional package of requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
-    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # no copies of the weights: 6 GB for SegNet, not 10 GB
+    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # else tf2onnx copies the weights: 10 GB, not 6
     with quiet.suppress_stderr():
         names = {name + ':0': name for name in ('images',) + OUTPUTS}
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],

@@ -39,7 +39,7 @@ def cells(mask):
 
 
 def submission_rows(name: str, ids, config: dict) -> list:
-    """Makes the rows of submission.csv for one image -> list of tuples of str, in the order of its columns.
+    """Makes the rows of submission.csv for one image -> list of tuples of str, one item per column.
 
     If ClassId is a column, each class has a row. Otherwise each cell of a class has a row; `cells` finds the cells. The
     class named background has no row. If no class has this name, the first class has no row. If ImageId is a column, an

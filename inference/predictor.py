@@ -43,7 +43,7 @@ def add_flags(parser, batch_size: int = 1):
     """Adds the flags of scoring and of prediction to `parser`; `batch_size` is the default of --batch_size."""
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best', help='best or newest weights')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),
-                        help='samples of Monte-Carlo dropout (default: 4 for bayesian-segnet, 8 for its Basic, else 0)')
+                        help='dropout samples (default: 4 for bayesian-segnet, 8 for bayesian-segnet-basic, else 0)')
     parser.add_argument('--tile', type=cli.size('auto', 'off'), default='auto', metavar='auto|off|HEIGHTxWIDTH',
                         help='label images in overlapping tiles; auto: only large images, in runs of --fit crop')
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
@@ -132,11 +132,11 @@ class Predictor:
                                                                                 settings.samples)
 
     def tile_size(self, height: int, width: int) -> tuple:
-        """Returns the tile size for an image, (height, width); the image's size if it is predicted whole.
+        """Returns the tile size (height, width) for an image; without tiles, the size of the image.
 
         Raises UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted
-        whole. In a run of --fit crop a tile has twice the sides of training, at least SMALLEST_TILE each. Images with
-        no more pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
+        whole. In a run of --fit crop the sides of a tile are twice the training size, and at least SMALLEST_TILE.
+        Images with no more pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
         """
         tile = self.settings.tile
         if not self.uses_tiles:

@@ -1,4 +1,4 @@
-"""Quantizes exports after training: convolutions to 8-bit integers, or their weights to 16-bit floats.
+"""Quantizes exports: convolutions to 8-bit integers, or the weights of convolutions to 16-bit floats.
 
 All other ops stay in float32, so pooling indices and unpooling are exact, and softmax and argmax have no ties.
 """

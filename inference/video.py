@@ -20,7 +20,7 @@ CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenC
 
 @contextlib.contextmanager
 def read_frames(source):
-    """Context manager: opens a video file (path) or a camera (number) and closes it after the block.
+    """Context manager: opens a video file (path) or a camera (number) for the block.
 
     Yields:
       rate: frames per second; 25 if unknown.

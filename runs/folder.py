@@ -66,7 +66,7 @@ def read_config(folder: str) -> dict:
     """
     check_folder_name(folder)
     if not os.path.isdir(folder):
-        raise UserError('%s: no such run folder; main.py writes run folders, as Output/<dataset>-<model>' % folder)
+        raise UserError('%s: no such run folder; main.py writes run folders: Output/<dataset>-<model>' % folder)
     path = os.path.join(folder, 'config.json')
     config = read_json(path)
     flags = config.get('flags')
@@ -134,9 +134,9 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Collects command, revision, versions, device, processes and time of this start -> dict for config.json.
+    """Collects command, revision, versions, device and start time of this process -> dict for config.json.
 
-    `processes` is the number of processes that train together; `pid` is the id of this process.
+    The entry `processes` is the number of processes that train together; `pid` is the id of this process.
     """
     return {'command': cli.command_line(), 'revision': revision(), 'device': device,
             'processes': len(cluster.resolve_cluster()[0]),

@@ -113,7 +113,7 @@ def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str
 
 
 def write(folder: str, published: list = (), class_accuracies: dict = None):
-    """Writes report.html into the run folder `folder`, from its config, scores and figures.
+    """Writes report.html into the run folder `folder`, from the config, scores and figures there.
 
     Args:
       published: the paper's scores beside ours: list of (table and settings, (G, C, mIoU, BF) in percent).

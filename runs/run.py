@@ -1,4 +1,4 @@
-"""A run in training: its folder, log, checkpoints, best weights and patience.
+"""Manages a run in training: the run folder, log, checkpoints, best weights and --patience.
 
 Draws no figures and builds no graph.
 """
@@ -41,7 +41,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     Args:
       config: config.json of the existing run in `folder`.
       flags: {name: value} of the flags of this invocation.
-      defaults: {name: default value} of the flags, for flags that `config` lacks because they were added later.
+      defaults: {name: default value} of all flags, used for flags that are newer than `config`.
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
@@ -51,7 +51,7 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
 
 
 class Run:
-    """A run in training: the folder with its config, log, checkpoints and best weights, and the step counts.
+    """A run in training: the run folder with config, log, checkpoints and best weights, and the step counts.
 
     Attributes:
       folder: path of the run folder.
@@ -115,7 +115,7 @@ class Run:
     def locked(self):
         """Context manager: makes the run folder and locks it against other processes inside the block.
 
-        Raises UserError if another process holds the lock, or trained another run here since `__init__`.
+        Raises UserError if another process holds the lock, or if another run began in the folder after `__init__`.
         """
         os.makedirs(self.folder, exist_ok=True)
         owner = self.path('.lock.pid')  # a second file, because each attempt to lock truncates .lock
@@ -134,7 +134,7 @@ class Run:
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 
     def restore(self, sess) -> int:
-        """Restores the newest intact checkpoint into `sess`; sets `step` and returns it, 0 for a new run.
+        """Restores the newest intact checkpoint into `sess`; sets and returns `step`, 0 for a new run.
 
         Damaged checkpoints are reported and skipped. Unfinished files of a killed process are deleted.
         Raises UserError if all checkpoints are damaged, or the folder checkpoints/ was removed from a trained run.
@@ -247,7 +247,7 @@ class Run:
                  images_per_second=speed)
 
     def log_scores(self, step: int, scores: dict) -> bool:
-        """Logs the scores of a validation; returns True if they are the best so far by --select_by.
+        """Logs the scores of a validation; returns True if the score of --select_by is the best so far.
 
         Args:
           scores: dict of G, C, mIoU, fwIoU, and the lists accuracy and IoU.

@@ -1,6 +1,6 @@
 """Loads weights from a file: Keras' VGG16, an earlier run, a .npz, or the authors' .caffemodel.
 
-An array is named by its layer and kind, without the network's scope: 'conv1_1/weights'. Builds no tensors.
+The name of an array is LAYER/KIND, such as 'conv1_1/weights', without the network's scope. Builds no tensors.
 """
 import collections
 import os
@@ -200,7 +200,7 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 
     Channels of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
     that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
-    unchanged if their classes are unknown, or the same in the same order. The field `class_names` is never changed.
+    unchanged if the classes of `loaded` are unknown, or the same in the same order. The field `class_names` stays.
     """
     old = loaded.class_names
     if old is None or old == class_names:

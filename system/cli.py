@@ -166,7 +166,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def one_line(text: str) -> str:
-    """Joins the lines of `text` by spaces. Spaces inside a line stay, because they may belong to a file name."""
+    """Joins the lines of `text` by spaces. Spaces inside a line stay, because file names may contain spaces."""
     return ' '.join(line.strip() for line in text.splitlines())
 
 
