@@ -138,7 +138,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         coding = str([tile[3] for tile in image.tile])
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF data
-            if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow has already turned TIFFs
+            if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow turns a TIFF upright on load
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
         if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of the 16 bits

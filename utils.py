@@ -208,7 +208,7 @@ def dropout(x, rate, key, name):
     seed, number = key
     layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
     kept = tf.random.stateless_uniform(tf.shape(x), tf.stack([layer_seed, tf.cast(number, tf.int32)])) >= rate
-    return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros_like(x))  # 1.15 cannot divide bfloat16
+    return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros_like(x))  # TensorFlow 1.15 cannot divide bfloat16
 
 
 def max_pool(x, size=2, stride=2):

@@ -122,7 +122,7 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
       UserError: no frame can be read, or a frame has more than `max_pixels` pixels; no file is written. Also if the
-        video ends early by more than a tenth of the frames in the header plus one second; the file is written.
+        missing frames last longer than a tenth of the video plus one second; the file with the other frames is written.
     """
     until = KeyboardInterrupt if isinstance(source, int) else ()  # only Ctrl-C ends a camera
     with read_frames(source) as (rate, total, frames), VideoFile(path, rate) as out:
