@@ -1,7 +1,7 @@
 """Exports a run's network for other programs: a TensorFlow SavedModel, a TFLite file or an ONNX file.
 
 Weights become constants, with batch norm folded in. Pooling and unpooling are built from basic ops (see
-`utils.portable_pooling`), because the formats lack the ops of SegNet's pooling.
+`utils.portable_pooling`), because TFLite and ONNX lack the op of pooling with indices.
 Each export takes 'images' uint8 RGB [batch, height, width, 3] and returns 'ids' uint8 [batch, height, width] and
 'probabilities' float32 [batch, H, W, num_classes], where H x W is the input size of the network.
 """
