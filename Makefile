@@ -1,4 +1,4 @@
-# make run | test | test-tf1 | test-slow | gpu-report | fuzz | lint | figure     Installs what it needs into .venv or .venv-tf1.
+# make run | test | test-tf1 | test-slow | gpu-report | fuzz | lint | figure     Each target installs packages into .venv or .venv-tf1.
 PYTHON ?= python3
 PYTHON37 ?= $(shell command -v python3.7 >/dev/null 2>&1 && python3.7 -c '' 2>/dev/null && echo python3.7 || \
 	ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.7.*/bin/python 2>/dev/null | tail -n 1)
@@ -12,7 +12,7 @@ test: .venv/ready-dev lint
 test-slow: .venv/ready-dev
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m slow
 
-# Tests, speed (beside PyTorch if it is installed) and a short training of SegNet in each precision. docs/gpu.md has the trial on a CPU.
+# Runs the tests, the benchmark (beside PyTorch if installed) and a short training of SegNet in each precision: docs/gpu.md.
 DEVICE ?= gpu
 SIZE ?= --height 360 --width 480
 STEPS ?= 200
@@ -30,14 +30,14 @@ gpu-report: .venv/ready-dev
 		tail -n 3 $$run/log.jsonl; \
 	done; echo '```'; exit $$status; } 2>&1 | tee Output/gpu-report.md
 
-# 100,000 random inputs for each pure function, and 333 training graphs with random flags.
+# Tests each pure function with 100,000 random inputs, and builds 333 training graphs with random flags.
 fuzz: .venv/ready-dev
 	FUZZ=100000 .venv/bin/python -m pytest -q tests/test_fuzz.py tests/test_data.py -k 'fuzz or rle'
 
 lint: .venv/ready-dev
 	.venv/bin/ruff check .
 
-# docs/architecture.png, from the layer table.
+# Draws docs/architecture.png from the layer table.
 figure: .venv/ready
 	.venv/bin/python -c "import networks; from runs import plots; \
 		plots.architecture(networks.network_layers(networks.Spec('segnet', 11)), 'docs/architecture.png')"

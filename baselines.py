@@ -1,7 +1,7 @@
 """FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
 As in the paper's benchmark, batch norm follows each convolution, except classifiers and transposed convolutions.
-Convolutions are padded, so images of any size work. Dropout layers follow the original networks.
+Convolutions are padded, so images of any size work. Dropout layers are where the original networks have dropout layers.
 
 Each network takes images [batch, h, w, 3], num_classes, is_training and a function dropout(x, name), and returns logits
 [batch, h, w, num_classes].

@@ -1,6 +1,7 @@
 """Makes batches of examples: resizing, augmentation and the `tf.data` iterators.
 
-The random numbers of an example are a function of (seed, epoch, index). Threads and interruptions do not change them.
+The random numbers of an example are a function of (seed, epoch, index), so threads and interruptions do not change the
+batches.
 """
 import functools
 
@@ -11,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from data import IGNORE
 from system.machine import NUM_CORES
 
-END = 1 << 40  # steps, more than any run has
+END = 1 << 40  # number of steps, more than any run has
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
                    'gamma': 1.0}
 
@@ -70,7 +71,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         rotate: 90 rotates by a random multiple of 90 degrees; None does not rotate.
         scale: zoom drawn log-uniformly between 1 / scale and scale.
         crop: (height, width) of a window, cut at a random place out of the zoomed image; None for the training size.
-        jitter: contrast and brightness of each channel change by up to this share.
+        jitter: largest relative change of the contrast and of the brightness of each channel.
         gamma: pixel values, scaled to 0..1, are raised to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
       image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Pixels beyond the edges
@@ -101,7 +102,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     if augmentation['jitter']:
         jitter = augmentation['jitter']
         table = (np.arange(256)[:, None] - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
-        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # a lookup table is 20 times faster
+        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # 20 times faster than arithmetic
     if augmentation['gamma'] != 1:
         image = cv2.LUT(image, np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8))
     return image, label
@@ -132,12 +133,12 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
 def pipeline_options():
     """Makes the options of a tf.data pipeline: NUM_CORES threads, and no autotuning.
 
-    With autotuning each start took seconds longer.
+    With autotuning, each start of a pipeline took seconds longer.
     """
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = NUM_CORES  # the session's pool may have one thread
+        options.threading.private_threadpool_size = NUM_CORES  # the session may have only one thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = NUM_CORES
@@ -145,7 +146,7 @@ def pipeline_options():
 
 
 def training_batches(dataset, flags: dict, share: range = None):
-    """Makes an endless stream of training batches, each a function of the step and the seed.
+    """Makes an endless stream of training batches. The seed and the number of the step determine each batch.
 
     Args:
       flags: the run's flags: height, width, fit and the keys of NO_AUGMENTATION, as for `augment`; batch_size and seed.

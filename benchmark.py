@@ -5,7 +5,7 @@ python benchmark.py segnet --peer pytorch        alternates with an equal PyTorc
 python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x960
 python benchmark.py --engines --data_dir CAMVID  ONNX Runtime, OpenVINO, OpenCV and TFLite beside predict.py
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import argparse
 import collections
 import errno
@@ -34,13 +34,13 @@ from system.files import UserError, check_output
 
 OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
-PEERS = ('eager', 'compiled')  # modes of PyTorch; both use the memory format channels_last, which is faster
+PEERS = ('eager', 'compiled')  # modes of PyTorch; both use the memory format channels_last, the faster format
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # number of rounds; in each round our process runs once and each peer's process runs once
 NUM_CLASSES = 11
 OF_ENGINES = ('models', 'engines', 'data_dir', 'images', 'height', 'width', 'peer', 'peer_python', 'repeats', 'output',
               'into')  # flags that --engines uses
-MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # rows of the square matrices whose product measures peak speed
+MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # number of rows of the square matrices that measure the peak speed
 
 
 # ---------------------------------------------------------------- inside the measuring process
@@ -90,7 +90,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     return {'seconds': seconds, 'memory': None if on_gpu else machine.peak_memory() - before}
 
 
-# ---------------------------------------------------------------- outside
+# ---------------------------------------------------------------- in the parent process
 
 def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     """Runs `measure` in a new process -> dict of seconds (list of float) and memory (bytes or None).
@@ -98,8 +98,8 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     Each measurement has a process of its own, so that the peak memory belongs to a single network.
 
     Args:
-      command: sequence of str, the program that measures: OURS, or (path of Python, PEER) for the PyTorch network. With
-        PEER, the memory on a GPU is the peak of PyTorch's allocator, and the device 'gpu' falls back to the CPU.
+      command: sequence of str, the program that measures: OURS, or (path of Python, PEER) for the PyTorch network. For
+        PEER, the memory on a GPU is the peak of PyTorch's allocator. PEER uses the CPU if there is no GPU.
       settings: keyword arguments of `measure`. For PEER: model, height, width, batch_size, training, precision, device
         and compiled (bool).
     Raises:
@@ -169,7 +169,7 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
     """Formats the measurement of the participant `name` as a table row {column: text}.
 
     The row of 'ours' has more columns: parameters, MACs, the share of the device's peak speed, and with --peer the
-    ratios to the peers. `peak_operations` measures the peak speed here. A training step counts as three forward passes.
+    ratios to the peers. The peak speed is measured for each row. A training step counts as three forward passes.
 
     Args:
       settings: dict of model, height, width, batch_size, training and precision.
@@ -200,8 +200,8 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 def engine_rows(args, run: str, folder: str) -> list:
     """Exports a run for each engine, measures and scores the engines -> list of table rows {column: text}.
 
-    The engines take turns. Files are written to `folder`. An engine that cannot run here is left out, and the reason is
-    printed. Raises UserError if the images of the run's data set have several sizes.
+    The engines take turns. The exported files are written to `folder`. An engine that cannot run is left out, and the
+    reason is printed. Raises UserError if the images of the run's data set have several sizes.
     """
     config = read_config(run)
     config['flags']['data_dir'] = args.data_dir or config['flags']['data_dir']
@@ -252,20 +252,20 @@ def parse_args(argv=None):
     Raises UserError for a bad flag or an unknown network.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', help='networks, as --model; with --engines: runs '
+    parser.add_argument('models', nargs='*', help='networks, as in main.py --model; with --engines: runs '
                         '(default: segnet and segnet-basic; with --engines their published runs)')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
     parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
                         help='predict: a forward pass with batch norm folded in; train: a training step')
-    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='of the layers')
-    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network, in turns')
+    parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='layer dtype')
+    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network')
     parser.add_argument('--peer_python', default=sys.executable, help='Python with PyTorch (default: this one)')
     parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
     parser.add_argument('--engines', action='store_true', help='measure runs in other programs beside predict.py')
     parser.add_argument('--data_dir', help="with --engines: folder of the run's data set (default: as in training)")
-    parser.add_argument('--images', type=cli.positive_int, default=12, help='with --engines: images of val to score')
+    parser.add_argument('--images', type=cli.positive_int, default=12, help='with --engines: number of images of val')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs; the paper: 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder of the tables')
     parser.add_argument('--into', metavar='FILE', help='also write the table into this Markdown file')
@@ -302,7 +302,7 @@ def main(args):
         return
     device = devices.device_name(args.device)
     devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
-    os.makedirs(args.output, exist_ok=True)  # errors before the measurements
+    os.makedirs(args.output, exist_ok=True)  # raises errors before the measurements
     print(device, flush=True)
     rows = []
     for settings in args.models if args.engines else settings_to_measure(args):

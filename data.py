@@ -15,46 +15,48 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from system import formats
 from system.files import UserError, note, read_bytes
 
-Image.init()  # registers all formats
+Image.init()  # registers the decoders of all image formats
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # allows text of 64 MiB, not 1 MiB
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB of text instead of 1 MiB
 warnings.filterwarnings('ignore', module='PIL')  # such as warnings of damaged EXIF data
 
 MAX_PIXELS = 2 ** 27    # largest number of pixels of an image; checked in the header of the file before decoding
-IGNORE = 255            # every reader of labels returns this value for void pixels
+IGNORE = 255            # value of void pixels in the labels of all data sets
 RLE_ORDERS = ('rows', 'columns', 'relative')  # values of `order` in `rle_decode`
 CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
-IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')  # lower case
+# Endings of the files that are read as images and as labels, in lower case.
+IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # names of formats in Pillow
 
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
                                      'class_ids depth rle', defaults=(None, None, None, None))):
-    """Describes a data set: classes, training size, names of the examples in each split, function to load one.
+    """Describes a data set: classes, training size, names of the examples, function that loads an example.
 
-    name, class_names: str and list of str; void is no class.
+    name: str, the value of --dataset.
+    class_names: list of str, without void.
     colors: list of (red, green, blue), one per class.
-    size: (height, width) of training, unless flags give another size.
+    size: default (height, width) of the training images, in pixels.
     examples: {split: list of example names}.
     load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of indices of `class_names`, IGNORE if
         unlabelled. Sizes may differ between examples.
-    panel: file name of the figure of results: 'predictions.png', or 'cell_types.png' with one row per class.
+    panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png' with one row per class.
     released_weights: class weights published by the authors of the data set or of the paper, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
-    depth: bits in use in images of 16 bits per channel, 9 to 16; None if all images have 8 bits.
-    rle: None for labels in image files. For labels in a table of run lengths, the form of that table: (column names,
-        order of the pixels in the runs, file extension in the image ids). Submissions are written in this form.
+    depth: number of bits that the values use in images of 16 bits per channel, 9 to 16; None for images of 8 bits.
+    rle: None for labels in image files. For labels in a table of run lengths, the format of the table: (column names,
+        order of the pixels in the runs, file extension in the image ids). Submissions are written in the same format.
     """
 
 
 # ---------------------------------------------------------------- run-length encoding
 
 def rle_numbers(rle: str, order: str = 'rows'):
-    """Parses Kaggle's run-length encoding -> (starts, ends): int64 pixel numbers from 0, ends excluded.
+    """Parses Kaggle's run-length encoding -> (starts, ends): int64 pixel numbers, counted from 0.
 
-    `order` is one of RLE_ORDERS, defined in `rle_decode`. Raises UserError for an odd count, a token that is no number,
-    and runs that overlap, are out of order or empty.
+    An end is the number of the pixel after the run. `order` is one of RLE_ORDERS, defined in `rle_decode`. Raises
+    UserError for an odd count of numbers, a token that is no number, and runs that overlap, are out of order or empty.
     """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
@@ -91,7 +93,7 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     if ends.max(initial=0) > height * width:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     edges = np.stack([starts, ends], 1).ravel()
-    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths: background, run, background, ...
+    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths of background, run, background, ...
     pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
@@ -113,10 +115,10 @@ def rle_encode(mask, order: str = 'rows'):
 def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
-    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]; for a palette image, the indices.
-    In some TIFF files 0 is white. With `stored` the array has the values of the file; without `stored` the values are
-    inverted, so that white is the highest value. The `PIL.Image` has 8 bits if the file has grey of 2 or 4 bits, or
-    colours of 16 bits without alpha.
+    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]. The array of a palette image holds
+    the indices. In some TIFF files 0 is white. With `stored` the array has the values of the file; without `stored` the
+    values are inverted, so that white is the highest value. The `PIL.Image` has 8 bits per channel if the file has grey
+    of 2 or 4 bits, or colours of 16 bits without alpha.
     Only the first page is read; a note is printed for further pages. Raises UserError if the file is unreadable, of an
     unknown format or damaged, or has more than `max_pixels` pixels.
     """
@@ -136,7 +138,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         coding = str([tile[3] for tile in image.tile])
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF data
-            if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow has turned a TIFF already
+            if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow turns a TIFF upright on load
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
         if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of the 16 bits
@@ -148,11 +150,12 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         raise
     except Exception as error:  # Pillow raises many kinds of error for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
-    inverted = bool(re.search(r"'(1|L|L;2|L;4);?I", coding))  # 0 is white: Pillow inverts at most 8 bits
+    # In some files 0 is white. Pillow has inverted images of at most 8 bits, but not images of 16 bits.
+    inverted = bool(re.search(r"'(1|L|L;2|L;4);?I", coding))
     deep = array.dtype.kind == 'u' and array.itemsize == 2
     if inverted if stored else deep and kind == 'TIFF' and image.tag_v2.get(262) == 0:
         array = ~array
-    for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow stretches grey of 2 and 4 bits to 8
+    for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow scales grey of 2 and 4 bits to 0..255
         array = array // scale if bits in coding else array
     image.format = kind
     return image, array
@@ -161,9 +164,9 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """Reads an image file -> uint8 [h, w, 3] RGB, turned upright by EXIF; grey is repeated, alpha dropped.
 
-    `depth`: bits in use in an image with 16 bits per channel, 9 to 16 (12 in most microscopes). The highest 8 of these
-    bits are kept. Values that need more than `depth` bits become 255, with a printed note. If `depth` is None, depth is
-    the number of bits of the largest value, at least 9, with a printed note; above 12 bits depth is 16.
+    `depth`: number of bits that the values use in an image with 16 bits per channel, 9 to 16 (12 in most microscopes).
+    The highest 8 of these bits are kept. Values that need more than `depth` bits become 255, and a note is printed. If
+    `depth` is None, the largest value sets the depth: 9 to 12 bits, with a note, or 16 bits for a larger value.
     Raises UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for an image of floats or
     of integers beyond 16 bits.
     """
@@ -171,7 +174,7 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
         kind = ('floats' if array.dtype == np.float32 else 'signed integers of 16 bits'
                 if -1 << 15 <= array.min() <= array.max() < 1 << 15 else 'integers of 32 bits')
-        raise UserError('%s: has %s; save the image as integers of 8 or 16 bits, from 0' % (path, kind))
+        raise UserError('%s: has %s; save it as unsigned integers of 8 or 16 bits' % (path, kind))
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())
@@ -187,11 +190,12 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError if a pixel is `bad`; the message names value, row and column of the first.
+    """Raises UserError if a pixel is `bad`; the message names the value, row and column of the first bad pixel.
 
     Args:
       label, bad: arrays [h, w] or [h, w, channels]; `bad` is bool.
-      kind, fix: name of the value, such as 'id', and advice, both for the message.
+      kind: name of a value in the message, such as 'id'.
+      fix: advice for the user, the end of the message.
     """
     if bad.any():
         y, x = np.argwhere(bad)[0][:2]
@@ -204,8 +208,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
     Ids are uint8 [h, w] as stored (grey or palette image, NPY); colours are uint8 [h, w, 3] RGB. The palette is uint8
     [n, 3] RGB, or None if the file is no palette image. A transparent palette index is an ordinary id. With `binary` a
     JPEG may be a black and white mask. This mask, and a mask of the values 0 and 65535, is returned as 0 and 255.
-    Raises UserError for an unreadable file, any other JPEG, WebP or JPEG 2000 (even lossless), 8-bit alpha below 255,
-    an array of another shape, and ids other than whole numbers from 0 to 255.
+    Raises UserError for an unreadable file, any other JPEG, WebP or JPEG 2000 (even lossless), an 8-bit alpha channel
+    with values below 255, an array of another shape, and ids other than whole numbers from 0 to 255.
     """
     palette = None
     if path.lower().endswith('.npy'):
@@ -262,8 +266,8 @@ def black_and_white(grey, path: str, soft: float = 0):
 def read_label(path: str):
     """Reads a label file -> uint8 [h, w] ids as stored; three equal channels count as one.
 
-    Raises UserError for an unreadable or lossy file, transparent pixels, colours, ids other than whole numbers from 0
-    to 255, and a palette of greys that differ from their indices.
+    Raises UserError for an unreadable or lossy file, transparent pixels, colours, and ids other than whole numbers from
+    0 to 255. Also for a palette of greys in which the grey of a used index differs from the index.
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
@@ -297,7 +301,7 @@ def pixel_sums(counts):
 
 
 def class_counts(dataset, split: str):
-    """Loads all labels of a split and sums their pixels with `pixel_sums`, at the labels' own sizes."""
+    """Counts the pixels of each class in all labels of a split -> (pixels, present), defined in `pixel_sums`."""
     labels = (dataset.load(split, i)[1] for i in range(len(dataset.examples[split])))
     return pixel_sums(np.array([label_counts(label, len(dataset.class_names)) for label in labels]))
 

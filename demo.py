@@ -2,7 +2,7 @@
 
 Drop an image or a video on the page to see its classes. Needs the packages of requirements-demo.txt.
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import html
 import os
 import re
@@ -26,10 +26,10 @@ from runs.folder import read_config, run_folder
 from system import cli
 from system.files import UserError
 
-SHOWN_SIDE = 1024       # pixels; larger images are shown smaller, the id map keeps their size
-NUM_EXAMPLES = 4        # of each data set
+SHOWN_SIDE = 1024       # longest side of the shown image, in pixels; the id map has the size of the upload
+NUM_EXAMPLES = 4        # number of example images of each data set
 MAX_UPLOAD = '500mb'
-KEPT_SECONDS = 3600     # for uploads and results
+KEPT_SECONDS = 3600     # uploads and results are deleted after this time
 OPACITY = 'Opacity of the classes'
 
 CSS = '''
@@ -58,7 +58,7 @@ def parse_args(argv=None):
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('--listen', default='127.0.0.1', metavar='HOST',
-                        help='address to listen at; 0.0.0.0 opens the page to everyone who reaches this machine')
+                        help='address to listen at; 0.0.0.0 opens the page to all who can reach this machine')
     parser.add_argument('--port', type=cli.number(int, 1, 65535), default=7860, help='port to listen at')
     parser.add_argument('--data_dir', help="folder of the run's data set; validation images become examples")
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
@@ -68,27 +68,28 @@ def parse_args(argv=None):
 
 
 def import_gradio(folder: str):
-    """Imports Gradio so that it keeps its files in `folder` and sends nothing to other machines -> the module.
+    """Imports Gradio, set to keep all files in `folder` and to send nothing to other machines -> the module.
 
-    Gradio's environment variables are dropped: they could open folders to visitors. Raises UserError without Gradio.
+    Gradio's environment variables are dropped, because they could open folders to visitors. Raises UserError if Gradio
+    is not installed.
     """
     for name in [name for name in os.environ if name.startswith('GRADIO_')]:
         del os.environ[name]
     os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_EXAMPLES_CACHE=folder, GRADIO_ANALYTICS_ENABLED='False',
-                      no_proxy='*')  # no proxy between the server and its own check that the page answers
+                      no_proxy='*')  # Gradio requests the page once at the start, without a proxy
     try:
         import gradio
     except ImportError as error:
         raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
 
-    gradio.processing_utils.async_ssrf_protected_download = None  # fetches addresses of a visitor's request
+    gradio.processing_utils.async_ssrf_protected_download = None  # else visitors could have any address fetched
     return gradio
 
 
 def write_examples(config: dict, data_dir, folder: str) -> list:
     """Writes images of the bundled cells and, if present, of the run's validation split -> list of paths.
 
-    Raises UserError if --data_dir is given and has not the data set of the run.
+    Raises UserError if `data_dir`, the value of --data_dir, is given and does not hold the data set of the run.
     """
     name = config['flags']['dataset']
     found = {}
@@ -137,8 +138,8 @@ class Labeller:
     def image(self, path: str) -> tuple:
         """Labels an image file -> (image and masks, table of shares, map, path of the id map).
 
-        The first is the value of a gradio.AnnotatedImage. The table is HTML. The map is uint8, [h, w] for confidence,
-        [h, w, 3] for uncertainty. Raises UserError for an unreadable or too large image.
+        Image and masks are the value of a gradio.AnnotatedImage. The table is HTML. The map is uint8: confidence
+        [h, w], or uncertainty [h, w, 3] with Monte-Carlo samples. Raises UserError if the file is damaged or too large.
         """
         names, colors = self.config['class_names'], self.config['colors']
         image = data.read_image(path, self.config.get('depth', 16), self.max_pixels)
@@ -158,10 +159,7 @@ class Labeller:
         return (image, masks), '<table>%s</table>' % ''.join(rows), details, id_map
 
     def video(self, path: str, alpha: float, progress) -> str:
-        """Labels a video -> path of the video with the overlays.
-
-        Raises UserError as `video.write_overlays`.
-        """
+        """Labels a video -> path of the video with the overlays. Raises UserError for a damaged video."""
         out_path = self.result_path(path, VIDEO_SUFFIX)
         video.write_overlays(path, out_path, lambda image: self.predict(image).ids, self.config['colors'], alpha,
                              self.max_pixels, progress)
@@ -171,7 +169,7 @@ class Labeller:
 def build_page(gr, labeller: Labeller, title: str, examples: list):
     """Builds the page -> gradio.Blocks. `gr` is the module gradio, `examples` a list of paths of images."""
     def label(function, *values):
-        """Returns `function(*values)`. An error that the visitor can fix becomes a sentence, without folders."""
+        """Returns `function(*values)`. An expected error becomes a message on the page, without paths of folders."""
         try:
             return function(*values)
         except Exception as error:
@@ -187,7 +185,7 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
     def label_example(row):
         return label_image(row[0])
 
-    def label_video(path, alpha, progress=gr.Progress()):  # noqa: B008  as Gradio asks for it
+    def label_video(path, alpha, progress=gr.Progress()):  # noqa: B008  Gradio reads the default
         return label(labeller.video, path, alpha, progress.tqdm)
 
     config = labeller.config
@@ -222,11 +220,11 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
 
 
 def refuse_forged_requests(gr, page):
-    """Makes the page refuse a request that the page itself does not send, without a traceback on the terminal."""
+    """Makes the server refuse requests that the page never sends, without a traceback on the terminal."""
     check = page.preprocess_data
 
     async def preprocess(*values, **settings):
-        """Checks a request as Gradio does."""
+        """Checks a request with Gradio's own function. Any error becomes a message on the page."""
         try:
             inputs = await check(*values, **settings)
             if None in inputs:
@@ -244,7 +242,7 @@ def serve(args):
         gr = import_gradio(folder)
         config = read_config(args.run)
         spec = networks.spec_of(config['flags'], len(config['class_names']))
-        confidence = not evaluate.samples_of(args.samples, spec)  # with samples the page shows their uncertainty
+        confidence = not evaluate.samples_of(args.samples, spec)  # with samples, uncertainty is shown instead
         examples = write_examples(config, args.data_dir, folder)
         run = evaluate.open_run(args, args.run, config['flags'], spec, confidence=confidence)
         with run as (predictor, _), cli.stop_signals() as received:

@@ -1,5 +1,5 @@
 """Scores a trained run on a split: python evaluate.py Output/camvid-segnet-basic --split test"""
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import contextlib
 import os
 
@@ -22,9 +22,10 @@ from system.files import UserError, check_output, write_csv
 # ---------------------------------------------------------------- a run in a session
 
 def samples_of(samples, spec) -> int:
-    """Returns the number of Monte-Carlo dropout samples: `samples`, or the network's default if it is None.
+    """Returns the number of Monte-Carlo dropout samples: `samples`, the value of --samples, or the default.
 
-    `samples` is the value of --samples. In a run without dropout the default is 0, and a larger value raises UserError.
+    None selects the default of the network. In a run without dropout the default is 0, and a larger value raises
+    UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -76,10 +77,10 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
 
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
-      bf_images: BF is averaged over the first `bf_images` examples.
-      num_extremes: how many images with the highest mIoU, and how many with the lowest mIoU, `extremes` holds. Images
-        without a labelled pixel have no mIoU and are left out.
-      all_gather: function (results of this process) -> list of the results of all processes: `Group.all_gather`.
+      bf_images: number of examples to score for BF, from the beginning of the split.
+      num_extremes: number of images with the highest mIoU in `extremes`, and also of images with the lowest mIoU.
+        Images without a labelled pixel have no mIoU and are left out.
+      all_gather: function (results of this process) -> list of the results of all processes.
     Returns:
       scores: dict of `metrics.scores`, and in addition:
         class_names: list of str. images: number of images in the split.
@@ -130,9 +131,10 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
 
 
 def best_and_worst(extremes: list, count: int) -> list:
-    """Returns the `count` best and the `count` worst entries of `extremes`, the highest mIoU first.
+    """Selects the `count` entries of `extremes` with the highest mIoU and the `count` with the lowest -> list.
 
-    `extremes` is a list of (mIoU, example index, prediction). `count` must be at least 1 unless the list is empty.
+    The highest mIoU comes first. `extremes` is a list of (mIoU, example index, prediction). `count` must be at least 1
+    unless the list is empty.
     """
     extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
     return extremes[:count] + extremes[count:][-count:]
@@ -142,8 +144,8 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     """Replaces batch norm's moving averages by averages over the training split, in one pass.
 
     Source: compute_bn_statistics.py of SegNet. Each batch is normalized by the statistics of the batch, without
-    augmentation; with --fit crop, random parts are cut out as in training. The mean of a layer becomes the
-    average of the batch means. The variance becomes the average of the unbiased batch variances.
+    augmentation. In a run of --fit crop, random parts of the images are cut out, as in training. The mean of a layer
+    becomes the average of the batch means, the variance the average of the unbiased batch variances.
 
     The order of the examples is random with a fixed seed. If the last batch is not full, the first examples of a second
     random order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches
@@ -204,14 +206,14 @@ def parse_args(argv=None):
     parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
-                        help='batch norm by one pass over the training split, or by the moving averages of training')
+                        help='batch-norm statistics: of one pass over the training split, or moving averages')
     add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
-    parser.add_argument('--publish', metavar='FOLDER', help='also write a small run folder, weights in 8 bits')
+    parser.add_argument('--publish', metavar='FOLDER', help='also write a run folder with weights in 8 bits')
     cluster.add_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
-    group.add_argument('--weights', metavar='FILE', help="a .npz by layer names, or the authors' .caffemodel")
+    group.add_argument('--weights', metavar='FILE', help="a .npz with layer names, or a .caffemodel")
     group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of --weights')
     group.add_argument('--dataset', choices=datasets.MODULES, help='the data set to score --weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
@@ -219,7 +221,7 @@ def parse_args(argv=None):
     args.split = list(dict.fromkeys(args.split))
     check_output(args.output or '')
     if args.run and (args.model or args.dataset or args.output):
-        raise UserError('--model, --dataset and --output: only with --weights; a run folder has its own')
+        raise UserError('--model, --dataset and --output: only with --weights; leave them out')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
         raise UserError('--weights %s: must be a .npz or a .caffemodel; a run needs no --weights' % args.weights)
     if args.publish and (not args.run or os.path.exists(args.publish)):
@@ -260,7 +262,7 @@ def evaluate(args) -> dict:
       {split: dict of scores}: the scores of `score_split`, with step, bn, samples, tile, tta, checkpoint, device,
       command and revision.
     """
-    group = distribute.Group(*cluster.resolve_cluster())  # before TensorFlow sees a GPU: srun's variables select one
+    group = distribute.Group(*cluster.resolve_cluster())  # selects the GPU, so TensorFlow must not run before
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
     splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
@@ -272,7 +274,7 @@ def evaluate(args) -> dict:
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
         dataset, _ = datasets.preload(dataset, sorted(splits))
-        if args.bn == 'population':  # without a run: batches of 4, as in compute_bn_statistics.py
+        if args.bn == 'population':  # 4: as in compute_bn_statistics.py
             fitted = predictor.spec if predictor.settings.samples else predictor.spec._replace(dropout=0.0)
             population_statistics(predictor.sess, dataset, fitted, flags.get('batch_size', 4), group)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))

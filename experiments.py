@@ -3,7 +3,7 @@
 Trains missing rows, resumes interrupted rows, scores all, and writes our scores beside the paper's.
 `python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import itertools
 import os
 import shlex
@@ -22,8 +22,9 @@ from system import cli, devices, distribute
 from system.cli import ROOT, revision
 from system.files import UserError, check_output, write_json
 
-NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',  # set by the rows
-                'device', 'epochs', 'gpus', 'describe')  # without effect in a table
+# Flags that --flags may not contain: the rows set the first seven; the others would have no effect.
+NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',
+                'device', 'epochs', 'gpus', 'describe')
 # Flags that `results` and table6 use; the other tables use all flags except --runs and --into.
 OF_RESULTS = ('table', 'runs', 'into', 'output')
 OF_TABLE6 = ('table', 'rows', 'repeats', 'output', 'list', 'device')
@@ -33,7 +34,7 @@ SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the 
 def parse_args(argv=None):
     """Parses the experiment flags from `argv`, or from the command line if `argv` is None.
 
-    The default of --dataset is the data set of the paper's table, the default of --output is Output/TABLE. Raises
+    The default of --dataset is the data set of the paper's table. The default of --output is Output/TABLE. Raises
     UserError for bad flags.
     """
     parser = cli.Parser(description=__doc__)
@@ -48,12 +49,12 @@ def parse_args(argv=None):
     parser.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     parser.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     parser.add_argument('--batch_size', type=cli.positive_int, help="images per step (default: the paper's)")
-    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K', help='runs per row, for a deviation')
+    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K', help='number of runs of each row')
     parser.add_argument('--split', help='split to score (default: test, as in the paper)')
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
                         help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs of each measurement')
-    parser.add_argument('--flags', type=shlex.split, default='', metavar='"FLAGS"', help='more flags for every row')
+    parser.add_argument('--flags', type=shlex.split, default='', metavar='"FLAGS"', help='more flags of main.py')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
     parser.add_argument('--list', action='store_true', help='print the commands of the rows, run nothing')
     devices.add_flags(parser)
@@ -126,13 +127,13 @@ def check_row(args, row, seed: int):
 
 
 def is_scored(args, row, scores: dict) -> bool:
-    """Returns whether `scores`, an entry of metrics.json, has the steps and BF images that the flags ask for."""
+    """Returns whether `scores`, an entry of metrics.json, belongs to the steps and --bf_images of the flags."""
     bf_images = min(args.bf_images, scores.get('images', 0))
     return scores.get('asked_steps') == (args.steps or row.steps) and scores.get('bf_images') == bf_images
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Returns {split: entry of metrics.json} of a row; first trains and scores if an entry is not up to date.
+    """Returns {split: entry of metrics.json} of a row; first trains and scores if an entry is missing or old.
 
     Raises UserError for bad flags or data, FloatingPointError if the loss is not finite.
     """
@@ -141,7 +142,7 @@ def row_scores(args, row, seed: int) -> dict:
     flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
              '--bf_images', str(args.bf_images), '--split']
     scoring = evaluate.parse_args(flags + shown_splits(args))
-    names = {split: evaluate.entry_name(scoring, split) for split in scoring.split}  # split -> key in metrics.json
+    names = {split: evaluate.entry_name(scoring, split) for split in scoring.split}  # {split: key in metrics.json}
     entries = read_scores(folder)
     missing = [split for split in names if not is_scored(args, row, entries.get(names[split], {}))]
     if missing:
@@ -156,10 +157,10 @@ def row_scores(args, row, seed: int) -> dict:
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
     """Measures a prediction or a training step of one batch, in float32 at 360x480, in a new process.
 
-    Values in costs.json of --output are returned without a new measurement.
+    If costs.json in --output holds the measurement already, nothing is measured.
 
     Returns:
-      dict: ms (mean milliseconds), MB (peak memory, None on a GPU) and revision (of the code that was measured).
+      dict: ms (mean milliseconds), MB (peak memory, None on a GPU) and revision (revision of the measured code).
     """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
@@ -203,7 +204,7 @@ def trained_row(args, row):
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
-    except FloatingPointError as error:  # divergence is a result; the other rows are run
+    except FloatingPointError as error:  # the table then says that the row failed
         return dict(columns, failed=str(error))
     for split in shown_splits(args):
         published = row.published.get(results.published_split(split), (None,) * 4)
@@ -276,7 +277,7 @@ def run_table(args, rows: list):
 def run(args):
     """Runs the rows of a table, or with --list prints the commands, or with `results` writes tables of --runs.
 
-    Before training, raises UserError if no row is selected, a split is missing, or a run folder has other flags.
+    Raises UserError before any training if no row is selected, a split is missing, or a run folder has other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

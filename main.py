@@ -1,9 +1,9 @@
-"""Trains SegNet: `python main.py` trains on the bundled cells and writes Output/sample-segnet/.
+"""Trains a network: `python main.py` trains SegNet on the bundled cells and writes Output/sample-segnet/.
 
 The same command resumes an interrupted run.
 `@recipes/NAME.txt` reads flags from a file; later flags override the flags of the file.
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import collections
 import functools
 import os
@@ -30,8 +30,8 @@ from system.files import UserError
 
 # start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
 # batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2]: 1 if this process asks to stop, 1 if it asks to validate. A step sums over all processes.
-# predictor: `Predictor` for validation, shares the training variables. init: op that initializes all variables.
+# signals: placeholder [2] of 0 or 1: asks to stop, asks to validate. Each step sums the signals of all processes.
+# predictor: `Predictor` for validation, with the training variables. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
 # spread: op that copies the chief's variables to all processes.
@@ -60,8 +60,8 @@ def add_data_flags(parser):
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
     group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom randomly by 1/SCALE to SCALE')
     group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
-    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness by up to this')
-    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='brightness power, 1/GAMMA to GAMMA')
+    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness, at most by this')
+    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='random exponent, 1/GAMMA to GAMMA')
 
 
 def add_training_flags(parser):
@@ -69,13 +69,13 @@ def add_training_flags(parser):
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),
-                       help='raw BGR, local response or contrast normalization (default: lrn in table 1, else raw)')
+                       help='raw BGR, local response or local contrast normalization (default: lrn in table 1, or raw)')
     group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
                        help='dropout rate in training (default: 0.5 for the Bayesian networks, else 0)')
     start = group.add_mutually_exclusive_group()
-    start.add_argument('--vgg16', metavar='PATH', help="start the encoder with Keras' VGG16 weights; or download")
-    start.add_argument('--init_from', metavar='RUN|FILE', help='start with a run, a .npz or a .caffemodel')
-    group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="factor on the encoder's rate (sgd)")
+    start.add_argument('--vgg16', metavar='PATH', help="file of Keras' VGG16 weights for the encoder, or download")
+    start.add_argument('--init_from', metavar='RUN|FILE', help='starting weights: run, .npz or .caffemodel')
+    group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="encoder's learning-rate factor (sgd)")
     group.add_argument('--freeze_encoder', action='store_true', help="do not train the encoder's variables")
     group.add_argument('--epochs', type=cli.positive_int, default=16, help='epochs of the whole run')
     group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
@@ -95,7 +95,7 @@ def add_run_flags(parser):
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps',
-                       help='epochs or steps between validations (default: about a tenth of the time validates)')
+                       help='epochs or steps between validations (default: validation takes a tenth of the time)')
     group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score that selects best/')
     group.add_argument('--patience', type=cli.positive_int, metavar='N', help='stop after N validations without a gain')
     group.add_argument('--describe', action='store_true', help='print the layers of --model and exit')
@@ -109,7 +109,7 @@ def add_run_flags(parser):
 def parse_args(argv=None):
     """Parses the training flags from `argv`, or from the command line if `argv` is None.
 
-    If --dropout or --input is not given, the default of the network is returned. Raises UserError for bad flags.
+    Without --dropout or --input, the value is the default of the network. Raises UserError for bad flags.
     """
     parser = cli.Parser(description=__doc__)
     add_data_flags(parser)
@@ -143,7 +143,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
       dict to fetch in a step: loss of this share (all shares sum to the loss of the batch), learning_rate, step_op.
     """
     images, labels = batch
-    step = tf.train.get_or_create_global_step()  # created outside the network's scope
+    step = tf.train.get_or_create_global_step()  # created here, outside the network's variable scope
     count = group.all_reduce([optimize.labelled_pixels(labels)])[0]
     masks = '-%d' % group.index if group.index else ''
 
@@ -221,7 +221,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # --patience has ended the run
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # ended by --patience
         for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})
@@ -244,8 +244,8 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     """Scores the validation split, with batch norm's moving averages. Each process scores a share of the split.
 
-    The chief prints one line, draws loss.png and writes report.html. If the scores are the best so far, the chief also
-    saves the weights, writes the scores and draws the predictions. All three thus belong to the weights in best/.
+    The chief prints one line, draws loss.png and writes report.html. If the score is the best so far, the chief also
+    saves the weights in best/, writes the scores and draws the predictions of these weights.
     """
     predictions = graph.predictor.predict_split(run.dataset, 'val', group.index, group.size)
     scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,

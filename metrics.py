@@ -3,7 +3,7 @@ import numpy as np
 import scipy.sparse.csgraph
 import scipy.spatial
 
-BF_TOLERANCE = 0.0075  # of the image's diagonal: section 3.2 of the paper; 4.5 pixels at 360x480
+BF_TOLERANCE = 0.0075  # fraction of the image's diagonal (section 3.2 of the paper): 4.5 pixels at 360x480
 
 
 def confusion(labels, predictions, num_classes: int):
@@ -40,7 +40,7 @@ def most_certain(counts, share: float):
 
     Args:
       counts: int64 [bins of variance, num_classes, num_classes] of a whole split.
-      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more pixels.
+      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more than `share`.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
@@ -130,8 +130,8 @@ def matched_pixels(one, other, radius: float) -> int:
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
     near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
-    alone = np.arange(num_one)  # a dummy partner for each pixel, at a high cost
-    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])  # SciPy is ten times faster with equal costs
+    alone = np.arange(num_one)  # each pixel of `one` also has a dummy partner, at a high cost
+    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])  # equal costs are ten times faster in SciPy
     pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
     graph = scipy.sparse.csr_matrix((costs, pairs), (num_one, num_other + num_one))
     matched = scipy.sparse.csgraph.min_weight_full_bipartite_matching(graph)[1]

@@ -20,15 +20,15 @@ NETWORKS.update({'fcn': functools.partial(baselines.fcn, learnt=False),
                  'deconvnet': baselines.deconvnet, 'deeplab-largefov': baselines.deeplab_largefov,
                  'unet': baselines.unet})
 
-INPUTS = {  # input normalizations, applied to BGR 0..255
-    'raw': lambda x: x,     # segnet_train.prototxt: no scaling or centring, batch norm follows the first convolution
+INPUTS = {  # functions that normalize the input image, BGR 0..255
+    'raw': lambda x: x,     # segnet_train.prototxt: the network gets the values 0..255 without scaling or centring
     'lrn': utils.lrn,       # segnet_basic_train.prototxt
     'lcn': utils.lcn,       # section 3 of the paper, for SegNet-Basic and its variants
 }
 
 
 def default_input(name):
-    """Returns the default of --input: 'lrn' for networks with SegNet-Basic's encoder, as released; else 'raw'."""
+    """Returns the default of --input, as in the prototxts: 'lrn' with SegNet-Basic's encoder, else 'raw'."""
     return 'lrn' if is_basic(name) else 'raw'
 
 
@@ -38,7 +38,7 @@ def is_basic(name):
 
 
 def default_dropout(name):
-    """Returns the dropout rate of a network in training: 0.5 for the Bayesian networks, as released; else 0."""
+    """Returns the default dropout rate in training: 0.5 for Bayesian networks, as in the prototxts; else 0."""
     return 0.5 if name.startswith('bayesian') else 0.0
 
 

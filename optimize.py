@@ -6,7 +6,7 @@ import utils
 from data import IGNORE
 
 STRIP_BYTES = 2 ** 20     # bytes of the input per strip; a strip and its gradient then fit into a core's cache
-LARGEST_KERNEL = 2 ** 22  # bytes; a larger gradient of a kernel does not fit into the cache beside a strip
+LARGEST_KERNEL = 2 ** 22  # bytes; the gradient of a larger kernel does not fit into the cache beside a strip
 
 
 def labelled_pixels(labels):
@@ -17,19 +17,20 @@ def labelled_pixels(labels):
 def loss(logits, labels, class_weights, count=None):
     """Computes the softmax cross-entropy: the weighted sum over labelled pixels / number of labelled pixels.
 
-    The divisor is the number of labelled pixels, not the sum of their weights, as in caffe-segnet
+    The divisor is the number of labelled pixels, not the sum of the weights, as in caffe-segnet
     (softmax_loss_layer.cpp, normalize: true).
 
     Args:
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
-      count: number of labelled pixels in the whole batch, if `labels` are a share of the batch; None counts `labels`.
+      count: number of labelled pixels in the whole batch, if `labels` are only a share of the batch. None counts the
+        labelled pixels of `labels`.
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
-    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # GPUs fill int32 on the CPU
+    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # int32 is filled on the CPU
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
     count = labelled_pixels(labels) if count is None else count
@@ -96,7 +97,7 @@ def conv_gradients(op, gradient):
         return (tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=gradient,
                                                **settings),
                 kernel_gradient(x, kernel.shape, gradient, **settings))
-    with tf.control_dependencies([gradient]):  # else all kernels are mirrored early and kept in memory
+    with tf.control_dependencies([gradient]):  # otherwise all kernels are mirrored early and stay in memory
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     return (tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'),
             kernel_gradient_of_strips(x, kernel.shape.as_list(), gradient))
@@ -126,9 +127,9 @@ def kernel_gradient_of_strips(x, shape, gradient):
         return kernel_gradient(x, shape, gradient, strides=[1, 1, 1, 1], padding='SAME')
     top, left = shape[0] // 2, shape[1] // 2
     rest = strips * rows - height  # rows of zeros that fill the last strip
-    with tf.control_dependencies([gradient]):  # copy x in the backward pass, not in the forward pass
+    with tf.control_dependencies([gradient]):  # delays the copy of x to the backward pass
         x = tf.pad(x, [[0, 0], [top, top + rest], [left, left], [0, 0]])
-    strip_rows = rows * np.arange(strips)[:, None] + np.arange(rows + 2 * top)  # strips overlap by the kernel's height
+    strip_rows = rows * np.arange(strips)[:, None] + np.arange(rows + 2 * top)  # neighbouring strips share 2 * top rows
     x = tf.reshape(tf.gather(x, strip_rows.ravel(), axis=1), [-1, rows + 2 * top, width + 2 * left, channels])
     if rest:
         gradient = tf.pad(gradient, [[0, 0], [0, rest], [0, 0], [0, 0]])
@@ -145,7 +146,8 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       rate: learning rate, scalar.
       momentum: momentum of sgd; ignored by adam.
       weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
-      multipliers: function variable -> (learning rate, weight decay) multipliers. A rate of 0 freezes the variable.
+      multipliers: function variable -> (multiplier of the learning rate, multiplier of the weight decay). A first
+        multiplier of 0 freezes the variable.
       optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so a learning
         rate multiplier other than 0 has no effect.
       precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale falls when a
@@ -169,7 +171,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # else all decay terms are computed at the step's start
+            with tf.control_dependencies([gradient]):  # otherwise TensorFlow computes all decay terms first
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1]: the number of processes

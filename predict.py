@@ -2,7 +2,7 @@
 
 Batch norm uses the moving averages of training. (`evaluate.py` recomputes the statistics for scores.)
 """
-from system import quiet  # noqa: F401  imported first: TensorFlow without its start-up messages
+from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import argparse
 import collections
 import concurrent.futures
@@ -29,9 +29,9 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # bytes of the name of a result before the suffix; file systems allow 255
 THREADS = 2               # number of threads that write results
-PENDING_VALUES = 2 ** 24  # prediction waits while the images still to be written have more values (3 per pixel)
+PENDING_VALUES = 2 ** 24  # prediction waits while more values (3 per pixel) of images are still to be written
 
-# Flags that have an effect if there is no image to label, only an --export.
+# Flags that have an effect if --export is given and no image to label.
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
@@ -62,14 +62,14 @@ def parse_args(argv=None):
     parser.add_argument('--submission', action='store_true',
                         help="also write submission.csv, in the form of the run's labels.csv")
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
-                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel; flags of '
-                             'labelling apply to inputs given beside it, never to the export')
+                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel; the flags for '
+                             'labelling do not change the export')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
                         help='size of the exported input (default: free for DIR, the size of training for a file)')
     parser.add_argument('--quantize', choices=('int8', 'float16'),
-                        help='store a file smaller: convolutions in 8-bit integers, or weights in 16-bit floats')
+                        help='export a smaller file: convolutions in 8-bit integers, or weights in 16-bit floats')
     parser.add_argument('--calibrate', nargs='+', metavar='PATH', default=[],
-                        help='images, folders or globs that --quantize int8 measures the ranges of feature maps on '
+                        help='images, folders or globs; --quantize int8 measures the ranges of their feature maps '
                              "(default: %d of the run's training images)" % quantize.NUM_IMAGES)
     args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
@@ -101,8 +101,8 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Lists the files that paths, globs and folders name: list of paths, each file once.
 
-    A folder stands for the images and videos directly inside, except hidden files. A note names all other entries.
-    Raises UserError for an input without a file.
+    A folder stands for the images and videos directly inside, except hidden files. A note names the entries of a folder
+    that are left out. Raises UserError for an input without a file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
@@ -131,8 +131,8 @@ def expand(inputs: list) -> list:
 def output_names(paths: list) -> list:
     """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
 
-    Files with equal stems get the extension, files with equal names also the folders. If names are still equal, a
-    number is added. A long name keeps its last LONGEST_NAME bytes.
+    If two stems are equal, the extension is added; if two file names are equal, the folders are added. If two names are
+    still equal, a number is added. Of a long name the last LONGEST_NAME bytes are kept.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -151,7 +151,7 @@ def output_names(paths: list) -> list:
 
 
 def plan(args) -> list:
-    """Lists the jobs of this --shard: list of `Job`, one per image or video, and one for --camera.
+    """Lists the jobs of this process: list of `Job`, one per image or video of --shard, and one for --camera.
 
     Raises UserError if an input is missing, or if a result of an image, an overlay of a video or the submission exists
     already and --overwrite is not given.
@@ -190,9 +190,9 @@ def submission_name(args) -> str:
 
 @contextlib.contextmanager
 def collect_errors(jobs: list, faults: list):
-    """Context manager: catches UserError and out-of-memory errors; then adds a line per job to `faults`.
+    """Context manager: catches UserError and out-of-memory errors, and adds a line for each job to `faults`.
 
-    `faults` is a list of str. Each line names the path of the job and the fault.
+    `faults` is a list of str. A line names the path of the job and the fault.
     """
     try:
         yield
@@ -262,7 +262,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    Raises UserError as `video.write_overlays`.
+    Raises UserError if the video cannot be read or written to the end; `video.write_overlays` has the rules.
     """
     began = time.time()
     out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + VIDEO_SUFFIX),
@@ -273,10 +273,10 @@ def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
 
 
 def predict(args) -> int:
-    """Labels all inputs, with --export also writes the network; returns the exit status, 0 or 2.
+    """Labels all inputs and with --export also writes the network; returns the exit status, 0 or 2.
 
-    Status 2 means that an input could not be labelled. Such faults are printed and do not stop the other inputs.
-    Raises UserError for a bad run or flag, a missing input or an existing result; then no result is written.
+    Status 2 means that an input could not be labelled. Such faults are printed, and all other inputs are labelled.
+    Raises UserError before the first result for a bad run or flag, a missing input or an existing result.
     """
     config = read_config(args.run)
     spec = networks.spec_of(config['flags'], len(config['class_names']))
@@ -292,7 +292,7 @@ def predict(args) -> int:
         if args.export:
             facts = export.export(args.export, spec, config, loaded, args.export_size, quantization)
             print('%s: %s, %s%s' % (args.export, args.run, loaded.description, facts))
-        if not jobs and not (args.inputs and args.submission):  # a --shard may have no image
+        if not jobs and not (args.inputs and args.submission):  # with --shard, a process may get no image
             return 0
         os.makedirs(args.output, exist_ok=True)
         images = [job for job in jobs if not is_video(job)]

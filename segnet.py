@@ -55,14 +55,14 @@ VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder with eight decoders
 def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, addition=False, reduction=False):
     """Builds SegNet-Basic or a variant of table 1 (4 encoders, 4 decoders, 64 filters); returns the logits.
 
-    Source: segnet_basic_train.prototxt; the four dropout layers: bayesian_segnet_basic_train.prototxt. The variants
-    with another `upsample` than 'indices' have only the two dropout layers of the encoder.
+    Sources: segnet_basic_train.prototxt, and for the four dropout layers bayesian_segnet_basic_train.prototxt. Variants
+    without unpooling by indices have only the two dropout layers of the encoder.
 
     Args:
       upsample: 'indices' unpools by the pooling indices; 'deconv' learns 8x8 deconvolutions, initialized as bilinear;
         'bilinear' resizes the classifier's output once.
-      decoder: with 'indices', the convolution after unpooling: 'full' 7x7, or 'single channel' (depthwise) 7x7. Batch
-        norm follows, no ReLU.
+      decoder: with 'indices', the 7x7 convolution after unpooling: 'full', or 'single channel' (depthwise). Batch norm
+        follows the convolution; there is no ReLU.
       addition: add the encoder's feature maps of the same size: for 'indices' the maps before pooling, for 'deconv' the
         maps after pooling.
       reduction: with 'deconv', first reduce the feature maps to num_classes channels by 1x1 convolutions.

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two per batch norm
 BN_EPSILON = 1.001e-5  # the minimum of TensorFlow's fused op; caffe-segnet's bn_layer.cpp has 1e-9
 BN_SHIFT = 0.001     # initial beta: shift_filler in the released prototxts (bayesian_segnet_train.prototxt: 0)
-BN_MOMENTUM = 0.9  # averages about 20 batches: in runs of a few hundred steps the weights change fast
+BN_MOMENTUM = 0.9  # averages about 20 batches; in runs of a few hundred steps older batches are outdated
 PORTABLE = 'portable_pooling'  # collection of bools, one for each open block of the context manager `portable_pooling`
 
 
@@ -58,7 +58,7 @@ def norm_variables(filters, name):
 
 
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
-    """Normalizes x by the batch's mean and variance -> tensor like x; adds both statistics to BN_STATISTICS.
+    """Normalizes x by the mean and variance of the batch -> tensor like x; adds both to BN_STATISTICS.
 
     `mean`, `variance`: the moving averages. `biases` are added only to the batch mean: batch norm cancels biases in x.
     """
@@ -89,7 +89,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
-    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # conv2d's gradient: 25% faster, needs oneDNN
+    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # the gradient of conv2d needs oneDNN
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
@@ -174,9 +174,10 @@ def lrn(x):
 
 
 def lcn(x):
-    """Normalizes local contrast (Jarrett et al. 2009, section 2): subtraction, then division. Same shape.
+    """Subtracts the local mean, then divides by the local standard deviation -> tensor of the same shape.
 
-    The window is a 9x9 Gaussian over all channels. The standard deviation of 2 pixels is ours: the paper gives none.
+    Source: local contrast normalization, Jarrett et al. 2009, section 2. The window is a 9x9 Gaussian over all
+    channels. The paper gives no standard deviation of the Gaussian; 2 pixels are our choice.
     Near an edge the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
     """
     height, width = tf.shape(x)[1], tf.shape(x)[2]
@@ -277,10 +278,8 @@ def scatter(x, indices, shape, shape_like=None):
     """Writes `x` to the flat `indices` of each image, zeros elsewhere -> tensor of `shape` [batch, h, w, c].
 
     MaxPoolGradWithArgmax is TensorFlow's scatter for the gradient of pooling, 20 times faster on a CPU than
-    `tf.scatter_nd`. The op reads only the shape of the first input, so an uninitialized tensor is enough.
-
-    Args:
-      shape_like: a tensor of `shape` to pass to the op instead of an uninitialized tensor.
+    `tf.scatter_nd`. The op reads only the shape of the first input: `shape_like`, a tensor of `shape`, or by default an
+    uninitialized tensor.
     """
     with tf.control_dependencies([x]):  # saves memory: the empty tensor is allocated after x is computed
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
@@ -291,7 +290,7 @@ def scatter(x, indices, shape, shape_like=None):
 def gather(y, indices):
     """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values in the shape of `indices`."""
     size = tf.shape(y, out_type=tf.int64)
-    with tf.control_dependencies([y]):  # else indices + offsets is computed early and kept in memory
+    with tf.control_dependencies([y]):  # otherwise indices + offsets is computed early and stays in memory
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
         return tf.gather(tf.reshape(y, [-1]), indices + offsets)
 
@@ -329,7 +328,7 @@ def portable_max_pool(x):
     Positions are 0 to 3: upper left, upper right, lower left, lower right.
     """
     for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeat the last row or column (after tf.pad TFLite loses c)
+        if isinstance(size, tf.Tensor) or size % 2:  # repeat the last row or column; with tf.pad TFLite loses c
             x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first

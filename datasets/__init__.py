@@ -22,7 +22,7 @@ SMALL = 1 << 14  # pixels; below this size threads slow loading down (45x61: 1.8
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 # Result of `preload` for a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
-# digests: one str per example, the CRC-32 of the image and the CRC-32 of the label, in hexadecimal.
+# digests: one str per example: CRC-32 of the image, a space, CRC-32 of the label, in hexadecimal.
 Facts = collections.namedtuple('Facts', 'counts digests')
 
 
@@ -34,7 +34,7 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
       config: content of config.json of a run, or None. The class names of run and data set must be equal. `depth` and
         `rle_order` of the run replace the arguments. A data set without its own val gets the train and val of the run.
       rle_order: order of the pixels in runs of labels.csv, one of data.RLE_ORDERS; None detects the order.
-      depth: bits in use in images of 16 bits per channel; None measures them.
+      depth: number of bits that the values use in images of 16 bits per channel; None measures the number.
       fold: 'K/N': the images are divided into N parts, and part K is val. Only for a data set without its own val.
         Ignored with a config.
     Raises:
@@ -78,7 +78,7 @@ def load_checked(dataset, split: str, i: int):
 
 
 def ahead(dataset) -> int:
-    """Returns the number of examples that threads load in advance; 0 (no threads) for images below SMALL."""
+    """Returns how many examples threads load in advance; 0 (no threads) for images of fewer than SMALL pixels."""
     return 2 * NUM_CORES - 1 if dataset.size[0] * dataset.size[1] >= SMALL else 0
 
 
@@ -127,10 +127,10 @@ def check_split(dataset, split: str):
 
 
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
-    """Returns the training size (height, width) in pixels; without a given side, the size of the data set.
+    """Returns the training size (height, width) in pixels; the default is the size of the data set.
 
-    If only one side is given, the other side follows from the proportions of the data set's size. Raises UserError if a
-    side would exceed MAX_SIDE.
+    If only one side is given, the other side keeps the proportions of the data set's size. Raises UserError if a side
+    would exceed MAX_SIDE.
     """
     if not height and not width:
         return tuple(dataset.size)

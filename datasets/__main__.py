@@ -5,7 +5,7 @@ import re
 import sys
 import zlib
 
-if not __package__:  # started from another folder, as `python PROJECT/datasets NAME`
+if not __package__:  # started from another folder: `python PROJECT/datasets NAME`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import cv2
@@ -20,9 +20,9 @@ from system import cli
 from system.files import UserError
 from system.machine import read_ahead
 
-FEW = 5  # a class that appears in fewer training images is reported
-CONTRAST = 4  # a larger ratio between the areas of the largest and the smallest image is reported
-ALIKE = 0.5  # two images are alike if their difference is below this share of the median difference of other pairs
+FEW = 5  # a class in fewer training images than FEW is reported
+CONTRAST = 4  # images are reported if the area of the largest exceeds CONTRAST times the area of the smallest
+ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of other pairs
 
 # counts: int64 [images, num_classes + 1], pixels of each class, void last.
 # sizes: [(height, width)] of the images. names: names of the images. faults: [a line for each faulty example].
@@ -54,9 +54,8 @@ def read_split(dataset, split: str):
 def class_table(class_names: list, split: Split):
     """Formats a text table of the classes of a split: one row per class, and a last row for void.
 
-    The columns: class, pixels, share of all pixels, images with the class, and median frequency weights, in one column
-    with void left out of the median, in another with void included. The row of void has no weights. Raises UserError if
-    no class has a pixel.
+    The columns: class, pixels, share of all pixels, images with the class, and two columns of median frequency weights:
+    without and with void in the median. The row of void has no weights. Raises UserError if no class has a pixel.
     """
     pixels, present = data.pixel_sums(split.counts)
     columns = [data.median_frequency_weights(pixels, present, void) for void in (False, True)]
@@ -170,7 +169,7 @@ def main(argv=None):
     parser.add_argument('name', choices=datasets.MODULES, help='the data set')
     parser.add_argument('--data_dir', help='folder of the data set; sample needs none')
     parser.add_argument('--download', action='store_true',
-                        help='first download into --data_dir (camvid, voc2012; for the others: print the steps)')
+                        help='first download camvid or voc2012 into --data_dir, or print the steps for other data sets')
     parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in runs of labels.csv')
     parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images')
     parser.add_argument('--fold', metavar='K/N', help='part K of N is val (default: 1/5); for a folder without val')
@@ -184,7 +183,7 @@ def main(argv=None):
         download.download(args.name, args.data_dir)
     faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth, fold=args.fold),
                    args.pictures)
-    sys.stdout.flush()  # before the faults
+    sys.stdout.flush()  # so that the report appears before the faults
     for fault in faults:
         print('error: ' + cli.one_line(fault), file=sys.stderr)
     return 2 if faults else 0

@@ -47,7 +47,7 @@ def shapes_of(entries: list, where: str, shape_of) -> list:
     """Makes the `Shape` of each entry in a list of annotations.
 
     Args:
-      where: file and kind of entry, for messages, to which the number of the entry from 1 is added.
+      where: file and kind of entry, for error messages. The number of the entry, counted from 1, is added.
       shape_of: function (entry) -> (class, kind, draw) or (class, kind, draw, layer), as in `Shape`.
     """
     found = []
@@ -186,7 +186,7 @@ def class_ids(classes: list):
 
 
 def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
-    """Draws the annotations of an example, later over earlier -> label uint8 [h, w] of ids.
+    """Draws the annotations of an example into a label uint8 [h, w] of ids; later annotations cover earlier.
 
     Lower layers are drawn first. With `small_on_top` the larger annotations of each layer are drawn first. Adds the
     numbers of annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height,

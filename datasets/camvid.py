@@ -12,7 +12,7 @@ CLASSES = {
     'Sky': (128, 128, 128), 'Building': (128, 0, 0), 'Pole': (192, 192, 128), 'Road': (128, 64, 128),
     'Pavement': (60, 40, 222), 'Tree': (128, 128, 0), 'SignSymbol': (192, 128, 128), 'Fence': (64, 64, 128),
     'Car': (64, 0, 128), 'Pedestrian': (64, 64, 0), 'Bicyclist': (0, 128, 192)}
-# Class weights of Models/segnet_train.prototxt. They do not follow from the released labels (docs/paper.md).
+# Class weights of Models/segnet_train.prototxt. The released labels give other weights (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
 # {released class: names of its members among CamVid's 32 classes}; all other classes are void. Found by overlaying the

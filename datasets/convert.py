@@ -21,7 +21,7 @@ import sys
 import tempfile
 import unicodedata
 
-if not __package__:  # started from another folder, as `python PROJECT/datasets/convert.py`
+if not __package__:  # started from another folder: `python PROJECT/datasets/convert.py`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
@@ -41,8 +41,8 @@ KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
 def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_on_top: bool):
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
-    Each split has a sub-folder. Raises UserError for images of a folder whose names differ in the extension only, for a
-    malformed annotation, and for an image whose size differs from the size in its annotations.
+    Each split has a sub-folder. Raises UserError for two images of a folder whose names differ only in the extension,
+    for a malformed annotation, and for an image whose size differs from the size in the annotations.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), annotations.out_names(examples)):
@@ -61,7 +61,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             shutil.copyfile(example.image, image)
         try:
             size = data.read_image(image).shape[:2]
-        except UserError as error:  # the message names the unfinished file in OUT
+        except UserError as error:  # name the source, not the unfinished copy in OUT
             raise UserError(str(error).replace(image, where))
         label = annotations.draw_label(example, size, ids, tally, small_on_top)
         name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))
@@ -106,9 +106,9 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     """Converts `source` into the new or empty folder `out`; prints the numbers of annotations.
 
     Args:
-      kind: a key of `readers`, or None to recognize it.
-      readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. Classes that only the
-        shapes name follow in the order of use.
+      kind: a key of `readers`; None recognizes the kind.
+      readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. Classes that occur in the
+        shapes but not in the class names are added at the end, in the order of use.
       small_on_top: draws small annotations over large ones.
     Raises:
       UserError: a malformed source, a source without an annotation to draw, or an `out` that holds files. After an
@@ -142,7 +142,7 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
             for name in ('images', 'labels', 'classes.csv'):  # OUT is a data set once classes.csv is there
                 os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:
-        with contextlib.suppress(OSError):  # not empty: the conversion has ended
+        with contextlib.suppress(OSError):  # fails if the conversion succeeded, because OUT is then not empty
             os.rmdir(out)
     report(examples, ids, tally)
     if len(examples) > 1:

@@ -10,7 +10,7 @@ from system.files import UserError, check_names, note, read_text
 
 VERSION = re.compile(r'\.rf\.[0-9A-Za-z]{20,}')  # code that Roboflow adds to image names: p1_png.rf.0c9f...
 GOLDEN = 2654435769  # 2^32 divided by the golden ratio; its multiples modulo 2^32 are evenly spread
-FOLD = '1/5'  # default of --fold: part 1 of 5 is val in a data set without its own val
+FOLD = '1/5'  # default of --fold: the first of five parts becomes val, in a data set without val
 SPLITS = ('train', 'val', 'test')
 FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
            'testing': 'test'}  # images/FOLDER/ -> split
@@ -65,7 +65,7 @@ def files_below(folder: str, extensions: tuple):
         raise UserError('%s: no such folder' % folder)
     found = []
     others = []
-    real_parents = {folder: [os.path.realpath(folder)]}  # {folder: real paths of it and its parents}
+    real_parents = {folder: [os.path.realpath(folder)]}  # {folder: real paths of folder and parents}
 
     def refuse(error):
         raise UserError('%s: cannot be read (%s)' % (error.filename, error.strerror))
@@ -100,9 +100,9 @@ def image_files(folder: str):
     two images with the same name, and for images in a folder that is linked twice.
     """
     paths = {}
-    parents = {}  # {real path: path}
+    parents = {}  # {real path of a folder: path of the folder}
     for name, path in files_below(folder, data.IMAGE_FILES):
-        name = unicodedata.normalize('NFC', name)  # macOS may write an accent as a letter of its own
+        name = unicodedata.normalize('NFC', name)  # macOS may store an accent as a second character
         if name in paths:
             raise UserError('%s and %s have one name; rename or remove one of them' % (paths[name], path))
         paths[name] = path
@@ -116,7 +116,7 @@ def image_files(folder: str):
 def label_files(folder: str, images: dict, class_names=()):
     """Finds the labels below a folder -> {image name: list of the paths of candidate labels}.
 
-    A label has the name of its image. If there is no such label, an ending may follow the image's name: NAME_mask.png,
+    A label has the name of the image. If there is no such label, an ending may follow the image's name: NAME_mask.png,
     NAME_L.png. If the image's name ends in a word of IMAGE_SUFFIX (_img), the label's name may lack this word. An image
     without a label has no entry. Prints the number of labels without an image. Raises UserError for labels with
     different endings, and for an ending that is the name of a class, because such a mask shows only one class.
@@ -203,7 +203,7 @@ def picture(name: str) -> str:
 
 
 def place(name: str) -> int:
-    """Hashes the name of a picture to a number from 0 to 2^32 - 1, by which `hold_out` selects val.
+    """Hashes the name of a picture to a number from 0 to 2^32 - 1; `hold_out` selects val by this number.
 
     A name is split into its last number and the remaining text. The hash is 32 bits of the text's SHA-256, plus GOLDEN
     times the number, modulo 2^32. So the hashes of consecutively numbered names are evenly spread.
@@ -224,10 +224,10 @@ def hold_out(names: list, fold: str = FOLD):
     """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
 
     The split of an image depends on its name only, so adding images does not change the split of the others. Versions
-    of one picture are in the same split. If a split would be empty, it gets the picture whose hash is nearest to it.
+    of one picture are in the same split. If a split would be empty, the split gets the picture with the nearest hash.
 
     Args:
-      fold: 'K/N': val is the K-th of N parts, which are of about the same size.
+      fold: 'K/N': val is the K-th of N parts of about the same size.
     Raises:
       UserError: a malformed `fold`, or fewer than two pictures.
     """

@@ -29,7 +29,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     Args:
       rle_order: order of the pixels in runs of labels.csv: 'rows', 'columns' or 'relative'; None detects it. Ignored
         without labels.csv.
-      depth: bits in use in images of 16 bits per channel; None measures them in the training images.
+      depth: number of bits that the values use in images of 16 bits per channel; None measures the training images.
     Raises:
       UserError: no known layout, or a fault in a list or table. Labels and most images are opened later, by `load` of
         the returned `Dataset`.
@@ -42,7 +42,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
         images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
     else:
         images, label, examples = _labelled(root or data_dir, root, table, classes)
-    first = next(iter(examples.values()))  # train, if there is a split train
+    first = next(iter(examples.values()))  # the examples of train, if train exists
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -106,7 +106,7 @@ def _find(parent, words):
     Raises UserError if several sub-folders fit.
     """
     found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
-    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme: the other folder has NPY
+    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme's other folder has NPY
     if len(found) > 1:
         raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(found))
     return found[0] if found else None
@@ -203,10 +203,10 @@ def _labelled(root, is_voc, table, classes):
 
 
 def measured_depth(paths: list):
-    """Measures the bits in use in the images of 16 bits per channel among `paths`: int, at least 9.
+    """Measures how many bits the largest value in images of 16 bits per channel needs: int, at least 9.
 
-    Returns None if there are no such images. Decodes all such images, and images of 32-bit integers. A value above
-    65535 gives more than 16 bits; `read_image` then refuses the image.
+    Decodes all images of `paths` with 16 bits per channel or 32-bit integers; returns None if there are none. For a
+    value above 65535 the result is more than 16, and `read_image` later refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None

@@ -8,7 +8,7 @@ from data import IGNORE, Dataset
 from datasets import files, tables
 from system.files import UserError, note
 
-# Palettes whose colours stand for ids: greys and PASCAL VOC's colours, each {(red, green, blue): id}
+# The two palettes in which a colour stands for an id: greys, and PASCAL VOC's colours. {(red, green, blue): id}
 NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}
 
 
@@ -105,7 +105,7 @@ def _by_palette(path, used, palette, by_id, by_color):
         meant = {i: by_id.get(number) for i, number in ids.items()}
         fits = set(palette) <= set(numbers) and distinct == len(shown) and None not in meant.values()
         if fits and not blank and meant != {i: by_id.get(i) for i in shown}:
-            dark = [color for color in shown.values() if 0 < max(color) < 32]  # too dark for a palette for display
+            dark = [color for color in shown.values() if 0 < max(color) < 32]  # colours too dark to display
             if set(shown) <= set(by_id) and not dark:
                 raise UserError('%s: index %d or id %d, as its palette says? save the label as a grey image of ids'
                                 % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
@@ -118,7 +118,7 @@ def colors_to_ids(rgb, ids: dict, path: str):
 
     Args:
       ids: {(red, green, blue): id}.
-      path: name of the label, for the message.
+      path: path of the label, for the error message.
     Raises:
       UserError: a colour that is not in `ids`.
     """

@@ -1,7 +1,8 @@
-"""Records the examples of a run: splits and digests. Compares records, restores splits.
+"""Records the examples of a run: splits and checksums. Compares records, restores splits.
 
-A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path below --data_dir, IMAGE
-and LABEL are CRC-32 of the decoded image and of the label. Copied files give equal records: dates are not recorded.
+A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path below --data_dir. IMAGE
+and LABEL are the CRC-32 of the decoded image and of the label. Dates are not recorded, so copied files give an equal
+record.
 """
 import numpy as np
 

@@ -38,7 +38,7 @@ def read_runs(data_dir, table, classes, rle_order):
                                 % (table, text))
     objects = set(indices.values()) - {outside, IGNORE}
     if len(objects) == 1:
-        indices[''] = objects.pop()  # a table without a column of classes
+        indices[''] = objects.pop()  # for a table without a column of classes
     cells = read_cells(path, indices, images)
     header = files.csv_header(path)
     order = rle_order
@@ -151,7 +151,7 @@ def _size(row, where):
 
 
 def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
-    """Draws the masks of an image, later over earlier -> label uint8 [h, w] of class indices.
+    """Draws the masks of an image -> label uint8 [h, w] of class indices; later masks cover earlier masks.
 
     Args:
       path, name: table and image, for messages.

@@ -111,9 +111,9 @@ def read_variable(path: str, key):
     Args:
       key: name of the variable, or an HDF5 reference in a file of MATLAB 7.3.
     """
-    import h5py  # installed with TensorFlow
+    import h5py  # a package that TensorFlow requires
     try:
-        if h5py.is_hdf5(path):  # MATLAB 7.3
+        if h5py.is_hdf5(path):  # a file of MATLAB 7.3
             with h5py.File(path, 'r') as file:
                 return file[key][()]
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[key])

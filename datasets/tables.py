@@ -7,7 +7,7 @@ import numpy as np
 from datasets import files
 from system.files import UserError, read_csv
 
-MAX_NAME = 100  # characters of a class name, which is printed in figures
+MAX_NAME = 100  # most characters of a class name, because figures show the names
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
 
 Class = collections.namedtuple('Class', 'name ids color')

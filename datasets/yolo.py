@@ -140,7 +140,7 @@ def read_yolo(source: str, root: str, images: dict):
 
     Args:
       source: folder of the data set.
-      root: folder below which sub-folders such as train/ name the splits, if the YAML file does not.
+      root: folder of the sub-folders, such as train/, that name the splits if the YAML file names no splits.
       images: {file name: list of paths}, the images below `source`.
     Raises:
       UserError: malformed class names or rows, a text file without an image in a folder of text files, or a split other

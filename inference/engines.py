@@ -19,14 +19,14 @@ from system import devices, machine
 from system.files import UserError
 from system.machine import NUM_CORES
 
-# packages: names of the packages it needs.  file: name of the exported file that the engine reads; None for predict.py.
+# packages: packages that the engine needs.  file: name of the exported file that the engine reads; None for predict.py.
 # start: function (path of the file) -> function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
 # For predict.py `start` is a function (run, `networks.Spec`) -> function (image) -> ids.
 Engine = collections.namedtuple('Engine', 'packages file start')
 
 
 def onnx_runtime(path: str):
-    """Opens an ONNX file in ONNX Runtime, on all cores."""
+    """Opens an ONNX file in ONNX Runtime, on all cores -> function (image) -> ids."""
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = NUM_CORES
@@ -35,14 +35,14 @@ def onnx_runtime(path: str):
 
 
 def openvino(path: str):
-    """Opens an ONNX file in OpenVINO, on all cores."""
+    """Opens an ONNX file in OpenVINO, on all cores -> function (image) -> ids."""
     from openvino import Core
     model = Core().compile_model(path, 'CPU', {'INFERENCE_NUM_THREADS': NUM_CORES, 'PERFORMANCE_HINT': 'LATENCY'})
     return lambda image: model({'images': image[None]})['ids'][0]
 
 
 def opencv(path: str, winograd: bool):
-    """Opens an ONNX file in OpenCV's DNN module, on all cores."""
+    """Opens an ONNX file in OpenCV's DNN module, on all cores -> function (image) -> ids."""
     network = cv2.dnn.readNetFromONNX(path)
     network.enableWinograd(winograd)
 
@@ -54,13 +54,13 @@ def opencv(path: str, winograd: bool):
 
 
 def tflite(path: str):
-    """Opens a TFLite file in TensorFlow's interpreter, on all cores."""
+    """Opens a TFLite file in TensorFlow's interpreter, on all cores -> function (image) -> ids."""
     run = tf.lite.Interpreter(path, num_threads=NUM_CORES).get_signature_runner()
     return lambda image: run(images=image[None])['ids'][0]
 
 
 def predict_py(run: str, spec, precision: str):
-    """Opens a run as predict.py does, in a session that stays open."""
+    """Loads a run into a new session with the graph of predict.py -> function (image) -> ids."""
     sess = tf.Session(graph=tf.Graph(), config=devices.session_config('cpu'))
     with sess.graph.as_default():
         predictor = Predictor(sess, spec._replace(precision=precision), Settings(tile='off'))
@@ -69,7 +69,7 @@ def predict_py(run: str, spec, precision: str):
     return lambda image: predictor.predict([image])[0].ids
 
 
-ONNX = ('tf2onnx', 'onnxruntime')  # to write the files; onnxruntime quantizes them
+ONNX = ('tf2onnx', 'onnxruntime')  # tf2onnx writes the ONNX files, onnxruntime quantizes the weights
 ENGINES = {
     'predict.py': Engine((), None, functools.partial(predict_py, precision='float32')),
     'predict.py, bfloat16': Engine((), None, functools.partial(predict_py, precision='bfloat16')),
@@ -85,7 +85,7 @@ ENGINES = {
 
 
 def missing(name: str) -> str:
-    """Says why the engine `name` cannot run here, as 'openvino is not installed'; '' if it can run."""
+    """Returns why the engine `name` cannot run here: 'openvino is not installed'; '' if the engine can run."""
     engine = ENGINES[name]
     if engine.file and engine.file.endswith('.tflite') and tf.__version__.startswith('1.'):
         return 'needs TensorFlow 2'
@@ -104,9 +104,9 @@ def spec_of_run(config: dict, size: list):
 
 
 def validation_images(run: str, config: dict, number: int) -> tuple:
-    """Reads `number` images of a run's validation split, at even distances -> (images, labels).
+    """Reads `number` evenly spaced images of a run's validation split -> (tuple of images, tuple of labels).
 
-    Both are tuples of arrays. Raises UserError if the data set is missing or the images have several sizes.
+    Raises UserError if the data set is missing or the images have several sizes.
     """
     dataset = datasets.open(config['flags']['dataset'], config['flags']['data_dir'], config)
     datasets.check_split(dataset, 'val')
@@ -120,11 +120,11 @@ def validation_images(run: str, config: dict, number: int) -> tuple:
 def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
     """Writes images.npy and the files that the engines `names` read -> {name: path; None for predict.py}.
 
-    `images` are measured and scored. Training images of the run calibrate int8.
+    The engines will predict `images`. The int8 files are calibrated with training images of the run.
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
-    config = dict(config, class_ids=list(range(len(config['class_names']))))  # scores compare class indices
+    config = dict(config, class_ids=list(range(len(config['class_names']))))  # scores need class indices
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
     spec, image_size = spec_of_run(config, size), images[0].shape[:2]
     int8 = quantize.Quantization('int8', quantize.calibration_images([], config, spec, image_size))
@@ -157,7 +157,7 @@ def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) 
 def score_columns(folder: str, engine: str, labels, num_classes: int) -> dict:
     """Scores the ids that `measure` wrote -> {column: text}.
 
-    The columns are mIoU in percent and the share of pixels whose ids equal those of predict.py.
+    The columns are mIoU in percent and the share of pixels that have the same id as in the output of predict.py.
     """
     ids, reference = [np.load(os.path.join(folder, name + '.npy')) for name in (engine, 'predict.py')]
     confusion = sum(metrics.confusion(label, found, num_classes) for label, found in zip(labels, ids))

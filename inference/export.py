@@ -1,6 +1,7 @@
 """Exports a run's network for other programs: a TensorFlow SavedModel, a TFLite file or an ONNX file.
 
-Weights are constants with batch norm folded in; pooling and unpooling are built of plain ops (utils.portable_pooling).
+Weights become constants, with batch norm folded in. Pooling and unpooling are built from basic ops (see
+`utils.portable_pooling`), because TFLite and ONNX lack the op of pooling with indices.
 Each export takes 'images' uint8 RGB [batch, height, width, 3] and returns 'ids' uint8 [batch, height, width] and
 'probabilities' float32 [batch, H, W, num_classes], where H x W is the input size of the network.
 """
@@ -24,7 +25,7 @@ from system import devices, quiet
 from system.files import UserError, write_bytes, write_text
 
 OUTPUTS = ('ids', 'probabilities')
-CLASSES = 'classes.json'  # file in the SavedModel or in a zip archive after a TFLite model; ONNX: key 'classes'
+CLASSES = 'classes.json'  # file in a SavedModel, or in the zip archive at the end of a TFLite file
 
 
 def checked_path(text: str) -> str:
@@ -60,12 +61,12 @@ def export(path: str, spec, config: dict, loaded, size=None, quantization=None) 
       spec: `networks.Spec` of the run.
       config: config.json of the run, for the class names, ids and colours, and the depth of 16-bit images.
       loaded: `weights.Weights`.
-      size: (height, width) of the images, or 'free' for any size. Default: 'free' for a SavedModel, the size of
-        training for a file.
+      size: (height, width) of the images that the export takes, or 'free' for images of any size. None selects 'free'
+        for a SavedModel and the size of training for a file.
       quantization: `quantize.Quantization`, or None for float32.
     Returns:
-      for a quantized file a text that begins with a comma: file size, and share of ids equal to the ids in float32;
-      else ''.
+      text for a message. For a quantized file: a comma, the file size and the share of pixels that have the same id as
+      in float32. For any other export: ''.
     Raises:
       UserError: the weights do not fit the network.
     """
@@ -80,7 +81,7 @@ def export(path: str, spec, config: dict, loaded, size=None, quantization=None) 
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
         images = quantization.images if quantization else []
         expected = [sess.run('ids:0', {'images:0': image[None]})[0] for image in images]
-    depth = config.get('depth', 16)  # 16 in runs of older revisions, as in predict.py
+    depth = config.get('depth', 16)  # older revisions stored no depth
     classes = json.dumps(dict({key: config[key] for key in ('class_names', 'class_ids', 'colors')}, depth=depth))
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
@@ -141,13 +142,13 @@ def resize(x, height: int, width: int):
 
 
 def area_average(x, height: int, width: int):
-    """Averages images [batch, h, w, 3] over the areas of the new pixels -> [batch, height, width, 3], rounded."""
+    """Averages images [batch, h, w, 3] over the area of each new pixel -> [batch, height, width, 3], rounded."""
     old_height, old_width = utils.height_width(x)
     return tf.round(product(area_weights(old_height, height, x), area_weights(old_width, width, x), x))
 
 
 def bilinear(x, height: int, width: int):
-    """Interpolates images [batch, h, w, 3] bilinearly in integers, as OpenCV -> [batch, height, width, 3]."""
+    """Resizes images [batch, h, w, 3] bilinearly with OpenCV's integer arithmetic -> [batch, height, width, 3]."""
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width, x)
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
@@ -173,13 +174,13 @@ def positions(old, x):
     """Returns the numbers 0 to old - 1, float32 [old], as a tensor that depends on the images x.
 
     An export stores constants in the file: the weights of a resize from 360x480 to 240x320 would take 1 MB. Adding
-    min(x, 0), which is 0, makes the numbers no constants.
+    min(x, 0), which is 0, makes the numbers depend on x, so the program computes the numbers.
     """
     return tf.cast(tf.range(old), tf.float32) + tf.minimum(tf.reshape(x[:1, :1, :1, :1], [1]), 0)
 
 
 def area_weights(old, new: int, x):
-    """Computes the weights of area averages, along an axis of `old` pixels of x -> float32 [new, old]."""
+    """Computes the weights that average `old` pixels along an axis of x to `new` pixels -> float32 [new, old]."""
     pixel = positions(old, x)
     scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale
@@ -189,8 +190,9 @@ def area_weights(old, new: int, x):
 def bilinear_weights(old, new: int, x):
     """Computes the weights of bilinear interpolation along an axis of `old` pixels -> two float32 [new, old].
 
-    The first array weights the lower neighbour, the second the upper. The weights are whole numbers, 0 to 2048. Beyond
-    the border both neighbours are the pixel of the border, as in OpenCV, which rounds the two products separately.
+    The first array has the weights of the neighbour with the lower index, the second array the weights of the other
+    neighbour. The weights are whole numbers, 0 to 2048. At the border both neighbours are the same pixel, as in OpenCV,
+    which rounds the products of the two neighbours separately.
     """
     last = tf.cast(old - 1, tf.float32)
     centre = (tf.cast(tf.range(new), tf.float32)[:, None] + 0.5) * (last + 1) / new - 0.5
@@ -215,23 +217,26 @@ def write_tflite(path: str, saved_model: str, classes: str, quantization):
     The text `classes` is appended as a zip archive.
     """
     def convert():
-        """Returns the file's content. Runs in a new thread, in eager mode: graph mode loses the signature."""
+        """Returns the bytes of the TFLite file. Runs in a new thread, which is in eager mode.
+
+        In graph mode the converter would lose the signature.
+        """
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model)
         return quantize.to_tflite(converter, quantization) if quantization else converter.convert()
 
     with quiet.suppress_stderr(), concurrent.futures.ThreadPoolExecutor(1) as thread:
         model = thread.submit(convert).result()
     archive = io.BytesIO(model)
-    with zipfile.ZipFile(archive, 'a') as classes_file:  # as TFLite's metadata; interpreters ignore the archive
+    with zipfile.ZipFile(archive, 'a') as classes_file:  # interpreters ignore the archive
         classes_file.writestr(CLASSES, classes)
     write_bytes(path, archive.getvalue())
 
 
 def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
-    import tf2onnx  # optional: requirements-export.txt
+    import tf2onnx  # optional package of requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
-    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # no copy of the weights before each optimization: SegNet 6, not 10 GB
+    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # else tf2onnx copies the weights: 10 GB, not 6
     with quiet.suppress_stderr():
         names = {name + ':0': name for name in ('images',) + OUTPUTS}
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],

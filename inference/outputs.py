@@ -12,7 +12,7 @@ from system.files import atomic_write, write_bytes
 
 SMALLEST_CELL = 30  # pixels; smaller components have no row in submission.csv
 ENDINGS = ('-ids.png', '-colors.png', '-overlay.png', '-side.png', '-confidence.png', '-uncertainty.png',
-           '-probabilities.npz')  # of the result files of an image, besides those of `probability_ending`
+           '-probabilities.npz')  # endings of all result files of an image, except those of --probabilities png
 
 
 def write_png(path: str, rgb_or_ids):
@@ -27,7 +27,10 @@ def probability_ending(class_id: int) -> str:
 
 
 def cells(mask):
-    """Yields a mask per cell of `mask`: a component of at least SMALLEST_CELL pixels, connected by edges."""
+    """Yields the mask of each cell in `mask`, bool [h, w].
+
+    A cell is a connected component of at least SMALLEST_CELL pixels. Pixels that touch only at a corner do not connect.
+    """
     components, count = scipy.ndimage.label(mask)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
     for cell in range(1, count + 1):
@@ -36,11 +39,11 @@ def cells(mask):
 
 
 def submission_rows(name: str, ids, config: dict) -> list:
-    """Makes the rows of submission.csv for one image -> list of tuples of str, in the order of its columns.
+    """Makes the rows of submission.csv for one image -> list of tuples of str, one item per column.
 
-    If ClassId is a column, each class has a row. Otherwise each of a class's `cells` has a row. The class named
-    background has no row; if no class has this name, the first class has no row. If ImageId is a column, an image
-    without a mask has one row with the text '' in place of the mask, or '-1' for relative run lengths.
+    If ClassId is a column, each class has a row. Otherwise each cell of a class has a row; `cells` finds the cells. The
+    class named background has no row. If no class has this name, the first class has no row. If ImageId is a column, an
+    image without a mask has one row with the text '' in place of the mask, or '-1' for relative run lengths.
 
     Args:
       name: name of the image, for the columns id and ImageId.

@@ -14,9 +14,9 @@ from inference import tiles
 from system import cli, devices, machine
 from system.files import UserError
 
-SMALLEST_TILE = 512    # pixels per side, for --tile auto
+SMALLEST_TILE = 512    # smallest side of a tile in pixels, with --tile auto
 WHOLE_VALUES = 2 ** 26  # largest number of probabilities that the graph enlarges at once; 256 MiB of float32
-MAX_SCALE = 8
+MAX_SCALE = 8           # largest scale in --tta
 
 
 class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta batch_size confidence probabilities',
@@ -25,7 +25,7 @@ class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta
 
     samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
     tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for tiles.OVERLAP.
-    tta: value of --tta, or None.  batch_size: images or tiles at a time.
+    tta: value of --tta, or None.  batch_size: number of images or tiles per forward pass.
     confidence, probabilities: bool, whether a `Prediction` holds these maps.
     """
 
@@ -41,17 +41,17 @@ class Prediction(collections.namedtuple('Prediction', 'ids variance confidence p
 
 def add_flags(parser, batch_size: int = 1):
     """Adds the flags of scoring and of prediction to `parser`; `batch_size` is the default of --batch_size."""
-    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best', help='best by validation, or newest')
+    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best', help='best or newest weights')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000),
-                        help='samples of Monte-Carlo dropout (default: 4 for bayesian-segnet, 8 for its Basic, else 0)')
+                        help='dropout samples (default: 4 for bayesian-segnet, 8 for bayesian-segnet-basic, else 0)')
     parser.add_argument('--tile', type=cli.size('auto', 'off'), default='auto', metavar='auto|off|HEIGHTxWIDTH',
-                        help='label in overlapping tiles; auto: only large images, in runs of --fit crop')
+                        help='label images in overlapping tiles; auto: only large images, in runs of --fit crop')
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
-                        help="least overlap of neighbouring tiles, of a tile's side (default: %s)" % tiles.OVERLAP)
+                        help="least overlap of tiles, as a fraction of a tile's side (default: %s)" % tiles.OVERLAP)
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...',
                         help='average over the mirrored image and over scales, such as flip,0.75,1 (default: one pass)')
-    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images or tiles')
-    parser.add_argument('--precision', choices=devices.PRECISIONS, help='of the layers (default: as in training)')
+    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per pass')
+    parser.add_argument('--precision', choices=devices.PRECISIONS, help='dtype of layers (default: as in training)')
     devices.add_flags(parser)
     devices.add_tf32_flag(parser, None)
 
@@ -125,18 +125,18 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.batch_size = 1 if settings.samples else settings.batch_size  # images of a batch would get unequal masks
+        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ within a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
         self.ids, self.probabilities, self.variance, self.confidence = networks.prediction_graph(
             spec, self.images, self.size, reuse, settings.samples)
 
     def tile_size(self, height: int, width: int) -> tuple:
-        """Returns the tile size for an image, (height, width); the image's size if it is predicted whole.
+        """Returns the tile size (height, width) for an image; without tiles, the size of the image.
 
         Raises UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted
-        whole. In a run of --fit crop a tile has twice the sides of training, at least SMALLEST_TILE each. Images with
-        no more pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
+        whole. In a run of --fit crop the sides of a tile are twice the training size, and at least SMALLEST_TILE.
+        Images with no more pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
         """
         tile = self.settings.tile
         if not self.uses_tiles:
@@ -177,8 +177,8 @@ class Predictor:
     def predict(self, images: list) -> list:
         """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
 
-        Takes at most `self.batch_size` images, a single image with samples of Monte-Carlo dropout. Raises UserError for
-        a tile larger than the image.
+        `images` has at most `self.batch_size` images, and only one image if Monte-Carlo dropout is on. Raises UserError
+        for a tile larger than the image.
         """
         height, width = images[0].shape[:2]
         tile = self.tile_size(height, width)
@@ -210,8 +210,8 @@ class Predictor:
         """Runs the network on images of one size, once per pass of --tta; mirrored passes are mirrored back.
 
         Returns:
-          list of float32 [batch, h, w, num_classes], one array per pass, at the network's size; with samples there is
-          one more channel, the variance.
+          list of float32 [batch, h, w, num_classes], one array per pass, at the size of the network's input. With
+          Monte-Carlo samples there is one more channel, the variance.
         """
         of_passes = []
         for scale, mirrored in self.passes:
@@ -227,11 +227,11 @@ class Predictor:
     def blocks(self, image, tile: tuple):
         """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
 
-        The blocks cover the image without overlap. Each block is the mean over the passes of --tta. With samples there
-        is one more channel, the variance.
+        The blocks cover the image without overlap. Each block is the mean over the passes of --tta. With Monte-Carlo
+        samples there is one more channel, the variance.
 
         Args:
-          tile: (height, width) of the tiles; the size of the image to predict it whole.
+          tile: (height, width) of the tiles. With the size of the image, the image is predicted without tiles.
         """
         height, width = image.shape[:2]
         channels = self.spec.num_classes + bool(self.settings.samples)

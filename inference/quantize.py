@@ -1,4 +1,4 @@
-"""Quantizes exports after training: convolutions to 8-bit integers, or their weights to 16-bit floats.
+"""Quantizes exports: convolutions to 8-bit integers, or the weights of convolutions to 16-bit floats.
 
 All other ops stay in float32, so pooling indices and unpooling are exact, and softmax and argmax have no ties.
 """
@@ -14,8 +14,8 @@ import data
 import datasets
 from system.files import UserError
 
-NUM_IMAGES = 12  # of the run's training images
-CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # in TFLite
+NUM_IMAGES = 12  # number of training images that calibrate int8, unless --calibrate names images
+CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # TFLite's names of ops
 
 # kind: 'int8' or 'float16'. images: list of uint8 [height, width, 3] to calibrate with; empty for 'float16'.
 Quantization = collections.namedtuple('Quantization', 'kind images')
@@ -24,8 +24,8 @@ Quantization = collections.namedtuple('Quantization', 'kind images')
 def calibration_images(paths: list, config: dict, spec, size) -> list:
     """Reads the calibration images -> list of uint8 [height, width, 3], at the size of the exported input.
 
-    For an export of any size the images have the size of training. In a run of --fit crop the images are cropped around
-    their centres.
+    If the export takes images of any size, the calibration images have the size of training. In a run of --fit crop the
+    images are cropped around the centre of each image.
 
     Args:
       paths: list of image files; empty for NUM_IMAGES of the run's training images, evenly spaced.
@@ -33,7 +33,7 @@ def calibration_images(paths: list, config: dict, spec, size) -> list:
       spec: `networks.Spec` of the run.
       size: value of --export_size: (height, width), 'free' or None.
     Raises:
-      UserError: an image cannot be read, or `paths` is empty and the run's data set is not there.
+      UserError: an image cannot be read, or `paths` is empty and the run's data set is missing.
     """
     height, width = size if isinstance(size, tuple) else (spec.height, spec.width)
     if paths:
@@ -53,14 +53,14 @@ def calibration_images(paths: list, config: dict, spec, size) -> list:
 
 
 def to_tflite(converter, quantization: Quantization) -> bytes:
-    """Converts by a TFLiteConverter with weights in float16, or with convolutions in int8."""
+    """Runs a TFLiteConverter with weights in float16, or with convolutions in int8 -> bytes of the TFLite file."""
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization.kind == 'float16':
         converter.target_spec.supported_types = [tf.float16]
         return converter.convert()
     converter.representative_dataset = lambda: ({'images': image[None]} for image in quantization.images)
-    # TFLite's tool for selective quantization. Without this tool the converter also quantizes masks of unpooling,
-    # softmax and resize matrices; XNNPACK on AVX2 then gave another class in 82% of the pixels.
+    # QuantizationDebugger can exclude ops from quantization. Without exclusions the converter also quantizes the masks
+    # of unpooling, softmax and the resize matrices; XNNPACK on AVX2 then gave another class in 82% of the pixels.
     from tensorflow.lite.python import schema_py_generated
     others = [name for name in vars(schema_py_generated.BuiltinOperator)
               if not name.startswith('_') and name not in CONVOLUTIONS]
@@ -77,10 +77,10 @@ def to_onnx(model, quantization: Quantization):
 def onnx_float16(model):
     """Stores the weights of convolutions in float16, each with a Cast to float32 -> onnx.ModelProto.
 
-    A Cast to float32 follows each weight tensor. Programs fold the Cast when they load the file. float16 in the layers
-    would overflow in the resize and in LRN.
+    Programs compute the Cast once, when the file is loaded. The layers stay in float32, because float16 would overflow
+    in the resize and in LRN.
     """
-    from onnx import TensorProto, helper, numpy_helper  # optional, as onnxruntime: requirements-export.txt
+    from onnx import TensorProto, helper, numpy_helper  # optional package of requirements-export.txt
     graph = model.graph
     weights = {node.input[1] for node in graph.node if node.op_type in ('Conv', 'ConvTranspose')}
     for tensor in graph.initializer:
@@ -110,9 +110,9 @@ def onnx_int8(model, images: list):
         onnx.save(model, exported)
         quant_pre_process(exported, optimized, skip_symbolic_shape=True)
         first = next(node.name for node in onnx.load(optimized).graph.node if node.op_type == 'Conv')
-        # reduce_range, 7-bit weights: CPUs without VNNI add two products of 8 bits in 16 bits, which overflows.
-        # The first convolution stays in float32: in 8 bits it costs SegNet-Basic 0.7 points of mIoU.
-        # Relu is quantized together with its convolution, as one op whose output range begins at 0.
+        # reduce_range stores weights in 7 bits: CPUs without VNNI add two 8-bit products in 16 bits, which overflows.
+        # The first convolution stays in float32: quantizing this convolution costs SegNet-Basic 0.7 points of mIoU.
+        # A ReLU is quantized together with the convolution before, as one op whose output range begins at 0.
         tools.quantize_static(optimized, quantized, Images(), op_types_to_quantize=['Conv', 'Relu'], per_channel=True,
                               reduce_range=True, activation_type=tools.QuantType.QUInt8, nodes_to_exclude=[first])
         return onnx.load(quantized)

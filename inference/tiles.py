@@ -40,8 +40,8 @@ def tile_offsets(length: int, tile: int, overlap: float) -> list:
 def blending_weights(first: list, tile: int):
     """Computes blending weights along one axis, for tiles that start at `first` -> float32 [len(first), tile].
 
-    The weights of a tile rise linearly from its border to its centre. At each pixel the weights
-    are divided by their sum over all tiles, so the weight is 1 where a single tile covers the pixel.
+    The weights of a tile rise linearly from the border to the centre of the tile. At each pixel the weights are divided
+    by the sum over all tiles, so the weight is 1 where a single tile covers the pixel.
     """
     hat = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
     total = np.zeros(first[-1] + tile)
@@ -51,7 +51,7 @@ def blending_weights(first: list, tile: int):
 
 
 def blend(maps, grid: Grid, channels: int):
-    """Blends the maps of overlapping tiles; yields a block of the image when all tiles of the block are added.
+    """Blends the maps of overlapping tiles; yields each block of the image as soon as the block is complete.
 
     Args:
       maps: iterable of float32 [tile height, tile width, channels], row by row of the grid.

@@ -9,18 +9,18 @@ from runs import plots
 from system import quiet
 from system.files import UserError, check_file
 
-# For OpenCV: a playlist would name further files to read, and an image could be too large to decode.
+# Settings of OpenCV that refuse playlists and images: a playlist names further files, an image may be too large.
 os.environ.update({
     'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
     'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
-    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # nothing: messages quote bytes of the file
+    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because messages quote bytes of the file
 })
 CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
 
 
 @contextlib.contextmanager
 def read_frames(source):
-    """Context manager: opens a video file (path) or a camera (number) and closes it after the block.
+    """Context manager: opens a video file (path) or a camera (number) for the block.
 
     Yields:
       rate: frames per second; 25 if unknown.
@@ -57,7 +57,7 @@ class VideoFile:
     def __init__(self, path: str, rate: float):
         self.path = path
         self.rate = rate
-        self.part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV: the ending selects the format
+        self.part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the ending .mp4
         self.writer = None
         self.codec = None
         self.count = 0
@@ -66,14 +66,14 @@ class VideoFile:
         return self
 
     def write(self, image):
-        """Appends a frame, uint8 RGB [h, w, 3]. All frames need one size: OpenCV drops a frame of another size."""
+        """Appends a frame, uint8 RGB [h, w, 3]. OpenCV drops a frame that differs in size from the first frame."""
         if self.writer is None:
             self.open(image.shape[:2])
         self.writer.write(np.ascontiguousarray(image[:, :, ::-1]))
         self.count += 1
 
     def open(self, size):
-        """Opens the file with the first codec that works; without one, `__exit__` raises UserError.
+        """Opens the file with the first codec that works. If no codec works, `__exit__` raises UserError.
 
         Args:
           size: (height, width) of the frames, in pixels.
@@ -121,10 +121,10 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
       alpha: share of the colours in the overlay.
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
-      UserError: no frame can be read, or a frame has more than `max_pixels` pixels; then no file is written. Or more is
-        missing than a tenth of the frames that the header states plus one second; then the frames are written.
+      UserError: no frame can be read, or a frame has more than `max_pixels` pixels; no file is written. Also if the
+        missing frames last longer than a tenth of the video plus one second; the file with the other frames is written.
     """
-    until = KeyboardInterrupt if isinstance(source, int) else ()  # a camera has no other end
+    until = KeyboardInterrupt if isinstance(source, int) else ()  # only Ctrl-C ends a camera
     with read_frames(source) as (rate, total, frames), VideoFile(path, rate) as out:
         with contextlib.suppress(until):
             for image in progress(frames, total=total or None, unit='frame'):
@@ -133,6 +133,6 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
                 out.write(plots.overlay(image, plots.colored(predict(image), colors), alpha))
         if not out.count:
             raise UserError('%s: no frame can be read; convert the video to MP4, or check the camera' % source)
-    if out.count < 0.9 * total - rate:  # some headers hold only the duration, which sound may prolong
+    if out.count < 0.9 * total - rate:  # a header may count the length of the sound
         raise UserError('%s: ends after frame %d of %d; get the file again' % (source, out.count, total))
     return out

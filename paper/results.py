@@ -31,7 +31,7 @@ def published_split(split: str) -> str:
 
 
 def score_columns(entries: list, published: tuple, split: str):
-    """Formats G, C, mIoU and BF of a split in percent -> {column: text}, with columns of the paper's scores.
+    """Formats our G, C, mIoU and BF of a split and the paper's, in percent -> {column: text}.
 
     Our scores are the mean over the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'.
 
@@ -47,10 +47,10 @@ def score_columns(entries: list, published: tuple, split: str):
 
 
 def class_columns(entries: list, published: dict, split: str):
-    """Formats the accuracy of each class in percent -> {column: text}, with the columns NAME and 'paper NAME'.
+    """Formats our accuracy of each class and the paper's, in percent -> {column: text}.
 
-    NAME is the name of a class. Column NAME holds the mean of our accuracies over the seeds and, for several seeds, the
-    standard deviation: '61.3 +- 0.4'. '-' stands for a missing value.
+    The columns are NAME and 'paper NAME', with the name of the class. Column NAME holds the mean of our accuracies over
+    the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'. '-' stands for a missing value.
 
     Args:
       entries: list of {split: entry of metrics.json}, one per seed.
@@ -84,8 +84,8 @@ def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, scores, curves and confusion figures of a run to a folder below `output`.
 
     Returns the path of the copy. Local paths are left out; no image of a data set is copied. An earlier copy is
-    overwritten. If `run_folder` lies in `output` and is a copy made earlier, nothing is copied. Raises UserError for
-    an original run in `output`.
+    overwritten. If `run_folder` is itself a copy in `output`, nothing is copied. Raises UserError if `run_folder` is a
+    run in `output` and no copy.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
@@ -142,7 +142,7 @@ def result_rows(folder: str) -> list:
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
         row['training time'] = '%s on %s' % (duration(config['seconds']), config['invocations'][0]['device'])
-        for name, separator in (('revision', ', '), ('command', '\n')):  # from all starts, without repeats
+        for name, separator in (('revision', ', '), ('command', '\n')):  # of all starts, each value once
             row[name] = separator.join(dict.fromkeys(start[name] for start in config['invocations']))
         rows.append(row)
     return rows

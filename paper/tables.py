@@ -1,7 +1,7 @@
 """The paper's tables as data: scores, and the flags of each row. arXiv 1511.00561 v3; Bayesian: 1511.02680.
 
-Scores are (G, C, mIoU, BF) in percent, None where the paper gives none. The value of `--model` is the network's name
-in lower case.
+Scores are (G, C, mIoU, BF) in percent; None stands for a score that the paper does not give. The value of `--model` is
+the network's name in lower case.
 """
 import collections
 
@@ -27,7 +27,7 @@ TABLE1 = [
             (83.7, 54.8, 45.5, 33.17), (95.0, 80.2, 67.8)),
 ]
 
-# The benchmark: tables 3 and 4, at the end of training. Table 3's networks were trained on 3,433 road scenes.
+# Tables 3 and 4, the paper's benchmark: scores at the end of training. Table 3's networks saw 3,433 road scenes.
 TABLE3 = {'SegNet': (90.40, 71.20, 60.10, 46.84), 'DeepLab-LargeFOV': (88.20, 62.53, 53.88, 32.77),
           'FCN': (83.27, 59.56, 49.83, 27.99), 'FCN-Deconv': (83.14, 64.21, 51.96, 33.18),
           'DeconvNet': (89.58, 70.24, 59.77, 52.23)}
@@ -78,7 +78,7 @@ LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored
 NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
 OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
           'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
-THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # steps / 1000
+THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # 1,000 steps
 THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}
 
 

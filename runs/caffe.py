@@ -9,7 +9,7 @@ import numpy as np
 
 from system.files import UserError, read_bytes
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 
 
 def varint(content, at: int):

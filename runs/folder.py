@@ -17,7 +17,7 @@ from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
 
 NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width',
-          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # keys of config.json or of its flags
+          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # required keys, in config.json or its flags
 FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
 
 
@@ -43,9 +43,10 @@ def file_names(folder: str):
 
 
 def run_folder(path: str) -> str:
-    """Argparse type of a run: returns the path. The name of a published run gives the path of its folder.
+    """Argparse type of a run: converts the path of a run folder, or the name of a published run, to a path.
 
-    Published runs are the folders in Output/pretrained/. An existing file or folder `path` takes precedence.
+    Published runs are the folders in Output/pretrained/. An existing file or folder `path` takes precedence over a
+    published run of the same name.
     """
     published = os.path.join(ROOT, 'Output', 'pretrained', path)
     by_name = path and path == os.path.basename(path) and not os.path.exists(path) and os.path.isdir(published)
@@ -65,7 +66,7 @@ def read_config(folder: str) -> dict:
     """
     check_folder_name(folder)
     if not os.path.isdir(folder):
-        raise UserError('%s: no such run folder; main.py writes run folders, as Output/<dataset>-<model>' % folder)
+        raise UserError('%s: no such run folder; main.py writes run folders: Output/<dataset>-<model>' % folder)
     path = os.path.join(folder, 'config.json')
     config = read_json(path)
     flags = config.get('flags')
@@ -74,7 +75,7 @@ def read_config(folder: str) -> dict:
         raise corrupt_file_error(path, 'not the config of a run (no %s)' % ', '.join(sorted(missing)))
     if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
         raise corrupt_file_error(path, 'no network %r, or no input %r' % (flags['model'], flags['input']))
-    config['invocations'] = config.pop('starts', config.get('invocations', []))  # 'starts' in older folders
+    config['invocations'] = config.pop('starts', config.get('invocations', []))  # 'starts': older name
     config.setdefault('class_ids', list(range(len(config['class_names']))))
     return config
 
@@ -93,14 +94,14 @@ def add_scores(folder: str, entries: dict):
 
     A lock file prevents two processes from overwriting each other's entries.
     """
-    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # other users may lock too
+    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # lets other users lock
         write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 
 def read_log(folder: str, last_step=np.inf) -> list:
     """Reads the records of log.jsonl up to `last_step` -> list of dicts; empty without the file.
 
-    Truncated lines, as after a kill, and lines without a step are dropped.
+    Truncated lines, which a killed process may leave, and lines without a step are dropped.
     """
     path = os.path.join(folder, 'log.jsonl')
     records = []
@@ -124,7 +125,7 @@ def checkpoints(folder: str, which: str) -> list:
 def checkpoint(folder: str, which: str) -> str:
     """Returns the path of the newest 'best' or 'last' checkpoint of a run, without the suffixes of the files.
 
-    Raises UserError if there is none.
+    Raises UserError if the run has no such checkpoint.
     """
     paths = checkpoints(folder, which)
     if not paths:
@@ -133,9 +134,9 @@ def checkpoint(folder: str, which: str) -> str:
 
 
 def provenance(device: str) -> dict:
-    """Collects command, revision, versions, device, processes and time of this start -> dict for config.json.
+    """Collects command, revision, versions, device and start time of this process -> dict for config.json.
 
-    `processes` is the number of processes that train together; `pid` is the id of this process.
+    The entry `processes` is the number of processes that train together; `pid` is the id of this process.
     """
     return {'command': cli.command_line(), 'revision': revision(), 'device': device,
             'processes': len(cluster.resolve_cluster()[0]),
@@ -146,7 +147,7 @@ def provenance(device: str) -> dict:
 def training_seconds(folder: str, batch_size: int) -> float:
     """Estimates the training time of a run in seconds: the number of steps times the median time of a step.
 
-    The median excludes pauses between two starts. Returns 0 without a log.
+    A pause between two starts makes a single step slow, which hardly changes the median. Returns 0 without a log.
     """
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
     return len(speeds) * batch_size / float(np.median(speeds)) if speeds else 0.0

@@ -1,4 +1,4 @@
-"""Draws pictures that reveal wrong labels: examples with labels, a training batch. No TensorFlow."""
+"""Draws examples and a training batch with their labels, to reveal wrong labels. Imports no TensorFlow."""
 import os
 
 import cv2
@@ -88,7 +88,7 @@ def draw_examples(dataset, split: str, counts, path: str):
     """Draws up to eight examples of a split, each image beside its label overlay; writes the PNG `path`.
 
     Args:
-      counts: int64 [images, num_classes + 1], pixels of each class in each label, void last: `datasets.Facts.counts`.
+      counts: int64 [images, num_classes + 1], pixels of each class in each label, void last.
     """
     examples = []
     for i in choose(counts):

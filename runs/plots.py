@@ -1,4 +1,4 @@
-"""Figures (loss curves, panels, confusion) and label images (colours, overlay, legend). No TensorFlow."""
+"""Draws figures (loss, panels, confusion) and label images (colours, overlay). Imports no TensorFlow."""
 import collections
 import os
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data import IGNORE
 
-matplotlib.use('Agg')  # no screen needed
+matplotlib.use('Agg')  # the backend that needs no screen
 from matplotlib import ft2font  # noqa: E402
 from matplotlib import pyplot as plt
 
@@ -34,7 +34,7 @@ def drawable(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Escapes text so that Matplotlib draws it literally: no formulas between dollars, no missing glyphs."""
+    """Escapes text so that Matplotlib draws `$` literally, and escapes characters that DejaVu Sans lacks."""
     return drawable(text).replace('$', r'\$')
 
 
@@ -150,7 +150,7 @@ def architecture(layers: list, path: str):
     """Draws SegNet: a bar per layer, arrows for the pooling indices; writes the PNG `path`.
 
     The height of a bar grows with the height of the feature maps, the width of a bar with the number of feature maps.
-    The number is printed in the bar. The size of the feature maps is printed below the first bar of each size.
+    The bar contains the number of feature maps. Below the first bar of each size stands the size of the feature maps.
 
     Args:
       layers: list of `networks.Layer`. Layers of a kind that LAYER_COLORS lacks are not drawn.
@@ -266,7 +266,7 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None,
       names: optional {example index: row title}; selects and orders the rows. Default: `panel_examples`.
     """
     rows = list(names or panel_examples(dataset, split))
-    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; a column is 10 / 3 wide
+    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches, for a column width of 10 / 3
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
     for row, i in enumerate(rows):

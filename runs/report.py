@@ -1,6 +1,6 @@
 """Writes tables as text, Markdown, CSV and HTML, and report.html of a run folder.
 
-The page is built from config.json, metrics.json and the figures of the folder, without scripts or links.
+report.html is built from config.json, metrics.json and the figures of the folder, without scripts or links.
 """
 import base64
 import html
@@ -45,8 +45,8 @@ def markdown_table(rows: list) -> str:
 def write_table(path: str, title: str, note: str, rows: list) -> str:
     """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the Markdown file.
 
-    Only the Markdown file has the title and the note. In the Markdown file the commands (column `command`) are a list
-    below the table, so that they can be copied. The first cell of the row is printed above each command.
+    Only the Markdown file has the title and the note. In the Markdown file the column `command` becomes a list below
+    the table, so that users can copy the commands. The first cell of the row is printed above each command.
     """
     cells = [{name: cell for name, cell in row.items() if name != 'command'} for row in rows]
     parts = ['# ' + title, note, markdown_table(cells)]
@@ -113,7 +113,7 @@ def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str
 
 
 def write(folder: str, published: list = (), class_accuracies: dict = None):
-    """Writes report.html into the run folder `folder`, from its config, scores and figures.
+    """Writes report.html into the run folder `folder`, from the config, scores and figures there.
 
     Args:
       published: the paper's scores beside ours: list of (table and settings, (G, C, mIoU, BF) in percent).

@@ -1,4 +1,4 @@
-"""A run in training: its folder, log, checkpoints, best weights and patience.
+"""Manages a run in training: the run folder, log, checkpoints, best weights and --patience.
 
 Draws no figures and builds no graph.
 """
@@ -21,9 +21,10 @@ from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
 from system.files import UserError, check_names, check_output, note, read_bytes, read_text, write_json, write_text
 
+# Flags that may differ between the starts of a run, because these flags do not change the result.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # removed flag -> value without effect; runs with another value cannot resume
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files of a killed start; config.json.part: older code
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # names of files that a killed start may leave
 SAVE_SECONDS = 600            # longest time between checkpoints; a kill loses at most the work of this time
 
 
@@ -40,17 +41,17 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     Args:
       config: config.json of the existing run in `folder`.
       flags: {name: value} of the flags of this invocation.
-      defaults: {name: default value} of the flags, for flags that `config` lacks because they were added later.
+      defaults: {name: default value} of all flags, used for flags that are newer than `config`.
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # both first: defaults of other flags depend on them
+    for name in ['dataset', 'model'] + sorted(now):  # these two set defaults of other flags
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
             raise UserError('--%s %s: the run in %s has %s; give --output' % (name, now[name], folder, was[name]))
 
 
 class Run:
-    """A run in training: the folder with its config, log, checkpoints and best weights, and the step counts.
+    """A run in training: the run folder with config, log, checkpoints and best weights, and the step counts.
 
     Attributes:
       folder: path of the run folder.
@@ -80,7 +81,7 @@ class Run:
         check_names([self.flags['data_dir'] or ''], '--data_dir')
         self.size = len(dataset.examples['train'])
         self.total = flags['steps'] or -(-flags['epochs'] * self.size // flags['batch_size'])
-        self.first = self.step = 0  # step of the checkpoint that was restored; step of the newest checkpoint
+        self.first = self.step = 0  # first: step of the restored checkpoint; step: step of the newest checkpoint
         self.records = []
         self.facts = {}
         self.best = -1.0  # best validation score by --select_by
@@ -114,10 +115,10 @@ class Run:
     def locked(self):
         """Context manager: makes the run folder and locks it against other processes inside the block.
 
-        Raises UserError if another process holds the lock, or trained another run here since `__init__`.
+        Raises UserError if another process holds the lock, or if another run began in the folder after `__init__`.
         """
         os.makedirs(self.folder, exist_ok=True)
-        owner = self.path('.lock.pid')  # not in .lock, which each attempt to lock truncates
+        owner = self.path('.lock.pid')  # a second file, because each attempt to lock truncates .lock
         try:
             with filelock.FileLock(self.path('.lock'), timeout=0):
                 write_text(owner, '%d on %s' % (os.getpid(), platform.node()))
@@ -133,7 +134,7 @@ class Run:
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 
     def restore(self, sess) -> int:
-        """Restores the newest intact checkpoint into `sess`; sets `step` and returns it, 0 for a new run.
+        """Restores the newest intact checkpoint into `sess`; sets and returns `step`, 0 for a new run.
 
         Damaged checkpoints are reported and skipped. Unfinished files of a killed process are deleted.
         Raises UserError if all checkpoints are damaged, or the folder checkpoints/ was removed from a trained run.
@@ -186,7 +187,7 @@ class Run:
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth, rle=self.dataset.rle)
         start = dict(provenance(device), step=self.step)
-        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # None in older folders
+        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # older folders lack it
         if before not in (None, start['processes']):
             note('%s: resumes with processes: %d, before: %d; batch norm normalizes by other shares of the batch'
                  % (self.folder, start['processes'], before))
@@ -240,13 +241,13 @@ class Run:
                 'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
         now = time.time()
-        speed = self.flags['batch_size'] / (now - self.clock)  # time of a whole step, logging included
+        speed = self.flags['batch_size'] / (now - self.clock)  # a step includes the logging
         self.clock = now
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                  images_per_second=speed)
 
     def log_scores(self, step: int, scores: dict) -> bool:
-        """Logs the scores of a validation; returns True if they are the best so far by --select_by.
+        """Logs the scores of a validation; returns True if the score of --select_by is the best so far.
 
         Args:
           scores: dict of G, C, mIoU, fwIoU, and the lists accuracy and IoU.
@@ -273,12 +274,12 @@ class Run:
         """Returns whether to validate after `step`: at intervals of --validate_every, and after the last step.
 
         The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validation then takes
-        about a tenth of the run's time, if predicting an image takes two thirds of the time of training on it. The
-        interval does not depend on measured times, so that a repeated run validates at the same steps and keeps the
-        same best weights.
+        about a tenth of the run's time, if an image takes two thirds as long in a prediction as in a training step.
+        The interval does not depend on measured times, so that a repeated run validates at the same steps and keeps
+        the same best weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
-        images = self.flags['batch_size']  # `interval` is in images: an epoch may end within a step
+        images = self.flags['batch_size']  # images per step; `interval` is a number of images
         interval = int(every[:-5]) * images if every.endswith('steps') else int(every) * self.size
         return step == self.total or step * images // interval > (step - 1) * images // interval
 

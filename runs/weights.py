@@ -1,6 +1,6 @@
 """Loads weights from a file: Keras' VGG16, an earlier run, a .npz, or the authors' .caffemodel.
 
-An array is named by its layer and kind, without the network's scope: 'conv1_1/weights'. Builds no tensors.
+The name of an array is LAYER/KIND, such as 'conv1_1/weights', without the network's scope. Builds no tensors.
 """
 import collections
 import os
@@ -26,15 +26,15 @@ VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted fro
 # Layers with one feature map per class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
-RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # in the authors' segnet_basic_camvid
+RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # layer of the authors' segnet_basic_camvid: our layer
 SCALE = ':scale'  # suffix in weights.npz: scales [h, w, 1, out] of an 8-bit kernel [h, w, in, out]
 
 
 def vgg16(path: str) -> Weights:
     """Loads the 13 convolutions of Keras' VGG16 without top, for BGR input 0..255 without mean subtraction.
 
-    Our networks take BGR as VGG16 does, but VGG16 expects input minus a mean. The mean is folded into conv1_1's biases
-    instead, which is exact everywhere except at the zero-padded border.
+    VGG16 expects BGR minus a mean, but our networks take BGR without subtraction. The mean is therefore folded into the
+    biases of conv1_1, which is exact everywhere except at the zero-padded border.
 
     Args:
       path: path of Keras' HDF5 file, or 'download', which stores the file in Keras' cache.
@@ -97,7 +97,7 @@ def caffemodel(path: str) -> Weights:
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
         layer = RENAMED.get(layer, layer)
-        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # (1, n, 1, 1): batch norm
+        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # batch norm has shape (1, n, 1, 1)
             kinds = ('weights', 'biases')
             blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
         else:
@@ -200,7 +200,7 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 
     Channels of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
     that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
-    unchanged if their classes are unknown, or the same in the same order. The field `class_names` is never changed.
+    unchanged if the classes of `loaded` are unknown, or the same in the same order. The field `class_names` stays.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -277,7 +277,7 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # `variable.load` would run each
+    sess.run([variable.initializer for variable, _ in assignments], values)  # one call for all variables
 
 
 def load_all(sess, loaded: Weights, flag: str):

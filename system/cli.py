@@ -11,9 +11,9 @@ import sys
 
 from system.files import UserError, check_names
 
-FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))  # errors of a full disk
 MAX_SIDE = 11585  # pixels: a square of this side has at most data.MAX_PIXELS
-# SIGHUP: the terminal was closed. SIGUSR1: sent by Slurm before the time limit, if asked for. Windows lacks these two.
+# SIGHUP means that the terminal was closed. Slurm can send SIGUSR1 before the time limit. Windows lacks both.
 STOP_SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)]
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folder of the project
 
@@ -21,7 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folde
 # ---------------------------------------------------------------- flags
 
 def number(kind: type, low: float, high: float):
-    """Makes an argparse type: a function from text to a number of `kind`, int or float, from `low` to `high`."""
+    """Makes an argparse type that converts text to a number from `low` to `high`; `kind` is int or float."""
     def parse(text):
         with contextlib.suppress(ValueError):
             value = kind(text)
@@ -40,14 +40,14 @@ seed = number(int, 0, 2 ** 32 - 1)
 
 
 def interval(text: str):
-    """Argparse type of --validate_every: checks and returns the text, '5' (epochs) or '500steps' (steps)."""
+    """Argparse type of --validate_every: checks and returns a text such as '5' (epochs) or '500steps'."""
     if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
         raise argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
     return text
 
 
 def size(*words: str):
-    """Makes an argparse type: a function from 'HEIGHTxWIDTH' in pixels to (height, width).
+    """Makes an argparse type that converts 'HEIGHTxWIDTH', in pixels, to (height, width).
 
     A text that is one of `words` is returned unchanged. Each side has 8 to MAX_SIDE pixels.
     """
@@ -80,16 +80,16 @@ class Parser(argparse.ArgumentParser):
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
     def parse_known_args(self, *values, **settings):
-        """Parses flags as argparse does; raises UserError for a recipe that is not UTF-8 or reads itself."""
+        """Parses flags as argparse does; raises UserError for a recipe that is not UTF-8 or includes itself."""
         try:
             return super().parse_known_args(*values, **settings)
         except (UnicodeDecodeError, RecursionError) as error:
             raise UserError('recipe: %s; save the file as UTF-8, without its own @NAME' % first_line(error))
 
     def refuse_unused(self, values: dict, used, reason: str):
-        """Raises UserError if a flag that is not in `used` has another value than its default.
+        """Raises UserError if the user set a flag that is not in `used` to another value than the default.
 
-        `values`: {name of the flag: value}. `reason` ends the message, as 'has no effect with --sweep; leave it out'.
+        `values`: {name of the flag: value}. `reason` ends the error message, for example 'has no effect with --sweep'.
         """
         for name, value in values.items():
             if name not in used and value not in (self.get_default(name), []):
@@ -137,26 +137,26 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     """Runs `script()`. Prints an expected error as one line and exits with a status.
 
     Exit statuses: 1 for a failure while running, 2 for an error that the user can fix, 128 + signal number for Ctrl-C
-    (SIGINT) or a closed pipe (SIGPIPE). Any other error is a bug and is raised with its traceback.
+    (SIGINT) or a closed pipe (SIGPIPE). Any other error is a bug, and Python prints the traceback.
 
     Args:
-      smaller: the flags to lower when memory runs out.
+      smaller: the flags that the user should lower when memory runs out, for the error message.
     """
     if sys.stdout:
-        sys.stdout.reconfigure(errors='backslashreplace')  # for characters that the locale cannot print
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # system.quiet set the default action while importing
+        sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `system.quiet` has set another handler for the imports
     try:
         check_names(sys.argv, 'command line')
         try:
             script()
         finally:
             if sys.stdout:
-                sys.stdout.flush()  # a closed pipe is reported here
+                sys.stdout.flush()  # raises BrokenPipeError here if the pipe is closed
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # the reader, such as `| head`, has closed its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(128 + 13)  # SIGPIPE, which Windows lacks
+        sys.exit(128 + 13)  # 13 is SIGPIPE; Python on Windows lacks the name
     except Exception as error:
         reason = explain(error, smaller)
         if reason is None:
@@ -166,22 +166,22 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def one_line(text: str) -> str:
-    """Joins the lines of `text` by spaces. Spaces inside a line stay, because they may belong to a file name."""
+    """Joins the lines of `text` by spaces. Spaces inside a line stay, because file names may contain spaces."""
     return ' '.join(line.strip() for line in text.splitlines())
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """Describes an expected error -> str, with the fix if known; None for any other error, which is a bug.
+    """Describes an expected error -> str, with the fix if known. Returns None for any other error: a bug.
 
     Args:
-      smaller: the flags to lower when memory runs out.
+      smaller: the flags that the user should lower when memory runs out.
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
     if isinstance(error, OSError):
         fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
-    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # tf.errors.OpError, without TensorFlow
+    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # finds tf.errors.OpError without an import
     if not is_op_error and not isinstance(error, MemoryError):
         return None
     raised = re.search('UserError: (.*)', str(error))  # raised by Python code in the input pipeline
@@ -198,7 +198,7 @@ def explain(error: Exception, smaller: str = 'the size'):
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message, at most 300 characters.
 
-    TensorFlow 2's list of code locations and its count of root errors are removed first.
+    TensorFlow 2 begins a message with a list of code locations and the number of root errors. Both are removed first.
     """
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())
@@ -207,11 +207,11 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def stop_signals():
-    """Context manager: signals of STOP_SIGNALS in the block are appended to the yielded list, not raised.
+    """Context manager: inside the block each signal of STOP_SIGNALS is only appended to the yielded list.
 
     A second SIGINT or SIGTERM exits immediately. A second SIGHUP does not exit, because the shell and the terminal each
-    send a SIGHUP. A signal that was ignored before stays ignored, as SIGHUP under nohup. After the block the former
-    handlers are restored. Output to a closed terminal is dropped.
+    send a SIGHUP. A signal that was ignored before the block stays ignored; nohup, for example, ignores SIGHUP. After
+    the block the former handlers are restored. Output to a closed terminal is dropped.
     """
     received = []
     forced = {signal.SIGINT, signal.SIGTERM}
@@ -222,7 +222,7 @@ def stop_signals():
             os._exit(128 + number)
         received.append(number)
         for terminal in terminals:
-            if not os.isatty(terminal):  # closed: writing would raise an error
+            if not os.isatty(terminal):  # the terminal was closed, so writing would raise an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
 
     old = {number: signal.getsignal(number) for number in STOP_SIGNALS}

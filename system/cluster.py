@@ -62,7 +62,7 @@ def from_slurm() -> tuple:
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
-        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # such as 2(x3),1
+        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # text such as 2(x3),1
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
         places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
         index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
@@ -81,7 +81,7 @@ def from_slurm() -> tuple:
 
 
 def add_flag(parser):
-    """Adds --gpus to the parser of a command that several processes can share."""
+    """Adds --gpus to the parser of a command that can run in several processes."""
     parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs to use, one process per GPU')
 
 
@@ -102,13 +102,15 @@ def launch(count: int, device: str) -> None:
     visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, found)))
     gpus = [''] * count if device == 'cpu' else [gpu for gpu in visible.split(',') if gpu]
     if len(gpus) < count:
-        raise UserError('--gpus %d: the GPUs are %s; --device cpu tries it without' % (count, visible or 'none'))
+        raise UserError('--gpus %d: the GPUs are %s; --device cpu runs without GPUs' % (count, visible or 'none'))
     hosts = free_hosts(count)
-    numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
+    # A signal that is ignored, such as SIGHUP under nohup, stays ignored.
+    numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     early = []  # signals that arrive before all processes are started
     for number in numbers:
         signal.signal(number, lambda number, _: early.append(number))
-    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(  # `forward` sends Ctrl-C
+    # In a new session a process gets no Ctrl-C from the terminal, only from `forward`.
+    started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
 
@@ -121,7 +123,7 @@ def launch(count: int, device: str) -> None:
     for number in early:
         forward(number, None)
     statuses = [process.wait() for process in started]
-    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # negative: minus the signal number
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # negative: killed by signal -status
 
 
 def free_hosts(count: int) -> list:
@@ -186,12 +188,12 @@ def monitor_peers(hosts: list, done) -> None:
 
 
 def abort(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
-    """Ends this process with `status`, without clean-up.
+    """Ends this process with `status`, without closing sessions or files.
 
-    A session that waits for a lost process never returns, so nothing can be closed.
-    Prints one line with the hosts that do not answer, or with `reason` if all hosts answer.
+    A session that waits for a lost process never returns, so the session cannot be closed. Prints one line with the
+    hosts that do not answer, or with `reason` if all hosts answer.
     """
-    time.sleep(1)  # a port may close later than its connections
+    time.sleep(1)  # the port of a lost process may close later than the connections
     lost = [host for host in hosts if not is_listening(host)]
     print('error: %s; start all processes again with the same commands to resume from the last checkpoint'
           % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The device of `--device`: name, session configuration and precisions."""
+"""Selects the device of `--device`: name, session configuration and supported precisions."""
 import contextlib
 import functools
 import os
@@ -23,9 +23,12 @@ def add_flags(parser):
 
 
 def add_tf32_flag(parser, default='on'):
-    """Adds --tf32 to the parser of a command that trains or predicts; `default` None: the run's value."""
+    """Adds --tf32 to the parser of a command that trains or predicts.
+
+    `default` None stands for the value of --tf32 that the run was trained with.
+    """
     parser.add_argument('--tf32', choices=('on', 'off'), default=default,
-                        help='off: float32 products keep all bits, slower on recent GPUs (default: on, or as the run)')
+                        help='off: float32 products in full precision, slower on new GPUs (default: as trained, or on)')
 
 
 def kind(device: str) -> str:
@@ -81,7 +84,7 @@ def session_config(device: str, xla: bool = False, tf32: str = None):
     Raises UserError for `xla` without a GPU. GPU memory grows as needed. A CPU runs one op at a time on all cores,
     because two convolutions in parallel took 8% longer than in sequence, and more memory. XLA is for GPUs: a CPU took
     50% longer with XLA (SegNet-Basic, 360x480).
-    `tf32`, 'on' or 'off', applies to the whole process. None keeps the last value.
+    `tf32`, 'on' or 'off', applies to the whole process. None keeps the value of the last call.
     """
     if tf32 and not tf.__version__.startswith('1.'):  # 1.15 has no TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
@@ -89,7 +92,7 @@ def session_config(device: str, xla: bool = False, tf32: str = None):
     if device == 'cpu':
         config.device_count['GPU'] = 0
         if not os.path.exists('/proc/driver/nvidia'):
-            gpus()  # silences the message about the missing driver, which TensorFlow prints once
+            gpus()  # TensorFlow reports a missing driver once; `gpus` suppresses this message
     if kind(device) == 'CPU':
         config.inter_op_parallelism_threads = 1
         if xla:
@@ -129,8 +132,8 @@ def check_precision(precision: str, device: str):
             image = tf.placeholder_with_default(tf.ones([1, 33, 31, 3]), [1, 33, 31, 3])
             x = tf.nn.conv2d(tf.cast(image, precision), tf.ones([3, 3, 3, 4], precision), [1, 1, 1, 1], 'SAME')
             x, _, _ = tf.nn.fused_batch_norm(x, tf.ones([4]), tf.zeros([4]))
-            if not needs_portable_pooling(device):
-                x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')  # the gradient tests unpooling
+            if not needs_portable_pooling(device):  # the gradient of this pooling is the op of unpooling
+                x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
             sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
     except UNSUPPORTED as error:
         raise UserError('--precision %s: %s with TensorFlow %s does not support it (%s); float32 always works'

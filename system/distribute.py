@@ -1,6 +1,6 @@
 """Trains with several processes: each process takes a share of the batch; all-reduce sums the gradients.
 
-Each process has its own variables and session. TensorFlow's CollectiveReduce connects the processes, without a
+Each process has a session and a copy of all variables. TensorFlow's CollectiveReduce connects the processes, without a
 parameter server. The first process, the chief, writes the run folder. `system/cluster.py` finds the processes.
 """
 import contextlib
@@ -17,16 +17,16 @@ from system.files import UserError
 
 HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
 CHUNK = 1 << 16     # int32 words that each process sends in one exchange
-OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags in which processes may differ
+OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ
 LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session whose peer is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
 class Group:
-    """The processes that train together.
+    """Connects the processes that train together, and exchanges values between the processes.
 
     Args:
-      hosts: 'host:port' of each process; a single process needs none.
+      hosts: 'host:port' of each process; [''] for a single process.
       index: index of this process in `hosts`; 0 is the chief.
     """
 
@@ -43,7 +43,7 @@ class Group:
         self.scratch = None if self.chief else self.temporary.name  # used instead of the run folder
 
     def share(self, batch_size: int) -> range:
-        """Returns the positions in a batch that this process trains on, a range.
+        """Returns the range of the positions in a batch that this process trains on.
 
         The shares of the processes differ by at most one image. Raises UserError if the batch has fewer images than
         there are processes.
@@ -108,8 +108,8 @@ class Group:
     def session_config(self, device: str, xla: bool = False, tf32: str = None) -> tf.ConfigProto:
         """Configures a session of this process on `device`, a value of --device -> tf.ConfigProto.
 
-        With several processes the session sees only the devices of this process, and an operation ends with an error
-        after HANG_SECONDS.
+        With several processes the session sees only the devices of this process. An operation that takes longer than
+        HANG_SECONDS then ends with an error.
         """
         config = devices.session_config(device, xla, tf32)
         if self.size > 1:
@@ -122,9 +122,9 @@ class Group:
         """Connects the processes and starts to monitor them; a single process returns at once.
 
         The commands call this method before other work, because the other processes wait only START_SECONDS. Raises
-        UserError if the port of this process is in use, a process is missing, or processes differ in `settings` (flags,
-        except OWN), revision, TensorFlow or kind of device. Ends this process if another program answers: TensorFlow
-        1.15 would wait for ever.
+        UserError if the port of this process is in use, if a process is missing, or if the processes differ in
+        `settings` {flag: value} without the flags OWN, in revision, TensorFlow or kind of device. Ends this process if
+        another program answers, because TensorFlow 1.15 would wait for ever.
         """
         if self.size == 1:
             return
@@ -150,9 +150,9 @@ class Group:
         threading.Thread(target=cluster.monitor_peers, args=(self.hosts, self.done), daemon=True).start()
 
     def check_equal(self, settings: dict) -> None:
-        """Raises UserError if the processes differ in `settings`. A lost process ends this process.
+        """Raises UserError if the processes differ in `settings`, a dict.
 
-        All processes must call this method.
+        All processes must call this method. Ends this process if another process is lost.
         """
         try:
             everybody = self.all_gather(settings)

@@ -1,4 +1,4 @@
-"""Errors and notes for users, reading of their files, atomic writes. Does not import TensorFlow."""
+"""Reads the users' files, writes files atomically, and defines UserError. Does not import TensorFlow."""
 import contextlib
 import csv
 import functools
@@ -11,17 +11,17 @@ import sys
 import time
 import uuid
 
-MAX_FIELD = 1 << 25  # characters in one CSV field: the RLE of a 2000x2000 checkerboard has 19.4 million
-KEPT_SECONDS = 3600  # a temporary file that was last changed longer ago was left by a killed process
+MAX_FIELD = 1 << 25  # longest CSV field in characters; the RLE of a 2000x2000 checkerboard has 19.4 million
+KEPT_SECONDS = 3600  # a temporary file that did not change for longer was left by a killed process
 _noted = set()       # the notes that this process has printed
 
 
 class UserError(Exception):
-    """An error that the user can fix: one line that names the file, row or flag, and the fix. Exit status 2."""
+    """An error that the user can fix. The message is one line: the file, row or flag, and the fix."""
 
 
 def note(text: str, about: str = None):
-    """Prints 'note: TEXT' on standard error, once per process for each `about` (default: for each `text`)."""
+    """Prints 'note: TEXT' on standard error, once per process for each topic `about` (default: `text`)."""
     if (about or text) not in _noted:
         _noted.add(about or text)
         print('note: ' + text, file=sys.stderr, flush=True)
@@ -29,9 +29,10 @@ def note(text: str, about: str = None):
 
 @contextlib.contextmanager
 def atomic_write(path: str):
-    """Context manager: yields a temporary name to write to; renames it to `path`, or deletes it after an error.
+    """Context manager: yields the name of a temporary file, which becomes `path` at the end of the block.
 
-    The temporary file is in the folder of `path`. Its name is unique, because other processes may write `path` too.
+    After an error the temporary file is deleted, and `path` stays as before. The temporary file is in the folder of
+    `path`. The name is unique, because other processes may write `path` too.
     """
     folder = os.path.dirname(path)
     remove_unfinished(folder)
@@ -70,7 +71,7 @@ def check_file(path: str):
 
 
 def check_output(path: str):
-    """Raises UserError if the value of --output, the folder of the results, is a file."""
+    """Raises UserError if `path`, the value of --output, is a file and not a folder."""
     if os.path.exists(path) and not os.path.isdir(path):
         raise UserError('--output %s: is a file; name a folder' % path)
 
@@ -90,7 +91,7 @@ def check_names(names, folder: str):
 
     Args:
       names: file names, paths or command-line arguments.
-      folder: folder or flag that the names come from, for the message.
+      folder: folder or flag that the names come from, for the error message.
     """
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
@@ -147,7 +148,7 @@ def write_json(path: str, value):
 
 
 def write_csv(path: str, rows: list):
-    """Writes rows, sequences of values, as a CSV file in UTF-8 atomically."""
+    """Writes `rows`, a list of sequences of values, to a CSV file in UTF-8, atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
     write_text(path, text.getvalue())

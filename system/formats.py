@@ -20,7 +20,7 @@ def check_tiff(content: bytes, path: str):
     directory.load(stream)
     bands = directory.get(277, 1)
     bits = max(directory.get(258, (1,)))
-    cmyk = directory.get(262) == 5  # PhotometricInterpretation
+    cmyk = directory.get(262) == 5  # TIFF tag PhotometricInterpretation
     if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow would drop bits
         raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
     alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 premultiplied alpha, 2 alpha
@@ -35,7 +35,8 @@ def check_tiff(content: bytes, path: str):
 def check_png(content: bytes):
     """Raises ValueError or struct.error if a chunk of a PNG is truncated or has a wrong checksum.
 
-    Pillow compares the checksums of pixels only in `verify`, after which the file must be opened again.
+    Pillow itself compares the checksums of pixels only in `Image.verify`. After `Image.verify` an image cannot be
+    decoded, so each file would have to be opened twice.
     """
     name, at = b'', 8  # the signature has 8 bytes
     while name != b'IEND':

@@ -1,4 +1,4 @@
-"""Cores, threads and memory of this machine that this process may use."""
+"""Finds the cores and memory that this process may use; reads ahead in threads; measures time and memory."""
 import collections
 import concurrent.futures
 import contextlib
@@ -8,27 +8,24 @@ import os
 import re
 import time
 
-# CPU cores that this process may use: all, or as many as Slurm, a container or taskset allows
+# Number of CPU cores that this process may use. Slurm, a container or taskset may allow fewer cores than there are.
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 WARM_UP = 3  # untimed runs before a measurement, in which TensorFlow chooses kernels and allocates memory
-UNKNOWN_FREE = 8 << 30  # bytes, on a system without /proc/meminfo
+UNKNOWN_FREE = 8 << 30  # bytes of free memory to assume on a system without /proc/meminfo
 
 
 def read_ahead(read, items, ahead: int):
     """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items.
 
-    Calling the function waits for the result, and raises the error of `read`. With `ahead` 0 there are no threads, and
-    the function itself reads.
-
-    Args:
-      items: a sequence.
+    A call of the function waits for the result. If `read` raised an error, the call raises the same error. With `ahead`
+    0 no thread is started, and the call itself reads the item. `items` is a sequence.
     """
     if ahead == 0:
         yield from ((item, functools.partial(read, item)) for item in items)
         return
     remaining = iter(items)
     reading = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes outside Python's lock
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow releases Python's lock to decode
         for item in items:
             for later in itertools.islice(remaining, ahead + 1 - len(reading)):
                 reading.append(pool.submit(read, later))
@@ -36,7 +33,10 @@ def read_ahead(read, items, ahead: int):
 
 
 def read_number(path: str, name: str = '', default: float = float('inf')) -> float:
-    """Reads the whole number after `name` at the beginning of a line of a file; `default` if there is none."""
+    """Reads the whole number that follows `name` at the beginning of a line of the file `path`.
+
+    Returns `default` if the file cannot be read or has no such line.
+    """
     with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding='utf-8') as file:
         match = re.search(r'^%s\s*([0-9]+)' % name, file.read(), re.MULTILINE)
         return int(match.group(1)) if match else default
@@ -44,10 +44,12 @@ def read_number(path: str, name: str = '', default: float = float('inf')) -> flo
 
 
 def group_folders(groups: str, root: str):
-    """Yields the folders below `root` of the control groups that limit memory, the innermost group first.
+    """Yields the folders of the control groups that limit memory, the innermost group first.
 
     Args:
-      groups: path of the list of groups. Lines are NUMBER:CONTROLLERS:PATH; CONTROLLERS is empty for version 2.
+      groups: path of the file that lists the control groups of this process. Each line is NUMBER:CONTROLLERS:PATH, and
+        CONTROLLERS is empty in version 2 of the control groups.
+      root: folder that contains the folders of all control groups.
     """
     lines = []
     with contextlib.suppress(OSError, UnicodeDecodeError), open(groups, encoding='utf-8') as file:
@@ -62,9 +64,9 @@ def group_folders(groups: str, root: str):
 def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> int:
     """Returns the bytes of memory that this process may still use.
 
-    This is the minimum of MemAvailable and of the memory left below the limit of each control group, which a container,
-    Slurm or systemd may set. Inactive pages of files count as free, because the system drops these pages first. The
-    arguments are for tests.
+    The result is the minimum of MemAvailable and of the memory left below the limit of each control group. A container,
+    Slurm or systemd may set such a limit. Inactive pages of files count as free, because the system drops these pages
+    first. Only tests pass arguments.
     """
     available = read_number(meminfo, 'MemAvailable:', None)
     free = [UNKNOWN_FREE if available is None else 1024 * available]
@@ -78,9 +80,9 @@ def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup
 
 
 def peak_memory() -> int:
-    """Returns the peak memory of this process in bytes, VmHWM of /proc/self/status.
+    """Returns the peak memory of this process in bytes: VmHWM in /proc/self/status.
 
-    The peak that getrusage returns is not used, because that value starts at the peak of the parent process.
+    getrusage is not used: in a new process the peak that getrusage returns begins at the peak of the parent process.
     """
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))

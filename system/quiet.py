@@ -8,12 +8,12 @@ import sys
 import tempfile
 import warnings
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # obeyed by TensorFlow 1.15; 2.21 still prints a dozen lines
-os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # read when OpenCV is imported; `data.decode` has its own limit
-warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 with NumPy 1.17 and later
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow 2.21 still prints a dozen lines
+os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # no limit of OpenCV: `data.decode` checks the size
+warnings.filterwarnings('ignore', category=FutureWarning)  # of TensorFlow 1.15 with NumPy 1.17 or later
 
 
-if sys.stderr is None:  # closed, as by `2>&-`
+if sys.stderr is None:  # standard error was closed, for example by `2>&-`
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.stderr = os.fdopen(2, 'w')
 
@@ -48,10 +48,11 @@ def suppress_stderr(importing: bool = False):
 
 
 def watch(kept):
-    """Starts a process that copies the file `kept` to standard error if this process dies first.
+    """Starts a process that prints the file `kept` on standard error if this process dies.
 
-    The new process ends when it reads a line. On a CPU without AVX the import of TensorFlow aborts this process, so
-    only another process can print the reason. Returns the subprocess.Popen; None on Windows.
+    On a CPU without AVX the import of TensorFlow aborts this process, so only another process can print the reason. A
+    line on the standard input of the new process ends the new process without printing. Returns the subprocess.Popen,
+    or None on Windows.
     """
     if not os.path.exists('/bin/sh'):
         return None
@@ -67,7 +68,7 @@ def silence_tensorflow():
 
 
 if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.main runs: Ctrl-C while importing prints no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback; `cli.main` resets this
 
 with suppress_stderr(importing=True):
     import tensorflow.compat.v1 as tf

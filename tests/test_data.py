@@ -18,7 +18,7 @@ from system.files import UserError, read_csv
     ('2 3 8 1', [[0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]), ('4 3', [[0, 0, 0, 1, 1], [1, 0, 0, 0, 0]]),
     ('', [[0, 0, 0], [0, 0, 0]]), ('1 4', [[1], [1], [1], [1]])])
 def test_rle_by_hand(rle, rows):
-    """Starts count from 1; runs cross rows."""
+    """Starts count from 1, and a run may continue in the next row."""
     assert data.rle_decode(rle, len(rows), len(rows[0])).tolist() == rows
     assert data.rle_encode(np.array(rows)) == rle
 
@@ -49,7 +49,7 @@ def test_rle_inverse(height, width, random):
     columns = data.rle_encode(mask, 'columns')
     np.testing.assert_array_equal(brute_force_decode(columns, width, height).T, mask)
     relative = data.rle_encode(mask, 'relative')
-    pixels = []  # the loop of SIIM-ACR's own decoder
+    pixels = []  # decoded by the rule of SIIM-ACR
     for i, number in enumerate(relative.split()):
         pixels += [bool(i % 2)] * int(number)
     pixels += [False] * (height * width - len(pixels))

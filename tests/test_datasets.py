@@ -25,9 +25,9 @@ from system import machine
 
 COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0)),
           ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
-COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # one row a colour
+COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # one row per colour
 IDS = [8, 0, IGNORE, 1, IGNORE, 10]
-CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # for ids 0 7 8 26 33 4, 23 30 7 7 31 1
+CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # ids 0 7 8 26 33 4, 23 30 7 7 31 1
 
 
 def write_frames(folder):
@@ -216,7 +216,7 @@ def test_check_tells_what_train_and_val_share(tmp_path, capsys):
 
 
 def test_check_tells_before_training(tmp_path, capsys):
-    """Notes on absent and rare classes, labels of one id and unequal sizes; main.py prints the first by `preload`."""
+    """The checker notes absent and rare classes, labels of one id and unequal sizes; main.py notes absent classes."""
     folder = write_folder(str(tmp_path))  # cat in five images, dog in five
     for kind in ('images', 'labels'):
         put(folder, kind + '/im5.png', np.zeros((30, 60), np.uint8))
@@ -278,7 +278,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid', 'train.txt', '\n', 'no images in train.txt'),
     ('camvid', 'trainannot/train_02.png', np.full((45, 61), 12, np.uint8), '_02.png: class id 12 at row 0, column 0'),
     ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
-    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # as anti-aliasing does
+    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # changed as by anti-aliasing
      r'f1_L.png: colour \[193, 129, 193\] at row 0, column 0'),
     ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt line 1'),
     ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv row 2'),
@@ -286,7 +286,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
-     'labelIds.png: id 255 at row 0'),  # labelTrainIds in a file named labelIds
+     'labelIds.png: id 255 at row 0'),  # a file of labelTrainIds under the name labelIds
     ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
      'ADE_00000001.png: id 151 at row 0'),
     ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, '1 images have no label'),
@@ -385,7 +385,7 @@ def test_links_are_followed_once(tmp_path, capsys):
 
 
 def run_of(folder, **flags):
-    """The data set in `folder`, and the config of a run on it."""
+    """Opens the data set in `folder` -> (`Dataset`, config of a run on this data set)."""
     dataset = datasets.open('folder', folder, fold=flags.get('fold'))
     dataset, facts = datasets.preload(dataset, ('train', 'val'))
     return dataset, {'flags': flags, 'class_names': dataset.class_names, 'depth': dataset.depth,
@@ -406,7 +406,7 @@ def test_run_keeps_its_split(tmp_path, capsys, fold):
     for split, names in before.examples.items():
         for i in range(len(names)):
             np.testing.assert_array_equal(after.load(split, i)[1], before.load(split, i)[1])
-    del config['examples']  # as published
+    del config['examples']  # as in the configs of the published runs
     published = datasets.open('folder', folder, config).examples
     assert set(published['val']) > set(before.examples['val']) and len(published['train'] + published['val']) == 30
     config = run_of(write_folder(str(tmp_path / 'other')), fold=fold)[1]
@@ -430,7 +430,7 @@ def test_run_of_an_older_revision_keeps_its_split(tmp_path):
     assert datasets.open('folder', folder, config).examples['val'] == ['im4', 'im9']
     config['sizes'] = {'train': 8, 'val': 2}
     assert_refused('older revision.*: the run had .* now there are 11 images', datasets.open, 'folder', folder, config)
-    put_text(folder, 'train.txt', 'im1\nim4\n')  # as the user may fix it
+    put_text(folder, 'train.txt', 'im1\nim4\n')  # a fix that the error message proposes
     put_text(folder, 'val.txt', 'im2\n')
     assert datasets.open('folder', folder, config).examples['val'] == ['im2']
 

@@ -1,4 +1,4 @@
-"""Rules of the layout: imports go down the layers of CONTRIBUTING.md, each flag is read, files are short."""
+"""Checks the rules of CONTRIBUTING.md: imports go down the layers, each flag is read, files are short."""
 import ast
 import glob
 import os
@@ -45,7 +45,7 @@ def imports(path):
 
 
 def layer(module):
-    """Height of a module's layer; None for a module that is not ours."""
+    """Returns the index of a module's layer in LAYERS; None for a module outside the project."""
     parts = module.split('.')
     for name in ('.'.join(parts[:2]), parts[0]):
         for height, names in enumerate(LAYERS):
@@ -74,7 +74,7 @@ def test_imports_go_down(path):
 @pytest.mark.skipif(not hasattr(sys, 'stdlib_module_names'), reason='Python 3.10 lists the standard library')
 @pytest.mark.parametrize('name', ['requirements.txt', 'requirements-tf1.txt'])
 def test_imported_packages_are_required(name):
-    """Packages that only another package requires may be missing after an update."""
+    """The requirements must list each imported package: an update of another package may drop a dependency."""
     packages = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'yaml': 'pyyaml'}
     with open(os.path.join(ROOT, name)) as file:
         required = re.findall(r'^([\w-]+)==', file.read(), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # by TensorFlow 1
@@ -86,7 +86,7 @@ def test_imported_packages_are_required(name):
 
 def test_no_import_goes_in_a_circle():
     ours = {path[:-3].replace(os.sep, '.'): path for path in FILES}
-    below = {}  # {module: modules of ours that it imports}
+    below = {}  # {module: modules of the project that the module imports}
     for module, path in ours.items():
         below[module] = {name for found in imports(path) for name in (found, found.rpartition('.')[0]) if name in ours}
     while below:
@@ -108,7 +108,7 @@ def test_each_flag_is_read(script):
 
 
 def test_help_shows_defaults_as_they_are_typed():
-    """A list is shown as on the command line. The defaults [], '', None and False are not shown."""
+    """The help shows the values of a list without brackets, and hides the defaults [], '', None and False."""
     parser = cli.Parser()
     for name, default in {'size': [45, 61], 'none': [], 'text': '', 'unset': None, 'off': False, 'zero': 0}.items():
         parser.add_argument('--' + name, default=default, help='about ' + name)

@@ -19,18 +19,21 @@ needs_gpu = pytest.mark.skipif(devices.kind('auto') == 'CPU', reason='this machi
 
 @functools.lru_cache(maxsize=None)
 def gpu_kernels(op_type):
-    """Registered kernels of an op that a GPU can take; TensorFlow uses DEFAULT kernels on all devices."""
+    """Lists the registered kernels of an op for GPUs, and DEFAULT kernels, which run on all devices."""
     return [kernel for kernel in kernels.get_registered_kernels_for_op(op_type).kernel
             if kernel.device_type in ('GPU', 'DEFAULT')]
 
 
 def fits(kernel, node):
-    """Whether `kernel` is for the types of `node`."""
+    """Returns whether `kernel` computes the dtypes of `node`."""
     return all(node.attr[limit.name].type in limit.allowed_values.list.type for limit in kernel.constraint)
 
 
 def lacking(outputs):
-    """{(op type, dtypes)} without a GPU kernel among the ops that a session runs for `outputs`, with loop bodies."""
+    """Finds the ops without a GPU kernel that a session runs for `outputs` -> {(op type, dtypes)}.
+
+    The bodies of loops are included.
+    """
     definition = tf.get_default_graph().as_graph_def()
     names = [getattr(x, 'op', x).name for x in outputs]
     nodes = list(tf.graph_util.extract_sub_graph(definition, names).node)
@@ -40,7 +43,7 @@ def lacking(outputs):
 
 
 def training(model, precision):
-    """The tensors and ops of a training step."""
+    """Builds a training step -> list of the tensors and ops that the step fetches."""
     args = main.parse_args(['--model', model, '--precision', precision, '--batch_size', '2', '--optimizer', 'sgd'])
     batch = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.uint8, [2, 45, 61])
     return list(main.training_graph(args, networks.spec_of(vars(args), 3), np.ones(3), batch, 10,
@@ -48,7 +51,7 @@ def training(model, precision):
 
 
 def prediction(model, precision):
-    """The tensor of predicted ids."""
+    """Builds a prediction -> list of the tensor of predicted ids."""
     images, size = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.int32, [2])
     return [networks.prediction_graph(networks.Spec(model, 3, precision=precision), images, size)[0]]
 
@@ -56,9 +59,10 @@ def prediction(model, precision):
 @pytest.mark.parametrize('model, precision', [(model, 'bfloat16') for model in sorted(networks.NETWORKS)] + [
     ('segnet-basic', 'float32'), ('segnet-basic', 'float16')])
 def test_all_ops_have_gpu_kernels(monkeypatch, model, precision):
-    """With one convolution per level of VGG16. SegNet-Basic also in the portable form of pooling, equal in all.
+    """Checks the ops of training and prediction; SegNet-Basic is also checked with pooling built from basic ops.
 
-    An op with a kernel for bfloat16 has the kernels for float32 and float16. Float16 adds the ops of the loss scale.
+    VGG16 has one convolution per level here, because further convolutions add no op. An op with a kernel for bfloat16
+    also has kernels for float32 and float16. The case float16 covers the ops of the loss scale.
     """
     for module in (segnet, baselines):
         monkeypatch.setattr(module, 'ENCODER', [(filters, 1) for filters, _ in segnet.ENCODER])
@@ -69,7 +73,7 @@ def test_all_ops_have_gpu_kernels(monkeypatch, model, precision):
 
 
 def test_a_full_gpu_is_no_lack_of_a_precision(monkeypatch):
-    """The probe of bfloat16 would otherwise let a prediction fall back to float32, and name the wrong reason."""
+    """If the check of bfloat16 runs out of memory, the prediction must not fall back to float32 silently."""
     def run(self, *_):
         raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating')
 
@@ -92,7 +96,7 @@ def test_a_missing_kernel_is_found(graph):
     assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # TensorFlow has LRN in float32 only
     pooled = tf.raw_ops.MaxPoolWithArgmax(input=image, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding='SAME',
                                           Targmax=tf.int32)
-    assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # of int64 indices alone
+    assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # there are kernels for int64 indices only
 
 
 @pytest.mark.gpu
@@ -118,7 +122,7 @@ def test_a_gpu_pools_and_unpools_as_the_cpu(sess):
 
 
 def test_an_index_before_the_image_is_clipped(sess, monkeypatch):
-    """A GPU gives -1 for a window of NaNs only; TensorFlow's scatter on a GPU does not check indices."""
+    """Max pooling on a GPU gives the index -1 for a window of NaNs; the unpooling op does not check indices."""
     pool = tf.nn.max_pool_with_argmax
 
     def on_gpu(x, *settings):
@@ -128,5 +132,5 @@ def test_an_index_before_the_image_is_clipped(sess, monkeypatch):
     monkeypatch.setattr(tf.nn, 'max_pool_with_argmax', on_gpu)
     x = tf.constant(np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1))
     y, indices = utils.max_pool_with_argmax(x)
-    assert sess.run(indices).ravel().tolist() == [4, 0]  # 4 and, at the right edge, 5
+    assert sess.run(indices).ravel().tolist() == [4, 0]  # the maxima are 4 and, at the right edge, 5
     assert sess.run(utils.unpool(y, indices, x)).ravel().tolist() == [5, 0, 0, 0, 4, 0]
