@@ -152,7 +152,7 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     are averaged in order, so the result does not depend on the number of processes.
 
     Args:
-      spec: `networks.Spec` of the run. Its dropout is active: 0 for predictions without samples of dropout.
+      spec: `networks.Spec` of the run. The dropout layers have the rate of `spec`; predictions without samples need 0.
       batch_size: images per batch, the run's batch size.
     """
     steps = -(-len(dataset.examples['train']) // batch_size)
