@@ -47,8 +47,8 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
         number = tf.placeholder(tf.int32, [])
 
         def drop(x, place):
-            shape = tf.concat([[6], tf.shape(x)[1:]], 0)
-            return x * utils.dropout(tf.ones(shape), 0.5, (3, 0), place)[number][None]
+            ones = tf.ones(tf.concat([[6], tf.shape(x)[1:]], 0))
+            return x * utils.dropout(ones, 0.5, (3, 0), place)[number][None]
 
         one = tf.nn.softmax(networks.build(SPEC, tf.constant(IMAGES), False, drop))
         random_weights(sess, np.random.RandomState(7))
@@ -59,13 +59,13 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
 
 
 def test_without_dropout_samples_agree():
-    plain = predict(IMAGES, 0)
+    """Without dropout all samples equal the prediction by weight averaging, which has no dropout."""
+    plain_ids, plain_mean = predict(IMAGES, 0)[:2]
     ids, mean, variance = predict(IMAGES, 5, SPEC._replace(dropout=0.0))
     assert variance.max() < 1e-9
-    np.testing.assert_allclose(mean, plain[1], atol=1e-4)
-    np.testing.assert_array_equal(ids, plain[0])
-    averaged = predict(IMAGES, 0, SPEC._replace(dropout=0.0))[1]
-    np.testing.assert_array_equal(averaged, plain[1], 'weight averaging has no dropout')
+    np.testing.assert_allclose(mean, plain_mean, atol=1e-4)
+    np.testing.assert_array_equal(ids, plain_ids)
+    np.testing.assert_array_equal(predict(IMAGES, 0, SPEC._replace(dropout=0.0))[1], plain_mean)
 
 
 @pytest.mark.parametrize('name', ['unet', 'deeplab-largefov', 'fcn-basic', 'bilinear-interpolation'])

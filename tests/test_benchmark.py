@@ -70,8 +70,7 @@ def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
     seconds = {('matrix-product', None): 0.5, ('segnet', None): 0.65, ('segnet', False): 0.7, ('segnet', True): 0.5}
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, compiled=None, **_: {
         'seconds': [seconds[model, compiled]] * repeats, 'memory': 3e6 if compiled is None else 2e6})
-    benchmark.main(benchmark.parse_args(['segnet', '--peer', 'pytorch', '--repeats', '3', '--device', 'cpu',
-                                         '--output', str(tmp_path)]))
+    run(*'segnet --peer pytorch --repeats 3 --device cpu --output'.split(), str(tmp_path))
     ours, eager, compiled = [[cell.strip() for cell in line.split('|')[1:-1]]
                              for line in (tmp_path / 'benchmark.md').read_text().splitlines()[-3:]]
     assert ours[:9] == ['segnet', 'predict', 'float32', '360x480', '1', 'ours', '650.0', '1.54', '3']
@@ -91,12 +90,9 @@ def test_measurements_of_a_sweep():
     assert len(list(benchmark.settings_to_measure(benchmark.parse_args(['segnet', '--sweep'])))) == 7  # 360x480 once
 
 
-def test_bad_flags_are_refused():
-    for flags, message in ((['nonet'], 'nonet: no such network'), (['unet', '--peer', 'pytorch'], 'no unet'),
-                           (['--batch_size', '2', '0'], '--batch_size: 0: must be')):
-        assert_refused(message, benchmark.parse_args, flags)
-    args = benchmark.parse_args(['segnet', '--xla', '--device', 'cpu'])
-    assert_refused('--xla: there is no GPU', benchmark.main, args)
+def run(*words):
+    """Runs benchmark.py with these words."""
+    benchmark.main(benchmark.parse_args(list(words)))
 
 
 def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
@@ -105,15 +101,14 @@ def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
     The class ids of the run are not 0 to 10. The scores compare class indices.
     """
     monkeypatch.setattr(benchmark, 'read_config', lambda run: dict(read_config(run), class_ids=list(range(20, 9, -1))))
-    monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, **settings: engines.measure(**settings,
-                                                                                                        repeats=repeats))
+    monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, **settings: engines.measure(
+        **settings, repeats=repeats))
     monkeypatch.setattr(benchmark, 'ROUNDS', 1)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name != 'openvino' and find_spec(name))
     write_camvid(str(tmp_path), {'train': 1, 'val': 3, 'test': 1})
-    benchmark.main(benchmark.parse_args(
-        'camvid-segnet-basic --engines --images 2 --height 45 --width 61 --repeats 1'.split()
-        + ['--data_dir', str(tmp_path), '--output', str(tmp_path)]))
+    run(*'camvid-segnet-basic --engines --images 2 --height 45 --width 61 --repeats 1'.split(),
+        '--data_dir', str(tmp_path), '--output', str(tmp_path))
     assert re.search('OpenVINO: left out, .*openvino is not installed', capsys.readouterr().out)
     with open(str(tmp_path / 'engines.csv')) as file:
         rows = {row['by']: row for row in csv.DictReader(file)}
@@ -131,6 +126,8 @@ def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
     (['--engines', '--precision', 'bfloat16'], '--precision: has no effect with --engines'),
     (['segnet', '--images', '5'], '--images: has no effect .*without --engines'),
     (['segnet', '--sweep', '--batch_size', '2'], '--batch_size: has no effect with --sweep'),
-    (['segnet', '--output', __file__], '--output .*is a file')])
-def test_flags_without_effect(flags, message):
-    assert_refused(message, benchmark.parse_args, flags)
+    (['segnet', '--output', __file__], '--output .*is a file'), (['nonet'], 'nonet: no such network'),
+    (['unet', '--peer', 'pytorch'], 'no unet'), (['--batch_size', '2', '0'], '--batch_size: 0: must be'),
+    (['segnet', '--xla', '--device', 'cpu'], '--xla: there is no GPU')])
+def test_bad_flags_are_refused(flags, message):
+    assert_refused(message, run, *flags)

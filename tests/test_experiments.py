@@ -16,7 +16,6 @@ import networks
 from paper import results, tables
 from runs import report
 from runs.folder import read_scores
-from system.files import write_json
 
 
 def table_of(output):
@@ -62,8 +61,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     assert set(os.listdir(output)) > {'table.md', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'}
     assert '| Bilinear-Interpolation | median ' in capsys.readouterr().out
 
-    again = run(camvid_folder, output)
-    assert again == row and 'Training' not in capsys.readouterr().out, 'nothing is done twice'
+    assert run(camvid_folder, output) == row and 'Training' not in capsys.readouterr().out, 'nothing is done twice'
     fewer = run(camvid_folder, output, '--bf_images', '1')
     assert 'step 1 of 1' in capsys.readouterr().out and fewer['val G'] == row['val G']
     shutil.copytree(camvid_folder, str(tmp_path / 'other'))
@@ -75,8 +73,8 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     more = run(camvid_folder, output, '--steps', '2', '--seeds', '2')
     out = capsys.readouterr().out
     assert 'step 2 of 2 (1 in this run)' in out and 'step 2 of 2 (2 in this run)' in out
-    scores = [read_scores(os.path.join(output, 'bilinear-interpolation-median-seed%d' % seed))['train']
-              for seed in (1, 2)]
+    folder = os.path.join(output, 'bilinear-interpolation-median-seed%d')
+    scores = [read_scores(folder % seed)['train'] for seed in (1, 2)]
     values = [100 * entry['mIoU'] for entry in scores]
     assert scores[0]['confusion'] != scores[1]['confusion'] and more['budget'] == '2 steps of 2 at 23x31'
     assert more['train mIoU'] == '%.1f +- %.1f' % (sum(values) / 2, abs(values[0] - values[1]) / 2 ** 0.5)
@@ -164,9 +162,8 @@ def test_a_row_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch)
 
 
 def test_accuracy_of_each_class_beside_the_papers():
-    entries = [scores_of({'test': (1, 2, 3, 4)})]
-    assert dict(results.class_columns(entries, {'Pole': 32.1}, 'test')) == {
-        'Sky': '50.0', 'paper Sky': '-', 'Pole': '25.0', 'paper Pole': '32.1'}
+    columns = results.class_columns([scores_of({'test': (1, 2, 3, 4)})], {'Pole': 32.1}, 'test')
+    assert dict(columns) == {'Sky': '50.0', 'paper Sky': '-', 'Pole': '25.0', 'paper Pole': '32.1'}
 
 
 def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
@@ -270,7 +267,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     for text in ('no marks', '%s\n%s\n' % (report.END, report.BEGIN)):
         (tmp_path / 'PAGE.md').write_text(text)
         assert_refused('--into PAGE.md: needs the lines', command, *to_page, 'kept/run')
-    write_json('kept/run/metrics.json', {})
+    pathlib.Path('kept/run/metrics.json').write_text('{}')
     assert_refused('kept/run: has no scores; run evaluate.py', command, *to_page, 'kept/run')
 
 

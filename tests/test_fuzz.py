@@ -1,15 +1,13 @@
 """Random input is read or refused with a UserError. `make fuzz` tries many more examples."""
-import functools
-import io
 import os
 import pathlib
 import re
 import tempfile
 
-import cv2
 import hypothesis
 import numpy as np
 import tensorflow.compat.v1 as tf
+from conftest import encoded, put, put_text
 from hypothesis import strategies as st
 from PIL import Image
 from test_images import LABEL_WRITERS
@@ -88,33 +86,24 @@ def test_labels(height, width, seed, kind, suffix, case, encoding):
     bits = int(re.search('[0-9]|$', kind).group() or 8)
     ids = rng.randint(0, 1 << bits, (height, width)).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        for name in ('images', 'labels'):
-            os.mkdir(os.path.join(folder, name))
+        os.mkdir(os.path.join(folder, 'labels'))
         for name in ('a', 'a b'):
-            cv2.imwrite(os.path.join(folder, 'images', name + '.png'), np.zeros((height, width, 3), np.uint8))
+            put(folder, 'images/%s.png' % name, np.zeros((height, width, 3), np.uint8))
             path = os.path.join(folder, 'labels', name + suffix)
             extension = os.path.splitext(kind)[1]
             LABEL_WRITERS[kind](path + extension, ids)
             os.rename(path + extension, path + case(extension))
-        with open(os.path.join(folder, 'classes.csv'), 'w', encoding=encoding) as f:
-            f.write('name,id\n' + ''.join('%d,%d\n' % (i, i) for i in range(250)) + 'void,250 251 252 253 254 255\n')
+        rows = ['name,id'] + ['%d,%d' % (i, i) for i in range(250)] + ['void,250 251 252 253 254 255\n']
+        put_text(folder, 'classes.csv', '\n'.join(rows), encoding)
         dataset = datasets.folder.read(folder)
         expected = np.where(ids < 250, ids, IGNORE)
         for split in ('train', 'val'):
             np.testing.assert_array_equal(dataset.load(split, 0)[1], expected)
 
 
-@functools.lru_cache()
-def whole_files():
-    """(content, extension) of intact images of every format."""
-    array = np.random.RandomState(1).randint(0, 255, (9, 13, 3)).astype(np.uint8)
-    contents = []
-    for kind, settings in (('PNG', {}), ('JPEG', {}), ('BMP', {}), ('TIFF', {}), ('TIFF', {'compression': 'tiff_lzw'}),
-                           ('WEBP', {}), ('GIF', {}), ('JPEG2000', {})):
-        content = io.BytesIO()
-        Image.fromarray(array).save(content, kind, **settings)
-        contents.append(content.getvalue())
-    return contents
+IMAGE = Image.fromarray(np.random.RandomState(1).randint(0, 255, (9, 13, 3)).astype(np.uint8))
+WHOLE_FILES = [encoded(IMAGE, kind) for kind in ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')]
+WHOLE_FILES.append(encoded(IMAGE, 'TIFF', compression='tiff_lzw'))
 
 
 @hypothesis.given(st.integers(0, 7), st.integers(0, 1 << 30), st.integers(0, 5), st.booleans())
@@ -122,7 +111,7 @@ def whole_files():
 def test_damaged_images(kind, seed, changes, cut):
     """Random changes and a cut end give an image, or a UserError that names the file."""
     rng = np.random.RandomState(seed)
-    content = bytearray(whole_files()[kind])
+    content = bytearray(WHOLE_FILES[kind])
     for _ in range(changes):
         content[int(len(content) * rng.rand() ** 3)] = rng.randint(256)  # headers more often
     content = content[:rng.randint(len(content))] if cut else content

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, put, write_camvid
+from conftest import (ROOT, SHARED, assert_refused, blocks, file_size_limit, needs_real_data, noise_video, put,
+                      write_camvid)
 from test_main import score, train
 
 import batches
@@ -31,8 +32,8 @@ def run(tmp_path_factory):
 
 
 def picture(path, height=40, width=56, seed=1):
-    small = np.random.RandomState(seed).randint(0, 256, (5, 7, 3)).astype(np.uint8)
-    put('', path, cv2.resize(small, (width, height)))
+    """Writes an image of random blocks; returns the path."""
+    put('', path, blocks(height, width, seed))
     return path
 
 
@@ -118,17 +119,9 @@ def test_video(run, tmp_path, capsys):
     assert go(run, path, '--output', tmp_path / 'out2') == 2
 
 
-def noise_video(path, frames=40):
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
-    for i in range(frames):
-        writer.write(np.random.RandomState(i).randint(0, 256, (48, 64, 3)).astype(np.uint8))
-    writer.release()
-    return path
-
-
 def test_damaged_video_is_told_of(run, tmp_path, capsys):
     """The readable frames are labelled, and the missing frames reported."""
-    path = noise_video(str(tmp_path / 'v.avi'))
+    path = noise_video(str(tmp_path / 'v.avi'), 40)
     os.truncate(path, os.path.getsize(path) // 2)
     assert go(run, path, picture(str(tmp_path / 'b.png')), '--output', tmp_path / 'out') == 2
     assert 'v.avi: ends after frame' in capsys.readouterr().err
@@ -137,7 +130,7 @@ def test_damaged_video_is_told_of(run, tmp_path, capsys):
 
 def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
     """On a full disk a video is reported, an image ends the command, and no partial file is left."""
-    video, image = noise_video(str(tmp_path / 'v.avi')), picture(str(tmp_path / 'b.png'), 400, 560)
+    video, image = noise_video(str(tmp_path / 'v.avi'), 40), picture(str(tmp_path / 'b.png'), 400, 560)
     with file_size_limit(2000):
         assert go(run, video, '--output', tmp_path / 'out') == 2
         with pytest.raises(OSError, match='b-ids.png'):
@@ -147,8 +140,7 @@ def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
 
 
 def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
-    path = picture(str(tmp_path / 'p' / 'x.png'))
-    other = picture(str(tmp_path / 'p' / 'y.png'))
+    path, other = [picture(str(tmp_path / 'p' / name)) for name in ('x.png', 'y.png')]
     twice = os.path.join(str(tmp_path), 'p', '..', 'p', 'x.png')
     assert predict.expand([path, twice, other, path]) == [path, other]
     assert predict.expand([str(tmp_path / '*')]) == [path, other]  # a glob that matches a folder
@@ -165,8 +157,7 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
     monkeypatch.setattr(Predictor, 'predict', predict_41)
     large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
-    said = 'a.png: too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a'
-    assert said in capsys.readouterr().err
+    assert 'a.png: too large for the memory of this machine; give --tile HEIGHTxWIDTH, or' in capsys.readouterr().err
     assert 'b-ids.png' in os.listdir(str(tmp_path / 'out'))
 
 
@@ -262,11 +253,10 @@ def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsy
 def test_uncertainty_has_one_scale():
     """The colour of a variance does not depend on the rest of the image; the ends are viridis' ends."""
     largest = 0.75 / 4  # four samples, each certain of another of four classes: 4 * 0.25 * 0.75 / 4
-    one = plots.uncertainty(np.array([[0, 0.01], [0.02, largest]], np.float32), 4)
-    other = plots.uncertainty(np.array([[0.01, 0.01]], np.float32), 4)
-    assert (one[0, 1] == other).all()
+    one, other = [plots.uncertainty(np.array([row, [0.01, 0.01]], np.float32), 4) for row in ([0, largest], [0, 0.03])]
+    assert (one[1] == other[1]).all()
     ends = cv2.applyColorMap(np.array([[0, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)[0, :, ::-1]
-    np.testing.assert_array_equal([one[0, 0], one[1, 1]], ends)
+    np.testing.assert_array_equal(one[0], ends)
 
 
 def test_submission_rows():
@@ -295,8 +285,7 @@ def test_submission_rows():
 def test_names():
     assert predict.output_names(['a/x.png', 'b/y.png']) == ['x', 'y']
     assert predict.output_names(['a/x.png', 'a/x.jpg']) == ['x.png', 'x.jpg']
-    names = predict.output_names(['/q/a/x.png', '/q/b/x.png', '/q/b/x.jpg'])
-    assert names == ['q-a-x.png', 'q-b-x.png', 'x.jpg']
+    assert predict.output_names(['/q/a/x.png', '/q/b/x.png', '/q/b/x.jpg']) == ['q-a-x.png', 'q-b-x.png', 'x.jpg']
     assert predict.output_names(['/q/a/b/x.png', '/q/a-b/x.png']) == ['q-a-b-x.png', 'q-a-b-x.png-2']
     long = predict.output_names(['\u00e9' * 150 + '.png', 'y' * 300 + '.png', '/' + 'y' * 300 + '.jpg'])
     assert len(set(long)) == 3 and all(len(name.encode()) < 210 for name in long)

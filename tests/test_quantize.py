@@ -1,12 +1,12 @@
 """Exported files in 8-bit integers and 16-bit floats, in the programs that read them."""
 import importlib.util
-import os
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import assert_refused, write_camvid
-from test_export import PUBLISHED, blocks, expected_ids, needs_onnx, needs_tf2, run_exported, spec_of
+from test_export import FORMATS as ALL_FORMATS
+from test_export import IMAGES, PUBLISHED, blocks, expected_ids, published, run_exported, run_onnx, spec_of
 
 import networks
 import predict
@@ -15,16 +15,7 @@ from inference import export, quantize
 from runs import weights
 from runs.folder import read_config
 
-FORMATS = [pytest.param('a.tflite', id='TFLite', marks=needs_tf2),
-           pytest.param('a.onnx', id='ONNX', marks=needs_onnx)]
-IMAGES = [blocks(45, 61, seed) for seed in range(3)]
-
-
-def published(**flags):
-    """(config of SegNet-Basic at 45x61 with other `flags`, its weights)."""
-    config = read_config(PUBLISHED)
-    config['flags'].update({'height': 45, 'width': 61, 'precision': 'float32'}, **flags)
-    return config, weights.load(PUBLISHED)
+FORMATS = ALL_FORMATS[1:]  # TFLite and ONNX
 
 
 def exported(path, config, loaded, images, size=None, kind='int8'):
@@ -39,15 +30,14 @@ def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
     config, loaded = published()
     text = exported(tmp_path / name, config, loaded, IMAGES[:2], kind=kind)
     export.export(str(tmp_path / ('float-' + name)), spec_of(config), config, loaded)
-    assert os.path.getsize(str(tmp_path / name)) < size * os.path.getsize(str(tmp_path / ('float-' + name)))
+    assert (tmp_path / name).stat().st_size < size * (tmp_path / ('float-' + name)).stat().st_size
     expected = expected_ids(config, loaded, IMAGES)
     for (ids, probabilities), right in zip(run_exported(str(tmp_path / name), IMAGES), expected):
         assert ids.dtype == np.uint8 and probabilities.dtype == np.float32 and probabilities.shape == (45, 61, 11)
         assert (ids == right).mean() > least and np.abs(probabilities.sum(-1) - 1).max() < 1e-4
     if kind == 'int8':
-        results = run_exported(str(tmp_path / name), IMAGES[:2])
-        share = np.mean([ids == right for (ids, _), right in zip(results, expected)])
-        assert '%.1f%%' % (100 * share) in text
+        same = [ids == right for (ids, _), right in zip(run_exported(str(tmp_path / name), IMAGES[:2]), expected)]
+        assert '%.1f%%' % (100 * np.mean(same)) in text
 
 
 @pytest.mark.parametrize('name', FORMATS)
@@ -93,9 +83,7 @@ def test_runs_and_sizes(tmp_path, name, flags, size):
         (ids, _), = run_exported(str(tmp_path / name), [image])
         assert ids.shape == right.shape and (ids == right).mean() > 0.85
     if name == 'a.onnx' and size == 'free':
-        import onnxruntime
-        session = onnxruntime.InferenceSession(str(tmp_path / name), providers=['CPUExecutionProvider'])
-        batch = session.run(['ids'], {'images': np.stack(IMAGES)})[0]
+        batch = run_onnx(str(tmp_path / name), np.stack(IMAGES))[0]
         for ids, (alone, _) in zip(batch, run_exported(str(tmp_path / name), IMAGES)):
             assert (ids == alone).mean() > 0.99
 

@@ -49,8 +49,7 @@ def test_page_holds_scores_pictures_and_command(run):
     cells = {html.unescape(cell.strip()) for cell in re.findall('<td[^>]*>(.*?)</td>', text)}
     percents = ['%.1f' % (100 * scores[name]) for name in ('G', 'mIoU')]
     assert {*percents, '<script>alert(1)</script>', 'moving'} <= cells
-    assert '<pre>python ' in text
-    assert 'color-scheme: light dark' in text and 'width=device-width' in text
+    assert '<pre>python ' in text and 'color-scheme: light dark' in text and 'width=device-width' in text
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):

@@ -78,9 +78,8 @@ def segnet_reference(images, w):
     for convolutions in (2, 2, 3, 3, 3):
         for _ in range(convolutions):
             x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-        shape = x.shape
-        x, positions = pool_reference(x)
-        pooled.append((positions, shape))
+        x, *place = pool_reference(x)
+        pooled.append(place)
     for convolutions in (3, 3, 3, 2):
         x = unpool_reference(x, *pooled.pop())
         for _ in range(convolutions):
@@ -94,10 +93,8 @@ def segnet_basic_reference(images, w):
     x, pooled = images[..., ::-1].astype(float), []
     x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75  # three channels, all in the window of five
     for layer in ('conv1', 'conv2', 'conv3', 'conv4'):
-        x = np.maximum(conv_bn_reference(x, w, layer), 0)
-        shape = x.shape
-        x, positions = pool_reference(x)
-        pooled.append((positions, shape))
+        x, *place = pool_reference(np.maximum(conv_bn_reference(x, w, layer), 0))
+        pooled.append(place)
     for layer in ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1'):
         x = conv_bn_reference(unpool_reference(x, *pooled.pop()), w, layer)
     return conv_reference(x, w['conv_classifier/weights'], w['conv_classifier/biases'])
@@ -111,8 +108,7 @@ def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, refe
     rng = np.random.RandomState(4)
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(networks.Spec(model, 3), tf.constant(images), is_training=False)
-    weights = random_weights(sess, rng)
+    expected = reference(images, random_weights(sess, rng))
     got = sess.run(logits)
-    expected = reference(images, weights)
     assert got.shape == (2, 13, 9, 3)
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
