@@ -23,8 +23,7 @@ def test_places_of_dropout(graph, name):
     networks.build(networks.Spec(name, 11), tf.zeros([1, 48, 80, 3]), True, lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
     levels = {'encdrop3': 8, 'encdrop4': 16, 'encdrop5': 32, 'decdrop5': 16, 'decdrop4': 8, 'decdrop3': 4}
-    for place, x in seen:
-        assert x.shape.as_list()[1:3] == [-(-48 // levels[place]), -(-80 // levels[place])]
+    assert [x.shape.as_list()[1:3] for _, x in seen] == [[-(-48 // levels[p]), -(-80 // levels[p])] for p, _ in seen]
     if name == 'bayesian-segnet':
         assert [x.shape.as_list()[3] for _, x in seen] == [256, 512, 512, 512, 256, 128]
 

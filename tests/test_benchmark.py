@@ -1,5 +1,6 @@
 """Tests benchmark.py: a process for each measurement, and the rows of the tables."""
 import csv
+import functools
 import importlib.util
 import os
 import re
@@ -12,9 +13,6 @@ from conftest import assert_refused, write_camvid
 import benchmark
 from inference import engines
 from runs.folder import read_config
-
-SETTINGS = {'height': 23, 'width': 31, 'batch_size': 2, 'device': 'cpu'}
-
 
 def python(code):
     return benchmark.measure_in_subprocess(1, (sys.executable, '-c', code))
@@ -40,7 +38,7 @@ def test_failed_measurement_says_why():
 
 def test_prediction_and_training_in_a_process():
     """Training takes more memory, because the feature maps of all layers are kept for the gradients."""
-    sizes = dict(SETTINGS, height=90, width=120)
+    sizes = {'height': 90, 'width': 120, 'batch_size': 2, 'device': 'cpu'}
     predicted = benchmark.measure_in_subprocess(2, model='segnet-basic', training=False, **sizes)
     trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)
     assert len(predicted['seconds']) == 2 and len(trained['seconds']) == 1
@@ -53,13 +51,11 @@ def test_ours_and_peers_take_turns():
     asked = []
     times = {'a': iter([[1, 9], [2, 3], [4, 5]]), 'b': iter([[1, 1]] * 3)}
 
-    def participant(name):
-        def run(repeats):
-            asked.append((name, repeats))
-            return {'seconds': next(times[name]), 'memory': len(asked)}
-        return run
+    def measured(repeats, name):
+        asked.append((name, repeats))
+        return {'seconds': next(times[name]), 'memory': len(asked)}
 
-    found = benchmark.measured_in_turns({name: participant(name) for name in 'ab'}, 5)
+    found = benchmark.measured_in_turns({name: functools.partial(measured, name=name) for name in 'ab'}, 5)
     assert asked == 3 * [('a', 2), ('b', 2)] and found == {'a': (3.5, 5), 'b': (1.0, 6)}
     benchmark.measured_in_turns({'a': lambda repeats: asked.append(repeats) or {'seconds': [1], 'memory': 1}}, 5)
     assert asked[-1] == 5 and len(asked) == 7

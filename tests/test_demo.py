@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import requests
-from conftest import ROOT, assert_refused, blocks, encoded, noise_video, png_bytes, put, write_camvid
+from conftest import ROOT, assert_refused, encoded, noise_video, png_bytes, put, random_image, write_camvid
 from PIL import Image
 from test_download import zipped
 from test_main import train
@@ -119,8 +119,7 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
                       if os.sep + 'tmp' not in where)
 
     def terminal(self):
-        with open(os.path.join(self.folder, 'terminal'), errors='replace') as file:
-            return file.read()
+        return open(os.path.join(self.folder, 'terminal'), errors='replace').read()
 
 
 @pytest.fixture(scope='module')
@@ -151,7 +150,7 @@ def server(tmp_path_factory):
 
 def png(height=40, width=56, seed=1):
     """Bytes of a PNG of random blocks."""
-    return cv2.imencode('.png', blocks(height, width, seed))[1].tobytes()
+    return cv2.imencode('.png', random_image(height, width, seed))[1].tobytes()
 
 
 def expected_ids(server, content, tmp_path):

@@ -41,22 +41,16 @@ def parse(path):
 def imports(path):
     """Yields the full names of the imported modules: `from runs import run` is runs.run."""
     for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield '%s.%s' % (node.module, alias.name)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            prefix = node.module + '.' if isinstance(node, ast.ImportFrom) else ''
+            yield from (prefix + alias.name for alias in node.names)
 
 
 def layer(module):
     """Height of a module's layer; None for a module that is not ours."""
+    heights = {name: height for height, names in enumerate(LAYERS) for name in names}
     parts = module.split('.')
-    for name in ('.'.join(parts[:2]), parts[0]):
-        for height, names in enumerate(LAYERS):
-            if name in names:
-                return height
-    return None
+    return heights.get('.'.join(parts[:2]), heights.get(parts[0]))
 
 
 @pytest.mark.parametrize('path', FILES)

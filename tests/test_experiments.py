@@ -56,8 +56,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     assert (row['paper test G'], row['paper train mIoU']) == ('77.9', '82.7')
     assert (row['parameters (M)'], row['ms'], row['budget']) == ('0.613', '100.0', '1 steps of 2 at 23x31')
     assert row['command'].startswith('python main.py @recipes/paper-table1.txt --dataset camvid --model ')
-    for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'):
-        assert 0 <= float(row[name]) <= 100
+    assert all(0 <= float(row[name]) <= 100 for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'))
     assert set(os.listdir(output)) > {'table.md', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'}
     assert '| Bilinear-Interpolation | median ' in capsys.readouterr().out
 
@@ -297,14 +296,13 @@ def test_results_of_any_weights_stand_beside_the_balanced_row():
 
 
 @pytest.mark.parametrize('words, message', [
-    (['table1', '--runs', 'x'], '--runs: has no effect with table1'),
+    (['table1', '--runs', 'x'], '--runs: has no effect with table1'), (['results'], 'results: needs --runs'),
     (['results', '--runs', 'x', '--list'], '--list: has no effect with results'),
-    (['results'], 'results: needs --runs'),
     (['table6', '--height', '45'], '--height: has no effect with table6'),
     (['table6', '--flags=--flip'], '--flags: has no effect with table6'),
+    (['table1', '--output', __file__], '--output .*is a file'), (['table1', '--flags="'], '--flags: invalid'),
     (['table1', '--flags=--device cpu'], '--flags: --device: set by the rows'),
-    (['table1', '--output', __file__], '--output .*is a file'),
-    (['table1', '--flags="'], '--flags: invalid'), (['table1', '--flags=--steps 3'], '--steps: set by the rows'),
+    (['table1', '--flags=--steps 3'], '--steps: set by the rows'),
     (['table1', '--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
     (['table1', '--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, '),
     (['table3', '--class_weights', 'median'], '--class_weights median: table3 has no such row'),

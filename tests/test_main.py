@@ -34,7 +34,6 @@ from system.files import atomic_write, write_json
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
 LONG = FLAGS + ['--steps', '9', '--dropout', '0.5']  # flags of `runs`
-SPEC = networks.Spec('segnet-basic', 11, height=45, width=61)
 
 
 def train(folder, output, *flags):
@@ -48,9 +47,8 @@ def score(*flags):
 
 def start(folder, output, *flags, **popen):
     """Starts `main.py` in a new process."""
-    command = [sys.executable, os.path.join(ROOT, 'main.py')] + FLAGS + ['--data_dir', folder, '--output', output]
-    return subprocess.Popen(command + list(flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            universal_newlines=True, **popen)
+    command = [sys.executable, os.path.join(ROOT, 'main.py'), *FLAGS, '--data_dir', folder, '--output', output, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, **popen)
 
 
 def wait_for_log(process, output, lines=1):
@@ -70,10 +68,9 @@ def test_run_folder(camvid_folder, output, figures):
 
     The folder holds a temporary file, an hour old, of a process that died while it wrote config.json.
     """
-    os.makedirs(output)
+    put_text(output, '.lock', '')
+    put_text(output, '.lock.pid', '1 on elsewhere')
     left_behind(output, 3700)
-    pathlib.Path(output, '.lock').touch()
-    pathlib.Path(output, '.lock.pid').write_text('1 on elsewhere')
     train(camvid_folder, output, '--steps', '7')
     assert set(os.listdir(output)) >= {'loss.png', 'predictions.png', 'checkpoints', 'best'}
     assert any(name.startswith('events') for name in os.listdir(output))
@@ -138,11 +135,9 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, runs, 
         f.write('{"step": 6, "los')  # as if killed while writing
     train(camvid_folder, output, *LONG)
     assert_same_weights(weights_of(whole), weights_of(output))
-    best, best_of_killed = weights_of(whole, 'best'), weights_of(output, 'best')
-    for name in best:
-        np.testing.assert_array_equal(best[name], best_of_killed[name])
-    losses = [[(r['step'], r['loss']) for r in read_log(f) if 'loss' in r] for f in (whole, output)]
-    assert losses[0] == losses[1]
+    np.testing.assert_equal(weights_of(output, 'best'), weights_of(whole, 'best'))
+    expected, losses = [[(r['step'], r['loss']) for r in read_log(f) if 'loss' in r] for f in (whole, output)]
+    assert losses == expected
 
 
 def damage(path, how):
@@ -169,20 +164,19 @@ def test_damaged_checkpoint(camvid_folder, runs, output, capsys, how, part):
     assert len({name.split('.')[0] for name in os.listdir(os.path.join(output, 'best'))}) == 2
 
 
-def test_all_checkpoints_damaged(camvid_folder, runs, output):
+def test_run_without_checkpoints(camvid_folder, runs, output):
+    """A run whose checkpoints are all damaged or deleted is refused.
+
+    Otherwise the log would begin again beside the best weights of the training that is lost.
+    """
     copy_of(runs, '8', output)
     for step in (4, 7):
         damage(os.path.join(output, 'checkpoints', 'model-%d.index' % step), 'truncated')
     assert_refused('all 2 checkpoints are damaged', train, camvid_folder, output, *LONG)
     damage(checkpoint(output, 'best') + '.index', 'zeroed')
     assert_refused('damaged', score, output)
-
-
-def test_changed_class_weights_are_refused(camvid_folder, runs, output):
-    copy_of(runs, 'whole', output)
-    run = run_of(datasets.camvid.read(camvid_folder), output, *LONG, '--data_dir', camvid_folder)
-    run.dataset, run.facts = datasets.preload(run.dataset, ('train', 'val'))
-    assert_refused('class_weights was .1.18.*, is .2.0', run.write_config, 11 * [2.0], 'CPU')
+    shutil.rmtree(os.path.join(output, 'checkpoints'))
+    assert_refused('checkpoints: missing', run_of(datasets.camvid.read(camvid_folder), output, *LONG).restore, None)
 
 
 def left_behind(folder, age):
@@ -341,7 +335,7 @@ def test_each_setting_has_an_entry_in_metrics():
 def test_population_statistics_equal_numpy(camvid_folder):
     """In the first batch norm the statistics are the means, over one pass, of batch means and unbiased variances."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
-    spec = SPEC._replace(input='raw')
+    spec = networks.Spec('segnet-basic', 11, height=45, width=61, input='raw')
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(3)
         Predictor(sess, spec, Settings())
@@ -448,12 +442,18 @@ def run_of(dataset, output, *flags):
 
 
 def test_runs_of_older_revisions_resume(camvid_folder, runs, output):
-    """A flag that config.json lacks counts as its default; a removed flag that changed the result is an error."""
+    """A flag that config.json lacks counts as its default. A removed flag that changed the result is an error.
+
+    Other class weights than the weights in config.json are an error too.
+    """
     copy_of(runs, 'whole', output)
-    lacking = ('validate_every', 'loss', 'gamma', 'rotate', 'encoder_rate', 'freeze_encoder', 'flip_vertical')
+    lacking = 'validate_every loss gamma rotate encoder_rate freeze_encoder flip_vertical'.split()
     edit_config(output, shift=0, recipe='quick', **dict.fromkeys(lacking))
     dataset = datasets.camvid.read(camvid_folder)
-    assert run_of(dataset, output, *LONG, '--validate_every', '7steps').total == 9
+    run = run_of(dataset, output, *LONG, '--validate_every', '7steps', '--data_dir', camvid_folder)
+    assert run.total == 9
+    run.dataset, run.facts = datasets.preload(dataset, ('train', 'val'))
+    assert_refused('class_weights was .1.18.*, is .2.0', run.write_config, 11 * [2.0], 'CPU')
     assert_refused('--gamma 1.5: the run in .* has 1.0', run_of, dataset, output, *LONG, '--gamma', '1.5')
     edit_config(output, shift=3)
     assert_refused('--shift 0: the run in .* has 3', run_of, dataset, output, *LONG)
@@ -545,14 +545,6 @@ def test_recipe_files_of_any_editor(tmp_path):
     for text, encoding in (('--steps 5', 'utf-16'), ('@%s' % path, 'utf-8')):
         path.write_text(text, encoding=encoding)
         assert_refused('recipe: .*save the file as UTF-8', main.parse_args, ['@%s' % path])
-
-
-def test_deleted_checkpoints_are_refused(camvid_folder, runs, output):
-    """Without the error the log would begin again beside the best weights of the deleted training."""
-    copy_of(runs, '8', output)
-    shutil.rmtree(os.path.join(output, 'checkpoints'))
-    run = run_of(datasets.camvid.read(camvid_folder), output, *LONG)
-    assert_refused('checkpoints: missing', run.restore, None)
 
 
 def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, monkeypatch):

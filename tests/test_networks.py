@@ -11,9 +11,6 @@ import optimize
 import segnet
 import utils
 
-NAMES = sorted(networks.NETWORKS)
-
-
 # Convolution weights, by hand from the papers' layers (paper.md, "Parameter arithmetic", and each layer table).
 ENCODER = 7 * 7 * 3 * 64 + 3 * 7 * 7 * 64 * 64
 VGG16 = 9 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 2 * 256 * 256 + 256 * 512 + 5 * 512 * 512)
@@ -55,8 +52,8 @@ def loss_and_step(name, logits, labels):
 SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but for dropout, or for the upsampling
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SAME_GRAPH else name
-                                  for name in NAMES])
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_GRAPH))
+                                  for name in sorted(networks.NETWORKS)])
 def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, name):
     """Trains one step at 45x61, then predicts at 45x61 and 1x17, in a batch and image by image.
 
@@ -91,9 +88,9 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, 
 def test_half_precision_is_near_float32(graph, name, precision):
     """Compares logits by their correlation, because rounding moves maxima. Variables and gradients stay float32."""
     images = tf.constant(batch()[0])
+    modes = [(True, 'float32'), (True, precision), (False, 'float32'), (False, precision)]
     got = [networks.build(networks.Spec(name, 3, precision=kind), images, training, reuse=i > 0)
-           for i, (training, kind) in enumerate([(True, 'float32'), (True, precision), (False, 'float32'),
-                                                 (False, precision)])]
+           for i, (training, kind) in enumerate(modes)]
     assert all(logits.dtype == tf.float32 for logits in got)
     assert {g.dtype for g in tf.gradients(got[1], tf.trainable_variables()) if g is not None} == {tf.float32}
     train, train_half, test, test_half = value_of(got)
@@ -150,8 +147,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
 def test_addition_is_of_the_encoders_own_map(sess):
     """With gamma and beta 0 the decoders return 0, so the logits are the maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
-    name = 'segnet-basic-encoderaddition'
-    logits = networks.build(networks.Spec(name, 64), tf.constant(images), is_training=False)
+    logits = networks.build(networks.Spec('segnet-basic-encoderaddition', 64), tf.constant(images), is_training=False)
     sess.run(tf.global_variables_initializer())
     for variable in tf.global_variables():
         if 'conv_decode' in variable.op.name and variable.op.name.endswith(('gamma', 'beta')):

@@ -106,8 +106,7 @@ def test_gradients_of_convolutions_on_a_cpu(graph, monkeypatch, height, width, k
         window = slice(None), slice(i, i + height), slice(j, j + width)
         of_kernel[i, j] = np.einsum('bhwc,bhwf->cf', padded[window], gradient)
         of_x[window] += gradient.astype(float) @ weights[i, j].T
-    np.testing.assert_array_equal(found[0], of_x[:, top:top + height, left:left + width])
-    np.testing.assert_array_equal(found[1], of_kernel)
+    np.testing.assert_equal(found, [of_x[:, top:top + height, left:left + width], of_kernel])
     filters = [op for op in tf.get_default_graph().get_operations() if op.type == 'Conv2DBackpropFilter']
     assert [op.inputs[0].shape[0] for op in filters] == [2 * -(-height // 3) if kernel[0] > 1 else 2]
 

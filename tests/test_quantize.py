@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from conftest import assert_refused, write_camvid
 from test_export import FORMATS as ALL_FORMATS
 from test_export import IMAGES, PUBLISHED, blocks, expected_ids, published, run_exported, run_onnx, spec_of
+from test_utils import pool_reference, unpool_reference
 
 import networks
 import predict
@@ -45,18 +46,12 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
     """A SegNet of one level with identity kernels: each class has the values of a colour at the maxima, else 0."""
     monkeypatch.setattr(segnet, 'ENCODER', [(3, 1)])
     image = (8 * np.random.RandomState(3).permutation(9 * 7 * 3).reshape(9, 7, 3) % 256).astype(np.uint8)
-    expected = np.zeros((9, 7, 3))
-    for i, j, c in np.ndindex(5, 4, 3):
-        window = image[2 * i:2 * i + 2, 2 * j:2 * j + 2, 2 - c]  # the classes are blue, green, red
-        row, column = np.unravel_index(window.argmax(), window.shape)
-        expected[2 * i + row, 2 * j + column, c] = window.max()
-    values = {}
-    kernel = np.zeros((3, 3, 3, 3), np.float32)
+    expected = unpool_reference(*pool_reference(image[None, :, :, ::-1]))[0]  # the classes are blue, green, red
+    kernel, one, zero = np.zeros((3, 3, 3, 3), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
     kernel[1, 1] = np.eye(3)
-    for layer in ('conv1_1', 'conv1_1_D'):
-        values.update({layer + '/weights': kernel, layer + '/biases': np.zeros(3, np.float32)})
-    for kind in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
-        values['conv1_1_bn/' + kind] = np.full(3, kind in ('gamma', 'moving_variance'), np.float32)
+    values = {'conv1_1/weights': kernel, 'conv1_1/biases': zero, 'conv1_1_D/weights': kernel, 'conv1_1_D/biases': zero,
+              'conv1_1_bn/gamma': one, 'conv1_1_bn/beta': zero, 'conv1_1_bn/moving_mean': zero,
+              'conv1_1_bn/moving_variance': one}
     config = dict(read_config(PUBLISHED), class_ids=[0, 1, 2])
     config['flags'].update(model='segnet', input='raw', height=9, width=7)
     spec = networks.spec_of(config['flags'], 3)

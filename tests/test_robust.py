@@ -239,9 +239,9 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
 
 def test_junk_in_the_log_is_passed_over(tmp_path):
     """A power cut can leave junk. Records up to the last step are kept."""
+    junk = b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
     (tmp_path / 'log.jsonl').write_bytes(
-        b'{"step": 1}\n\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
-        + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo')
+        b'{"step": 1}\n%s\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo' % junk)
     assert run_folder.read_log(str(tmp_path), 2) == [{'step': 1}, {'step': 2, 'mIoU': 0.3}]
 
 

@@ -16,31 +16,26 @@ SEGNET = [
     ('conv5_2_D', 512, 512), ('conv5_1_D', 512, 512), ('conv4_3_D', 512, 512), ('conv4_2_D', 512, 512),
     ('conv4_1_D', 512, 256), ('conv3_3_D', 256, 256), ('conv3_2_D', 256, 256), ('conv3_1_D', 256, 128),
     ('conv2_2_D', 128, 128), ('conv2_1_D', 128, 64), ('conv1_2_D', 64, 64), ('conv1_1_D', 64, 11)]
-SEGNET_BASIC = [('conv1', 3, 64), ('conv2', 64, 64), ('conv3', 64, 64), ('conv4', 64, 64), ('conv_decode4', 64, 64),
-                ('conv_decode3', 64, 64), ('conv_decode2', 64, 64), ('conv_decode1', 64, 64),
-                ('conv_classifier', 64, 11)]
-
-
-def expected_variables(model, layers, kernel):
-    """{name: shape}: batch norm follows each convolution except the last."""
-    shapes = {}
-    for layer, channels, filters in layers:
-        size = 1 if layer == 'conv_classifier' else kernel
-        shapes['%s/%s/weights' % (model, layer)] = [size, size, channels, filters]
-        shapes['%s/%s/biases' % (model, layer)] = [filters]
-        if (layer, channels, filters) != layers[-1]:
-            for name in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
-                shapes['%s/%s_bn/%s' % (model, layer, name)] = [filters]
-    return shapes
+SEGNET_BASIC = [
+    ('conv1', 3, 64), ('conv2', 64, 64), ('conv3', 64, 64), ('conv4', 64, 64), ('conv_decode4', 64, 64),
+    ('conv_decode3', 64, 64), ('conv_decode2', 64, 64), ('conv_decode1', 64, 64), ('conv_classifier', 64, 11)]
 
 
 @pytest.mark.parametrize('model, layers, kernel, count', [('segnet', SEGNET, 3, 29449355),
                                                           ('segnet-basic', SEGNET_BASIC, 7, 1416587)])
 def test_variables(graph, model, layers, kernel, count):
+    """Batch norm follows each convolution except the last."""
+    expected = {}  # {name: shape}
+    for layer, channels, filters in layers:
+        size = 1 if layer == 'conv_classifier' else kernel
+        shapes = {'/weights': [size, size, channels, filters], '/biases': [filters]}
+        if layer != layers[-1][0]:
+            shapes.update(dict.fromkeys(('_bn/gamma', '_bn/beta', '_bn/moving_mean', '_bn/moving_variance'), [filters]))
+        expected.update({'%s/%s%s' % (model, layer, name): shape for name, shape in shapes.items()})
     images = tf.placeholder(tf.uint8, [None, None, None, 3])
     networks.build(networks.Spec(model, 11), images, is_training=True)
     variables = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
-    assert variables == expected_variables(model, layers, kernel)
+    assert variables == expected
     assert sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables()) == count
     networks.build(networks.Spec(model, 11), images, is_training=False, reuse=True)
     assert len(tf.global_variables()) == len(variables), 'the evaluation tower adds no variable'
@@ -54,8 +49,7 @@ def test_released_multipliers(graph):
         expected = {'weights': (1, 1), 'biases': (2, 0), 'gamma': (1, 1), 'beta': (1, beta)}
         variables = [v for v in tf.trainable_variables() if v.op.name.startswith(model + '/')]
         assert len(variables) > 30
-        for variable in variables:
-            assert networks.multipliers(model, variable) == expected[variable.op.name.split('/')[-1]]
+        assert all(networks.multipliers(model, v) == expected[v.op.name.split('/')[-1]] for v in variables)
 
 
 def conv_reference(x, weights, biases):

@@ -124,8 +124,7 @@ def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
         gradient, = tf.gradients(unpooled, x_ph, tf.constant(weights, dtype))
         outputs.append([tf.cast(y, tf.float32) for y in (pooled, unpooled, gradient)])
     scattered, portable = value_of(outputs, {x_ph: image})
-    for one, other in zip(scattered, portable):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_equal(portable, scattered)
     assert scattered[2].any()
 
 
@@ -202,9 +201,8 @@ def test_batch_norm_training_and_averages(sess):
     mean, variance = np.zeros(3), np.ones(3)
     sess.run(tf.global_variables_initializer())
     assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler
-    weights.load(np.eye(3)[None, None], sess)
-    biases.load([0.0, 3.0, -4.0], sess)
-    beta.load([0.5] * 3, sess)
+    for variable, value in ((weights, np.eye(3)[None, None]), (biases, [0.0, 3.0, -4.0]), (beta, [0.5] * 3)):
+        variable.load(value, sess)
     for i, x in enumerate(steps):
         got, _ = sess.run([trained, step_op], {x_ph: x})
         x = x.astype(float)

@@ -19,14 +19,11 @@ from runs import weights
 from runs.folder import read_config
 from system.files import read_text, write_json
 
-ENCODER = SEGNET[:13]
-
-
 def write_vgg16(path):
     """Writes the layout of vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5; returns {layer: (kernel, bias)}."""
     rng, values = np.random.RandomState(6), {}
     with h5py.File(path, 'w') as file:
-        for layer, channels, filters in ENCODER:
+        for layer, channels, filters in SEGNET[:13]:
             name = 'block%s_conv%s' % (layer[4], layer[-1])
             values[layer] = [(rng.normal(size=shape) * 0.05).astype(np.float32)
                              for shape in ((3, 3, channels, filters), (filters,))]

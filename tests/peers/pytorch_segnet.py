@@ -84,17 +84,14 @@ NETWORKS = {'segnet': SegNet, 'segnet-basic': SegNetBasic}
 
 def load(network, values):
     """Sets the weights by name: `values` as weights.npz of a run, {'conv1_1/weights': [3, 3, 3, 64], ...}."""
-    places = {'weights': ('0', 'weight'), 'biases': ('0', 'bias')}
-    norms = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+    kinds = {'weights': '0.weight', 'biases': '0.bias', 'gamma': '1.weight', 'beta': '1.bias',
+             'moving_mean': '1.running_mean', 'moving_variance': '1.running_var'}
     state = network.state_dict()
     for name, value in values.items():
         layer, kind = name.split('/')
         value = torch.from_numpy(value)
-        if layer.endswith('_bn'):
-            key = '%s.1.%s' % (layer[:-3], norms[kind])
-        else:
-            key = '.'.join((layer,) + places[kind])
-            key = key if key in state else '%s.%s' % (layer, places[kind][1])
+        key = '%s.%s' % (layer.replace('_bn', ''), kinds[kind])
+        key = key if key in state else key.replace('.0.', '.')  # the classifier has no batch norm
         state[key] = value.permute(3, 2, 0, 1) if kind == 'weights' else value
     network.load_state_dict(state)
 
