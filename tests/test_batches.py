@@ -3,10 +3,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
-from batches import NO_AUGMENTATION
 from data import IGNORE, Dataset
 
-FLAGS = dict(NO_AUGMENTATION, height=9, width=13, fit='resize', batch_size=3, seed=5)
+FLAGS = dict(batches.NO_AUGMENTATION, height=9, width=13, fit='resize', batch_size=3, seed=5)
 
 
 def made(size=7, shapes=((9, 13),)):
@@ -31,7 +30,7 @@ def stream(dataset, first, steps, **flags):
 def augmented(image, label, seed, **settings):
     """Augments an example at its own size with these random numbers and settings."""
     return batches.augment(image, label, *label.shape, 'resize', np.random.RandomState(seed),
-                           dict(NO_AUGMENTATION, **settings))
+                           dict(batches.NO_AUGMENTATION, **settings))
 
 
 def test_each_epoch_visits_each_example_once():
@@ -140,8 +139,7 @@ def test_jitter_is_its_formula():
 
     `augment` makes four random draws before it draws the jitter factors of the channels.
     """
-    rng = np.random.RandomState(0)
-    image, label = rng.randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
+    image, label = np.random.RandomState(0).randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
     for seed in range(5):
         found, _ = augmented(image, label, seed, jitter=0.5)
         draws = np.random.RandomState(seed).rand(10)[4:] * 2 - 1

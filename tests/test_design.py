@@ -34,13 +34,9 @@ def source(path):
         return file.read()
 
 
-def parse(path):
-    return ast.parse(source(path))
-
-
 def imports(path):
     """Yields the full names of the imported modules: `from runs import run` is runs.run."""
-    for node in ast.walk(parse(path)):
+    for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             prefix = node.module + '.' if isinstance(node, ast.ImportFrom) else ''
             yield from (prefix + alias.name for alias in node.names)
@@ -121,7 +117,7 @@ TAKE_FLAGS = {('runs/run.py', 'check_same_run'), ('runs/run.py', 'output_folder'
 def test_parsed_flags_stay_in_the_commands(path):
     if path[:-3].replace(os.sep, '.') in LAYERS[-1]:
         return
-    for node in ast.walk(parse(path)):
+    for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             names = {parameter.arg for parameter in node.args.args + node.args.kwonlyargs}
             assert 'args' not in names, node.lineno
@@ -132,7 +128,7 @@ def test_parsed_flags_stay_in_the_commands(path):
 def test_sizes(path):
     """A file has at most 350 lines, a function 60 (main.train: 30) and 8 parameters."""
     assert len(source(path).splitlines()) <= 350
-    for node in ast.walk(parse(path)):
+    for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             first_line = (ast.get_docstring(node) or '').split('\n')[0]
             assert len(first_line) <= 105, first_line

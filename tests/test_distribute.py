@@ -29,9 +29,8 @@ from runs.folder import checkpoints, read_config, read_log, read_scores
 from system import cluster, distribute
 
 STEPS, BATCH, RATE = 7, 5, 1e-4
-FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',
-         str(BATCH), '--optimizer', 'sgd', '--learning_rate', str(RATE), '--schedule', 'constant', '--class_weights',
-         'none', '--flip', '--device', 'cpu']
+FLAGS = ('--dataset camvid --model fcn-basic --height 23 --width 31 --batch_size %d --optimizer sgd --learning_rate %g '
+         '--schedule constant --class_weights none --flip --device cpu' % (BATCH, RATE)).split()
 # Runs main.py's `main` and saves all variables of this process at the end. KILL makes the process kill itself earlier.
 DRIVER = """
 import os, signal, sys, threading
@@ -233,14 +232,12 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
         if case == 'port':
             other.bind(('', int(hosts[1].split(':')[1])))
             other.listen(1)
-        began = time.time()
         pair = [start(str(tmp_path / 'run'), 0 if case == 'index' else i, listed[i], ['--data_dir', camvid_folder]
                       + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags'))
                 for i in range(1 if case == 'missing' else 2)]
         subprocess.check_call([sys.executable, '-c', 'import main'], cwd=ROOT, stderr=subprocess.DEVNULL)
         imported = time.time()  # the imports take as long as in the two processes
         said = ends(pair, 150)
-    print('%s: %.0f s, and %.0f s of imports' % (case, time.time() - imported, imported - began))
     assert time.time() - imported < 60
     assert all(status == 2 and len(lines) == 1 for status, _, lines in said), said
     assert any(re.search(message, lines[0]) for _, _, lines in said), said  # case 'index': either comes first
@@ -286,9 +283,9 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     assert cluster.resolve_cluster() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
-    monkeypatch.setenv('SLURM_DISTRIBUTION', 'cyclic')
-    monkeypatch.setenv('SLURM_LOCALID', '0')  # processes 0, 3 on gpu3; 1, 4 on gpu7; 2 on gpu8: 3 is the second there
-    monkeypatch.setenv('SLURM_PROCID', '1')
+    # Cyclic: processes 0 and 3 are on gpu3, 1 and 4 on gpu7, 2 on gpu8.
+    for name, value in {'SLURM_DISTRIBUTION': 'cyclic', 'SLURM_LOCALID': '0', 'SLURM_PROCID': '1'}.items():
+        monkeypatch.setenv(name, value)
     assert_refused('SLURM_DISTRIBUTION cyclic.*--distribution=block', cluster.resolve_cluster)
     monkeypatch.setenv('SLURM_PROCID', '0')
     monkeypatch.delenv('SLURM_JOB_ID')
@@ -313,8 +310,7 @@ def test_launched_processes_get_one_signal_each(tmp_path):
     """
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
-                      'cluster.launch(2, "cpu")\n'
-                      'with cli.stop_signals() as stop:\n'
+                      'cluster.launch(2, "cpu")\nwith cli.stop_signals() as stop:\n'
                       '    print("ready %%s\\n" %% sys.argv[1:], end="", flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
                       'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
@@ -332,8 +328,7 @@ def test_a_signal_while_processes_are_started(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
                       'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'
-                      '        super().__init__(*args, **named)\n'
-                      '        os.kill(os.getpid(), signal.SIGUSR1)\n'
+                      '        super().__init__(*args, **named)\n        os.kill(os.getpid(), signal.SIGUSR1)\n'
                       'if cluster.LAUNCHED in os.environ:\n    time.sleep(60)\n'
                       'subprocess.Popen = Popen\ncluster.launch(2, "cpu")\n' % ROOT)
     done = subprocess.run([sys.executable, str(script)], timeout=50, env=dict(os.environ, CUDA_VISIBLE_DEVICES=''))

@@ -100,9 +100,8 @@ def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, m
 
 def scores_of(split_scores):
     """Entries of metrics.json, two classes, from {split: (G, C, mIoU, BF)} in percent."""
-    return {split: dict(zip(results.MEASURES, [value / 100 for value in values]), accuracy=[0.5, 0.25],
-                        IoU=[0.5, 0.25], class_names=['Sky', 'Pole'], images=3, bf_images=3)
-            for split, values in split_scores.items()}
+    entry = {'accuracy': [0.5, 0.25], 'IoU': [0.5, 0.25], 'class_names': ['Sky', 'Pole'], 'images': 3, 'bf_images': 3}
+    return {split: dict(zip(results.MEASURES, np.array(four) / 100), **entry) for split, four in split_scores.items()}
 
 
 def test_scores_on_the_training_split(tmp_path, monkeypatch):
@@ -183,9 +182,8 @@ def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_mean_and_spread():
-    assert results.mean_and_spread([]) == '-' == results.mean_and_spread([None])
-    assert results.mean_and_spread([0.0125, None]) == '1.2'
-    assert results.mean_and_spread([0.01, 0.03]) == '2.0 +- 1.4'
+    for values, text in (([], '-'), ([None], '-'), ([0.0125, None], '1.2'), ([0.01, 0.03], '2.0 +- 1.4')):
+        assert results.mean_and_spread(values) == text
 
 
 def test_order_is_compared_with_the_papers():
@@ -261,8 +259,8 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
     command(*to_page, 'kept/run')
     assert (tmp_path / 'PAGE.md').read_text() == page
-    assert_refused('--output Output: Output/run is the run itself', command, 'results', '--runs', 'Output/run',
-                   '--output', 'Output')
+    itself = 'results --runs Output/run --output Output'.split()
+    assert_refused('--output Output: Output/run is the run itself', command, *itself)
     for text in ('no marks', '%s\n%s\n' % (report.END, report.BEGIN)):
         (tmp_path / 'PAGE.md').write_text(text)
         assert_refused('--into PAGE.md: needs the lines', command, *to_page, 'kept/run')
@@ -272,8 +270,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
 
 def test_results_show_test_first():
     """Test comes before val. Scores of validations while training are left out."""
-    keys = ['train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)',
-            'val (tta flip)']
+    keys = 'train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)', 'val (tta flip)'
     assert results.scored_entries({key: key for key in keys}) == [
         ('test', 'population', 'test'), ('test', 'moving', 'test (moving)'), ('val', 'population', 'val'),
         ('val', 'moving, 20 samples', 'val (moving, 20 samples)'), ('val', 'population, tta flip', 'val (tta flip)')]

@@ -1,7 +1,7 @@
 """Random input is read or refused with a UserError. `make fuzz` tries many more examples."""
+import contextlib
 import os
 import pathlib
-import re
 import tempfile
 
 import hypothesis
@@ -49,11 +49,8 @@ def test_cell_tables(rows):
     images = written('\n'.join(lines), rle.read_cells, {'shsy5y': 1, 'astro': 2, 'cort': 3})
     for entry in (images or {}).values():
         if entry[0] * entry[1] < 1 << 20:
-            try:
-                label = rle.cells_label('file.csv', 'a', np.zeros(entry[:2]), entry)
-            except UserError:
-                continue
-            assert label.max() <= 3
+            with contextlib.suppress(UserError):
+                assert rle.cells_label('file.csv', 'a', np.zeros(entry[:2]), entry).max() <= 3
 
 
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.integers(-9, 300).map(str)), TEXT), max_size=5))
@@ -83,7 +80,7 @@ def test_texts_of_any_encoding(junk, encoding, text, read):
 def test_labels(height, width, seed, kind, suffix, case, encoding):
     """Labels are read with the ids written: repeated palette colours, bit depths, suffixes, extensions, encodings."""
     rng = np.random.RandomState(seed)
-    bits = int(re.search('[0-9]|$', kind).group() or 8)
+    bits = next((int(letter) for letter in kind if letter.isdigit()), 8)
     ids = rng.randint(0, 1 << bits, (height, width)).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         os.mkdir(os.path.join(folder, 'labels'))
@@ -131,12 +128,12 @@ def test_weight_tables(rows):
 
 
 # Values that parse; what they ask for together may still be refused.
-FITTING = {'--model': ['segnet-basic', 'bayesian-segnet-basic', 'fcn-basic', 'bilinear-interpolation'],
-           '--input': sorted(networks.INPUTS), '--fit': ['resize', 'crop'], '--scale': ['1', '1.5', '10'],
-           '--rotate': ['90'], '--gamma': ['1', '2'], '--loss': ['ce', 'ce-dice'], '--jitter': ['0', '0.3', '1'],
-           '--dropout': ['0', '0.5', '0.99'], '--schedule': ['constant', 'poly'], '--optimizer': ['sgd', 'adam'],
-           '--precision': devices.PRECISIONS, '--learning_rate': ['1e-9', '0.1', '1e9'], '--momentum': ['0', '1'],
-           '--gpus': ['1', '2', '3'], '--weight_decay': ['0', '1']}
+FITTING = {
+    '--model': ['segnet-basic', 'bayesian-segnet-basic', 'fcn-basic', 'bilinear-interpolation'], '--rotate': ['90'],
+    '--input': sorted(networks.INPUTS), '--fit': ['resize', 'crop'], '--scale': ['1', '1.5', '10'], '--gamma': '12',
+    '--loss': ['ce', 'ce-dice'], '--jitter': ['0', '0.3', '1'], '--dropout': ['0', '0.5', '0.99'],
+    '--schedule': ['constant', 'poly'], '--optimizer': ['sgd', 'adam'], '--precision': devices.PRECISIONS,
+    '--learning_rate': ['1e-9', '0.1', '1e9'], '--momentum': ['0', '1'], '--gpus': '123', '--weight_decay': '01'}
 SIZES = st.integers(1, 70).map(str)
 
 
@@ -150,12 +147,8 @@ def test_training_graphs(sizes, names, crop, flip, draw):
     flags = [part for pair in given.items() for part in pair] + ['--flip'] * flip
     flags += ['--crop'] + list(crop) if crop else []
     dataset = datasets.sample.read()
-    try:
+    with contextlib.suppress(UserError), tf.Graph().as_default():
         args = main.parse_args(flags)
-        with tf.Graph().as_default():
-            batch = batches.training_batches(dataset, vars(args))[1:]
-            fetches = main.training_graph(args, networks.spec_of(vars(args), 4), np.ones(4), batch, 10,
-                                          distribute.Group())
-    except UserError:
-        return
-    assert fetches['loss'].dtype == tf.float32 and fetches['loss'].shape.as_list() == []
+        batch, spec = batches.training_batches(dataset, vars(args))[1:], networks.spec_of(vars(args), 4)
+        loss = main.training_graph(args, spec, np.ones(4), batch, 10, distribute.Group())['loss']
+        assert loss.dtype == tf.float32 and loss.shape.as_list() == []

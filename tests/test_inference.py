@@ -61,16 +61,9 @@ def test_enlarge_equals_tensorflow(graph, small, large):
 def network():
     """Function (fit, settings) -> Predictor with random weights that predict more than one class."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        predictors = []
-
-        def predictor(fit='resize', **settings):
-            built = Predictor(sess, SPEC._replace(fit=fit), Settings(**settings), bool(predictors))
-            if not predictors:
-                random_weights(sess, np.random.RandomState(4))
-            predictors.append(built)
-            return built
-
-        yield predictor
+        Predictor(sess, SPEC, Settings())
+        random_weights(sess, np.random.RandomState(4))
+        yield lambda fit='resize', **settings: Predictor(sess, SPEC._replace(fit=fit), Settings(**settings), reuse=True)
 
 
 def images(count, height, width):

@@ -27,7 +27,6 @@ import utils
 from datasets import record
 from inference.predictor import Prediction, Predictor, Settings
 from runs.folder import add_scores, checkpoint, read_config, read_scores, training_seconds
-from runs.run import Run
 from system import devices, distribute
 from system.files import atomic_write, write_json
 
@@ -101,7 +100,7 @@ def runs(tmp_path_factory):
     A copy is what a process leaves that is killed at that moment.
     """
     folder = str(tmp_path_factory.mktemp('runs'))
-    log_step = Run.log_step
+    log_step = main.Run.log_step
 
     def copying(run, step, fetched):
         if step in (6, 8):
@@ -109,7 +108,7 @@ def runs(tmp_path_factory):
         log_step(run, step, fetched)
 
     camvid = write_camvid(os.path.join(folder, 'camvid'), {'train': 7, 'val': 5, 'test': 3})
-    with undrawn(), mock.patch.object(Run, 'log_step', copying):
+    with undrawn(), mock.patch.object(main.Run, 'log_step', copying):
         train(camvid, os.path.join(folder, 'whole'), *LONG)
     return folder
 
@@ -198,7 +197,7 @@ def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
 
 def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
     """The error names the process of the lock file, not of config.json. A lock file of a dead process is ignored."""
-    run, other = Run.__new__(Run), Run.__new__(Run)
+    run, other = main.Run.__new__(main.Run), main.Run.__new__(main.Run)
     run.folder = other.folder = str(tmp_path)
     (tmp_path / '.lock.pid').write_text('1 on elsewhere')
     with run.locked():
@@ -222,12 +221,8 @@ def test_two_writers_of_one_file(tmp_path):
 
 def test_two_processes_write_scores(tmp_path):
     """No write fails and no entry is lost. Threads stand for the processes."""
-    def write(name):
-        for i in range(50):
-            add_scores(str(tmp_path), {'%s %d' % (name, i): {}})
-
-    with futures.ThreadPoolExecutor() as pool:
-        list(pool.map(write, 'ab'))
+    with futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda i: add_scores(str(tmp_path), {'entry %d' % i: {}}), range(100)))
     assert len(read_scores(str(tmp_path))) == 100
 
 
@@ -261,7 +256,7 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
 
 def test_interrupt_saves_and_tells(camvid_folder, output, monkeypatch, capsys):
     """A signal in step 2 is seen after step 3. Until then no other run can train in the folder."""
-    log_step = Run.log_step
+    log_step = main.Run.log_step
 
     def interrupted(run, step, fetched):
         log_step(run, step, fetched)
@@ -269,12 +264,11 @@ def test_interrupt_saves_and_tells(camvid_folder, output, monkeypatch, capsys):
             assert_refused('process %d on .* trains there' % os.getpid(), run.locked().__enter__)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Run, 'log_step', interrupted)
+    monkeypatch.setattr(main.Run, 'log_step', interrupted)
     with pytest.raises(SystemExit) as stopped:
         train(camvid_folder, output, '--steps', '5000')
     assert stopped.value.code == 128 + signal.SIGTERM and read_log(output)[-1]['step'] == 3
-    assert 'stopped at step 3 of 5000' in capsys.readouterr().out
-    assert checkpoint(output, 'last').endswith('model-3')
+    assert 'stopped at step 3 of 5000' in capsys.readouterr().out and checkpoint(output, 'last').endswith('model-3')
 
 
 def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, output, monkeypatch):
@@ -507,26 +501,24 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, output,
     for patience, last, left in (('2', 14, 1), ('2', 14, 1), ('3', 18, 0)):
         train(camvid_folder, output, '--steps', '60', '--patience', patience)
         assert 'done, step %d of 60' % last in capsys.readouterr().out and len(means) == left
-        assert checkpoint(output, 'best').endswith('model-7')
-        assert checkpoint(output, 'last').endswith('model-%d' % last)
+        assert checkpoint(output, 'best').endswith('model-7') and checkpoint(output, 'last').endswith('model-%d' % last)
 
 
 def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, output, monkeypatch):
     """Each validation is the best so far. A saver without its history would never delete the weights of before."""
     copy_of(runs, '8', output)
     assert not checkpoint(output, 'best').endswith('model-9')
-    monkeypatch.setattr(Run, 'log_scores', lambda *_: True)
+    monkeypatch.setattr(main.Run, 'log_scores', lambda *_: True)
     train(camvid_folder, output, *LONG)
     assert {name.split('.')[0] for name in os.listdir(os.path.join(output, 'best'))} == {'checkpoint', 'model-9'}
 
 
 def test_training_time_is_steps_times_the_median_step(tmp_path):
     """Batches of 4 run at 2, 8 and 1 images per second, the last after a pause. Validation does not count."""
-    (tmp_path / 'log.jsonl').write_text(''.join(json.dumps(dict(record, step=step)) + '\n' for step, record in (
-        (1, {'images_per_second': 2.0}), (2, {'images_per_second': 8.0}), (2, {'mIoU': 0.5}),
-        (3, {'images_per_second': 1.0}))))
-    assert training_seconds(str(tmp_path), 4) == 3 * 4 / 2.0
-    assert training_seconds(str(tmp_path / 'none'), 4) == 0
+    records = ['"step": 1, "images_per_second": 2.0', '"step": 2, "images_per_second": 8.0', '"step": 2, "mIoU": 0.5',
+               '"step": 3, "images_per_second": 1.0']
+    (tmp_path / 'log.jsonl').write_text(''.join('{%s}\n' % record for record in records))
+    assert [training_seconds(str(tmp_path / name), 4) for name in ('', 'none')] == [3 * 4 / 2.0, 0]
 
 
 # ---------------------------------------------------------------- what a review found
@@ -617,9 +609,10 @@ def test_scores_on_data_without_a_train_split(tmp_path):
 
 
 def test_images_without_a_labelled_pixel_are_no_extremes():
-    labels = [np.full((3, 5), value, np.uint8) for value in (0, data.IGNORE, 1)]
+    """The IoU of the first image is 1, of the third 0. The second image is all void."""
     dataset = data.Dataset('made', ['a', 'b'], [], (3, 5), {'val': 'xyz'}, None, 'predictions.png')
-    predictions = [(i, label, Prediction(np.zeros((3, 5), np.uint8))) for i, label in enumerate(labels)]
+    predictions = [(i, np.full((3, 5), value, np.uint8), Prediction(np.zeros((3, 5), np.uint8)))
+                   for i, value in enumerate((0, data.IGNORE, 1))]
     _, _, extremes = evaluate.score_split(predictions, dataset, 'val', num_extremes=2)
     assert [(score, i) for score, i, _ in extremes] == [(1.0, 0), (0.0, 2)]
 

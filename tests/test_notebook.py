@@ -12,7 +12,6 @@ import pytest
 import segnet
 import utils
 from conftest import ROOT
-from runs.run import Run
 from system import distribute
 
 nbformat = pytest.importorskip('nbformat', reason='Jupyter is not installed; TensorFlow 1.15 is tested without it')
@@ -67,7 +66,8 @@ def test_validation_steps(notebook, tmp_path):
     exec(code_cell(notebook, 'STEPS = ').source, names)
     exec(cell.source, names)
     args = main.parse_args(typed[1:])
-    run = Run(vars(args), main.open_dataset(args, distribute.Group()), vars(main.parse_args([])), str(tmp_path / 'run'))
+    dataset = main.open_dataset(args, distribute.Group())
+    run = main.Run(vars(args), dataset, vars(main.parse_args([])), str(tmp_path / 'run'))
     due = ['epoch %.1f, step %d' % (run.epochs(step), step) for step in range(1, run.total + 1)
            if run.validation_due(step)]
     text = ''.join(output.text for output in cell.outputs)

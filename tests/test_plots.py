@@ -116,15 +116,13 @@ def example_set(labels):
 
 def test_examples_show_where_and_what_a_label_is(tmp_path, monkeypatch):
     """A swapped palette, a shifted mask and pure background change the picture; shares are of the whole split."""
-    texts = []
-    legend = plots.with_legend
+    texts, legend = [], plots.with_legend
     monkeypatch.setattr(pictures, 'with_legend', lambda image, names, *rest: texts.append(names) or
                         legend(image, names, *rest))
     label = np.zeros((30, 50), np.uint8)
     label[5:15, 10:30] = 1
     label[0, 0] = 255
-    path = str(tmp_path / 'a.png')
-    drawn = {}
+    path, drawn = str(tmp_path / 'a.png'), {}
     for kind, changed in (('right', label), ('swapped', np.array([1, 0], np.uint8)[np.minimum(label, 1)]),
                           ('shifted', np.roll(label, 12, 1)), ('background', np.zeros_like(label))):
         dataset = example_set([changed] * 9)

@@ -97,10 +97,9 @@ def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'a folder without'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
-                        (['x', '--tta', '0'], '--tta: 0'),
-                        (['x', '--shard', '3/2'], '--shard: 3/2'),
-                        (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
+                        (['x', '--tta', '0'], '--tta: 0'), (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['x', '--tile', '4x0'], '--tile: 4x0'),
+                        (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
                         ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs'),
                         ([str(tmp_path / 'a.png'), '--samples', '8'], '--samples 8: the run has no')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
@@ -130,8 +129,7 @@ def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
         assert go(run, video, '--output', tmp_path / 'out') == 2
         with pytest.raises(OSError, match='b-ids.png'):
             go(run, image, '--output', tmp_path / 'out')
-    assert 'v-overlay.mp4: could not be written' in capsys.readouterr().err
-    assert os.listdir(str(tmp_path / 'out')) == []
+    assert 'v-overlay.mp4: could not be written' in capsys.readouterr().err and os.listdir(str(tmp_path / 'out')) == []
 
 
 def test_same_picture_by_two_paths_is_labelled_once(tmp_path):

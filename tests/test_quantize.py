@@ -49,9 +49,9 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
     expected = unpool_reference(*pool_reference(image[None, :, :, ::-1]))[0]  # the classes are blue, green, red
     kernel, one, zero = np.zeros((3, 3, 3, 3), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
     kernel[1, 1] = np.eye(3)
-    values = {'conv1_1/weights': kernel, 'conv1_1/biases': zero, 'conv1_1_D/weights': kernel, 'conv1_1_D/biases': zero,
-              'conv1_1_bn/gamma': one, 'conv1_1_bn/beta': zero, 'conv1_1_bn/moving_mean': zero,
-              'conv1_1_bn/moving_variance': one}
+    values = dict.fromkeys(('conv1_1/biases', 'conv1_1_bn/beta', 'conv1_1_bn/moving_mean', 'conv1_1_D/biases'), zero)
+    values.update({'conv1_1/weights': kernel, 'conv1_1_D/weights': kernel})
+    values.update({'conv1_1_bn/gamma': one, 'conv1_1_bn/moving_variance': one})
     config = dict(read_config(PUBLISHED), class_ids=[0, 1, 2])
     config['flags'].update(model='segnet', input='raw', height=9, width=7)
     spec = networks.spec_of(config['flags'], 3)

@@ -3,14 +3,12 @@ import contextlib
 import ctypes
 import os
 import pty
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -23,12 +21,9 @@ import datasets
 import evaluate
 import main
 from datasets import files, rle
-from runs import folder as run_folder
-from runs import plots, weights
+from runs import folder as run_folder, plots, weights
 from runs.folder import checkpoints, read_json
-from system import cli
-from system import files as system_files
-from system import machine
+from system import cli, files as system_files, machine
 from system.files import read_bytes, read_csv, write_json
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
@@ -39,7 +34,7 @@ def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
     """Kills hit steps, validation and saving. The last start ends with the weights of an undisturbed run."""
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     train(camvid_folder, whole, '--steps', '600')
-    rng = random.Random(4)
+    rng = np.random.RandomState(4)
     for _ in range(20):
         lines = len(run_folder.read_log(killed))
         process = start(camvid_folder, killed, '--steps', '600')
@@ -253,7 +248,7 @@ def test_names_with_dollars_are_no_formulas(tmp_path, figures):
     dataset = data.Dataset('made', names, [(0, 0, 0)] * 3, (70000, 1), {'val': ['x$_^$y.png']},
                            lambda split, i: (np.zeros((2, 3, 3), np.uint8), label), 'predictions.png')
     plots.panel(dataset, 'val', {0: label}, str(tmp_path / 'b.png'))
-    assert max(cv2.imread(str(tmp_path / 'b.png')).shape) < 3000
+    assert max(data.read_image(str(tmp_path / 'b.png')).shape) < 3000
 
 
 def test_file_names_that_are_no_utf8(tmp_path, monkeypatch, capsys):

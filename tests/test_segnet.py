@@ -35,8 +35,7 @@ def test_variables(graph, model, layers, kernel, count):
     images = tf.placeholder(tf.uint8, [None, None, None, 3])
     networks.build(networks.Spec(model, 11), images, is_training=True)
     variables = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
-    assert variables == expected
-    assert sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables()) == count
+    assert variables == expected and sum(v.shape.num_elements() for v in tf.trainable_variables()) == count
     networks.build(networks.Spec(model, 11), images, is_training=False, reuse=True)
     assert len(tf.global_variables()) == len(variables), 'the evaluation tower adds no variable'
     assert set(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)) == set(tf.global_variables())

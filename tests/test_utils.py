@@ -47,15 +47,15 @@ def test_deconvolution_with_moving_averages_equals_its_formula(sess):
 
 
 def test_dropout_is_a_function_of_seed_step_and_name(sess):
+    """Two masks of the same seed, step and name are equal. Other masks are independent."""
     x, step = tf.ones([3, 20, 30, 8]), tf.placeholder(tf.int64, [])
-    out = {key: utils.dropout(x, 0.25, (seed, step), name)
-           for key, seed, name in (('a', 1, 'p'), ('b', 1, 'p'), ('seed', 2, 'p'), ('name', 1, 'q'))}
-    first, second = (sess.run(out, {step: number}) for number in (3, 4))
-    np.testing.assert_array_equal(first['a'], first['b'])
-    assert set(np.unique(first['a'])) == {0, np.float32(1 / 0.75)}
-    assert abs((first['a'] == 0).mean() - 0.25) < 0.02 and abs(first['a'].mean() - 1) < 0.02
-    for other in (first['seed'], first['name'], second['a']):
-        assert 0.2 < (other != first['a']).mean() < 0.55  # 2 * 0.25 * 0.75 where they are independent
+    masks = [utils.dropout(x, 0.25, (seed, step), name) for seed, name in ((1, 'p'), (1, 'p'), (2, 'p'), (1, 'q'))]
+    (mask, same, *others), (of_next_step, *_) = (sess.run(masks, {step: number}) for number in (3, 4))
+    np.testing.assert_array_equal(mask, same)
+    assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
+    assert abs((mask == 0).mean() - 0.25) < 0.02 and abs(mask.mean() - 1) < 0.02
+    for other in others + [of_next_step]:
+        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ at 2 * 0.25 * 0.75 of the places
 
 
 def pool_reference(x):

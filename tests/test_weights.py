@@ -108,18 +108,16 @@ def test_fitting_refuses_other_shapes(graph):
                               ('conv1_1_D/weights', (7, 7, 64, 3), ''), ('conv1_1_D/biases', (1, 3), r'\[1, 3\]')):
         assert_refused('FILE: %s has shape %s' % (name, said), weights.match_variables, {name: np.zeros(shape)},
                        variables, 3, 'FILE')
-    given, fresh = weights.match_variables({'conv1_1_D/weights': np.zeros((3, 3, 64, 5)),
-                                            'conv1_1_D/biases': np.ones(5)}, variables, 3, 'FILE')
+    values = {'conv1_1_D/weights': np.zeros((3, 3, 64, 5)), 'conv1_1_D/biases': np.ones(5)}
+    given, fresh = weights.match_variables(values, variables, 3, 'FILE')
     assert not given and {'conv1_1_D/weights', 'conv1_1_D/biases'} <= set(fresh)
 
 
 # ---------------------------------------------------------------- .npz and .caffemodel
 
 def varint(value):
-    out = b''
-    while value > 127:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
+    """A number in groups of seven bits, the lowest first. The highest bit of a byte says that a group follows."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
 
 
 def message(number, body):
