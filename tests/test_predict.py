@@ -114,6 +114,7 @@ def test_video(run, tmp_path, capsys):
     assert '9 frames' in capsys.readouterr().out and os.listdir(out) == ['v-overlay.mp4']
     with predict.video.read_frames(os.path.join(out, 'v-overlay.mp4')) as (_, _, frames):
         assert [image.shape for image in frames] == [(48, 64, 3)] * 9
+    noise_video(path, 40)
     os.truncate(path, os.path.getsize(path) // 2)
     assert go(run, path, picture(str(tmp_path / 'b.png')), '--output', str(tmp_path / 'out2')) == 2
     assert 'v.avi: ends after frame' in capsys.readouterr().err
