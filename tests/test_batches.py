@@ -3,10 +3,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import batches
-from batches import NO_AUGMENTATION
 from data import IGNORE, Dataset
 
-FLAGS = dict(NO_AUGMENTATION, height=9, width=13, fit='resize', batch_size=3, seed=5)
+FLAGS = dict(batches.NO_AUGMENTATION, height=9, width=13, fit='resize', batch_size=3, seed=5)
 
 
 def made(size=7, shapes=((9, 13),)):
@@ -19,21 +18,23 @@ def made(size=7, shapes=((9, 13),)):
     return Dataset('made', ['left', 'right'], [], None, {s: list(range(size)) for s in ('train', 'val')}, load, '')
 
 
-def batches_of(count, first, make, *args):
-    """Returns the first `count` batches of `batches.training_batches` from step `first` on."""
-    with tf.Graph().as_default(), tf.Session() as sess:
-        start, *tensors = make(*args)
-        sess.run(*start(first)) if callable(start) else sess.run(start)
-        return [sess.run(tensors) for _ in range(count)]
-
-
-def stream(dataset, first, steps, seed=5, **augmentation):
+def stream(dataset, first, steps, **flags):
+    """Returns `steps` batches of `batches.training_batches` from step `first` on, with other values of FLAGS."""
     batches.epoch_order.cache_clear()  # as in a new process
-    return batches_of(steps, first, batches.training_batches, dataset, dict(FLAGS, seed=seed, **augmentation))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        start, *tensors = batches.training_batches(dataset, dict(FLAGS, **flags))
+        sess.run(*start(first))
+        return [sess.run(tensors) for _ in range(steps)]
+
+
+def augmented(image, label, seed, **settings):
+    """Augments an example at its own size with these random numbers and settings."""
+    return batches.augment(image, label, *label.shape, 'resize', np.random.RandomState(seed),
+                           dict(batches.NO_AUGMENTATION, **settings))
 
 
 def test_each_epoch_visits_each_example_once():
-    seen = np.concatenate([images[:, 0, 0, 0] for seed in (5, 6) for images, _ in stream(made(), 0, 7, seed)])
+    seen = np.concatenate([images[:, 0, 0, 0] for seed in (5, 6) for images, _ in stream(made(), 0, 7, seed=seed)])
     epochs = seen.reshape(6, 7)  # 21 examples are 3 epochs of 7
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs.tolist())
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 6, 'the order changes from epoch to epoch and by seed'
@@ -42,8 +43,7 @@ def test_each_epoch_visits_each_example_once():
 def test_stream_does_not_depend_on_where_it_was_started():
     whole, rest = (stream(made(), first, 9 - first, flip=True, flip_vertical=True, rotate=90, scale=1.5, jitter=0.2,
                           gamma=1.5) for first in (0, 4))
-    for arrays, arrays_again in zip(whole[4:], rest):
-        assert all((array == again).all() for array, again in zip(arrays, arrays_again))
+    np.testing.assert_equal(rest, whole[4:])
 
 
 def test_flip_moves_image_and_label_together():
@@ -62,9 +62,7 @@ def test_augmentation_keeps_label_on_image():
     label = (image[:, :, 0] == 50).astype(np.uint8)
     void = mirrored = 0
     for seed in range(40):
-        rng = np.random.RandomState(seed)
-        out, out_label = batches.augment(image, label, 40, 60, 'resize', rng,
-                                         dict(NO_AUGMENTATION, flip=True, scale=1.6, crop=(30, 50)))
+        out, out_label = augmented(image, label, seed, flip=True, scale=1.6, crop=(30, 50))
         assert out.shape == (30, 50, 3) and out_label.shape == (30, 50)
         np.testing.assert_array_equal(out_label == IGNORE, (out == 0).all(2))
         known = out_label != IGNORE
@@ -81,11 +79,8 @@ def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
     Zooms drawn evenly on a linear axis would give 7% and 20%.
     """
     image = np.zeros((40, 40, 3), np.uint8)
-    sides = []
-    for seed in range(600):
-        _, label = batches.augment(image, image[:, :, 0], 40, 40, 'resize', np.random.RandomState(seed),
-                                   dict(NO_AUGMENTATION, scale=4.0, crop=(160, 160)))
-        sides.append(np.sqrt((label != IGNORE).sum()))
+    labels = [augmented(image, image[:, :, 0], seed, scale=4.0, crop=(160, 160))[1] for seed in range(600)]
+    sides = [np.sqrt((label != IGNORE).sum()) for label in labels]
     assert 10 <= min(sides) < 11 and 155 < max(sides) <= 160
     np.testing.assert_allclose([np.mean(np.array(sides) < side) for side in (20, 40, 80)], [0.25, 0.5, 0.75], atol=0.06)
 
@@ -96,16 +91,14 @@ def test_turns_and_vertical_flips_move_image_and_label_together():
     image = np.repeat(np.array([0, 60, 120, 255], np.uint8)[label][..., None], 3, 2)
     seen = set()
     for seed in range(60):
-        out, out_label = batches.augment(image, label, 2, 2, 'resize', np.random.RandomState(seed),
-                                         dict(NO_AUGMENTATION, flip_vertical=True, rotate=90))
+        out, out_label = augmented(image, label, seed, flip_vertical=True, rotate=90)
         np.testing.assert_array_equal(out[:, :, 1], np.array([0, 60, 120, 255])[out_label])
         seen.add(tuple(out_label.ravel()))
     assert seen == {(0, 1, 2, 3), (1, 3, 0, 2), (3, 2, 1, 0), (2, 0, 3, 1),  # counterclockwise turns, by hand
                     (2, 3, 0, 1), (3, 1, 2, 0), (1, 0, 3, 2), (0, 2, 1, 3)}  # of the image upside down
     greys = set()
     for seed in range(20):
-        out, out_label = batches.augment(image, label, 2, 2, 'resize', np.random.RandomState(seed),
-                                         dict(NO_AUGMENTATION, gamma=2.0))
+        out, out_label = augmented(image, label, seed, gamma=2.0)
         np.testing.assert_array_equal(out_label, label)
         assert out[0, 0, 0] == 0 and out[1, 1, 0] == 255
         greys.add(out[1, 0, 0])
@@ -113,17 +106,14 @@ def test_turns_and_vertical_flips_move_image_and_label_together():
 
 
 def test_no_augmentation_changes_nothing():
-    image, label = made().load('train', 3)
-    out, out_label = batches.augment(image, label, 9, 13, 'resize', np.random.RandomState(1), NO_AUGMENTATION)
-    np.testing.assert_array_equal(out, image)
-    np.testing.assert_array_equal(out_label, label)
+    example = made().load('train', 3)
+    for found, expected in zip(augmented(*example, seed=1), example):
+        np.testing.assert_array_equal(found, expected)
 
 
-def test_fit_crop_keeps_the_scale(tmp_path):
+def test_fit_crop_keeps_the_scale():
     """Images of 9x13 and 6x5 become 8x8: larger sides are cut, smaller sides padded with void."""
-    dataset = made(7, shapes=((9, 13), (6, 5)))
-    flags = dict(FLAGS, height=8, width=8, fit='crop', batch_size=2)
-    got = batches_of(7, 0, batches.training_batches, dataset, flags)
+    got = stream(made(7, shapes=((9, 13), (6, 5))), 0, 7, height=8, width=8, fit='crop', batch_size=2)
     places = set()
     for image, label in (pair for images, labels in got for pair in zip(images, labels)):
         known = label != IGNORE
@@ -149,11 +139,9 @@ def test_jitter_is_its_formula():
 
     `augment` makes four random draws before it draws the jitter factors of the channels.
     """
-    rng = np.random.RandomState(0)
-    image, label = rng.randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
+    image, label = np.random.RandomState(0).randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
     for seed in range(5):
-        found, _ = batches.augment(image, label, 9, 13, 'resize', np.random.RandomState(seed),
-                                   dict(NO_AUGMENTATION, jitter=0.5))
+        found, _ = augmented(image, label, seed, jitter=0.5)
         draws = np.random.RandomState(seed).rand(10)[4:] * 2 - 1
         wanted = (image - 128.0) * (1 + 0.5 * draws[:3]) + 128 * (1 + 0.5 * draws[3:])
         np.testing.assert_array_equal(found, np.clip(wanted, 0, 255).astype(np.uint8))

@@ -23,8 +23,7 @@ def test_places_of_dropout(graph, name):
     networks.build(networks.Spec(name, 11), tf.zeros([1, 48, 80, 3]), True, lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
     levels = {'encdrop3': 8, 'encdrop4': 16, 'encdrop5': 32, 'decdrop5': 16, 'decdrop4': 8, 'decdrop3': 4}
-    for place, x in seen:
-        assert x.shape.as_list()[1:3] == [-(-48 // levels[place]), -(-80 // levels[place])]
+    assert [x.shape.as_list()[1:3] for _, x in seen] == [[-(-48 // levels[p]), -(-80 // levels[p])] for p, _ in seen]
     if name == 'bayesian-segnet':
         assert [x.shape.as_list()[3] for _, x in seen] == [256, 512, 512, 512, 256, 128]
 
@@ -47,8 +46,8 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
         number = tf.placeholder(tf.int32, [])
 
         def drop(x, place):
-            shape = tf.concat([[6], tf.shape(x)[1:]], 0)
-            return x * utils.dropout(tf.ones(shape), 0.5, (3, 0), place)[number][None]
+            ones = tf.ones(tf.concat([[6], tf.shape(x)[1:]], 0))
+            return x * utils.dropout(ones, 0.5, (3, 0), place)[number][None]
 
         one = tf.nn.softmax(networks.build(SPEC, tf.constant(IMAGES), False, drop))
         random_weights(sess, np.random.RandomState(7))
@@ -59,13 +58,13 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
 
 
 def test_without_dropout_samples_agree():
-    plain = predict(IMAGES, 0)
+    """Without dropout all samples equal the prediction by weight averaging, which has no dropout."""
+    plain_ids, plain_mean = predict(IMAGES, 0)[:2]
     ids, mean, variance = predict(IMAGES, 5, SPEC._replace(dropout=0.0))
     assert variance.max() < 1e-9
-    np.testing.assert_allclose(mean, plain[1], atol=1e-4)
-    np.testing.assert_array_equal(ids, plain[0])
-    averaged = predict(IMAGES, 0, SPEC._replace(dropout=0.0))[1]
-    np.testing.assert_array_equal(averaged, plain[1], 'weight averaging has no dropout')
+    np.testing.assert_allclose(mean, plain_mean, atol=1e-4)
+    np.testing.assert_array_equal(ids, plain_ids)
+    np.testing.assert_array_equal(predict(IMAGES, 0, SPEC._replace(dropout=0.0))[1], plain_mean)
 
 
 @pytest.mark.parametrize('name', ['unet', 'deeplab-largefov', 'fcn-basic', 'bilinear-interpolation'])

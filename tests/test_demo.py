@@ -7,22 +7,18 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
 import types
-import zipfile
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 import requests
-from conftest import ROOT, assert_refused, put, write_camvid
+from conftest import ROOT, assert_refused, encoded, noise_video, png_bytes, put, random_image, write_camvid
 from PIL import Image
+from test_download import zipped
 from test_main import train
 
 import data
@@ -30,6 +26,7 @@ import demo
 import predict
 from inference.predictor import Prediction
 from runs import plots
+from system import cluster
 
 needs_gradio = pytest.mark.skipif(not importlib.util.find_spec('gradio'), reason='Gradio is not installed')
 no_browser = not (shutil.which('chromium') and shutil.which('chromedriver') and importlib.util.find_spec('selenium'))
@@ -56,8 +53,7 @@ def test_values_of_an_image(tmp_path):
     page = labeller(Prediction(ids, confidence=confidence), tmp_path)
     (image, masks), table, details, id_map = page.image(str(tmp_path / 'street.png'))
     assert image.shape == (45, 61, 3) and [name for _, name in masks] == CONFIG['class_names']
-    for i, (mask, _) in enumerate(masks):
-        np.testing.assert_array_equal(mask, ids == i)
+    np.testing.assert_array_equal([mask for mask, _ in masks], [ids == i for i in range(3)])
     assert re.findall(r'rgb\((.*?)\).*?<td>([^<]*)</td><td>(.*?)<', table) == [
         ('1, 2, 3', 'sky', '79.5%'), ('0, 0, 90', 'road', '20.0%'), ('200, 0, 0', '&lt;b&gt;', '0.5%')]
     np.testing.assert_array_equal(details, confidence)
@@ -71,8 +67,7 @@ def test_a_large_image_is_shown_smaller(tmp_path):
     ids[1024:] = 1
     variance = np.random.RandomState(1).uniform(0, 0.2, ids.shape).astype(np.float32)
     put('', str(tmp_path / 'a.png'), np.zeros(ids.shape + (3,), np.uint8))
-    page = labeller(Prediction(ids, variance), tmp_path)
-    (image, masks), _, details, id_map = page.image(str(tmp_path / 'a.png'))
+    (image, masks), _, details, id_map = labeller(Prediction(ids, variance), tmp_path).image(str(tmp_path / 'a.png'))
     assert image.shape == details.shape == (1024, 15, 3) and masks[1][0][512:].all() and not masks[1][0][:512].any()
     assert abs(details.astype(int).mean() - plots.uncertainty(variance, 3).astype(int).mean()) < 1
     assert data.read_label(id_map).shape == ids.shape
@@ -124,8 +119,7 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
                       if os.sep + 'tmp' not in where)
 
     def terminal(self):
-        with open(os.path.join(self.folder, 'terminal'), errors='replace') as file:
-            return file.read()
+        return open(os.path.join(self.folder, 'terminal'), errors='replace').read()
 
 
 @pytest.fixture(scope='module')
@@ -133,32 +127,29 @@ def server(tmp_path_factory):
     """demo.py with a SegNet-Basic after four steps, at 23x31; SIGTERM ends it and removes its files."""
     folder = str(tmp_path_factory.mktemp('demo'))
     run = os.path.join(folder, 'r')
-    images = write_camvid(os.path.join(folder, 'data'), {'train': 4, 'val': 2})
-    train(images, run, '--steps', '4', '--optimizer', 'adam')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    for name in ('home', 'work', 'tmp'):
-        os.makedirs(os.path.join(folder, name))
-    environment = dict(os.environ, HOME=os.path.join(folder, 'home'), TMPDIR=os.path.join(folder, 'tmp'),
-                       GRADIO_ALLOWED_PATHS='/', GRADIO_SHARE='True')
+    train(write_camvid(folder + '/data', {'train': 4, 'val': 2}), run, '--steps', '4', '--optimizer', 'adam')
+    address, = cluster.free_hosts(1)
+    home, work, temporary = places = [os.path.join(folder, name) for name in ('home', 'work', 'tmp')]
+    for place in places:
+        os.makedirs(place)
+    environment = dict(os.environ, HOME=home, TMPDIR=temporary, GRADIO_ALLOWED_PATHS='/', GRADIO_SHARE='True')
+    command = [sys.executable, os.path.join(ROOT, 'demo.py'), run, '--port', address.split(':')[1]]
     with open(os.path.join(folder, 'terminal'), 'w') as terminal:
-        process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'demo.py'), run, '--port', str(port)],
-                                   stdout=terminal, stderr=terminal, cwd=os.path.join(folder, 'work'), env=environment)
-    server = Server('http://127.0.0.1:%d' % port, run, folder, process)
+        process = subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=work, env=environment)
+    server = Server('http://' + address, run, folder, process)
     deadline = time.time() + 300
     while server.url not in server.terminal():
         assert process.poll() is None and time.time() < deadline, server.terminal()
         time.sleep(0.1)
     yield server
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     assert process.wait(60) == 0 and 'Traceback' not in server.terminal(), server.terminal()
-    assert os.listdir(os.path.join(folder, 'tmp')) == []
+    assert os.listdir(temporary) == []
 
 
 def png(height=40, width=56, seed=1):
-    small = np.random.RandomState(seed).randint(0, 256, (5, 7, 3)).astype(np.uint8)
-    return cv2.imencode('.png', cv2.resize(small, (width, height)))[1].tobytes()
+    """Bytes of a PNG of random blocks."""
+    return cv2.imencode('.png', random_image(height, width, seed))[1].tobytes()
 
 
 def expected_ids(server, content, tmp_path):
@@ -169,43 +160,15 @@ def expected_ids(server, content, tmp_path):
     return data.read_label(str(tmp_path / 'out' / 'image-ids.png'))
 
 
-def saved(kind, image=None, **settings):
-    """Encodes an image by Pillow -> bytes."""
-    file = io.BytesIO()
-    image = image or Image.open(io.BytesIO(png()))
-    image.save(file, kind, **settings)
-    return file.getvalue()
-
-
 def black_png(side):
     """A PNG of 1 bit per pixel, side x side: few bytes, many pixels."""
-    def chunk(kind, content):
-        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
-
-    rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 1)
-    header = struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0, 0)
-    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
-
-
-def zipped():
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, 'w') as archive:
-        archive.writestr('../../x.png', png())
-    return file.getvalue()
-
-
-def film(path, frames=9):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
-    for i in range(frames):
-        writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
-    writer.release()
-    return path.read_bytes()
+    return png_bytes(side, side, 1, bytes((1 + (side + 7) // 8) * side))
 
 
 def hostile_images():
     """Lists (name, content, whether it must be labelled; None for names that the upload may refuse)."""
     good, image = png(), Image.open(io.BytesIO(png()))
-    jpeg = saved('JPEG')
+    jpeg, archive = encoded(image, 'JPEG'), zipped({'../../x.png': good})
     frames = {'save_all': True, 'append_images': [image.transpose(Image.FLIP_LEFT_RIGHT)] * 3}
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
@@ -214,16 +177,15 @@ def hostile_images():
     refused = [('text.png', b'no image'), ('empty.png', b''), ('cut.jpg', jpeg[:len(jpeg) // 2]),
                ('cut.png', good[:len(good) // 2]), ('head.png', good[:30]), ('bomb.png', black_png(30000)),
                ('large.png', black_png(12000)), ('sum.png', good[:-20] + b'\0\0\0\0' + good[-16:]),
-               ('bomb.gif', b'GIF89a\xff\xff\xff\xff\0\0\0' + saved('GIF')[13:]), ('a.svg', svg), ('svg.png', svg),
-               ('page.html', page), ('page.jpg', page), ('a.zip', zipped()), ('zip.png', zipped()),
+               ('bomb.gif', b'GIF89a\xff\xff\xff\xff\0\0\0' + encoded(image, 'GIF')[13:]), ('a.svg', svg),
+               ('svg.png', svg), ('page.html', page), ('page.jpg', page), ('a.zip', archive), ('zip.png', archive),
                ('a.pdf', b'%PDF-1.4\n'), ('a.eps', b'%!PS-Adobe-3.0 EPSF-3.0\n'), ('a.npy', b'\x93NUMPY\x01\0'),
-               ('float.tif', saved('TIFF', Image.new('F', (9, 7)))), ('a.ico', saved('ICO')), ('a.mp4', b'no video'),
-               ('loop.tif', b'II*\0\x08\0\0\0\x01\0\0\1\3\0\1\0\0\0\1\0\0\0\x08\0\0\0')]
-    labelled = [('moving.gif', saved('GIF', **frames)), ('moving.webp', saved('WEBP', **frames)),
-                ('moving.png', saved('PNG', **frames)), ('1x1.png', png(1, 1)), ('thin.png', png(2, 2000)),
-                ('cmyk.jpg', saved('JPEG', image.convert('CMYK'))), ('turned.jpg', saved('JPEG', exif=exif)),
-                ('deep.png', cv2.imencode('.png', np.full((9, 7), 40000, np.uint16))[1].tobytes()),
-                ('alpha.png', saved('PNG', image.convert('RGBA'))), ('no-ending', good)]
+               ('float.tif', encoded(Image.new('F', (9, 7)), 'TIFF')), ('a.ico', encoded(image, 'ICO')),
+               ('a.mp4', b'no video'), ('loop.tif', b'II*\0\x08\0\0\0\x01\0\0\1\3\0\1\0\0\0\1\0\0\0\x08\0\0\0')]
+    labelled = [('moving.' + kind.lower(), encoded(image, kind, **frames)) for kind in ('GIF', 'WEBP', 'PNG')]
+    labelled += [('1x1.png', png(1, 1)), ('thin.png', png(2, 2000)), ('turned.jpg', encoded(image, 'JPEG', exif=exif)),
+                 ('cmyk.jpg', encoded(image.convert('CMYK'), 'JPEG')), ('a.png', encoded(image.convert('RGBA'), 'PNG')),
+                 ('deep.png', encoded(Image.fromarray(np.full((9, 7), 40000, np.uint16)), 'PNG')), ('no-ending', good)]
     names = ['../../up.png', '/etc/up.png', '/root/.bashrc', '..', '.', 'a\0b.png', 'x' * 300 + '.png', '.png',
              '\u56f3 \u00fc.png', '-rf.png', 'con:aux|?*.png', '%2e%2e%2fup.png', '<img src=x onerror=alert(1)>.png',
              '$(touch up).png', 'a\r\nb: c.png', 'a.png/', '\\\\host\\up.png']
@@ -253,15 +215,15 @@ def test_hostile_images(server, tmp_path):
 @needs_gradio
 def test_videos(server, tmp_path):
     """A video returns its overlay. A playlist must not open the file of this machine that it names."""
-    good = film(tmp_path / 'a.avi')
+    here = noise_video(str(tmp_path / 'a.avi'), 9).encode()
+    good = (tmp_path / 'a.avi').read_bytes()
     kind, results = server.label('a.avi', good, 0.5, function='label_video')
     assert kind == 'complete', results
     (tmp_path / 'out.mp4').write_bytes(requests.get((results[0].get('video') or results[0])['url']).content)
     with predict.video.read_frames(str(tmp_path / 'out.mp4')) as (_, _, frames):
         assert [image.shape for image in frames] == [(48, 64, 3)] * 9
-    here = str(tmp_path / 'a.avi').encode()
     playlist = b'#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://%s\n#EXT-X-ENDLIST\n' % here
-    for name, content in (('text.mp4', b'no video'), ('empty.mp4', b''), ('cut.avi', good[:len(good) // 2]),
+    for name, content in (('text.mp4', b'no video'), ('empty.mp4', b''), ('cut.avi', good[:3000]),
                           ('list.mp4', playlist), ('cat.mp4', b"ffconcat version 1.0\nfile '%s'\n" % here),
                           ('image.mp4', png()), ('bomb.mp4', black_png(30000)), ('page.webm', b'<html>')):
         kind, result = server.label(name, content, 0.5, function='label_video')
@@ -271,8 +233,9 @@ def test_videos(server, tmp_path):
 @needs_gradio
 def test_visitors_at_the_same_time_get_their_own(server, tmp_path):
     images = [png(40 + i, 56 + 2 * i, seed=i) for i in range(6)]
+    noise_video(str(tmp_path / 'a.avi'), 9)
     with concurrent.futures.ThreadPoolExecutor(7) as pool:
-        other = pool.submit(server.label, 'a.avi', film(tmp_path / 'a.avi'), 0.5, function='label_video')
+        other = pool.submit(server.label, 'a.avi', (tmp_path / 'a.avi').read_bytes(), 0.5, function='label_video')
         found = list(pool.map(lambda content: server.ids('same name.png', content), images))
     assert other.result()[0] == 'complete'
     for content, ids in zip(images, found):
@@ -356,9 +319,8 @@ def test_page_in_a_browser(server, request, tmp_path):
     flat = cv2.dilate(expected, np.ones((3, 3))) == cv2.erode(expected, np.ones((3, 3)))
     for i in np.unique(expected[flat])[:3]:  # a pixel whose neighbours have its class
         y, x = np.argwhere(flat & (expected == i))[0]
-        ActionChains(browser).move_to_element_with_offset(
-            box, int(((x + 0.5) / 61 - 0.5) * box.size['width']), int(((y + 0.5) / 45 - 0.5) * box.size['height'])
-        ).perform()
+        right, down = ((x + 0.5) / 61 - 0.5) * box.size['width'], ((y + 0.5) / 45 - 0.5) * box.size['height']
+        ActionChains(browser).move_to_element_with_offset(box, int(right), int(down)).perform()
         wait(lambda name=class_names[i]: box.get_attribute('data-name') == name)
     ActionChains(browser).move_to_element(all_of('#shares')[0]).perform()
     field = all_of('#opacity input[type=number]')[0]

@@ -28,30 +28,25 @@ FILES = sorted(os.path.relpath(path, ROOT) for folder in ('', 'system', 'dataset
                for path in glob.glob(os.path.join(ROOT, folder, '*.py')))
 
 
-def parse(path):
+def source(path):
+    """The text of a file of the project."""
     with open(os.path.join(ROOT, path), encoding='utf-8') as file:
-        return ast.parse(file.read())
+        return file.read()
 
 
 def imports(path):
     """Yields the full names of the imported modules: `from runs import run` is runs.run."""
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield '%s.%s' % (node.module, alias.name)
+    for node in ast.walk(ast.parse(source(path))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            prefix = node.module + '.' if isinstance(node, ast.ImportFrom) else ''
+            yield from (prefix + alias.name for alias in node.names)
 
 
 def layer(module):
     """Returns the index of a module's layer in LAYERS; None for a module outside the project."""
+    heights = {name: height for height, names in enumerate(LAYERS) for name in names}
     parts = module.split('.')
-    for name in ('.'.join(parts[:2]), parts[0]):
-        for height, names in enumerate(LAYERS):
-            if name in names:
-                return height
-    return None
+    return heights.get('.'.join(parts[:2]), heights.get(parts[0]))
 
 
 @pytest.mark.parametrize('path', FILES)
@@ -76,8 +71,7 @@ def test_imports_go_down(path):
 def test_imported_packages_are_required(name):
     """The requirements must list each imported package: an update of another package may drop a dependency."""
     packages = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'yaml': 'pyyaml'}
-    with open(os.path.join(ROOT, name)) as file:
-        required = re.findall(r'^([\w-]+)==', file.read(), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # by TensorFlow 1
+    required = re.findall(r'^([\w-]+)==', source(name), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # by TensorFlow 1
     found = {module.split('.')[0] for path in FILES for module in imports(path) if layer(module) is None}
     found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # requirements-export.txt
     found -= {'gradio', 'openvino'}  # requirements-demo.txt; an engine of benchmark.py
@@ -97,12 +91,11 @@ def test_no_import_goes_in_a_circle():
 
 @pytest.mark.parametrize('script', [main, evaluate, experiments, predict, demo])
 def test_each_flag_is_read(script):
-    source = open(script.__file__, encoding='utf-8').read()
-    names = re.findall(r"add_argument\('(?:--)?(\w+)'", source)
+    names = re.findall(r"add_argument\('(?:--)?(\w+)'", source(script.__file__))
     assert len(names) >= 5
-    source = '\n'.join(open(os.path.join(ROOT, path), encoding='utf-8').read() for path in FILES)
+    code = '\n'.join(map(source, FILES))
     for name in names:
-        read = re.search(r"(args\.|flags\[')%s\b" % name, source) or re.search(r"for name in \(.*'%s'" % name, source)
+        read = re.search(r"(args\.|flags\[')%s\b" % name, code) or re.search(r"for name in \(.*'%s'" % name, code)
         read = read or (script is main and name in main.batches.NO_AUGMENTATION)
         assert read, 'nothing reads --%s' % name
 
@@ -124,7 +117,7 @@ TAKE_FLAGS = {('runs/run.py', 'check_same_run'), ('runs/run.py', 'output_folder'
 def test_parsed_flags_stay_in_the_commands(path):
     if path[:-3].replace(os.sep, '.') in LAYERS[-1]:
         return
-    for node in ast.walk(parse(path)):
+    for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             names = {parameter.arg for parameter in node.args.args + node.args.kwonlyargs}
             assert 'args' not in names, node.lineno
@@ -134,10 +127,8 @@ def test_parsed_flags_stay_in_the_commands(path):
 @pytest.mark.parametrize('path', FILES)
 def test_sizes(path):
     """A file has at most 350 lines, a function 60 (main.train: 30) and 8 parameters."""
-    tree = parse(path)
-    with open(os.path.join(ROOT, path), encoding='utf-8') as file:
-        assert len(file.readlines()) <= 350
-    for node in ast.walk(tree):
+    assert len(source(path).splitlines()) <= 350
+    for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             first_line = (ast.get_docstring(node) or '').split('\n')[0]
             assert len(first_line) <= 105, first_line

@@ -29,9 +29,8 @@ from runs.folder import checkpoints, read_config, read_log, read_scores
 from system import cluster, distribute
 
 STEPS, BATCH, RATE = 7, 5, 1e-4
-FLAGS = ['--dataset', 'camvid', '--model', 'fcn-basic', '--height', '23', '--width', '31', '--batch_size',
-         str(BATCH), '--optimizer', 'sgd', '--learning_rate', str(RATE), '--schedule', 'constant', '--class_weights',
-         'none', '--flip', '--device', 'cpu']
+FLAGS = ('--dataset camvid --model fcn-basic --height 23 --width 31 --batch_size %d --optimizer sgd --learning_rate %g '
+         '--schedule constant --class_weights none --flip --device cpu' % (BATCH, RATE)).split()
 # Runs main.py's `main` and saves all variables of this process at the end. KILL makes the process kill itself earlier.
 DRIVER = """
 import os, signal, sys, threading
@@ -42,21 +41,20 @@ import evaluate, main
 from runs.run import Run
 from system import cli
 loop = main.session_loop
-def recorded(sess, graph, run, stop, group):
-    loop(sess, graph, run, stop, group)
+def recorded(sess, *others):
+    loop(sess, *others)
     np.savez(os.environ['DUMP'], **{v.op.name: sess.run(v) for v in tf.global_variables()})
 main.session_loop = recorded
 main.plots.save = lambda figure, path: open(path, 'wb').close()  # drawing takes seconds
-def dies(owner, name, wait=0.0):
+if 'KILL' in os.environ:
+    owner, name, wait = {'step': (Run, 'log_step', 0.0), 'validation': (evaluate, 'score_split', 0.0),
+        'saving': (Run, 'save', 0.02), 'drawing': (main.plots, 'loss_curves', 0.0)}[os.environ['KILL']]
     function = getattr(owner, name)
     def dying(*args, **kwargs):
         if name != 'log_step' or args[1] == 8:
             threading.Timer(wait, os.kill, [os.getpid(), signal.SIGKILL]).start()
         return function(*args, **kwargs)
     setattr(owner, name, dying)
-moment = os.environ.get('KILL')
-if moment: dies(*{'step': (Run, 'log_step'), 'validation': (evaluate, 'score_split'),
-                  'saving': (Run, 'save', 0.02), 'drawing': (main.plots, 'loss_curves')}[moment])
 cli.main(main.main)
 """ % ROOT
 
@@ -80,6 +78,12 @@ def ends(processes, seconds):
             for process, (out, errors) in zip(processes, said)]
 
 
+def has_gradient(variable):
+    """Whether a trainable variable of the default graph has a gradient: biases before a batch norm have none."""
+    layer, kind = variable.op.name.rsplit('/', 1)
+    return kind != 'biases' or layer + '_bn/gamma' not in {v.op.name for v in tf.trainable_variables()}
+
+
 def reference(folder, *splits):
     """Trains in this process with each list of shares; yields the losses and the variables.
 
@@ -94,29 +98,25 @@ def reference(folder, *splits):
         count_ph = tf.placeholder(tf.float32, [])
         logits = networks.build(networks.Spec('fcn-basic', 11), images_ph, True)
         loss = optimize.loss(logits, labels_ph, np.ones(11), count_ph)
-        trained = tf.trainable_variables()
-        gradients = [tf.zeros_like(v) if g is None else g for v, g in zip(trained, tf.gradients(loss, trained))]
+        trained = [variable for variable in tf.trainable_variables() if has_gradient(variable)]
+        gradients = tf.gradients(loss, trained)
         moving, statistics = map(list, zip(*tf.get_collection(utils.BN_STATISTICS)))
         multipliers = [networks.multipliers('fcn-basic', variable) for variable in trained]
-        normed = {v.op.name[:-len('/gamma')] for v in trained if v.op.name.endswith('_bn/gamma')}
         with tf.Session() as sess:
             for shares in splits:
                 sess.run(tf.global_variables_initializer())
                 sess.run(*start(0))
-                first = sess.run([trained, moving])
-                values, averages = map(list, first)
+                first = sess.run(trained + moving)
+                values, averages = first[:len(trained)], first[len(trained):]
                 momenta, losses = [np.float32(0)] * len(values), []
                 for step in range(STEPS):
                     image, label = sess.run([images, labels])
-                    count, done, total = (label != 255).sum(), 0, 0.0
-                    sums, means = [np.float32(0)] * len(values), [np.float32(0)] * len(averages)
-                    for share in shares:
-                        part = slice(done, done + share)
-                        feed = {images_ph: image[part], labels_ph: label[part], count_ph: count}
-                        one, slopes, seen = sess.run([loss, gradients, statistics], feed)
-                        done, total = done + share, total + one
-                        sums = [a + b for a, b in zip(sums, slopes)]
-                        means = [a + b for a, b in zip(means, seen)]
+                    results = []
+                    for share, end in zip(shares, np.cumsum(shares)):
+                        part = slice(end - share, end)
+                        feed = {images_ph: image[part], labels_ph: label[part], count_ph: (label != 255).sum()}
+                        results.append(sess.run([loss] + gradients + statistics, feed))
+                    total, *sums = [sum(parts[1:], parts[0]) for parts in zip(*results)]
                     losses.append(total)
                     for i, (variable, (rate, decay)) in enumerate(zip(trained, multipliers)):
                         slope = sums[i] + np.float32(5e-4 * decay) * values[i]
@@ -125,34 +125,29 @@ def reference(folder, *splits):
                         variable.load(values[i], sess)
                     keep = np.float32(min(0.9, (1 + step) / (10 + step)))
                     averages = [old - (1 - keep) * (old - new / np.float32(len(shares)))
-                                for old, new in zip(averages, means)]
-                yield losses, {v.op.name: pair for v, *pair in zip(trained + moving, sum(first, []), values + averages)
-                               if not (v.op.name.endswith('/biases') and v.op.name[:-len('/biases')] + '_bn' in normed)}
-
-
-def check_equal(output, losses, values):
-    """Checks that losses and variables equal the reference to 1e-5, and the changes of variables to 1%."""
-    np.testing.assert_allclose([r['loss'] for r in read_log(output, STEPS) if 'loss' in r], losses, rtol=1e-5)
-    got = np.load(output + '.0.npz')
-    for name, (old, value) in values.items():
-        atol = 1e-5 * max(1.0, abs(value).max())  # a small mean is the difference of large products
-        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=atol, err_msg=name)
-        np.testing.assert_allclose(got[name] - old, value - old, atol=0.01 * abs(value - old).max(), err_msg=name)
+                                for old, new in zip(averages, sums[len(trained):])]
+                yield losses, {v.op.name: pair for v, *pair in zip(trained + moving, first, values + averages)}
 
 
 @pytest.mark.parametrize('shares', [[2, 3], pytest.param([1, 2, 2], marks=pytest.mark.slow)])
 def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shares):
+    """Losses and variables equal the reference to 1e-5, and the changes of variables to 1%."""
     hosts = cluster.free_hosts(len(shares))
     flags = ['--data_dir', camvid_folder, '--steps', str(STEPS)]
     said = ends([start(output, i, hosts, flags) for i in range(len(shares))], 240)
     assert [status for status, _, _ in said] == [0] * len(shares), said
     assert 'done, step %d of' % STEPS in said[0][1] and 'done' not in said[1][1], said
-    expected, (whole, _) = reference(camvid_folder, shares, [BATCH])
-    check_equal(output, *expected)
+    (expected, variables), (whole, _) = reference(camvid_folder, shares, [BATCH])
+    losses = [record['loss'] for record in read_log(output, STEPS) if 'loss' in record]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert abs(np.array(whole) - losses).max() > 1e-2
     values = [np.load('%s.%d.npz' % (output, i)) for i in range(len(shares))]
+    for name, (old, value) in variables.items():
+        atol = 1e-5 * max(1.0, abs(value).max())  # a small mean is the difference of large products
+        np.testing.assert_allclose(values[0][name], value, rtol=1e-5, atol=atol, err_msg=name)
+        np.testing.assert_allclose(values[0][name] - old, value - old, atol=0.01 * abs(value - old).max(), err_msg=name)
     for name in values[0].files:  # includes the optimizer's variables and the global step
         assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
-    assert abs(np.array(whole) - [r['loss'] for r in read_log(output) if 'loss' in r]).max() > 1e-2
     alone = score(output, '--data_dir', camvid_folder, '--bn', 'moving', '--tile', 'off')['val']
     shared = read_scores(output)['val (while training)']
     assert shared['confusion'] == alone['confusion'] and shared['mIoU'] == alone['mIoU']
@@ -164,11 +159,9 @@ def test_a_step_sends_gradients_and_statistics_only(graph):
     with tf.device(group.place):
         images, labels = tf.zeros([3, 23, 31, 3], tf.uint8), tf.zeros([3, 23, 31], tf.uint8)
         main.training_graph(args, networks.spec_of(vars(args), 11), np.ones(11), (images, labels), STEPS, group)
-    normed = {v.op.name[:-len('_bn/gamma')] for v in tf.trainable_variables() if v.op.name.endswith('_bn/gamma')}
-    trained = [v for v in tf.trainable_variables()
-               if not (v.op.name.endswith('/biases') and v.op.name[:-len('/biases')] in normed)]  # have no gradient
-    statistics = [v for v in tf.global_variables() if 'moving' in v.op.name]
-    numbers = sum(v.shape.num_elements() for v in trained + statistics)
+    reduced = list(filter(has_gradient, tf.trainable_variables())) + [
+        variable for variable in tf.global_variables() if 'moving' in variable.op.name]
+    numbers = sum(variable.shape.num_elements() for variable in reduced)
     reductions = [op for op in graph.get_operations() if op.type == 'CollectiveReduce']
     assert sorted(op.inputs[0].shape.num_elements() for op in reductions) == [1, numbers + 1]
     assert len({op.get_attr('instance_key') for op in reductions}) == 2
@@ -234,22 +227,17 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(camvid_folder, outp
     ('index', 'Address already in use')])
 def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, message):
     hosts = cluster.free_hosts(2)
-    listed = [hosts, hosts]
-    if case == 'name':
-        listed = [hosts, [hosts[0], 'no-such-host.invalid:2222']]
+    listed = [hosts, [hosts[0], 'no-such-host.invalid:2222'] if case == 'name' else hosts]
     with socket.socket() as other:
         if case == 'port':
             other.bind(('', int(hosts[1].split(':')[1])))
             other.listen(1)
-        began = time.time()
-        pair = []
-        for i in range(1 if case == 'missing' else 2):
-            flags = ['--data_dir', camvid_folder] + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags')
-            pair.append(start(str(tmp_path / 'run'), 0 if case == 'index' else i, listed[i], flags))
+        pair = [start(str(tmp_path / 'run'), 0 if case == 'index' else i, listed[i], ['--data_dir', camvid_folder]
+                      + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags'))
+                for i in range(1 if case == 'missing' else 2)]
         subprocess.check_call([sys.executable, '-c', 'import main'], cwd=ROOT, stderr=subprocess.DEVNULL)
         imported = time.time()  # the imports take as long as in the two processes
         said = ends(pair, 150)
-    print('%s: %.0f s, and %.0f s of imports' % (case, time.time() - imported, imported - began))
     assert time.time() - imported < 60
     assert all(status == 2 and len(lines) == 1 for status, _, lines in said), said
     assert any(re.search(message, lines[0]) for _, _, lines in said), said  # case 'index': either comes first
@@ -272,6 +260,7 @@ BOTH = '{"cluster": {%s, "worker": ["b:1", "b:2"]}, "task": {"type": "%s", "inde
 
 @pytest.mark.parametrize('text, expected', [
     ('{}', ([''], 0)), ('{"cluster": {}, "task": {"type": "worker", "index": 0}}', ([''], 0)),
+    (cluster.tf_config(['a:1'], 0), ([''], 0)),
     ('{"cluster": {%s}, "task": {"type": "chief", "index": 0}, "environment": "cloud"}' % CHIEF, ([''], 0)),
     (BOTH % (CHIEF, 'chief', 0), (['a:1', 'b:1', 'b:2'], 0)),
     (BOTH % (CHIEF, 'worker', '"1"'), (['a:1', 'b:1', 'b:2'], 2)),
@@ -284,9 +273,6 @@ def test_usual_forms_of_tf_config(monkeypatch, text, expected):
 
 def test_processes_of_the_environment(monkeypatch, tmp_path):
     assert cluster.resolve_cluster() == ([''], 0)
-    monkeypatch.setenv('TF_CONFIG', cluster.tf_config(['a:1'], 0))
-    assert cluster.resolve_cluster() == ([''], 0)
-    monkeypatch.delenv('TF_CONFIG')
     scontrol = tmp_path / 'scontrol'
     scontrol.write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostnames gpu[3,7-8]" ] && printf "gpu3\\ngpu7\\ngpu8\\n"\n')
     scontrol.chmod(0o755)
@@ -297,9 +283,9 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     assert cluster.resolve_cluster() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
-    monkeypatch.setenv('SLURM_DISTRIBUTION', 'cyclic')
-    monkeypatch.setenv('SLURM_LOCALID', '0')  # processes 0, 3 on gpu3; 1, 4 on gpu7; 2 on gpu8: 3 is the second there
-    monkeypatch.setenv('SLURM_PROCID', '1')
+    # Cyclic: processes 0 and 3 are on gpu3, 1 and 4 on gpu7, 2 on gpu8.
+    for name, value in {'SLURM_DISTRIBUTION': 'cyclic', 'SLURM_LOCALID': '0', 'SLURM_PROCID': '1'}.items():
+        monkeypatch.setenv(name, value)
     assert_refused('SLURM_DISTRIBUTION cyclic.*--distribution=block', cluster.resolve_cluster)
     monkeypatch.setenv('SLURM_PROCID', '0')
     monkeypatch.delenv('SLURM_JOB_ID')
@@ -324,15 +310,14 @@ def test_launched_processes_get_one_signal_each(tmp_path):
     """
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
-                      'cluster.launch(2, "cpu")\n'
-                      'with cli.stop_signals() as stop:\n'
+                      'cluster.launch(2, "cpu")\nwith cli.stop_signals() as stop:\n'
                       '    print("ready %%s\\n" %% sys.argv[1:], end="", flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
                       'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
+    settings = {'stdout': subprocess.PIPE, 'start_new_session': True, 'env': dict(os.environ, CUDA_VISIBLE_DEVICES='0'),
+                'preexec_fn': lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # as for `make test &`
     for number, status in ((0, 0), (9, 137)):
-        parent = subprocess.Popen([sys.executable, str(script), str(number)], stdout=subprocess.PIPE,
-                                  start_new_session=True, env=dict(os.environ, CUDA_VISIBLE_DEVICES='0'),
-                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # `make test &`
+        parent = subprocess.Popen([sys.executable, str(script), str(number)], **settings)
         assert [parent.stdout.readline(), parent.stdout.readline()] == [b"ready ['%d']\n" % number] * 2
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.communicate(timeout=60)[0] == b'saved\n' * 2 and parent.returncode == status
@@ -343,8 +328,7 @@ def test_a_signal_while_processes_are_started(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
                       'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'
-                      '        super().__init__(*args, **named)\n'
-                      '        os.kill(os.getpid(), signal.SIGUSR1)\n'
+                      '        super().__init__(*args, **named)\n        os.kill(os.getpid(), signal.SIGUSR1)\n'
                       'if cluster.LAUNCHED in os.environ:\n    time.sleep(60)\n'
                       'subprocess.Popen = Popen\ncluster.launch(2, "cpu")\n' % ROOT)
     done = subprocess.run([sys.executable, str(script)], timeout=50, env=dict(os.environ, CUDA_VISIBLE_DEVICES=''))
@@ -364,7 +348,7 @@ def test_gpus_shares_training_and_scoring(camvid_folder, output):
     """Two processes share five validation images, three test images and four batches of training images."""
 
     def run(script, *flags):
-        command = [sys.executable, os.path.join(ROOT, script), '--device', 'cpu'] + list(flags)
+        command = [sys.executable, os.path.join(ROOT, script), '--device', 'cpu', *flags]
         return subprocess.check_output(command, universal_newlines=True, timeout=240)
 
     said = run('main.py', '--gpus', '2', '--data_dir', camvid_folder, '--output', output, '--steps', '2', *FLAGS)
@@ -372,13 +356,11 @@ def test_gpus_shares_training_and_scoring(camvid_folder, output):
     kept, = read_config(output)['invocations']
     assert (kept['processes'], read_config(output)['flags']['gpus']) == (2, 2)
     assert '--gpus 2 ' in kept['command'] and '--gpus 1' not in kept['command']
-    scoring = ['evaluate.py', output, '--split', 'val', 'test', '--bf_images', '2']
     found = []
     for flags in (['--gpus', '2'], []):
-        printed = run(*scoring + flags)
+        printed = run('evaluate.py', output, '--split', 'val', 'test', '--bf_images', '2', *flags)
         scores = read_scores(output)
-        confusion = open(os.path.join(output, 'confusion-val.csv')).read()
-        panel = open(os.path.join(output, 'predictions.png'), 'rb').read()
-        found.append([{split: dict(scores[split], command='') for split in ('val', 'test')}, confusion, panel,
+        written = [open(os.path.join(output, name), 'rb').read() for name in ('confusion-val.csv', 'predictions.png')]
+        found.append([{split: dict(scores[split], command='') for split in ('val', 'test')}, written,
                       [line for line in printed.splitlines() if not line.startswith('Process')]])
     assert found[0] == found[1] and scores['val']['images'] == 5 and scores['val']['bf_images'] == 2

@@ -1,6 +1,5 @@
 """Tests experiments.py: rows, commands, resume, seeds and columns of the paper's tables, and tables of results."""
 import csv
-import json
 import os
 import pathlib
 import shutil
@@ -17,7 +16,6 @@ import networks
 from paper import results, tables
 from runs import report
 from runs.folder import read_scores
-from system.files import write_json
 
 
 def table_of(output):
@@ -25,10 +23,16 @@ def table_of(output):
     return list(csv.DictReader(pathlib.Path(output, 'table.csv').read_text().splitlines()))
 
 
+def command(*words):
+    """Runs experiments.py with these words."""
+    experiments.run(experiments.parse_args(list(words)))
+
+
 def run(folder, output, *flags):
-    args = ('table1 --height 23 --width 31 --batch_size 2 --steps 1 --bf_images 2 --split val '
-            '--rows Bilinear-Interpolation --class_weights median --data_dir').split()
-    experiments.run(experiments.parse_args([*args, folder, '--output', output, *flags]))
+    """Trains and scores a row of table 1 on CamVid with a few steps; returns the first row of table.csv."""
+    words = ('table1 --height 23 --width 31 --batch_size 2 --steps 1 --bf_images 2 --split val '
+             '--rows Bilinear-Interpolation --class_weights median --data_dir').split()
+    command(*words, folder, '--output', output, *flags)
     return table_of(output)[0]
 
 
@@ -52,13 +56,11 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     assert (row['paper test G'], row['paper train mIoU']) == ('77.9', '82.7')
     assert (row['parameters (M)'], row['ms'], row['budget']) == ('0.613', '100.0', '1 steps of 2 at 23x31')
     assert row['command'].startswith('python main.py @recipes/paper-table1.txt --dataset camvid --model ')
-    for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'):
-        assert 0 <= float(row[name]) <= 100
+    assert all(0 <= float(row[name]) <= 100 for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'))
     assert set(os.listdir(output)) > {'table.md', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'}
     assert '| Bilinear-Interpolation | median ' in capsys.readouterr().out
 
-    again = run(camvid_folder, output)
-    assert again == row and 'Training' not in capsys.readouterr().out, 'nothing is done twice'
+    assert run(camvid_folder, output) == row and 'Training' not in capsys.readouterr().out, 'nothing is done twice'
     fewer = run(camvid_folder, output, '--bf_images', '1')
     assert 'step 1 of 1' in capsys.readouterr().out and fewer['val G'] == row['val G']
     shutil.copytree(camvid_folder, str(tmp_path / 'other'))
@@ -70,8 +72,8 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
     more = run(camvid_folder, output, '--steps', '2', '--seeds', '2')
     out = capsys.readouterr().out
     assert 'step 2 of 2 (1 in this run)' in out and 'step 2 of 2 (2 in this run)' in out
-    scores = [read_scores(os.path.join(output, 'bilinear-interpolation-median-seed%d' % seed))['train']
-              for seed in (1, 2)]
+    folder = os.path.join(output, 'bilinear-interpolation-median-seed%d')
+    scores = [read_scores(folder % seed)['train'] for seed in (1, 2)]
     values = [100 * entry['mIoU'] for entry in scores]
     assert scores[0]['confusion'] != scores[1]['confusion'] and more['budget'] == '2 steps of 2 at 23x31'
     assert more['train mIoU'] == '%.1f +- %.1f' % (sum(values) / 2, abs(values[0] - values[1]) / 2 ** 0.5)
@@ -98,23 +100,20 @@ def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, m
 
 def scores_of(split_scores):
     """Entries of metrics.json, two classes, from {split: (G, C, mIoU, BF)} in percent."""
-    return {split: dict(zip(results.MEASURES, [value / 100 for value in values]), accuracy=[0.5, 0.25],
-                        IoU=[0.5, 0.25], class_names=['Sky', 'Pole'], images=3, bf_images=3)
-            for split, values in split_scores.items()}
+    entry = {'accuracy': [0.5, 0.25], 'IoU': [0.5, 0.25], 'class_names': ['Sky', 'Pole'], 'images': 3, 'bf_images': 3}
+    return {split: dict(zip(results.MEASURES, np.array(four) / 100), **entry) for split, four in split_scores.items()}
 
 
 def test_scores_on_the_training_split(tmp_path, monkeypatch):
     """Scores on train are printed beside the paper's scores on train and ranked against them."""
     train = {row.model: row.published['train'][:3] for row in tables.TABLES['table1'].rows[:3]}
-    monkeypatch.setattr(experiments, 'row_scores', lambda args, row, seed: scores_of(
-        {'train': train[row.model] + (10.0,)}))
-    monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
-    monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'revision': 'r'})
-    monkeypatch.setattr(experiments, 'read_config', lambda folder: {
-        'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'invocations': [{'device': 'd', 'revision': 'r'}]})
-    args = experiments.parse_args(['table1', '--split', 'train', '--class_weights', 'median', '--output', str(tmp_path),
-                                   '--rows', 'Bilinear-Interpolation', 'SegNet-Basic', 'SegNet-Basic-EncoderAddition'])
-    experiments.run(args)
+    config = {'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'invocations': [{'device': 'd', 'revision': 'r'}]}
+    for name, function in (('row_scores', lambda args, row, seed: scores_of({'train': train[row.model] + (10.0,)})),
+                           ('check_row', lambda *_: None), ('read_config', lambda folder: config),
+                           ('measured_cost', lambda *_: {'ms': 1.0, 'revision': 'r'})):
+        monkeypatch.setattr(experiments, name, function)
+    command('table1', '--split', 'train', '--class_weights', 'median', '--output', str(tmp_path),
+            '--rows', 'Bilinear-Interpolation', 'SegNet-Basic', 'SegNet-Basic-EncoderAddition')
     page = (tmp_path / 'table.md').read_text()
     assert 'paper\'s train column (1: the same order): G 1.00, C 1.00, mIoU 1.00.' in page and ' test ' not in page
     assert [(row['train mIoU'], row['paper train mIoU']) for row in table_of(tmp_path)] == [
@@ -122,17 +121,31 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
 
 
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
-    """On SUN RGB-D the validation images are a part of test, in each table. Zero images for BF are allowed."""
+    """On SUN RGB-D the validation images are a part of the test split, in each table. --bf_images may be 0.
+
+    The scores of a row are the entry that evaluate.py wrote. A scored row is not trained again.
+    """
     asked = []
-    monkeypatch.setattr(main, 'train', lambda args: None)
-    monkeypatch.setattr(evaluate, 'evaluate', lambda args: asked.append(args) or scores_of({'test': (1, 2, 3, 4)}))
-    for flags in (['table3', '--dataset', 'sunrgbd'], ['table4'], ['table3'], ['table4', '--dataset', 'camvid']):
-        args = experiments.parse_args(flags + ['--output', str(tmp_path / str(len(asked))), '--bf_images', '0'])
+
+    def evaluated(args):
+        asked.append((args.checkpoint, args.bf_images))
+        entry = {'images': 2, 'bf_images': args.bf_images, 'G': 0.5}
+        evaluate.add_scores(args.run, {evaluate.entry_name(args, 'test'): entry})
+        return {'test': entry}
+
+    monkeypatch.setattr(evaluate, 'evaluate', evaluated)
+    for words, checkpoint, steps in (('table3 --dataset sunrgbd', 'last', 140000), ('table4 --steps 3', 'last', 3),
+                                     ('table3', 'best', 140000), ('table4 --dataset camvid', 'best', 240000)):
+        args = experiments.parse_args(words.split() + ['--bf_images', '0', '--output', str(tmp_path / str(len(asked)))])
         row = tables.TABLES[args.table].rows[0]
         os.makedirs(experiments.row_folder(args, row, 1))
-        assert experiments.row_scores(args, row, 1)['test']['asked_steps'] == row.steps
-    assert [args.checkpoint for args in asked] == ['last', 'last', 'best', 'best']
-    assert [args.bf_images for args in asked] == 4 * [0]
+        for trained in (lambda args: None, lambda args: pytest.fail('trained again')):
+            monkeypatch.setattr(main, 'train', trained)
+            scores = experiments.row_scores(args, row, 1)['test']
+            assert (scores['asked_steps'], scores['G'], asked[-1]) == (steps, 0.5, (checkpoint, 0))
+        entries = read_scores(experiments.row_folder(args, row, 1))
+        assert list(entries) == ['test (last)' if checkpoint == 'last' else 'test']
+    assert len(asked) == 4
 
 
 def test_a_row_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch):
@@ -142,33 +155,35 @@ def test_a_row_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch)
     monkeypatch.setattr(experiments, 'check_row', lambda *_: None)
     monkeypatch.setattr(experiments, 'row_scores', diverge)
     with pytest.raises(FloatingPointError, match='SegNet, none; DeconvNet, none: the loss is not finite'):
-        experiments.run(experiments.parse_args(['table3', '--rows', 'SegNet', 'DeconvNet', '--output', str(tmp_path)]))
+        command('table3', '--rows', 'SegNet', 'DeconvNet', '--output', str(tmp_path))
     assert [row['failed'] for row in table_of(tmp_path)] == 2 * ['the loss became nan at step 3']
 
 
 def test_accuracy_of_each_class_beside_the_papers():
-    entries = [scores_of({'test': (1, 2, 3, 4)})]
-    assert dict(results.class_columns(entries, {'Pole': 32.1}, 'test')) == {
-        'Sky': '50.0', 'paper Sky': '-', 'Pole': '25.0', 'paper Pole': '32.1'}
+    columns = results.class_columns([scores_of({'test': (1, 2, 3, 4)})], {'Pole': 32.1}, 'test')
+    assert dict(columns) == {'Sky': '50.0', 'paper Sky': '-', 'Pole': '25.0', 'paper Pole': '32.1'}
 
 
 def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
+    """With --class_weights only the rows of these class weights are shown. Table 6 lists its measurements."""
     monkeypatch.chdir(tmp_path)
     for name in ('table1', 'table2', 'table3', 'table6', 'bayesian'):
-        experiments.run(experiments.parse_args([name, '--list']))
+        command(name, '--list')
     out = capsys.readouterr().out
     assert '--model fcn-basic-noaddition ' in out and 'python benchmark.py deconvnet' in out
     assert 'released-segnet-basic.txt --dataset camvid --model bayesian-segnet-basic ' in out
     assert not list(tmp_path.iterdir())
-    experiments.run(experiments.parse_args(['table1', '--list', '--class_weights', 'none']))
+    command('table1', '--list', '--class_weights', 'none')
     out = capsys.readouterr().out
     assert out.count(', none') == 8 and ', median' not in out
+    command(*'table6 --rows SegNet --repeats 5 --device cpu --list'.split())
+    assert capsys.readouterr().out.endswith(
+        'benchmark.py segnet --what predict train --batch_size 1 4 --repeats 5 --device cpu\n')
 
 
 def test_mean_and_spread():
-    assert results.mean_and_spread([]) == '-' == results.mean_and_spread([None])
-    assert results.mean_and_spread([0.0125, None]) == '1.2'
-    assert results.mean_and_spread([0.01, 0.03]) == '2.0 +- 1.4'
+    for values, text in (([], '-'), ([None], '-'), ([0.0125, None], '1.2'), ([0.01, 0.03], '2.0 +- 1.4')):
+        assert results.mean_and_spread(values) == text
 
 
 def test_order_is_compared_with_the_papers():
@@ -181,17 +196,6 @@ def test_order_is_compared_with_the_papers():
     assert results.rank_correlation(found[:2], 'val') == ''
 
 
-def test_bad_rows_are_refused():
-    for flags, said in ((['--flags="'], '--flags: invalid'), (['--flags=--steps 3'], '--steps: set by the rows'),
-                        (['--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
-                        (['--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, ')):
-        assert_refused(said, experiments.parse_args, ['table1'] + flags)
-    args = experiments.parse_args(['table3', '--class_weights', 'median'])
-    assert_refused('--class_weights median: table3 has no such row', experiments.run, args)
-    args = experiments.parse_args(['bayesian', '--list', '--flags=--vgg16 x'])  # the third row is SegNet-Basic
-    assert_refused('--vgg16: needs --input raw', experiments.run, args)
-
-
 def test_table6_measures(tmp_path, monkeypatch):
     asked = []
 
@@ -200,7 +204,7 @@ def test_table6_measures(tmp_path, monkeypatch):
         return {'seconds': [0.1, 0.3] if settings['training'] else [0.05], 'memory': 5e6}
 
     monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', measured)
-    experiments.run(experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet']))
+    command('table6', '--output', str(tmp_path), '--rows', 'SegNet')
     row, = table_of(tmp_path)
     assert asked == [('segnet', False, 1), ('segnet', True, 1), ('segnet', True, 4)]
     assert (row['forward ms'], row['backward ms'], row['prediction MB']) == ('50.0', '150.0', '5.0')
@@ -241,8 +245,8 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     train(camvid_folder, os.path.join('Output', 'run'), '--steps', '1')
     scores = score(os.path.join('Output', 'run'))['val']
     (tmp_path / 'PAGE.md').write_text('before\n%s\nstale text\n%s\nafter\n' % (report.BEGIN, report.END))
-    command = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
-    experiments.run(experiments.parse_args(command + ['Output/run']))
+    to_page = ['results', '--into', 'PAGE.md', '--output', 'kept', '--runs']
+    command(*to_page, 'Output/run')
     page = (tmp_path / 'PAGE.md').read_text()
     cells = [cell.strip() for cell in next(line for line in page.splitlines() if 'val, 5 images' in line).split('|')]
     assert cells[1:5] == ['run', 'segnet-basic', 'val, 5 images', 'population']
@@ -253,22 +257,20 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
     assert page.startswith('before\n') and page.endswith('after\n') and 'stale text' not in page
     assert camvid_folder not in page
     assert not {'predictions.png', 'extremes.png', 'report.html'} & set(os.listdir('kept/run'))
-    experiments.run(experiments.parse_args(command + ['kept/run']))
+    command(*to_page, 'kept/run')
     assert (tmp_path / 'PAGE.md').read_text() == page
-    args = experiments.parse_args(['results', '--runs', 'Output/run', '--output', 'Output'])
-    assert_refused('--output Output: Output/run is the run itself', experiments.run, args)
-    args = experiments.parse_args(command + ['kept/run'])
+    itself = 'results --runs Output/run --output Output'.split()
+    assert_refused('--output Output: Output/run is the run itself', command, *itself)
     for text in ('no marks', '%s\n%s\n' % (report.END, report.BEGIN)):
         (tmp_path / 'PAGE.md').write_text(text)
-        assert_refused('--into PAGE.md: needs the lines', experiments.run, args)
-    write_json('kept/run/metrics.json', {})
-    assert_refused('kept/run: has no scores; run evaluate.py', experiments.run, args)
+        assert_refused('--into PAGE.md: needs the lines', command, *to_page, 'kept/run')
+    pathlib.Path('kept/run/metrics.json').write_text('{}')
+    assert_refused('kept/run: has no scores; run evaluate.py', command, *to_page, 'kept/run')
 
 
 def test_results_show_test_first():
     """Test comes before val. Scores of validations while training are left out."""
-    keys = ['train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)',
-            'val (tta flip)']
+    keys = 'train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)', 'val (tta flip)'
     assert results.scored_entries({key: key for key in keys}) == [
         ('test', 'population', 'test'), ('test', 'moving', 'test (moving)'), ('val', 'population', 'val'),
         ('val', 'moving, 20 samples', 'val (moving, 20 samples)'), ('val', 'population, tta flip', 'val (tta flip)')]
@@ -290,39 +292,17 @@ def test_results_of_any_weights_stand_beside_the_balanced_row():
     assert tables.published_scores('sartorius', 'segnet', 'median') == []
 
 
-@pytest.mark.parametrize('flags, message', [
-    (['table1', '--runs', 'x'], '--runs: has no effect with table1'),
+@pytest.mark.parametrize('words, message', [
+    (['table1', '--runs', 'x'], '--runs: has no effect with table1'), (['results'], 'results: needs --runs'),
     (['results', '--runs', 'x', '--list'], '--list: has no effect with results'),
-    (['results'], 'results: needs --runs'),
     (['table6', '--height', '45'], '--height: has no effect with table6'),
     (['table6', '--flags=--flip'], '--flags: has no effect with table6'),
+    (['table1', '--output', __file__], '--output .*is a file'), (['table1', '--flags="'], '--flags: invalid'),
     (['table1', '--flags=--device cpu'], '--flags: --device: set by the rows'),
-    (['table1', '--output', __file__], '--output .*is a file')])
-def test_flags_without_effect_in_a_table(flags, message):
-    assert_refused(message, experiments.parse_args, flags)
-
-
-def test_table6_lists_the_measurements(capsys):
-    experiments.run(experiments.parse_args('table6 --rows SegNet --repeats 5 --device cpu --list'.split()))
-    assert capsys.readouterr().out.endswith(
-        'benchmark.py segnet --what predict train --batch_size 1 4 --repeats 5 --device cpu\n')
-
-
-def test_scores_of_last_weights_have_one_name(tmp_path, monkeypatch):
-    """SUN RGB-D: the scores of a row are the entry that evaluate.py wrote."""
-    def score(args):
-        entry = {'images': 2, 'bf_images': 2, 'G': 0.5}
-        evaluate.add_scores(args.run, {evaluate.entry_name(args, 'test'): entry})
-        return {'test': entry}
-
-    args = experiments.parse_args(['table4', '--rows', 'SegNet', '--steps', '3', '--output', str(tmp_path)])
-    row = experiments.tables.TABLES['table4'].rows[0]
-    folder = experiments.row_folder(args, row, 1)
-    os.makedirs(folder)
-    monkeypatch.setattr(main, 'train', lambda args: None)
-    monkeypatch.setattr(evaluate, 'evaluate', score)
-    assert experiments.row_scores(args, row, 1)['test']['G'] == 0.5
-    with open(os.path.join(folder, 'metrics.json')) as file:
-        assert list(json.load(file)) == ['test (last)']
-    monkeypatch.setattr(main, 'train', None)  # is not called again
-    assert experiments.row_scores(args, row, 1)['test']['asked_steps'] == 3
+    (['table1', '--flags=--steps 3'], '--steps: set by the rows'),
+    (['table1', '--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
+    (['table1', '--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, '),
+    (['table3', '--class_weights', 'median'], '--class_weights median: table3 has no such row'),
+    (['bayesian', '--list', '--flags=--vgg16 x'], '--vgg16: needs --input raw')])  # the third row is SegNet-Basic
+def test_bad_words_are_refused(words, message):
+    assert_refused(message, command, *words)

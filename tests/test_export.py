@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, assert_refused, file_size_limit, random_weights, value_of
+from conftest import ROOT, assert_refused, file_size_limit, put_text, random_weights, value_of
 
 import batches
 import networks
@@ -38,10 +38,10 @@ def blocks(height, width, seed):
 IMAGES = [blocks(45, 61, seed) for seed in range(3)]
 
 
-def published():
-    """Config and weights of the published SegNet-Basic, at 45x61 in float32."""
+def published(**flags):
+    """Config and weights of the published SegNet-Basic, at 45x61 in float32, with other values of `flags`."""
     config = read_config(PUBLISHED)
-    config['flags'].update(height=45, width=61, precision='float32')
+    config['flags'].update({'height': 45, 'width': 61, 'precision': 'float32'}, **flags)
     return config, weights.load(PUBLISHED)
 
 
@@ -82,15 +82,20 @@ def expected_ids(config, loaded, images):
         return [predictor.predict([image])[0].ids for image in images]
 
 
+def run_onnx(path, images):
+    """Runs an ONNX file on uint8 [batch, h, w, 3] -> [ids, probabilities]."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return session.run(export.OUTPUTS, {'images': images})
+
+
 def run_exported(path, images):
     """Runs an exported file on uint8 images in the program for its format -> list of (ids, probabilities)."""
     if path.endswith('.tflite'):
         run = tf.lite.Interpreter(path).get_signature_runner()
         outputs = [run(images=image[None]) for image in images]
     elif path.endswith('.onnx'):
-        import onnxruntime
-        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-        outputs = [dict(zip(export.OUTPUTS, session.run(export.OUTPUTS, {'images': image[None]}))) for image in images]
+        outputs = [dict(zip(export.OUTPUTS, run_onnx(path, image[None]))) for image in images]
     else:
         with tf.Graph().as_default(), tf.Session() as sess:
             signature = tf.saved_model.loader.load(sess, ['serve'], path).signature_def['serving_default']
@@ -113,33 +118,26 @@ def test_exported_network_predicts_the_same_classes(network, name):
 @pytest.mark.parametrize('name', FORMATS)
 @pytest.mark.parametrize('size', ['free', (90, 121)])
 def test_images_are_resized_as_predict_does(tmp_path, name, size):
-    """An export of a --fit resize run takes smaller and larger images if its size is free, else larger images."""
-    config, loaded = published()
+    """An export of a --fit resize run takes smaller and larger images if its size is free, else larger images.
+
+    An ONNX file of a free size takes a batch of images.
+    """
+    (config, loaded), path = published(), str(tmp_path / name)
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
     images = [blocks(90, 121, 3)] + [blocks(31, 23, 4)] * (size == 'free')
-    export.export(str(tmp_path / name), spec_of(config), config, loaded, size)
-    path = str(tmp_path / name)
+    export.export(path, spec_of(config), config, loaded, size)
     if size == 'free' and name == 'a.tflite':
         interpreter = tf.lite.Interpreter(path)
         for image in images:
             interpreter.resize_tensor_input(interpreter.get_input_details()[0]['index'], (1,) + image.shape)
             interpreter.allocate_tensors()
-    expected = expected_ids(config, loaded, images)
-    for (ids, probabilities), right in zip(run_exported(path, images), expected):
-        assert (ids == np.array(config['class_ids'])[right]).mean() > 0.99
-        assert probabilities.shape == (45, 61, 11)
-
-
-@needs_onnx
-def test_onnx_of_a_free_size_takes_a_batch(tmp_path):
-    import onnxruntime
-    config, loaded = published()
-    export.export(str(tmp_path / 'a.onnx'), spec_of(config), config, loaded, 'free')
-    session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'), providers=['CPUExecutionProvider'])
-    for images in (np.stack([blocks(90, 121, seed) for seed in range(3)]), np.stack([blocks(31, 23, 4)] * 2)):
-        ids, probabilities = session.run(export.OUTPUTS, {'images': images})
-        assert ids.shape == images.shape[:3] and probabilities.shape == (len(images), 45, 61, 11)
-        assert (ids == np.array(expected_ids(config, loaded, images))).mean() > 0.99
+    outputs = [(image[None], ids[None], maps[None]) for image, (ids, maps) in zip(images, run_exported(path, images))]
+    if (name, size) == ('a.onnx', 'free'):
+        batches = np.stack([blocks(90, 121, seed) for seed in range(3)]), np.stack([blocks(31, 23, 4)] * 2)
+        outputs += [(batch, *run_onnx(path, batch)) for batch in batches]
+    for batch, ids, probabilities in outputs:
+        assert ids.shape == batch.shape[:3] and probabilities.shape == (len(batch), 45, 61, 11)
+        assert (ids == np.array(config['class_ids'])[np.array(expected_ids(config, loaded, batch))]).mean() > 0.99
 
 
 @pytest.mark.parametrize('depth', [{}, {'depth': None}, {'depth': 12}])
@@ -155,8 +153,7 @@ def test_tflite_needs_no_operations_beyond_the_built_in_and_holds_the_classes(ne
     from tensorflow.lite.python import schema_py_generated
     path = network[0]('a.tflite')
     model = schema_py_generated.ModelT.InitFromObj(schema_py_generated.Model.GetRootAsModel(open(path, 'rb').read(), 0))
-    assert len(model.operatorCodes) > 10
-    assert not any(code.customCode for code in model.operatorCodes)
+    assert len(model.operatorCodes) > 10 and not any(code.customCode for code in model.operatorCodes)
     with zipfile.ZipFile(path) as archive:
         classes = json.loads(archive.read('classes.json').decode())
     assert classes['class_names'][3] == 'Road' and classes['colors'][3] == [128, 64, 128]
@@ -187,8 +184,7 @@ def test_resize_equals_opencv(graph, old, new):
 
 
 def test_refused_paths_and_sizes(tmp_path, monkeypatch):
-    (tmp_path / 'old').mkdir()
-    (tmp_path / 'old' / 'file').write_text('x')
+    put_text(str(tmp_path), 'old/file', 'x')
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     for name, message in (('a.pb', 'unknown ending .pb'), ('a.onnx', 'pip install -r requirements-export.txt'),
                           ('old', 'exists already')):

@@ -1,11 +1,10 @@
 """Compares tiles with plain sums, enlargement with TensorFlow's, and test-time augmentation with single passes."""
 import argparse
-import os
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import assert_refused, random_weights, value_of
+from conftest import assert_refused, noise_video, random_weights, value_of
 
 import networks
 from data import Dataset
@@ -32,11 +31,10 @@ def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
     maps = rng.rand(len(grid.tops) * len(grid.lefts), *tile, 3).astype(np.float32)
     total, weights = np.zeros(size + (3,)), np.zeros(size + (1,))
     for i, (top, left) in enumerate((top, left) for top in grid.tops for left in grid.lefts):
-        for y in range(tile[0]):
-            for x in range(tile[1]):
-                weight = min(y + 1, tile[0] - y) * min(x + 1, tile[1] - x)
-                total[top + y, left + x] += weight * maps[i, y, x]
-                weights[top + y, left + x] += weight
+        for y, x in np.ndindex(tile):
+            weight = min(y + 1, tile[0] - y) * min(x + 1, tile[1] - x)
+            total[top + y, left + x] += weight * maps[i, y, x]
+            weights[top + y, left + x] += weight
     assert weights.min() > 0
     blended, times = np.zeros(size + (3,)), np.zeros(size, int)
     for top, left, block in tiles.blend(maps, grid, 3):
@@ -63,16 +61,9 @@ def test_enlarge_equals_tensorflow(graph, small, large):
 def network():
     """Function (fit, settings) -> Predictor with random weights that predict more than one class."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        predictors = []
-
-        def predictor(fit='resize', **settings):
-            built = Predictor(sess, SPEC._replace(fit=fit), Settings(**settings), bool(predictors))
-            if not predictors:
-                random_weights(sess, np.random.RandomState(4))
-            predictors.append(built)
-            return built
-
-        yield predictor
+        Predictor(sess, SPEC, Settings())
+        random_weights(sess, np.random.RandomState(4))
+        yield lambda fit='resize', **settings: Predictor(sess, SPEC._replace(fit=fit), Settings(**settings), reuse=True)
 
 
 def images(count, height, width):
@@ -179,16 +170,13 @@ def test_flags():
 
 
 def test_frames_that_are_too_large(tmp_path):
-    path = str(tmp_path / 'v.mp4')
-    with video.VideoFile(path, 10) as out:
-        for _ in range(3):
-            out.write(np.zeros((48, 64, 3), np.uint8))
-    settings = (lambda image: image[:, :, 0], [[0, 0, 0]], 0.5)
-    for max_pixels in (48 * 64 - 1, 48 * 64):
-        def write(limit=max_pixels):
-            video.write_overlays(path, str(tmp_path / 'o.mp4'), *settings, limit, lambda frames, **_: frames)
-        if max_pixels < 48 * 64:
-            assert_refused('frames have more than 3071 pixels', write)
-            assert not os.path.exists(str(tmp_path / 'o.mp4'))
-        else:
-            write()
+    """A video whose frames have more than --max_pixels pixels is refused before an overlay is written."""
+    path, overlay = noise_video(str(tmp_path / 'v.avi'), 3), tmp_path / 'o.mp4'
+
+    def write(max_pixels):
+        video.write_overlays(path, str(overlay), lambda image: image[:, :, 0] % 2, [[0, 0, 0]] * 2, 0.5, max_pixels,
+                             lambda frames, **_: frames)
+
+    assert_refused('frames have more than 3071 pixels', write, 48 * 64 - 1)
+    assert not overlay.exists()
+    write(48 * 64)

@@ -17,10 +17,8 @@ def test_scores_by_hand():
     assert scores['IoU'] == pytest.approx([1 / 3, 1 / 4, 1 / 2])
     assert scores['precision'] == pytest.approx([1, 1 / 3, 1 / 2]) and scores['pixels'] == [3, 2, 1]
     assert scores['F1'] == pytest.approx([2 / 4, 2 / 5, 2 / 3])
-    assert scores['G'] == pytest.approx(3 / 6)
-    assert scores['C'] == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
-    assert scores['mIoU'] == pytest.approx((1 / 3 + 1 / 4 + 1 / 2) / 3)
-    assert scores['fwIoU'] == pytest.approx(3 / 6 / 3 + 2 / 6 / 4 + 1 / 6 / 2)
+    assert [scores[name] for name in ('G', 'C', 'mIoU', 'fwIoU')] == pytest.approx(
+        [3 / 6, (1 / 3 + 1 / 2 + 1) / 3, (1 / 3 + 1 / 4 + 1 / 2) / 3, 3 / 6 / 3 + 2 / 6 / 4 + 1 / 6 / 2])
 
 
 @pytest.mark.parametrize('counts, expected', [
@@ -35,8 +33,7 @@ def test_absent_classes(counts, expected):
 def test_surest_pixels_equal_a_sorted_list():
     """The reference sorts the pixels of two unequal images by variance. Void pixels do not count."""
     rng = np.random.RandomState(2)
-    counts = 0
-    pixels = []
+    counts, pixels = 0, []
     for height, width in ((9, 13), (7, 5)):
         labels = rng.randint(0, 4, (height, width)).astype(np.uint8)  # 3 is void
         predictions = rng.randint(0, 3, (height, width)).astype(np.uint8)
@@ -73,12 +70,8 @@ def test_calibration_error_equals_a_loop_over_pixels():
 
 def boundary_reference(region):
     """A pixel is on the boundary if the 2x2 block that starts at the pixel holds both values."""
-    out = np.zeros(region.shape, bool)
-    for y in range(region.shape[0]):
-        for x in range(region.shape[1]):
-            block = {bool(value) for value in region[y:y + 2, x:x + 2].ravel()}
-            out[y, x] = len(block) == 2
-    return out
+    height, width = region.shape
+    return np.array([[len(set(region[y:y + 2, x:x + 2].flat)) == 2 for x in range(width)] for y in range(height)])
 
 
 def matching_reference(one, other, radius):
@@ -136,11 +129,9 @@ def square(top, left, size=100):
 
 def test_bf_of_a_shifted_square():
     """The tolerance at 100x100 is 1.06 pixels: all edges match after a shift by 1, only parallel edges after 5."""
-    assert metrics.boundary_f1(square(20, 30), square(20, 30), 2) == 1
-    assert metrics.boundary_f1(square(20, 30), square(20, 31), 2) == 1
-    far = metrics.boundary_f1(square(20, 30), square(20, 35), 2)
-    # 140 boundary pixels each; of the upper and of the lower edge 27 pixels pair with the other's, and one at a corner
-    assert far == pytest.approx(2 * 28 / 140)
+    found = [metrics.boundary_f1(square(20, 30), square(20, left), 2) for left in (30, 31, 35)]
+    # Each square has 140 boundary pixels. 27 pixels and a corner of the upper edge have a match, and of the lower edge.
+    assert found == [1, 1, pytest.approx(2 * 28 / 140)]
 
 
 def test_bf_of_missing_and_empty():

@@ -11,9 +11,6 @@ import optimize
 import segnet
 import utils
 
-NAMES = sorted(networks.NETWORKS)
-
-
 # Convolution weights, by hand from the papers' layers (paper.md, "Parameter arithmetic", and each layer table).
 ENCODER = 7 * 7 * 3 * 64 + 3 * 7 * 7 * 64 * 64
 VGG16 = 9 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 2 * 256 * 256 + 256 * 512 + 5 * 512 * 512)
@@ -40,11 +37,23 @@ def test_convolution_weights(graph, name):
                                  if variable.op.name.endswith('/weights'))
 
 
+def batch():
+    """Random images uint8 [2, 45, 61, 3] and labels uint8 [2, 45, 61] of three classes."""
+    rng = np.random.RandomState(2)
+    return rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61)).astype(np.uint8)
+
+
+def loss_and_step(name, logits, labels):
+    """Returns the loss of the logits of a network, and the op that trains a step."""
+    loss = optimize.loss(logits, labels, np.ones(3))
+    return loss, optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers(name, variable))
+
+
 SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but for dropout, or for the upsampling
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in SAME_GRAPH else name
-                                  for name in NAMES])
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_GRAPH))
+                                  for name in sorted(networks.NETWORKS)])
 def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, name):
     """Trains one step at 45x61, then predicts at 45x61 and 1x17, in a batch and image by image.
 
@@ -52,12 +61,10 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, 
     """
     wide = utils.conv_bn_relu
     monkeypatch.setattr(utils, 'conv_bn_relu', lambda x, filters, *rest, **named: wide(x, filters // 8, *rest, **named))
-    rng = np.random.RandomState(2)
-    images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
+    images, labels = batch()
     logits = networks.build(networks.Spec(name, 3), tf.constant(images), is_training=True)
     assert logits.shape.as_list() == [2, 45, 61, 3]
-    loss = optimize.loss(logits, tf.constant(labels.astype(np.uint8)), np.ones(3))
-    step_op = optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers(name, variable))
+    _, step_op = loss_and_step(name, logits, tf.constant(labels))
     images_ph = tf.placeholder(tf.uint8, [None, None, None, 3])
     predicted = networks.build(networks.Spec(name, 3), images_ph, is_training=False, reuse=True)
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
@@ -69,7 +76,7 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, 
         normed = kind == 'biases' and any(other.op.name == layer + '_bn/gamma' for other in variables)
         assert (old != new).any() != normed and np.isfinite(new).all(), variable.op.name
     for height, width in ((45, 61), (1, 17)):
-        images = rng.randint(0, 256, (2, height, width, 3))
+        images = np.random.RandomState(2).randint(0, 256, (2, height, width, 3))
         together = sess.run(predicted, {images_ph: images})
         assert together.shape == (2, height, width, 3) and np.isfinite(together).all()
         alone = sess.run(predicted, {images_ph: images[1:]})
@@ -80,13 +87,12 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, 
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_is_near_float32(graph, name, precision):
     """Compares logits by their correlation, because rounding moves maxima. Variables and gradients stay float32."""
-    images = tf.constant(np.random.RandomState(3).randint(0, 256, (2, 45, 61, 3)).astype(np.uint8))
+    images = tf.constant(batch()[0])
+    modes = [(True, 'float32'), (True, precision), (False, 'float32'), (False, precision)]
     got = [networks.build(networks.Spec(name, 3, precision=kind), images, training, reuse=i > 0)
-           for i, (training, kind) in enumerate([(True, 'float32'), (True, precision), (False, 'float32'),
-                                                 (False, precision)])]
+           for i, (training, kind) in enumerate(modes)]
     assert all(logits.dtype == tf.float32 for logits in got)
-    gradients = tf.gradients(got[1], tf.trainable_variables())
-    assert all(g.dtype == tf.float32 for g in gradients if g is not None)
+    assert {g.dtype for g in tf.gradients(got[1], tf.trainable_variables()) if g is not None} == {tf.float32}
     train, train_half, test, test_half = value_of(got)
     for exact, half in ((train, train_half), (test, test_half)):
         assert (exact != half).any()
@@ -100,29 +106,25 @@ def test_xla_compiles_a_training_step(monkeypatch):
     With SGD: Adam's first steps are as long for a tiny gradient, which is all rounding, as for a large one.
     """
     monkeypatch.setattr(segnet, 'ENCODER', [(8, 1), (12, 1)])
-    rng = np.random.RandomState(2)
-    images, labels = rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61))
-
     def step(images, labels):
         del tf.get_collection_ref(utils.BN_STATISTICS)[:]
         logits = networks.build(networks.Spec('segnet', 3), images, is_training=True, reuse=True)
-        loss = optimize.loss(logits, labels, np.ones(3))
-        step_op = optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers('segnet', variable))
+        loss, step_op = loss_and_step('segnet', logits, labels)
         with tf.control_dependencies([step_op]):
             return tf.identity(loss)
 
-    def compiled_step(*batch):
+    def compiled_step(*tensors):
         with utils.portable_pooling():
-            return xla.compile(step, batch)[0]  # an op that XLA lacks is an error
+            return xla.compile(step, tensors)[0]  # an op that XLA lacks is an error
 
     losses = []
     for build in (step, compiled_step):
         with tf.Graph().as_default(), tf.Session() as sess:
             tf.set_random_seed(1)
-            batch = tf.constant(images), tf.constant(labels.astype(np.uint8))
+            tensors = list(map(tf.constant, batch()))
             tf.train.get_or_create_global_step()
-            networks.build(networks.Spec('segnet', 3), batch[0], True)  # makes the variables outside the compiled part
-            loss = build(*batch)
+            networks.build(networks.Spec('segnet', 3), tensors[0], True)  # makes variables outside the compiled part
+            loss = build(*tensors)
             sess.run(tf.global_variables_initializer())
             losses.append([sess.run(loss) for _ in range(3)])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
@@ -145,8 +147,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
 def test_addition_is_of_the_encoders_own_map(sess):
     """With gamma and beta 0 the decoders return 0, so the logits are the maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
-    name = 'segnet-basic-encoderaddition'
-    logits = networks.build(networks.Spec(name, 64), tf.constant(images), is_training=False)
+    logits = networks.build(networks.Spec('segnet-basic-encoderaddition', 64), tf.constant(images), is_training=False)
     sess.run(tf.global_variables_initializer())
     for variable in tf.global_variables():
         if 'conv_decode' in variable.op.name and variable.op.name.endswith(('gamma', 'beta')):
@@ -171,15 +172,13 @@ def test_segnet_table():
     assert [layer.name for layer in layers].index('upsample5') == 18
 
 
-def test_describe_needs_no_data(capsys, tmp_path, monkeypatch):
+def test_describe(capsys, tmp_path, monkeypatch):
+    """Needs no data and writes no file. The layer of normalization is shown only if --input normalizes."""
     monkeypatch.chdir(tmp_path)
     main.describe(main.parse_args('--dataset voc2012 --model segnet-basic --height 45 --width 61'.split()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ['norm', 'normalization', '45x61x3', '0', '0']
     assert lines[-2].split() == ['conv_classifier', 'convolution', '45x61x21', '1,365', '3,689,280']
     assert lines[-1].split()[:2] == ['segnet-basic', '1,417,237'] and not list(tmp_path.iterdir())
-
-
-def test_describe_knows_the_input(capsys):
     main.describe(main.parse_args('--model segnet-basic --input raw --height 9 --width 9'.split()))
     assert 'normalization' not in capsys.readouterr().out

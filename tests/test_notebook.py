@@ -12,13 +12,11 @@ import pytest
 import segnet
 import utils
 from conftest import ROOT
-from runs.run import Run
 from system import distribute
 
 nbformat = pytest.importorskip('nbformat', reason='Jupyter is not installed; TensorFlow 1.15 is tested without it')
 nbclient = pytest.importorskip('nbclient', reason='Jupyter is not installed; TensorFlow 1.15 is tested without it')
 PATH = os.path.join(ROOT, 'SegNet_Implementation.ipynb')
-IMAGES = 8
 RUN_AGAIN = 'delete Output/notebook and run: jupyter execute --inplace SegNet_Implementation.ipynb'
 
 
@@ -49,7 +47,7 @@ def assert_whole(notebook):
     """Checks that all code cells ran in order, with all images, without warnings and local paths."""
     cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert len(outputs(notebook, 'image/jpeg')) == IMAGES
+    assert len(outputs(notebook, 'image/jpeg')) == 8
     assert not [output for cell in cells for output in cell.outputs if output.get('name') == 'stderr']
     assert not re.search(r'(^|[\s\'"=:(])/\w', ''.join(outputs(notebook, 'text'))), 'a path of this machine'
 
@@ -68,7 +66,8 @@ def test_validation_steps(notebook, tmp_path):
     exec(code_cell(notebook, 'STEPS = ').source, names)
     exec(cell.source, names)
     args = main.parse_args(typed[1:])
-    run = Run(vars(args), main.open_dataset(args, distribute.Group()), vars(main.parse_args([])), str(tmp_path / 'run'))
+    dataset = main.open_dataset(args, distribute.Group())
+    run = main.Run(vars(args), dataset, vars(main.parse_args([])), str(tmp_path / 'run'))
     due = ['epoch %.1f, step %d' % (run.epochs(step), step) for step in range(1, run.total + 1)
            if run.validation_due(step)]
     text = ''.join(output.text for output in cell.outputs)
@@ -90,10 +89,8 @@ def test_command_prints_while_it_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.delenv('PYTHONUNBUFFERED', raising=False)
     seen = tmp_path / 'seen'
     script = tmp_path / 'script.py'
-    script.write_text("import os, sys, time\nprint('first')\nend = time.time() + 20\n"
-                      'while not os.path.exists(%r):\n'
-                      "    time.sleep(0.01)\n    if time.time() > end:\n        sys.exit('not printed')\n"
-                      "print('last')\n" % str(seen))
+    script.write_text("import os, sys, time\nprint('first')\nend = time.time() + 20\nwhile not os.path.exists(%r):\n"
+                      "    time.sleep(0.01)\n    if time.time() > end: sys.exit()\nprint('last')\n" % str(seen))
     printed = []
 
     def show(line, **_):

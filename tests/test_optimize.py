@@ -40,11 +40,10 @@ def test_frozen_variables_do_not_move(sess):
 
 def test_schedules(sess):
     step = tf.train.get_or_create_global_step()
-    rates = {name: optimize.learning_rate(name, 0.1, 100) for name in ('constant', 'poly')}
+    rates = [optimize.learning_rate(name, 0.1, 100) for name in ('constant', 'poly')]
     for at, expected in ((0, (.1, .1)), (50, (.1, .1 * .5 ** .9)), (70, (.1, .1 * .3 ** .9)), (100, (.1, 0))):
         step.load(at, sess)
-        got = sess.run([rates[name] for name in ('constant', 'poly')])
-        np.testing.assert_allclose(got, expected, atol=1e-6)
+        np.testing.assert_allclose(sess.run(rates), expected, atol=1e-6)
 
 
 def test_two_steps_of_sgd_equal_numpy(sess):
@@ -72,12 +71,11 @@ def test_loss_scale_skips_a_step_that_overflows(sess):
     loss = tf.reduce_sum(tf.cast(tf.cast(weight, tf.float16) * np.float16(2.5), tf.float32))
     step_op = optimize.train_op(loss, 0.1, 0.0, 0.0, lambda variable: (1.0, 0.0), precision='float16')
     scale = next(variable for variable in tf.global_variables() if 'loss_scale' in variable.op.name)
-    step = tf.train.get_global_step()
     seen = []
     sess.run(tf.global_variables_initializer())
     for _ in range(3):
         sess.run(step_op)
-        seen.append([sess.run(scale), sess.run(step)] + sess.run(weight).tolist())
+        seen.append(np.hstack(sess.run([scale, tf.train.get_global_step(), weight])))
     np.testing.assert_allclose(seen, [[16384, 1, 1, 2], [16384, 2, 0.75, 1.75], [16384, 3, 0.5, 1.5]], rtol=1e-3)
 
 
@@ -108,8 +106,7 @@ def test_gradients_of_convolutions_on_a_cpu(graph, monkeypatch, height, width, k
         window = slice(None), slice(i, i + height), slice(j, j + width)
         of_kernel[i, j] = np.einsum('bhwc,bhwf->cf', padded[window], gradient)
         of_x[window] += gradient.astype(float) @ weights[i, j].T
-    np.testing.assert_array_equal(found[0], of_x[:, top:top + height, left:left + width])
-    np.testing.assert_array_equal(found[1], of_kernel)
+    np.testing.assert_equal(found, [of_x[:, top:top + height, left:left + width], of_kernel])
     filters = [op for op in tf.get_default_graph().get_operations() if op.type == 'Conv2DBackpropFilter']
     assert [op.inputs[0].shape[0] for op in filters] == [2 * -(-height // 3) if kernel[0] > 1 else 2]
 

@@ -1,17 +1,12 @@
 """The PyTorch networks of benchmark.py --peer give the same logits as ours; needs PyTorch."""
-import os
-import sys
-
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT
 
 import networks
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed; the project does not need it')
-sys.path.insert(0, os.path.join(ROOT, 'tests', 'peers'))
-import pytorch_segnet  # noqa: E402
+from peers import pytorch_segnet  # noqa: E402
 
 
 @pytest.mark.parametrize('model', ['segnet', 'segnet-basic'])

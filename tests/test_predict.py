@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, put, write_camvid
+from conftest import (ROOT, SHARED, assert_refused, file_size_limit, needs_real_data, noise_video, put, random_image,
+                      write_camvid)
 from test_main import score, train
 
 import batches
@@ -31,8 +32,8 @@ def run(tmp_path_factory):
 
 
 def picture(path, height=40, width=56, seed=1):
-    small = np.random.RandomState(seed).randint(0, 256, (5, 7, 3)).astype(np.uint8)
-    put('', path, cv2.resize(small, (width, height)))
+    """Writes an image of random blocks; returns the path."""
+    put('', path, random_image(height, width, seed))
     return path
 
 
@@ -96,10 +97,9 @@ def test_refusals(run, tmp_path):
     os.makedirs(str(tmp_path / 'empty'))
     for flags, said in (([str(tmp_path / 'no.png')], 'no such file'), ([str(tmp_path / 'empty')], 'a folder without'),
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
-                        (['x', '--tta', '0'], '--tta: 0'),
-                        (['x', '--shard', '3/2'], '--shard: 3/2'),
-                        (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
+                        (['x', '--tta', '0'], '--tta: 0'), (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['x', '--tile', '4x0'], '--tile: 4x0'),
+                        (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
                         ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs'),
                         ([str(tmp_path / 'a.png'), '--samples', '8'], '--samples 8: the run has no')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
@@ -108,47 +108,33 @@ def test_refusals(run, tmp_path):
 
 
 def test_video(run, tmp_path, capsys):
-    path = noise_video(str(tmp_path / 'v.avi'), 7)
-    assert go(run, path, '--output', tmp_path / 'out') == 0
-    assert '7 frames' in capsys.readouterr().out
-    assert os.listdir(str(tmp_path / 'out')) == ['v-overlay.mp4']
-    with predict.video.read_frames(str(tmp_path / 'out' / 'v-overlay.mp4')) as (_, _, frames):
-        assert [image.shape for image in frames] == [(48, 64, 3)] * 7
-    pathlib.Path(path).write_text('no video')
-    assert go(run, path, '--output', tmp_path / 'out2') == 2
-
-
-def noise_video(path, frames=40):
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
-    for i in range(frames):
-        writer.write(np.random.RandomState(i).randint(0, 256, (48, 64, 3)).astype(np.uint8))
-    writer.release()
-    return path
-
-
-def test_damaged_video_is_told_of(run, tmp_path, capsys):
-    """The readable frames are labelled, and the missing frames reported."""
-    path = noise_video(str(tmp_path / 'v.avi'))
+    """The overlay has all frames. Of a damaged video the readable frames are labelled, the missing frames reported."""
+    path, out = noise_video(str(tmp_path / 'v.avi'), 9), str(tmp_path / 'out')
+    assert go(run, path, '--output', out) == 0
+    assert '9 frames' in capsys.readouterr().out and os.listdir(out) == ['v-overlay.mp4']
+    with predict.video.read_frames(os.path.join(out, 'v-overlay.mp4')) as (_, _, frames):
+        assert [image.shape for image in frames] == [(48, 64, 3)] * 9
+    noise_video(path, 40)
     os.truncate(path, os.path.getsize(path) // 2)
-    assert go(run, path, picture(str(tmp_path / 'b.png')), '--output', tmp_path / 'out') == 2
+    assert go(run, path, picture(str(tmp_path / 'b.png')), '--output', str(tmp_path / 'out2')) == 2
     assert 'v.avi: ends after frame' in capsys.readouterr().err
-    assert {'v-overlay.mp4', 'b-ids.png'} <= set(os.listdir(str(tmp_path / 'out')))
+    assert {'v-overlay.mp4', 'b-ids.png'} <= set(os.listdir(str(tmp_path / 'out2')))
+    pathlib.Path(path).write_text('no video')
+    assert go(run, path, '--output', tmp_path / 'out3') == 2
 
 
 def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
     """On a full disk a video is reported, an image ends the command, and no partial file is left."""
-    video, image = noise_video(str(tmp_path / 'v.avi')), picture(str(tmp_path / 'b.png'), 400, 560)
+    video, image = noise_video(str(tmp_path / 'v.avi'), 40), picture(str(tmp_path / 'b.png'), 400, 560)
     with file_size_limit(2000):
         assert go(run, video, '--output', tmp_path / 'out') == 2
         with pytest.raises(OSError, match='b-ids.png'):
             go(run, image, '--output', tmp_path / 'out')
-    assert 'v-overlay.mp4: could not be written' in capsys.readouterr().err
-    assert os.listdir(str(tmp_path / 'out')) == []
+    assert 'v-overlay.mp4: could not be written' in capsys.readouterr().err and os.listdir(str(tmp_path / 'out')) == []
 
 
 def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
-    path = picture(str(tmp_path / 'p' / 'x.png'))
-    other = picture(str(tmp_path / 'p' / 'y.png'))
+    path, other = [picture(str(tmp_path / 'p' / name)) for name in ('x.png', 'y.png')]
     twice = os.path.join(str(tmp_path), 'p', '..', 'p', 'x.png')
     assert predict.expand([path, twice, other, path]) == [path, other]
     assert predict.expand([str(tmp_path / '*')]) == [path, other]  # a glob that matches a folder
@@ -165,8 +151,7 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
     monkeypatch.setattr(Predictor, 'predict', predict_41)
     large, small = picture(str(tmp_path / 'a.png'), 41), picture(str(tmp_path / 'b.png'))
     assert go(run, large, small, '--output', tmp_path / 'out') == 2
-    said = 'a.png: too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a'
-    assert said in capsys.readouterr().err
+    assert 'a.png: too large for the memory of this machine; give --tile HEIGHTxWIDTH, or' in capsys.readouterr().err
     assert 'b-ids.png' in os.listdir(str(tmp_path / 'out'))
 
 
@@ -187,8 +172,7 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
     assert set(np.unique(ids)) <= set(config['class_ids'])
     confidence = data.read_label(os.path.join(out, 'a-confidence.png'))
     np.testing.assert_allclose(confidence / 255.0, probabilities.max(-1), atol=4e-3)
-    overlay = data.read_image(os.path.join(out, 'a-overlay.png'))
-    np.testing.assert_array_equal(overlay[:41, :57], data.read_image(path))
+    np.testing.assert_array_equal(data.read_image(os.path.join(out, 'a-overlay.png'))[:41, :57], data.read_image(path))
     assert go(copy, path, '--output', out, '--probabilities', 'png', '--overwrite') == 0
     for i, class_id in enumerate(config['class_ids']):
         share = data.read_label(os.path.join(out, 'a-probability-%d.png' % class_id))
@@ -200,16 +184,14 @@ def test_batches_and_shards_change_no_label(run, tmp_path):
     paths = [picture(str(tmp_path / ('%d.png' % i)), 40, 56 - i // 2, seed=i) for i in range(5)]
     assert go(run, *paths, '--output', tmp_path / 'one', '--submission') == 0
     assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '1/2', '--submission') == 0
-    assert sorted(os.listdir(str(tmp_path / 'two'))) == sorted(
-        ['%d%s.png' % (i, ending) for i in (0, 2, 4) for ending in ('-ids', '-colors', '-overlay')]
-        + ['submission-1-of-2.csv'])
+    images = {'%d-%s.png' % (i, kind) for i in (0, 2, 4) for kind in ('ids', 'colors', 'overlay')}
+    assert set(os.listdir(str(tmp_path / 'two'))) == images | {'submission-1-of-2.csv'}
     assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '2/2') == 0
     for i in range(5):
         one, two = [data.read_label(str(tmp_path / folder / ('%d-ids.png' % i))) for folder in ('one', 'two')]
         np.testing.assert_array_equal(one, two)
-    rows = [open(str(tmp_path / folder / name)).read().splitlines() for folder, name in
-            (('one', 'submission.csv'), ('two', 'submission-1-of-2.csv'))]
-    assert rows[1] == [row for row in rows[0] if row[0] not in '13']
+    one, two = [(tmp_path / name).read_text() for name in ('one/submission.csv', 'two/submission-1-of-2.csv')]
+    assert two.splitlines() == [row for row in one.splitlines() if row[0] not in '13']
     other = picture(str(tmp_path / 'other.png'))
     assert_refused('submission.csv: exists already', go, run, other, '--output', tmp_path / 'one', '--submission')
 
@@ -244,15 +226,13 @@ def test_evaluate_by_tiles_and_augmentation(run):
 def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsys):
     real = predict.video.read_frames
 
-    @contextlib.contextmanager
-    def camera():
-        def frames():
-            for i in range(3):
-                yield np.full((48, 64, 3), 60 * i, np.uint8)
-            raise KeyboardInterrupt
-        yield 10.0, 0, frames()
+    def frames():
+        for i in range(3):
+            yield np.full((48, 64, 3), 60 * i, np.uint8)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict.video, 'read_frames', lambda source: camera() if source == 5 else real(source))
+    camera = contextlib.nullcontext((10.0, 0, frames()))
+    monkeypatch.setattr(predict.video, 'read_frames', lambda source: camera if source == 5 else real(source))
     assert go(run, '--camera', 5, '--output', tmp_path) == 0
     out = capsys.readouterr().out
     assert '5: 3 frames' in out and '1 of 1 labelled' in out
@@ -262,11 +242,10 @@ def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsy
 def test_uncertainty_has_one_scale():
     """The colour of a variance does not depend on the rest of the image; the ends are viridis' ends."""
     largest = 0.75 / 4  # four samples, each certain of another of four classes: 4 * 0.25 * 0.75 / 4
-    one = plots.uncertainty(np.array([[0, 0.01], [0.02, largest]], np.float32), 4)
-    other = plots.uncertainty(np.array([[0.01, 0.01]], np.float32), 4)
-    assert (one[0, 1] == other).all()
+    one, other = [plots.uncertainty(np.array([row, [0.01, 0.01]], np.float32), 4) for row in ([0, largest], [0, 0.03])]
+    assert (one[1] == other[1]).all()
     ends = cv2.applyColorMap(np.array([[0, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)[0, :, ::-1]
-    np.testing.assert_array_equal([one[0, 0], one[1, 1]], ends)
+    np.testing.assert_array_equal(one[0], ends)
 
 
 def test_submission_rows():
@@ -295,8 +274,7 @@ def test_submission_rows():
 def test_names():
     assert predict.output_names(['a/x.png', 'b/y.png']) == ['x', 'y']
     assert predict.output_names(['a/x.png', 'a/x.jpg']) == ['x.png', 'x.jpg']
-    names = predict.output_names(['/q/a/x.png', '/q/b/x.png', '/q/b/x.jpg'])
-    assert names == ['q-a-x.png', 'q-b-x.png', 'x.jpg']
+    assert predict.output_names(['/q/a/x.png', '/q/b/x.png', '/q/b/x.jpg']) == ['q-a-x.png', 'q-b-x.png', 'x.jpg']
     assert predict.output_names(['/q/a/b/x.png', '/q/a-b/x.png']) == ['q-a-b-x.png', 'q-a-b-x.png-2']
     long = predict.output_names(['\u00e9' * 150 + '.png', 'y' * 300 + '.png', '/' + 'y' * 300 + '.jpg'])
     assert len(set(long)) == 3 and all(len(name.encode()) < 210 for name in long)
@@ -308,13 +286,12 @@ PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name) for name in ('cam
 @pytest.mark.parametrize('pretrained, size', zip(PRETRAINED, (32e6, 1.5e6)), ids=map(os.path.basename, PRETRAINED))
 def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
     """A blue half above a grey half is predicted as sky above road. The file has at most `size` bytes."""
-    scene = np.zeros((120, 160, 3), np.uint8)
-    scene[:60], scene[60:] = (230, 200, 170), (90, 90, 90)  # BGR
-    cv2.imwrite(str(tmp_path / 'scene.png'), scene)
-    assert go(pretrained, str(tmp_path / 'scene.png'), '--output', str(tmp_path / 'out')) == 0
-    ids = cv2.imread(str(tmp_path / 'out' / 'scene-ids.png'), cv2.IMREAD_UNCHANGED)
-    names = read_config(pretrained)['class_names']
-    assert (ids[:40] == names.index('Sky')).mean() > 0.8
+    scene = np.full((120, 160, 3), 90, np.uint8)
+    scene[:60] = 170, 200, 230
+    put(str(tmp_path), 'scene.png', scene)
+    assert go(pretrained, tmp_path / 'scene.png', '--output', tmp_path / 'out') == 0
+    ids = data.read_label(str(tmp_path / 'out' / 'scene-ids.png'))
+    assert (ids[:40] == read_config(pretrained)['class_names'].index('Sky')).mean() > 0.8
     assert os.path.getsize(os.path.join(pretrained, 'weights.npz')) <= size
 
 

@@ -1,12 +1,13 @@
 """Exported files in 8-bit integers and 16-bit floats, in the programs that read them."""
 import importlib.util
-import os
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import assert_refused, write_camvid
-from test_export import PUBLISHED, blocks, expected_ids, needs_onnx, needs_tf2, run_exported, spec_of
+from test_export import FORMATS as ALL_FORMATS
+from test_export import IMAGES, PUBLISHED, blocks, expected_ids, published, run_exported, run_onnx, spec_of
+from test_utils import pool_reference, unpool_reference
 
 import networks
 import predict
@@ -15,16 +16,7 @@ from inference import export, quantize
 from runs import weights
 from runs.folder import read_config
 
-FORMATS = [pytest.param('a.tflite', id='TFLite', marks=needs_tf2),
-           pytest.param('a.onnx', id='ONNX', marks=needs_onnx)]
-IMAGES = [blocks(45, 61, seed) for seed in range(3)]
-
-
-def published(**flags):
-    """(config of SegNet-Basic at 45x61 with other `flags`, its weights)."""
-    config = read_config(PUBLISHED)
-    config['flags'].update({'height': 45, 'width': 61, 'precision': 'float32'}, **flags)
-    return config, weights.load(PUBLISHED)
+FORMATS = ALL_FORMATS[1:]  # TFLite and ONNX
 
 
 def exported(path, config, loaded, images, size=None, kind='int8'):
@@ -39,15 +31,14 @@ def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
     config, loaded = published()
     text = exported(tmp_path / name, config, loaded, IMAGES[:2], kind=kind)
     export.export(str(tmp_path / ('float-' + name)), spec_of(config), config, loaded)
-    assert os.path.getsize(str(tmp_path / name)) < size * os.path.getsize(str(tmp_path / ('float-' + name)))
+    assert (tmp_path / name).stat().st_size < size * (tmp_path / ('float-' + name)).stat().st_size
     expected = expected_ids(config, loaded, IMAGES)
     for (ids, probabilities), right in zip(run_exported(str(tmp_path / name), IMAGES), expected):
         assert ids.dtype == np.uint8 and probabilities.dtype == np.float32 and probabilities.shape == (45, 61, 11)
         assert (ids == right).mean() > least and np.abs(probabilities.sum(-1) - 1).max() < 1e-4
     if kind == 'int8':
-        results = run_exported(str(tmp_path / name), IMAGES[:2])
-        share = np.mean([ids == right for (ids, _), right in zip(results, expected)])
-        assert '%.1f%%' % (100 * share) in text
+        same = [ids == right for (ids, _), right in zip(run_exported(str(tmp_path / name), IMAGES[:2]), expected)]
+        assert '%.1f%%' % (100 * np.mean(same)) in text
 
 
 @pytest.mark.parametrize('name', FORMATS)
@@ -55,18 +46,12 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
     """A SegNet of one level with identity kernels: each class has the values of a colour at the maxima, else 0."""
     monkeypatch.setattr(segnet, 'ENCODER', [(3, 1)])
     image = (8 * np.random.RandomState(3).permutation(9 * 7 * 3).reshape(9, 7, 3) % 256).astype(np.uint8)
-    expected = np.zeros((9, 7, 3))
-    for i, j, c in np.ndindex(5, 4, 3):
-        window = image[2 * i:2 * i + 2, 2 * j:2 * j + 2, 2 - c]  # the classes are blue, green, red
-        row, column = np.unravel_index(window.argmax(), window.shape)
-        expected[2 * i + row, 2 * j + column, c] = window.max()
-    values = {}
-    kernel = np.zeros((3, 3, 3, 3), np.float32)
+    expected = unpool_reference(*pool_reference(image[None, :, :, ::-1]))[0]  # the classes are blue, green, red
+    kernel, one, zero = np.zeros((3, 3, 3, 3), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
     kernel[1, 1] = np.eye(3)
-    for layer in ('conv1_1', 'conv1_1_D'):
-        values.update({layer + '/weights': kernel, layer + '/biases': np.zeros(3, np.float32)})
-    for kind in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
-        values['conv1_1_bn/' + kind] = np.full(3, kind in ('gamma', 'moving_variance'), np.float32)
+    values = dict.fromkeys(('conv1_1/biases', 'conv1_1_bn/beta', 'conv1_1_bn/moving_mean', 'conv1_1_D/biases'), zero)
+    values.update({'conv1_1/weights': kernel, 'conv1_1_D/weights': kernel})
+    values.update({'conv1_1_bn/gamma': one, 'conv1_1_bn/moving_variance': one})
     config = dict(read_config(PUBLISHED), class_ids=[0, 1, 2])
     config['flags'].update(model='segnet', input='raw', height=9, width=7)
     spec = networks.spec_of(config['flags'], 3)
@@ -93,9 +78,7 @@ def test_runs_and_sizes(tmp_path, name, flags, size):
         (ids, _), = run_exported(str(tmp_path / name), [image])
         assert ids.shape == right.shape and (ids == right).mean() > 0.85
     if name == 'a.onnx' and size == 'free':
-        import onnxruntime
-        session = onnxruntime.InferenceSession(str(tmp_path / name), providers=['CPUExecutionProvider'])
-        batch = session.run(['ids'], {'images': np.stack(IMAGES)})[0]
+        batch = run_onnx(str(tmp_path / name), np.stack(IMAGES))[0]
         for ids, (alone, _) in zip(batch, run_exported(str(tmp_path / name), IMAGES)):
             assert (ids == alone).mean() > 0.99
 

@@ -9,9 +9,8 @@ import shlex
 
 import pytest
 from conftest import write_sartorius
-from test_main import score
+from test_main import score, train
 
-import main
 from paper import tables
 from runs import report
 from runs.folder import read_config, read_json, without_folders
@@ -22,8 +21,7 @@ from system.files import write_json
 def run(tmp_path_factory):
     """A run of two steps, with an HTML tag as the name of a class."""
     folder = str(tmp_path_factory.mktemp('report') / 'run')
-    flags = '--dataset sartorius --model segnet-basic --height 23 --width 31 --steps 2 --data_dir'.split()
-    main.train(main.parse_args([*flags, write_sartorius(str(tmp_path_factory.mktemp('data'))), '--output', folder]))
+    train(write_sartorius(str(tmp_path_factory.mktemp('data'))), folder, '--dataset', 'sartorius', '--steps', '2')
     score(folder, '--bf_images', '1', '--bn', 'moving')
     config = read_config(folder)
     config['class_names'][1] = '<script>alert(1)</script>'
@@ -49,25 +47,23 @@ def test_page_holds_scores_pictures_and_command(run):
     cells = {html.unescape(cell.strip()) for cell in re.findall('<td[^>]*>(.*?)</td>', text)}
     percents = ['%.1f' % (100 * scores[name]) for name in ('G', 'mIoU')]
     assert {*percents, '<script>alert(1)</script>', 'moving'} <= cells
-    assert '<pre>python ' in text
-    assert 'color-scheme: light dark' in text and 'width=device-width' in text
+    assert '<pre>python ' in text and 'color-scheme: light dark' in text and 'width=device-width' in text
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):
     """Cells are escaped; a row may lack a column; equal commands are printed once, below the table."""
-    rows = [{'network': 'a|b', 'G|C': '50.0', 'command': 'python a.py "x | y"'},
-            {'network': 'c\nd', 'note': 'n', 'command': 'python a.py "x | y"'},
+    quoted = 'python a.py "x | y"'
+    rows = [{'network': 'a|b', 'G|C': '50.0', 'command': quoted}, {'network': 'c\nd', 'note': 'n', 'command': quoted},
             {'network': '1e3', 'command': 'python b.py'}]
     text = report.write_table(str(tmp_path / 'table'), 'Title', 'Note.', rows)
     assert (tmp_path / 'table.md').read_text() == text
     lines = [re.sub(' +', ' ', line) for line in text.splitlines()]
     assert lines[:5] == ['# Title', '', 'Note.', '', '| network | G\\|C | note |']
     assert lines[6:10] == ['| a\\|b | 50.0 | |', '| c<br>d | | n |', '| 1e3 | | |', '']
-    assert lines[10:] == ['```', '# a|b', 'python a.py "x | y"', '# 1e3', 'python b.py', '```']
+    assert lines[10:] == ['```', '# a|b', quoted, '# 1e3', 'python b.py', '```']
     with open(str(tmp_path / 'table.csv')) as file:
-        assert list(csv.reader(file)) == [
-            ['network', 'G|C', 'command', 'note'], ['a|b', '50.0', 'python a.py "x | y"', ''],
-            ['c\nd', '', 'python a.py "x | y"', 'n'], ['1e3', '', 'python b.py', '']]
+        assert list(csv.reader(file)) == [['network', 'G|C', 'command', 'note'], ['a|b', '50.0', quoted, ''],
+                                          ['c\nd', '', quoted, 'n'], ['1e3', '', 'python b.py', '']]
 
 
 @pytest.mark.parametrize('words', [['--data_dir=/home/j\xfcrgen/x'], ['--data_dir=/a (1)/b c'],

@@ -3,19 +3,16 @@ import contextlib
 import ctypes
 import os
 import pty
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import zlib
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import (ROOT, assert_refused, assert_same_weights, file_size_limit, put_text, weights_of, write_camvid,
+from conftest import (ROOT, assert_refused, assert_same_weights, file_size_limit, png_bytes, put_text, weights_of,
                       write_folder)
 from test_main import read_log, score, start, train, wait_for_log
 
@@ -24,38 +21,32 @@ import datasets
 import evaluate
 import main
 from datasets import files, rle
-from runs import folder as run_folder
-from runs import plots, weights
+from runs import folder as run_folder, plots, weights
 from runs.folder import checkpoints, read_json
-from system import cli
-from system import files as system_files
-from system import machine
+from system import cli, files as system_files, machine
 from system.files import read_bytes, read_csv, write_json
 
 LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
+def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
     """Kills hit steps, validation and saving. The last start ends with the weights of an undisturbed run."""
-    folder = write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5})
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
-    steps = ['--steps', '600']
-    train(folder, whole, *steps)
-    rng = random.Random(4)
+    train(camvid_folder, whole, '--steps', '600')
+    rng = np.random.RandomState(4)
     for _ in range(20):
         lines = len(run_folder.read_log(killed))
-        process = start(folder, killed, *steps)
+        process = start(camvid_folder, killed, '--steps', '600')
         wait_for_log(process, killed, lines + 1)
         time.sleep(rng.uniform(0, 1.5))
         assert process.poll() is None, ('it ended too soon', process.communicate())
         process.send_signal(signal.SIGKILL)
         process.communicate()
     monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # the last kill was a moment ago
-    train(folder, killed, *steps)
+    train(camvid_folder, killed, '--steps', '600')
     assert_same_weights(weights_of(whole), weights_of(killed))
-    log = [record['step'] for record in read_log(killed) if 'loss' in record]
-    assert log == list(range(1, 601))
+    assert [record['step'] for record in read_log(killed) if 'loss' in record] == list(range(1, 601))
     left = [name for _, _, names in os.walk(killed) for name in names]
     assert not [name for name in left if 'temp' in name or name.endswith('.part')]
     assert {name.split('.')[0] for name in os.listdir(os.path.join(killed, 'checkpoints'))} == {
@@ -109,12 +100,13 @@ def assert_ends(capsys, status, said, command, *args):
 
 def test_full_disk(camvid_folder, output, capsys):
     """A full disk gives one line and status 1. The run resumes from the checkpoint before."""
-    train(camvid_folder, output, '--steps', '4', '--schedule', 'constant')
+    flags = [camvid_folder, output, '--schedule', 'constant', '--steps']
+    train(*flags, '4')
     before = weights_of(output)
     with file_size_limit(3 << 20):
-        assert_ends(capsys, 1, 'make room', train, camvid_folder, output, '--steps', '7', '--schedule', 'constant')
+        assert_ends(capsys, 1, 'make room', train, *flags, '7')
     assert_same_weights(before, weights_of(output))
-    train(camvid_folder, output, '--steps', '7', '--schedule', 'constant')
+    train(*flags, '7')
     assert int(weights_of(output)['global_step']) == 7
 
 
@@ -123,25 +115,24 @@ def as_any_user():
     """Context manager: root cannot write where the mode forbids it (this thread has no CAP_DAC_OVERRIDE, bit 1)."""
     version, rights = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
     LIBC.capget(version, rights)
-    effective = rights[0]
-    rights[0] = effective & ~2
+    rights[0] ^= 2
     assert LIBC.capset(version, rights) == 0
     try:
         yield
     finally:
-        rights[0] = effective
+        rights[0] ^= 2
         LIBC.capset(version, rights)
 
 
 def set_mode(folder, mode):
+    """Sets the mode of a folder and of all folders below."""
     for place, _, _ in os.walk(folder):
         os.chmod(place, mode)
 
 
-def test_forbidden_output(camvid_folder, tmp_path, monkeypatch, capsys):
+def test_forbidden_output(camvid_folder, output, monkeypatch, capsys):
     """A folder that is read-only gives one line and status 1. The run resumes when the folder is writable again."""
-    parent, output = tmp_path / 'parent', str(tmp_path / 'parent' / 'run')
-    parent.mkdir()
+    parent = os.path.dirname(output)
     log_step, modes = main.Run.log_step, [0o555, 0o755]
 
     def forbidding(run, step, fetched):
@@ -151,10 +142,10 @@ def test_forbidden_output(camvid_folder, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(main.Run, 'log_step', forbidding)
     with as_any_user():
-        set_mode(str(parent), 0o555)
+        os.chmod(parent, 0o555)
         assert_ends(capsys, 1, 'run: Permission denied', train, camvid_folder, output, '--steps', '7')
-        assert os.listdir(str(parent)) == []
-        set_mode(str(parent), 0o755)
+        assert os.listdir(parent) == ['camvid']
+        os.chmod(parent, 0o755)
         assert_ends(capsys, 1, 'Permission denied', train, camvid_folder, output, '--steps', '7')
         assert_ends(capsys, 1, 'Permission denied', score, output, '--bf_images', '0')
         set_mode(output, 0o755)
@@ -162,7 +153,7 @@ def test_forbidden_output(camvid_folder, tmp_path, monkeypatch, capsys):
     assert int(weights_of(output)['global_step']) == 7
 
 
-def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
+def test_data_that_disappears_is_named(camvid_folder, output, monkeypatch):
     """Data that does not fit in memory is read again when needed."""
     monkeypatch.setattr(data, 'CACHE_BYTES', 0)
     real = evaluate.score_split
@@ -173,10 +164,10 @@ def test_data_that_disappears_is_named(camvid_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(main.evaluate, 'score_split', gone)
     with pytest.raises(tf.errors.OpError) as error:
-        train(camvid_folder, str(tmp_path / 'run'), '--steps', '90')
+        train(camvid_folder, output, '--steps', '90')
     said = cli.explain(error.value)
     assert '.png: cannot be read' in said and '\n' not in said
-    assert checkpoints(str(tmp_path / 'run'), 'last'), 'what was saved before is there'
+    assert checkpoints(output, 'last'), 'the checkpoint of the first validation exists'
 
 
 @pytest.mark.parametrize('files, free', [
@@ -207,7 +198,6 @@ def test_failed_op_says_what_to_do():
     said = cli.explain(error.value)
     assert 'lower the size' in said and 'OOM when allocating tensor with shape[8388608,8388608]' in said
     assert '\n' not in said and 'Graph execution' not in said
-
     full = tf.errors.ResourceExhaustedError(None, None, 'run/model.data: No space left on device\nmore')
     assert 'the disk is full' in cli.explain(full) and 'more' not in cli.explain(full)
     two = tf.errors.UnknownError(None, None, '2 root error(s) found.\n  (0) Internal: it broke\n  (1) Internal: more')
@@ -222,9 +212,8 @@ def test_edited_config_is_refused(tmp_path, flag, value):
 
 
 def test_claims_of_size(tmp_path):
-    header = b'\x89PNG\r\n\x1a\n' + b'\0\0\0\rIHDR' + (100000).to_bytes(4, 'big') * 2 + b'\x08\x02\0\0\0'
-    header += zlib.crc32(header[12:]).to_bytes(4, 'big')
-    (tmp_path / 'big.png').write_bytes(header + b'\0\0\0\0IEND' + zlib.crc32(b'IEND').to_bytes(4, 'big'))
+    """A PNG that claims 100000x100000 pixels and a CSV field of 100 million characters are refused within seconds."""
+    (tmp_path / 'big.png').write_bytes(png_bytes(100000, 100000, 8, b'', color_type=2))
     began = time.process_time()
     assert_refused('big.png', data.read_image, str(tmp_path / 'big.png'))
     (tmp_path / 'long.csv').write_text('id,annotation,width,height,cell_type\na,' + '1 2 ' * (25 << 20) + ',3,4,cort\n')
@@ -238,17 +227,16 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
     os.symlink('/dev/zero', str(tmp_path / 'zero'))
     os.symlink(str(tmp_path / 'loop'), str(tmp_path / 'loop'))
     for name, said in (('pipe', 'not a regular file'), ('zero', 'not a regular file'), ('loop', 'cannot be read')):
-        path = str(tmp_path / name)
-        for read in (data.read_image, files.read_names, read_json, weights.npz, weights.caffemodel,
-                     weights.vgg16, lambda path: list(read_csv(path, ['id']))):
-            assert_refused(said, read, path)
+        for read in (data.read_image, files.read_names, read_json, weights.npz, weights.caffemodel, weights.vgg16,
+                     lambda path: list(read_csv(path, ['id']))):
+            assert_refused(said, read, str(tmp_path / name))
 
 
 def test_junk_in_the_log_is_passed_over(tmp_path):
     """A power cut can leave junk. Records up to the last step are kept."""
+    junk = b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
     (tmp_path / 'log.jsonl').write_bytes(
-        b'{"step": 1}\n\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
-        + b'\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo')
+        b'{"step": 1}\n%s\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo' % junk)
     assert run_folder.read_log(str(tmp_path), 2) == [{'step': 1}, {'step': 2, 'mIoU': 0.3}]
 
 
@@ -260,13 +248,12 @@ def test_names_with_dollars_are_no_formulas(tmp_path, figures):
     dataset = data.Dataset('made', names, [(0, 0, 0)] * 3, (70000, 1), {'val': ['x$_^$y.png']},
                            lambda split, i: (np.zeros((2, 3, 3), np.uint8), label), 'predictions.png')
     plots.panel(dataset, 'val', {0: label}, str(tmp_path / 'b.png'))
-    assert max(cv2.imread(str(tmp_path / 'b.png')).shape) < 3000
+    assert max(data.read_image(str(tmp_path / 'b.png')).shape) < 3000
 
 
 def test_file_names_that_are_no_utf8(tmp_path, monkeypatch, capsys):
     folder = write_folder(str(tmp_path))
-    with open(os.path.join(folder, 'images').encode() + b'/caf\xe9.png', 'wb') as f:
-        f.write(b'x')
+    open(os.path.join(folder, 'images').encode() + b'/caf\xe9.png', 'wb').close()
     assert_refused('images: the file name .* is not UTF-8; rename the file', datasets.folder.read, folder)
     monkeypatch.setattr(sys, 'argv', ['main.py', '--output', 'o\udce9'])
     assert_ends(capsys, 2, 'is not UTF-8', main.main)
@@ -277,8 +264,7 @@ def test_file_names_that_are_no_utf8(tmp_path, monkeypatch, capsys):
     ('os.kill(os.getpid(), 4)', -signal.SIGILL, 'needs AVX'), ('os.kill(os.getpid(), 2)', -signal.SIGINT, 'needs AVX')])
 def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last):
     """A stand-in for TensorFlow writes to standard error, as C++ code does, and fails or gets a signal (2: Ctrl-C)."""
-    (tmp_path / 'tensorflow').mkdir()
-    (tmp_path / 'tensorflow' / '__init__.py').write_text('import os\nos.write(2, b"needs AVX\\n")\n' + end)
+    put_text(str(tmp_path), 'tensorflow/__init__.py', 'import os\nos.write(2, b"needs AVX\\n")\n' + end)
     done = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py')], stderr=subprocess.PIPE, text=True,
                           env=dict(os.environ, PYTHONPATH=str(tmp_path)), timeout=60)
     assert done.returncode == status and done.stderr.splitlines()[-1] == last and 'needs AVX' in done.stderr
@@ -286,9 +272,8 @@ def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last)
 
 def test_closed_standard_error(tmp_path):
     """A stand-in for TensorFlow prints the level of its messages."""
-    (tmp_path / 'tensorflow' / 'compat').mkdir(parents=True)
-    (tmp_path / 'tensorflow' / '__init__.py').touch()
-    (tmp_path / 'tensorflow' / 'compat' / 'v1.py').write_text('class logging:\n    ERROR, set_verbosity = 3, print')
+    put_text(str(tmp_path), 'tensorflow/__init__.py', '')
+    put_text(str(tmp_path), 'tensorflow/compat/v1.py', 'class logging:\n    ERROR, set_verbosity = 3, print')
     command = '"%s" -c "import sys; from system import quiet; print(file=sys.stderr)" 2>&-' % sys.executable
     environment = dict(os.environ, PYTHONPATH=str(tmp_path))
     assert subprocess.check_output(command, shell=True, cwd=ROOT, env=environment) == b'3\n'
@@ -298,10 +283,8 @@ def test_closed_standard_error(tmp_path):
 def test_gpu_report_fails_with_its_parts(tmp_path, failing):
     """A stand-in for Python fails in one of the commands. The report is written to the end."""
     shutil.copy(os.path.join(ROOT, 'Makefile'), str(tmp_path))
-    python = tmp_path / '.venv' / 'bin' / 'python'
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\ncase "$*" in *%s*) exit 3; esac\n' % failing)
-    python.chmod(0o755)
+    put_text(str(tmp_path), '.venv/bin/python', '#!/bin/sh\ncase "$*" in *%s*) exit 3; esac\n' % failing)
+    (tmp_path / '.venv' / 'bin' / 'python').chmod(0o755)
     for name in ('requirements.txt', 'requirements-dev.txt', '.venv/ready', '.venv/ready-dev'):
         (tmp_path / name).touch()
     done = subprocess.run(['make', 'gpu-report'], cwd=str(tmp_path), capture_output=True)
@@ -312,12 +295,10 @@ def test_gpu_report_fails_with_its_parts(tmp_path, failing):
 def test_reader_that_has_seen_enough():
     """`| head -1` ends the command quietly."""
     buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py'), '--describe', '--model', 'fcn-basic'],
-                          stdout=write, stderr=subprocess.PIPE, env=buffered, timeout=120)
-    os.close(write)
-    assert done.stderr == b'' and done.returncode == 128 + signal.SIGPIPE
+    main_py = subprocess.Popen([sys.executable, os.path.join(ROOT, 'main.py'), '--describe', '--model', 'fcn-basic'],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered)
+    main_py.stdout.close()
+    assert main_py.stderr.read() == b'' and main_py.wait(120) == 128 + signal.SIGPIPE
 
 
 def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):

@@ -16,32 +16,26 @@ SEGNET = [
     ('conv5_2_D', 512, 512), ('conv5_1_D', 512, 512), ('conv4_3_D', 512, 512), ('conv4_2_D', 512, 512),
     ('conv4_1_D', 512, 256), ('conv3_3_D', 256, 256), ('conv3_2_D', 256, 256), ('conv3_1_D', 256, 128),
     ('conv2_2_D', 128, 128), ('conv2_1_D', 128, 64), ('conv1_2_D', 64, 64), ('conv1_1_D', 64, 11)]
-SEGNET_BASIC = [('conv1', 3, 64), ('conv2', 64, 64), ('conv3', 64, 64), ('conv4', 64, 64), ('conv_decode4', 64, 64),
-                ('conv_decode3', 64, 64), ('conv_decode2', 64, 64), ('conv_decode1', 64, 64),
-                ('conv_classifier', 64, 11)]
-
-
-def expected_variables(model, layers, kernel):
-    """{name: shape}: batch norm follows each convolution except the last."""
-    shapes = {}
-    for layer, channels, filters in layers:
-        size = 1 if layer == 'conv_classifier' else kernel
-        shapes['%s/%s/weights' % (model, layer)] = [size, size, channels, filters]
-        shapes['%s/%s/biases' % (model, layer)] = [filters]
-        if (layer, channels, filters) != layers[-1]:
-            for name in ('gamma', 'beta', 'moving_mean', 'moving_variance'):
-                shapes['%s/%s_bn/%s' % (model, layer, name)] = [filters]
-    return shapes
+SEGNET_BASIC = [
+    ('conv1', 3, 64), ('conv2', 64, 64), ('conv3', 64, 64), ('conv4', 64, 64), ('conv_decode4', 64, 64),
+    ('conv_decode3', 64, 64), ('conv_decode2', 64, 64), ('conv_decode1', 64, 64), ('conv_classifier', 64, 11)]
 
 
 @pytest.mark.parametrize('model, layers, kernel, count', [('segnet', SEGNET, 3, 29449355),
                                                           ('segnet-basic', SEGNET_BASIC, 7, 1416587)])
 def test_variables(graph, model, layers, kernel, count):
+    """Batch norm follows each convolution except the last."""
+    expected = {}  # {name: shape}
+    for layer, channels, filters in layers:
+        size = 1 if layer == 'conv_classifier' else kernel
+        shapes = {'/weights': [size, size, channels, filters], '/biases': [filters]}
+        if layer != layers[-1][0]:
+            shapes.update(dict.fromkeys(('_bn/gamma', '_bn/beta', '_bn/moving_mean', '_bn/moving_variance'), [filters]))
+        expected.update({'%s/%s%s' % (model, layer, name): shape for name, shape in shapes.items()})
     images = tf.placeholder(tf.uint8, [None, None, None, 3])
     networks.build(networks.Spec(model, 11), images, is_training=True)
     variables = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
-    assert variables == expected_variables(model, layers, kernel)
-    assert sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables()) == count
+    assert variables == expected and sum(v.shape.num_elements() for v in tf.trainable_variables()) == count
     networks.build(networks.Spec(model, 11), images, is_training=False, reuse=True)
     assert len(tf.global_variables()) == len(variables), 'the evaluation tower adds no variable'
     assert set(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)) == set(tf.global_variables())
@@ -54,8 +48,7 @@ def test_released_multipliers(graph):
         expected = {'weights': (1, 1), 'biases': (2, 0), 'gamma': (1, 1), 'beta': (1, beta)}
         variables = [v for v in tf.trainable_variables() if v.op.name.startswith(model + '/')]
         assert len(variables) > 30
-        for variable in variables:
-            assert networks.multipliers(model, variable) == expected[variable.op.name.split('/')[-1]]
+        assert all(networks.multipliers(model, v) == expected[v.op.name.split('/')[-1]] for v in variables)
 
 
 def conv_reference(x, weights, biases):
@@ -78,9 +71,8 @@ def segnet_reference(images, w):
     for convolutions in (2, 2, 3, 3, 3):
         for _ in range(convolutions):
             x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-        shape = x.shape
-        x, positions = pool_reference(x)
-        pooled.append((positions, shape))
+        x, *place = pool_reference(x)
+        pooled.append(place)
     for convolutions in (3, 3, 3, 2):
         x = unpool_reference(x, *pooled.pop())
         for _ in range(convolutions):
@@ -94,10 +86,8 @@ def segnet_basic_reference(images, w):
     x, pooled = images[..., ::-1].astype(float), []
     x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75  # three channels, all in the window of five
     for layer in ('conv1', 'conv2', 'conv3', 'conv4'):
-        x = np.maximum(conv_bn_reference(x, w, layer), 0)
-        shape = x.shape
-        x, positions = pool_reference(x)
-        pooled.append((positions, shape))
+        x, *place = pool_reference(np.maximum(conv_bn_reference(x, w, layer), 0))
+        pooled.append(place)
     for layer in ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1'):
         x = conv_bn_reference(unpool_reference(x, *pooled.pop()), w, layer)
     return conv_reference(x, w['conv_classifier/weights'], w['conv_classifier/biases'])
@@ -111,8 +101,7 @@ def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, refe
     rng = np.random.RandomState(4)
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(networks.Spec(model, 3), tf.constant(images), is_training=False)
-    weights = random_weights(sess, rng)
+    expected = reference(images, random_weights(sess, rng))
     got = sess.run(logits)
-    expected = reference(images, weights)
     assert got.shape == (2, 13, 9, 3)
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())

@@ -9,19 +9,14 @@ import utils
 
 def lcn_reference(image):
     """Jarrett et al. 2009, equations of section 2, by loops: [h, w, c] float64; weights scaled up near an edge."""
-    height, width, channels = image.shape
+    rows, columns = np.indices(image.shape[:2])
 
     def blurred(x):
-        out = np.zeros((height, width, 1))
-        for i, j in np.ndindex(height, width):
-            total = 0.0
-            for p, q in np.ndindex(9, 9):
-                y, z = i + p - 4, j + q - 4
-                if 0 <= y < height and 0 <= z < width:
-                    weight = np.exp(-((p - 4) ** 2 + (q - 4) ** 2) / (2 * 2.0 ** 2))
-                    out[i, j] += weight * x[y, z].sum() / channels
-                    total += weight
-            out[i, j] /= total
+        out = np.zeros(image.shape[:2] + (1,))
+        for i, j in np.ndindex(image.shape[:2]):
+            weights = np.exp(-((rows - i) ** 2 + (columns - j) ** 2) / (2 * 2.0 ** 2))
+            weights[(abs(rows - i) > 4) | (abs(columns - j) > 4)] = 0  # a window of 9x9
+            out[i, j] = (weights * x.mean(-1)).sum() / weights.sum()
         return out
 
     centred = image - blurred(image)
@@ -42,30 +37,29 @@ def test_deconvolution_with_moving_averages_equals_its_formula(sess):
     x = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
     got = utils.deconv_bn(tf.constant(x), 3, 3, 2, tf.zeros([2, 5, 4, 1]), 'up', False)
     values = random_weights(sess, rng)
-    weights, gamma, beta, mean, variance = (values[name] for name in ('weights', 'gamma', 'beta', 'moving_mean',
-                                                                      'moving_variance'))
     expected = np.zeros((2, 7, 7, 3))
     for n, i, j, p, q in np.ndindex(2, 3, 2, 3, 3):
-        expected[n, 2 * i + p, 2 * j + q] += weights[p, q] @ x[n, i, j]
+        expected[n, 2 * i + p, 2 * j + q] += values['weights'][p, q] @ x[n, i, j]
     expected = expected[:, 1:6, :4]  # SAME pads 5 rows to 7 with one above, 4 columns to 5 with none on the left
-    expected = gamma * (expected - mean) / np.sqrt(variance + utils.BN_EPSILON) + beta
+    expected = (expected - values['moving_mean']) / np.sqrt(values['moving_variance'] + utils.BN_EPSILON)
+    expected = values['gamma'] * expected + values['beta']
     np.testing.assert_allclose(sess.run(got), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_is_a_function_of_seed_step_and_name(sess):
+    """Two masks of the same seed, step and name are equal. Other masks are independent."""
     x, step = tf.ones([3, 20, 30, 8]), tf.placeholder(tf.int64, [])
-    out = {key: utils.dropout(x, 0.25, (seed, step), name)
-           for key, seed, name in (('a', 1, 'p'), ('b', 1, 'p'), ('seed', 2, 'p'), ('name', 1, 'q'))}
-    first, second = (sess.run(out, {step: number}) for number in (3, 4))
-    np.testing.assert_array_equal(first['a'], first['b'])
-    assert set(np.unique(first['a'])) == {0, np.float32(1 / 0.75)}
-    assert abs((first['a'] == 0).mean() - 0.25) < 0.02 and abs(first['a'].mean() - 1) < 0.02
-    for other in (first['seed'], first['name'], second['a']):
-        assert 0.2 < (other != first['a']).mean() < 0.55  # 2 * 0.25 * 0.75 where they are independent
+    masks = [utils.dropout(x, 0.25, (seed, step), name) for seed, name in ((1, 'p'), (1, 'p'), (2, 'p'), (1, 'q'))]
+    (mask, same, *others), (of_next_step, *_) = (sess.run(masks, {step: number}) for number in (3, 4))
+    np.testing.assert_array_equal(mask, same)
+    assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
+    assert abs((mask == 0).mean() - 0.25) < 0.02 and abs(mask.mean() - 1) < 0.02
+    for other in others + [of_next_step]:
+        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ at 2 * 0.25 * 0.75 of the places
 
 
 def pool_reference(x):
-    """Max pooling by loops -> pooled values, and (row, column) of the first maximum of each window."""
+    """Max pooling by loops -> pooled values, (row, column) of the first maximum of each window, shape of `x`."""
     batch, height, width, channels = x.shape
     out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
     positions = np.zeros(out.shape + (2,), int)
@@ -74,7 +68,7 @@ def pool_reference(x):
         row, column = np.unravel_index(block.argmax(), block.shape)
         out[n, i, j, c] = block[row, column]
         positions[n, i, j, c] = 2 * i + row, 2 * j + column
-    return out, positions
+    return out, positions, x.shape
 
 
 def unpool_reference(x, positions, shape):
@@ -100,16 +94,15 @@ def test_pooling_and_unpooling(graph, height, width):
     unpooled = utils.unpool(values_ph, indices, x_ph)
     weights = rng.rand(*x.shape).astype(np.float32)
     gradient, = tf.gradients(tf.reduce_sum(unpooled * weights), values_ph)
-    expected, positions = pool_reference(x)
+    expected, positions, _ = pool_reference(x)
     values = rng.rand(*expected.shape).astype(np.float32)
     got, got_indices, got_map, got_gradient = value_of([pooled, indices, unpooled, gradient],
                                                        {x_ph: x, values_ph: values})
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(got_indices, (positions[..., 0] * width + positions[..., 1]) * 4 + np.arange(4))
     np.testing.assert_array_equal(got_map, unpool_reference(values, positions, x.shape))
-    for n, i, j, c in np.ndindex(*expected.shape):
-        row, column = positions[n, i, j, c]
-        assert got_gradient[n, i, j, c] == weights[n, row, column, c]
+    maxima = unpool_reference(np.ones_like(values), positions, x.shape)
+    np.testing.assert_array_equal(unpool_reference(got_gradient, positions, x.shape), maxima * weights)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -131,8 +124,7 @@ def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
         gradient, = tf.gradients(unpooled, x_ph, tf.constant(weights, dtype))
         outputs.append([tf.cast(y, tf.float32) for y in (pooled, unpooled, gradient)])
     scattered, portable = value_of(outputs, {x_ph: image})
-    for one, other in zip(scattered, portable):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_equal(portable, scattered)
     assert scattered[2].any()
 
 
@@ -150,8 +142,7 @@ def test_portable_pooling_ends_with_its_block(graph):
 def test_portable_unpooling_of_dropout_samples(graph):
     """Three samples of an image share the indices of the image."""
     rng = np.random.RandomState(4)
-    encoded = tf.constant(rng.rand(1, 5, 7, 2))
-    samples = tf.constant(rng.rand(3, 3, 4, 2))
+    encoded, samples = tf.constant(rng.rand(1, 5, 7, 2)), tf.constant(rng.rand(3, 3, 4, 2))
     maps = []
     for portable in (False, True):
         with utils.portable_pooling(portable):
@@ -210,9 +201,8 @@ def test_batch_norm_training_and_averages(sess):
     mean, variance = np.zeros(3), np.ones(3)
     sess.run(tf.global_variables_initializer())
     assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler
-    weights.load(np.eye(3)[None, None], sess)
-    biases.load([0.0, 3.0, -4.0], sess)
-    beta.load([0.5] * 3, sess)
+    for variable, value in ((weights, np.eye(3)[None, None]), (biases, [0.0, 3.0, -4.0]), (beta, [0.5] * 3)):
+        variable.load(value, sess)
     for i, x in enumerate(steps):
         got, _ = sess.run([trained, step_op], {x_ph: x})
         x = x.astype(float)
@@ -221,16 +211,15 @@ def test_batch_norm_training_and_averages(sess):
         momentum = min(0.9, (1 + i) / (10 + i))
         mean = momentum * mean + (1 - momentum) * (batch_mean + [0, 3, -4])
         variance = momentum * variance + (1 - momentum) * batch_variance * 70 / 69
-    got = sess.run(tested, {x_ph: steps[0]})
     expected = (steps[0] + [0, 3, -4] - mean) / np.sqrt(variance + 1.001e-5) + 0.5
-    np.testing.assert_allclose(got, expected, atol=1e-4)
+    np.testing.assert_allclose(sess.run(tested, {x_ph: steps[0]}), expected, atol=1e-4)
 
 
 def test_dropout_in_bfloat16(graph):
     """The scale 1 / 0.7 is 183 / 128 in bfloat16. TensorFlow 1.15 cannot divide in bfloat16."""
     x = tf.cast(tf.get_variable('x', initializer=tf.ones([4, 5])), 'bfloat16')
-    dropped = tf.cast(utils.dropout(x, 0.3, (1, 2), 'a'), tf.float32)
-    assert set(value_of(dropped).ravel().tolist()) == {0.0, 183 / 128}
+    dropped = value_of(tf.cast(utils.dropout(x, 0.3, (1, 2), 'a'), tf.float32))
+    assert set(dropped.flat) == {0.0, 183 / 128}
 
 
 def test_dilated_convolutions_have_a_gradient_on_any_cpu(graph):

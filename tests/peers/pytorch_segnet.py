@@ -24,66 +24,59 @@ class ConvBN(nn.Sequential):
         super().__init__(*layers + [nn.ReLU(inplace=True)] * relu)
 
 
-class SegNet(nn.Module):
-    """[batch, 3, h, w], BGR 0..255 -> logits [batch, num_classes, h, w]."""
+class EncoderDecoder(nn.Module):
+    """[batch, 3, h, w], BGR 0..255 -> logits [batch, num_classes, h, w].
 
-    def __init__(self, num_classes):
-        super().__init__()
-        channels = 3
-        for level, (filters, convolutions) in enumerate(ENCODER, 1):
-            for i in range(1, convolutions + 1):
-                self.add_module('conv%d_%d' % (level, i), ConvBN(channels, filters, 3, True))
-                channels = filters
-        for level in range(len(ENCODER), 0, -1):
-            for i in range(ENCODER[level - 1][1], 0, -1):
-                filters = ENCODER[level - 1][0] if i > 1 else ENCODER[level - 2][0]
-                if (level, i) == (1, 1):
-                    self.conv1_1_D = nn.Conv2d(channels, num_classes, 3, padding=1)
-                else:
-                    self.add_module('conv%d_%d_D' % (level, i), ConvBN(channels, filters, 3, True))
-                channels = filters
+    `encoders` and `decoders` are lists of levels, each a list of layer names. The last layer is the classifier.
+    """
 
     def forward(self, x):
         layers, pooled = dict(self.named_children()), []
-        for level, (_, convolutions) in enumerate(ENCODER, 1):
-            for i in range(1, convolutions + 1):
-                x = layers['conv%d_%d' % (level, i)](x)
+        for names in self.encoders:
+            for name in names:
+                x = layers[name](x)
             size = x.shape[2:]
             x, indices = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
             pooled.append((indices, size))
-        for level in range(len(ENCODER), 0, -1):
+        for names in self.decoders:
             indices, size = pooled.pop()
             x = F.max_unpool2d(x, indices, 2, 2, output_size=size)
             del indices
-            for i in range(ENCODER[level - 1][1], 0, -1):
-                x = layers['conv%d_%d_D' % (level, i)](x)
+            for name in names:
+                x = layers[name](x)
         return x
 
 
-class SegNetBasic(nn.Module):
-    """[batch, 3, h, w], BGR 0..255 -> logits [batch, num_classes, h, w]."""
+class SegNet(EncoderDecoder):
+    """13 convolutions as in VGG16, and 13 convolutions in the decoders."""
 
     def __init__(self, num_classes):
         super().__init__()
+        levels = range(1, len(ENCODER) + 1)
+        self.encoders = [['conv%d_%d' % (level, i + 1) for i in range(ENCODER[level - 1][1])] for level in levels]
+        self.decoders = [[name + '_D' for name in names[::-1]] for names in self.encoders[::-1]]
+        filters = [filters for filters, convolutions in ENCODER for _ in range(convolutions)]
+        channels = [3] + filters[:-1]  # the decoders have the channels of the encoders in reverse
+        for name, before, after in zip(sum(self.encoders, []), channels, filters):
+            self.add_module(name, ConvBN(before, after, 3, True))
+            self.add_module(name + '_D', ConvBN(after, before, 3, True))
+        self.conv1_1_D = nn.Conv2d(64, num_classes, 3, padding=1)
+
+
+class SegNetBasic(EncoderDecoder):
+    """Four convolutions of 7x7, four decoders without ReLU, and a classifier of 1x1."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.encoders = [['conv%d' % level] for level in range(1, 5)]
+        self.decoders = [['conv_decode%d' % level] for level in (4, 3, 2)] + [['conv_decode1', 'conv_classifier']]
         for level in range(1, 5):
             self.add_module('conv%d' % level, ConvBN(3 if level == 1 else 64, 64, 7, True))
             self.add_module('conv_decode%d' % level, ConvBN(64, 64, 7, False))
         self.conv_classifier = nn.Conv2d(64, num_classes, 1)
 
     def forward(self, x):
-        x = F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)
-        layers, pooled = dict(self.named_children()), []
-        for level in range(1, 5):
-            x = layers['conv%d' % level](x)
-            size = x.shape[2:]
-            x, indices = F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)
-            pooled.append((indices, size))
-        for level in range(4, 0, -1):
-            indices, size = pooled.pop()
-            x = F.max_unpool2d(x, indices, 2, 2, output_size=size)
-            del indices
-            x = layers['conv_decode%d' % level](x)
-        return self.conv_classifier(x)
+        return super().forward(F.local_response_norm(x, 5, 1e-4, 0.75, 1.0))
 
 
 NETWORKS = {'segnet': SegNet, 'segnet-basic': SegNetBasic}
@@ -91,17 +84,14 @@ NETWORKS = {'segnet': SegNet, 'segnet-basic': SegNetBasic}
 
 def load(network, values):
     """Sets the weights by name: `values` as weights.npz of a run, {'conv1_1/weights': [3, 3, 3, 64], ...}."""
-    places = {'weights': ('0', 'weight'), 'biases': ('0', 'bias')}
-    norms = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+    kinds = {'weights': '0.weight', 'biases': '0.bias', 'gamma': '1.weight', 'beta': '1.bias',
+             'moving_mean': '1.running_mean', 'moving_variance': '1.running_var'}
     state = network.state_dict()
     for name, value in values.items():
         layer, kind = name.split('/')
         value = torch.from_numpy(value)
-        if layer.endswith('_bn'):
-            key = '%s.1.%s' % (layer[:-3], norms[kind])
-        else:
-            key = '.'.join((layer,) + places[kind])
-            key = key if key in state else '%s.%s' % (layer, places[kind][1])
+        key = '%s.%s' % (layer.replace('_bn', ''), kinds[kind])
+        key = key if key in state else key.replace('.0.', '.')  # the classifier has no batch norm
         state[key] = value.permute(3, 2, 0, 1) if kind == 'weights' else value
     network.load_state_dict(state)
 
