@@ -95,8 +95,9 @@ def recognize(source: str, kind: str = None):
             endings = collections.Counter(os.path.splitext(name)[1].lower() or 'no extension'
                                           for _, _, names in os.walk(source) for name in names)
             found += ['%s (%d)' % (ending, count) for ending, count in endings.most_common(5) if ending != '.json']
-        raise UserError('%s: holds no annotations of %s; found: %s'
-                        % (source, kind or 'a known kind (%s)' % ', '.join(KINDS), ', '.join(found) or 'nothing'))
+        raise UserError('%s: holds no annotations of %s; found: %s; most tools export COCO, and --dataset folder reads '
+                        'label images' % (source, kind or 'a known kind (%s with data.yaml or classes.txt)'
+                                          % ', '.join(KINDS), ', '.join(found) or 'nothing'))
     kind = fits[0]
     print('%s: read as %s%s' % (source, kind, '' if kind == 'yolo' else ', JSON files: %d' % len(documents[kind])))
     return kind, documents

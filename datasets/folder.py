@@ -17,10 +17,11 @@ from system.files import UserError, note
 
 LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
-          'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names}
-IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit')
+          'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names,
+          'label_colors.txt': tables.read_label_colors}
+IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit', 'default')
 LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'annots', 'annotations', 'ann_dir', 'gtfine',
-                 'segmentationclass', 'segmentationclasspng')
+                 'segmentationclass', 'segmentationclasspng', 'defaultannot')
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):

@@ -262,7 +262,7 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': ''}}, 'cover 0 pixels'),
     ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': '~~~'}}, 'annotation 2: the run lengths'),
     ('annotations', 1, {'segmentation': 5}, 'annotation 2: malformed'),
-    ('images', 0, {'file_name': 'z.png'}, 'image 1: image z.png: no such file'),
+    ('images', 0, {'file_name': 'z.png'}, 'image 1: image z.png: no such file in SOURCE; put'),
     ('images', 0, {'height': 44}, 'a.png: the image has 45x61, its annotations say 44x61'),
     ('images', 1, {'file_name': 'a.png'}, 'is listed twice'),
     ('categories', 3, {'id': [3]}, 'category 4: malformed'),
@@ -473,7 +473,7 @@ def test_folders_of_yolo(tmp_path, capsys):
     ('0 0.1 0.1 0.2 0.1 0.2 0.2', 'names: [x]\nkpt_shape: [2, 2]', '6 numbers behind the class; kpt_shape says 8'),
     ('0 0.5 0.5 0.4 0.4 0.9', 'names: [x]', 'left out: boxes (1)'),
     ('', 'names: [x]\ntrain: images', 'of 1 images no annotation can be drawn'),
-    (None, 'names: [x]\ntrain: images', 'images: no text file, as for'),
+    (None, 'names: [x]\ntrain: images', 'images: no image has its text file, as'),
     ('0 0 0 1 0 1 1', 'names: [x]\ntrain: none/pictures', 'train: none/pictures: no such folder'),
     ('0 0 0 1 0 1 1', 'names: [x]\ntrain: images\nval: other/images', 'val: other/images: leads to')])
 def test_what_is_no_polygon_in_yolo(tmp_path, row, yaml, said):
@@ -497,4 +497,9 @@ def test_recognition(tmp_path):
     assert converted(tmp_path, 'coco')['a'].any()
     write_image(str(tmp_path / 'b/in/a.png'), (9, 13))
     (tmp_path / 'b/in/a.xml').write_text('<annotation/>')
-    assert_refused(re.escape('found: .png (1), .xml (1)'), converted, tmp_path / 'b')
+    assert_refused(re.escape('found: .png (1), .xml (1); most tools export COCO'), converted, tmp_path / 'b')
+    assert_refused('b/in: has neither data.yaml nor classes.txt; write classes.txt', converted, tmp_path / 'b', 'yolo')
+    write_coco(tmp_path / 'c/in', annotations=[{}])
+    captions = {'images': [], 'categories': [], 'annotations': [{'image_id': 0, 'caption': 'a cup'}]}
+    (tmp_path / 'c/in/captions.json').write_text(json.dumps(captions))
+    assert converted(tmp_path / 'c')['a'].any()
