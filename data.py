@@ -255,7 +255,7 @@ def black_and_white(grey, path: str, soft: float = 0):
         bad = grey > 0
     elif bad.mean() <= soft:
         bad[:] = False
-    refuse_pixels(grey, bad, path, 'value', 'a mask of two classes is black (0) and white (255)')
+    refuse_pixels(grey, bad, path, 'value', 'a mask of two classes holds their ids, or black (0) and white (255)')
     return np.where(grey > 127, 255, 0).astype(np.uint8)
 
 

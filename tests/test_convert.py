@@ -175,7 +175,9 @@ def test_many_polygons_and_run_lengths():
 
 @pytest.mark.parametrize('kind, points, parts', [
     ('coco', [[1, 1, 6, 1, 6, 6, 1, 6], [4, 4, 9, 4, 9, 8, 4, 8]], [np.s_[1:6, 1:6], np.s_[4:8, 4:9]]),
-    ('rectangle', [[9, 5], [3, 2]], [np.s_[2:5, 3:9]]), ('line', [[3, 3.6], [9, 3.6]], [np.s_[2:6, 3:9]]),
+    ('rectangle', [[9, 5], [3, 2]], [np.s_[2:5, 3:9]]), ('rectangle', [[9, 10], [3, 2]], [np.s_[2:11, 3:9]]),
+    ('polygon', [[9, 2], [12, 2], [12, 10], [9, 10]], [np.s_[2:11, 9:13]]),
+    ('line', [[3, 3.6], [9, 3.6]], [np.s_[2:6, 3:9]]),
     ('linestrip', [[2, 3], [8, 3], [8, 9]], [np.s_[1:5, 2:8], np.s_[3:9, 6:10], np.s_[2, 8:10], np.s_[1, 8]]),
     ('circle', [[5.5, 5.5], [7.5, 5.5]], [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]])])
 def test_shapes(kind, points, parts):
@@ -289,11 +291,13 @@ def test_wrong_yolo(tmp_path, file, content, said):
 
 @pytest.mark.parametrize('source, out, said', [
     ('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
-    ('in/a.json', 'out', 'a.json: not JSON'),
+    ('in/a.json', 'out', 'a.json: not JSON'), ('in/c.json', 'out', 'c.json: is a pointer of Git LFS, .* git lfs pull'),
     ('in/b.json', 'out', 'holds no annotations of labelme; found: JSON of another form')])
 def test_wrong_source(tmp_path, source, out, said):
     put_text(str(tmp_path), 'in/a.json', '{')
     put_text(str(tmp_path), 'in/b.json', '{"shapes": 5}')
+    if source == 'in/c.json':
+        put_text(str(tmp_path), source, 'version https://git-lfs.github.com/spec/v1\nsize 3\n')
     assert_refused(said, convert.main, ['labelme', str(tmp_path / source), str(tmp_path / out)])
     assert not os.path.exists(str(tmp_path / 'out')) or not os.listdir(str(tmp_path / 'out'))
 
@@ -345,6 +349,8 @@ def test_dialects_of_coco(tmp_path):
     by_hand[1:4, 2:5] = 1
     assert sorted(labels) == [os.path.join('x', 'a'), os.path.join('y', 'a')]
     assert all((label == by_hand).all() for label in labels.values())
+    write_coco(tmp_path / 'b/in', annotations=[{'category_id': None}], categories=[])  # makesense.ai without labels
+    assert (converted(tmp_path / 'b')['a'] == by_hand).all()
 
 
 def test_crowds_and_hidden_annotations(tmp_path, capsys):
@@ -399,10 +405,10 @@ def test_images_in_labelme_and_outside_the_folder(tmp_path):
 
 
 def test_isat(tmp_path):
-    """The layer of an object, not its place in the file, decides which object is in front."""
+    """The layer decides which object is in front. A vertex in the last column or row means the border of the image."""
     write_image(str(tmp_path / 'in' / 'a.png'), (9, 13))
     entries = [{'category': name, 'layer': layer, 'segmentation': np.reshape(points, (-1, 2)).tolist()}
-               for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 13, 0, 13, 9, 0, 9]))]
+               for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 12, 0, 12, 8, 0, 8]))]
     (tmp_path / 'in' / 'a.json').write_text(json.dumps(
         {'info': {'description': 'ISAT', 'name': 'a.png', 'height': 9, 'width': 13}, 'objects': entries}))
     label = converted(tmp_path)['a']

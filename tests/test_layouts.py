@@ -486,6 +486,15 @@ def test_masks_of_single_classes(tmp_path, labels, said):
     for name in labels:
         put(str(tmp_path), 'labels/' + name, scene(0)[1])
     assert_refused(said, open_and_load, 'folder', str(tmp_path))
+    (tmp_path / 'labels').rename(tmp_path / 'masks_b')
+    assert_refused('labels: no such folder; .*: one of masks_b', datasets.open, 'folder', str(tmp_path))
+
+
+def test_masks_of_the_only_other_class(tmp_path):
+    """If the table has the background and one other class, the masks may end in the name of this class."""
+    write_own(str(tmp_path), label='masks/%s_b.png', make=lambda label: label % 2 * np.uint8(255),
+              classes='background,0,\nb,1,\n')
+    np.testing.assert_array_equal(load_all(str(tmp_path))['im 3'], scene(3)[1] % 2)
 
 
 @pytest.mark.parametrize('folders, said', [
