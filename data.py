@@ -267,7 +267,8 @@ def read_label(path: str):
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
-        raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
+        raise UserError('%s: labels must be ids (a grey or palette image), this has colours; --dataset folder reads '
+                        'colours with a table of classes' % path)
     if palette is not None and label.max() < len(palette):
         shown = palette[label]
         if (shown == shown[:, :, :1]).all():

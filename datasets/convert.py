@@ -139,8 +139,9 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
         with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
             write(part, examples, ids, tally, small_on_top)
             if not tally.read:
-                raise UserError('%s: of %d images no annotation can be drawn%s' % (source, len(examples), ''.join(
-                    '; left out: %s (%d)' % reason for reason in (+tally.left_out).items())))
+                raise UserError('%s: of %d images no annotation can be drawn; export polygons or masks%s'
+                                % (source, len(examples), ''.join('; left out: %s (%d)' % reason
+                                                                  for reason in (+tally.left_out).items())))
             for name in ('images', 'labels', 'classes.csv'):  # OUT is a data set once classes.csv is there
                 os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:

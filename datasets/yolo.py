@@ -106,7 +106,7 @@ def listed_images(source: str, path: str, content: dict):
         for name in (value if isinstance(value, list) else [value]) if split and value else ():
             place = resolve(source, '%s/%s' % (content.get('path') or '.', name), name)
             if place is None and split == 'train':
-                raise UserError('%s: %s: %s: no such folder' % (path, key, name))
+                raise UserError('%s: %s: %s: no such folder; correct the path' % (path, key, name))
             if place is not None and used.setdefault(place, name) != name:
                 raise UserError('%s: %s: %s: leads to %s, as %s does' % (path, key, name, place, used[place]))
             if place is None:

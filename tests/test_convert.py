@@ -478,7 +478,7 @@ def test_folders_of_yolo(tmp_path, capsys):
     ('0 0.5 0.5 0.4 0.4 0.3 0.3 0.6 0.3', 'names: [x]\nkpt_shape: [2, 2]', 'left out: boxes with key points (1)'),
     ('0 0.1 0.1 0.2 0.1 0.2 0.2', 'names: [x]\nkpt_shape: [2, 2]', '6 numbers behind the class; kpt_shape says 8'),
     ('0 0.5 0.5 0.4 0.4 0.9', 'names: [x]', 'left out: boxes (1)'),
-    ('', 'names: [x]\ntrain: images', 'of 1 images no annotation can be drawn'),
+    ('', 'names: [x]\ntrain: images', 'of 1 images no annotation can be drawn; export polygons'),
     (None, 'names: [x]\ntrain: images', 'images: no image has its text file, as'),
     ('0 0 0 1 0 1 1', 'names: [x]\ntrain: none/pictures', 'train: none/pictures: no such folder'),
     ('0 0 0 1 0 1 1', 'names: [x]\ntrain: images\nval: other/images', 'val: other/images: leads to')])
