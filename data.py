@@ -259,7 +259,7 @@ def black_and_white(grey, path: str, soft: float = 0):
         bad = grey > 0
     elif bad.mean() <= soft:
         bad[:] = False
-    refuse_pixels(grey, bad, path, 'value', 'a mask of two classes is black (0) and white (255)')
+    refuse_pixels(grey, bad, path, 'value', 'a mask of two classes holds their ids, or black (0) and white (255)')
     return np.where(grey > 127, 255, 0).astype(np.uint8)
 
 
@@ -271,7 +271,8 @@ def read_label(path: str):
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
-        raise UserError('%s: labels must be ids (a grey or palette image), this has colours' % path)
+        raise UserError('%s: labels must be ids (a grey or palette image), this has colours; --dataset folder reads '
+                        'colours with a table of classes' % path)
     if palette is not None and label.max() < len(palette):
         shown = palette[label]
         if (shown == shown[:, :, :1]).all():

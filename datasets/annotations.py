@@ -70,7 +70,8 @@ def kind_of(content):
     if isinstance(content, dict):
         via = content.get('_via_img_metadata', content)
         if all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
-            return 'coco'
+            first = (content['annotations'] or [None])[0]  # captions and panoptic segmentations have other keys
+            return 'another form' if isinstance(first, dict) and {'caption', 'segments_info'} & set(first) else 'coco'
         if isinstance(content.get('shapes'), list):
             return 'labelme'
         if isinstance(content.get('objects'), list) and isinstance(content.get('info'), dict):
@@ -157,7 +158,8 @@ def find_image(images: dict, name: str, source: str):
     tails = [len(os.path.commonprefix([path.split(os.sep)[::-1], name.split('/')[::-1]])) for path in paths]
     fits = [path for path, tail in zip(paths, tails) if tail == max(tails)]
     if len(fits) != 1:
-        raise UserError('image %s: %s' % (name, '%s or %s?' % tuple(fits[:2]) if fits else 'no such file'))
+        raise UserError('image %s: %s' % (name, '%s or %s?' % tuple(fits[:2]) if fits
+                                               else 'no such file in SOURCE; put the images there'))
     return fits[0]
 
 

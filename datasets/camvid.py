@@ -1,6 +1,5 @@
 """Reads CamVid as a `Dataset`, in the layout released with SegNet, of the home page or of Kaggle."""
 import os
-import re
 
 import data
 from data import IGNORE, Dataset
@@ -15,17 +14,15 @@ CLASSES = {
 # Class weights of Models/segnet_train.prototxt. The released labels give other weights (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# {released class: names of its members among CamVid's 32 classes}; all other classes are void. Found by overlaying the
-# labels of the two releases; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
+# {released class: names of its members among CamVid's 32 classes}; the others are VOID. Found by overlaying the labels
+# of the two releases; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
 GROUPS = {
     'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Column_Pole', 'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv',
     'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
     'Fence': 'Fence', 'Car': 'Car Truck_Bus SUVPickupTruck', 'Pedestrian': 'Pedestrian',
     'Bicyclist': 'Bicyclist MotorcycleScooter'}
+VOID = 'Animal Archway Bridge CartLuggagePram Child OtherMoving ParkingBlock RoadShoulder TrafficCone Train Tunnel Void'
 IDS = {member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].split()}
-
-# A line of the released lists: two paths, which may hold blanks, separated by blanks, tabs, commas or semicolons.
-PAIR = re.compile(r'(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+)\Z', re.IGNORECASE)
 
 
 def read(data_dir: str):
@@ -71,7 +68,7 @@ def _released(data_dir):
     for split in files.SPLITS:
         path = os.path.join(data_dir, split + '.txt')
         for number, line in files.numbered_lines(path) if os.path.exists(path) else ():
-            match = PAIR.match(line.strip())
+            match = files.PAIR.match(line.strip())
             if not match:
                 raise UserError('%s line %d: %r; expected an image and its annotation' % (path, number, line[:80]))
             image, label = (name.replace('\\', '/').split('/')[-2:] for name in match.groups())
@@ -89,12 +86,24 @@ def _kaggle(data_dir):
     Returns:
       {split: [(image path, label path)]} of the splits that have a folder, {colour: class index or IGNORE}.
     """
-    classes = tables.read_classes(os.path.join(data_dir, 'class_dict.csv'))
-    ids = {entry.color: IDS.get(entry.name, IGNORE) for entry in classes}
+    table = os.path.join(data_dir, 'class_dict.csv')
+    ids = _ids(table, tables.read_classes(table))
     folders = {split: os.path.join(data_dir, split) for split in files.SPLITS}
     pairs = {split: labels.pairs_of_files(folder, folder + '_labels', lambda name: name + '_L')
              for split, folder in folders.items() if os.path.isdir(folder)}
     return {split: [pair[1:] for pair in pairs[split]] for split in pairs}, ids
+
+
+def _ids(table, classes):
+    """Maps the colours of a table of classes to CamVid's 11 classes -> {colour: class index or IGNORE}.
+
+    Raises UserError for a class that is not one of CamVid's 32, because its pixels would be void.
+    """
+    for entry in classes:
+        if entry.name not in IDS and entry.name not in VOID.split():
+            raise UserError('%s: %s is no class of CamVid; for other classes give --dataset folder'
+                            % (table, entry.name))
+    return {entry.color: IDS.get(entry.name, IGNORE) for entry in classes}
 
 
 def _frames(data_dir):
@@ -107,13 +116,7 @@ def _frames(data_dir):
       {split: [(image path, label path)]}, {colour: class index or IGNORE}.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
-    ids = {}
-    for number, line in files.numbered_lines(table):
-        *values, name = line.split(None, 3)
-        color = files.small_numbers(values)
-        if not color or len(color) != 3:
-            raise UserError('%s line %d: %.60s; expected red, green, blue and a name' % (table, number, line))
-        ids[color] = IDS.get(name.strip(), IGNORE)
+    ids = _ids(table, tables.read_label_colors(table))
     names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png') and not name.startswith('.'))
     held_out = max(1, len(names) // 5)
     splits = {'train': names[:-held_out], 'val': names[-held_out:]}

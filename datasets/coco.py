@@ -57,7 +57,8 @@ def read_coco(documents: list, root: str, images: dict):
         for i, annotation in enumerate(content['annotations'], 1):
             where = '%s: annotation %d' % (path, i)
             with error_context(where):
-                name = lookup(names, key_of(annotation, 'category_id'), 'category_id')
+                is_nameless = not names and annotation.get('category_id') is None  # makesense.ai without labels
+                name = 'object' if is_nameless else lookup(names, key_of(annotation, 'category_id'), 'category_id')
                 segmentation = annotation.get('segmentation')
                 kind = 'mask' if isinstance(segmentation, dict) else 'polygon'
                 lookup(by_id, key_of(annotation, 'image_id'), 'image_id').shapes.append(

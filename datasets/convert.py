@@ -95,8 +95,9 @@ def recognize(source: str, kind: str = None):
             endings = collections.Counter(os.path.splitext(name)[1].lower() or 'no extension'
                                           for _, _, names in os.walk(source) for name in names)
             found += ['%s (%d)' % (ending, count) for ending, count in endings.most_common(5) if ending != '.json']
-        raise UserError('%s: holds no annotations of %s; found: %s'
-                        % (source, kind or 'a known kind (%s)' % ', '.join(KINDS), ', '.join(found) or 'nothing'))
+        raise UserError('%s: holds no annotations of %s; found: %s; most tools export COCO, and --dataset folder reads '
+                        'label images' % (source, kind or 'a known kind (%s with data.yaml or classes.txt)'
+                                          % ', '.join(KINDS), ', '.join(found) or 'nothing'))
     kind = fits[0]
     print('%s: read as %s%s' % (source, kind, '' if kind == 'yolo' else ', JSON files: %d' % len(documents[kind])))
     return kind, documents
@@ -129,7 +130,8 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     named = collections.Counter(os.path.abspath(example.image) for example in examples)
     path, count = named.most_common(1)[0] if named else ('', 0)
     if count > 1:
-        raise UserError('%s: image %s is listed twice; SOURCE may be one of several JSON files' % (source, path))
+        raise UserError('%s: image %s is listed twice; name one of several JSON files as SOURCE, or remove the '
+                        'second entry' % (source, path))
     unnamed = {os.path.abspath(path) for paths in images.values() for path in paths} - set(named)
     tally.left_out['images that the annotations do not name'] = len(unnamed)
     os.makedirs(out, exist_ok=True)
@@ -137,8 +139,9 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
         with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
             write(part, examples, ids, tally, small_on_top)
             if not tally.read:
-                raise UserError('%s: of %d images no annotation can be drawn%s' % (source, len(examples), ''.join(
-                    '; left out: %s (%d)' % reason for reason in (+tally.left_out).items())))
+                raise UserError('%s: of %d images no annotation can be drawn; export polygons or masks%s'
+                                % (source, len(examples), ''.join('; left out: %s (%d)' % reason
+                                                                  for reason in (+tally.left_out).items())))
             for name in ('images', 'labels', 'classes.csv'):  # OUT is a data set once classes.csv is there
                 os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:

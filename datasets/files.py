@@ -17,6 +17,8 @@ FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # last word of a label's name: _mask, _L, -gt
 IMAGE_SUFFIX = re.compile(r'[-_. ](img|image|sat|rgb|leftImg8bit)\Z', re.IGNORECASE)
+# A line of CamVid's and PaddleSeg's lists: two paths, which may hold blanks, separated by blanks, commas or semicolons.
+PAIR = re.compile(r'\A/?(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+\.\w+)\Z', re.IGNORECASE)
 MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg segmentation annotation'.split())
 
 
@@ -42,9 +44,11 @@ def csv_header(path: str) -> list:
 def read_names(path: str):
     """Reads a text file with one name per line -> list of str, without blank lines.
 
+    A line may hold the paths of an image and its label (CamVid); then the name is the path of the image.
+
     Raises UserError for an empty list or a name that leads out of the folder.
     """
-    names = [line.strip() for _, line in numbered_lines(path)]
+    names = [PAIR.sub(r'\1', line.strip()) for _, line in numbered_lines(path)]
     if not names:
         raise UserError('%s: lists no images' % path)
     for name in names:

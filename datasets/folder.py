@@ -17,10 +17,11 @@ from system.files import UserError, note
 
 LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
-          'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names}
-IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit')
+          'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names,
+          'label_colors.txt': tables.read_label_colors}
+IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit', 'default')
 LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'annots', 'annotations', 'ann_dir', 'gtfine',
-                 'segmentationclass', 'segmentationclasspng')
+                 'segmentationclass', 'segmentationclasspng', 'defaultannot')
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
@@ -142,7 +143,12 @@ def find_pairs(data_dir: str):
     """
     images, labels = _pair(data_dir)
     if images:
-        return [('', images, labels or os.path.join(data_dir, 'labels'))]
+        labels = labels or os.path.join(data_dir, 'labels')
+        others = [os.path.basename(path) for path in _folders(data_dir) if path not in (images, labels)]
+        if not os.path.isdir(labels):
+            raise UserError('%s: no such folder; name the folder of labels so%s'
+                            % (labels, ': one of %s' % ', '.join(others) if others else ''))
+        return [('', images, labels)]
     pairs = []
     for path in _folders(data_dir):
         name = os.path.basename(path)
@@ -169,7 +175,9 @@ def _labelled(root, is_voc, table, classes):
       table: path of the table of classes, for messages.
       classes: list of `tables.Class`.
     """
-    class_names = [files.words(entry.name) for entry in classes]
+    names = [files.words(entry.name) for entry in classes if not tables.is_void(entry)]
+    if len(names) == 2 and any(tables.is_background(entry) and 0 in entry.ids for entry in classes):
+        names = []  # a mask of the only other class shows all classes
     images = {}
     labels = {}
     pairs = find_pairs(root)
@@ -177,7 +185,7 @@ def _labelled(root, is_voc, table, classes):
         found = files.image_files(image_folder)
         if image_folder == label_folder:
             found = {name: path for name, path in found.items() if not files.is_label(name)}
-        fitting = files.label_files(label_folder, found, class_names)
+        fitting = files.label_files(label_folder, found, names)
         if files.FOLDERS.get(name.lower(), 'train') != 'train' and not fitting:
             note('%s: no image has a label; this split is left out' % image_folder)
             continue

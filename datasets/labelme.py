@@ -45,7 +45,7 @@ def read_isat(documents: list, root: str, images: dict):
         return content['info']['name'], content['info'].get('height'), content['info'].get('width'), None
 
     def shape_of(entry):
-        draw = functools.partial(shapes.polygon_mask, entry['segmentation'])
+        draw = functools.partial(shapes.labelme_mask, {'points': entry['segmentation']}, 0)
         return entry['category'], 'polygon', draw, float(entry.get('layer', 2))  # 2 is ISAT's own default
 
     return _read(documents, root, images, 'objects', image_of, shape_of)

@@ -138,6 +138,8 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
     points = np.array(shape['points'], float).reshape(-1, 2)
     if kind in ('point', 'points'):
         raise NoArea('points')
+    if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral', 'rectangle'):
+        points = np.where(points == (width - 1, height - 1), (width, height), points)  # X-AnyLabeling, ISAT
     if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral'):
         return polygon_mask(points, height, width)
     if kind == 'rectangle':

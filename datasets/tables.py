@@ -83,6 +83,23 @@ def read_labelmap(path: str):
     return _checked(path, rows)
 
 
+def read_label_colors(path: str):
+    """Reads label_colors.txt of CamVid and of CVAT's CamVid export -> list of `Class` without ids, void last.
+
+    A line is red, green, blue and a name, separated by blanks. Blank lines and comments are skipped. Raises UserError
+    for a malformed line, a repeated name or colour, and fewer than two classes.
+    """
+    rows = []
+    for number, line in files.numbered_lines(path):
+        if not line.startswith('#'):
+            *values, name = line.split(None, 3)
+            color = files.small_numbers(values)
+            if not color or len(color) != 3:
+                raise UserError('%s line %d: %.60s; expected red, green, blue and a name' % (path, number, line))
+            rows.append((number, Class(name.strip(), [], color)))
+    return _checked(path, rows)
+
+
 def is_void(entry):
     """Tells whether a `Class` marks ignored pixels: its name is void, in upper or lower case."""
     return entry.name.lower() == 'void'

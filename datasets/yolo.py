@@ -65,7 +65,9 @@ def class_names(source: str, config):
       UserError: malformed names, or a missing or empty classes.txt.
     """
     if not config:
-        return dict(enumerate(files.read_names(class_file(source) or os.path.join(source, 'classes.txt'))))
+        if not class_file(source):
+            raise UserError('%s: has neither data.yaml nor classes.txt; write classes.txt, a class per line' % source)
+        return dict(enumerate(files.read_names(class_file(source))))
     with error_context(config[0]):
         names = config[1]['names']
         return dict(enumerate(names)) if isinstance(names, list) else {int(i): names[i] for i in names}
@@ -104,7 +106,7 @@ def listed_images(source: str, path: str, content: dict):
         for name in (value if isinstance(value, list) else [value]) if split and value else ():
             place = resolve(source, '%s/%s' % (content.get('path') or '.', name), name)
             if place is None and split == 'train':
-                raise UserError('%s: %s: %s: no such folder' % (path, key, name))
+                raise UserError('%s: %s: %s: no such folder; correct the path' % (path, key, name))
             if place is not None and used.setdefault(place, name) != name:
                 raise UserError('%s: %s: %s: leads to %s, as %s does' % (path, key, name, place, used[place]))
             if place is None:
@@ -176,7 +178,7 @@ def check_texts(source: str, images: dict):
     for image, split in list(images.items()):
         if split not in labelled:
             if split != 'test':
-                raise UserError('%s: no text file, as for %s' % (os.path.dirname(image), image))
+                raise UserError('%s: no image has its text file, as %s' % (os.path.dirname(image), text_path(image)))
             del images[image]
     below = glob.glob(os.path.join(glob.escape(source), '**', 'labels', '**', '*.txt'), recursive=True)
     others = [path for path in below if path not in texts and os.path.basename(path) != 'classes.txt']

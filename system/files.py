@@ -77,13 +77,16 @@ def check_output(path: str):
 
 
 def read_bytes(path: str) -> bytes:
-    """Reads a whole file -> bytes. Raises UserError if the file cannot be read or is a pipe or device."""
+    """Reads a whole file -> bytes. Raises UserError for an unreadable file, a device or a Git LFS pointer."""
     check_file(path)
     try:
         with open(path, 'rb') as file:
-            return file.read()
+            content = file.read()
     except OSError as error:
         raise UserError('%s: cannot be read (%s)' % (path, error.strerror))
+    if content.startswith(b'version https://git-lfs'):
+        raise UserError('%s: is a pointer of Git LFS, not the file; run git lfs pull' % path)
+    return content
 
 
 def check_names(names, folder: str):

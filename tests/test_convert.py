@@ -175,7 +175,9 @@ def test_many_polygons_and_run_lengths():
 
 @pytest.mark.parametrize('kind, points, parts', [
     ('coco', [[1, 1, 6, 1, 6, 6, 1, 6], [4, 4, 9, 4, 9, 8, 4, 8]], [np.s_[1:6, 1:6], np.s_[4:8, 4:9]]),
-    ('rectangle', [[9, 5], [3, 2]], [np.s_[2:5, 3:9]]), ('line', [[3, 3.6], [9, 3.6]], [np.s_[2:6, 3:9]]),
+    ('rectangle', [[9, 5], [3, 2]], [np.s_[2:5, 3:9]]), ('rectangle', [[9, 10], [3, 2]], [np.s_[2:11, 3:9]]),
+    ('polygon', [[9, 2], [12, 2], [12, 10], [9, 10]], [np.s_[2:11, 9:13]]),
+    ('line', [[3, 3.6], [9, 3.6]], [np.s_[2:6, 3:9]]),
     ('linestrip', [[2, 3], [8, 3], [8, 9]], [np.s_[1:5, 2:8], np.s_[3:9, 6:10], np.s_[2, 8:10], np.s_[1, 8]]),
     ('circle', [[5.5, 5.5], [7.5, 5.5]], [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]])])
 def test_shapes(kind, points, parts):
@@ -262,7 +264,7 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': ''}}, 'cover 0 pixels'),
     ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': '~~~'}}, 'annotation 2: the run lengths'),
     ('annotations', 1, {'segmentation': 5}, 'annotation 2: malformed'),
-    ('images', 0, {'file_name': 'z.png'}, 'image 1: image z.png: no such file'),
+    ('images', 0, {'file_name': 'z.png'}, 'image 1: image z.png: no such file in SOURCE; put'),
     ('images', 0, {'height': 44}, 'a.png: the image has 45x61, its annotations say 44x61'),
     ('images', 1, {'file_name': 'a.png'}, 'is listed twice'),
     ('categories', 3, {'id': [3]}, 'category 4: malformed'),
@@ -289,11 +291,13 @@ def test_wrong_yolo(tmp_path, file, content, said):
 
 @pytest.mark.parametrize('source, out, said', [
     ('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
-    ('in/a.json', 'out', 'a.json: not JSON'),
+    ('in/a.json', 'out', 'a.json: not JSON'), ('in/c.json', 'out', 'c.json: is a pointer of Git LFS, .* git lfs pull'),
     ('in/b.json', 'out', 'holds no annotations of labelme; found: JSON of another form')])
 def test_wrong_source(tmp_path, source, out, said):
     put_text(str(tmp_path), 'in/a.json', '{')
     put_text(str(tmp_path), 'in/b.json', '{"shapes": 5}')
+    if source == 'in/c.json':
+        put_text(str(tmp_path), source, 'version https://git-lfs.github.com/spec/v1\nsize 3\n')
     assert_refused(said, convert.main, ['labelme', str(tmp_path / source), str(tmp_path / out)])
     assert not os.path.exists(str(tmp_path / 'out')) or not os.listdir(str(tmp_path / 'out'))
 
@@ -345,6 +349,8 @@ def test_dialects_of_coco(tmp_path):
     by_hand[1:4, 2:5] = 1
     assert sorted(labels) == [os.path.join('x', 'a'), os.path.join('y', 'a')]
     assert all((label == by_hand).all() for label in labels.values())
+    write_coco(tmp_path / 'b/in', annotations=[{'category_id': None}], categories=[])  # makesense.ai without labels
+    assert (converted(tmp_path / 'b')['a'] == by_hand).all()
 
 
 def test_crowds_and_hidden_annotations(tmp_path, capsys):
@@ -399,10 +405,10 @@ def test_images_in_labelme_and_outside_the_folder(tmp_path):
 
 
 def test_isat(tmp_path):
-    """The layer of an object, not its place in the file, decides which object is in front."""
+    """The layer decides which object is in front. A vertex in the last column or row means the border of the image."""
     write_image(str(tmp_path / 'in' / 'a.png'), (9, 13))
     entries = [{'category': name, 'layer': layer, 'segmentation': np.reshape(points, (-1, 2)).tolist()}
-               for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 13, 0, 13, 9, 0, 9]))]
+               for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 12, 0, 12, 8, 0, 8]))]
     (tmp_path / 'in' / 'a.json').write_text(json.dumps(
         {'info': {'description': 'ISAT', 'name': 'a.png', 'height': 9, 'width': 13}, 'objects': entries}))
     label = converted(tmp_path)['a']
@@ -472,8 +478,8 @@ def test_folders_of_yolo(tmp_path, capsys):
     ('0 0.5 0.5 0.4 0.4 0.3 0.3 0.6 0.3', 'names: [x]\nkpt_shape: [2, 2]', 'left out: boxes with key points (1)'),
     ('0 0.1 0.1 0.2 0.1 0.2 0.2', 'names: [x]\nkpt_shape: [2, 2]', '6 numbers behind the class; kpt_shape says 8'),
     ('0 0.5 0.5 0.4 0.4 0.9', 'names: [x]', 'left out: boxes (1)'),
-    ('', 'names: [x]\ntrain: images', 'of 1 images no annotation can be drawn'),
-    (None, 'names: [x]\ntrain: images', 'images: no text file, as for'),
+    ('', 'names: [x]\ntrain: images', 'of 1 images no annotation can be drawn; export polygons'),
+    (None, 'names: [x]\ntrain: images', 'images: no image has its text file, as'),
     ('0 0 0 1 0 1 1', 'names: [x]\ntrain: none/pictures', 'train: none/pictures: no such folder'),
     ('0 0 0 1 0 1 1', 'names: [x]\ntrain: images\nval: other/images', 'val: other/images: leads to')])
 def test_what_is_no_polygon_in_yolo(tmp_path, row, yaml, said):
@@ -497,4 +503,9 @@ def test_recognition(tmp_path):
     assert converted(tmp_path, 'coco')['a'].any()
     write_image(str(tmp_path / 'b/in/a.png'), (9, 13))
     (tmp_path / 'b/in/a.xml').write_text('<annotation/>')
-    assert_refused(re.escape('found: .png (1), .xml (1)'), converted, tmp_path / 'b')
+    assert_refused(re.escape('found: .png (1), .xml (1); most tools export COCO'), converted, tmp_path / 'b')
+    assert_refused('b/in: has neither data.yaml nor classes.txt; write classes.txt', converted, tmp_path / 'b', 'yolo')
+    write_coco(tmp_path / 'c/in', annotations=[{}])
+    captions = {'images': [], 'categories': [], 'annotations': [{'image_id': 0, 'caption': 'a cup'}]}
+    (tmp_path / 'c/in/captions.json').write_text(json.dumps(captions))
+    assert converted(tmp_path / 'c')['a'].any()

@@ -136,6 +136,17 @@ def write_roboflow(folder):
         put_text(folder, split + '/_classes.csv', 'Pixel Value, Class\n0, a\n1, b\n2, c\n255, void\n')
 
 
+def write_cvat_camvid(folder, first='default', second='default'):
+    """Writes CVAT's CamVid export; `first` and `second` are the names of the subsets of four and of two images."""
+    for i in range(6):
+        subset = second if i > 3 else first
+        put(folder, '%s/im %d.png' % (subset, i), scene(i)[0])
+        put(folder, '%sannot/im %d.png' % (subset, i), colored(scene(i)[1]))
+        with open(os.path.join(folder, subset + '.txt'), 'a') as file:
+            file.write('/%s/im %d.png %sannot/im %d.png\n' % (subset, i, subset, i))
+    put_text(folder, 'label_colors.txt', '# color name\n0 0 0 Void\n10 20 30 a\n200 0 0 b\n0 200 7\tc\n')
+
+
 LAYOUTS = {
     'ids': write_own,
     'suffix': lambda folder: write_own(folder, 'images/%s.tif', 'labels/%s_mask-gt.PNG'),
@@ -164,6 +175,8 @@ LAYOUTS = {
         folder, 'gif', [(i, i, i) for i in (0, 1, 2, 255)], 'a,0,\nb,1,\nc,2,\nvoid,255,\n'),
     'voc colors in another order': lambda folder: write_renumbered(
         folder, 'png', [files.voc_color(i) for i in (0, 11, 12, 255)], 'a,0,\nb,11,\nc,12,\nvoid,255,\n'),
+    'cvat camvid': write_cvat_camvid,
+    'cvat camvid subsets': lambda folder: write_cvat_camvid(folder, 'Train', 'Validation'),
     'cvat': write_cvat, 'cvat palette': lambda folder: write_cvat(folder, palette=True), 'roboflow': write_roboflow}
 
 
@@ -190,7 +203,8 @@ def test_layouts(tmp_path, layout):
         np.testing.assert_array_equal(image, scene(i)[0])
     sizes = [len(names) for names in dataset.examples.values()]
     counts = {'lists': [3, 2, 1], 'roboflow': [3, 2, 1]}
-    counts.update(dict.fromkeys(('splits', 'voc', 'inner folders', 'img and gt', 'train and train_labels'), [4, 2]))
+    counts.update(dict.fromkeys(('splits', 'voc', 'inner folders', 'img and gt', 'train and train_labels',
+                          'cvat camvid subsets'), [4, 2]))
     assert sizes == counts.get(layout, [5, 1])
 
 
@@ -472,6 +486,15 @@ def test_masks_of_single_classes(tmp_path, labels, said):
     for name in labels:
         put(str(tmp_path), 'labels/' + name, scene(0)[1])
     assert_refused(said, open_and_load, 'folder', str(tmp_path))
+    (tmp_path / 'labels').rename(tmp_path / 'masks_b')
+    assert_refused('labels: no such folder; .*: one of masks_b', datasets.open, 'folder', str(tmp_path))
+
+
+def test_masks_of_the_only_other_class(tmp_path):
+    """If the table has the background and one other class, the masks may end in the name of this class."""
+    write_own(str(tmp_path), label='masks/%s_b.png', make=lambda label: label % 2 * np.uint8(255),
+              classes='background,0,\nb,1,\n')
+    np.testing.assert_array_equal(load_all(str(tmp_path))['im 3'], scene(3)[1] % 2)
 
 
 @pytest.mark.parametrize('folders, said', [
