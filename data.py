@@ -1,6 +1,6 @@
 """Decodes run lengths, images and labels; defines the `Dataset` contract, class counts and class weights.
 
-`datasets/` reads the data sets, `batches.py` makes batches. Does not import TensorFlow.
+The modules in `datasets/` read the data sets; `batches.py` makes the batches. This module does not import TensorFlow.
 """
 import collections
 import contextlib
@@ -16,18 +16,18 @@ from system import formats
 from system.files import UserError, note, read_bytes
 
 Image.init()  # registers the decoders of all image formats
-Image.MAX_IMAGE_PIXELS = None  # `decode` checks max_pixels instead
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB of text instead of 1 MiB
-warnings.filterwarnings('ignore', module='PIL')  # such as warnings of damaged EXIF data
+Image.MAX_IMAGE_PIXELS = None  # no limit in Pillow, because `decode` checks max_pixels
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # accepts 64 MiB of text, not only 1 MiB
+warnings.filterwarnings('ignore', module='PIL')  # hides Pillow's warnings, such as of damaged EXIF data
 
-MAX_PIXELS = 2 ** 27    # largest number of pixels of an image; checked in the header of the file before decoding
+MAX_PIXELS = 2 ** 27    # largest accepted number of pixels of an image, checked in the file's header before decoding
 IGNORE = 255            # value of void pixels in the labels of all data sets
 RLE_ORDERS = ('rows', 'columns', 'relative')  # values of `order` in `rle_decode`
-CACHE_BYTES = 8 << 30   # decoded examples kept in memory; further examples are read again when needed
-# Endings of the files that are read as images and as labels, in lower case.
+CACHE_BYTES = 8 << 30   # most bytes of decoded examples kept in memory; further examples are read again when needed
+# File extensions, in lower case, of images and of labels.
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
-FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # names of formats in Pillow
+FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # accepted formats, by their names in Pillow
 
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
@@ -39,14 +39,17 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     colors: list of (red, green, blue), one per class.
     size: default (height, width) of the training images, in pixels.
     examples: {split: list of example names}.
-    load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w] of indices of `class_names`, IGNORE if
-        unlabelled. Sizes may differ between examples.
-    panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png' with one row per class.
+    load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w]. The label holds indices of
+        `class_names`, and IGNORE for unlabelled pixels. The size [h, w] may differ between examples.
+    panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png' for a figure with one row per
+        class.
     released_weights: class weights published by the authors of the data set or of the paper, or None.
-    class_ids: list of int, the id of each class in label files and in predictions; None for 0, 1, 2 ...
-    depth: number of bits that the values use in images of 16 bits per channel, 9 to 16; None for images of 8 bits.
-    rle: None for labels in image files. For labels in a table of run lengths, the format of the table: (column names,
-        order of the pixels in the runs, file extension in the image ids). Submissions are written in the same format.
+    class_ids: list of int, the id of each class in label files and in predictions; None if the ids are 0, 1, 2, ...
+    depth: number of bits, 9 to 16, that pixel values use in images of 16 bits per channel; None: `read_image` measures
+        the number for each image.
+    rle: None if the labels are image files. If the labels are run lengths in a table, the format of the table: (column
+        names, order of the pixels in the runs, file extension in the image ids). `predict.py --submission` writes a
+        table in the same format.
     """
 
 
@@ -55,15 +58,16 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
 def rle_numbers(rle: str, order: str = 'rows'):
     """Parses Kaggle's run-length encoding -> (starts, ends): int64 pixel numbers, counted from 0.
 
-    An end is the number of the pixel after the run. `order` is one of RLE_ORDERS, defined in `rle_decode`. Raises
-    UserError for an odd count of numbers, a token that is no number, and runs that overlap, are out of order or empty.
+    The end of a run is the number of the first pixel after the run. `order` is one of RLE_ORDERS, defined in
+    `rle_decode`. Raises UserError for an odd count of numbers, for a token that is no number, and for runs that are
+    empty, overlap or are out of order.
     """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
         raise UserError('RLE token %r is not a whole number; a mask without pixels is an empty text' % bad[:40])
     numbers = np.array(rle.split(), np.int64)
     if len(numbers) % 2:
-        raise UserError('RLE has %d numbers; they come in pairs, start and length' % len(numbers))
+        raise UserError('RLE has %d numbers; expected pairs of a start and a length' % len(numbers))
     lengths = numbers[1::2]
     if order == 'relative':
         ends = (numbers[0::2] + lengths).cumsum()
@@ -72,7 +76,7 @@ def rle_numbers(rle: str, order: str = 'rows'):
         starts = numbers[0::2] - 1
         ends = starts + lengths
     if (starts < 0).any() or (lengths < 1).any():
-        raise UserError('RLE starts count from 1 and lengths are at least 1')
+        raise UserError('RLE has a start or a length of 0; starts count from 1, and lengths are at least 1')
     if (starts[1:] < ends[:-1]).any():
         i = int(np.argmax(starts[1:] < ends[:-1]))
         raise UserError('RLE runs overlap or are out of order: %d %d, then %d %d' % tuple(numbers[2 * i:2 * i + 4]))
@@ -82,18 +86,19 @@ def rle_numbers(rle: str, order: str = 'rows'):
 def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     """Decodes Kaggle's run-length encoding -> bool [height, width].
 
-    `rle` is 'start length start length ...'; '' is the empty mask. Starts count from 1 and increase. Orders:
+    `rle` is 'start length start length ...'; '' is the empty mask. Starts increase and count pixels from 1, except in
+    the order `relative`. Orders:
       rows: pixels are counted along the rows, as in Sartorius;
-      columns: down the columns, as in most of Kaggle's competitions;
-      relative: down the columns; a start is the number of pixels since the end of the run before, as in SIIM-ACR.
-    Raises UserError for an odd count of numbers, a token that is no number, and runs that overlap, are out of order,
-    empty or outside the image.
+      columns: pixels are counted down the columns, as in most of Kaggle's competitions;
+      relative: as `columns`, but a start is the number of pixels since the end of the previous run, as in SIIM-ACR.
+    Raises UserError for an odd count of numbers, for a token that is no number, and for runs that are empty, overlap,
+    are out of order or leave the image.
     """
     starts, ends = rle_numbers(rle, order)
     if ends.max(initial=0) > height * width:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     edges = np.stack([starts, ends], 1).ravel()
-    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths of background, run, background, ...
+    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths: background, run, background, ...
     pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
@@ -105,7 +110,7 @@ def rle_encode(mask, order: str = 'rows'):
     """
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask if order == 'rows' else mask.T, bool).ravel()
-    edges = np.flatnonzero(np.diff(padded))  # alternately the start (from 0) and the end of a run
+    edges = np.flatnonzero(np.diff(padded))  # start and end of each run in turn, as pixel numbers from 0
     starts = np.diff(edges, prepend=0)[0::2] if order == 'relative' else edges[0::2] + 1
     return ' '.join(map(str, np.stack([starts, edges[1::2] - edges[0::2]], 1).ravel().tolist()))
 
@@ -115,12 +120,12 @@ def rle_encode(mask, order: str = 'rows'):
 def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
 
-    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]. The array of a palette image holds
-    the indices. In some TIFF files 0 is white. With `stored` the array has the values of the file; without `stored` the
-    values are inverted, so that white is the highest value. The `PIL.Image` has 8 bits per channel if the file has grey
-    of 2 or 4 bits, or colours of 16 bits without alpha.
-    Only the first page is read; a note is printed for further pages. Raises UserError if the file is unreadable, of an
-    unknown format or damaged, or has more than `max_pixels` pixels.
+    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]. For a palette image the array holds
+    the palette indices. In some TIFF files the value 0 means white: if `stored` is true, the array holds such values as
+    stored; if false, the values are inverted, so that white is the highest value. The `PIL.Image`, unlike the array, is
+    scaled to 8 bits per channel if the file has grey of 2 or 4 bits, or colours of 16 bits without alpha.
+    Only the first page of a file is read; a note reports further pages. Raises UserError if the file is unreadable, of
+    an unknown format or damaged, or has more than `max_pixels` pixels.
     """
     content = read_bytes(path)
     kind = 'image'
@@ -130,18 +135,18 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         kind = image.format
         if image.width * image.height > max_pixels:
-            raise UserError('%s: more than %d pixels; shrink it, or give predict.py --max_pixels' % (path, max_pixels))
+            raise UserError('%s: more than %d pixels; shrink it, or raise predict.py --max_pixels' % (path, max_pixels))
         if kind == 'PNG':
             formats.check_png(content)
-        if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # the second image of a phone's MPO is a preview
+        if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # a phone's MPO has a preview as second image
             note('%s: has %d pages; only the first page of a file is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
         image.load()
-        with contextlib.suppress(Exception):  # damaged EXIF data
+        with contextlib.suppress(Exception):  # ignores damaged EXIF data
             if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow turns a TIFF upright on load
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
-        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of the 16 bits
+        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of the 16 bits, OpenCV keeps all
             array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     except UnidentifiedImageError:
         kind = 'HEIC or AVIF' if content[4:8] == b'ftyp' else 'not an image of a known format, or damaged'
@@ -150,31 +155,31 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         raise
     except Exception as error:  # Pillow raises many kinds of error for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
-    # In some files 0 is white. Pillow has inverted images of at most 8 bits, but not images of 16 bits.
+    # In some TIFF files 0 means white. Pillow has already inverted such images of up to 8 bits, but not of 16 bits.
     inverted = bool(re.search(r"'(1|L|L;2|L;4);?I", coding))
     deep = array.dtype.kind == 'u' and array.itemsize == 2
     if inverted if stored else deep and kind == 'TIFF' and image.tag_v2.get(262) == 0:
         array = ~array
-    for bits, scale in (('L;2', 85), ('L;4', 17)):  # Pillow scales grey of 2 and 4 bits to 0..255
+    for bits, scale in (('L;2', 85), ('L;4', 17)):  # undoes that Pillow scales grey of 2 and 4 bits to 0..255
         array = array // scale if bits in coding else array
     image.format = kind
     return image, array
 
 
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
-    """Reads an image file -> uint8 [h, w, 3] RGB, turned upright by EXIF; grey is repeated, alpha dropped.
+    """Reads an image file -> uint8 [h, w, 3] RGB, upright by EXIF; copies grey to all channels, drops alpha.
 
-    `depth`: number of bits that the values use in an image with 16 bits per channel, 9 to 16 (12 in most microscopes).
-    The highest 8 of these bits are kept. Values that need more than `depth` bits become 255, and a note is printed. If
-    `depth` is None, the largest value sets the depth: 9 to 12 bits, with a note, or 16 bits for a larger value.
-    Raises UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for an image of floats or
-    of integers beyond 16 bits.
+    `depth`: number of bits, 9 to 16, that pixel values use in an image with 16 bits per channel (12 in most
+    microscopes). Only the highest 8 of these bits are kept. Values that need more than `depth` bits become 255, and a
+    note is printed. If `depth` is None, the depth is 16 if the largest value needs more than 12 bits, else the number
+    of bits of the largest value, but at least 9; then a note is printed. Raises UserError for an unreadable or damaged
+    file, for more than `max_pixels` pixels, and for an image of floats or of integers outside 0 to 65535.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
         kind = ('floats' if array.dtype == np.float32 else 'signed integers of 16 bits'
                 if -1 << 15 <= array.min() <= array.max() < 1 << 15 else 'integers of 32 bits')
-        raise UserError('%s: has %s; save it as unsigned integers of 8 or 16 bits' % (path, kind))
+        raise UserError('%s: has %s; save the image as unsigned integers of 8 or 16 bits' % (path, kind))
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())
@@ -190,12 +195,12 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError if a pixel is `bad`; the message names the value, row and column of the first bad pixel.
+    """Raises UserError if `bad` is true at a pixel; names value, row and column of the first such pixel.
 
     Args:
-      label, bad: arrays [h, w] or [h, w, channels]; `bad` is bool.
-      kind: name of a value in the message, such as 'id'.
-      fix: advice for the user, the end of the message.
+      label, bad: arrays [h, w] or [h, w, channels]; `bad` is bool, true at faulty values.
+      kind: word for a pixel value in the message, such as 'id'.
+      fix: advice for the user, with which the message ends.
     """
     if bad.any():
         y, x = np.argwhere(bad)[0][:2]
@@ -205,11 +210,12 @@ def refuse_pixels(label, bad, path: str, kind: str, fix: str):
 def read_ids_or_colors(path: str, binary: bool = False):
     """Reads a label file -> (ids or colours, palette).
 
-    Ids are uint8 [h, w] as stored (grey or palette image, NPY); colours are uint8 [h, w, 3] RGB. The palette is uint8
-    [n, 3] RGB, or None if the file is no palette image. A transparent palette index is an ordinary id. With `binary` a
-    JPEG may be a black and white mask. This mask, and a mask of the values 0 and 65535, is returned as 0 and 255.
-    Raises UserError for an unreadable file, any other JPEG, WebP or JPEG 2000 (even lossless), an 8-bit alpha channel
-    with values below 255, an array of another shape, and ids other than whole numbers from 0 to 255.
+    Ids are uint8 [h, w] as stored in a grey image, a palette image or an NPY file; colours are uint8 [h, w, 3] RGB. The
+    palette is uint8 [n, 3] RGB, or None if the file is no palette image. A palette index that the file marks as
+    transparent is read as any other id. If `binary` is true, two kinds of black and white masks are read as the values
+    0 and 255: a JPEG, and an image of the values 0 and 65535. Raises UserError for an unreadable file, for any other
+    JPEG, for WebP and JPEG 2000 (even if lossless), for an 8-bit alpha channel with values below 255, for an array that
+    is neither [h, w] nor [h, w, 3], and for ids that are not whole numbers from 0 to 255.
     """
     palette = None
     if path.lower().endswith('.npy'):
@@ -227,7 +233,7 @@ def read_ids_or_colors(path: str, binary: bool = False):
             raise UserError('%s: lossy %s changes ids; save labels as PNG, TIFF, BMP or NPY' % (path, image.format))
         if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
             if (array[:, :, -1] < 255).any():
-                raise UserError('%s: has transparent pixels, which have no id; save it without alpha' % path)
+                raise UserError('%s: has transparent pixels, which have no id; save the label without alpha' % path)
             array = array[:, :, :-1] if image.mode == 'RGBA' else array[:, :, 0]
         if image.format in ('JPEG', 'MPO'):
             spread = np.ptp(array, 2) if array.ndim == 3 else array * 0
@@ -242,7 +248,7 @@ def read_ids_or_colors(path: str, binary: bool = False):
         raise UserError('%s: is %s of %s; labels: ids [h, w] or colours [h, w, 3]' % (path, array.shape, array.dtype))
     if array.dtype == np.uint8:
         return array, palette
-    with np.errstate(invalid='ignore'):  # no warning for NaN: the next line reports NaN as a bad id
+    with np.errstate(invalid='ignore'):  # no warning for NaN, which `refuse_pixels` reports as a bad id
         ids = array.astype(np.uint8)
     refuse_pixels(array, ids != array, path, 'id', 'ids are whole numbers from 0 to 255')
     return ids, palette
@@ -251,8 +257,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
 def black_and_white(grey, path: str, soft: float = 0):
     """Rounds a mask [h, w] that is nearly black and white -> uint8 [h, w] of 0 and 255.
 
-    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223, or if a mask without
-    white pixels is not all 0: dark values may be class ids.
+    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223. Raises UserError also if
+    a mask without white pixels has values above 0, because dark values may be class ids.
     """
     bad = (grey > 31) & (grey < 224)
     if grey.max() < 224:
@@ -264,10 +270,11 @@ def black_and_white(grey, path: str, soft: float = 0):
 
 
 def read_label(path: str):
-    """Reads a label file -> uint8 [h, w] ids as stored; three equal channels count as one.
+    """Reads a label file -> ids uint8 [h, w] as stored; three equal channels are read as one channel.
 
     Raises UserError for an unreadable or lossy file, transparent pixels, colours, and ids other than whole numbers from
-    0 to 255. Also for a palette of greys in which the grey of a used index differs from the index.
+    0 to 255. If all palette colours in use are greys, a grey that differs from its index raises UserError too, because
+    the grey may be the id.
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
@@ -284,7 +291,7 @@ def read_label(path: str):
 # ---------------------------------------------------------------- class weights
 
 def label_counts(label, num_classes: int):
-    """Counts the pixels of each class in a label uint8 [h, w]: int64 [num_classes + 1], IGNORE last."""
+    """Counts the pixels of each class in a label uint8 [h, w] -> int64 [num_classes + 1], the last for IGNORE."""
     counts = np.bincount(label.ravel(), minlength=256)
     return np.append(counts[:num_classes], counts[IGNORE])
 
@@ -295,7 +302,7 @@ def pixel_sums(counts):
     Args:
       counts: int64 [images, num_classes + 1], pixels of each class in each image, void last.
     Returns:
-      pixels: int64 [num_classes + 1], pixels of each class.
+      pixels: int64 [num_classes + 1], pixels of each class over all images, void last.
       present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
     """
     return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
@@ -310,13 +317,13 @@ def class_counts(dataset, split: str):
 def median_frequency_weights(pixels, present, void_in_median: bool = False):
     """Computes class weights by median frequency balancing: median of the class frequencies / class frequency.
 
-    Source: Eigen and Fergus 2015; SegNet, section 3.1. The frequency of a class is `pixels` / `present`: the share of
-    the class in the images that contain the class.
+    The formula is from Eigen and Fergus 2015 and from section 3.1 of the SegNet paper. The frequency of a class is
+    `pixels` / `present`: the share of the class in the images that contain the class.
 
     Args:
       pixels: int64 [num_classes + 1], pixels of each class, void last.
       present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
-      void_in_median: include void's frequency in the median, as in the weights released with SegNet.
+      void_in_median: whether the median includes the frequency of void, as in the weights released with SegNet.
     Returns:
       float64 [num_classes]; 0 for a class without a pixel.
     Raises:

@@ -1,7 +1,8 @@
 """Opens, checks and loads data sets.
 
 Each value of `--dataset` names a module in this folder, whose function `read(data_dir)` returns a `data.Dataset`.
-`python -m datasets NAME --data_dir DIR` checks a data set. All modules share `data.py`, `files.py` and `tables.py`.
+`python -m datasets NAME --data_dir DIR` checks a data set. Code shared by the modules is in `data.py`, `files.py` and
+`tables.py`.
 """
 import collections
 import os
@@ -15,10 +16,10 @@ from system.cli import MAX_SIDE
 from system.files import UserError, note
 from system.machine import NUM_CORES, free_memory, read_ahead
 
-# Value of --dataset -> module; each has read(data_dir) and, except folder, CLASSES.
+# {value of --dataset: module}. Each module has a function read(data_dir) and, except folder, a constant CLASSES.
 MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
            'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
-SMALL = 1 << 14  # pixels; below this size threads slow loading down (45x61: 1.8 ms with two threads, 0.9 ms with one)
+SMALL = 1 << 14  # pixels; smaller images load faster without threads (45x61: 0.9 ms, but 1.8 ms with two threads)
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
 # Result of `preload` for a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
@@ -31,26 +32,27 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
     Args:
-      config: content of config.json of a run, or None. The class names of run and data set must be equal. `depth` and
-        `rle_order` of the run replace the arguments. A data set without its own val gets the train and val of the run.
+      config: content of config.json of an existing run, or None. The class names of run and data set must be equal. The
+        values of `depth` and `rle_order` in the run replace the arguments. A data set without a val split of its own is
+        split into train and val as in the run.
       rle_order: order of the pixels in runs of labels.csv, one of data.RLE_ORDERS; None detects the order.
-      depth: number of bits that the values use in images of 16 bits per channel; None measures the number.
-      fold: 'K/N': the images are divided into N parts, and part K is val. Only for a data set without its own val.
-        Ignored with a config.
+      depth: number of bits that the values use in images of 16 bits per channel; None: the number is measured.
+      fold: 'K/N': the images are divided into N parts, and part K is val. Allowed only for a data set without a val
+        split of its own. Ignored if `config` is given.
     Raises:
-      UserError: an unknown name, a missing or malformed list or table, classes that differ from the run, missing images
-        of the run, `rle_order` or `depth` for another data set than 'folder', or `fold` for a data set with its own
-        val. Most images and labels are not opened here: `preload` checks them.
+      UserError: an unknown name, a missing or malformed list of images or table of classes, classes that differ from
+        the run, missing images of the run, `rle_order` or `depth` for another data set than 'folder', or `fold` for a
+        data set with its own val. `open` reads few images and no labels; `preload` checks all images and labels.
     """
     if name not in MODULES:
-        raise UserError('--dataset %s: unknown; one of %s' % (name, ', '.join(MODULES)))
+        raise UserError('--dataset %s: unknown; choose one of %s' % (name, ', '.join(MODULES)))
     if config:
         rle_order = config['flags'].get('rle_order')
-        depth = config.get('depth', 16)  # 16: runs of older revisions
+        depth = config.get('depth', 16)  # runs of older revisions used 16 and stored no depth
     if name == 'folder':
         dataset = folder.read(data_dir, rle_order, depth)
     elif not config and (rle_order or depth):
-        raise UserError('--rle_order and --depth: only for --dataset folder')
+        raise UserError('--rle_order and --depth: only for use with --dataset folder')
     else:
         dataset = MODULES[name].read(data_dir)
     if config and config.get('class_names') != dataset.class_names:
@@ -78,7 +80,7 @@ def load_checked(dataset, split: str, i: int):
 
 
 def ahead(dataset) -> int:
-    """Returns how many examples threads load in advance; 0 (no threads) for images of fewer than SMALL pixels."""
+    """Returns the number of examples that threads load in advance; 0 for images of fewer than SMALL pixels."""
     return 2 * NUM_CORES - 1 if dataset.size[0] * dataset.size[1] >= SMALL else 0
 
 
@@ -127,7 +129,7 @@ def check_split(dataset, split: str):
 
 
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
-    """Returns the training size (height, width) in pixels; the default is the size of the data set.
+    """Returns the training size (height, width) in pixels; the default is `dataset.size`.
 
     If only one side is given, the other side keeps the proportions of the data set's size. Raises UserError if a side
     would exceed MAX_SIDE.
@@ -137,7 +139,7 @@ def training_size(dataset, height: int = None, width: int = None) -> tuple:
     shape = dataset.size[0] / dataset.size[1]
     size = height or max(1, round(width * shape)), width or max(1, round(height / shape))
     if max(size) > MAX_SIDE:
-        raise UserError('--height, --width: the size in proportion to %dx%d would be %dx%d; at most %d pixels a side'
+        raise UserError('--height, --width: the size in proportion to %dx%d would be %dx%d; at most %d pixels per side'
                         % (tuple(dataset.size) + size + (MAX_SIDE,)))
     return size
 
@@ -149,7 +151,7 @@ def class_weights(choice: str, dataset, counts):
       choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of the 'median'
         weights), 'median-void' (void counts as a class in the median), 'released' (published with the data set), or the
         path of a CSV file with columns name,weight.
-      counts: int64 [images, num_classes + 1], pixels of the training labels, void last.
+      counts: int64 [images, num_classes + 1], pixels of each class in each training label, void last.
     Raises:
       UserError: an unknown choice, a missing or malformed file, a data set without released weights, or a training
         split without labelled pixels.
@@ -161,7 +163,7 @@ def class_weights(choice: str, dataset, counts):
         return np.sqrt(median) if choice == 'median-sqrt' else median
     if choice == 'released':
         if dataset.released_weights is None:
-            raise UserError('--class_weights released: %s has none, only camvid has; use median' % dataset.name)
+            raise UserError('--class_weights released: %s has no such weights; use median' % dataset.name)
         return np.array(dataset.released_weights)
     if not os.path.exists(choice):
         raise UserError('--class_weights %s: neither a file nor a choice listed in --help' % choice)

@@ -5,7 +5,7 @@ import re
 import sys
 import zlib
 
-if not __package__:  # started from another folder: `python PROJECT/datasets NAME`
+if not __package__:  # true for a start from another folder, by `python PROJECT/datasets NAME`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import cv2
@@ -24,7 +24,7 @@ FEW = 5  # a class in fewer training images than FEW is reported
 CONTRAST = 4  # images are reported if the area of the largest exceeds CONTRAST times the area of the smallest
 ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of other pairs
 
-# counts: int64 [images, num_classes + 1], pixels of each class, void last.
+# Result of `read_split`. counts: int64 [images, num_classes + 1], pixels of each class, void last.
 # sizes: [(height, width)] of the images. names: names of the images. faults: [a line for each faulty example].
 # digests: CRC-32 of the images. thumbs: the images as grey thumbnails, int16 [16, 16].
 Split = collections.namedtuple('Split', 'counts sizes names faults digests thumbs')
@@ -33,7 +33,7 @@ Split = collections.namedtuple('Split', 'counts sizes names faults digests thumb
 def read_split(dataset, split: str):
     """Loads and checks all examples of a split -> `Split` of the intact examples.
 
-    A faulty example only adds a line to `faults`.
+    A faulty example adds a line to `faults` and is missing in the other fields.
     """
     def load(i):
         try:
@@ -54,8 +54,9 @@ def read_split(dataset, split: str):
 def class_table(class_names: list, split: Split):
     """Formats a text table of the classes of a split: one row per class, and a last row for void.
 
-    The columns: class, pixels, share of all pixels, images with the class, and two columns of median frequency weights:
-    without and with void in the median. The row of void has no weights. Raises UserError if no class has a pixel.
+    The columns are class, pixels, share of all pixels, images with the class, and two columns of median frequency
+    weights: without and with void in the median. The row of void has no weights. Raises UserError if no class has a
+    pixel.
     """
     pixels, present = data.pixel_sums(split.counts)
     columns = [data.median_frequency_weights(pixels, present, void) for void in (False, True)]
@@ -67,9 +68,10 @@ def class_table(class_names: list, split: Split):
 
 
 def advice(dataset, name: str, split: Split):
-    """Yields a line of text for each likely cause of poor training results in a split with examples.
+    """Yields a line of text for each likely cause of poor training results in a split.
 
-    The causes: absent and rare classes (in train), labels with a single id, images of unequal sizes, resized images.
+    The causes are classes absent or rare in train, labels with a single id, images of very unequal sizes, and images
+    that are resized. The split must have examples.
 
     Args:
       name: name of the split.
@@ -105,9 +107,9 @@ def advice(dataset, name: str, split: Split):
 def shared(train: Split, other: Split, name: str):
     """Yields a line of text for each kind of overlap between the images of train and of the split `name`.
 
-    The kinds: equal pixels; versions of one picture; frames of one video. Two images count as frames of one video if
-    their names are equal up to the last number, no other image has a number between the two, and the images look
-    alike. Frames are reported only if more than a quarter of the split looks like a frame in train.
+    The kinds are equal pixels, versions of one picture, and frames of one video. Two images count as frames of one
+    video if their names are equal up to the last number, no other image has a number between the two, and the images
+    look alike. Frames are reported only if more than a quarter of the split looks like a frame in train.
     """
     for kind, keys in (('the same pixels as an image', (train.digests, other.digests)),
                        ('another version of a picture', [[files.picture(str(entry)) for entry in split.names]
@@ -167,12 +169,12 @@ def main(argv=None):
     parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
                         'weights, likely causes of a bad training, and faults of each file.')
     parser.add_argument('name', choices=datasets.MODULES, help='the data set')
-    parser.add_argument('--data_dir', help='folder of the data set; sample needs none')
+    parser.add_argument('--data_dir', help='folder of the data set; not needed for sample')
     parser.add_argument('--download', action='store_true',
                         help='first download camvid or voc2012 into --data_dir, or print the steps for other data sets')
-    parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in runs of labels.csv')
-    parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images')
-    parser.add_argument('--fold', metavar='K/N', help='part K of N is val (default: 1/5); for a folder without val')
+    parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in the runs of labels.csv')
+    parser.add_argument('--depth', type=cli.number(int, 9, 16), help='number of bits that values use in 16-bit images')
+    parser.add_argument('--fold', metavar='K/N', help='use part K of N as val (default: 1/5), if there is no val')
     parser.add_argument('--pictures', metavar='FOLDER', default=os.path.join('Output', 'check'),
                         help='folder for pictures of examples with their labels')
     args = parser.parse_args(argv)
@@ -183,7 +185,7 @@ def main(argv=None):
         download.download(args.name, args.data_dir)
     faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth, fold=args.fold),
                    args.pictures)
-    sys.stdout.flush()  # so that the report appears before the faults
+    sys.stdout.flush()  # the report appears before the faults, which go to standard error
     for fault in faults:
         print('error: ' + cli.one_line(fault), file=sys.stderr)
     return 2 if faults else 0

@@ -3,7 +3,8 @@ import os
 
 from datasets import files, labels, tables
 
-# The first name in each row of objectInfo150.txt. The id of a class in label files is its position here, from 1.
+# Class names: the first name in each row of the challenge's objectInfo150.txt. The id of a class in label files is the
+# position of the class in this list, counted from 1.
 CLASSES = (
     'wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, '
     'door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, '
