@@ -245,7 +245,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
             palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
-        raise UserError('%s: is %s of %s; labels: ids [h, w] or colours [h, w, 3]' % (path, array.shape, array.dtype))
+        raise UserError('%s: has shape %s and type %s; a label has ids [h, w] or colours [h, w, 3]'
+                        % (path, array.shape, array.dtype))
     if array.dtype == np.uint8:
         return array, palette
     with np.errstate(invalid='ignore'):  # no warning for NaN, which `refuse_pixels` reports as a bad id
@@ -278,8 +279,8 @@ def read_label(path: str):
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
-        raise UserError('%s: labels must be ids (a grey or palette image), this has colours; --dataset folder reads '
-                        'colours with a table of classes' % path)
+        raise UserError('%s: labels must be ids (a grey or palette image), but this label has colours; --dataset '
+                        'folder reads colours with a table of classes' % path)
     if palette is not None and label.max() < len(palette):
         shown = palette[label]
         if (shown == shown[:, :, :1]).all():

@@ -1,4 +1,4 @@
-"""Recognizes JSON of annotations, finds images and splits, draws labels; defines `Example` and `Shape`."""
+"""Recognizes annotations in JSON, finds images and splits, draws labels; defines `Example` and `Shape`."""
 import collections
 import contextlib
 import glob
@@ -14,19 +14,19 @@ from system.files import UserError, check_file, read_bytes
 
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
-# image: path; split: 'train', 'val', 'test' or ''; size: (height, width) in the annotations, or None;
-# embedded: path of the JSON file from which to read the image, or None; if set, `image` only gives the name to write
+# An image with its annotations. image: path of the image. split: 'train', 'val', 'test' or ''. size: (height, width)
+# in the annotations, or None. shapes: list of `Shape`. embedded: path of the JSON file that holds the image, or
+# None; if set, only the file name in `image` is used, as the name of the image in OUT.
 Example = collections.namedtuple('Example', 'image split size shapes embedded', defaults=(None,))
-# where: file and entry, for messages; name: class; kind: 'polygon', 'mask', ...; draw: function (height, width) -> bool
-# mask [height, width]; layer: shapes of a lower layer are drawn first
+# An annotation. where: file and entry, for messages. name: class name. kind: 'polygon', 'mask', ... draw: function
+# (height, width) -> mask bool [height, width]. layer: number; shapes of lower layers are drawn first.
 Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(0,))
-# left_out: {reason: number of omitted annotations, images or files}; read: {kind of shape: number of visible
-# annotations}; drawn: {class: pixels of its annotations}; lost: {class: pixels of its annotations that lie under
-# annotations of other classes}
-# pixels: {name of an image: int64 [256], pixels of each id}
+# Counts of a conversion. left_out: {reason: number of omitted annotations, images or files}. read: {kind of shape:
+# number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class: how many
+# of these pixels lie under annotations of other classes}. pixels: {name of an image: int64 [256], pixels of each id}.
 Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
-MAX_CLASSES = 253  # names in the annotations; with the background 254 classes, the limit of `tables`
-MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # name without outer underscores -> id
+MAX_CLASSES = 253  # most class names in annotations; the background makes 254, the limit in `tables`
+MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # {lower-case name without outer _: id}
 
 
 @contextlib.contextmanager
@@ -44,11 +44,11 @@ def error_context(where: str):
 
 
 def shapes_of(entries: list, where: str, shape_of) -> list:
-    """Makes the `Shape` of each entry in a list of annotations.
+    """Makes a `Shape` from each entry of a list of annotations -> list of `Shape`.
 
     Args:
-      where: file and kind of entry, for error messages. The number of the entry, counted from 1, is added.
-      shape_of: function (entry) -> (class, kind, draw) or (class, kind, draw, layer), as in `Shape`.
+      where: file and kind of entry, for error messages. The number of the entry, counted from 1, is appended.
+      shape_of: function (entry) -> (name, kind, draw) or (name, kind, draw, layer), fields of the `Shape`.
     """
     found = []
     for i, entry in enumerate(entries, 1):
@@ -70,7 +70,7 @@ def kind_of(content):
     if isinstance(content, dict):
         via = content.get('_via_img_metadata', content)
         if all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
-            first = (content['annotations'] or [None])[0]  # captions and panoptic segmentations have other keys
+            first = (content['annotations'] or [None])[0]  # these keys mark captions and panoptic segmentations
             return 'another form' if isinstance(first, dict) and {'caption', 'segments_info'} & set(first) else 'coco'
         if isinstance(content.get('shapes'), list):
             return 'labelme'
@@ -85,9 +85,8 @@ def kind_of(content):
 def image_folder(source: str):
     """Returns the folder that holds the images of `source`, a folder or a JSON file.
 
-    A folder is returned unchanged. The images of a JSON file are in the folder of the file. If this folder is called
-    annotations, the images are in the parent folder.
-    Raises UserError if `source` does not exist.
+    If `source` is a folder, the result is `source`. If `source` is a JSON file, the result is the folder of the file,
+    or the parent of this folder if this folder is called annotations. Raises UserError if `source` does not exist.
     """
     if os.path.isdir(source):
         return source
@@ -99,9 +98,9 @@ def image_folder(source: str):
 def read_documents(source: str):
     """Reads a JSON file, or all JSON files below a folder -> {kind: list of (path, content)}.
 
-    The kinds are the results of `kind_of`. For 'another form' the content is None. The text of an image embedded in a
-    JSON file of labelme is cut to 9 characters, which are enough to recognize its format. Raises UserError for a file
-    that is not JSON.
+    The kinds are the results of `kind_of`. For the kind 'another form' the content is None. The text of an image
+    embedded in a JSON file of labelme is cut to 9 characters, which are enough to recognize the format of the image.
+    Raises UserError for a file that is not JSON.
     """
     documents = collections.defaultdict(list)
     below = os.path.join(glob.escape(source), '**', '*.json')
@@ -131,9 +130,10 @@ def images_by_name(root: str):
 
 
 def split_of(root: str, *paths):
-    """Finds the name of a split in paths relative to `root` -> 'train', 'val', 'test', or '' without a name.
+    """Finds the name of a split in paths relative to `root` -> 'train', 'val', 'test', or '' if there is none.
 
-    The first of `paths` that contains a name decides. A folder valid/ and a file instances_val2017.json both name val.
+    The first of `paths` that contains the name of a split decides. For example, a folder valid/ and a file
+    instances_val2017.json both mean val.
     """
     found = [SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/')) for path in paths]
     return next((files.FOLDERS[match.group(1).lower()] for match in found if match), '')
@@ -143,8 +143,8 @@ def find_image(images: dict, name: str, source: str):
     """Finds the image that the JSON file `source` names -> path.
 
     First the path `name`, relative to the folder of `source`, is tried. If no image is there, `name` may be a path on
-    another machine. Then the images with the same file name are compared with `name`, folder by folder from the end;
-    the image with the most equal folders is chosen. Raises UserError unless exactly one image fits best.
+    another machine. Then, of the images with the same file name, the image is chosen whose path has the most last
+    folders in common with `name`. Raises UserError unless exactly one image has the most folders in common.
 
     Args:
       images: {file name: list of paths}, the candidates.
@@ -188,7 +188,7 @@ def class_ids(classes: list):
 
 
 def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
-    """Draws the annotations of an example into a label uint8 [h, w] of ids; later annotations cover earlier.
+    """Draws an example's annotations into a label uint8 [h, w] of ids; later ones cover earlier ones.
 
     Lower layers are drawn first. With `small_on_top` the larger annotations of each layer are drawn first. Adds the
     numbers of annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height,
@@ -210,7 +210,7 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
     def order(shape):
         return shape.layer, -np.count_nonzero(draw(shape)[0]) if small_on_top else 0
 
-    front = np.zeros(size, np.int32)  # number of the annotation in front
+    front = np.zeros(size, np.int32)  # at each pixel: number of the annotation in front, from 1; 0 for none
     drawn = [None]
     of_class = {}
     for shape in sorted(example.shapes, key=order):

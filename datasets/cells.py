@@ -1,6 +1,6 @@
 """Renders images of synthetic cells from masks: the images of the bundled data set `sample`.
 
-The masks in `train.csv` resemble the cells of Sartorius but contain no real outline. They were drawn with random
+The masks in `train.csv` resemble the cells of Sartorius but contain no real outline. The masks were drawn with random
 numbers by `write_csv`, a function that this file had until revision 0179e8f.
 """
 import zlib
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 HEIGHT, WIDTH = 128, 176  # image size, small enough that SegNet learns the cells in minutes on two CPU cores
-NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # thin outgrowths per cell; like real labels, the masks exclude them
+NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # thin outgrowths per cell, excluded from the masks
 
 
 def noise(rng, height: int, width: int, sigma: float):
@@ -46,8 +46,8 @@ def debris(rng, union, num_neurites: int):
 def pattern(rng, cell_type: str, height: int, width: int):
     """Draws the random texture of a cell type: float32 [height, width].
 
-    The texture consists of fine grains, fibres or a lattice of granules. Each texture has mean 0 and a standard
-    deviation of about 1, so that textures differ by pattern only.
+    Depending on the cell type, the texture consists of fine grains, fibres or a lattice of granules. Each texture has
+    mean 0 and a standard deviation of about 1, so that textures differ by pattern only.
     """
     if cell_type == 'shsy5y':
         return noise(rng, height, width, 0.6)
@@ -63,9 +63,10 @@ def pattern(rng, cell_type: str, height: int, width: int):
 def render(masks, cell_types: list, name: str):
     """Renders an image of cells, as under a phase-contrast microscope: [height, width] uint8.
 
-    Brightness is the difference of two blurred copies of the thickness. This gives a cell a dark rim inside, a bright
-    halo outside, and an interior as bright as the background. Cell types differ by shape and pattern, not by brightness
-    or contrast. The background has patches of texture too, so that contrast alone does not reveal cells.
+    The brightness of cells is the difference of two blurred copies of the thickness map. This difference gives a cell a
+    dark rim inside, a bright halo outside, and an interior as bright as the background. Cell types differ by shape and
+    pattern, not by brightness or contrast. The background has patches of texture too, so that contrast alone does not
+    reveal cells.
 
     Args:
       masks: [cells, height, width] bool, at least one cell.
@@ -76,9 +77,11 @@ def render(masks, cell_types: list, name: str):
     union = np.any(masks, axis=0)
     height, width = union.shape
     thickness = np.zeros([height, width], np.float32)
-    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)  # background
-    for mask, cell_type in zip(masks, cell_types):  # one at a time, so that a seam stays between touching cells
-        filling = rng.uniform(0.8, 1.2) * pattern(rng, cell_type, height, width)  # cells differ in contrast
+    # The texture starts as patches in the background. Cells are added one at a time, so that a seam stays between
+    # touching cells; a random factor makes the contrast of cells differ.
+    texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)
+    for mask, cell_type in zip(masks, cell_types):
+        filling = rng.uniform(0.8, 1.2) * pattern(rng, cell_type, height, width)
         texture[mask] = filling[mask]
         distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
         thickness += rng.uniform(0.8, 1.2) * np.minimum(distance / 2, 1)

@@ -4,7 +4,7 @@ import os
 from datasets import files, labels, tables
 from system.files import note
 
-CLASSES = {  # name: (id in labelIds.png, colour) of the 19 classes of the benchmark, in the order of training ids
+CLASSES = {  # {name: (id in labelIds.png, colour)} of the benchmark's 19 classes, in the order of training ids
     'road': (7, (128, 64, 128)), 'sidewalk': (8, (244, 35, 232)), 'building': (11, (70, 70, 70)),
     'wall': (12, (102, 102, 156)), 'fence': (13, (190, 153, 153)), 'pole': (17, (153, 153, 153)),
     'traffic light': (19, (250, 170, 30)), 'traffic sign': (20, (220, 220, 0)), 'vegetation': (21, (107, 142, 35)),
@@ -18,8 +18,8 @@ def read(data_dir: str):
     """Reads Cityscapes -> `Dataset`: 19 classes, the other classes are void; the training size is 256x512.
 
     Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. `class_ids` are the
-    ids in these files. Other folders of images are left out, and a printed note names them: the labels of test are not
-    public, and the labels of train_extra are coarse.
+    ids in these files. A printed note names the folders of images that are left out: test, because the labels are not
+    public, train_extra, because the labels are coarse, and any other folder.
     Raises UserError for a missing folder, for an image without a label, and for an image whose name does not end in
     _leftImg8bit.
     """

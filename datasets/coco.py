@@ -21,11 +21,11 @@ def key_of(entry: dict, key: str):
 def read_coco(documents: list, root: str, images: dict):
     """Reads COCO JSON -> (class names in the order of the files, list of `Example`).
 
-    Crowds are drawn below the other annotations. Masks are decoded when a shape is drawn.
+    Crowds (`iscrowd`) are drawn below the other annotations. Masks are decoded when a shape is drawn.
 
     Args:
       documents: list of (path, content) of the JSON files.
-      root: folder of the images, also in sub-folders.
+      root: folder that holds the images, directly or in sub-folders.
       images: {file name: list of paths}, the images below `root`.
     Raises:
       UserError: a listed image that is missing, two images or two classes with the same id, or an
@@ -36,7 +36,7 @@ def read_coco(documents: list, root: str, images: dict):
     for path, content in documents:
         names = {}
         by_id = {}
-        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator repeats the classes per image
+        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator lists classes again per image
             with error_context('%s: category %d' % (path, i)):
                 key = key_of(category, 'id')
                 if names.setdefault(key, category['name']) != category['name']:
@@ -46,10 +46,10 @@ def read_coco(documents: list, root: str, images: dict):
             with error_context('%s: image %d' % (path, i)):
                 key = key_of(entry, 'id')
                 name = entry['file_name']
-                longer = str(entry.get('path'))  # from COCO Annotator, whose file_name has no folder
+                longer = str(entry.get('path'))  # COCO Annotator gives the folder in path, not in file_name
                 image = find_image(images, longer if longer.endswith('/' + name) else name, path)
                 if key in by_id:
-                    raise UserError('id %s is the id of %s already' % (key, by_id[key].image))
+                    raise UserError('id %s is already the id of %s' % (key, by_id[key].image))
                 split = split_of(root, os.path.dirname(image), path)
                 size = entry.get('height'), entry.get('width')
                 by_id[key] = Example(image, split, size if all(size) else None, [])
@@ -57,7 +57,8 @@ def read_coco(documents: list, root: str, images: dict):
         for i, annotation in enumerate(content['annotations'], 1):
             where = '%s: annotation %d' % (path, i)
             with error_context(where):
-                is_nameless = not names and annotation.get('category_id') is None  # makesense.ai without labels
+                # makesense.ai may write COCO without categories; then all annotations are of the class object.
+                is_nameless = not names and annotation.get('category_id') is None
                 name = 'object' if is_nameless else lookup(names, key_of(annotation, 'category_id'), 'category_id')
                 segmentation = annotation.get('segmentation')
                 kind = 'mask' if isinstance(segmentation, dict) else 'polygon'

@@ -7,8 +7,8 @@
     python -m datasets.convert via SOURCE OUT       JSON of VGG Image Annotator
     python -m datasets.convert yolo SOURCE OUT      polygons in text files (Ultralytics)
 
-Later annotations cover earlier annotations. `datasets/shapes.py` defines the pixels of an annotation.
-docs/data.md has the command for each tool.
+Later annotations cover earlier annotations. `datasets/shapes.py` defines which pixels belong to an annotation.
+docs/data.md shows how to convert the export of each tool.
 """
 import base64
 import collections
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import unicodedata
 
-if not __package__:  # started from another folder: `python PROJECT/datasets/convert.py`
+if not __package__:  # true for a start from another folder, by `python PROJECT/datasets/convert.py`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
@@ -41,15 +41,16 @@ KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
 def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_on_top: bool):
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
-    Each split has a sub-folder. Raises UserError for two images of a folder whose names differ only in the extension,
-    for a malformed annotation, and for an image whose size differs from the size in the annotations.
+    Each split has a sub-folder in images/ and in labels/. Raises UserError for two images of a folder whose names
+    differ only in the extension, for a malformed annotation, and for an image whose size differs from the size in the
+    annotations.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), annotations.out_names(examples)):
         path, image = (os.path.join(out, kind, name) for kind in ('labels', 'images'))
         path = os.path.splitext(path)[0] + '.png'
         if os.path.exists(path):
-            raise UserError('%s: another image has this name; rename one of them' % example.image)
+            raise UserError('%s: another image has this name; rename one of the images' % example.image)
         for file in (path, image):
             os.makedirs(os.path.dirname(file), exist_ok=True)
         where = '%s: imageData' % example.embedded if example.embedded else example.image
@@ -61,7 +62,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             shutil.copyfile(example.image, image)
         try:
             size = data.read_image(image).shape[:2]
-        except UserError as error:  # name the source, not the unfinished copy in OUT
+        except UserError as error:  # the message names the source, not the unfinished copy in OUT
             raise UserError(str(error).replace(image, where))
         label = annotations.draw_label(example, size, ids, tally, small_on_top)
         name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))
@@ -79,8 +80,8 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
 def recognize(source: str, kind: str = None):
     """Recognizes the annotations in `source` -> (kind, {kind: list of (path, content)}); prints the kind.
 
-    For 'yolo' the dict holds `source` itself in place of the list. Raises UserError if no kind or several kinds fit, or
-    if the given `kind` does not fit. The message lists the files found.
+    For 'yolo' the dict holds `source` in place of a list. Raises UserError if no kind or several kinds fit, or if the
+    given `kind` does not fit. The error message lists the kinds of files found.
     """
     documents = {} if kind == 'yolo' else annotations.read_documents(source)
     if kind == 'yolo' or not kind and yolo.fits(source):
@@ -107,9 +108,9 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     """Converts `source` into the new or empty folder `out`; prints the numbers of annotations.
 
     Args:
-      kind: a key of `readers`; None recognizes the kind.
+      kind: a key of `readers`, or None to recognize the kind.
       readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. Classes that occur in the
-        shapes but not in the class names are added at the end, in the order of use.
+        shapes but not in the class names are added after the class names, in the order of first use.
       small_on_top: draws small annotations over large ones.
     Raises:
       UserError: a malformed source, a source without an annotation to draw, or an `out` that holds files. After an
@@ -139,10 +140,11 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
         with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
             write(part, examples, ids, tally, small_on_top)
             if not tally.read:
-                raise UserError('%s: of %d images no annotation can be drawn; export polygons or masks%s'
+                raise UserError('%s: of %d images no annotation can be drawn; export polygons or masks from the tool%s'
                                 % (source, len(examples), ''.join('; left out: %s (%d)' % reason
                                                                   for reason in (+tally.left_out).items())))
-            for name in ('images', 'labels', 'classes.csv'):  # OUT is a data set once classes.csv is there
+            # classes.csv is moved last, because OUT is a data set once classes.csv exists.
+            for name in ('images', 'labels', 'classes.csv'):
                 os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:
         with contextlib.suppress(OSError):  # fails if the conversion succeeded, because OUT is then not empty
@@ -191,13 +193,13 @@ def main(argv=None):
     parser = cli.Parser(prog='python -m datasets.convert', usage='%(prog)s [-h] [KIND] SOURCE OUT [flags]',
                         description='Converts annotations into the layout of --dataset folder.')
     parser.add_argument('paths', nargs='+', metavar='[KIND] SOURCE OUT',
-                        help='KIND: %s (default: recognized); SOURCE: folder, or JSON file; OUT: new folder'
+                        help='KIND: %s (default: recognized); SOURCE: folder or JSON file to read; OUT: new folder'
                         % ', '.join(KINDS))
     parser.add_argument('--line_width', type=cli.positive_float, default=10,
-                        help='width of the lines of labelme and VIA, in pixels')
-    parser.add_argument('--attribute', help="VIA's attribute of the regions that holds the class")
+                        help='width, in pixels, at which lines of labelme and VIA are drawn')
+    parser.add_argument('--attribute', help="name of the attribute of VIA's regions that holds the class")
     parser.add_argument('--small_on_top', action='store_true',
-                        help='draw small annotations over large ones, instead of later over earlier')
+                        help='draw small annotations over large ones, instead of later over earlier ones')
     args = parser.parse_intermixed_args(argv)
     kind = args.paths.pop(0) if len(args.paths) == 3 else None
     if len(args.paths) != 2 or kind not in (None,) + KINDS:
@@ -209,5 +211,6 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that unfinished files are removed
+    # SIGTERM raises SystemExit, so that unfinished files are removed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     cli.main(main, 'the size of the images')

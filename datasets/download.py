@@ -1,6 +1,6 @@
 """Downloads, checks and unpacks data sets that need no account; prints manual steps for other data sets.
 
-Called by `python -m datasets camvid --data_dir DIR --download`.
+The command `python -m datasets camvid --data_dir DIR --download` uses this module.
 """
 import collections
 import hashlib
@@ -17,9 +17,8 @@ import requests
 from system.files import UserError, read_bytes
 
 # part: folder inside the archive whose contents are moved to the folder `into` below --data_dir.
-# md5: of the archive. None for a zip whose bytes may change, because the host may compress it again; then `contents`
-#     is checked instead:
-#     {folder: (number of files, total bytes, SHA-256 or None)}.
+# md5: MD5 of the archive, or None for a zip, whose bytes change if the host compresses the files again; then `contents`
+#     is checked instead: {folder: (number of files, total bytes, SHA-256 or None)}.
 Source = collections.namedtuple('Source', 'url part into md5 contents')
 COMMIT = 'fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5'
 SOURCES = {
@@ -59,8 +58,9 @@ BY_HAND = {
 def fetch(source: Source, folder: str):
     """Downloads the archive of `source` into `folder` and unpacks the part `source.part` -> path of the part.
 
-    Unpacking a zip never writes outside the folder. Unpacking a tar could, so the MD5 of a tar is checked before.
-    Raises UserError for a failed download, a wrong checksum, a damaged archive, and an archive without this part.
+    Unpacking a tar could write files outside `folder`, so the MD5 of a tar is checked before unpacking. Unpacking a zip
+    cannot. Raises UserError for a failed download, a wrong checksum, a damaged archive, and an archive without this
+    part.
     """
     pooch.get_logger().setLevel('WARNING')
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
@@ -82,9 +82,9 @@ def check_contents(folder: str, contents: dict):
     """Raises UserError unless the folders below `folder` hold exactly the files that `contents` describes.
 
     Args:
-      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed from all files in the
-        order of their names: name, a zero byte, SHA-256 of the content. With None only the number of files and the
-        bytes are compared.
+      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed over the files in the
+        order of names; a file contributes name, a zero byte and SHA-256 of the content. If the SHA-256 is None, only
+        the number of files and the total bytes are compared.
     """
     for name, expected in contents.items():
         digest = hashlib.sha256()
@@ -102,9 +102,9 @@ def check_contents(folder: str, contents: dict):
 def download(name: str, data_dir: str):
     """Downloads data set `name` into the folder `data_dir`; after an error no file is left.
 
-    Raises UserError for a data set that cannot be downloaded automatically (manual steps are printed), for a failed
-    download, for an archive with other contents than expected, and if the target holds files other than *.part. The
-    target is `data_dir`, for voc2012 VOCdevkit/ in it.
+    The target folder is `data_dir`, or VOCdevkit/ in `data_dir` for voc2012. Raises UserError for a data set that
+    cannot be downloaded automatically (manual steps are printed), for a failed download, for an archive with unexpected
+    contents, and if the target folder holds files other than *.part.
     """
     if name not in SOURCES:
         print(BY_HAND[name])

@@ -13,8 +13,9 @@ GOLDEN = 2654435769  # 2^32 divided by the golden ratio; its multiples modulo 2^
 FOLD = '1/5'  # default of --fold: the first of five parts becomes val, in a data set without val
 SPLITS = ('train', 'val', 'test')
 FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
-           'testing': 'test'}  # images/FOLDER/ -> split
-NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')  # skipped without a note
+           'testing': 'test'}  # {folder below images/: split}
+# Extensions of files that are skipped without a note.
+NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # last word of a label's name: _mask, _L, -gt
 IMAGE_SUFFIX = re.compile(r'[-_. ](img|image|sat|rgb|leftImg8bit)\Z', re.IGNORECASE)
 # A line of CamVid's and PaddleSeg's lists: two paths, which may hold blanks, separated by blanks, commas or semicolons.
@@ -25,7 +26,7 @@ MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg
 def check_data_dir(data_dir: str, name: str, layout: str):
     """Raises UserError if `data_dir` is None, missing or empty; the message shows the expected `layout`."""
     if not data_dir:
-        raise UserError('--data_dir: data set %s needs it; the folder that holds %s' % (name, layout))
+        raise UserError('--data_dir: data set %s needs the folder that holds %s' % (name, layout))
     fault = 'no such folder' if not os.path.isdir(data_dir) else '' if os.listdir(data_dir) else 'is empty'
     if fault:
         raise UserError('--data_dir %s: %s; data set %s expects %s there' % (data_dir, fault, name, layout))
@@ -44,7 +45,7 @@ def csv_header(path: str) -> list:
 def read_names(path: str):
     """Reads a text file with one name per line -> list of str, without blank lines.
 
-    A line may hold the paths of an image and its label (CamVid); then the name is the path of the image.
+    If a line holds the paths of an image and its label, as in CamVid, the name is the path of the image.
 
     Raises UserError for an empty list or a name that leads out of the folder.
     """
@@ -60,16 +61,16 @@ def read_names(path: str):
 def files_below(folder: str, extensions: tuple):
     """Finds the files below `folder` with one of the extensions -> list of (name, path).
 
-    A name is the path below `folder` without the extension. The files of a folder come before the files of its
-    sub-folders, each sorted. Hidden files and folders, such as macOS's ._NAME, are skipped. A link to a folder that
-    contains the link is skipped with a note. Prints the number of other files that may be images. Raises UserError if a
-    folder is missing or unreadable, or a file name is not UTF-8.
+    A name is the path of the file relative to `folder`, without the extension. The files of a folder, sorted, come
+    before the files of the sub-folders. Hidden files and folders, such as macOS's ._NAME, are skipped. A link to a
+    folder that contains the link is skipped with a note. A note also gives the number of files with other extensions
+    that may be images. Raises UserError if a folder is missing or unreadable, or a file name is not UTF-8.
     """
     if not os.path.isdir(folder):
         raise UserError('%s: no such folder' % folder)
     found = []
     others = []
-    real_parents = {folder: [os.path.realpath(folder)]}  # {folder: real paths of folder and parents}
+    real_parents = {folder: [os.path.realpath(folder)]}  # {folder: real paths of the folder and its parents}
 
     def refuse(error):
         raise UserError('%s: cannot be read (%s)' % (error.filename, error.strerror))
@@ -98,17 +99,17 @@ def files_below(folder: str, extensions: tuple):
 
 
 def image_files(folder: str):
-    """Finds the images below a folder -> {name: path}, first the files of a folder, then its sub-folders.
+    """Finds the images below a folder -> {name: path}, first from a folder, then from its sub-folders.
 
-    A name is the path below `folder` without the extension. Raises UserError for a missing or unreadable folder, for
-    two images with the same name, and for images in a folder that is linked twice.
+    A name is the path of the image relative to `folder`, without the extension. Raises UserError for a missing or
+    unreadable folder, for two images with the same name, and for images in a folder that is linked twice.
     """
     paths = {}
     parents = {}  # {real path of a folder: path of the folder}
     for name, path in files_below(folder, data.IMAGE_FILES):
-        name = unicodedata.normalize('NFC', name)  # macOS may store an accent as a second character
+        name = unicodedata.normalize('NFC', name)  # macOS may store an accent as a separate character
         if name in paths:
-            raise UserError('%s and %s have one name; rename or remove one of them' % (paths[name], path))
+            raise UserError('%s and %s have the same name; rename or remove one of them' % (paths[name], path))
         paths[name] = path
     for parent in {os.path.dirname(path): None for path in paths.values()}:
         first = parents.setdefault(os.path.realpath(parent), parent)
@@ -120,14 +121,15 @@ def image_files(folder: str):
 def label_files(folder: str, images: dict, class_names=()):
     """Finds the labels below a folder -> {image name: list of the paths of candidate labels}.
 
-    A label has the name of the image. If there is no such label, an ending may follow the image's name: NAME_mask.png,
-    NAME_L.png. If the image's name ends in a word of IMAGE_SUFFIX (_img), the label's name may lack this word. An image
-    without a label has no entry. Prints the number of labels without an image. Raises UserError for labels with
-    different endings, and for an ending that is the name of a class, because such a mask shows only one class.
+    The file of a label has the name of the image. If there is no such file, the file may have an ending after the
+    image's name, as in NAME_mask.png or NAME_L.png. If the image's name ends in a word of IMAGE_SUFFIX, such as _img,
+    the label's name may lack this word. An image without a label has no entry. A note gives the number of labels
+    without an image. Raises UserError for labels with different endings, and for an ending that is the name of a class,
+    because such a label shows only one class.
 
     Args:
       images: {name: path}.
-      class_names: names of the classes in the form of `words`: lower case, joined by _.
+      class_names: names of the classes as `words` returns names: lower case, words joined by _.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
@@ -170,7 +172,7 @@ def label_path(folder: str, found: dict, name: str):
     """Returns the path of the label of image `name`; raises UserError unless the image has exactly one label.
 
     Args:
-      folder: folder of the labels, for the message.
+      folder: folder of the labels, for the error message.
       found: {image name: list of paths}, the result of `label_files`.
     """
     paths = found.get(name, [])
@@ -209,8 +211,9 @@ def picture(name: str) -> str:
 def place(name: str) -> int:
     """Hashes the name of a picture to a number from 0 to 2^32 - 1; `hold_out` selects val by this number.
 
-    A name is split into its last number and the remaining text. The hash is 32 bits of the text's SHA-256, plus GOLDEN
-    times the number, modulo 2^32. So the hashes of consecutively numbered names are evenly spread.
+    A name is split into the last number in the name and the remaining text. The hash is the first 32 bits of the
+    SHA-256 of the text, plus GOLDEN times the number, modulo 2^32. So the hashes of consecutively numbered names are
+    evenly spread.
     """
     text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
     start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)
@@ -225,24 +228,24 @@ class HeldOut(list):
 
 
 def hold_out(names: list, fold: str = FOLD):
-    """Splits names -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
+    """Splits image names into train and val -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
 
-    The split of an image depends on its name only, so adding images does not change the split of the others. Versions
-    of one picture are in the same split. If a split would be empty, the split gets the picture with the nearest hash.
+    The split of an image depends on its name only, so adding images does not change the split of other images. Versions
+    of one picture are in the same split. Each split gets at least one picture.
 
     Args:
-      fold: 'K/N': val is the K-th of N parts of about the same size.
+      fold: 'K/N': the images are divided into N parts of about the same size, and val is the K-th part.
     Raises:
       UserError: a malformed `fold`, or fewer than two pictures.
     """
     numbers = small_numbers(fold.split('/')) or ()
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
-        raise UserError('--fold %s: expected K/N, part K of N, as 2/5' % fold[:20])
+        raise UserError('--fold %s: expected K/N, for part K of N parts, such as 2/5' % fold[:20])
     start, end = ((numbers[0] - i) * (1 << 32) // numbers[1] for i in (1, 0))
     places = {name: (place(name) - start) % (1 << 32) for name in {picture(name) for name in names}}
     if len(places) < 2:
-        raise UserError('%d images to train and validate with (versions of one picture count once); at least two are '
-                        'needed, or a split val' % len(places))
+        raise UserError('%d images to train and validate with (versions of one picture count once); at least two '
+                        'images or a split val are needed' % len(places))
     count = min(max(1, sum(value < end - start for value in places.values())), len(places) - 1)
     held_out = set(sorted(places, key=lambda name: (places[name], name))[:count])
     val = HeldOut(sorted(name for name in names if picture(name) in held_out))

@@ -28,12 +28,13 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     """Reads the data set in `data_dir` -> `Dataset`; the training size is the size of the first training image.
 
     Args:
-      rle_order: order of the pixels in runs of labels.csv: 'rows', 'columns' or 'relative'; None detects it. Ignored
-        without labels.csv.
-      depth: number of bits that the values use in images of 16 bits per channel; None measures the training images.
+      rle_order: order of the pixels in runs of labels.csv: 'rows', 'columns' or 'relative'; None detects the order.
+        `rle_order` is ignored if there is no labels.csv.
+      depth: number of bits that the values use in images of 16 bits per channel; None: the number is measured in the
+        training images.
     Raises:
-      UserError: no known layout, or a fault in a list or table. Labels and most images are opened later, by `load` of
-        the returned `Dataset`.
+      UserError: an unknown layout, or a fault in a list of images or in the table of classes. Labels and most images
+        are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'folder', LAYOUT)
     root = _voc_root(data_dir)
@@ -43,7 +44,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
         images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
     else:
         images, label, examples = _labelled(root or data_dir, root, table, classes)
-    first = next(iter(examples.values()))  # the examples of train, if train exists
+    first = next(iter(examples.values()))  # the examples of train, else of val or test
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -68,7 +69,7 @@ def _voc_root(data_dir):
              for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
              if os.path.isdir(os.path.join(path, 'JPEGImages'))]
     if len(found) > 1:
-        raise UserError('--data_dir %s: holds %s; name one of them' % (data_dir, ' and '.join(found)))
+        raise UserError('--data_dir %s: holds %s; name one of these folders' % (data_dir, ' and '.join(found)))
     return found[0] if found else None
 
 
@@ -76,13 +77,13 @@ def _classes(*folders):
     """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`).
 
     Roboflow writes a table _classes.csv for each split. Raises UserError if no folder has a table, if a folder has
-    several, or if Roboflow's tables differ.
+    several tables, or if Roboflow's tables differ.
     """
     for folder in folders:
         of_splits = [os.path.join(folder, split, '_classes.csv') for split in files.FOLDERS]
         read = {path: tables.read_classes(path, ('Class', 'Pixel Value')) for path in of_splits if os.path.exists(path)}
         if any(classes != list(read.values())[0] for classes in read.values()):
-            raise UserError('%s: the tables _classes.csv of the splits differ; export them again' % folder)
+            raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
         if read:
             return next(iter(read.items()))
         found = [name for name in TABLES if os.path.exists(os.path.join(folder, name))]
@@ -92,8 +93,9 @@ def _classes(*folders):
             path = os.path.join(folder, found[0])
             return path, TABLES[found[0]](path)
     there = ', '.join(sorted(os.listdir(folders[0]))[:6])
-    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes, but %s; write classes.csv, '
-                    'with the header name,id,color; published data have a name for --dataset' % (folders[0], there))
+    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes, but %s; write classes.csv '
+                    'with the header name,id,color; for a published data set give its name as --dataset'
+                    % (folders[0], there))
 
 
 def _folders(parent):
@@ -107,24 +109,25 @@ def _find(parent, words):
     Raises UserError if several sub-folders fit.
     """
     found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
-    found = [path for path in found if path.lower().endswith('classpng')] or found  # labelme's other folder has NPY
+    # labelme writes labels as NPY into SegmentationClass/ and as PNG into SegmentationClassPNG/.
+    found = [path for path in found if path.lower().endswith('classpng')] or found
     if len(found) > 1:
-        raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(found))
+        raise UserError('which of these has the data? %s; rename or move the other folders' % ' or '.join(found))
     return found[0] if found else None
 
 
 def _pair(parent):
-    """Finds the folders of images and labels in `parent` -> (path or None, path or None).
+    """Finds the folders of images and of labels in `parent` -> (images, labels): a path or None each.
 
-    Raises UserError if a third folder holds images, because these may be the labels. There is no error if the folder of
-    labels is labels/, label/ or Pascal VOC's SegmentationClass/.
+    Raises UserError if a third folder holds images, because the third folder may hold the labels. No error is raised if
+    the folder of labels is labels/, label/ or Pascal VOC's SegmentationClass/.
     """
     images, labels = _find(parent, IMAGE_FOLDERS), _find(parent, LABEL_FOLDERS)
     if images and labels and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
         others = [path for path in _folders(parent) if path not in (images, labels)
                   and os.path.basename(path).lower() not in files.FOLDERS and _holds_images(path)]
         if others:
-            raise UserError('%s or %s: which holds the labels? name their folder labels' % (labels, others[0]))
+            raise UserError('%s or %s: which holds the labels? rename this folder to labels' % (labels, others[0]))
     return images, labels
 
 
@@ -138,15 +141,15 @@ def find_pairs(data_dir: str):
     """Finds the folders of images and labels -> list of (name of the split's folder or '', images, labels).
 
     The layouts: images/ and labels/; these two folders in train/ and in val/; train/ and train_labels/; images and
-    labels together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS are the known names. Raises UserError if
-    several folders fit.
+    labels together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS list the accepted names of folders.
+    Raises UserError if several folders fit.
     """
     images, labels = _pair(data_dir)
     if images:
         labels = labels or os.path.join(data_dir, 'labels')
         others = [os.path.basename(path) for path in _folders(data_dir) if path not in (images, labels)]
         if not os.path.isdir(labels):
-            raise UserError('%s: no such folder; name the folder of labels so%s'
+            raise UserError('%s: no such folder; give this name to the folder of labels%s'
                             % (labels, ': one of %s' % ', '.join(others) if others else ''))
         return [('', images, labels)]
     pairs = []
@@ -159,15 +162,15 @@ def find_pairs(data_dir: str):
             pairs.append((name,) + (inner if all(inner) else (path, beside[0] if beside else path)))
     loose = sorted(name for name in os.listdir(data_dir) if name.lower().endswith(data.IMAGE_FILES))
     if pairs and loose:
-        raise UserError('%s: has images beside the folders of the splits, as %s; move them' % (data_dir, loose[0]))
+        raise UserError('%s: has images beside the folders of the splits, as %s; move them away' % (data_dir, loose[0]))
     return pairs or [('', data_dir, data_dir)]
 
 
 def _labelled(root, is_voc, table, classes):
     """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}).
 
-    Prints the folders unless they are images/ and labels/. A split val or test without any label is left out. In Pascal
-    VOC's layout without lists of splits, images without a label are left out too.
+    A note names the folders, unless the folders are images/ and labels/. A split val or test without any label is left
+    out. In Pascal VOC's layout without lists of splits, images without a label are left out too.
 
     Args:
       root: folder of the data set.
@@ -177,7 +180,7 @@ def _labelled(root, is_voc, table, classes):
     """
     names = [files.words(entry.name) for entry in classes if not tables.is_void(entry)]
     if len(names) == 2 and any(tables.is_background(entry) and 0 in entry.ids for entry in classes):
-        names = []  # a mask of the only other class shows all classes
+        names = []  # the mask of the only class besides background is a complete label
     images = {}
     labels = {}
     pairs = find_pairs(root)
@@ -193,14 +196,14 @@ def _labelled(root, is_voc, table, classes):
         images.update((prefix + image, path) for image, path in found.items())
         labels.update((prefix + image, paths) for image, paths in fitting.items())
     if not labels and pairs[0][1] == pairs[0][2]:
-        raise UserError('%s: no image with a label found; put them into images/ and labels/, with equal names' % root)
+        raise UserError('%s: no image with a label found; give images/NAME.jpg and labels/NAME.png equal names' % root)
     if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
                 '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
     places = [root] + [os.path.join(root, place) for place in ('ImageSets/Segmentation', 'ImageSets', 'splits')]
     lists = next((path for path in places if any(map(os.path.exists, splits.split_lists(path).values()))), root)
-    if is_voc and lists == root and len(labels) < len(images):  # CVAT exports frames that nobody has labelled yet
+    if is_voc and lists == root and len(labels) < len(images):  # CVAT also exports unlabelled frames
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
 
@@ -213,8 +216,8 @@ def _labelled(root, is_voc, table, classes):
 def measured_depth(paths: list):
     """Measures how many bits the largest value in images of 16 bits per channel needs: int, at least 9.
 
-    Decodes all images of `paths` with 16 bits per channel or 32-bit integers; returns None if there are none. For a
-    value above 65535 the result is more than 16, and `read_image` later refuses the image.
+    Decodes all images of `paths` with 16 bits per channel or 32-bit integers; returns None if no image is of this kind.
+    For a value above 65535 the result is more than 16, and `read_image` later refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
@@ -225,7 +228,7 @@ def _is_deep(path):
     try:
         with open(path, 'rb') as file:
             header = file.read(25)
-            if header[:2] == b'\xff\xd8' or header[:4] == b'\x89PNG':  # faster than by Pillow; a JPEG has 8 bits
+            if header[:2] == b'\xff\xd8' or header[:4] == b'\x89PNG':  # faster than Pillow; JPEG has 8 bits
                 return header[:4] == b'\x89PNG' and header[24] == 16
             image = Image.open(file, formats=data.FORMATS)
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])

@@ -15,7 +15,7 @@ def read_labelme(documents: list, root: str, images: dict, line_width: float):
       documents: list of (path, content) of the JSON files.
       root: folder of the images, also in sub-folders, and of labels.txt.
       images: {file name: list of paths}, the images below `root`.
-      line_width: width of lines, in pixels.
+      line_width: width at which lines are drawn, in pixels.
     Raises:
       UserError: a missing image or a malformed entry. The message names the file.
     """
@@ -32,7 +32,7 @@ def read_labelme(documents: list, root: str, images: dict, line_width: float):
 def read_isat(documents: list, root: str, images: dict):
     """Reads JSON files of ISAT -> (class names in labels.txt, list of `Example`).
 
-    Higher layers are drawn later.
+    Annotations of higher layers are drawn later and cover annotations of lower layers.
 
     Args:
       documents: list of (path, content) of the JSON files.
@@ -46,7 +46,7 @@ def read_isat(documents: list, root: str, images: dict):
 
     def shape_of(entry):
         draw = functools.partial(shapes.labelme_mask, {'points': entry['segmentation']}, 0)
-        return entry['category'], 'polygon', draw, float(entry.get('layer', 2))  # 2 is ISAT's own default
+        return entry['category'], 'polygon', draw, float(entry.get('layer', 2))  # ISAT's default layer is 2
 
     return _read(documents, root, images, 'objects', image_of, shape_of)
 
@@ -55,9 +55,9 @@ def _read(documents, root, images, key, image_of, shape_of):
     """Reads one JSON file per image -> (class names in labels.txt, list of `Example`).
 
     Args:
-      key: key of the list of annotations.
-      image_of: function (content) -> (name, height, width, start of the embedded image or None).
-      shape_of: function (annotation) -> (class, kind, draw) or (class, kind, draw, layer), as in `Shape`.
+      key: key of the list of annotations in the content of a JSON file.
+      image_of: function (content) -> (image name, height, width, start of the text of the embedded image or None).
+      shape_of: function (annotation) -> (name, kind, draw) or (name, kind, draw, layer), fields of the `Shape`.
     """
     examples = []
     for path, content in documents:
@@ -75,16 +75,16 @@ def _read(documents, root, images, key, image_of, shape_of):
 def _find(images, name, size, code, path):
     """Finds the image of a JSON file -> (path of the image, path of the JSON file or None).
 
-    The path of the JSON file means that the image is embedded there.
+    The second path is given if the image is embedded in the JSON file.
 
-    labelme itself opens the embedded image, a compressed copy. Here the embedded image is used only if the file `name`,
-    relative to the folder of the JSON file, does not exist or has another size. Without an embedded image, raises
-    UserError unless exactly one image fits.
+    labelme itself opens the embedded image, which is a compressed copy of the image file. This function uses the
+    embedded image only if the image file `name`, relative to the folder of the JSON file, does not exist or has another
+    size. If no image is embedded, raises UserError unless exactly one image file fits `name`.
 
     Args:
-      images: {file name: list of paths}.
+      images: {file name: list of paths}, the image files to choose from.
       size: (height, width) in the JSON file, or None.
-      code: first characters of the embedded image in base64, or None.
+      code: first characters of the embedded image in base64; None if no image is embedded.
     """
     folder = os.path.dirname(path)
     beside = os.path.normpath(os.path.join(folder, name.replace('\\', '/')))

@@ -15,9 +15,10 @@ NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in r
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
-    With two classes, black and white may stand for the class with id 0 and for the other class. Raises UserError for
-    an unreadable file, for an id or a colour that is not in `classes`, for a label in colours if a class other than
-    void has no colour, and if the ids and the colours of a label (or its palette) mean different classes.
+    If there are two classes besides void, black may stand for the class of id 0 (or of colour 0 0 0), and white for the
+    other class. Raises UserError for an unreadable file, for an id or a colour that is not in `classes`, for a label in
+    colours if a class other than void has no colour, and if the ids and the colours of a label (or its palette) mean
+    different classes.
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -31,7 +32,7 @@ def read_class_label(path: str, classes: list):
                 if not entry.color and not tables.is_void(entry):
                     raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
             return colors_to_ids(label, by_color, path)
-        label = label[:, :, 0]  # ids in three equal channels, or shades of grey as colours
+        label = label[:, :, 0]  # the three equal channels hold ids or grey colours
     used = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
     if two:
         by_id.update({0: black, 255: 1 - black})
@@ -54,8 +55,8 @@ def read_class_label(path: str, classes: list):
 def _by_value(path, used, by_id, by_color):
     """Decides which class each value of a grey label means -> {value: class index}.
 
-    If the table has a class for each value as a grey colour, the values are colours, else ids. Raises UserError if both
-    readings are possible and give different classes.
+    If each value v occurs in the table of classes as the colour (v, v, v), the values are read as colours, else as ids.
+    Raises UserError if both readings are possible and give different classes.
 
     Args:
       used: list of the values in the label.
@@ -75,10 +76,10 @@ def _by_value(path, used, by_id, by_color):
 def _by_palette(path, used, palette, by_id, by_color):
     """Decides which class each index of a palette label means -> {index: class index}.
 
-    If the table has a class for each used palette colour, the colours decide. Else the indices are ids, but an index
-    whose colour belongs to another class is an error. Image optimizers and GIF may renumber the indices: if the palette
-    holds greys or PASCAL VOC's colours in another order, each colour gives its id. Raises UserError if two readings are
-    possible.
+    If each palette colour in use is the colour of a class, the colours decide. Else the indices are ids, but an index
+    whose colour belongs to another class is an error. GIF and image optimizers may renumber the indices: if the palette
+    consists of greys or of PASCAL VOC's colours, but in another order, a colour means the id at which the usual order
+    has this colour. Raises UserError if two readings are possible.
 
     Args:
       used: list of the indices in the label.
@@ -87,7 +88,7 @@ def _by_palette(path, used, palette, by_id, by_color):
       by_color: {(red, green, blue): class index}.
     """
     shown = {i: palette[i] for i in used}
-    blank = set(palette) == {(0, 0, 0)}  # no palette was written
+    blank = set(palette) == {(0, 0, 0)}  # all black: the program that wrote the file set no palette
     meant = {i: by_color[color] for i, color in shown.items() if color in by_color}
     differing = [i for i, index in meant.items() if by_id.get(i) != index]
     distinct = len(set(shown.values()))
@@ -105,9 +106,10 @@ def _by_palette(path, used, palette, by_id, by_color):
         meant = {i: by_id.get(number) for i, number in ids.items()}
         fits = set(palette) <= set(numbers) and distinct == len(shown) and None not in meant.values()
         if fits and not blank and meant != {i: by_id.get(i) for i in shown}:
-            dark = [color for color in shown.values() if 0 < max(color) < 32]  # colours too dark to display
+            dark = [color for color in shown.values() if 0 < max(color) < 32]  # too dark for display
             if set(shown) <= set(by_id) and not dark:
-                raise UserError('%s: index %d or id %d, as its palette says? save the label as a grey image of ids'
+                raise UserError('%s: which is the class, index %d or id %d, as its palette says? save the label as '
+                                'a grey image of ids'
                                 % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
             return meant
     return by_id
@@ -130,9 +132,10 @@ def colors_to_ids(rgb, ids: dict, path: str):
 
 @functools.lru_cache(maxsize=4)
 def color_table(ids: tuple):
-    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1: no id.
+    """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1 for no id.
 
-    `ids`: tuple of ((red, green, blue), id). Cached, because filling 32 MB takes longer than reading a small label.
+    `ids`: tuple of ((red, green, blue), id). The table is cached, because filling its 32 MB takes longer than reading a
+    small label.
     """
     table = np.full(1 << 24, -1, np.int16)
     table[[red << 16 | green << 8 | blue for (red, green, blue), _ in ids]] = [i for _, i in ids]
@@ -153,7 +156,7 @@ def pairs_of_files(image_folder: str, label_folder: str, label_name=lambda name:
     images = files.image_files(image_folder)
     missing = [label_name(name) for name in images if label_name(name) not in labels]
     if missing:
-        raise UserError('%s: %d images have no label, as %s.png; unpack the archive again'
+        raise UserError('%s: %d images have no label; for example, %s.png is missing; unpack the archive again'
                         % (label_folder, len(missing), missing[0]))
     return [(name, path, labels[label_name(name)]) for name, path in images.items()]
 
@@ -164,7 +167,7 @@ def dataset_of_pairs(name: str, classes: list, colors: list, size: tuple, pairs:
     Args:
       classes: list of `tables.Class`.
       colors: list of (red, green, blue), one for each class except void.
-      size: (height, width) of training.
+      size: default (height, width) of the training images, in pixels.
       pairs: {split: list of (name, image path, label path)}.
     """
     def load(split, i):

@@ -1,8 +1,8 @@
-"""Records the examples of a run: splits and checksums. Compares records, restores splits.
+"""Records splits and checksums of a run's examples, compares such records, and restores splits.
 
-A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path below --data_dir. IMAGE
-and LABEL are the CRC-32 of the decoded image and of the label. Dates are not recorded, so copied files give an equal
-record.
+A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path of the example below
+--data_dir. IMAGE and LABEL are the CRC-32 of the decoded image and of the label. Dates are not recorded, so copied
+files give an equal record.
 """
 import numpy as np
 
@@ -15,7 +15,7 @@ SHOWN = 3  # largest number of names in a message
 def names_of(dataset, split: str, data_dir: str) -> list:
     """Returns the names of the examples of a split, list of str, as paths below the folder `data_dir`.
 
-    With `data_dir` None the names stay as they are.
+    If `data_dir` is None, the names are returned unchanged.
     """
     names = [str(name).replace('\\', '/') for name in dataset.examples[split]]
     folder = (data_dir or '').replace('\\', '/').rstrip('/') + '/'
@@ -60,7 +60,7 @@ def changes(before: dict, now: dict) -> str:
 def with_splits(dataset, examples: dict):
     """Returns a `Dataset` with some splits replaced by the examples {split: list of names}.
 
-    The names must be examples of `dataset`. Splits that `examples` does not mention stay as they are.
+    The names must be examples of `dataset`. Splits without an entry in `examples` stay unchanged.
     """
     places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
 
@@ -71,7 +71,7 @@ def with_splits(dataset, examples: dict):
 
 
 def take_fold(dataset, fold: str):
-    """Returns a `Dataset` in which part K of N of the images is val and the rest train, for `fold` 'K/N'.
+    """Splits the images again, for `fold` 'K/N' -> `Dataset` with part K of N as val, the rest as train.
 
     Raises UserError if the data set has its own val, or if `fold` is malformed.
     """
@@ -85,8 +85,8 @@ def restore(dataset, config: dict, data_dir: str):
     """Returns a `Dataset` with the train and val of a run, if the data set has no val of its own.
 
     A data set with its own val is returned unchanged. A data set without any image of the run is returned unchanged
-    too, with a note. Images that were added since the run began are left out (with a note). A run of an older revision
-    has no record: val is drawn again with the rule of that revision.
+    too, with a note. Images that were added since the run began are left out (with a note). For a run of an older
+    revision, which has no record, val is drawn again by the rule of that revision.
 
     Args:
       config: content of config.json of the run, with the record of the run as `examples`.
@@ -116,7 +116,7 @@ def restore(dataset, config: dict, data_dir: str):
 
 
 def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
-    """Splits names with the rule of revisions without --fold -> {'train': list of names, 'val': list of names}.
+    """Splits names by the rule of revisions without --fold -> {'train': list of names, 'val': list of names}.
 
     Val is a random fifth of the list, drawn with a fixed seed, so any change of the list changes val. Raises UserError
     if the number of names has changed since the run.

@@ -14,8 +14,8 @@ from system.files import UserError, note, read_csv
 def read_runs(data_dir, table, classes, rle_order):
     """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
 
-    Prints the order of the pixels in the runs unless `rle_order` gives it. Raises UserError for a malformed file, for a
-    folder labels/ beside labels.csv, and if no class is named background.
+    Prints the order of the pixels in the runs unless `rle_order` gives the order. Raises UserError for a malformed
+    file, for a folder labels/ beside labels.csv, and if no class is named background.
 
     Args:
       table: path of the table of classes, for messages.
@@ -28,7 +28,7 @@ def read_runs(data_dir, table, classes, rle_order):
         raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
     outside = next((i for i, entry in enumerate(classes) if tables.is_background(entry)), None)
     if outside is None:
-        raise UserError('%s: which class are pixels outside all masks? name this class background' % table)
+        raise UserError('%s: which class are pixels outside all masks? give this class the name background' % table)
     indices = {}
     for i, entry in enumerate(classes):
         index = IGNORE if tables.is_void(entry) else i
@@ -38,7 +38,7 @@ def read_runs(data_dir, table, classes, rle_order):
                                 % (table, text))
     objects = set(indices.values()) - {outside, IGNORE}
     if len(objects) == 1:
-        indices[''] = objects.pop()  # for a table without a column of classes
+        indices[''] = objects.pop()  # the class of all masks in a table without a column of classes
     cells = read_cells(path, indices, images)
     header = files.csv_header(path)
     order = rle_order
@@ -67,7 +67,7 @@ def detect_order(texts: list):
 
 
 def _is_rle(rle, order):
-    """Tells whether a text is a valid run-length encoding in this order, for an image of any size."""
+    """Tells whether the text `rle` is a valid run-length encoding in the order `order`, for any image size."""
     try:
         return data.rle_numbers(rle, order) is not None
     except UserError:
@@ -84,10 +84,12 @@ def read_cells(path: str, indices: dict, images=None):
     checks. The row number is the line in the file.
 
     Args:
-      indices: {text of the class: index}; '' is the class of a table without a column of classes.
+      indices: {name or id of a class, as text: class index}; the key '' gives the class of all masks in a table without
+        a column of classes.
       images: names of the images; None accepts any id of letters, digits, _ and -.
     Raises:
-      UserError: a malformed row, an id without an image, or an image without a row (except as above).
+      UserError: a malformed row, an id without an image, or an image without a row, if such images are not allowed (see
+        above).
     """
     kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
@@ -99,7 +101,7 @@ def read_cells(path: str, indices: dict, images=None):
         stem, extension = os.path.splitext(name)
         name = stem if extension.lower() in data.IMAGE_FILES and name not in (images or ()) else name
         if images is None and not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', name):
-            raise UserError(where + 'id %r; letters, digits, _ and - only, it becomes a file name' % name[:60])
+            raise UserError(where + 'id %r must hold only letters, digits, _ and -, as a file name' % name[:60])
         size = _size(row, where)
         height, width, masks = cells.setdefault(name, size + ([],))
         if (height, width) != size:
@@ -121,7 +123,7 @@ def read_cells(path: str, indices: dict, images=None):
                             % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
         missing = [name for name in images if name not in cells]
         if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
-            raise UserError('%s: %d images without a row: %s; an image without an object has an empty annotation'
+            raise UserError('%s: %d images without a row: %s; an image without an object needs an empty annotation'
                             % (path, len(missing), ', '.join(missing[:5])))
         if missing:
             note('%s: %d of %d images have no row and are read as images without an object, as %s'
@@ -137,7 +139,7 @@ def _size(row, where):
     write 520 as 520.0. Raises UserError for other texts and for more than MAX_PIXELS pixels.
 
     Args:
-      where: file and row, for the message.
+      where: file and row, for the error message.
     """
     sides = [row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width')]
     if sides == ['', ''] and 'EncodedPixels' in row:
@@ -146,7 +148,8 @@ def _size(row, where):
         raise UserError(where + 'height %.20r and width %.20r must be whole numbers up to 99999' % tuple(sides))
     height, width = (int(float(side)) for side in sides)
     if height * width > MAX_PIXELS:
-        raise UserError(where + 'an image of %dx%d; at most %d pixels' % (height, width, MAX_PIXELS))
+        raise UserError(where + 'an image of %dx%d; an image may have at most %d pixels'
+                        % (height, width, MAX_PIXELS))
     return height, width
 
 
@@ -154,7 +157,7 @@ def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', 
     """Draws the masks of an image -> label uint8 [h, w] of class indices; later masks cover earlier masks.
 
     Args:
-      path, name: table and image, for messages.
+      path, name: path of the table and name of the image, for error messages.
       image: array [h, w, ...], of which only the size is used.
       entry: (height, width, [(row number, class index, RLE), ...]), a value of the dict that `read_cells` returns.
       order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
@@ -180,8 +183,7 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
     Args:
       shape: (height, width).
       masks: list of (row number, class index, RLE); the RLE is the text 'start length start length ...'.
-      order: 'rows' or 'columns': starts are pixel numbers, from 1 along the rows or columns; 'relative': a start is the
-        number of pixels, along the columns, since the end of the previous run.
+      order: order of the pixels in the runs, one of data.RLE_ORDERS, which `data.rle_decode` defines.
     """
     for number, _, rle in masks:
         try:

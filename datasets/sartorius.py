@@ -7,13 +7,13 @@ import data
 from data import Dataset
 from datasets import files, rle
 
-CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # the three cell types of Sartorius, and of the bundled cells
+CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # background and three cell types, as in the bundled cells
 INDICES = {'shsy5y': 1, 'astro': 2, 'cort': 3}
 CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # distinct for colour-blind readers too
 
 
 def stratified(images):
-    """Groups the ids of images by the class of the first cell -> {class index: list of ids}; 0: no cells.
+    """Groups image ids by the class of the first cell -> {class index: list of ids}; index 0 for no cells.
 
     Args:
       images: {image id: (height, width, [(row number, class index, RLE), ...])}.

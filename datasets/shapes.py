@@ -2,8 +2,8 @@
 
 A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
 A pixel with its centre on an edge belongs to the polygon to the right of the edge or below it. So polygons with a
-common edge neither overlap nor leave a gap. Pillow and OpenCV also fill the pixels on the boundary. All masks are bool
-[height, width]. Besides UserError, malformed annotations raise KeyError, ValueError and the like, which
+common edge neither overlap nor leave a gap. Pillow and OpenCV, in contrast, also fill the pixels on the boundary. All
+masks are bool [height, width]. Malformed annotations raise UserError, or KeyError, ValueError and similar errors, which
 `annotations.error_context` turns into UserError.
 """
 import base64
@@ -35,7 +35,7 @@ def polygon_mask(points, height: int, width: int):
     x0, y0 = np.where(falls, ends.T, starts.T)
     x1, y1 = np.where(falls, starts.T, ends.T)
     first, stop = (np.clip(np.ceil(y - 0.5), 0, height).astype(int) for y in (y0, y1))
-    counts = stop - first  # number of rows that each edge crosses
+    counts = stop - first  # number of pixel rows that each edge crosses
     edge = np.repeat(np.arange(len(points)), counts)
     if not len(edge):
         return mask
@@ -50,7 +50,7 @@ def polygon_mask(points, height: int, width: int):
 
 
 def ellipse_mask(center, radii, angle: float, height: int, width: int):
-    """Fills an ellipse around `center`, (x, y): bool [height, width].
+    """Fills an ellipse whose centre (x, y) is `center`: bool [height, width].
 
     Args:
       radii: (radius along the first axis, radius along the second axis), in pixels.
@@ -90,15 +90,16 @@ def coco_counts(text: str):
     """Decodes the text of a compressed COCO mask -> list of run lengths, int.
 
     Each character holds five bits of a number, the lowest bits first. From the fourth number on, the text holds the
-    difference from the number two places before. An unfinished last number is dropped without an error, so the caller
-    checks the sum of the run lengths. pycocotools returns uninitialized memory for a text with an unfinished number.
+    difference between a number and the number two places before. An unfinished last number is dropped without an error,
+    so the caller checks the sum of the run lengths. pycocotools, in contrast, returns uninitialized memory for a text
+    with an unfinished number.
     """
     counts = []
     value = shift = 0
     for code in text.encode():
         value |= (code - 48 & 31) << shift
         shift += 5
-        if not code - 48 & 32:  # the last character of a number; its highest bit is the sign
+        if not code - 48 & 32:  # the last character of a number; the highest of the five bits is the sign
             value -= (code - 48 & 16) << shift - 4
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
             value = shift = 0
@@ -109,8 +110,8 @@ def coco_mask(segmentation, height: int, width: int):
     """Draws a COCO segmentation: a union of polygons, or run lengths down the columns -> bool [height, width].
 
     A single polygon may be a flat list of numbers or a list of (x, y). Run lengths are a list or COCO's compressed
-    text. Raises NoArea for an empty segmentation; UserError for sizes or run lengths that do not fit the image, and for
-    coordinates beyond a million.
+    text. Raises NoArea for an empty segmentation, and UserError for sizes or run lengths that do not fit the image, and
+    for coordinates beyond a million.
     """
     if not segmentation:
         raise NoArea('annotations without a segmentation (boxes or key points)')
@@ -120,7 +121,7 @@ def coco_mask(segmentation, height: int, width: int):
         return np.any([coco_mask(part, height, width) if isinstance(part, dict) else polygon_mask(part, height, width)
                        for part in segmentation], axis=0)
     if list(segmentation['size']) != [height, width]:
-        raise UserError('the mask has size %s, the image %s' % (segmentation['size'], [height, width]))
+        raise UserError('the mask has size %s, the image has size %s' % (segmentation['size'], [height, width]))
     counts = segmentation['counts']
     if isinstance(counts, str):
         counts = coco_counts(counts)
@@ -132,14 +133,15 @@ def coco_mask(segmentation, height: int, width: int):
 def labelme_mask(shape: dict, line_width: float, height: int, width: int):
     """Draws a shape of labelme or X-AnyLabeling: bool [height, width]; lines are `line_width` pixels wide.
 
-    Raises NoArea for points, UserError for an unknown shape type or a mask that is no PNG.
+    Raises NoArea for single points, and UserError for an unknown shape type or a mask that is no PNG.
     """
     kind = shape.get('shape_type') or 'polygon'
     points = np.array(shape['points'], float).reshape(-1, 2)
     if kind in ('point', 'points'):
         raise NoArea('points')
     if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral', 'rectangle'):
-        points = np.where(points == (width - 1, height - 1), (width, height), points)  # X-AnyLabeling, ISAT
+        # X-AnyLabeling and ISAT store a vertex on the right or lower border of the image at width - 1 or height - 1.
+        points = np.where(points == (width - 1, height - 1), (width, height), points)
     if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral'):
         return polygon_mask(points, height, width)
     if kind == 'rectangle':
@@ -184,7 +186,7 @@ def _patch_mask(patch, points, height, width):
 def via_mask(shape: dict, line_width: float, height: int, width: int):
     """Draws the shape_attributes of a VIA region: bool [height, width]; lines are `line_width` pixels wide.
 
-    Raises NoArea for points, UserError for an unknown shape.
+    Raises NoArea for single points, and UserError for an unknown shape.
     """
     kind = shape['name']
     if kind == 'point':
@@ -205,15 +207,15 @@ def via_mask(shape: dict, line_width: float, height: int, width: int):
 def yolo_mask(numbers: list, height: int, width: int):
     """Draws a YOLO polygon: bool [height, width].
 
-    `numbers`: x y x y ..., as shares of the width and height. Raises NoArea for a box (four numbers), UserError for
+    `numbers`: x y x y ..., as shares of the width and height. Raises NoArea for a box (four numbers), and UserError for
     fewer than three vertices and for coordinates of 2 and above.
     """
     if len(numbers) == 4:
         raise NoArea('boxes')
     points = np.array(numbers).reshape(-1, 2)
     if len(points) < 3:
-        raise UserError('%d numbers behind the class; a polygon has 6 and more' % len(numbers))
+        raise UserError('%d numbers behind the class; a polygon needs 6 or more' % len(numbers))
     if np.abs(np.nan_to_num(points)).max() >= 2:
         raise UserError('coordinates must be shares of the image, 0 to 1; key points need kpt_shape in data.yaml')
-    points = np.round(points * (width, height), 4)  # x / 61 * 61 may differ from x by 1e-15
+    points = np.round(points * (width, height), 4)  # rounds, because x / 61 * 61 may differ from x by 1e-15
     return polygon_mask(points, height, width)

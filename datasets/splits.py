@@ -28,7 +28,7 @@ def find(folder: str, images: dict):
     for name in images:
         by_folder.setdefault(files.FOLDERS.get(name.split('/')[0].lower()), []).append(name)
     if 'train' in by_folder and None in by_folder:
-        raise UserError('%s: outside the sub-folders train/, val/ and test/, which are splits; move it, or name the '
+        raise UserError('%s: outside the sub-folders train/, val/ and test/ of the splits; move the image, or list the '
                         'images of each split in train.txt and val.txt' % images[by_folder[None][0]])
     if 'train' not in by_folder:
         if set(by_folder) - {None}:

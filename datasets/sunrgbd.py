@@ -18,15 +18,16 @@ CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf pictur
 
 
 def read(data_dir: str):
-    """Reads SUN RGB-D -> `Dataset`, RGB only: 37 classes, 0 is void; 5,285 training and 5,050 test images.
+    """Reads SUN RGB-D -> `Dataset`, RGB only: 37 classes, id 0 is void; 5,285 training, 5,050 test images.
 
-    Two layouts: the home page's SUNRGBD/ and SUNRGBDtoolbox/ with labels in a .mat file of MATLAB 7.3, or images and
-    PNG labels in image/train, label37/train (and the same for test), paired by the numbers in their names.
+    Two layouts are read. The home page's layout has SUNRGBD/ and SUNRGBDtoolbox/, with the labels in a .mat file of
+    MATLAB 7.3. The other layout has images and PNG labels in image/train/ and label37/train/ (the same for test),
+    paired by the numbers in the file names.
 
-    The official split has no validation part: 'val' is every tenth test image, to monitor a run. For scores on test,
-    use `--checkpoint last`, which is not selected on 'val'. The training size is 360x480, as in the paper.
-    Raises UserError for a missing or malformed list or .mat file. Images and labels are opened later, by `load` of the
-    returned `Dataset`.
+    The official split has no validation part: 'val' is every tenth test image, to monitor a run. To compute scores on
+    test, use `--checkpoint last`, because this checkpoint is not selected by scores on 'val'. The training size is
+    360x480, as in the paper. Raises UserError for a missing or malformed list or .mat file. Images and labels are
+    opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
@@ -65,7 +66,7 @@ def png_pairs(data_dir: str):
         images, labels = numbered
         alone = sorted(set(images) ^ set(labels))
         if alone or not images:
-            raise UserError('%s: holds %d images, label37 %d labels; numbers without a partner: %s'
+            raise UserError('%s: holds %d images, label37 %d labels; numbers without image or label: %s'
                             % (os.path.join(data_dir, 'image', split), len(images), len(labels), alone[:5]))
         pairs[split] = [(images[number], functools.partial(data.read_label, labels[number]))
                         for number in sorted(images)]
@@ -76,8 +77,8 @@ def mat_pairs(data_dir: str):
     """Pairs images and labels by the home page's .mat files -> {split: [(image path, function () -> label)]}.
 
     The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
-    same order, transposed. allsplit.mat lists the folders of each split. All paths begin with the authors'
-    /n/fs/sun3d/data/. Raises UserError for a missing or malformed file.
+    same order, transposed. allsplit.mat lists the folders of each split. All paths in these files begin with
+    /n/fs/sun3d/data/, a folder of the authors. Raises UserError for a missing or malformed file.
     """
     toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
@@ -105,29 +106,30 @@ def mat_pairs(data_dir: str):
 def read_variable(path: str, key):
     """Reads a variable of a .mat file -> array.
 
-    Arrays of MATLAB 7.3 have their axes in reverse order. Arrays of older files lose axes of length 1, but keep at
-    least one axis. Raises UserError for a damaged file or a missing variable.
+    An array from a file of MATLAB 7.3 has the axes in reverse order. From an array of an older file, axes of length 1
+    are removed, but at least one axis is kept. Raises UserError for a damaged file or a missing variable.
 
     Args:
       key: name of the variable, or an HDF5 reference in a file of MATLAB 7.3.
     """
-    import h5py  # a package that TensorFlow requires
+    import h5py  # installed with TensorFlow, which requires h5py
     try:
         if h5py.is_hdf5(path):  # a file of MATLAB 7.3
             with h5py.File(path, 'r') as file:
                 return file[key][()]
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[key])
     except Exception as error:  # h5py and SciPy raise many kinds of error for a damaged file
-        raise UserError('%s: has no %s to read (%s); unpack SUNRGBDtoolbox.zip again' % (path, key, error))
+        raise UserError('%s: cannot read the variable %s (%s); unpack SUNRGBDtoolbox.zip again' % (path, key, error))
 
 
 def relative(path: str, source: str):
     """Removes the authors' root, up to and including SUNRGBD/, from a path -> str.
 
-    A path without SUNRGBD/ only loses slashes at both ends. Raises UserError if the result contains '..'.
+    From a path without SUNRGBD/ only the slashes at both ends are removed. Raises UserError if the result contains
+    '..'.
 
     Args:
-      source: file that holds the path, for the message.
+      source: file that holds the path, for the error message.
     """
     path = str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
     if '..' in path.split('/'):

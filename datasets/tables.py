@@ -7,7 +7,7 @@ import numpy as np
 from datasets import files
 from system.files import UserError, read_csv
 
-MAX_NAME = 100  # most characters of a class name, because figures show the names
+MAX_NAME = 100  # largest number of characters in a class name; figures show the names
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
 
 Class = collections.namedtuple('Class', 'name ids color')
@@ -27,8 +27,8 @@ def read_classes(path: str, columns: tuple = ('name', 'id')):
     ids. Raises UserError for a malformed row, a repeated name, id or colour, and fewer than two classes.
 
     Args:
-      columns: headers of the columns of names and ids: name and id in classes.csv, Class and Pixel Value in Roboflow's
-        table.
+      columns: headers of the two columns that hold names and ids: name and id in classes.csv, Class and Pixel Value in
+        Roboflow's table.
     """
     rgb = ('r', 'g', 'b')
     header = files.csv_header(path)
@@ -41,10 +41,11 @@ def read_classes(path: str, columns: tuple = ('name', 'id')):
         texts = [row[band].strip() for band in rgb] if set(rgb) <= set(row) else (row.get('color') or '').split()
         color = files.small_numbers(texts)
         if not ids and columns[1:] != rgb:
-            raise UserError('%s row %d: %s %.22r; ids are 0 to 255'
+            raise UserError('%s row %d: %s %.22r; ids are numbers from 0 to 255'
                             % (path, number, columns[1], row[columns[1]].strip()))
         if color is None or len(color) not in (0, 3):
-            raise UserError('%s row %d: color %.40r; must be three of 0 to 255' % (path, number, ' '.join(texts)))
+            raise UserError('%s row %d: color %.40r; must be three numbers from 0 to 255'
+                            % (path, number, ' '.join(texts)))
         rows.append((number, Class(name, list(ids), color or None)))
     return _checked(path, rows)
 
@@ -52,12 +53,12 @@ def read_classes(path: str, columns: tuple = ('name', 'id')):
 def read_class_names(path: str):
     """Reads class_names.txt of labelme's labelme2voc.py -> list of `Class`.
 
-    The file has one name per line; ids count from 0. A class void with id 255 is added. Raises UserError for a repeated
-    or unprintable name, for fewer than two classes, and if the first name is not background.
+    The file has one name per line; the ids of the names are 0, 1, 2, ... A class void with id 255 is added. Raises
+    UserError for a repeated or unprintable name, for fewer than two classes, and if the first name is not background.
     """
     rows = [(i + 1, Class(name, [i], None)) for i, name in enumerate(files.read_names(path))]
     if not is_background(rows[0][1]):
-        raise UserError('%s row 1: %s; labelme has _background_ there; write classes.csv (name,id) for other ids'
+        raise UserError('%s row 1: %s; labelme has _background_ in row 1; for other ids write classes.csv (name,id)'
                         % (path, rows[0][1].name[:60]))
     return _checked(path, rows + [(0, Class('void', [255], None))])
 
@@ -65,8 +66,8 @@ def read_class_names(path: str):
 def read_labelmap(path: str):
     """Reads labelmap.txt of CVAT's VOC export -> list of `Class`, void last.
 
-    A line is name:red,green,blue:parts:actions. The id of a class is its line number from 0; blank lines and comments
-    are not counted.
+    A line is name:red,green,blue:parts:actions. The id of a class is the number of its line, counted from 0 without
+    blank lines and comments.
     If no line is named void or has VOC's colour of void, a class void with id 255 is added. Raises UserError for a
     malformed line, a repeated name or colour, and fewer than two classes.
     """
@@ -123,7 +124,7 @@ def _checked(path, rows):
     voids = [entry for _, entry in rows if is_void(entry)]
     if not 2 <= len(named) <= 254 or len(voids) > 1:
         raise UserError('%s: has %d classes and %d rows for void; expected 2 to 254 classes, one of them background, '
-                        'and at most one row for void, with all ids' % (path, len(named), len(voids)))
+                        'and at most one row for void, with all ids of void' % (path, len(named), len(voids)))
     return named + voids
 
 
@@ -143,5 +144,5 @@ def read_class_weights(path: str, class_names: list):
         if not 0 <= weights[row['name']] < np.inf:
             raise UserError('%s row %d: weight %r must be a number of 0 or more' % (path, number, row['weight']))
     if set(weights) != set(class_names):
-        raise UserError('%s: must name each class once: %s' % (path, ', '.join(class_names)))
+        raise UserError('%s: must have one row for each of the classes: %s' % (path, ', '.join(class_names)))
     return np.array([weights[name] for name in class_names])

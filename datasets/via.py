@@ -9,13 +9,13 @@ from system.files import UserError, note
 
 
 def read_via(documents: list, root: str, images: dict, line_width: float, attribute: str = None):
-    """Reads JSON files of VIA -> ([], list of `Example`); the classes follow from the shapes.
+    """Reads JSON files of VIA -> ([], list of `Example`); the shapes hold the class names.
 
     Args:
       documents: list of (path, content) of the JSON files.
-      root: folder of the images, also in sub-folders.
+      root: folder that holds the images, directly or in sub-folders.
       images: {file name: list of paths}, the images below `root`.
-      line_width: width of polylines, in pixels.
+      line_width: width at which polylines are drawn, in pixels.
       attribute: the attribute of the regions that holds the class; None if the regions have a single attribute. If no
         region has an attribute, all regions are of the class 'object', and a note is printed.
     Raises:
@@ -68,7 +68,7 @@ def _only_attribute(entries):
 
 
 def _class_of(content, region, attribute):
-    """Returns the class of a region: the text of `attribute`, of the chosen option or of the only ticked box.
+    """Returns the class of a region: the text, the chosen option or the only ticked box of `attribute`.
 
     Raises UserError for an empty attribute, and unless exactly one box is ticked.
     """
@@ -76,7 +76,7 @@ def _class_of(content, region, attribute):
     if isinstance(value, dict):
         ticked = [key for key, on in value.items() if on]
         if len(ticked) != 1:
-            raise UserError('attribute %s has %d ticked boxes; a class is one' % (attribute, len(ticked)))
+            raise UserError('attribute %s has %d ticked boxes; tick exactly one, the class' % (attribute, len(ticked)))
         value = ticked[0]
     text = '' if value is None else str(value).strip()
     if not text:

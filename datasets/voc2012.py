@@ -11,12 +11,12 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
 
 
 def read(data_dir: str):
-    """Reads PASCAL VOC 2012 segmentation -> `Dataset`: 21 classes; labels are palette PNG, 255 is void.
+    """Reads PASCAL VOC 2012 segmentation -> `Dataset`: 21 classes; labels are palette PNGs, id 255 is void.
 
-    If ImageSets/Segmentation/trainaug.txt exists, this list is train, with the labels of SegmentationClassAug/
-    (Hariharan et al. 2011). The training size is 224x224, as in the authors' segnet_pascal.prototxt. Raises UserError
-    for a missing list, for a folder with a table of classes, and for image names that VOC 2012 does not have.
-    Images and labels are opened later, by `load` of the returned `Dataset`.
+    If the list ImageSets/Segmentation/trainaug.txt exists, train has the images in this list, with the labels of
+    SegmentationClassAug/ (Hariharan et al. 2011). The training size is 224x224, as in the authors'
+    segnet_pascal.prototxt. Raises UserError for a missing list, for a folder with a table of classes, and for image
+    names that VOC 2012 does not have. Images and labels are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
     root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),
@@ -33,8 +33,8 @@ def read(data_dir: str):
         names = files.read_names(os.path.join(lists, name + '.txt'))
         strange = table or next(('an image ' + name for name in names if not re.match(r'20\d\d_\d{6}\Z', name)), None)
         if strange:
-            raise UserError('%s: has %s, which PASCAL VOC 2012 has not; for own classes give --dataset folder, and a '
-                            'table of classes in this folder' % (root, strange))
+            raise UserError('%s: has %s, which PASCAL VOC 2012 has not; for your own classes give --dataset folder '
+                            'and a table of classes in this folder' % (root, strange))
         pairs[split] = [(name, os.path.join(root, 'JPEGImages', name + '.jpg'),
                          os.path.join(root, folder, name + '.png')) for name in names]
     colors = [files.voc_color(i) for i in range(len(CLASSES))]

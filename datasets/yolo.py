@@ -33,17 +33,17 @@ def data_yaml(source: str):
             if isinstance(content, dict) and 'names' in content:
                 found[path] = content
             elif name == 'data.yaml':
-                raise UserError('%s: malformed, or without names (%s)' % (path, content))
+                raise UserError('%s: malformed, or without class names (%s)' % (path, content))
     path = os.path.join(source, 'data.yaml')
     if path in found:
         return path, found[path]
     if len(found) > 1:
-        raise UserError('%s name classes; rename the one to use to data.yaml' % ' and '.join(list(found)[:2]))
+        raise UserError('%s both hold class names; rename the file to use to data.yaml' % ' and '.join(list(found)[:2]))
     return next(iter(found.items()), None)
 
 
 def class_file(source: str):
-    """Finds classes.txt in the folder `source` or in its labels/ -> path, or None."""
+    """Finds classes.txt in the folder `source` or in the sub-folder labels/ -> path, or None."""
     paths = [os.path.join(source, folder, 'classes.txt') for folder in ('', 'labels')]
     return next((path for path in paths if os.path.exists(path)), None)
 
@@ -60,7 +60,8 @@ def class_names(source: str, config):
     """Reads the class names of a YOLO data set -> {class number: name}.
 
     Args:
-      config: (path, content) of the YAML file with the names; None reads classes.txt in `source` or its labels/.
+      config: (path, content) of the YAML file with the names; None: classes.txt in `source` or in labels/ below
+        `source` is read.
     Raises:
       UserError: malformed names, or a missing or empty classes.txt.
     """
@@ -76,8 +77,8 @@ def class_names(source: str, config):
 def resolve(source: str, *names):
     """Finds the first of the paths `names` that exists relative to the folder `source` -> path, or None.
 
-    A path may come from the machine that exported the data set. So leading folders are dropped until the remaining path
-    exists below `source`.
+    A path may come from the machine that exported the data set, so leading folders of the path are dropped until the
+    remaining path exists below `source`.
     """
     for name in names:
         parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
@@ -97,7 +98,7 @@ def listed_images(source: str, path: str, content: dict):
       source: folder of the data set.
       path, content: path of the YAML file, and its content as a dict.
     Raises:
-      UserError: a missing folder of train, a listed image that does not exist, or two names for one folder.
+      UserError: a missing folder of train, a listed image that does not exist, or two names for the same folder.
     """
     images = {}
     used = {}
@@ -108,7 +109,8 @@ def listed_images(source: str, path: str, content: dict):
             if place is None and split == 'train':
                 raise UserError('%s: %s: %s: no such folder; correct the path' % (path, key, name))
             if place is not None and used.setdefault(place, name) != name:
-                raise UserError('%s: %s: %s: leads to %s, as %s does' % (path, key, name, place, used[place]))
+                raise UserError('%s: %s: %s: leads to %s, as %s does; remove one of the two'
+                                % (path, key, name, place, used[place]))
             if place is None:
                 note('%s: %s: %s: no such folder, so it is left out' % (path, key, name))
                 continue
@@ -137,8 +139,9 @@ def text_path(image: str):
 def read_yolo(source: str, root: str, images: dict):
     """Reads a YOLO data set of polygons -> (class names in the order of their numbers, list of `Example`).
 
-    The images are in the folders and lists that the YAML file names. If the YAML file names none, the images are all
-    images in folders called images and all images with their text file beside them. An image may have no text file.
+    The images are in the folders and lists that the YAML file names. If the YAML file names no folders or lists, the
+    images are all images in folders called images, and all images with a text file of the same name in the same folder.
+    An image may have no text file.
 
     Args:
       source: folder of the data set.
@@ -171,7 +174,7 @@ def check_texts(source: str, images: dict):
     """Raises UserError for a text file without an image, and for a split without text files.
 
     A test split without text files is no error: its images are removed from `images`, {image path: split}. A note gives
-    the number of text files in folders to which no image leads.
+    the number of text files in folders labels/ that belong to no folder of images.
     """
     texts = {text_path(image) for image in images}
     labelled = {split for image, split in images.items() if os.path.exists(text_path(image))}
@@ -185,7 +188,7 @@ def check_texts(source: str, images: dict):
     folders = {os.path.dirname(text) for text in texts}
     for path in others:
         if os.path.dirname(path) in folders:
-            raise UserError('%s: no image has this name' % path)
+            raise UserError('%s: no image has the name of this text file' % path)
     if others:
         note('%s: %d text files outside the folders of the data set, as %s' % (source, len(others), others[0]))
 
@@ -210,7 +213,8 @@ def draw_of(config, rows: list):
 
     Boxes and key points have no area: for such rows the function raises `shapes.NoArea`. `kpt_shape` of the YAML file
     gives the length of rows with key points. If every row has an odd number of values, the last value is a
-    confidence, which is ignored. The function raises UserError for other rows.
+    confidence, which is ignored. The function raises UserError for a row that is neither a polygon nor a box nor a box
+    with key points.
 
     Args:
       config: (path, content) of the YAML file, or None.
@@ -231,7 +235,7 @@ def draw_of(config, rows: list):
 
     def draw(numbers, height, width):
         if points and len(numbers) not in (points, points + 1):
-            raise UserError('%d numbers behind the class; kpt_shape says %d' % (len(numbers), points))
+            raise UserError('%d numbers behind the class; kpt_shape says %d numbers' % (len(numbers), points))
         if points:
             raise shapes.NoArea('boxes with key points')
         return shapes.yolo_mask(numbers[:-1] if odd else numbers, height, width)
