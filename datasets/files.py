@@ -109,7 +109,7 @@ def image_files(folder: str):
     for name, path in files_below(folder, data.IMAGE_FILES):
         name = unicodedata.normalize('NFC', name)  # macOS may store an accent as a separate character
         if name in paths:
-            raise UserError('%s and %s have the same name; rename or remove one of them' % (paths[name], path))
+            raise UserError('%s and %s have one and the same name; rename or remove one of them' % (paths[name], path))
         paths[name] = path
     for parent in {os.path.dirname(path): None for path in paths.values()}:
         first = parents.setdefault(os.path.realpath(parent), parent)
