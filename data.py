@@ -92,7 +92,7 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
       columns: pixels are counted down the columns, as in most of Kaggle's competitions;
       relative: as `columns`, but a start is the number of pixels since the end of the previous run, as in SIIM-ACR.
     Raises UserError for an odd count of numbers, for a token that is no number, and for runs that are empty, overlap,
-    are out of order or leave the image.
+    are out of order or end outside the image.
     """
     starts, ends = rle_numbers(rle, order)
     if ends.max(initial=0) > height * width:
@@ -160,7 +160,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     deep = array.dtype.kind == 'u' and array.itemsize == 2
     if inverted if stored else deep and kind == 'TIFF' and image.tag_v2.get(262) == 0:
         array = ~array
-    for bits, scale in (('L;2', 85), ('L;4', 17)):  # undoes that Pillow scales grey of 2 and 4 bits to 0..255
+    for bits, scale in (('L;2', 85), ('L;4', 17)):  # undoes Pillow's scaling of grey of 2 and 4 bits to 0..255
         array = array // scale if bits in coding else array
     image.format = kind
     return image, array
@@ -304,7 +304,7 @@ def pixel_sums(counts):
       counts: int64 [images, num_classes + 1], pixels of each class in each image, void last.
     Returns:
       pixels: int64 [num_classes + 1], pixels of each class over all images, void last.
-      present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
+      present: int64 [num_classes + 1], number of all pixels, void included, in the images that contain the class.
     """
     return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
 
@@ -323,7 +323,7 @@ def median_frequency_weights(pixels, present, void_in_median: bool = False):
 
     Args:
       pixels: int64 [num_classes + 1], pixels of each class, void last.
-      present: int64 [num_classes + 1], all pixels, void included, of the images that contain the class.
+      present: int64 [num_classes + 1], number of all pixels, void included, in the images that contain the class.
       void_in_median: whether the median includes the frequency of void, as in the weights released with SegNet.
     Returns:
       float64 [num_classes]; 0 for a class without a pixel.

@@ -185,7 +185,7 @@ def main(argv=None):
         download.download(args.name, args.data_dir)
     faults = check(datasets.open(args.name, args.data_dir, rle_order=args.rle_order, depth=args.depth, fold=args.fold),
                    args.pictures)
-    sys.stdout.flush()  # the report appears before the faults, which go to standard error
+    sys.stdout.flush()  # so that the report appears before the faults on standard error
     for fault in faults:
         print('error: ' + cli.one_line(fault), file=sys.stderr)
     return 2 if faults else 0

@@ -25,7 +25,7 @@ Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(
 # number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class: how many
 # of these pixels lie under annotations of other classes}. pixels: {name of an image: int64 [256], pixels of each id}.
 Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
-MAX_CLASSES = 253  # most class names in annotations; the background makes 254, the limit in `tables`
+MAX_CLASSES = 253  # largest number of class names; with background 254, the limit in `tables`
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # {lower-case name without outer _: id}
 
 
@@ -48,7 +48,7 @@ def shapes_of(entries: list, where: str, shape_of) -> list:
 
     Args:
       where: file and kind of entry, for error messages. The number of the entry, counted from 1, is appended.
-      shape_of: function (entry) -> (name, kind, draw) or (name, kind, draw, layer), fields of the `Shape`.
+      shape_of: function (entry) -> (name, kind, draw) or (name, kind, draw, layer), the other fields of the `Shape`.
     """
     found = []
     for i, entry in enumerate(entries, 1):
@@ -70,7 +70,8 @@ def kind_of(content):
     if isinstance(content, dict):
         via = content.get('_via_img_metadata', content)
         if all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
-            first = (content['annotations'] or [None])[0]  # these keys mark captions and panoptic segmentations
+            # COCO's captions and panoptic segmentations have a key caption or segments_info.
+            first = (content['annotations'] or [None])[0]
             return 'another form' if isinstance(first, dict) and {'caption', 'segments_info'} & set(first) else 'coco'
         if isinstance(content.get('shapes'), list):
             return 'labelme'
@@ -143,7 +144,7 @@ def find_image(images: dict, name: str, source: str):
     """Finds the image that the JSON file `source` names -> path.
 
     First the path `name`, relative to the folder of `source`, is tried. If no image is there, `name` may be a path on
-    another machine. Then, of the images with the same file name, the image is chosen whose path has the most last
+    another machine. Then, of the images with the same file name, the image is chosen whose path has the most trailing
     folders in common with `name`. Raises UserError unless exactly one image has the most folders in common.
 
     Args:

@@ -11,8 +11,8 @@ CLASSES = {
     'Sky': (128, 128, 128), 'Building': (128, 0, 0), 'Pole': (192, 192, 128), 'Road': (128, 64, 128),
     'Pavement': (60, 40, 222), 'Tree': (128, 128, 0), 'SignSymbol': (192, 128, 128), 'Fence': (64, 64, 128),
     'Car': (64, 0, 128), 'Pedestrian': (64, 64, 0), 'Bicyclist': (0, 128, 192)}
-# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. They differ from weights computed from the labels
-# released with SegNet (docs/paper.md).
+# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. These weights differ from weights computed from the
+# labels released with SegNet (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
 # {class of SegNet's release: names of the CamVid classes that the class unites}. The rest of CamVid's 32 classes are
@@ -45,7 +45,8 @@ def read(data_dir: str):
     else:
         pairs, ids = _released(data_dir), {}
     if not pairs.get('train'):
-        raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack it again' % data_dir)
+        raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack the data '
+                        'set again' % data_dir)
 
     def load(split, i):
         image, path = pairs[split][i]

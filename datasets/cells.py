@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 HEIGHT, WIDTH = 128, 176  # image size, small enough that SegNet learns the cells in minutes on two CPU cores
-NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # thin outgrowths per cell, excluded from the masks
+NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # outgrowths per cell, which the masks exclude
 
 
 def noise(rng, height: int, width: int, sigma: float):
@@ -24,7 +24,7 @@ def noise(rng, height: int, width: int, sigma: float):
 def debris(rng, union, num_neurites: int):
     """Draws thin outgrowths (processes) of cells, and scattered specks -> thickness float32 [height, width].
 
-    Processes and specks appear in the image only. The masks do not include them.
+    Processes and specks appear only in the image, not in the masks.
 
     Args:
       union: bool [height, width], the pixels of all cells.

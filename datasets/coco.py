@@ -36,7 +36,7 @@ def read_coco(documents: list, root: str, images: dict):
     for path, content in documents:
         names = {}
         by_id = {}
-        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator lists classes again per image
+        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator may repeat a class
             with error_context('%s: category %d' % (path, i)):
                 key = key_of(category, 'id')
                 if names.setdefault(key, category['name']) != category['name']:

@@ -131,8 +131,8 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     named = collections.Counter(os.path.abspath(example.image) for example in examples)
     path, count = named.most_common(1)[0] if named else ('', 0)
     if count > 1:
-        raise UserError('%s: image %s is listed twice; name one of several JSON files as SOURCE, or remove the '
-                        'second entry' % (source, path))
+        raise UserError('%s: image %s is listed twice; if there are several JSON files, name one as SOURCE, else '
+                        'remove the second entry' % (source, path))
     unnamed = {os.path.abspath(path) for paths in images.values() for path in paths} - set(named)
     tally.left_out['images that the annotations do not name'] = len(unnamed)
     os.makedirs(out, exist_ok=True)

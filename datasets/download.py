@@ -59,8 +59,8 @@ def fetch(source: Source, folder: str):
     """Downloads the archive of `source` into `folder` and unpacks the part `source.part` -> path of the part.
 
     Unpacking a tar could write files outside `folder`, so the MD5 of a tar is checked before unpacking. Unpacking a zip
-    cannot. Raises UserError for a failed download, a wrong checksum, a damaged archive, and an archive without this
-    part.
+    cannot write outside `folder`. Raises UserError for a failed download, a wrong checksum, a damaged archive, and an
+    archive without this part.
     """
     pooch.get_logger().setLevel('WARNING')
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
@@ -75,7 +75,7 @@ def fetch(source: Source, folder: str):
     except requests.RequestException as error:
         raise UserError('%s: the download failed (%s); try again later' % (source.url, error))
     except (UserError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UserError('%s: refused or damaged (%s); the same command fetches it again' % (source.url, error))
+        raise UserError('%s: refused or damaged (%s); run the same command again' % (source.url, error))
 
 
 def check_contents(folder: str, contents: dict):

@@ -121,7 +121,7 @@ def image_files(folder: str):
 def label_files(folder: str, images: dict, class_names=()):
     """Finds the labels below a folder -> {image name: list of the paths of candidate labels}.
 
-    The file of a label has the name of the image. If there is no such file, the file may have an ending after the
+    The file of a label has the name of the image. If there is no such file, the label may have an ending after the
     image's name, as in NAME_mask.png or NAME_L.png. If the image's name ends in a word of IMAGE_SUFFIX, such as _img,
     the label's name may lack this word. An image without a label has no entry. A note gives the number of labels
     without an image. Raises UserError for labels with different endings, and for an ending that is the name of a class,

@@ -62,8 +62,8 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 def _voc_root(data_dir):
     """Finds the folder that holds JPEGImages/ -> path, or None.
 
-    The candidates are `data_dir`, `data_dir`/VOC2012 and `data_dir`/VOCdevkit/VOC2012, with any year for 2012. Raises
-    UserError if several candidates hold JPEGImages/.
+    The candidates are `data_dir`, `data_dir`/VOC2012 and `data_dir`/VOCdevkit/VOC2012, with any year in place of 2012.
+    Raises UserError if several candidates hold JPEGImages/.
     """
     found = [path for pattern in ('', 'VOC2*', os.path.join('VOCdevkit', 'VOC2*'))
              for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
@@ -196,7 +196,7 @@ def _labelled(root, is_voc, table, classes):
         images.update((prefix + image, path) for image, path in found.items())
         labels.update((prefix + image, paths) for image, paths in fitting.items())
     if not labels and pairs[0][1] == pairs[0][2]:
-        raise UserError('%s: no image with a label found; give images/NAME.jpg and labels/NAME.png equal names' % root)
+        raise UserError('%s: no image with a label found; fill images/ and labels/, with equal names' % root)
     if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
@@ -228,7 +228,8 @@ def _is_deep(path):
     try:
         with open(path, 'rb') as file:
             header = file.read(25)
-            if header[:2] == b'\xff\xd8' or header[:4] == b'\x89PNG':  # faster than Pillow; JPEG has 8 bits
+            # JPEG has 8 bits; a PNG's header gives the number of bits, and reading the header is faster than Pillow.
+            if header[:2] == b'\xff\xd8' or header[:4] == b'\x89PNG':
                 return header[:4] == b'\x89PNG' and header[24] == 16
             image = Image.open(file, formats=data.FORMATS)
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])

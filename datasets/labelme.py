@@ -13,7 +13,7 @@ def read_labelme(documents: list, root: str, images: dict, line_width: float):
 
     Args:
       documents: list of (path, content) of the JSON files.
-      root: folder of the images, also in sub-folders, and of labels.txt.
+      root: folder that holds labels.txt (optional) and, directly or in sub-folders, the images.
       images: {file name: list of paths}, the images below `root`.
       line_width: width at which lines are drawn, in pixels.
     Raises:
@@ -36,7 +36,7 @@ def read_isat(documents: list, root: str, images: dict):
 
     Args:
       documents: list of (path, content) of the JSON files.
-      root: folder of the images, also in sub-folders, and of labels.txt.
+      root: folder that holds labels.txt (optional) and, directly or in sub-folders, the images.
       images: {file name: list of paths}, the images below `root`.
     Raises:
       UserError: a missing image or a malformed entry. The message names the file.
@@ -57,7 +57,7 @@ def _read(documents, root, images, key, image_of, shape_of):
     Args:
       key: key of the list of annotations in the content of a JSON file.
       image_of: function (content) -> (image name, height, width, start of the text of the embedded image or None).
-      shape_of: function (annotation) -> (name, kind, draw) or (name, kind, draw, layer), fields of the `Shape`.
+      shape_of: function (annotation) -> (name, kind, draw) or (name, kind, draw, layer), fields of a `Shape`.
     """
     examples = []
     for path, content in documents:
@@ -75,7 +75,7 @@ def _read(documents, root, images, key, image_of, shape_of):
 def _find(images, name, size, code, path):
     """Finds the image of a JSON file -> (path of the image, path of the JSON file or None).
 
-    The second path is given if the image is embedded in the JSON file.
+    The second path is None unless the image is embedded in the JSON file.
 
     labelme itself opens the embedded image, which is a compressed copy of the image file. This function uses the
     embedded image only if the image file `name`, relative to the folder of the JSON file, does not exist or has another

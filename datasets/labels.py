@@ -106,7 +106,7 @@ def _by_palette(path, used, palette, by_id, by_color):
         meant = {i: by_id.get(number) for i, number in ids.items()}
         fits = set(palette) <= set(numbers) and distinct == len(shown) and None not in meant.values()
         if fits and not blank and meant != {i: by_id.get(i) for i in shown}:
-            dark = [color for color in shown.values() if 0 < max(color) < 32]  # too dark for display
+            dark = [color for color in shown.values() if 0 < max(color) < 32]  # too dark to see
             if set(shown) <= set(by_id) and not dark:
                 raise UserError('%s: which is the class, index %d or id %d, as its palette says? save the label as '
                                 'a grey image of ids'

@@ -127,6 +127,7 @@ def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
     val = max(1, len(names) // 5)
     if (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):
         raise UserError('%s: the run is of an older revision and drew val from all images: the run had %s, now there '
-                        'are %d images; restore them, or write train.txt and val.txt' % (data_dir, sizes, len(names)))
+                        'are %d images; restore the images of the run, or write train.txt and val.txt'
+                        % (data_dir, sizes, len(names)))
     shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
     return {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])}

@@ -101,7 +101,7 @@ def read_cells(path: str, indices: dict, images=None):
         stem, extension = os.path.splitext(name)
         name = stem if extension.lower() in data.IMAGE_FILES and name not in (images or ()) else name
         if images is None and not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', name):
-            raise UserError(where + 'id %r must hold only letters, digits, _ and -, as a file name' % name[:60])
+            raise UserError(where + 'id %r must hold only letters, digits, _ and -: it names a file' % name[:60])
         size = _size(row, where)
         height, width, masks = cells.setdefault(name, size + ([],))
         if (height, width) != size:

@@ -61,7 +61,7 @@ def png_pairs(data_dir: str):
             for name, path in files.image_files(os.path.join(data_dir, kind, split)).items():
                 digits = re.search(r'[0-9]+\Z', name)
                 if digits and found.setdefault(int(digits.group()), path) != path:
-                    raise UserError('%s: has the number of %s; remove one of them' % (path, found[int(digits.group())]))
+                    raise UserError('%s: has the number of %s too; remove one' % (path, found[int(digits.group())]))
             numbered.append(found)
         images, labels = numbered
         alone = sorted(set(images) ^ set(labels))

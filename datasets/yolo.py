@@ -181,7 +181,8 @@ def check_texts(source: str, images: dict):
     for image, split in list(images.items()):
         if split not in labelled:
             if split != 'test':
-                raise UserError('%s: no image has its text file, as %s' % (os.path.dirname(image), text_path(image)))
+                raise UserError('%s: no image has its text file, as %s would be'
+                                % (os.path.dirname(image), text_path(image)))
             del images[image]
     below = glob.glob(os.path.join(glob.escape(source), '**', 'labels', '**', '*.txt'), recursive=True)
     others = [path for path in below if path not in texts and os.path.basename(path) != 'classes.txt']
