@@ -64,7 +64,7 @@ def rle_numbers(rle: str, order: str = 'rows'):
     """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
-        raise UserError('RLE token %r is not a whole number; a mask without pixels is an empty text' % bad[:40])
+        raise UserError('RLE token %r is not a whole number; write a mask without pixels as an empty text' % bad[:40])
     numbers = np.array(rle.split(), np.int64)
     if len(numbers) % 2:
         raise UserError('RLE has %d numbers; expected pairs of a start and a length' % len(numbers))

@@ -129,7 +129,7 @@ def label_files(folder: str, images: dict, class_names=()):
 
     Args:
       images: {name: path}.
-      class_names: names of the classes as `words` returns names: lower case, words joined by _.
+      class_names: names of the classes in the form that `words` returns: lower case, words joined by _.
     """
     named = collections.defaultdict(list)
     suffixed = collections.defaultdict(list)
