@@ -299,7 +299,7 @@ def evaluate(args) -> dict:
 
 
 def entry_name(args, split: str) -> str:
-    """Returns the key of the scores of a split in metrics.json: 'val', or 'val (moving, 20 samples)'.
+    """Returns the key of the scores of a split in metrics.json, such as 'val (moving, 20 samples)'.
 
     The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are listed
     if they are given, even with the default value. --bf_images and --batch_size are not listed.

@@ -171,7 +171,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
 def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
-    The savers become attributes of `run`. Only the chief loads starting weights, and only if the run has no checkpoint.
+    The savers become attributes of `run`. Only the first process, the chief, loads starting weights, in a new run.
     """
     group.check_equal({'--class_weights': [float(weight) for weight in class_weights]})
     tf.set_random_seed(args.seed)

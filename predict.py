@@ -36,7 +36,7 @@ OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
-# path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
+# path: path of an image or video, or the number of a camera.  name: beginning of the file names of the results.
 Job = collections.namedtuple('Job', 'path name')
 
 
