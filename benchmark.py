@@ -95,7 +95,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
 def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     """Runs `measure` in a new process -> dict of seconds (list of float) and memory (bytes or None).
 
-    Each measurement has a process of its own, so that the peak memory belongs to a single network.
+    Each measurement runs in a separate process, so that the peak memory belongs to a single network.
 
     Args:
       command: sequence of str, the command to run: OURS measures our network, (path of Python, PEER) measures PyTorch's
