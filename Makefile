@@ -12,7 +12,7 @@ test: .venv/ready-dev lint
 test-slow: .venv/ready-dev
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m slow
 
-# Runs the tests, the benchmark (beside PyTorch if installed) and a short training of SegNet in each precision: docs/gpu.md.
+# Runs the GPU tests, and in each precision benchmark.py (with PyTorch if installed) and a short training: docs/gpu.md.
 DEVICE ?= gpu
 SIZE ?= --height 360 --width 480
 STEPS ?= 200
@@ -50,7 +50,7 @@ else
 	.venv-tf1/bin/python -m pytest -q -m 'not slow' -n 2 --dist worksteal -p no:cacheprovider
 endif
 
-# With an NVIDIA GPU TensorFlow comes with the CUDA libraries; cuDNN 9.10 is the last with kernels for Pascal and Volta.
+# With an NVIDIA driver, also installs the CUDA libraries; cuDNN 9.10 is the last version with kernels for Pascal and Volta.
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	if [ -e /proc/driver/nvidia/version ] || [ -e /usr/lib/wsl/lib/nvidia-smi ]; then \

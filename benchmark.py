@@ -1,9 +1,9 @@
 """Measures time and memory of the networks on constant input.
 
 python benchmark.py segnet --what predict train --precision float32 bfloat16
-python benchmark.py segnet --peer pytorch        alternates with an equal PyTorch network
-python benchmark.py segnet --sweep               batch 1 to 8, 180x240 to 720x960
-python benchmark.py --engines --data_dir CAMVID  ONNX Runtime, OpenVINO, OpenCV and TFLite beside predict.py
+python benchmark.py segnet --peer pytorch        # also measures the same network in PyTorch
+python benchmark.py segnet --sweep               # measures batch sizes 1 to 8 and image sizes 180x240 to 720x960
+python benchmark.py --engines --data_dir CAMVID  # compares predict.py with ONNX Runtime, OpenVINO, OpenCV and TFLite
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import argparse
@@ -34,12 +34,12 @@ from system.files import UserError, check_output
 
 OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
-PEERS = ('eager', 'compiled')  # modes of PyTorch; both use the memory format channels_last, the faster format
+PEERS = ('eager', 'compiled')  # modes of PyTorch; each uses the memory format channels_last, which is faster
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # number of rounds; in each round our process runs once and each peer's process runs once
+ROUNDS = 3  # number of rounds; in each round every participant is measured once, in a new process
 NUM_CLASSES = 11
 OF_ENGINES = ('models', 'engines', 'data_dir', 'images', 'height', 'width', 'peer', 'peer_python', 'repeats', 'output',
-              'into')  # flags that --engines uses
+              'into')  # flags that may be given with --engines
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # number of rows of the square matrices that measure the peak speed
 
 
@@ -48,8 +48,8 @@ MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # number of rows of the square matri
 def network_op(device: str, model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
     """Builds a network on fixed random images; returns the op that runs one training step or one prediction.
 
-    The images are a local variable: the caller initializes global and local variables. For training, random labels, the
-    loss and the train op are added.
+    The images are stored in a local variable, so the caller must initialize the global and the local variables. A graph
+    for training also has random labels, the loss and the train op.
     """
     rng = np.random.RandomState(0)
     images = tf.get_local_variable('images', initializer=rng.randint(
@@ -69,10 +69,10 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     Args:
       repeats: number of timed runs; machine.WARM_UP untimed runs come first.
       model: key of NETWORKS, or 'matrix-product': the product of two square matrices with MATRIX_SIDES rows.
-      settings: height, width, batch_size and training of `network_op`; none for 'matrix-product'.
+      settings: the arguments height, width, batch_size and training of `network_op`; empty for 'matrix-product'.
     Returns:
       seconds: list of float, the time of each timed run.
-      memory: peak memory of this process in bytes, less the peak before the network is built; None on a GPU.
+      memory: peak memory of this process in bytes, minus the peak before the network is built; None on a GPU.
     """
     on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
@@ -95,13 +95,13 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
 def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     """Runs `measure` in a new process -> dict of seconds (list of float) and memory (bytes or None).
 
-    Each measurement has a process of its own, so that the peak memory belongs to a single network.
+    Each measurement runs in a separate process, so that the peak memory belongs to a single network.
 
     Args:
-      command: sequence of str, the program that measures: OURS, or (path of Python, PEER) for the PyTorch network. For
-        PEER, the memory on a GPU is the peak of PyTorch's allocator. PEER uses the CPU if there is no GPU.
-      settings: keyword arguments of `measure`. For PEER: model, height, width, batch_size, training, precision, device
-        and compiled (bool).
+      command: sequence of str, the command to run: OURS measures our network, (path of Python, PEER) measures PyTorch's
+        network. On a GPU, the memory of PyTorch's network is the peak of PyTorch's allocator.
+      settings: keyword arguments of `measure` or `engines.measure`. For PyTorch's network the keyword arguments are
+        model, height, width, batch_size, training, precision, device and compiled (bool).
     Raises:
       MemoryError: the process ran out of memory or was killed by the kernel.
       ChildProcessError: the process failed for another reason.
@@ -124,9 +124,9 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
     Args:
       participants: {name: function (repeats) -> dict of seconds (list of float) and memory (bytes or None)}.
-      repeats: timed runs of each participant over all rounds, rounded up to a multiple of the rounds.
+      repeats: timed runs of each participant in all rounds together; rounded up to a multiple of the number of rounds.
     Returns:
-      {name: (median seconds of a run over all rounds, peak memory in bytes in the last round, or None)}.
+      {name: (median seconds of the timed runs of all rounds, peak memory of the last round in bytes or None)}.
     """
     rounds = ROUNDS if len(participants) > 1 else 1
     seconds = collections.defaultdict(list)
@@ -142,14 +142,14 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 def peak_operations(device: str, precision: str) -> float:
     """Measures the device's peak speed in operations per second: the fastest of five matrix products.
 
-    The product runs in a new process. A multiplication and an addition count as two operations.
+    The products are computed in a new process. A multiplication and an addition count as two operations.
     """
     measured = measure_in_subprocess(5, model='matrix-product', device=device, precision=precision)
     return 2 * MATRIX_SIDES[devices.kind(device)] ** 3 / min(measured['seconds'])
 
 
 def benchmark_rows(args, settings: dict) -> list:
-    """Measures one network, with --peer also the PyTorch peers -> list of table rows {column: text}.
+    """Measures a network, with --peer also the same network in PyTorch -> list of table rows {column: text}.
 
     `settings` are keyword arguments of `measure_in_subprocess`.
     """
@@ -159,7 +159,7 @@ def benchmark_rows(args, settings: dict) -> list:
 
 
 def peers(args, settings: dict) -> dict:
-    """Returns the PyTorch peers of --peer: {name: function (repeats) -> measurement}; empty without --peer."""
+    """Returns PyTorch's participants for `measured_in_turns`: {name: function}; empty without --peer."""
     return {'PyTorch ' + kind: functools.partial(measure_in_subprocess, command=(args.peer_python, PEER),
                                                  compiled=kind == 'compiled', **settings)
             for kind in PEERS if args.peer}
@@ -168,12 +168,13 @@ def peers(args, settings: dict) -> dict:
 def benchmark_row(args, settings: dict, name: str, measured: dict):
     """Formats the measurement of the participant `name` as a table row {column: text}.
 
-    The row of 'ours' has more columns: parameters, MACs, the share of the device's peak speed, and with --peer the
-    ratios to the peers. The peak speed is measured for each row. A training step counts as three forward passes.
+    The row of 'ours' has more columns: parameters, MACs, the speed as a fraction of the device's peak speed, and with
+    --peer the ratios of our time and memory to PyTorch's. Each call for 'ours' measures the peak speed. A training step
+    counts as three forward passes.
 
     Args:
       settings: dict of model, height, width, batch_size, training and precision.
-      measured: {participant: (median seconds of a run, peak memory in bytes or None)}.
+      measured: {name of a participant: (median seconds of a run, peak memory in bytes or None)}.
     """
     batch_size = settings['batch_size']
     seconds, memory = measured[name]
@@ -200,8 +201,9 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 def engine_rows(args, run: str, folder: str) -> list:
     """Exports a run for each engine, measures and scores the engines -> list of table rows {column: text}.
 
-    The engines take turns. The exported files are written to `folder`. An engine that cannot run is left out, and the
-    reason is printed. Raises UserError if the images of the run's data set have several sizes.
+    The engines are predict.py and programs that run an exported file; all engines take turns. The exported files are
+    written to `folder`. An engine that cannot run is left out, and the reason is printed. Raises UserError if the
+    images of the run's data set have several sizes.
     """
     config = read_config(run)
     config['flags']['data_dir'] = args.data_dir or config['flags']['data_dir']
@@ -235,8 +237,8 @@ def engine_rows(args, run: str, folder: str) -> list:
 def settings_to_measure(args):
     """Yields the settings of each measurement: dict of keyword arguments for `measure_in_subprocess`.
 
-    The measurements are all combinations of networks, --what, --precision and --batch_size. With --sweep, the batch
-    sizes are 1, 2, 4 and 8 at --height x --width, and 1 at the other image sizes of SWEEP.
+    The measurements are all combinations of networks, --what, --precision and --batch_size. With --sweep, images
+    of --height x --width are measured at batch sizes 1, 2, 4 and 8, and the other image sizes of SWEEP at batch size 1.
     """
     flag_size = args.height, args.width
     inputs = [(flag_size, batch_size) for batch_size in ((1, 2, 4, 8) if args.sweep else args.batch_size)]
@@ -252,24 +254,29 @@ def parse_args(argv=None):
     Raises UserError for a bad flag or an unknown network.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', help='networks, as in main.py --model; with --engines: runs '
-                        '(default: segnet and segnet-basic; with --engines their published runs)')
+    parser.add_argument('models', nargs='*', help='networks, named as for main.py --model; with --engines: '
+                        'run folders or names of published runs (default: segnet segnet-basic; with --engines: '
+                        'camvid-segnet camvid-segnet-basic)')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
     parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
-                        help='predict: a forward pass with batch norm folded in; train: a training step')
+                        help='predict: measure a forward pass; train: measure a training step')
     parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='layer dtype')
-    parser.add_argument('--peer', choices=('pytorch',), help='also measure an equal PyTorch network')
-    parser.add_argument('--peer_python', default=sys.executable, help='Python with PyTorch (default: this one)')
+    parser.add_argument('--peer', choices=('pytorch',), help='also measure the same network in PyTorch')
+    parser.add_argument('--peer_python', default=sys.executable,
+                        help='path of a Python that has PyTorch (default: the Python that runs benchmark.py)')
     parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
-    parser.add_argument('--engines', action='store_true', help='measure runs in other programs beside predict.py')
-    parser.add_argument('--data_dir', help="with --engines: folder of the run's data set (default: as in training)")
-    parser.add_argument('--images', type=cli.positive_int, default=12, help='with --engines: number of images of val')
-    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs; the paper: 50')
-    parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder of the tables')
-    parser.add_argument('--into', metavar='FILE', help='also write the table into this Markdown file')
-    parser.add_argument('--xla', action='store_true', help='compile our graph with XLA (GPUs only)')
+    parser.add_argument('--engines', action='store_true',
+                        help='compare predict.py with other programs, which run exported files')
+    parser.add_argument('--data_dir',
+                        help="with --engines: folder of the run's data set (default: the folder that was trained on)")
+    parser.add_argument('--images', type=cli.positive_int, default=12,
+                        help='with --engines: number of validation images to score')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='number of timed runs, as in the paper')
+    parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder for the table')
+    parser.add_argument('--into', metavar='FILE', help='also insert the table into this Markdown file')
+    parser.add_argument('--xla', action='store_true', help='compile the TensorFlow graph with XLA (GPUs only)')
     parser.add_argument('--measure', type=json.loads, help=argparse.SUPPRESS)  # used by `measure_in_subprocess`
     devices.add_flags(parser)
     args = parser.parse_args(argv)
@@ -285,9 +292,9 @@ def parse_args(argv=None):
     args.models = args.models or ['segnet', 'segnet-basic']
     for model in args.models:
         if model not in networks.NETWORKS:
-            raise UserError('%s: no such network; one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
+            raise UserError('%s: no such network; choose one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
         if args.peer and model not in ('segnet', 'segnet-basic'):
-            raise UserError('--peer %s: has no %s; measure segnet or segnet-basic' % (args.peer, model))
+            raise UserError('--peer %s: there is no %s in PyTorch; measure segnet or segnet-basic' % (args.peer, model))
     return args
 
 
@@ -302,7 +309,7 @@ def main(args):
         return
     device = devices.device_name(args.device)
     devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
-    os.makedirs(args.output, exist_ok=True)  # raises errors before the measurements
+    os.makedirs(args.output, exist_ok=True)  # so that an error is raised before the measurements
     print(device, flush=True)
     rows = []
     for settings in args.models if args.engines else settings_to_measure(args):

@@ -1,6 +1,7 @@
-"""Shows a run on a web page: python demo.py camvid-segnet-basic, then open http://127.0.0.1:7860
+"""Serves a web page that labels images and videos with a trained run: python demo.py camvid-segnet-basic
 
-Drop an image or a video on the page to see its classes. Needs the packages of requirements-demo.txt.
+Open http://127.0.0.1:7860 and drop an image or a video on the page to see the class of each pixel. The page needs the
+packages of requirements-demo.txt.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import html
@@ -60,34 +61,35 @@ def parse_args(argv=None):
     parser.add_argument('--listen', default='127.0.0.1', metavar='HOST',
                         help='address to listen at; 0.0.0.0 opens the page to all who can reach this machine')
     parser.add_argument('--port', type=cli.number(int, 1, 65535), default=7860, help='port to listen at')
-    parser.add_argument('--data_dir', help="folder of the run's data set; validation images become examples")
+    parser.add_argument('--data_dir', help="folder of the run's data set; the page shows validation images as examples")
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
-                        help='refuse images of more pixels without decoding them')
+                        help='refuse images of more than N pixels, without decoding')
     inference.add_flags(parser)
     return parser.parse_args(argv)
 
 
 def import_gradio(folder: str):
-    """Imports Gradio, set to keep all files in `folder` and to send nothing to other machines -> the module.
+    """Imports Gradio, configured to keep all files in `folder` and to send no telemetry -> the module.
 
-    Gradio's environment variables are dropped, because they could open folders to visitors. Raises UserError if Gradio
-    is not installed.
+    The user's environment variables for Gradio are removed, because such variables could let visitors read folders of
+    this machine. Raises UserError if Gradio is not installed.
     """
     for name in [name for name in os.environ if name.startswith('GRADIO_')]:
         del os.environ[name]
     os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_EXAMPLES_CACHE=folder, GRADIO_ANALYTICS_ENABLED='False',
-                      no_proxy='*')  # Gradio requests the page once at the start, without a proxy
+                      no_proxy='*')  # at the start Gradio requests its own page, which needs no proxy
     try:
         import gradio
     except ImportError as error:
         raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
 
-    gradio.processing_utils.async_ssrf_protected_download = None  # else visitors could have any address fetched
+    # Through this function a visitor could let the server download from any address.
+    gradio.processing_utils.async_ssrf_protected_download = None
     return gradio
 
 
 def write_examples(config: dict, data_dir, folder: str) -> list:
-    """Writes images of the bundled cells and, if present, of the run's validation split -> list of paths.
+    """Writes example images: bundled cells and, if found, validation images of the run -> list of paths.
 
     Raises UserError if `data_dir`, the value of --data_dir, is given and does not hold the data set of the run.
     """
@@ -109,12 +111,12 @@ def write_examples(config: dict, data_dir, folder: str) -> list:
 
 
 class Labeller:
-    """Labels the files of visitors with one network.
+    """Labels the images and videos that visitors upload, with one network.
 
     Args:
       predictor: `inference.Predictor`.
-      config: config.json of the run.
-      folder: folder for the results; each result has its own folder inside.
+      config: dict, the content of the run's config.json.
+      folder: folder for the results; each result is written to a new sub-folder.
       max_pixels: number of pixels above which an image or frame is refused.
     """
 
@@ -126,7 +128,7 @@ class Labeller:
         self.lock = threading.Lock()  # the network takes one image at a time
 
     def result_path(self, path: str, ending: str) -> str:
-        """Returns a new path for a result of the file `path`, such as FOLDER/street-ids.png."""
+        """Returns a path in a new folder for a result of the file `path`, such as FOLDER/street-ids.png."""
         stem = os.path.splitext(os.path.basename(path))[0]
         return os.path.join(tempfile.mkdtemp(dir=self.folder), stem + ending)
 
@@ -136,10 +138,11 @@ class Labeller:
             return self.predictor.predict([image])[0]
 
     def image(self, path: str) -> tuple:
-        """Labels an image file -> (image and masks, table of shares, map, path of the id map).
+        """Labels an image file -> ((image, masks), table, map, path of the id map).
 
-        Image and masks are the value of a gradio.AnnotatedImage. The table is HTML. The map is uint8: confidence
-        [h, w], or uncertainty [h, w, 3] with Monte-Carlo samples. Raises UserError if the file is damaged or too large.
+        (image, masks) is the value of a gradio.AnnotatedImage. The table is HTML and lists the share of each class. The
+        map is uint8: the confidence [h, w], or with Monte-Carlo samples the uncertainty [h, w, 3]. Raises UserError if
+        the file is damaged or too large.
         """
         names, colors = self.config['class_names'], self.config['colors']
         image = data.read_image(path, self.config.get('depth', 16), self.max_pixels)
@@ -169,7 +172,7 @@ class Labeller:
 def build_page(gr, labeller: Labeller, title: str, examples: list):
     """Builds the page -> gradio.Blocks. `gr` is the module gradio, `examples` a list of paths of images."""
     def label(function, *values):
-        """Returns `function(*values)`. An expected error becomes a message on the page, without paths of folders."""
+        """Returns `function(*values)`. The page shows an error that `cli.explain` knows, without names of folders."""
         try:
             return function(*values)
         except Exception as error:
@@ -185,7 +188,7 @@ def build_page(gr, labeller: Labeller, title: str, examples: list):
     def label_example(row):
         return label_image(row[0])
 
-    def label_video(path, alpha, progress=gr.Progress()):  # noqa: B008  Gradio reads the default
+    def label_video(path, alpha, progress=gr.Progress()):  # noqa: B008  Gradio requires this default
         return label(labeller.video, path, alpha, progress.tqdm)
 
     config = labeller.config
@@ -242,7 +245,7 @@ def serve(args):
         gr = import_gradio(folder)
         config = read_config(args.run)
         spec = networks.spec_of(config['flags'], len(config['class_names']))
-        confidence = not evaluate.samples_of(args.samples, spec)  # with samples, uncertainty is shown instead
+        confidence = not evaluate.samples_of(args.samples, spec)  # with samples, the page shows uncertainty instead
         examples = write_examples(config, args.data_dir, folder)
         run = evaluate.open_run(args, args.run, config['flags'], spec, confidence=confidence)
         with run as (predictor, _), cli.stop_signals() as received:
@@ -254,7 +257,7 @@ def serve(args):
                             js=NAME_ON_HOVER, footer_links=[], run_history=False, enable_monitoring=False,
                             mcp_server=False, ssr_mode=False, prevent_thread_lock=True, max_file_size=MAX_UPLOAD)
             except OSError:
-                raise UserError('--listen %s --port %d: cannot be opened; give another --port if this is in use'
+                raise UserError('--listen %s --port %d: cannot be opened; give another --port if this port is in use'
                                 % (args.listen, args.port))
             print('http://%s:%d; Ctrl-C ends' % (args.listen, args.port), flush=True)
             while not received:

@@ -24,8 +24,8 @@ from system.files import UserError, check_output, write_csv
 def samples_of(samples, spec) -> int:
     """Returns the number of Monte-Carlo dropout samples: `samples`, the value of --samples, or the default.
 
-    None selects the default of the network. In a run without dropout the default is 0, and a larger value raises
-    UserError.
+    If `samples` is None, the default of the network is returned. For a run without dropout the default is 0, and any
+    larger `samples` raises UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -38,16 +38,17 @@ def samples_of(samples, spec) -> int:
 def open_run(args, name: str, flags: dict, spec, group=None, confidence: bool = False, probabilities: bool = False):
     """Context manager: loads the network and the weights of a run into a session; yields (predictor, weights).
 
-    The types are `Predictor` and `weights.Weights`. Prints the weights, the number of samples, the precision and the
-    device. Raises UserError if the weights do not fit the network, or if the device does not support --precision.
+    The predictor is a `Predictor`, the weights are a `weights.Weights`. Prints a line with the weights, the number of
+    samples, the precision and the device. Raises UserError if the weights do not fit the network, or if the device does
+    not support --precision.
 
     Args:
-      args: parsed flags of evaluate.py or predict.py.
+      args: parsed flags of evaluate.py, predict.py or demo.py.
       name: run folder or file of weights.
-      flags: the run's flags; empty for a file of weights.
+      flags: dict of the run's flags; empty if `name` is a file of weights.
       spec: `networks.Spec` of the run.
-      group: `distribute.Group`, connected; None for a single process.
-      confidence, probabilities: whether a `Prediction` holds these maps.
+      group: connected `distribute.Group`; None if a single process runs.
+      confidence, probabilities: bool, whether the predictor also computes these maps for each `Prediction`.
     """
     group = group or distribute.Group()
     device = devices.device_name(args.device)
@@ -73,24 +74,24 @@ def open_run(args, name: str, flags: dict, spec, group=None, confidence: bool = 
 
 def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extremes: int = 0,
                 all_gather=lambda share: [share]):
-    """Scores the predictions of a split. Each of several processes may predict a share of the split.
+    """Scores the predictions of a split. If several processes run, each process predicts a share of the split.
 
     Args:
-      predictions: iterable of (example index, label uint8 [h, w], `Prediction`), the share of this process.
-      bf_images: number of examples to score for BF, from the beginning of the split.
-      num_extremes: number of images with the highest mIoU in `extremes`, and also of images with the lowest mIoU.
+      predictions: iterable of (example index, label uint8 [h, w], `Prediction`), made by this process.
+      bf_images: BF is computed only on the first `bf_images` examples of the split.
+      num_extremes: `extremes` holds this number of images with the highest mIoU, and as many with the lowest mIoU.
         Images without a labelled pixel have no mIoU and are left out.
       all_gather: function (results of this process) -> list of the results of all processes.
     Returns:
-      scores: dict of `metrics.scores`, and in addition:
+      scores: the dict that `metrics.scores` returns, with these additional keys:
         class_names: list of str. images: number of images in the split.
-        confusion: list of lists of pixel counts, rows are true classes.
-        BF: 0..1, averaged over the images that have a boundary; None if no image has a boundary.
+        confusion: list of lists of pixel counts, with a row per true class and a column per predicted class.
+        BF: boundary F1 score 0..1, the mean over the images that have a boundary; None if no image has a boundary.
         bf_images: number of images scored for BF.
-        ECE: 0..1, expected calibration error; only for predictions with a confidence, None without labelled pixels.
+        ECE: expected calibration error 0..1, None if no pixel is labelled; only for predictions with a confidence.
         most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of the 50%, 90%
           and 100% of the pixels with the least variance; only for predictions with a variance.
-      shown: {example index: prediction uint8 [h, w]} for the examples in the panel figure, `plots.panel_examples`.
+      shown: {example index: prediction uint8 [h, w]} for the examples that `plots.panel_examples` selects.
       extremes: list of (mIoU of the image, example index, prediction uint8 [h, w]), the highest mIoU first.
     """
     num_classes = len(dataset.class_names)
@@ -133,8 +134,8 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
 def best_and_worst(extremes: list, count: int) -> list:
     """Selects the `count` entries of `extremes` with the highest mIoU and the `count` with the lowest -> list.
 
-    The highest mIoU comes first. `extremes` is a list of (mIoU, example index, prediction). `count` must be at least 1
-    unless the list is empty.
+    The result is sorted by mIoU, the highest mIoU first. `extremes` is a list of (mIoU, example index, prediction).
+    `count` must be at least 1 unless `extremes` is empty.
     """
     extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
     return extremes[:count] + extremes[count:][-count:]
@@ -143,17 +144,18 @@ def best_and_worst(extremes: list, count: int) -> list:
 def population_statistics(sess, dataset, spec, batch_size: int, group):
     """Replaces batch norm's moving averages by averages over the training split, in one pass.
 
-    Source: compute_bn_statistics.py of SegNet. Each batch is normalized by the statistics of the batch, without
-    augmentation. In a run of --fit crop, random parts of the images are cut out, as in training. The mean of a layer
-    becomes the average of the batch means, the variance the average of the unbiased batch variances.
+    Source: the authors' script compute_bn_statistics.py. The images are not augmented, and batch norm normalizes each
+    batch by the statistics of this batch. In a run of --fit crop, random parts of the images are cut out, as in
+    training. Each moving mean becomes the average of the batch means, and each moving variance the average of the
+    unbiased batch variances.
 
     The order of the examples is random with a fixed seed. If the last batch is not full, the first examples of a second
     random order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches
     are averaged in order, so the result does not depend on the number of processes.
 
     Args:
-      spec: `networks.Spec` of the run. The dropout layers have the rate of `spec`; predictions without samples need 0.
-      batch_size: images per batch, the run's batch size.
+      spec: `networks.Spec` of the run. Set `spec.dropout` to 0 if the predictions are made without dropout samples.
+      batch_size: number of images per batch, the same as in training.
     """
     steps = -(-len(dataset.examples['train']) // batch_size)
     start, images, _ = batches.training_batches(dataset, dict(
@@ -177,8 +179,8 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
     """Formats scores in percent as lines of text.
 
     Args:
-      scores: dict that `score_split` returns, of fractions 0..1.
-      papers: list of (table and settings, (G, C, mIoU, BF) in percent): the paper's scores, printed below our scores.
+      scores: dict that `score_split` returns; the scores are fractions 0..1.
+      papers: the paper's scores, printed below our scores: list of (name of the table, (G, C, mIoU, BF) in percent).
     """
     def line(values, text=report.percent):
         return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
@@ -203,29 +205,29 @@ def parse_args(argv=None):
     """
     parser = cli.Parser(description='Scores a trained run, or a file of weights, on a split.')
     parser.add_argument('run', nargs='?', type=run_folder, help='run folder, or the name of a published run')
-    parser.add_argument('--split', nargs='+', default=['val'], help='train, val or test, if the data set has the split')
+    parser.add_argument('--split', nargs='+', default=['val'], help='names of the splits to score: train, val, test')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
-                        help='batch-norm statistics: of one pass over the training split, or moving averages')
+                        help='statistics of batch norm: from one pass over the training split, or moving averages')
     add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
-    parser.add_argument('--publish', metavar='FOLDER', help='also write a run folder with weights in 8 bits')
+    parser.add_argument('--publish', metavar='FOLDER', help='also write a run folder with kernels in 8 bits')
     cluster.add_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
-    group.add_argument('--weights', metavar='FILE', help="a .npz with layer names, or a .caffemodel")
-    group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of --weights')
-    group.add_argument('--dataset', choices=datasets.MODULES, help='the data set to score --weights on')
+    group.add_argument('--weights', metavar='FILE', help='.npz file with arrays by layer name, or .caffemodel file')
+    group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of the weights')
+    group.add_argument('--dataset', choices=datasets.MODULES, help='the data set to score the weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(argv)
     args.split = list(dict.fromkeys(args.split))
     check_output(args.output or '')
     if args.run and (args.model or args.dataset or args.output):
-        raise UserError('--model, --dataset and --output: only with --weights; leave them out')
+        raise UserError('--model, --dataset and --output: work only with --weights; leave these flags out')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
         raise UserError('--weights %s: must be a .npz or a .caffemodel; a run needs no --weights' % args.weights)
     if args.publish and (not args.run or os.path.exists(args.publish)):
-        raise UserError('--publish %s: needs a run folder to publish, and must not exist yet' % args.publish)
+        raise UserError('--publish %s: needs a run to publish, and the folder must not exist yet' % args.publish)
     if bool(args.run) == bool(args.weights) or args.weights and not (args.model and args.dataset):
         raise UserError('give a run folder, or --weights FILE with --model and --dataset')
     return args
@@ -235,8 +237,8 @@ def open_inputs(args) -> tuple:
     """Opens the data set to score: the data set of the run, or --dataset if --weights is given.
 
     Returns (folder for the scores, `data.Dataset`, dict of the run's flags, `networks.Spec`). For --weights the dict is
-    empty, and the network has default settings. Published runs are files of the project, so their scores go to
-    Output/NAME-published. Raises UserError for a bad run or data set.
+    empty, and the network has default settings. The scores of a published run are written to Output/NAME-published, so
+    the published folder does not change. Raises UserError for a bad run or data set.
     """
     if args.run:
         config = read_config(args.run)
@@ -253,16 +255,16 @@ def open_inputs(args) -> tuple:
 
 
 def evaluate(args) -> dict:
-    """Scores a run or a file of weights on each --split; the processes of TF_CONFIG or Slurm share the work.
+    """Scores a run or a file of weights on each split; the processes of TF_CONFIG or Slurm share the work.
 
-    The chief prints tables of scores and writes scores and figures. For a run the chief also writes report.html, and
-    with --publish the published folder. Raises UserError for bad weights, data or flags.
+    The first process, the chief, prints tables of scores and writes scores and figures. For a run the chief also writes
+    report.html, and with --publish the published folder. Raises UserError for bad weights, data or flags.
 
     Returns:
       {split: dict of scores}: the scores of `score_split`, with step, bn, samples, tile, tta, checkpoint, device,
       command and revision.
     """
-    group = distribute.Group(*cluster.resolve_cluster())  # selects the GPU, so TensorFlow must not run before
+    group = distribute.Group(*cluster.resolve_cluster())  # before TensorFlow runs: selects the GPU
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
     splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
@@ -274,7 +276,7 @@ def evaluate(args) -> dict:
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
         dataset, _ = datasets.preload(dataset, sorted(splits))
-        if args.bn == 'population':  # 4: as in compute_bn_statistics.py
+        if args.bn == 'population':  # the batch size 4 is from compute_bn_statistics.py
             fitted = predictor.spec if predictor.settings.samples else predictor.spec._replace(dropout=0.0)
             population_statistics(predictor.sess, dataset, fitted, flags.get('batch_size', 4), group)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))
@@ -297,7 +299,7 @@ def evaluate(args) -> dict:
 
 
 def entry_name(args, split: str) -> str:
-    """Returns the key of the scores of a split in metrics.json: 'val', or 'val (moving, 20 samples)'.
+    """Returns the key of the scores of a split in metrics.json, such as 'val (moving, 20 samples)'.
 
     The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are listed
     if they are given, even with the default value. --bf_images and --batch_size are not listed.

@@ -1,6 +1,6 @@
 """Reproduces the paper's tables: python experiments.py table1 --data_dir DIR
 
-Trains missing rows, resumes interrupted rows, scores all, and writes our scores beside the paper's.
+Trains missing rows, resumes interrupted rows, scores all rows, and writes a table of our scores and the paper's.
 `python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
@@ -28,7 +28,7 @@ NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps'
 # Flags that `results` and table6 use; the other tables use all flags except --runs and --into.
 OF_RESULTS = ('table', 'runs', 'into', 'output')
 OF_TABLE6 = ('table', 'rows', 'repeats', 'output', 'list', 'device')
-SIZE = (360, 480)  # (height, width) for parameters, time and memory, as in the paper
+SIZE = (360, 480)  # (height, width) of the images in measurements of time and memory, as in the paper
 
 
 def parse_args(argv=None):
@@ -38,30 +38,31 @@ def parse_args(argv=None):
     UserError for bad flags.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'], help='results: the tables of --runs')
-    parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: run folders')
-    parser.add_argument('--into', metavar='FILE', help='with results: also write the tables into this Markdown file')
+    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'],
+                        help='table of the paper to reproduce; results: write tables of the runs that --runs names')
+    parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: folders of scored runs')
+    parser.add_argument('--into', metavar='FILE', help='with results: also insert the tables into this Markdown file')
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', choices=datasets.MODULES, help="data set to use instead of the table's")
-    parser.add_argument('--rows', nargs='+', metavar='NAME', help='only these rows, named as in the paper')
-    parser.add_argument('--class_weights', choices=('median', 'none'), help='only the rows with these class weights')
+    parser.add_argument('--rows', nargs='+', metavar='NAME', help='run only these rows, named as in the paper')
+    parser.add_argument('--class_weights', choices=('median', 'none'), help='run only rows with these class weights')
     parser.add_argument('--steps', type=cli.positive_int, help="training steps of each row (default: the paper's)")
     parser.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     parser.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     parser.add_argument('--batch_size', type=cli.positive_int, help="images per step (default: the paper's)")
-    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K', help='number of runs of each row')
+    parser.add_argument('--seeds', type=cli.positive_int, default=1, metavar='K', help='number of runs per row')
     parser.add_argument('--split', help='split to score (default: test, as in the paper)')
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
-                        help='compute BF on the first N images only; 0: no BF (default: all)', metavar='N')
-    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs of each measurement')
-    parser.add_argument('--flags', type=shlex.split, default='', metavar='"FLAGS"', help='more flags of main.py')
+                        help='compute boundary F1 (BF) on the first N images; 0: no BF (default: all)', metavar='N')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='number of timed runs of each measurement')
+    parser.add_argument('--flags', type=shlex.split, default='', metavar='"FLAGS"', help='main.py flags for all rows')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
-    parser.add_argument('--list', action='store_true', help='print the commands of the rows, run nothing')
+    parser.add_argument('--list', action='store_true', help='only print the commands that train the rows')
     devices.add_flags(parser)
     args = parser.parse_args(argv)
     clashes = {'--' + name for name in NOT_IN_FLAGS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
-        raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
+        raise UserError('--flags: %s: set by the rows, or without effect here; leave out' % ', '.join(sorted(clashes)))
     used = {'results': OF_RESULTS, 'table6': OF_TABLE6}.get(args.table, set(vars(args)) - {'runs', 'into'})
     parser.refuse_unused(vars(args), used, 'has no effect with %s; leave it out' % args.table)
     if args.table == 'results' and not args.runs:
@@ -79,14 +80,15 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- a row as a command
 
 def row_folder(args, row, seed: int) -> str:
-    """Returns the path of the run folder of a row and a seed, below --output."""
+    """Returns the path of the run folder for a row and a seed; the folder is inside --output."""
     return os.path.join(args.output, '%s-%s-seed%d' % (row.model, row.class_weights, seed))
 
 
 def row_flags(args, row, seed: int) -> list:
     """Returns the flags of main.py that train a row: list of str.
 
-    Later flags override earlier flags. The order is the recipe, --flags, the flags of the row.
+    The list begins with the recipe. The flags of --flags follow, then the flags of the row. Later flags override
+    earlier flags.
     """
     recipe = os.path.relpath(os.path.join(ROOT, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', args.dataset, '--model', row.model, '--class_weights', row.class_weights,
@@ -111,7 +113,7 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError if the data set lacks a split, or if the run folder has other flags or more steps."""
+    """Raises UserError for a missing split, or a run folder that was trained with other flags or more steps."""
     flags = main.parse_args(row_flags(args, row, seed))
     run = main.Run(vars(flags), main.open_dataset(flags, distribute.Group()), vars(main.parse_args([])))
     for split in shown_splits(args):
@@ -123,22 +125,22 @@ def check_row(args, row, seed: int):
     if os.path.exists(run.path('config.json')):
         was = read_config(run.folder)['flags']['data_dir']
         if run.flags['data_dir'] != was:
-            raise UserError('--data_dir %s: %s has %s; give --output' % (run.flags['data_dir'], run.folder, was))
+            raise UserError('--data_dir %s: run %s has %s; give --output' % (run.flags['data_dir'], run.folder, was))
 
 
 def is_scored(args, row, scores: dict) -> bool:
-    """Returns whether `scores`, an entry of metrics.json, belongs to the steps and --bf_images of the flags."""
+    """Returns whether `scores`, an entry of metrics.json, has the steps and --bf_images of this command."""
     bf_images = min(args.bf_images, scores.get('images', 0))
     return scores.get('asked_steps') == (args.steps or row.steps) and scores.get('bf_images') == bf_images
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Returns {split: entry of metrics.json} of a row; first trains and scores if an entry is missing or old.
+    """Trains and scores a row, unless metrics.json has the scores already -> {split: entry of metrics.json}.
 
     Raises UserError for bad flags or data, FloatingPointError if the loss is not finite.
     """
     folder = row_folder(args, row, seed)
-    # On SUN RGB-D the best weights would be selected on val, which is a part of test.
+    # On SUN RGB-D val is a part of test, so weights selected on val would be selected on test images.
     flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
              '--bf_images', str(args.bf_images), '--split']
     scoring = evaluate.parse_args(flags + shown_splits(args))
@@ -172,7 +174,7 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
         megabytes = measured['memory'] and measured['memory'] / 1e6
         costs[key] = {'ms': 1000 * float(np.mean(measured['seconds'])), 'MB': megabytes, 'revision': revision()}
         write_json(path, costs)
-    return dict({'revision': 'unknown'}, **costs[key])  # older code stored no revision
+    return dict({'revision': 'unknown'}, **costs[key])  # costs.json of older code has no revision
 
 
 # ---------------------------------------------------------------- a row as text
@@ -204,7 +206,7 @@ def trained_row(args, row):
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
         entries = [row_scores(args, row, seed) for seed in range(1, args.seeds + 1)]
-    except FloatingPointError as error:  # the table then says that the row failed
+    except FloatingPointError as error:  # the column 'failed' holds the error message
         return dict(columns, failed=str(error))
     for split in shown_splits(args):
         published = row.published.get(results.published_split(split), (None,) * 4)
@@ -240,7 +242,7 @@ def measured_row(args, row):
 # ---------------------------------------------------------------- a table
 
 def list_commands(args, rows: list):
-    """Prints the commands that train the rows, or in table 6 measure the rows."""
+    """Prints the commands that train the rows; for table 6, the commands that measure the rows."""
     for row in rows:
         print('# %s, %s' % (row.name, row.class_weights))
         if row.recipe is None:
@@ -275,9 +277,10 @@ def run_table(args, rows: list):
 
 
 def run(args):
-    """Runs the rows of a table, or with --list prints the commands, or with `results` writes tables of --runs.
+    """Trains or measures the rows of a table of the paper; with --list, prints the commands instead.
 
-    Raises UserError before any training if no row is selected, a split is missing, or a run folder has other flags.
+    If the table is `results`, writes the tables of --runs. Raises UserError before any training if no row is
+    selected, a split is missing, or a run folder has other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

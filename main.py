@@ -30,7 +30,7 @@ from system.files import UserError
 
 # start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
 # batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2] of 0 or 1: asks to stop, asks to validate. Each step sums the signals of all processes.
+# signals: placeholder [2], 0 or 1: whether to stop, whether to validate. Each step sums the signals of all processes.
 # predictor: `Predictor` for validation, with the training variables. init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
@@ -46,11 +46,11 @@ def add_data_flags(parser):
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.MODULES, default='sample', help='data set to train on')
     group.add_argument('--data_dir', help='folder of the data set; sample needs none')
-    group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='pixel order of run lengths (default: detected)')
+    group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='pixel order in RLE masks (default: detected)')
     group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images (default: measured)')
-    group.add_argument('--fold', metavar='K/N', help='validate on part K of N; for data without val (default: 1/5)')
+    group.add_argument('--fold', metavar='K/N', help='if val is missing: validate on part K of N (default: 1/5)')
     group.add_argument('--cache', type=cli.number(float, 0, 10 ** 6), metavar='GB',
-                       help='memory for decoded images (default: half of the free memory, at most 8)')
+                       help='memory for decoded images, in GB (default: half of the free memory, at most 8.6)')
     group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
     group.add_argument('--fit', choices=('resize', 'crop'), default='resize',
@@ -60,7 +60,7 @@ def add_data_flags(parser):
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
     group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom randomly by 1/SCALE to SCALE')
     group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
-    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='vary contrast and brightness, at most by this')
+    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='largest random change of contrast, brightness')
     group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='random exponent, 1/GAMMA to GAMMA')
 
 
@@ -69,11 +69,11 @@ def add_training_flags(parser):
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
     group.add_argument('--input', choices=sorted(networks.INPUTS),
-                       help='raw BGR, local response or local contrast normalization (default: lrn in table 1, or raw)')
+                       help='raw: BGR; lrn: local response, lcn: local contrast normalization (default: by --model)')
     group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
                        help='dropout rate in training (default: 0.5 for the Bayesian networks, else 0)')
     start = group.add_mutually_exclusive_group()
-    start.add_argument('--vgg16', metavar='PATH', help="file of Keras' VGG16 weights for the encoder, or download")
+    start.add_argument('--vgg16', metavar='PATH', help="Keras' VGG16 weights for the encoder: file, or 'download'")
     start.add_argument('--init_from', metavar='RUN|FILE', help='starting weights: run, .npz or .caffemodel')
     group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="encoder's learning-rate factor (sgd)")
     group.add_argument('--freeze_encoder', action='store_true', help="do not train the encoder's variables")
@@ -81,12 +81,12 @@ def add_training_flags(parser):
     group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
     group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images per step')
     group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam', help='optimizer; the paper: sgd')
-    group.add_argument('--learning_rate', type=cli.positive_float, default=0.001, help='the paper with sgd: 0.1, 0.001')
-    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='poly falls; paper: constant')
+    group.add_argument('--learning_rate', type=cli.positive_float, default=0.001, help='the paper: 0.1 or 0.001 (sgd)')
+    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='poly: learning rate falls')
     group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper: 0.9')
-    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='weight decay, as released: 5e-4')
-    group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce', help='ce-dice adds the Dice loss')
-    group.add_argument('--class_weights', default='median', help='none, median[-sqrt|-void], released or a CSV file')
+    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='weight decay, as in the released code')
+    group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce', help='ce-dice: cross-entropy + Dice loss')
+    group.add_argument('--class_weights', default='median', help='none|median|median-sqrt|median-void|released|FILE')
     group.add_argument('--seed', type=cli.seed, default=1, help='seed of weights, order, augmentation and dropout')
 
 
@@ -95,8 +95,8 @@ def add_run_flags(parser):
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps',
-                       help='epochs or steps between validations (default: validation takes a tenth of the time)')
-    group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score that selects best/')
+                       help='epochs or steps between validations (default: validation takes about a tenth of the time)')
+    group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score that selects weights')
     group.add_argument('--patience', type=cli.positive_int, metavar='N', help='stop after N validations without a gain')
     group.add_argument('--describe', action='store_true', help='print the layers of --model and exit')
     group.add_argument('--precision', choices=devices.PRECISIONS, default='float32', help='precision of the layers')
@@ -109,7 +109,7 @@ def add_run_flags(parser):
 def parse_args(argv=None):
     """Parses the training flags from `argv`, or from the command line if `argv` is None.
 
-    Without --dropout or --input, the value is the default of the network. Raises UserError for bad flags.
+    If --dropout or --input is missing, the default of the network is used. Raises UserError for bad flags.
     """
     parser = cli.Parser(description=__doc__)
     add_data_flags(parser)
@@ -135,12 +135,12 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
 
     Args:
       spec: `networks.Spec`.
-      class_weights: num_classes floats.
-      batch: images [share, h, w, 3] uint8 and labels [share, h, w] uint8.
+      class_weights: num_classes floats, the weights of the classes in the loss.
+      batch: images [n, h, w, 3] uint8 and labels [n, h, w] uint8, where n is the size of the share.
       total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict to fetch in a step: loss of this share (all shares sum to the loss of the batch), learning_rate, step_op.
+      dict of tensors: loss (the losses of all shares sum to the loss of the batch), learning_rate, step_op.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # created here, outside the network's variable scope
@@ -171,7 +171,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
 def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
-    The savers become attributes of `run`. Only the chief loads starting weights, and only if the run has no checkpoint.
+    The savers become attributes of `run`. Only the first process, the chief, loads starting weights, in a new run.
     """
     group.check_equal({'--class_weights': [float(weight) for weight in class_weights]})
     tf.set_random_seed(args.seed)
@@ -197,9 +197,9 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
 # ---------------------------------------------------------------- session
 
 def start(sess, graph: TrainingGraph, run: Run, group):
-    """Initializes the variables of all processes: from the newest checkpoint, else from the starting weights.
+    """Restores the variables from the newest checkpoint, or in a new run loads the starting weights.
 
-    Prints how many variables the starting weights set. Sets `run.step` of each process to the restored step.
+    Copies the variables and `run.step` to all processes. Prints how many variables the starting weights set.
     """
     sess.run(graph.init)
     if group.chief and run.restore(sess) == 0 and graph.assignments:
@@ -213,15 +213,15 @@ def start(sess, graph: TrainingGraph, run: Run, group):
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     """Runs the training steps after `run.step`, until the last step, a stop signal or the end of --patience.
 
-    Logs each step; validates and saves when due. `stop` is the list of signals that this process received. If only
-    another process received a signal, SIGTERM is added to `stop`.
+    Logs each step; validates and saves at the intervals of `run`. `stop` is the list of signals that this process
+    received. If only another process received a signal, SIGTERM is added to `stop`.
     """
     if group.chief and run.step == 0:
         draw_data(sess, graph, run, group)
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     try:
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # ended by --patience
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # --patience ended the run
         for step in range(run.step + 1, last + 1):
             asked = [bool(stop), group.chief and run.validation_due(step)]
             fetched = sess.run(graph.fetches, {graph.signals: asked})
@@ -298,7 +298,7 @@ def open_dataset(args, group):
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
-        config = None  # a run on other data: `Run` raises the error
+        config = None  # the run used another data set: `Run` raises the error
     config = group.all_gather(config)[0]  # other machines may lack the run folder
     dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):
@@ -309,7 +309,7 @@ def open_dataset(args, group):
 def train(args):
     """Trains until --steps or --epochs and returns the run folder; resumes from the newest checkpoint.
 
-    --patience ends training earlier. After a stop signal the process exits with status 128 + number of the signal.
+    --patience may end training earlier. After a stop signal the process exits with status 128 + number of the signal.
     """
     group = distribute.Group(*cluster.resolve_cluster())
     group.connect(args.device, vars(args))

@@ -27,16 +27,16 @@ from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 VIDEO_SUFFIX = '-overlay.mp4'
-LONGEST_NAME = 200        # bytes of the name of a result before the suffix; file systems allow 255
+LONGEST_NAME = 200        # largest number of bytes in the name of a result, without suffix; file systems allow 255
 THREADS = 2               # number of threads that write results
-PENDING_VALUES = 2 ** 24  # prediction waits while more values (3 per pixel) of images are still to be written
+PENDING_VALUES = 2 ** 24  # prediction waits while the images to be written have more values (3 per pixel)
 
-# Flags that have an effect if --export is given and no image to label.
+# Flags that have an effect if --export is given without an image to label.
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
-# path: path of an image or video, or the number of a camera.  name: stem of the names of the results.
+# path: path of an image or video, or the number of a camera.  name: beginning of the file names of the results.
 Job = collections.namedtuple('Job', 'path name')
 
 
@@ -49,27 +49,28 @@ def parse_args(argv=None):
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
     parser.add_argument('inputs', nargs='*', metavar='PATH', help='images, folders of images, globs, or videos')
     parser.add_argument('--camera', type=cli.number(int, 0, 65535), metavar='N', help='label camera N until Ctrl-C')
-    parser.add_argument('--output', default='predictions', help='folder that results are written to')
+    parser.add_argument('--output', default='predictions', help='folder for the results')
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
-    parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, from the K-th on')
+    parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, beginning with the K-th')
     inference.add_flags(parser)
     parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
-                        help='refuse images of more pixels without decoding them')
-    parser.add_argument('--alpha', type=cli.fraction, default=0.5, help="share of the classes' colours in the overlay")
-    parser.add_argument('--side_by_side', action='store_true', help='also write image and labels side by side')
+                        help='refuse images of more than N pixels, without decoding')
+    parser.add_argument('--alpha', type=cli.fraction, default=0.5, help='opacity of the class colours in the overlay')
+    parser.add_argument('--side_by_side', action='store_true', help='also write image and classes side by side')
     parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
     parser.add_argument('--submission', action='store_true',
-                        help="also write submission.csv, in the form of the run's labels.csv")
+                        help='also write submission.csv, in the format of the labels.csv that the run was trained on')
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
-                        help='write the network as a TFLite or ONNX file, or as a TensorFlow SavedModel; the flags for '
-                             'labelling do not change the export')
+                        help='write the network as a TFLite file, an ONNX file or a SavedModel (DIR); the flags for '
+                             'labelling, such as --tile, do not change the export')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
-                        help='size of the exported input (default: free for DIR, the size of training for a file)')
+                        help='size of the images that the export takes; free: any size (default: free for DIR, the '
+                             'training size for a file)')
     parser.add_argument('--quantize', choices=('int8', 'float16'),
-                        help='export a smaller file: convolutions in 8-bit integers, or weights in 16-bit floats')
+                        help='export a smaller file: int8 convolutions, or weights stored as float16')
     parser.add_argument('--calibrate', nargs='+', metavar='PATH', default=[],
-                        help='images, folders or globs; --quantize int8 measures the ranges of their feature maps '
+                        help='images, folders or globs, on which --quantize int8 measures the ranges of feature maps '
                              "(default: %d of the run's training images)" % quantize.NUM_IMAGES)
     args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
@@ -101,14 +102,14 @@ def shard(text: str) -> tuple:
 def expand(inputs: list) -> list:
     """Lists the files that paths, globs and folders name: list of paths, each file once.
 
-    A folder stands for the images and videos directly inside, except hidden files. A note names the entries of a folder
-    that are left out. Raises UserError for an input without a file.
+    A folder stands for the images and videos directly inside, except hidden files. A printed note names the other
+    entries of a folder. Raises UserError for an input that matches no file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         files = [match for match in matches if not os.path.isdir(match)]
-        passed = []  # names of the entries that are left out
+        passed = []  # names of the entries that are not labelled
         for folder in filter(os.path.isdir, matches):
             for name in sorted(name for name in os.listdir(folder) if not name.startswith('.')):
                 entry = os.path.join(folder, name)
@@ -122,7 +123,7 @@ def expand(inputs: list) -> list:
             note(cli.one_line('%s: %d entries are not labelled: %s%s; name sub-folders as inputs, convert images to PNG'
                               % (path, len(passed), ', '.join(passed[:5]), ', ...' if passed[5:] else '')))
         if not files:
-            raise UserError('%s: no such file, or a folder without %s' % (path, ' '.join(data.IMAGE_FILES)))
+            raise UserError('%s: no such file, or a folder without files of %s' % (path, ' '.join(data.IMAGE_FILES)))
         for file in files:
             paths.setdefault(os.path.abspath(file), file)
     return list(paths.values())
@@ -132,7 +133,7 @@ def output_names(paths: list) -> list:
     """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
 
     If two stems are equal, the extension is added; if two file names are equal, the folders are added. If two names are
-    still equal, a number is added. Of a long name the last LONGEST_NAME bytes are kept.
+    still equal, a number is added. A long name is cut to the last LONGEST_NAME bytes.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -209,7 +210,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
     Images that cannot be read are left out.
 
     Args:
-      read: function path -> image.
+      read: function (path) -> image.
       faults: list of str, to which a line is added for each image that cannot be read.
     """
     results = machine.read_ahead(lambda job: read(job.path), jobs, ahead)
@@ -221,11 +222,11 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixels: int) -> tuple:
     """Predicts the images of `jobs` and writes the results, while threads decode the next images.
 
-    Prints a line if --fit resize shrank images by more than half.
+    Prints a line if a run of --fit resize shrinks images by more than half.
 
     Args:
-      depth: bits in use in images of 16 bits per channel, 9 to 16, or None to find the number of bits in each image.
-      max_pixels: largest number of pixels; a larger image is not decoded and gets a line in `faults`.
+      depth: number of used bits in 16-bit images, 9 to 16; None to find the number separately for each image.
+      max_pixels: an image of more than `max_pixels` pixels is not decoded, and a line is added to `faults`.
     Returns:
       faults: list of str, a line for each image that could not be labelled.
       rows: list of tuples of text, the rows of the submission; empty without --submission.
@@ -233,7 +234,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     faults = []
     rows = []
     shrunk = []  # paths
-    writing = collections.deque()  # (values, future)
+    writing = collections.deque()  # (number of values of an image, future of the thread that writes the image)
     read = functools.partial(data.read_image, depth=depth, max_pixels=max_pixels)
 
     def wait(values):
@@ -262,7 +263,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    Raises UserError if the video cannot be read or written to the end; `video.write_overlays` has the rules.
+    Raises UserError if the video cannot be read, ends too early or has too large frames, or cannot be written.
     """
     began = time.time()
     out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + VIDEO_SUFFIX),
@@ -292,7 +293,7 @@ def predict(args) -> int:
         if args.export:
             facts = export.export(args.export, spec, config, loaded, args.export_size, quantization)
             print('%s: %s, %s%s' % (args.export, args.run, loaded.description, facts))
-        if not jobs and not (args.inputs and args.submission):  # with --shard, a process may get no image
+        if not jobs and not (args.inputs and args.submission):  # with --shard, a process may have no image to label
             return 0
         os.makedirs(args.output, exist_ok=True)
         images = [job for job in jobs if not is_video(job)]
