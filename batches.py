@@ -141,7 +141,7 @@ def pipeline_options():
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = NUM_CORES  # otherwise the session's threads, possibly one
+        options.threading.private_threadpool_size = NUM_CORES  # otherwise tf.data may share the session's only thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = NUM_CORES

@@ -126,8 +126,8 @@ def boundary(region):
 def matched_pixels(one, other, radius: float) -> int:
     """Counts the pairs of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
 
-    The pixels of a pair are at most `radius` pixels apart. As in BSDS' correspondPixels, an unmatched pixel costs more
-    than any pair. Each map must have at least one true pixel.
+    The pixels of a pair are at most `radius` pixels apart. As in BSDS' correspondPixels, leaving a pixel without
+    partner costs more than any pair. Each map must have at least one true pixel.
     """
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]

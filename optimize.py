@@ -50,7 +50,7 @@ def dice_loss(logits, labels):
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
-    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # all zeros where IGNORE
+    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # all zeros for pixels labelled IGNORE
     labelled = tf.cast(tf.not_equal(labels, IGNORE), tf.float32)[..., None]
     probabilities = tf.nn.softmax(logits) * labelled
     overlap = tf.reduce_sum(probabilities * truth, [0, 1, 2])  # [num_classes]
@@ -174,7 +174,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # otherwise all decay terms are computed first
+            with tf.control_dependencies([gradient]):  # otherwise all decay terms precede all gradients
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1] is the number of processes

@@ -121,7 +121,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
     The weights start as bilinear upsampling if c == filters, otherwise as in He et al., 2015.
 
     Args:
-      shape_like: tensor [batch, H, W, ...]; h must be ceil(H / stride), and w must be ceil(W / stride).
+      shape_like: tensor with the result's height H and width W; x has the size H / stride, W / stride, rounded up.
     """
     with tf.variable_scope(name):
         channels = x.shape.as_list()[-1]

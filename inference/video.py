@@ -123,8 +123,8 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
       UserError: no frame can be read, or a frame has more than `max_pixels` pixels; in both cases no file is written.
-        UserError is also raised if the video ends too early: more than a tenth of the frames plus one second is
-        missing. In this case the file with the other frames is written.
+        UserError is also raised, after the file is written, if the video ends too early: more than a tenth of the
+          frames plus one second is missing.
     """
     until = KeyboardInterrupt if isinstance(source, int) else ()  # only Ctrl-C ends the frames of a camera
     with read_frames(source) as (rate, total, frames), VideoFile(path, rate) as out:
@@ -135,6 +135,6 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
                 out.write(plots.overlay(image, plots.colored(predict(image), colors), alpha))
         if not out.count:
             raise UserError('%s: no frame can be read; convert the video to MP4, or check the camera' % source)
-    if out.count < 0.9 * total - rate:  # the header's number may come from a longer sound track
+    if out.count < 0.9 * total - rate:  # the number of frames in the header may come from a longer sound track
         raise UserError('%s: ends after frame %d of %d; get the file again' % (source, out.count, total))
     return out

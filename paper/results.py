@@ -50,8 +50,9 @@ def score_columns(entries: list, published: tuple, split: str):
 def class_columns(entries: list, published: dict, split: str):
     """Formats our and the paper's accuracy of each class, in percent -> {column: text}.
 
-    A class NAME has the columns NAME (our accuracy) and 'paper NAME' (the paper's). Our accuracy is the mean over the
-    seeds and, for several seeds, the standard deviation, such as '61.3 +- 0.4'. '-' stands for a missing value.
+    A class NAME has the columns NAME (our accuracy) and 'paper NAME' (the paper's accuracy). Our accuracy is the mean
+    over the seeds and, for several seeds, the standard deviation, such as '61.3 +- 0.4'. '-' stands for a missing
+    value.
 
     Args:
       entries: list of {split: entry of metrics.json}, one per seed.

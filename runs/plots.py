@@ -223,7 +223,7 @@ def with_legend(image, class_names: list, colors: list, shown):
 
     Args:
       image: uint8 RGB [h, w, 3].
-      shown: class indices.
+      shown: indices of the classes in the legend.
     """
     font, row = ImageFont.truetype(FONT, 11), 18
     names = [drawable(class_names[class_id]) for class_id in shown]
@@ -264,10 +264,11 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None,
 
     Args:
       predictions: {example index: uint8 class indices [h, w]}, one for each row.
-      names: {example index: row title}; the keys select and order the rows. None takes `panel_examples`.
+      names: {example index: row title}; the keys select and order the rows. If `names` is None, `panel_examples`
+        selects the rows.
     """
     rows = list(names or panel_examples(dataset, split))
-    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; columns are 10 / 3 wide
+    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; columns are 10/3 inches wide
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
     for row, i in enumerate(rows):

@@ -21,7 +21,7 @@ from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
 from system.files import UserError, check_names, check_output, note, read_bytes, read_text, write_json, write_text
 
-# Flags that may differ between the starts of a run: the flags do not change what a training step computes.
+# Flags that may differ between the starts of a run. Any other flag must keep the value of the first start.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # {removed flag: value without effect}; runs with another value cannot resume
 STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # names of files that a process killed early may leave
@@ -65,7 +65,7 @@ class Run:
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
-        """Checks the run folder and writes nothing. The folder may be missing, empty, or hold the same run.
+        """Checks the run folder and writes nothing. The folder may be missing or empty, or may hold the same run.
 
         Raises UserError if the folder holds a run with other flags, or files but no run.
 

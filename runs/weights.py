@@ -45,7 +45,7 @@ def vgg16(path: str) -> Weights:
     if path == 'download':
         try:
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
-        except Exception as error:  # Keras raises a bare Exception
+        except Exception as error:  # Keras raises a plain Exception if the download fails
             raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
     check_file(path)
     values = {}
@@ -132,8 +132,8 @@ def publish(folder: str, run: str, sess, step):
     """Publishes a run as a small folder: weights.npz, and config.json without local paths.
 
     Kernels are stored in 8 bits, with one scale for each position in the kernel and each index of the last axis. Each
-    scale maps the largest absolute value to 127. A single scale for all positions cost SegNet-Basic 0.8 points of mIoU.
-    Other variables are stored in float32.
+    scale maps the largest absolute value among the weights with this scale to 127. A single scale for all positions
+    cost SegNet-Basic 0.8 points of mIoU. Other variables are stored in float32.
 
     Args:
       sess: session of the default graph, in which the model's variables are initialized.
@@ -285,7 +285,7 @@ def load_into(sess, assignments: list):
 def load_all(sess, loaded: Weights, flag: str):
     """Assigns an array of `loaded` to each of the model's variables in the default graph.
 
-    Raises UserError if an array fits no variable, a variable has no array, or the number of classes differs. The
+    Raises UserError if an array fits no variable, a variable has no array, or the number of classes differs. The error
     message begins with `flag`.
     """
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)

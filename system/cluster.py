@@ -1,4 +1,4 @@
-"""Finds, starts and watches the processes that train together: TF_CONFIG, Slurm, `--gpus`."""
+"""Finds, starts and watches the processes that train together, from TF_CONFIG, Slurm or `--gpus`."""
 import contextlib
 import json
 import os

@@ -19,7 +19,8 @@ UNSUPPORTED = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.error
 
 def add_flags(parser):
     """Adds --device to the parser of a command."""
-    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto', help='auto: a GPU, if any')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto',
+                        help='auto: a GPU if there is one, else the CPU')
 
 
 def add_tf32_flag(parser, default='on'):

@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 from system import cli, cluster, devices, quiet
 from system.files import UserError
 
-HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
+HANG_SECONDS = 900  # longest wait for a process that answers, but does not reach a CollectiveReduce op
 CHUNK = 1 << 16     # int32 words that each process sends in one exchange
 OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ between processes
 LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session when another process is lost
@@ -60,7 +60,7 @@ class Group:
     def all_reduce(self, tensors, device: str = 'CPU') -> list:
         """Sums each tensor over all processes, by one CollectiveReduce of all tensors, concatenated -> list.
 
-        The tensors are float32, with the same static shapes in all processes, on `device`: 'CPU' or 'GPU'.
+        All tensors are float32, have the same static shapes in all processes, and lie on `device`, 'CPU' or 'GPU'.
         """
         if self.size == 1:
             return list(tensors)

@@ -66,8 +66,8 @@ def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup
     """Returns the bytes of memory that this process may still use.
 
     The result is the minimum of MemAvailable and of the memory left below the limit of each control group. A container,
-    Slurm or systemd may set such a limit. Inactive pages of files count as free, because the system drops these pages
-    first. Only tests pass arguments to the function.
+    Slurm or systemd may limit the memory of a control group. Inactive pages of files count as free, because the system
+    drops these pages first. Only tests pass arguments to the function.
     """
     available = read_number(meminfo, 'MemAvailable:', None)
     free = [UNKNOWN_FREE if available is None else 1024 * available]
