@@ -40,15 +40,15 @@ def most_certain(counts, share: float):
 
     Args:
       counts: int64 [bins, num_classes, num_classes] from `confusion_by_uncertainty`, summed over a whole split.
-      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more pixels than
-        `share` of them.
+      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more than `share`
+        of the pixels.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
 
 
 def confidence_counts(labels, predictions, confidence, num_classes: int):
-    """Counts pixels by confidence: int64 [256, 2], all pixels and the correctly predicted pixels.
+    """Counts pixels by confidence: int64 [256, 2]; column 0 counts all pixels, column 1 correct pixels.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
@@ -92,9 +92,9 @@ def scores(counts):
     Args:
       counts: int64 [num_classes, num_classes], rows are true classes, columns predicted classes.
     Returns:
-      dict of fractions 0..1: G; C and mIoU, None if the values of all classes are None; fwIoU (IoU weighted by class
-      frequency); and the lists accuracy (recall), precision, F1 (Dice), IoU and pixels (true pixels), one entry per
-      class. If `counts` holds no pixel, G and fwIoU are 0.
+      dict of fractions 0..1: G, C, mIoU and fwIoU (IoU weighted by class frequency), and the lists accuracy (recall),
+      precision, F1 (Dice), IoU and pixels (number of true pixels), with one entry per class. C and mIoU are None if the
+      values of all classes are None. If `counts` holds no pixel, G and fwIoU are 0.
     """
     true_positives = np.diag(counts)
     truth = counts.sum(1)

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic): mean and variance
+BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two pairs per batch norm
 BN_EPSILON = 1.001e-5  # the least epsilon of TensorFlow's fused batch norm; caffe-segnet's bn_layer.cpp has 1e-9
 BN_SHIFT = 0.001  # initial beta: the prototxts have shift_filler 0.001, but bayesian_segnet_train.prototxt has 0
 BN_MOMENTUM = 0.9  # averages about 20 batches; older statistics are outdated in runs of a few hundred steps
@@ -302,7 +302,7 @@ def gather(y, indices):
 def portable_pooling(portable=True):
     """Context manager: inside the block, pooling with indices and unpooling are built from basic ops.
 
-    TFLite, ONNX and XLA lack MaxPoolWithArgmax. Values and gradients of the basic ops are the same, bit for bit.
+    TFLite, ONNX and XLA lack MaxPoolWithArgmax. The basic ops give the same values and gradients, bit for bit.
     Build a pooling and its unpooling in the same block. An inner block with `portable` False uses MaxPoolWithArgmax.
     """
     stack = tf.get_collection_ref(PORTABLE)

@@ -36,13 +36,13 @@ def checked_path(text: str) -> str:
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
-        raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or none (SavedModel)' % (text, ending))
+        raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or a folder' % (text, ending))
     if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of TensorFlow 1.15 aborts the process
-        raise UserError('--export %s: needs TensorFlow 2; use a folder for a SavedModel' % text)
+        raise UserError('--export %s: TFLite needs TensorFlow 2; name a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):
-        raise UserError('--export %s: needs tf2onnx; pip install -r requirements-export.txt' % text)
+        raise UserError('--export %s: ONNX needs tf2onnx; pip install -r requirements-export.txt' % text)
     if os.path.exists(text) and not (os.path.isdir(text) and not ending and not os.listdir(text)):
-        raise UserError('--export %s: exists already; remove it or use another name' % text)
+        raise UserError('--export %s: exists already; remove the path or name another' % text)
     return text
 
 

@@ -126,7 +126,7 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.batch_size = 1 if settings.samples else settings.batch_size  # masks depend on the position in a batch
+        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ by position in a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
         self.ids, self.probabilities, self.variance, self.confidence = networks.prediction_graph(
@@ -167,7 +167,7 @@ class Predictor:
         def load(i):
             return (i, *dataset.load(split, i))
 
-        batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # images may be large
+        batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # one large image at a time saves memory
         share = range(first, len(dataset.examples[split]), step)
         examples = (result() for _, result in machine.read_ahead(load, share, batch_size))
         with tqdm.tqdm(total=len(share), desc=split, unit='image', disable=None, leave=False) as bar:
@@ -180,7 +180,7 @@ class Predictor:
         """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
 
         `images` has at most `self.batch_size` images, and only one image if Monte-Carlo dropout is on. Raises UserError
-        for a tile larger than the image.
+        if --tile is larger than the image.
         """
         height, width = images[0].shape[:2]
         tile = self.tile_size(height, width)

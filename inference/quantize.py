@@ -60,8 +60,7 @@ def to_tflite(converter, quantization: Quantization) -> bytes:
         return converter.convert()
     converter.representative_dataset = lambda: ({'images': image[None]} for image in quantization.images)
     # QuantizationDebugger can exclude ops from quantization. Without exclusions the converter also quantizes the masks
-    # of unpooling, softmax and the resize matrices; XNNPACK on AVX2 then gave another class than float32 in 82% of the
-    # pixels.
+    # of unpooling, softmax and the resize matrices; XNNPACK on AVX2 then changed the class of 82% of the pixels.
     from tensorflow.lite.python import schema_py_generated
     others = [name for name in vars(schema_py_generated.BuiltinOperator)
               if not name.startswith('_') and name not in CONVOLUTIONS]
@@ -120,7 +119,7 @@ def onnx_int8(model, images: list):
 
 
 def describe(path: str, quantization: Quantization, expected: list) -> str:
-    """Describes a quantized file, such as ', int8, 1.5 MB, 98.7% of the ids of 12 images as in float32'.
+    """Describes a quantized file, as in ', int8, 1.5 MB, 98.7% of the ids of 12 images as in float32'.
 
     `expected`: list of uint8 [height, width], the ids that the float32 network predicts for the calibration images.
     """

@@ -70,7 +70,7 @@ def blend(maps, grid: Grid, channels: int):
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in columns of the next tile
+        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in the columns shared with the next tile
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]

@@ -9,8 +9,7 @@ from runs import plots
 from system import quiet
 from system.files import UserError, check_file
 
-# With these settings OpenCV opens no playlists and no images: a playlist names further files, and an image may be
-# too large.
+# With these settings OpenCV opens no playlists, which name further files, and no images, which may be too large.
 os.environ.update({
     'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
     'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
@@ -92,8 +91,8 @@ class VideoFile:
             if kind is None and self.writer is not None:
                 written = num_frames(self.part)
                 if written < self.count:
-                    raise UserError('%s: could not be written: %d of %d frames; is the disk full, or the image tiny?'
-                                    % (self.path, written, self.count))
+                    raise UserError('%s: could not be written: the file has %d of %d frames; is the disk full, or the '
+                                    'image tiny?' % (self.path, written, self.count))
                 os.replace(self.part, self.path)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -126,7 +125,7 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
         UserError is also raised, after the file is written, if the video ends too early: more than a tenth of the
           frames plus one second is missing.
     """
-    until = KeyboardInterrupt if isinstance(source, int) else ()  # only Ctrl-C ends the frames of a camera
+    until = KeyboardInterrupt if isinstance(source, int) else ()  # a camera is read until Ctrl-C
     with read_frames(source) as (rate, total, frames), VideoFile(path, rate) as out:
         with contextlib.suppress(until):
             for image in progress(frames, total=total or None, unit='frame'):

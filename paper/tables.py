@@ -43,8 +43,7 @@ TABLE5_CLASSES = dict(zip((
     83.42, 93.43, 63.37, 73.18, 75.92, 59.57, 64.18, 52.50, 57.51, 42.05, 56.17, 37.66, 40.29, 11.92, 11.45, 66.56,
     52.73, 43.80, 26.30, 0.00, 34.31, 74.11, 53.77, 29.85, 33.76, 22.73, 19.83, 0.03, 23.14, 60.25, 27.27, 29.88,
     76.00, 58.10, 35.27, 48.86, 16.76]))
-# Table 6: ms of forward and of backward pass, MB of GPU memory in training (batch size 4) and in prediction, MB of the
-# stored model.
+# Table 6: forward and backward pass in ms; GPU memory in training (batch size 4) and prediction and model size in MB.
 TABLE6 = {'SegNet': (422.50, 488.71, 6803, 1052, 117), 'DeepLab-LargeFOV': (110.06, 160.73, 5618, 1993, 83),
           'FCN-Deconv': (317.09, 484.11, 9735, 1806, 539), 'DeconvNet': (474.65, 602.15, 9731, 1872, 877)}
 # Bayesian SegNet (arXiv 1511.02680), trained on CamVid's 367 images.
@@ -79,7 +78,7 @@ LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored
 NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
 OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
           'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
-THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # in 1,000s
+THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # in thousands
 THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}
 
 

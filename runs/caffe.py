@@ -64,7 +64,7 @@ def blob(content):
     for number, kind, value in fields(content):
         if 1 <= number <= 4 and kind == VARINT:
             old[number - 1] = value
-        elif number == 5 and kind in (BYTES, FIXED32):  # BYTES: all values; FIXED32: one value
+        elif number == 5 and kind in (BYTES, FIXED32):  # BYTES holds all values, FIXED32 one value
             parts.append(np.frombuffer(value, '<f4'))
         elif number == 7 and kind == BYTES:
             shape = []
@@ -77,7 +77,7 @@ def blob(content):
     shape = shape if shape is not None else [size for size in old if size is not None]
     if len(shape) > 8:
         raise ValueError('a blob of %d dimensions' % len(shape))
-    if functools.reduce(operator.mul, shape, 1) != values.size:  # unlike np.prod, this cannot overflow
+    if functools.reduce(operator.mul, shape, 1) != values.size:  # np.prod could overflow, Python's integers cannot
         raise ValueError('a blob of shape %s has %d values' % (shape, values.size))
     return values.reshape(shape)
 

@@ -75,7 +75,7 @@ def read_config(folder: str) -> dict:
         raise corrupt_file_error(path, 'not the config of a run (no %s)' % ', '.join(sorted(missing)))
     if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
         raise corrupt_file_error(path, 'no network %r, or no input %r' % (flags['model'], flags['input']))
-    config['invocations'] = config.pop('starts', config.get('invocations', []))  # 'starts' is the older name
+    config['invocations'] = config.pop('starts', config.get('invocations', []))  # runs of old code have 'starts'
     config.setdefault('class_ids', list(range(len(config['class_names']))))
     return config
 
@@ -94,7 +94,7 @@ def add_scores(folder: str, entries: dict):
 
     A lock file prevents two processes from overwriting each other's entries.
     """
-    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # the mode lets other users lock
+    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # other users may lock, too
         write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 

@@ -74,7 +74,7 @@ def insert_tables(path: str, texts: list):
     """
     page = read_text(path)
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise UserError('--into %s: needs the lines "%s" and "%s" below, once each' % (path, BEGIN, END))
+        raise UserError('--into %s: needs the lines "%s" and, below, "%s", each once' % (path, BEGIN, END))
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     tables_text = '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts)
     write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))

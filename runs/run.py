@@ -24,7 +24,7 @@ from system.files import UserError, check_names, check_output, note, read_bytes,
 # Flags that may differ between the starts of a run. Any other flag must keep the value of the first start.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # {removed flag: value without effect}; runs with another value cannot resume
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # names of files that a process killed early may leave
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a process killed at the start may leave
 SAVE_SECONDS = 600            # longest time between checkpoints, and thus the most work that a killed process loses
 
 
@@ -188,7 +188,7 @@ class Run:
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth, rle=self.dataset.rle)
         start = dict(provenance(device), step=self.step)
-        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # missing in old runs
+        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # old runs lack the key
         if before not in (None, start['processes']):
             note('%s: resumes with processes: %d, before: %d; batch norm normalizes by other shares of the batch'
                  % (self.folder, start['processes'], before))

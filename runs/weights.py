@@ -80,7 +80,7 @@ def of_run(folder: str, which: str) -> Weights:
             if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1')):
                 values[name[len(scope):]] = reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError('%s: damaged (%s); --checkpoint selects another, best or last' % (path, cli.first_line(error)))
+        raise UserError('%s: damaged (%s); use the other --checkpoint, best or last' % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
     return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'],
                    config['flags']['input'])

@@ -13,7 +13,7 @@ from system.files import UserError, check_names
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))  # error numbers of a full disk or quota
 MAX_SIDE = 11585  # largest side of an image; a square of this side has at most data.MAX_PIXELS pixels
-# SIGHUP means that the terminal was closed. Slurm can send SIGUSR1 before the time limit. Windows lacks these two.
+# SIGHUP: the terminal was closed. Slurm can send SIGUSR1 before the time limit. Windows lacks SIGHUP and SIGUSR1.
 STOP_SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)]
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folder of the project
 
@@ -183,10 +183,10 @@ def explain(error: Exception, smaller: str = 'the size'):
     if isinstance(error, OSError):
         fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
-    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # tf.errors.OpError, without importing
+    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # detects tf.errors.OpError without an import
     if not is_op_error and not isinstance(error, MemoryError):
         return None
-    raised = re.search('UserError: (.*)', str(error))  # raised by Python code in a tf.data pipeline
+    raised = re.search('UserError: (.*)', str(error))  # Python code in a tf.data pipeline raised a UserError
     first = first_line(error)
     if raised:
         return raised.group(1)

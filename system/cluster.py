@@ -13,7 +13,7 @@ from system import cli
 from system.files import UserError
 
 START_SECONDS = 40    # longest wait for all processes to start
-SILENCE_SECONDS = 20  # a process that does not answer for a longer time counts as lost
+SILENCE_SECONDS = 20  # time without an answer after which a process counts as lost
 LAUNCHED = 'SEGNET_LAUNCHED'  # environment variable of the processes that `launch` starts
 
 
@@ -73,7 +73,7 @@ def from_slurm() -> tuple:
         if len(gpus) > 1:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
     except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but not all variables of srun (%r); set TF_CONFIG' % error)
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables of srun are missing or wrong (%r); set TF_CONFIG' % error)
     if not ordered:
         raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
                         'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
@@ -96,13 +96,13 @@ def launch(count: int, device: str) -> None:
     if count == 1 or LAUNCHED in os.environ:
         return
     if resolve_cluster()[0] != ['']:
-        raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
+        raise UserError('--gpus %d: leave --gpus out with TF_CONFIG or srun; start one process for each GPU' % count)
     driver = '/proc/driver/nvidia/gpus'
     found = range(len(os.listdir(driver)) if os.path.isdir(driver) else 0)
     visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, found)))
     gpus = [''] * count if device == 'cpu' else [gpu for gpu in visible.split(',') if gpu]
     if len(gpus) < count:
-        raise UserError('--gpus %d: the GPUs are %s; --device cpu runs without GPUs' % (count, visible or 'none'))
+        raise UserError('--gpus %d: the GPUs are %s; lower --gpus, or use --device cpu' % (count, visible or 'none'))
     hosts = free_hosts(count)
     # A signal that is ignored, such as SIGHUP under nohup, stays ignored.
     numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]

@@ -12,7 +12,7 @@ import time
 import uuid
 
 MAX_FIELD = 1 << 25  # longest CSV field in characters; the RLE of a 2000x2000 checkerboard has 19.4 million
-KEPT_SECONDS = 3600  # a temporary file that is unchanged for more seconds was left by a killed process
+KEPT_SECONDS = 3600  # age in seconds at which a temporary file counts as left by a killed process
 _noted = set()       # the notes that this process has printed
 
 

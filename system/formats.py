@@ -21,7 +21,7 @@ def check_tiff(content: bytes, path: str):
     bands = directory.get(277, 1)
     bits = max(directory.get(258, (1,)))
     cmyk = directory.get(262) == 5  # TIFF tag 262 is PhotometricInterpretation; 5 is CMYK
-    if bands > 1 and directory.get(284) == 2 and bits > 8:  # planar: Pillow would drop bits
+    if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow would drop bits of planar bands
         raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
     alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 and 2 are alpha
     if bands - alphas not in (1, 4 if cmyk else 3):

@@ -8,8 +8,7 @@ import os
 import re
 import time
 
-# Number of CPU cores that this process may use. Slurm, a container or taskset may allow fewer cores than the machine
-# has.
+# Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some of the cores.
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 WARM_UP = 3  # untimed runs before a measurement, in which TensorFlow chooses kernels and allocates memory
 UNKNOWN_FREE = 8 << 30  # bytes of free memory to assume on a system without /proc/meminfo
