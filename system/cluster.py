@@ -73,7 +73,8 @@ def from_slurm() -> tuple:
         if len(gpus) > 1:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
     except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables of srun are missing or wrong (%r); set TF_CONFIG' % error)
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables of srun are missing or wrong (%r); set TF_CONFIG'
+                        % error)
     if not ordered:
         raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
                         'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
