@@ -71,7 +71,8 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
     """Writes the results of an image into `folder`; the fields below and the `Prediction` select the files.
 
     config: config.json of the run, for the class names, ids and colours.  alpha: weight of the colours in the overlay.
-    side_by_side: whether to write -side.png.  submission: whether to make rows.  probabilities: 'npz', 'png' or None.
+    side_by_side: whether to write NAME-side.png.  submission: whether to return rows of submission.csv.
+    probabilities: format of the files with probabilities, 'npz' or 'png', or None for no files.
     """
 
     def write(self, name: str, image, prediction) -> list:

@@ -94,7 +94,7 @@ def add_scores(folder: str, entries: dict):
 
     A lock file prevents two processes from overwriting each other's entries.
     """
-    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # other users may lock, too
+    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # 0o666: other users can lock
         write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 

@@ -18,9 +18,10 @@ GAP = 4       # space between drawn images, in pixels
 def choose(counts, number: int = NUMBER) -> list:
     """Chooses images so that each class appears -> sorted list of at most `number` indices.
 
-    The next image is always the image with the most points for classes that no chosen image shows. Each such class in
-    an image gives 1 point, plus the number of pixels of the class, divided by the largest number in any image. When all
-    classes are shown, the remaining choices are evenly spaced over the other images, so that typical images appear too.
+    The next image is always the image with the most points for classes that no chosen image shows. Each such class
+    gives 1 point plus a fraction: the pixels of the class in the image / the most pixels of the class in any image.
+    When all classes are shown, the remaining choices are evenly spaced over the other images, so that typical images
+    appear too.
 
     Args:
       counts: int64 [images, classes], the pixels of each class.

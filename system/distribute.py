@@ -40,7 +40,7 @@ class Group:
         self.done = threading.Event()
         self.target = ''  # address for tf.Session
         self.temporary = None if self.chief else tempfile.TemporaryDirectory()
-        self.scratch = None if self.chief else self.temporary.name  # processes except the chief write here
+        self.scratch = None if self.chief else self.temporary.name  # only the chief writes the run folder
 
     def share(self, batch_size: int) -> range:
         """Returns the range of the positions in a batch that this process trains on.
