@@ -1,6 +1,6 @@
 """FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
-As in the paper's benchmark, batch norm follows each convolution, except classifiers and transposed convolutions.
+As in the paper's benchmark, batch norm follows each convolution, but no classifier and no transposed convolution.
 Convolutions are padded, so images of any size work. Dropout layers are where the original networks have dropout layers.
 
 Each network takes images [batch, h, w, 3], num_classes, is_training and a function dropout(x, name), and returns logits
@@ -16,8 +16,8 @@ def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
     """Builds VGG16's 13 convolutions, each with batch norm and ReLU; returns a list of five pooled maps.
 
     Args:
-      pool: function (x, block) -> pooled feature maps; blocks count from 1.
-      rates: dilation rate of each block.
+      pool: function (x, block) -> pooled feature maps; `block` counts from 1.
+      rates: dilation rate of the convolutions in each block.
     """
     pooled = []
     for block, (filters, convolutions) in enumerate(ENCODER, 1):
@@ -34,7 +34,7 @@ def fcn(images, num_classes, is_training, dropout, learnt):
     The class scores of pool3, pool4 and fc7 are upsampled and summed.
 
     Args:
-      learnt: True upsamples by deconvolutions that start with bilinear filters; False resizes bilinearly.
+      learnt: True upsamples by trainable deconvolutions, initialized as bilinear upsampling; False resizes bilinearly.
     """
     def up(x, stride, shape_like, name):
         return (utils.deconv(x, num_classes, 2 * stride, stride, shape_like, name) if learnt
@@ -50,10 +50,11 @@ def fcn(images, num_classes, is_training, dropout, learnt):
 
 
 def deconvnet(images, num_classes, is_training, dropout):
-    """Builds DeconvNet (Noh, Hong and Han 2015), SegNet with two fully connected layers; returns the logits.
+    """Builds DeconvNet (Noh, Hong and Han 2015) and returns the logits.
 
-    The fully connected layers have 1,024 units instead of 4,096, as in the SegNet paper, and are convolutions here, so
-    images of any size work.
+    DeconvNet is SegNet with fully connected layers between encoder and decoder. As in the SegNet paper, the layers fc6
+    and fc7 have 1,024 units instead of 4,096. All fully connected layers are built as convolutions, so images of any
+    size work.
     """
     pooled = []
 
@@ -69,7 +70,7 @@ def deconvnet(images, num_classes, is_training, dropout):
     for block in range(5, 0, -1):
         filters, convolutions = ENCODER[block - 1]
         x = utils.unpool(x, *pooled.pop())
-        for i in range(1, convolutions + 1):  # a deconvolution of stride 1 is a convolution
+        for i in range(1, convolutions + 1):  # a deconvolution of stride 1 equals a convolution
             last = i == convolutions and block > 1
             x = utils.conv_bn_relu(x, ENCODER[block - 2][0] if last else filters, 3, 'deconv%d_%d' % (block, i),
                                    is_training)
@@ -77,10 +78,10 @@ def deconvnet(images, num_classes, is_training, dropout):
 
 
 def deeplab_largefov(images, num_classes, is_training, dropout):
-    """Builds DeepLab-LargeFOV (Chen et al. 2015) and returns the logits.
+    """Builds DeepLab-LargeFOV (Chen et al., 2015) and returns the logits.
 
-    The feature maps are pooled to 1/8 of the image size; the convolutions of the last block and fc6 are dilated. The
-    classifier's output is upsampled bilinearly.
+    The feature maps are pooled to 1/8 of the image size; the convolutions of the last block and of the layer fc6 are
+    dilated. The classifier's output is upsampled bilinearly.
     """
     x = vgg16(images, is_training, lambda x, block: utils.max_pool(x, 3, 2 if block <= 3 else 1), (1, 1, 1, 1, 2))[-1]
     x = dropout(utils.conv_bn_relu(x, 1024, 3, 'fc6', is_training, rate=12), 'drop6')
@@ -106,7 +107,8 @@ def unet(x, num_classes, is_training, dropout):
     x = dropout(pair(x, 1024, 'bottom'), 'drop5')
     for level, filters in ((4, 512), (3, 256), (2, 128), (1, 64)):
         skip = skips.pop()
-        skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])  # all dropout samples use the same skip
+        # With Monte-Carlo dropout x holds several samples of an image; all samples use the same feature maps `skip`.
+        skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])
         x = tf.concat([skip, utils.deconv(x, filters, 2, 2, skip, 'upconv%d' % level)], 3)
         x = pair(x, filters, 'up%d' % level)
     return utils.conv(x, num_classes, 1, 'classifier')  # [batch, h, w, num_classes]

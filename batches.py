@@ -1,7 +1,7 @@
-"""Makes batches of examples: resizing, augmentation and the `tf.data` iterators.
+"""Makes batches of examples: resizes and augments images and labels, and builds the `tf.data` iterators.
 
-The random numbers of an example are a function of (seed, epoch, index), so threads and interruptions do not change the
-batches.
+The random numbers of an example depend only on (seed, epoch, index of the example), so threads and interruptions do not
+change the batches.
 """
 import functools
 
@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from data import IGNORE
 from system.machine import NUM_CORES
 
-END = 1 << 40  # number of steps, more than any run has
+END = 1 << 40  # a number of steps that no run reaches
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
                    'gamma': 1.0}
 
@@ -21,8 +21,8 @@ def resize(image, height: int, width: int):
     """Resizes an image uint8 [h, w, 3] to [height, width, 3], by area averaging or bilinearly.
 
     A result with fewer pixels than the image is an area average; any other result is bilinear. OpenCV averages only if
-    no side grows. If one side grows and the result has fewer pixels, the other side is averaged first.
-    If the size already matches, the argument itself is returned, not a copy.
+    neither side grows. If one side grows and the result still has fewer pixels, the shrinking side is averaged first,
+    and then the growing side is resized. If the size already matches, the argument itself is returned, not a copy.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -46,9 +46,9 @@ def resize_label(label, height: int, width: int):
 
 
 def window(array, top: int, left: int, height: int, width: int, fill: int):
-    """Cuts a new array [height, width, ...] out of `array` [h, w, ...] at row `top` and column `left`.
+    """Copies a window [height, width, ...] of `array` [h, w, ...]; the upper left pixel is (`top`, `left`).
 
-    The window may reach beyond the edges of `array`; there the result is `fill`. `top` and `left` may be negative.
+    Pixels of the window beyond the edges of `array` get the value `fill`. `top` and `left` may be negative.
     """
     cut = np.full((height, width) + array.shape[2:], fill, array.dtype)
     y, x = max(top, 0), max(left, 0)
@@ -63,21 +63,23 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     Args:
       image, label: uint8 [h, w, 3] and [h, w], of any size.
       height, width: training size in pixels.
-      fit: 'resize' stretches the whole image to the training size; 'crop' keeps the scale of the image and cuts out a
-        random part of the training size, or pads.
-      rng: np.random.RandomState of this example in this epoch.
+      fit: 'resize' stretches the whole image to the training size; 'crop' keeps the scale of the image, cuts out a
+        window of the training size at a random place, and pads an image that is smaller than the window.
+      rng: np.random.RandomState, seeded for this example and this epoch.
       augmentation: dict with the keys of NO_AUGMENTATION.
-        flip, flip_vertical: mirror half of the examples left to right, top to bottom.
+        flip: bool, whether to mirror half of the examples left to right.
+        flip_vertical: bool, whether to mirror half of the examples top to bottom.
         rotate: 90 rotates by a random multiple of 90 degrees; None does not rotate.
-        scale: zoom drawn log-uniformly between 1 / scale and scale.
-        crop: (height, width) of a window, cut at a random place out of the zoomed image; None for the training size.
-        jitter: largest relative change of the contrast and of the brightness of each channel.
+        scale: the zoom factor is drawn log-uniformly between 1 / scale and scale.
+        crop: (height, width) of the window that is cut at a random place out of the zoomed image; None for the training
+          size.
+        jitter: largest relative change of contrast and brightness; each channel gets random changes.
         gamma: pixel values, scaled to 0..1, are raised to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
-      image uint8 [height, width, 3] and label uint8 [height, width], or of the size of `crop`. Pixels beyond the edges
-      of the example are IGNORE in the label, and 0 in the image before `jitter` changes the image.
+      image uint8 [height, width, 3] and label uint8 [height, width]; `crop` replaces height and width. Pixels beyond
+      the edges of the example are IGNORE in the label, and 0 in the image before `jitter` changes the image.
     """
-    mirrored = rng.rand() < 0.5  # keep the order of the draws: runs of older revisions resume with the same examples
+    mirrored = rng.rand() < 0.5  # another order of the draws would change the examples of older runs
     zoom = augmentation['scale'] ** rng.uniform(-1, 1)
     place = rng.rand(), rng.rand()
     contrast, brightness = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
@@ -102,7 +104,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     if augmentation['jitter']:
         jitter = augmentation['jitter']
         table = (np.arange(256)[:, None] - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
-        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # 20 times faster than arithmetic
+        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # 20 times faster than array arithmetic
     if augmentation['gamma'] != 1:
         image = cv2.LUT(image, np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8))
     return image, label
@@ -110,21 +112,22 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(size: int, seed: int, epoch: int):
-    """Draws the random order of the examples in `epoch`: int64 [size] of indices, from `seed` and `epoch` only."""
+    """Shuffles the indices of `size` examples -> int64 [size]; `seed` and `epoch` determine the order."""
     return np.random.RandomState([seed, epoch]).permutation(size)
 
 
 def position_example(position: int, size: int, seed: int):
-    """Converts a position in the endless training stream, from 0, to (epoch from 0, index of the example).
+    """Finds the example at a position of the endless training stream -> (epoch, index of the example).
 
-    A batch may continue in the next epoch, as in Caffe's data layer, so all batches have the same size.
+    Positions and epochs count from 0. A batch may continue in the next epoch, as in Caffe's data layer, so all batches
+    have the same size.
     """
     epoch = position // size
     return epoch, int(epoch_order(size, seed, epoch)[position % size])
 
 
 def batch_names(dataset, step: int, batch_size: int, seed: int):
-    """Returns the names of the training examples in the batch of `step`, from 1: list of `batch_size` str."""
+    """Lists the names of the training examples in the batch of step `step`; the first step is 1."""
     positions = range((step - 1) * batch_size, step * batch_size)
     size = len(dataset.examples['train'])
     return [str(dataset.examples['train'][position_example(position, size, seed)[1]]) for position in positions]
@@ -138,7 +141,7 @@ def pipeline_options():
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = NUM_CORES  # the session may have only one thread
+        options.threading.private_threadpool_size = NUM_CORES  # otherwise tf.data may share the session's only thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = NUM_CORES
@@ -150,19 +153,19 @@ def training_batches(dataset, flags: dict, share: range = None):
 
     Args:
       flags: the run's flags: height, width, fit and the keys of NO_AUGMENTATION, as for `augment`; batch_size and seed.
-      share: range of the positions in a batch that this process loads; None for all.
+      share: range of the positions in a batch that this process loads; None for the whole batch.
     Returns:
-      start: function (number of steps done) -> (initializer op, feed_dict). With 0 the stream starts with the batch of
-        step 1. With END the stream is empty, so that a session closes at once.
-      images: [len(share), height, width, 3] uint8, or of the height and width of `crop`.
-      labels: [len(share), height, width] uint8, or of the size of `crop`; IGNORE where unlabelled.
+      start: function (number of steps done) -> (initializer op, feed_dict). After 0 steps the stream starts with the
+        batch of step 1. After END steps the stream is empty, so that a session closes at once.
+      images: [len(share), height, width, 3] uint8; the flag `crop` replaces height and width.
+      labels: [len(share), height, width] uint8, IGNORE where unlabelled; `crop` replaces height and width.
     """
     height, width, batch_size, seed = [flags[name] for name in ('height', 'width', 'batch_size', 'seed')]
     share = range(batch_size) if share is None else share
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
 
-    def load(number):  # number of the example in the stream of this process
+    def load(number):  # `number` counts the examples that this process loads
         step, place = divmod(int(number), len(share))
         epoch, i = position_example(step * batch_size + share[place], size, seed)
         rng = np.random.RandomState([seed, epoch, i])

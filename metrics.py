@@ -1,4 +1,4 @@
-"""Computes the scores of a split: from a confusion matrix, the boundary measure BF, calibration error."""
+"""Computes scores: accuracy and IoU from a confusion matrix, the boundary measure BF, calibration error."""
 import numpy as np
 import scipy.sparse.csgraph
 import scipy.spatial
@@ -21,8 +21,8 @@ def confusion(labels, predictions, num_classes: int):
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
-    The first axis is the bin of the variance: the exponent and the upper four fraction bits of the float32 variance.
-    Each bin is at most 6% wide.
+    The index of the first axis is the bin of the variance. The exponent and the upper four fraction bits of the float32
+    variance form the number of the bin, so the variances in a bin differ by at most 6.25%.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
@@ -39,15 +39,16 @@ def most_certain(counts, share: float):
     """Sums the confusion matrices of the least uncertain pixels: int64 [num_classes, num_classes].
 
     Args:
-      counts: int64 [bins of variance, num_classes, num_classes] of a whole split.
-      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more than `share`.
+      counts: int64 [bins, num_classes, num_classes] from `confusion_by_uncertainty`, summed over a whole split.
+      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more than `share`
+        of the pixels.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
 
 
 def confidence_counts(labels, predictions, confidence, num_classes: int):
-    """Counts pixels by confidence: int64 [256, 2], all pixels in column 0, right ones in column 1.
+    """Counts pixels by confidence: int64 [256, 2]; column 0 counts all pixels, column 1 correct pixels.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
@@ -60,10 +61,11 @@ def confidence_counts(labels, predictions, confidence, num_classes: int):
 
 
 def calibration_error(counts):
-    """Computes the expected calibration error (ECE) in 15 bins -> fraction 0..1, or None without pixels.
+    """Computes the expected calibration error (ECE) in 15 bins -> fraction 0..1, None if there are no pixels.
 
-    The bins divide the confidence evenly. The error of a bin is the difference between the mean confidence and the
-    share of right pixels; ECE is the mean over all pixels. Source: Guo et al., arXiv 1706.04599, section 2, equation 3.
+    All bins of the confidence are equally wide. The error of a bin is the difference between the mean confidence and
+    the share of correctly predicted pixels. ECE is the mean of the bins' errors, weighted by the number of pixels.
+    Source: Guo et al., arXiv 1706.04599, section 2, equation 3.
 
     Args:
       counts: int64 [256, 2] from `confidence_counts`, summed over a whole split.
@@ -90,9 +92,9 @@ def scores(counts):
     Args:
       counts: int64 [num_classes, num_classes], rows are true classes, columns predicted classes.
     Returns:
-      dict of fractions 0..1: G; C and mIoU, None if the values of all classes are None; fwIoU (IoU weighted by class
-      frequency); and the lists accuracy (recall), precision, F1 (Dice), IoU and pixels (true pixels), one entry per
-      class. If `counts` holds no pixel, G and fwIoU are 0.
+      dict of fractions 0..1: G, C, mIoU and fwIoU (IoU weighted by class frequency), and the lists accuracy (recall),
+      precision, F1 (Dice), IoU and pixels (number of true pixels), with one entry per class. C and mIoU are None if the
+      values of all classes are None. If `counts` holds no pixel, G and fwIoU are 0.
     """
     true_positives = np.diag(counts)
     truth = counts.sum(1)
@@ -115,7 +117,7 @@ def boundary(region):
     """Marks the boundary pixels of a region: bool [h, w] -> bool [h, w].
 
     A pixel is on the boundary if the pixel to the right, below or diagonally below to the right has the other value, as
-    in BSDS' seg2bdry(..., 'imageSize'), which the authors use.
+    in BSDS' seg2bdry(..., 'imageSize'), which the authors of the paper use.
     """
     padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
     return (padded[1:, :-1] != region) | (padded[:-1, 1:] != region) | (padded[1:, 1:] != region)
@@ -124,14 +126,15 @@ def boundary(region):
 def matched_pixels(one, other, radius: float) -> int:
     """Counts the pairs of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
 
-    The pixels of a pair are at most `radius` pixels apart. As in BSDS' correspondPixels, an unmatched pixel costs more
-    than any pair. Both maps must have a true pixel.
+    The pixels of a pair are at most `radius` pixels apart. As in BSDS' correspondPixels, leaving a pixel without
+    partner costs more than any pair. Each map must have at least one true pixel.
     """
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
     near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
     alone = np.arange(num_one)  # each pixel of `one` also has a dummy partner, at a high cost
-    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])  # equal costs are ten times faster in SciPy
+    # With the same cost for all pairs SciPy is ten times faster than with the distances as costs.
+    costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])
     pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
     graph = scipy.sparse.csr_matrix((costs, pairs), (num_one, num_other + num_one))
     matched = scipy.sparse.csgraph.min_weight_full_bipartite_matching(graph)[1]
@@ -142,11 +145,12 @@ def boundary_f1(label, prediction, num_classes: int):
     """Computes the boundary measure BF of one image: F1 of precision and recall, averaged over the classes.
 
     As in the authors' computeBFmeasure.m, a boundary pixel is correct if the one-to-one matching within the tolerance,
-    BF_TOLERANCE times the diagonal, finds a partner for the pixel. A class counts if the truth or the prediction has a
-    boundary of the class.
+    BF_TOLERANCE times the diagonal, finds a partner for the pixel. The average includes the classes that have a
+    boundary in the truth or in the prediction.
 
     Args:
-      label, prediction: uint8 [h, w] class ids. Void is no class, but an edge between a class and void is a boundary.
+      label, prediction: uint8 [h, w] class ids. Void is not a class, but an edge between a class and void is a
+        boundary.
     Returns:
       float 0..1, or None if no class has a boundary.
     """

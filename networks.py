@@ -22,8 +22,8 @@ NETWORKS.update({'fcn': functools.partial(baselines.fcn, learnt=False),
 
 INPUTS = {  # functions that normalize the input image, BGR 0..255
     'raw': lambda x: x,     # segnet_train.prototxt: the network gets the values 0..255 without scaling or centring
-    'lrn': utils.lrn,       # segnet_basic_train.prototxt
-    'lcn': utils.lcn,       # section 3 of the paper, for SegNet-Basic and its variants
+    'lrn': utils.lrn,       # local response normalization, as in segnet_basic_train.prototxt
+    'lcn': utils.lcn,       # local contrast normalization, as in section 3 of the paper for SegNet-Basic
 }
 
 
@@ -45,7 +45,8 @@ def default_dropout(name):
 def default_samples(name):
     """Returns the default number of Monte-Carlo dropout samples of a network.
 
-    The released code has 4 samples for Bayesian SegNet and 8 for Bayesian SegNet-Basic. Other networks have 0.
+    The released code draws 4 samples for Bayesian SegNet and 8 for Bayesian SegNet-Basic. The default of other networks
+    is 0.
     """
     return {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}.get(name, 0)
 
@@ -68,7 +69,7 @@ class Spec(collections.namedtuple('Spec', 'model num_classes input dropout preci
 
 
 def spec_of(flags: dict, num_classes: int) -> Spec:
-    """Builds the `Spec` of a run from {flag: value}, parsed or read from config.json."""
+    """Builds the `Spec` of a run from `flags`, {flag: value}, of the command line or of config.json."""
     return Spec(num_classes=num_classes, **{name: flags[name] for name in Spec._fields if name in flags})
 
 
@@ -76,13 +77,13 @@ def build(spec, images, is_training, dropout=lambda x, name: x, reuse=False):
     """Builds the network of `spec` in a variable scope with the name of the network; returns the logits.
 
     Args:
-      spec: `Spec`; model, num_classes, input and precision are used. Variables, input normalization and batch-norm
-        statistics are float32 in each precision.
+      spec: `Spec`, of which model, num_classes, input and precision are used. Variables, input normalization and
+        batch-norm statistics are float32, whatever the precision.
       images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
       is_training: Python bool: batch norm uses the statistics of the batch (True) or the moving averages (False). True
         also adds the batch statistics to utils.BN_STATISTICS, for `optimize.train_op`.
       dropout: function (x, name) -> x, called at each dropout layer of the network; default: no dropout.
-      reuse: reuse the variables of an earlier call.
+      reuse: bool, whether to reuse the variables of an earlier call.
     Returns:
       logits [batch, height, width, num_classes] float32.
     """
@@ -99,7 +100,7 @@ def sampled(spec, images, samples, reuse):
     The masks depend on the run's seed, not on the image or the call.
 
     Args:
-      images: [1, height, width, 3]: one image, because masks depend on the position in a batch.
+      images: [1, height, width, 3]. The batch has one image, because masks depend on the position in a batch.
     Returns:
       mean: [1, height, width, num_classes] float32.
       variance: [1, height, width] float32, averaged over the classes.
@@ -117,9 +118,9 @@ def sampled(spec, images, samples, reuse):
 
 
 def resize_probabilities(probabilities, size):
-    """Resizes probabilities bilinearly, [batch, h, w, c] -> [batch, height, width, c]. Equal sizes need no op.
+    """Resizes probabilities bilinearly, [batch, h, w, c] -> [batch, height, width, c].
 
-    `size`: (height, width) of the result, ints or an int32 tensor [2].
+    `size`: (height, width) of the result, ints or an int32 tensor [2]. If the size already matches, no op is added.
     """
     if isinstance(size, tf.Tensor) or probabilities.shape.as_list()[1:3] != list(size):
         return tf.image.resize_bilinear(probabilities, size, half_pixel_centers=True)
@@ -133,8 +134,9 @@ def prediction_graph(spec, images, size, reuse=False, samples=0):
       spec: `Spec` of the run.
       images: [batch, height, width, 3] uint8 or float32 RGB, at the input size of the network.
       size: (height, width) of the predictions, ints or an int32 tensor [2].
-      reuse: reuse the variables of an earlier call.
-      samples: number of Monte-Carlo dropout samples, for a batch of one; 0 turns dropout off (weight averaging).
+      reuse: bool, whether to reuse the variables of an earlier call.
+      samples: number of Monte-Carlo dropout samples, for a batch of one; 0 turns dropout off (the paper's weight
+        averaging).
     Returns:
       ids: [batch, *size] uint8 class indices.
       probabilities: [batch, height, width, num_classes] float32, at the input size of the network.
@@ -166,7 +168,7 @@ def multipliers(name, variable):
 
 
 def in_encoder(variable):
-    """Returns whether a variable belongs to an encoder: a convolution before pooling, or its batch norm."""
+    """Returns whether a variable belongs to the encoder: to a convolution or batch norm before a pooling."""
     return re.search(r'/(conv|down)\d(_\d)?(_bn)?/\w+\Z', variable.op.name) is not None
 
 
@@ -181,8 +183,8 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
 def network_layers(spec: Spec) -> list:
     """Lists the layers of a network in order, for one image of spec.height x spec.width: list of `Layer`.
 
-    Only the kinds of ops in KINDS count as layers; ReLU is not listed. `parameters` is the number of trainable values
-    of the layer and its batch norm. The network is built in a new graph, for prediction.
+    Only ops with a type in KINDS count as layers, so ReLU is not listed. `parameters` is the number of trainable values
+    of the layer and its batch norm. The network is built in a new graph, in prediction mode.
     """
     with tf.Graph().as_default() as graph:
         build(spec, tf.zeros([1, spec.height, spec.width, 3]), False)

@@ -15,7 +15,7 @@ def labelled_pixels(labels):
 
 
 def loss(logits, labels, class_weights, count=None):
-    """Computes the softmax cross-entropy: the weighted sum over labelled pixels / number of labelled pixels.
+    """Computes the softmax cross-entropy, summed with class weights, divided by the number of labelled pixels.
 
     The divisor is the number of labelled pixels, not the sum of the weights, as in caffe-segnet
     (softmax_loss_layer.cpp, normalize: true).
@@ -24,13 +24,14 @@ def loss(logits, labels, class_weights, count=None):
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
-      count: number of labelled pixels in the whole batch, if `labels` are only a share of the batch. None counts the
-        labelled pixels of `labels`.
+      count: number of labelled pixels in the whole batch, if `labels` holds only a share of the batch. If `count` is
+        None, the labelled pixels of `labels` are counted.
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
-    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))  # int32 is filled on the CPU
+    # int64, because TensorFlow would fill a tensor of int32 zeros on the CPU, even if the network is on a GPU.
+    ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
     count = labelled_pixels(labels) if count is None else count
@@ -40,7 +41,7 @@ def loss(logits, labels, class_weights, count=None):
 def dice_loss(logits, labels):
     """Computes one minus the mean Dice coefficient of the classes that occur in `labels`.
 
-    Source: Drozdzal et al. 2016, equation 1. The Dice coefficient of a class is 2 sum(p y) / (sum(p) + sum(y)), with
+    Source: Drozdzal et al., 2016, equation 1. The Dice coefficient of a class is 2 sum(p y) / (sum(p) + sum(y)), with
     the softmax p and the one-hot label y, summed over the labelled pixels of the batch.
 
     Args:
@@ -49,7 +50,7 @@ def dice_loss(logits, labels):
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
-    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # zeros for IGNORE
+    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # all zeros for pixels labelled IGNORE
     labelled = tf.cast(tf.not_equal(labels, IGNORE), tf.float32)[..., None]
     probabilities = tf.nn.softmax(logits) * labelled
     overlap = tf.reduce_sum(probabilities * truth, [0, 1, 2])  # [num_classes]
@@ -63,8 +64,8 @@ def dice_loss(logits, labels):
 def learning_rate(schedule, base, total_steps):
     """Returns the learning rate at the current global step: scalar float32 tensor.
 
-    constant: base, as in the released solvers.
-    poly: base * (1 - step / total_steps) ** 0.9, as in DeepLab.
+    The schedule 'constant' is `base` at each step, as in the released solvers.
+    The schedule 'poly' is base * (1 - step / total_steps) ** 0.9, as in DeepLab.
     """
     if schedule == 'constant':
         return tf.constant(base, tf.float32)
@@ -73,9 +74,9 @@ def learning_rate(schedule, base, total_steps):
 
 
 def cpu_gradients(device_kind):
-    """Context manager: on a CPU, `conv_gradients` replaces the gradients of convolutions built in the block.
+    """Context manager: on a CPU, `conv_gradients` computes the gradients of convolutions built in the block.
 
-    `device_kind`: 'CPU', or 'GPU', which keeps TensorFlow's gradients.
+    `device_kind`: 'CPU' or 'GPU'. With 'GPU' the convolutions keep TensorFlow's gradients.
     """
     return tf.get_default_graph().gradient_override_map({'Conv2D': 'CPUConv2D'} if device_kind == 'CPU' else {})
 
@@ -85,8 +86,9 @@ def conv_gradients(op, gradient):
     """Computes the gradients of a convolution, for a CPU -> (gradient of the input, gradient of the kernel).
 
     With stride 1 and zero padding, the gradient of the input is the convolution of `gradient` with the mirrored kernel.
-    With oneDNN this convolution takes 50% to 100% of the time of Conv2DBackpropInput. The results are equal up to
-    rounding. Convolutions with another stride or padding get TensorFlow's gradients.
+    With oneDNN this convolution takes 50% to 100% of the time of Conv2DBackpropInput, TensorFlow's op, and the results
+    are equal up to rounding. Convolutions with another stride or padding, or with a kernel of even size, get
+    TensorFlow's gradients.
     """
     x, kernel = op.inputs
     settings = {name: op.get_attr(name) for name in ('strides', 'padding', 'dilations')}
@@ -97,7 +99,7 @@ def conv_gradients(op, gradient):
         return (tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=gradient,
                                                **settings),
                 kernel_gradient(x, kernel.shape, gradient, **settings))
-    with tf.control_dependencies([gradient]):  # otherwise all kernels are mirrored early and stay in memory
+    with tf.control_dependencies([gradient]):  # otherwise TensorFlow mirrors all kernels early and keeps all copies
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     return (tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'),
             kernel_gradient_of_strips(x, kernel.shape.as_list(), gradient))
@@ -109,14 +111,15 @@ def kernel_gradient(x, shape, gradient, **settings):
 
 
 def kernel_gradient_of_strips(x, shape, gradient):
-    """Computes the gradient of a kernel from strips of rows: each strip becomes an example of a larger batch.
+    """Computes the gradient of a kernel from strips of image rows; each strip is an example of a larger batch.
 
-    The op that computes the gradient reads the input several times. A strip stays in the cache, so the op takes 60% to
-    80% of the time without strips. Only kernels larger than one pixel and at most LARGEST_KERNEL gain from strips.
+    The op that computes the gradient reads the input several times. A strip stays in the cache, so the op takes only
+    60% to 80% of the time that whole images take. Only kernels larger than one pixel and at most LARGEST_KERNEL gain
+    from strips.
 
     Args:
       x: [batch, h, w, c], convolved with stride 1 and zero padding.
-      shape: [kernel height, kernel width, c, filters], odd height and width.
+      shape: [kernel height, kernel width, c, filters], where kernel height and width are odd.
       gradient: [batch, h, w, filters].
     """
     height, width, channels = x.shape.as_list()[1:]
@@ -127,7 +130,7 @@ def kernel_gradient_of_strips(x, shape, gradient):
         return kernel_gradient(x, shape, gradient, strides=[1, 1, 1, 1], padding='SAME')
     top, left = shape[0] // 2, shape[1] // 2
     rest = strips * rows - height  # rows of zeros that fill the last strip
-    with tf.control_dependencies([gradient]):  # delays the copy of x to the backward pass
+    with tf.control_dependencies([gradient]):  # pads x in the backward pass, not earlier
         x = tf.pad(x, [[0, 0], [top, top + rest], [left, left], [0, 0]])
     strip_rows = rows * np.arange(strips)[:, None] + np.arange(rows + 2 * top)  # neighbouring strips share 2 * top rows
     x = tf.reshape(tf.gather(x, strip_rows.ravel(), axis=1), [-1, rows + 2 * top, width + 2 * left, channels])
@@ -146,13 +149,13 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       rate: learning rate, scalar.
       momentum: momentum of sgd; ignored by adam.
       weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
-      multipliers: function variable -> (multiplier of the learning rate, multiplier of the weight decay). A first
-        multiplier of 0 freezes the variable.
+      multipliers: function variable -> (multiplier of the learning rate, multiplier of the weight decay). If the
+        multiplier of the learning rate is 0, the variable is frozen.
       optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so a learning
         rate multiplier other than 0 has no effect.
       precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale falls when a
-        gradient overflows and rises after 2,000 steps without an overflow. In a step with an overflow the trained
-        variables are not updated; the batch-norm averages and the global step are.
+        gradient overflows and rises after 2,000 steps without an overflow. In a step with an overflow only the
+        batch-norm averages and the global step are updated, not the trained variables.
       all_reduce: function (list of tensors) -> list of the sums over all processes that train together.
     Raises:
       AssertionError: the graph has batch norms whose statistics are not in BN_STATISTICS.
@@ -171,10 +174,10 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # otherwise TensorFlow computes all decay terms first
+            with tf.control_dependencies([gradient]):  # otherwise all decay terms are computed before the gradients
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
-    means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1]: the number of processes
+    means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1] is the number of processes
     averages = utils.update_averages([(moving, mean) for (moving, _), mean in zip(statistics, means)])
     norms = sum(variable.op.name.endswith('/moving_mean') for variable in tf.global_variables())
     assert len(averages) == 2 * norms, '%d batch-norm updates for %d batch norms' % (len(averages), norms)

@@ -1,13 +1,13 @@
 """SegNet, SegNet-Basic and the variants of the paper's table 1 (arXiv 1511.00561).
 
 Each network takes x [batch, h, w, 3], num_classes, is_training and a function dropout(x, name), and returns logits
-[batch, h, w, num_classes]. Variable scopes are the layer names of the released prototxts.
+[batch, h, w, num_classes]. Variable scopes have the layer names of the released prototxts.
 """
 import tensorflow.compat.v1 as tf
 
 import utils
 
-ENCODER = [      # (filters, convolutions): VGG16's 13 convolutions, 3x3. The decoder mirrors the encoder.
+ENCODER = [      # (filters, number of 3x3 convolutions) per level, as in VGG16. The decoder mirrors the encoder.
     (64, 2),     # 360x480x3   -> 360x480x64,  pooled to 180x240
     (128, 2),    # 180x240x64  -> 180x240x128, pooled to 90x120
     (256, 3),    # 90x120x128  -> 90x120x256,  pooled to 45x60
@@ -31,7 +31,7 @@ def segnet(x, num_classes, is_training, dropout):
         pooled.append((indices, encoded))
     for level in range(len(ENCODER), 0, -1):
         filters, convolutions = ENCODER[level - 1]
-        x = utils.unpool(x, *pooled.pop())  # [batch, h, w, filters] of the level's encoder
+        x = utils.unpool(x, *pooled.pop())  # [batch, h, w, filters], the size of the encoder's maps
         for i in range(convolutions, 1, -1):
             x = utils.conv_bn_relu(x, filters, 3, 'conv%d_%d_D' % (level, i), is_training)
         if level > 1:
@@ -40,7 +40,7 @@ def segnet(x, num_classes, is_training, dropout):
     return utils.conv(x, num_classes, 3, 'conv1_1_D')  # [batch, h, w, num_classes]
 
 
-VARIANTS = {  # table 1 of the paper: SegNet-Basic's encoder with eight decoders
+VARIANTS = {  # the networks of table 1 of the paper: SegNet-Basic's encoder with eight different decoders
     'bilinear-interpolation':              {'upsample': 'bilinear'},
     'segnet-basic':                        {'upsample': 'indices', 'decoder': 'full'},
     'segnet-basic-encoderaddition':        {'upsample': 'indices', 'decoder': 'full', 'addition': True},
@@ -59,13 +59,14 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
     without unpooling by indices have only the two dropout layers of the encoder.
 
     Args:
-      upsample: 'indices' unpools by the pooling indices; 'deconv' learns 8x8 deconvolutions, initialized as bilinear;
-        'bilinear' resizes the classifier's output once.
-      decoder: with 'indices', the 7x7 convolution after unpooling: 'full', or 'single channel' (depthwise). Batch norm
-        follows the convolution; there is no ReLU.
-      addition: add the encoder's feature maps of the same size: for 'indices' the maps before pooling, for 'deconv' the
-        maps after pooling.
-      reduction: with 'deconv', first reduce the feature maps to num_classes channels by 1x1 convolutions.
+      upsample: 'indices' unpools by the pooling indices; 'deconv' learns 8x8 deconvolutions, initialized as bilinear
+        upsampling; 'bilinear' resizes the classifier's output once.
+      decoder: kind of the 7x7 convolution after unpooling with 'indices': 'full' or 'single channel' (depthwise). Batch
+        norm follows the convolution, but no ReLU.
+      addition: bool, whether the decoder adds the encoder's feature maps of the same size. With 'indices' the maps
+        before pooling are added, with 'deconv' the maps after pooling.
+      reduction: bool; with 'deconv', whether 1x1 convolutions reduce the encoder's feature maps to num_classes
+        channels.
     """
     encoded = [x]  # feature maps before pooling, by level; level 0 is the input
     pooled = [x]

@@ -1,7 +1,8 @@
 """Layers: functions that add ops to the default graph and return tensors [batch, height, width, channels].
 
-The layer NAME has variables NAME/weights and biases, and NAME_bn/gamma, beta, moving_mean and moving_variance.
-Variables and batch-norm statistics are float32; layers compute in the dtype of the input.
+The layer NAME has variables NAME/weights and NAME/biases. The variables of batch norm are NAME_bn/gamma, NAME_bn/beta,
+NAME_bn/moving_mean and NAME_bn/moving_variance. Variables and batch-norm statistics are float32; layers compute in the
+dtype of the input.
 """
 import contextlib
 import zlib
@@ -9,15 +10,15 @@ import zlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two per batch norm
-BN_EPSILON = 1.001e-5  # the minimum of TensorFlow's fused op; caffe-segnet's bn_layer.cpp has 1e-9
-BN_SHIFT = 0.001     # initial beta: shift_filler in the released prototxts (bayesian_segnet_train.prototxt: 0)
-BN_MOMENTUM = 0.9  # averages about 20 batches; in runs of a few hundred steps older batches are outdated
+BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two pairs per batch norm
+BN_EPSILON = 1.001e-5  # the least epsilon of TensorFlow's fused batch norm; caffe-segnet's bn_layer.cpp has 1e-9
+BN_SHIFT = 0.001  # initial beta: the prototxts have shift_filler 0.001, but bayesian_segnet_train.prototxt has 0
+BN_MOMENTUM = 0.9  # averages about 20 batches; older statistics are outdated in runs of a few hundred steps
 PORTABLE = 'portable_pooling'  # collection of bools, one for each open block of the context manager `portable_pooling`
 
 
 def variable(name, shape, initializer, trainable=True):
-    """Creates (or reuses) a float32 variable in MODEL_VARIABLES, the collection of checkpoints and exports."""
+    """Creates or reuses a float32 variable in MODEL_VARIABLES, the collection of best weights and exports."""
     return tf.get_variable(name, shape, tf.float32, initializer, trainable=trainable,
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
@@ -31,9 +32,9 @@ def normal_initializer(stddev):
 
 
 def conv_variables(shape, name):
-    """Creates a convolution's weights (He et al. 2015, 'msra' in the prototxts) and zero biases; returns both.
+    """Creates and returns a convolution's weights (He et al., 2015; 'msra' in the prototxts) and zero biases.
 
-    `shape`: [kernel height, kernel width, input channels, filters]. `name`: variable scope.
+    `shape`: [kernel height, kernel width, input channels, filters]. `name`: name of the variable scope.
     """
     with tf.variable_scope(name):
         stddev = np.sqrt(2.0 / np.prod(shape[:3]))
@@ -58,9 +59,10 @@ def norm_variables(filters, name):
 
 
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
-    """Normalizes x by the mean and variance of the batch -> tensor like x; adds both to BN_STATISTICS.
+    """Normalizes x by the mean and variance of the batch, and adds both to BN_STATISTICS -> tensor like x.
 
-    `mean`, `variance`: the moving averages. `biases` are added only to the batch mean: batch norm cancels biases in x.
+    `mean` and `variance` are the moving averages. `biases` are not in x, because batch norm would cancel biases, and
+    are added only to the batch mean in BN_STATISTICS.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -89,7 +91,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
-    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # the gradient of conv2d needs oneDNN
+    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # the gradient of a dilated conv2d needs oneDNN
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
@@ -106,7 +108,7 @@ def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
 def bilinear_kernel(kernel_size, stride, channels):
     """Returns the kernel of bilinear upsampling, float32 [kernel_size, kernel_size, channels, channels].
 
-    Only the central 2 * stride taps differ from zero. FCN's kernels are exactly 2 * stride wide.
+    Only the central 2 * stride rows and columns differ from zero. FCN's kernels are exactly 2 * stride wide.
     """
     centre = (kernel_size - 1) / 2.0
     row = np.maximum(1 - np.abs(np.arange(kernel_size) - centre) / stride, 0)
@@ -116,10 +118,10 @@ def bilinear_kernel(kernel_size, stride, channels):
 def deconv(x, filters, kernel_size, stride, shape_like, name):
     """Upsamples [batch, h, w, c] by a transposed convolution without biases -> [batch, H, W, filters].
 
-    Initialized as bilinear upsampling if c == filters, else as He et al. 2015.
+    The weights start as bilinear upsampling if c == filters, otherwise as in He et al., 2015.
 
     Args:
-      shape_like: tensor of height H and width W, where h = ceil(H / stride) and w = ceil(W / stride).
+      shape_like: tensor with the result's height H and width W; x has the size H / stride, W / stride, rounded up.
     """
     with tf.variable_scope(name):
         channels = x.shape.as_list()[-1]
@@ -135,7 +137,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
 
 
 def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
-    """Upsamples by `deconv`, then batch-normalizes: training uses batch statistics, prediction moving averages."""
+    """Upsamples by `deconv`, then normalizes by batch statistics (training) or moving averages (prediction)."""
     y = deconv(x, filters, kernel_size, stride, shape_like, name)
     gamma, beta, mean, variance = norm_variables(filters, name)
     if is_training:
@@ -145,10 +147,10 @@ def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
 
 
 def upsample_bilinear(x, shape_like):
-    """Resizes [batch, h, w, c] to the height and width of the tensor `shape_like`, bilinearly at pixel centres."""
+    """Resizes [batch, h, w, c] bilinearly to the height and width of `shape_like`, with half-pixel centres."""
     y = tf.image.resize_bilinear(x, height_width(shape_like), half_pixel_centers=True)
     y.set_shape(x.shape[:1].concatenate(shape_like.shape[1:3]).concatenate(x.shape[3]))
-    return tf.cast(y, x.dtype)  # TensorFlow resizes in float32
+    return tf.cast(y, x.dtype)  # resize_bilinear returns float32
 
 
 def update_averages(statistics):
@@ -168,7 +170,7 @@ def update_averages(statistics):
 def lrn(x):
     """Applies local response normalization across channels -> tensor of the same shape.
 
-    Equal to Caffe with local_size 5 (radius 2), alpha 1e-4, beta 0.75. Caffe divides alpha by 5 (lrn_layer.cpp).
+    Equals Caffe's LRN with local_size 5, alpha 1e-4 and beta 0.75, because Caffe divides alpha by 5 (lrn_layer.cpp).
     """
     return tf.nn.lrn(x, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75)
 
@@ -176,9 +178,9 @@ def lrn(x):
 def lcn(x):
     """Subtracts the local mean, then divides by the local standard deviation -> tensor of the same shape.
 
-    Source: local contrast normalization, Jarrett et al. 2009, section 2. The window is a 9x9 Gaussian over all
-    channels. The paper gives no standard deviation of the Gaussian; 2 pixels are our choice.
-    Near an edge the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
+    Source: local contrast normalization, Jarrett et al., 2009, section 2. The window is a 9x9 Gaussian over all
+    channels. The paper of Jarrett et al. gives no standard deviation of the Gaussian; 2 pixels are our choice. Near an
+    edge the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
     """
     height, width = tf.shape(x)[1], tf.shape(x)[2]
     channels = x.shape.as_list()[-1]
@@ -192,7 +194,7 @@ def lcn(x):
 
     centred = x - local_mean(x)
     deviation = tf.sqrt(local_mean(tf.square(centred)) + 1e-12)
-    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # the constant c of the paper, for each image
+    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # the constant c of Jarrett et al., for each image
     return centred / tf.maximum(tf.maximum(deviation, floor), 1e-3)
 
 
@@ -219,14 +221,14 @@ def max_pool(x, size=2, stride=2):
 def max_pool_with_argmax(x):
     """Max-pools 2x2 windows with stride 2 and returns (pooled maps, indices for `unpool`).
 
-    The first of equal values is the maximum. The gradient needs only the indices, so the input is not kept in memory.
+    Of equal values in a window the first counts. The gradient needs only the indices; the input is not kept in memory.
 
     Args:
       x: [batch, h, w, c].
     Returns:
       pooled: [batch, ceil(h / 2), ceil(w / 2), c].
-      indices: int64, same shape: (row * w + column) * c + channel, per image. Inside `portable_pooling`: 0 to 3, the
-        position in the window, in the dtype of x.
+      indices: int64 in the shape of `pooled`: (row * w + column) * c + channel of the maximum in its image. Inside
+        `portable_pooling`: 0 to 3, the position in the window, in the dtype of x.
     """
     if is_portable():
         return portable_max_pool(x)
@@ -277,9 +279,8 @@ def unpool(x, indices, shape_like):
 def scatter(x, indices, shape, shape_like=None):
     """Writes `x` to the flat `indices` of each image, zeros elsewhere -> tensor of `shape` [batch, h, w, c].
 
-    MaxPoolGradWithArgmax is TensorFlow's scatter for the gradient of pooling, 20 times faster on a CPU than
-    `tf.scatter_nd`. The op reads only the shape of the first input: `shape_like`, a tensor of `shape`, or by default an
-    uninitialized tensor.
+    The op MaxPoolGradWithArgmax, TensorFlow's gradient of pooling, is 20 times faster on a CPU than `tf.scatter_nd`. Of
+    the first input the op reads only the shape. The first input is `shape_like`, or by default an uninitialized tensor.
     """
     with tf.control_dependencies([x]):  # saves memory: the empty tensor is allocated after x is computed
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
@@ -290,7 +291,7 @@ def scatter(x, indices, shape, shape_like=None):
 def gather(y, indices):
     """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values in the shape of `indices`."""
     size = tf.shape(y, out_type=tf.int64)
-    with tf.control_dependencies([y]):  # otherwise indices + offsets is computed early and stays in memory
+    with tf.control_dependencies([y]):  # otherwise indices + offsets would be computed early and stay in memory
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
         return tf.gather(tf.reshape(y, [-1]), indices + offsets)
 
@@ -301,7 +302,7 @@ def gather(y, indices):
 def portable_pooling(portable=True):
     """Context manager: inside the block, pooling with indices and unpooling are built from basic ops.
 
-    TFLite, ONNX and XLA support the basic ops, but not MaxPoolWithArgmax. Values and gradients are equal bit for bit.
+    TFLite, ONNX and XLA lack MaxPoolWithArgmax. The basic ops give the same values and gradients, bit for bit.
     Build a pooling and its unpooling in the same block. An inner block with `portable` False uses MaxPoolWithArgmax.
     """
     stack = tf.get_collection_ref(PORTABLE)
@@ -318,7 +319,7 @@ def is_portable():
 
 
 def height_width(x):
-    """Returns [height, width] of x [batch, height, width, c]: an int where static, else a scalar tensor."""
+    """Returns [height, width] of x [batch, height, width, c]: each an int if static, else a scalar tensor."""
     return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape.as_list()) if i in (1, 2)]
 
 
@@ -328,7 +329,7 @@ def portable_max_pool(x):
     Positions are 0 to 3: upper left, upper right, lower left, lower right.
     """
     for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeat the last row or column; with tf.pad TFLite loses c
+        if isinstance(size, tf.Tensor) or size % 2:  # repeats the last row or column; tf.pad makes TFLite lose c
             x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first

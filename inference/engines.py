@@ -1,4 +1,4 @@
-"""Runs a network in other programs: ONNX Runtime, OpenVINO, OpenCV and TFLite, beside predict.py."""
+"""Times and scores a network in predict.py and in ONNX Runtime, OpenVINO, OpenCV and TFLite."""
 import collections
 import functools
 import importlib.util
@@ -20,13 +20,13 @@ from system.files import UserError
 from system.machine import NUM_CORES
 
 # packages: packages that the engine needs.  file: name of the exported file that the engine reads; None for predict.py.
-# start: function (path of the file) -> function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
-# For predict.py `start` is a function (run, `networks.Spec`) -> function (image) -> ids.
+# start: function (path of the file) that returns a function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
+# For predict.py `start` has the arguments (run folder, `networks.Spec`) and returns the same kind of function.
 Engine = collections.namedtuple('Engine', 'packages file start')
 
 
 def onnx_runtime(path: str):
-    """Opens an ONNX file in ONNX Runtime, on all cores -> function (image) -> ids."""
+    """Opens an ONNX file in ONNX Runtime, on all cores; returns a function (image) -> ids."""
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = NUM_CORES
@@ -35,14 +35,14 @@ def onnx_runtime(path: str):
 
 
 def openvino(path: str):
-    """Opens an ONNX file in OpenVINO, on all cores -> function (image) -> ids."""
+    """Opens an ONNX file in OpenVINO, on all cores; returns a function (image) -> ids."""
     from openvino import Core
     model = Core().compile_model(path, 'CPU', {'INFERENCE_NUM_THREADS': NUM_CORES, 'PERFORMANCE_HINT': 'LATENCY'})
     return lambda image: model({'images': image[None]})['ids'][0]
 
 
 def opencv(path: str, winograd: bool):
-    """Opens an ONNX file in OpenCV's DNN module, on all cores -> function (image) -> ids."""
+    """Opens an ONNX file in OpenCV's DNN module, on all cores; returns a function (image) -> ids."""
     network = cv2.dnn.readNetFromONNX(path)
     network.enableWinograd(winograd)
 
@@ -54,13 +54,13 @@ def opencv(path: str, winograd: bool):
 
 
 def tflite(path: str):
-    """Opens a TFLite file in TensorFlow's interpreter, on all cores -> function (image) -> ids."""
+    """Opens a TFLite file in TensorFlow's interpreter, on all cores; returns a function (image) -> ids."""
     run = tf.lite.Interpreter(path, num_threads=NUM_CORES).get_signature_runner()
     return lambda image: run(images=image[None])['ids'][0]
 
 
 def predict_py(run: str, spec, precision: str):
-    """Loads a run into a new session with the graph of predict.py -> function (image) -> ids."""
+    """Loads a run into a new session with the graph of predict.py; returns a function (image) -> ids."""
     sess = tf.Session(graph=tf.Graph(), config=devices.session_config('cpu'))
     with sess.graph.as_default():
         predictor = Predictor(sess, spec._replace(precision=precision), Settings(tile='off'))
@@ -85,7 +85,7 @@ ENGINES = {
 
 
 def missing(name: str) -> str:
-    """Returns why the engine `name` cannot run here: 'openvino is not installed'; '' if the engine can run."""
+    """Returns the reason why the engine `name` cannot run here, such as 'openvino is not installed', or ''."""
     engine = ENGINES[name]
     if engine.file and engine.file.endswith('.tflite') and tf.__version__.startswith('1.'):
         return 'needs TensorFlow 2'
@@ -118,13 +118,14 @@ def validation_images(run: str, config: dict, number: int) -> tuple:
 
 
 def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
-    """Writes images.npy and the files that the engines `names` read -> {name: path; None for predict.py}.
+    """Writes images.npy and the files that the engines `names` read -> {engine: path of the exported file}.
 
-    The engines will predict `images`. The int8 files are calibrated with training images of the run.
+    images.npy holds `images`, which the engines will predict. predict.py needs no file and has the path None. The int8
+    files are calibrated with training images of the run.
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
-    config = dict(config, class_ids=list(range(len(config['class_names']))))  # scores need class indices
+    config = dict(config, class_ids=list(range(len(config['class_names']))))  # the scores compare class indices
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
     spec, image_size = spec_of_run(config, size), images[0].shape[:2]
     int8 = quantize.Quantization('int8', quantize.calibration_images([], config, spec, image_size))
@@ -134,13 +135,14 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
 
 
 def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) -> dict:
-    """Measures an engine in this process -> dict of seconds (list of float) and memory (peak in bytes).
+    """Measures time and memory of an engine -> {'seconds': list of float, 'memory': bytes}.
 
-    The first image of images.npy in `folder` is timed. The ids of all images are written to ENGINE.npy, unless this
-    file exists.
+    `repeats` predictions of the first image of images.npy in `folder` are timed. 'memory' is the growth of the peak
+    memory of this process. The predicted ids of all images are written to ENGINE.npy in `folder`, unless ENGINE.npy
+    exists.
 
     Args:
-      path: the exported file; None for predict.py, which reads the run.
+      path: the exported file; None for predict.py, which reads the folder `run`.
       size: [height, width] of the network's input.
     """
     images = np.load(os.path.join(folder, 'images.npy'))

@@ -1,6 +1,6 @@
 """Exports a run's network for other programs: a TensorFlow SavedModel, a TFLite file or an ONNX file.
 
-Weights become constants, with batch norm folded in. Pooling and unpooling are built from basic ops (see
+Weights become constants, and batch norm is folded into the weights. Pooling and unpooling are built from basic ops (see
 `utils.portable_pooling`), because TFLite and ONNX lack the op of pooling with indices.
 Each export takes 'images' uint8 RGB [batch, height, width, 3] and returns 'ids' uint8 [batch, height, width] and
 'probabilities' float32 [batch, H, W, num_classes], where H x W is the input size of the network.
@@ -25,24 +25,24 @@ from system import devices, quiet
 from system.files import UserError, write_bytes, write_text
 
 OUTPUTS = ('ids', 'probabilities')
-CLASSES = 'classes.json'  # file in a SavedModel, or in the zip archive at the end of a TFLite file
+CLASSES = 'classes.json'  # name of a file in a SavedModel, or in the zip archive at the end of a TFLite file
 
 
 def checked_path(text: str) -> str:
-    """Argparse type of --export: checks and returns the path: NAME.tflite, NAME.onnx, or a folder.
+    """Argparse type of --export: checks and returns the path NAME.tflite, NAME.onnx or FOLDER.
 
-    Raises UserError for another ending, TFLite with TensorFlow 1, ONNX without tf2onnx, or an existing path other
-    than an empty folder.
+    Raises UserError for another ending, TFLite with TensorFlow 1, ONNX without tf2onnx, or a path that exists and is
+    not an empty folder.
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
-        raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or none (SavedModel)' % (text, ending))
+        raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or a folder' % (text, ending))
     if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of TensorFlow 1.15 aborts the process
-        raise UserError('--export %s: needs TensorFlow 2; use a folder for a SavedModel' % text)
+        raise UserError('--export %s: TFLite needs TensorFlow 2; name a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):
-        raise UserError('--export %s: needs tf2onnx; pip install -r requirements-export.txt' % text)
+        raise UserError('--export %s: ONNX needs tf2onnx; pip install -r requirements-export.txt' % text)
     if os.path.exists(text) and not (os.path.isdir(text) and not ending and not os.listdir(text)):
-        raise UserError('--export %s: exists already; remove it or use another name' % text)
+        raise UserError('--export %s: exists already; remove the path or name another' % text)
     return text
 
 
@@ -54,19 +54,20 @@ def format_of(path: str) -> str:
 def export(path: str, spec, config: dict, loaded, size=None, quantization=None) -> str:
     """Writes the network and weights of a run to `path` atomically, as TFLite, ONNX or SavedModel.
 
-    The ending of `path` selects the format. A SavedModel, and an ONNX file for images of any size, take any number
-    of images at a time. Other files take one image.
+    The ending of `path` selects the format. A SavedModel, and an ONNX file for images of any size, take any number of
+    images at a time. Any other exported file takes one image at a time.
 
     Args:
       spec: `networks.Spec` of the run.
-      config: config.json of the run, for the class names, ids and colours, and the depth of 16-bit images.
+      config: config.json of the run, for the names, ids and colours of the classes, and for `depth`, the number of bits
+        that the values in 16-bit images use.
       loaded: `weights.Weights`.
       size: (height, width) of the images that the export takes, or 'free' for images of any size. None selects 'free'
         for a SavedModel and the size of training for a file.
       quantization: `quantize.Quantization`, or None for float32.
     Returns:
-      text for a message. For a quantized file: a comma, the file size and the share of pixels that have the same id as
-      in float32. For any other export: ''.
+      the end of a message, str. For a quantized file the text gives the file size and the share of pixels that have the
+      same id as in float32. For any other export the text is ''.
     Raises:
       UserError: the weights do not fit the network.
     """
@@ -81,7 +82,7 @@ def export(path: str, spec, config: dict, loaded, size=None, quantization=None) 
         graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph_def, list(OUTPUTS))
         images = quantization.images if quantization else []
         expected = [sess.run('ids:0', {'images:0': image[None]})[0] for image in images]
-    depth = config.get('depth', 16)  # older revisions stored no depth
+    depth = config.get('depth', 16)  # config.json of older revisions has no depth
     classes = json.dumps(dict({key: config[key] for key in ('class_names', 'class_ids', 'colors')}, depth=depth))
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
@@ -101,8 +102,8 @@ def export(path: str, spec, config: dict, loaded, size=None, quantization=None) 
 def export_graph(spec, class_ids: list, shape):
     """Adds the nodes 'images', 'ids' and 'probabilities' to the default graph, and the network between them.
 
-    'images' is uint8 of `shape`. The layers compute in float32. 'ids' has the size of the images, 'probabilities' the
-    size of the network's input.
+    'images' is uint8 of `shape`. The layers compute in float32. 'ids' has the size of the images, and 'probabilities'
+    has the size of the network's input.
 
     Args:
       spec: `networks.Spec` of the run.
@@ -123,10 +124,11 @@ def export_graph(spec, class_ids: list, shape):
 
 
 def resize(x, height: int, width: int):
-    """Resizes images [batch, h, w, 3] -> [batch, height, width, 3]: area average to shrink, else bilinear.
+    """Resizes images [batch, h, w, 3] -> [batch, height, width, 3], by area averaging or bilinearly.
 
-    The export formats have no op for area averages or for OpenCV's bilinear interpolation in integers, so both are
-    matrix products. For images of a free size the graph computes both results and selects one.
+    A result with fewer pixels is an area average; any other result is bilinear. The export formats have no op for area
+    averages or for OpenCV's bilinear interpolation in integers, so matrix products compute both. If the export takes
+    images of any size, the graph computes both results and selects one by the size of the image.
     """
     if x.shape.as_list()[1:3] == [height, width]:
         return x
@@ -151,8 +153,9 @@ def bilinear(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] bilinearly with OpenCV's integer arithmetic -> [batch, height, width, 3]."""
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width, x)
+    # As in OpenCV, 4 bits are dropped after the product along the width, 16 bits after the product along the height.
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
-                    for weights in bilinear_weights(old_height, height, x)]  # OpenCV drops 4, then 16 bits of a product
+                    for weights in bilinear_weights(old_height, height, x)]
     return tf.floor((above + below + 2) / 4)
 
 
@@ -160,8 +163,8 @@ def product(rows, columns, x, inner=tf.identity):
     """Multiplies images [batch, h, w, 3] by matrices along width, then height -> [batch, height, width, 3].
 
     Args:
-      rows, columns: float32 [height, h] and [width, w].
-      inner: function that is applied to the result of the first product.
+      rows, columns: the matrix along the height, float32 [height, h], and along the width, float32 [width, w].
+      inner: function that is applied to the product along the width.
     """
     height, old_height = utils.height_width(rows[None])
     width, old_width = utils.height_width(columns[None])
@@ -173,8 +176,8 @@ def product(rows, columns, x, inner=tf.identity):
 def positions(old, x):
     """Returns the numbers 0 to old - 1, float32 [old], as a tensor that depends on the images x.
 
-    An export stores constants in the file: the weights of a resize from 360x480 to 240x320 would take 1 MB. Adding
-    min(x, 0), which is 0, makes the numbers depend on x, so the program computes the numbers.
+    Constant resize weights would be stored in the exported file, 1 MB for a resize from 360x480 to 240x320. Because
+    min(x, 0), which is 0, is added to the numbers, the weights depend on x and are computed for each image.
     """
     return tf.cast(tf.range(old), tf.float32) + tf.minimum(tf.reshape(x[:1, :1, :1, :1], [1]), 0)
 
@@ -190,9 +193,9 @@ def area_weights(old, new: int, x):
 def bilinear_weights(old, new: int, x):
     """Computes the weights of bilinear interpolation along an axis of `old` pixels -> two float32 [new, old].
 
-    The first array has the weights of the neighbour with the lower index, the second array the weights of the other
-    neighbour. The weights are whole numbers, 0 to 2048. At the border both neighbours are the same pixel, as in OpenCV,
-    which rounds the products of the two neighbours separately.
+    The first array has the weights of the neighbouring pixel with the lower index, the second array the weights of the
+    neighbour with the higher index. The weights are whole numbers, 0 to 2048. At the border both neighbours are the
+    same pixel, as in OpenCV, which rounds the products of the two neighbours separately.
     """
     last = tf.cast(old - 1, tf.float32)
     centre = (tf.cast(tf.range(new), tf.float32)[:, None] + 0.5) * (last + 1) / new - 0.5
@@ -214,12 +217,13 @@ def write_saved_model(path: str, graph_def, classes: str):
 def write_tflite(path: str, saved_model: str, classes: str, quantization):
     """Converts the SavedModel in the folder `saved_model` to the TFLite file `path`, with built-in ops only.
 
-    The text `classes` is appended as a zip archive.
+    The text `classes` is appended to the file, as a zip archive.
     """
     def convert():
-        """Returns the bytes of the TFLite file. Runs in a new thread, which is in eager mode.
+        """Returns the bytes of the TFLite file.
 
-        In graph mode the converter would lose the signature.
+        `convert` must run in a new thread, because new threads are in eager mode. In graph mode the converter would
+        lose the signature, which names the inputs and outputs.
         """
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model)
         return quantize.to_tflite(converter, quantization) if quantization else converter.convert()
@@ -227,16 +231,16 @@ def write_tflite(path: str, saved_model: str, classes: str, quantization):
     with quiet.suppress_stderr(), concurrent.futures.ThreadPoolExecutor(1) as thread:
         model = thread.submit(convert).result()
     archive = io.BytesIO(model)
-    with zipfile.ZipFile(archive, 'a') as classes_file:  # interpreters ignore the archive
+    with zipfile.ZipFile(archive, 'a') as classes_file:  # TFLite interpreters ignore the archive
         classes_file.writestr(CLASSES, classes)
     write_bytes(path, archive.getvalue())
 
 
 def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
-    import tf2onnx  # optional package of requirements-export.txt
+    import tf2onnx  # an optional package, listed in requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
-    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # else tf2onnx copies the weights: 10 GB, not 6
+    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # otherwise tf2onnx copies the weights and takes 10 GB, not 6
     with quiet.suppress_stderr():
         names = {name + ':0': name for name in ('images',) + OUTPUTS}
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],

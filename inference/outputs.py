@@ -10,7 +10,7 @@ import data
 from runs import plots
 from system.files import atomic_write, write_bytes
 
-SMALLEST_CELL = 30  # pixels; smaller components have no row in submission.csv
+SMALLEST_CELL = 30  # number of pixels; smaller components have no row in submission.csv
 ENDINGS = ('-ids.png', '-colors.png', '-overlay.png', '-side.png', '-confidence.png', '-uncertainty.png',
            '-probabilities.npz')  # endings of all result files of an image, except those of --probabilities png
 
@@ -22,7 +22,7 @@ def write_png(path: str, rgb_or_ids):
 
 
 def probability_ending(class_id: int) -> str:
-    """Returns the ending of the file with the probabilities of one class: '-probability-3.png'."""
+    """Returns the ending of the file with the probabilities of one class, such as '-probability-3.png'."""
     return '-probability-%d.png' % class_id
 
 
@@ -41,15 +41,16 @@ def cells(mask):
 def submission_rows(name: str, ids, config: dict) -> list:
     """Makes the rows of submission.csv for one image -> list of tuples of str, one item per column.
 
-    If ClassId is a column, each class has a row. Otherwise each cell of a class has a row; `cells` finds the cells. The
-    class named background has no row. If no class has this name, the first class has no row. If ImageId is a column, an
-    image without a mask has one row with the text '' in place of the mask, or '-1' for relative run lengths.
+    If ClassId is a column, each class that occurs in the image has a row. Otherwise each cell of a class has a row;
+    `cells` finds the cells. The class named background has no row. If no class is named background, the first class has
+    no row. If ImageId is a column, an image that would have no row gets one row with the text '' in place of the mask,
+    or '-1' for relative run lengths.
 
     Args:
       name: name of the image, for the columns id and ImageId.
       ids: uint8 [h, w], class indices.
       config: config.json of the run. The entry 'rle' is (columns, order of the pixels in the runs, ending of the image
-        ids); None for the columns id and predicted, with runs along the rows.
+        ids) or None. None stands for the columns id and predicted, with runs along the rows.
     """
     columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
     names = [class_name.lower() for class_name in config['class_names']]
@@ -67,17 +68,18 @@ def submission_rows(name: str, ids, config: dict) -> list:
 
 
 class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side probabilities submission')):
-    """Writes the results of an image into `folder`; the other fields and the `Prediction` select the files.
+    """Writes the results of an image into `folder`; the fields below and the `Prediction` select the files.
 
-    config: config.json of the run, for the class names, ids and colours.  alpha: share of the colours in the overlay.
-    side_by_side, submission: bool.  probabilities: 'npz', 'png' or None.
+    config: config.json of the run, for the class names, ids and colours.  alpha: weight of the colours in the overlay.
+    side_by_side: whether to write NAME-side.png.  submission: whether to return rows of submission.csv.
+    probabilities: format of the files with probabilities, 'npz' or 'png', or None for no files.
     """
 
     def write(self, name: str, image, prediction) -> list:
-        """Writes the result files of one image; returns the image's rows of submission.csv, [] without submission.
+        """Writes the result files of one image; returns the rows of submission.csv, [] if `submission` is False.
 
         Args:
-          name: beginning of the file names. NAME-ids.png is always among the files.
+          name: beginning of the file names. The file NAME-ids.png is always written.
           image: uint8 RGB [h, w, 3].
           prediction: `predictor.Prediction`.
         """

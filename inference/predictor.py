@@ -14,7 +14,7 @@ from inference import tiles
 from system import cli, devices, machine
 from system.files import UserError
 
-SMALLEST_TILE = 512    # smallest side of a tile in pixels, with --tile auto
+SMALLEST_TILE = 512     # smallest side of a tile in pixels, with --tile auto
 WHOLE_VALUES = 2 ** 26  # largest number of probabilities that the graph enlarges at once; 256 MiB of float32
 MAX_SCALE = 8           # largest scale in --tta
 
@@ -23,17 +23,17 @@ class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta
                                       defaults=(0, 'auto', None, None, 1, False, False))):
     """Settings of a prediction.
 
-    samples: number of samples of Monte-Carlo dropout.  tile: 'auto', 'off' or (height, width).
+    samples: number of Monte-Carlo dropout samples, 0 for none.  tile: 'auto', 'off' or (height, width).
     tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for tiles.OVERLAP.
     tta: value of --tta, or None.  batch_size: number of images or tiles per forward pass.
-    confidence, probabilities: bool, whether a `Prediction` holds these maps.
+    confidence, probabilities: bool, whether a `Prediction` holds the map of the same name.
     """
 
 
 class Prediction(collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)):
     """The prediction of one image, at the image's size.
 
-    ids: uint8 [h, w], class indices.  variance: float32 [h, w], variance of the samples, or None.
+    ids: uint8 [h, w], class indices.  variance: float32 [h, w], of the Monte-Carlo samples, or None.
     confidence: uint8 [h, w], the highest probability times 255, or None.
     probabilities: float16 [h, w, num_classes], or None.
     """
@@ -41,9 +41,10 @@ class Prediction(collections.namedtuple('Prediction', 'ids variance confidence p
 
 def add_flags(parser, batch_size: int = 1):
     """Adds the flags of scoring and of prediction to `parser`; `batch_size` is the default of --batch_size."""
-    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best', help='best or newest weights')
-    parser.add_argument('--samples', type=cli.number(int, 0, 10000),
-                        help='dropout samples (default: 4 for bayesian-segnet, 8 for bayesian-segnet-basic, else 0)')
+    parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
+                        help='best: weights with the best validation score; last: newest weights')
+    parser.add_argument('--samples', type=cli.number(int, 0, 10000), help='Monte-Carlo dropout samples '
+                        '(default: 4 for bayesian-segnet, 8 for bayesian-segnet-basic, else 0)')
     parser.add_argument('--tile', type=cli.size('auto', 'off'), default='auto', metavar='auto|off|HEIGHTxWIDTH',
                         help='label images in overlapping tiles; auto: only large images, in runs of --fit crop')
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
@@ -51,7 +52,7 @@ def add_flags(parser, batch_size: int = 1):
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...',
                         help='average over the mirrored image and over scales, such as flip,0.75,1 (default: one pass)')
     parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per pass')
-    parser.add_argument('--precision', choices=devices.PRECISIONS, help='dtype of layers (default: as in training)')
+    parser.add_argument('--precision', choices=devices.PRECISIONS, help='dtype of the layers (default: as in training)')
     devices.add_flags(parser)
     devices.add_tf32_flag(parser, None)
 
@@ -77,13 +78,13 @@ def check_tta(text: str) -> str:
 
 
 def mean_enlarged(maps, height: int, width: int, first: int, last: int):
-    """Averages maps that are enlarged to `height` x `width` -> float32 [last - first, width, channels].
+    """Enlarges maps to `height` x `width` and averages the maps -> float32 [last - first, width, channels].
 
     The maps are enlarged one at a time, to save memory.
 
     Args:
       maps: list of float32 [h, w, channels], of any sizes.
-      first, last: range of the rows that are returned, out of `height`.
+      first, last: of the `height` rows, the rows first to last - 1 are returned.
     """
     total = functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps))
     return total / len(maps) if len(maps) > 1 else total
@@ -106,15 +107,15 @@ def batches_of_one_size(examples, batch_size: int):
 
 
 class Predictor:
-    """The network of a run in a session; predicts images. The caller loads the variables.
+    """Predicts images with the network of a run. The caller loads the variables into the session.
 
     Args:
       sess: tf.Session of the default graph, in which the prediction graph is built.
       spec: `networks.Spec` of the run.
       settings: `Settings`.
-      reuse: whether to reuse variables that the default graph has already.
+      reuse: whether to reuse the network's variables in the default graph, instead of creating variables.
     Raises:
-      UserError: --tile_overlap without tiles.
+      UserError: --tile_overlap is set, but images are not cut into tiles.
     """
 
     def __init__(self, sess, spec, settings: Settings, reuse=False):
@@ -125,18 +126,19 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ within a batch
+        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ by position in a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
         self.ids, self.probabilities, self.variance, self.confidence = networks.prediction_graph(
             spec, self.images, self.size, reuse, settings.samples)
 
     def tile_size(self, height: int, width: int) -> tuple:
-        """Returns the tile size (height, width) for an image; without tiles, the size of the image.
+        """Returns the tile size (height, width) for an image; for a whole image, the size of the image.
 
-        Raises UserError for a tile larger than the image. With 'auto', images of a --fit resize run are predicted
-        whole. In a run of --fit crop the sides of a tile are twice the training size, and at least SMALLEST_TILE.
-        Images with no more pixels than a tile are predicted whole, because each edge of a tile costs accuracy.
+        Raises UserError if --tile is larger than the image. With --tile auto, images of a --fit resize run are
+        predicted whole. In a run of --fit crop each side of a tile is twice the side of the training size, but at least
+        SMALLEST_TILE. Images with no more pixels than a tile are predicted whole, because each edge of a tile costs
+        accuracy.
         """
         tile = self.settings.tile
         if not self.uses_tiles:
@@ -160,12 +162,12 @@ class Predictor:
         """Predicts a split in order, while threads load the next examples; yields (index, label, `Prediction`).
 
         Shows a progress bar on a terminal. Several processes share a split: process `first` of `step` processes
-        predicts every `step`-th example, from `first` on.
+        predicts every `step`-th example, beginning with example `first`.
         """
         def load(i):
             return (i, *dataset.load(split, i))
 
-        batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # whole images may be large
+        batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # one large image at a time saves memory
         share = range(first, len(dataset.examples[split]), step)
         examples = (result() for _, result in machine.read_ahead(load, share, batch_size))
         with tqdm.tqdm(total=len(share), desc=split, unit='image', disable=None, leave=False) as bar:
@@ -178,7 +180,7 @@ class Predictor:
         """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
 
         `images` has at most `self.batch_size` images, and only one image if Monte-Carlo dropout is on. Raises UserError
-        for a tile larger than the image.
+        if --tile is larger than the image.
         """
         height, width = images[0].shape[:2]
         tile = self.tile_size(height, width)
@@ -211,7 +213,7 @@ class Predictor:
 
         Returns:
           list of float32 [batch, h, w, num_classes], one array per pass, at the size of the network's input. With
-          Monte-Carlo samples there is one more channel, the variance.
+          Monte-Carlo samples an additional last channel holds the variance.
         """
         of_passes = []
         for scale, mirrored in self.passes:
@@ -228,10 +230,10 @@ class Predictor:
         """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
 
         The blocks cover the image without overlap. Each block is the mean over the passes of --tta. With Monte-Carlo
-        samples there is one more channel, the variance.
+        samples an additional last channel holds the variance.
 
         Args:
-          tile: (height, width) of the tiles. With the size of the image, the image is predicted without tiles.
+          tile: (height, width) of the tiles. If the tile size is the size of the image, the image is predicted whole.
         """
         height, width = image.shape[:2]
         channels = self.spec.num_classes + bool(self.settings.samples)

@@ -1,6 +1,6 @@
 """Quantizes exports: convolutions to 8-bit integers, or the weights of convolutions to 16-bit floats.
 
-All other ops stay in float32, so pooling indices and unpooling are exact, and softmax and argmax have no ties.
+All other ops stay in float32, so pooling indices and unpooling are exact, and rounding causes no ties between classes.
 """
 import collections
 import os
@@ -15,20 +15,20 @@ import datasets
 from system.files import UserError
 
 NUM_IMAGES = 12  # number of training images that calibrate int8, unless --calibrate names images
-CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # TFLite's names of ops
+CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # names of the ops in TFLite
 
 # kind: 'int8' or 'float16'. images: list of uint8 [height, width, 3] to calibrate with; empty for 'float16'.
 Quantization = collections.namedtuple('Quantization', 'kind images')
 
 
 def calibration_images(paths: list, config: dict, spec, size) -> list:
-    """Reads the calibration images -> list of uint8 [height, width, 3], at the size of the exported input.
+    """Reads the calibration images -> list of uint8 [height, width, 3], at the input size of the export.
 
-    If the export takes images of any size, the calibration images have the size of training. In a run of --fit crop the
-    images are cropped around the centre of each image.
+    If the export takes images of any size, the calibration images have the size of training. In a run of --fit crop
+    each image is cropped around the centre instead of resized.
 
     Args:
-      paths: list of image files; empty for NUM_IMAGES of the run's training images, evenly spaced.
+      paths: list of image files. If the list is empty, NUM_IMAGES evenly spaced training images of the run are read.
       config: config.json of the run.
       spec: `networks.Spec` of the run.
       size: value of --export_size: (height, width), 'free' or None.
@@ -60,7 +60,7 @@ def to_tflite(converter, quantization: Quantization) -> bytes:
         return converter.convert()
     converter.representative_dataset = lambda: ({'images': image[None]} for image in quantization.images)
     # QuantizationDebugger can exclude ops from quantization. Without exclusions the converter also quantizes the masks
-    # of unpooling, softmax and the resize matrices; XNNPACK on AVX2 then gave another class in 82% of the pixels.
+    # of unpooling, softmax and the resize matrices; XNNPACK on AVX2 then changed the class of 82% of the pixels.
     from tensorflow.lite.python import schema_py_generated
     others = [name for name in vars(schema_py_generated.BuiltinOperator)
               if not name.startswith('_') and name not in CONVOLUTIONS]
@@ -70,17 +70,17 @@ def to_tflite(converter, quantization: Quantization) -> bytes:
 
 
 def to_onnx(model, quantization: Quantization):
-    """Quantizes an onnx.ModelProto -> onnx.ModelProto."""
+    """Quantizes an onnx.ModelProto to `quantization.kind` -> onnx.ModelProto."""
     return onnx_float16(model) if quantization.kind == 'float16' else onnx_int8(model, quantization.images)
 
 
 def onnx_float16(model):
     """Stores the weights of convolutions in float16, each with a Cast to float32 -> onnx.ModelProto.
 
-    Programs compute the Cast once, when the file is loaded. The layers stay in float32, because float16 would overflow
-    in the resize and in LRN.
+    Programs that run the file compute the Cast only once, when the file is loaded. The layers stay in float32, because
+    float16 would overflow in the resize and in LRN.
     """
-    from onnx import TensorProto, helper, numpy_helper  # optional package of requirements-export.txt
+    from onnx import TensorProto, helper, numpy_helper  # an optional package, listed in requirements-export.txt
     graph = model.graph
     weights = {node.input[1] for node in graph.node if node.op_type in ('Conv', 'ConvTranspose')}
     for tensor in graph.initializer:
@@ -92,13 +92,13 @@ def onnx_float16(model):
 
 
 def onnx_int8(model, images: list):
-    """Quantizes the convolutions of an onnx.ModelProto by ONNX Runtime's tools -> onnx.ModelProto."""
+    """Quantizes the convolutions of an onnx.ModelProto with ONNX Runtime's tools -> onnx.ModelProto."""
     import onnx
     from onnxruntime import quantization as tools
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(tools.CalibrationDataReader):
-        """Feeds the calibration images one by one."""
+        """Feeds the calibration images to ONNX Runtime one by one."""
         remaining = iter(images)
 
         def get_next(self):
@@ -112,16 +112,16 @@ def onnx_int8(model, images: list):
         first = next(node.name for node in onnx.load(optimized).graph.node if node.op_type == 'Conv')
         # reduce_range stores weights in 7 bits: CPUs without VNNI add two 8-bit products in 16 bits, which overflows.
         # The first convolution stays in float32: quantizing this convolution costs SegNet-Basic 0.7 points of mIoU.
-        # A ReLU is quantized together with the convolution before, as one op whose output range begins at 0.
+        # A ReLU is quantized together with the convolution before the ReLU, as one op whose output range begins at 0.
         tools.quantize_static(optimized, quantized, Images(), op_types_to_quantize=['Conv', 'Relu'], per_channel=True,
                               reduce_range=True, activation_type=tools.QuantType.QUInt8, nodes_to_exclude=[first])
         return onnx.load(quantized)
 
 
 def describe(path: str, quantization: Quantization, expected: list) -> str:
-    """Describes a quantized file: ', int8, 1.5 MB, 98.7% of the ids of 12 images as in float32'.
+    """Describes a quantized file, as in ', int8, 1.5 MB, 98.7% of the ids of 12 images as in float32'.
 
-    `expected`: list of uint8 [height, width], ids of the float32 prediction of the images.
+    `expected`: list of uint8 [height, width], the ids that the float32 network predicts for the calibration images.
     """
     text = ', %s, %.1f MB' % (quantization.kind, os.path.getsize(path) / 1e6)
     if not expected:
@@ -133,7 +133,7 @@ def describe(path: str, quantization: Quantization, expected: list) -> str:
         session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
 
         def run(images):
-            """Returns {'ids': uint8 [1, height, width]}."""
+            """Predicts images uint8 [1, height, width, 3] -> {'ids': uint8 [1, height, width]}."""
             return {'ids': session.run(['ids'], {'images': images})[0]}
     equal = np.mean([run(images=image[None])['ids'][0] == ids for image, ids in zip(quantization.images, expected)])
     return text + ', %.1f%% of the ids of %d images as in float32' % (100 * equal, len(expected))

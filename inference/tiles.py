@@ -1,6 +1,6 @@
 """Covers large images with overlapping tiles: grid, blending and enlargement of feature maps.
 
-`blend` keeps only one tile and the overlap between two rows of tiles in memory, so the memory does not grow with the
+`blend` keeps in memory only one tile and the overlap between two rows of tiles, so the memory does not grow with the
 height of the image.
 """
 import collections
@@ -10,7 +10,8 @@ import numpy as np
 
 OVERLAP = 0.5  # least overlap of tiles, as a fraction of a tile's side
 
-# tops, lefts: first rows and columns of the tiles.  tile, size: (height, width) of a tile, of the image.
+# tops: top pixel row of each row of tiles.  lefts: left pixel column of each column of tiles.
+# tile: (height, width) of a tile.  size: (height, width) of the image.
 Grid = collections.namedtuple('Grid', 'tops lefts tile size')
 
 
@@ -29,8 +30,9 @@ def grid(size: tuple, tile: tuple, overlap: float = None) -> Grid:
 def tile_offsets(length: int, tile: int, overlap: float) -> list:
     """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of int, the tiles' first pixels.
 
-    The first tile begins at pixel 0, the last ends at the last pixel, and the tiles are evenly spaced. Neighbours share
-    at least int(tile * overlap) pixels. A tile as long as the axis, or longer, gives [0].
+    The first tile begins at pixel 0, the last tile ends at the last pixel, and the tiles are evenly spaced.
+    Neighbouring tiles share at least int(tile * overlap) pixels. If the tile is as long as the axis or longer, the
+    result is [0].
     """
     shared = int(tile * overlap)
     count = 1 if tile >= length else int(np.ceil((length - shared) / (tile - shared)))
@@ -41,7 +43,7 @@ def blending_weights(first: list, tile: int):
     """Computes blending weights along one axis, for tiles that start at `first` -> float32 [len(first), tile].
 
     The weights of a tile rise linearly from the border to the centre of the tile. At each pixel the weights are divided
-    by the sum over all tiles, so the weight is 1 where a single tile covers the pixel.
+    by the sum of the weights of all tiles, so the weight is 1 where a single tile covers the pixel.
     """
     hat = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
     total = np.zeros(first[-1] + tile)
@@ -54,7 +56,7 @@ def blend(maps, grid: Grid, channels: int):
     """Blends the maps of overlapping tiles; yields each block of the image as soon as the block is complete.
 
     Args:
-      maps: iterable of float32 [tile height, tile width, channels], row by row of the grid.
+      maps: iterable of float32 [tile height, tile width, channels], one map per tile, row by row of the grid.
     Yields:
       (top, left, float32 [block height, block width, channels]); the blocks cover the image without overlap.
     """
@@ -68,7 +70,7 @@ def blend(maps, grid: Grid, channels: int):
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        right = np.empty((tile[0], 0, channels), np.float32)  # sums in the columns that the next tile overlaps
+        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in the columns shared with the next tile
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]
@@ -86,7 +88,7 @@ def enlarge(maps, height: int, width: int, first: int, last: int):
 
     Args:
       maps: float32 [h, w, channels].
-      first, last: range of the rows that are returned, out of `height`.
+      first, last: of the `height` rows, the rows first to last - 1 are returned.
     Returns:
       float32 [last - first, width, channels].
     """
@@ -97,4 +99,4 @@ def enlarge(maps, height: int, width: int, first: int, last: int):
     share = (y - low).astype(np.float32)[:, None, None]
     rows = maps[low] * (1 - share) + maps[np.minimum(low + 1, len(maps) - 1)] * share
     resized = cv2.resize(rows, (width, last - first), interpolation=cv2.INTER_LINEAR)
-    return resized.reshape(last - first, width, -1)  # OpenCV drops a single channel
+    return resized.reshape(last - first, width, -1)  # OpenCV drops the last axis if there is one channel

@@ -9,11 +9,11 @@ from runs import plots
 from system import quiet
 from system.files import UserError, check_file
 
-# Settings of OpenCV that refuse playlists and images: a playlist names further files, an image may be too large.
+# With these settings OpenCV opens no playlists, which name further files, and no images, which may be too large.
 os.environ.update({
     'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
     'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
-    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because messages quote bytes of the file
+    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because messages would quote bytes of the file
 })
 CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
 
@@ -25,13 +25,13 @@ def read_frames(source):
     Yields:
       rate: frames per second; 25 if unknown.
       total: number of frames that the file's header states; 0 if unknown.
-      frames: iterator of uint8 RGB [h, w, 3]; empty for a file that is no video, or a missing camera.
+      frames: iterator of uint8 RGB [h, w, 3]; empty if the file is no video or the camera is missing.
     Raises:
       UserError: the path is not a regular file.
     """
     if isinstance(source, str):
         check_file(source)
-        source = os.path.abspath(source)  # FFmpeg would read 12:30.mp4 as an address
+        source = os.path.abspath(source)  # FFmpeg would take a name like 12:30.mp4 for a URL
     capture = cv2.VideoCapture(source)
 
     def frames():
@@ -50,8 +50,8 @@ def read_frames(source):
 class VideoFile:
     """Context manager that writes an MP4 file atomically; the first frame opens the file.
 
-    Raises UserError at the end of the block if not all frames could be written. Without a frame, and after an error in
-    the block, no file is written. `codec` is the first of CODECS that OpenCV can write, None before the first frame.
+    Raises UserError at the end of the block if not all frames could be written. If the block writes no frame or raises
+    an error, no file is made. `codec` is the first of CODECS that OpenCV can write, and None before the first frame.
     """
 
     def __init__(self, path: str, rate: float):
@@ -91,8 +91,8 @@ class VideoFile:
             if kind is None and self.writer is not None:
                 written = num_frames(self.part)
                 if written < self.count:
-                    raise UserError('%s: could not be written: %d of %d frames; is the disk full, or the image tiny?'
-                                    % (self.path, written, self.count))
+                    raise UserError('%s: could not be written: the file has %d of %d frames; is the disk full, or the '
+                                    'image tiny?' % (self.path, written, self.count))
                 os.replace(self.part, self.path)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -102,7 +102,7 @@ class VideoFile:
 def num_frames(path: str) -> int:
     """Returns the number of frames that the header of a video file states.
 
-    Returns 0 if `path` does not exist or is no video. Raises UserError for a folder, pipe or device.
+    The number is 0 if `path` does not exist or is no video. Raises UserError for a folder, pipe or device.
     """
     if not os.path.exists(path):
         return 0
@@ -118,13 +118,14 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
     Args:
       source: path of a video, or number of a camera.
       predict: function (image) -> ids uint8 [h, w].
-      alpha: share of the colours in the overlay.
+      alpha: weight of the colours in the overlay, 0 to 1.
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
-      UserError: no frame can be read, or a frame has more than `max_pixels` pixels; no file is written. Also if the
-        missing frames last longer than a tenth of the video plus one second; the file with the other frames is written.
+      UserError: no frame can be read, or a frame has more than `max_pixels` pixels; in both cases no file is written.
+        UserError is also raised, after the file is written, if the video ends too early: more than a tenth of the
+          frames plus one second is missing.
     """
-    until = KeyboardInterrupt if isinstance(source, int) else ()  # only Ctrl-C ends a camera
+    until = KeyboardInterrupt if isinstance(source, int) else ()  # a camera is read until Ctrl-C
     with read_frames(source) as (rate, total, frames), VideoFile(path, rate) as out:
         with contextlib.suppress(until):
             for image in progress(frames, total=total or None, unit='frame'):
@@ -133,6 +134,6 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
                 out.write(plots.overlay(image, plots.colored(predict(image), colors), alpha))
         if not out.count:
             raise UserError('%s: no frame can be read; convert the video to MP4, or check the camera' % source)
-    if out.count < 0.9 * total - rate:  # a header may count the length of the sound
+    if out.count < 0.9 * total - rate:  # the number of frames in the header may come from a longer sound track
         raise UserError('%s: ends after frame %d of %d; get the file again' % (source, out.count, total))
     return out

@@ -15,9 +15,10 @@ NOTE = "In percent, at the labels' own size, sorted by split and mIoU. Run a com
 
 
 def mean_and_spread(fractions: list) -> str:
-    """Formats the mean of fractions 0..1 in percent, '61.3', or with the standard deviation, '61.3 +- 0.4'.
+    """Formats the mean of fractions 0..1 in percent, as '61.3', or as '61.3 +- 0.4' with standard deviation.
 
-    Two or more fractions get the sample standard deviation. None is skipped. Returns '-' if all fractions are None.
+    The sample standard deviation is added if there are two or more fractions. None is skipped. Returns '-' if all
+    fractions are None.
     """
     values = [100 * fraction for fraction in fractions if fraction is not None]
     if not values:
@@ -26,14 +27,14 @@ def mean_and_spread(fractions: list) -> str:
 
 
 def published_split(split: str) -> str:
-    """Returns the split of the paper's scores shown beside ours on `split`: 'train' for train, else 'test'."""
+    """Returns the split of the paper's scores to show beside our scores on `split`: 'train' or 'test'."""
     return 'train' if split == 'train' else 'test'
 
 
 def score_columns(entries: list, published: tuple, split: str):
-    """Formats our G, C, mIoU and BF of a split and the paper's, in percent -> {column: text}.
+    """Formats our and the paper's G, C, mIoU and BF on `split`, in percent -> {column: text}.
 
-    Our scores are the mean over the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'.
+    Our score is the mean over the seeds and, for several seeds, the standard deviation, such as '61.3 +- 0.4'.
 
     Args:
       entries: list of {split: entry of metrics.json}, one per seed.
@@ -47,10 +48,11 @@ def score_columns(entries: list, published: tuple, split: str):
 
 
 def class_columns(entries: list, published: dict, split: str):
-    """Formats our accuracy of each class and the paper's, in percent -> {column: text}.
+    """Formats our and the paper's accuracy of each class, in percent -> {column: text}.
 
-    The columns are NAME and 'paper NAME', with the name of the class. Column NAME holds the mean of our accuracies over
-    the seeds and, for several seeds, the standard deviation: '61.3 +- 0.4'. '-' stands for a missing value.
+    A class NAME has the columns NAME (our accuracy) and 'paper NAME' (the paper's accuracy). Our accuracy is the mean
+    over the seeds and, for several seeds, the standard deviation, such as '61.3 +- 0.4'. '-' stands for a missing
+    value.
 
     Args:
       entries: list of {split: entry of metrics.json}, one per seed.
@@ -66,7 +68,8 @@ def class_columns(entries: list, published: dict, split: str):
 def rank_correlation(rows: list, split: str) -> str:
     """Formats Spearman's rank correlations of our scores on `split` with the paper's scores, as a sentence.
 
-    `rows` is a list of {column: text}. Returns '' if no measure has three rows to compare.
+    `rows` is a list of {column: text}. Only measures with both scores in at least three rows are compared; without such
+    a measure the result is ''.
     """
     published = published_split(split)
     correlations = []
@@ -83,13 +86,13 @@ def rank_correlation(rows: list, split: str) -> str:
 def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, scores, curves and confusion figures of a run to a folder below `output`.
 
-    Returns the path of the copy. Local paths are left out; no image of a data set is copied. An earlier copy is
-    overwritten. If `run_folder` is itself a copy in `output`, nothing is copied. Raises UserError if `run_folder` is a
-    run in `output` and no copy.
+    Returns the path of the copy. Local paths are left out of the copy, and no image of a data set is copied. An earlier
+    copy is overwritten. If `run_folder` is already such a copy in `output`, nothing is copied. Raises UserError if
+    `run_folder` lies in `output` but is an original run of main.py.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
-        if 'seconds' not in read_config(folder):  # a run of main.py, not a copy
+        if 'seconds' not in read_config(folder):  # only copies have the key 'seconds'
             raise UserError('--output %s: %s is the run itself; name another folder' % (output, run_folder))
         return folder
     os.makedirs(folder, exist_ok=True)
@@ -109,7 +112,7 @@ def scored_entries(metrics: dict) -> list:
 
     Scores of validations while training are left out. `settings` is the text in parentheses that evaluate.py adds to
     the split, such as 'moving, 20 samples'. If the text does not name the batch-norm statistics, 'population' is put
-    before it.
+    before the text.
     """
     entries = []
     for split in ('test', 'val'):
@@ -123,7 +126,7 @@ def scored_entries(metrics: dict) -> list:
 
 
 def duration(seconds: float) -> str:
-    """Formats a duration in minutes, '11 min', or from one hour on in hours, '1.6 h'."""
+    """Formats a duration in minutes, such as '11 min'; from one hour on in hours, such as '1.6 h'."""
     return '%.1f h' % (seconds / 3600) if seconds >= 3600 else '%.0f min' % (seconds / 60)
 
 
@@ -142,14 +145,14 @@ def result_rows(folder: str) -> list:
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
         row['training time'] = '%s on %s' % (duration(config['seconds']), config['invocations'][0]['device'])
-        for name, separator in (('revision', ', '), ('command', '\n')):  # of all starts, each value once
+        for name, separator in (('revision', ', '), ('command', '\n')):  # values of all starts, without repeats
             row[name] = separator.join(dict.fromkeys(start[name] for start in config['invocations']))
         rows.append(row)
     return rows
 
 
 def published_rows(dataset: str, model: str, class_weights: str) -> list:
-    """Looks up the paper's scores for a run: list of rows {column: text}, empty if the paper has none."""
+    """Looks up the paper's scores for a run: list of rows {column: text}, empty if the paper has no scores."""
     return [{'run': 'the paper', 'network': model, 'scored on': 'test', 'batch norm': 'population',
              **{name: report.decimal(value) for name, value in zip(MEASURES, scores)}, 'trained at': where}
             for where, scores in tables.published_scores(dataset, model, class_weights)]
@@ -164,8 +167,8 @@ def write_results(run_folders: list, output: str, into: str = None):
     """Prints a table of runs per data set; writes the tables to `output` and into the Markdown file `into`.
 
     In `output` the tables are DATASET.md and DATASET.csv, beside the copies of the runs that `keep_sources` makes.
-    Raises UserError if two runs have the same name, if a run has no scores or lies in `output`, or if `into` lacks the
-    lines BEGIN and END of runs/report.py.
+    Raises UserError if two runs have the same name, if a run has no scores, if an original run lies in `output`, or if
+    `into` lacks the lines BEGIN and END of runs/report.py.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):

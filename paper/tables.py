@@ -1,4 +1,4 @@
-"""The paper's tables as data: scores, and the flags of each row. arXiv 1511.00561 v3; Bayesian: 1511.02680.
+"""The tables of arXiv 1511.00561 v3 and 1511.02680 (Bayesian SegNet) as data: scores and flags of each row.
 
 Scores are (G, C, mIoU, BF) in percent; None stands for a score that the paper does not give. The value of `--model` is
 the network's name in lower case.
@@ -7,7 +7,7 @@ import collections
 
 # Table 1: CamVid, 367 training and 233 test images, trained with median frequency balancing or without.
 Variant = collections.namedtuple('Variant', 'name parameters storage milliseconds balanced balanced_train natural '
-                                            'natural_train')  # parameters in millions
+                                            'natural_train')  # `parameters` is in millions
 TABLE1 = [
     Variant('Bilinear-Interpolation', 0.625, '0', 24.2, (77.9, 61.1, 43.3, 20.83), (89.1, 90.2, 82.7),
             (82.7, 52.5, 43.8, 23.08), (93.5, 74.1, 59.9)),
@@ -27,7 +27,7 @@ TABLE1 = [
             (83.7, 54.8, 45.5, 33.17), (95.0, 80.2, 67.8)),
 ]
 
-# Tables 3 and 4, the paper's benchmark: scores at the end of training. Table 3's networks saw 3,433 road scenes.
+# Tables 3 and 4, the paper's benchmark: scores at the end of training. Table 3's training set has 3,433 road scenes.
 TABLE3 = {'SegNet': (90.40, 71.20, 60.10, 46.84), 'DeepLab-LargeFOV': (88.20, 62.53, 53.88, 32.77),
           'FCN': (83.27, 59.56, 49.83, 27.99), 'FCN-Deconv': (83.14, 64.21, 51.96, 33.18),
           'DeconvNet': (89.58, 70.24, 59.77, 52.23)}
@@ -43,7 +43,7 @@ TABLE5_CLASSES = dict(zip((
     83.42, 93.43, 63.37, 73.18, 75.92, 59.57, 64.18, 52.50, 57.51, 42.05, 56.17, 37.66, 40.29, 11.92, 11.45, 66.56,
     52.73, 43.80, 26.30, 0.00, 34.31, 74.11, 53.77, 29.85, 33.76, 22.73, 19.83, 0.03, 23.14, 60.25, 27.27, 29.88,
     76.00, 58.10, 35.27, 48.86, 16.76]))
-# Table 6: milliseconds forward and backward, MB of GPU memory in training (batch 4) and prediction, MB of the model.
+# Table 6: forward and backward pass in ms; GPU memory in training (batch size 4) and prediction and model size in MB.
 TABLE6 = {'SegNet': (422.50, 488.71, 6803, 1052, 117), 'DeepLab-LargeFOV': (110.06, 160.73, 5618, 1993, 83),
           'FCN-Deconv': (317.09, 484.11, 9735, 1806, 539), 'DeconvNet': (474.65, 602.15, 9731, 1872, 877)}
 # Bayesian SegNet (arXiv 1511.02680), trained on CamVid's 367 images.
@@ -56,7 +56,7 @@ TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # median frequency b
 class Row(collections.namedtuple('Row', 'name class_weights recipe steps published')):
     """A row of a table: the flags of main.py that differ between rows, and the published scores.
 
-    recipe: name of a file in recipes/; None in table 6, whose networks are measured and not trained.
+    recipe: name of a file in recipes/; None in table 6, because its networks are only timed, not trained.
     steps: the paper's number of training steps.
     published: {split: (G, C, mIoU, BF)} in percent.
     """
@@ -78,7 +78,7 @@ LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored
 NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
 OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
           'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
-THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # 1,000 steps
+THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # in thousands
 THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}
 
 
@@ -86,7 +86,7 @@ def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 
     """Makes one `Row` per network in `thousands`, with published scores on test only: list of `Row`.
 
     Args:
-      scores: {network: (G, C, mIoU, BF)} on test in percent; may have more networks.
+      scores: {network: (G, C, mIoU, BF)} on test in percent; the dict may hold more networks than `thousands`.
       recipe: name of a file in recipes/, without the ending.
       thousands: {network: number of training steps, in thousands}, in the order of the rows.
       class_weights: value of --class_weights for all rows.
@@ -123,8 +123,8 @@ def published_scores(dataset: str, model: str, class_weights: str) -> list:
     """Returns the paper's scores of a network on test: list of (table and settings, (G, C, mIoU, BF)).
 
     In table 1 and on SUN RGB-D, `class_weights` 'none' selects the scores with natural frequencies; other class weights
-    select the scores with median frequency balancing. Table 3 and arXiv 1511.02680 are listed for all class weights.
-    The list is empty for data sets and networks that the paper does not score.
+    select the scores with median frequency balancing. Scores of table 3 and of arXiv 1511.02680 are listed for all
+    class weights. The list is empty for data sets and networks that the paper does not score.
     """
     natural = class_weights == 'none'
     if dataset == 'camvid':

@@ -1,6 +1,6 @@
 """Reads a .caffemodel of caffe-segnet without Caffe, from the wire format of protocol buffers.
 
-All lengths are checked. Field numbers come from caffe-segnet's caffe.proto.
+All lengths in the file are checked. Field numbers come from caffe-segnet's caffe.proto.
 """
 import functools
 import operator
@@ -32,7 +32,7 @@ def fields(content):
     """Parses a message of protocol buffers (memoryview); yields (field number, wire type, value) per field.
 
     The value of a varint is an int. The value of any other wire type is a memoryview of the bytes.
-    Raises KeyError for an unknown wire type, ValueError for a message that is cut short.
+    Raises KeyError if a wire type is unknown, and ValueError if the message is cut short.
     """
     at = 0
     while at < len(content):
@@ -54,16 +54,17 @@ def fields(content):
 def blob(content):
     """Parses a BlobProto message, a memoryview -> float32 array in the shape that the message states.
 
-    Field numbers: 1 to 4 num, channels, height and width; 5 data; 7 shape, a BlobShape with the sizes in field 1.
-    Raises ValueError or KeyError if the message is damaged, has more than 8 dimensions or a wrong number of values.
+    The fields 1 to 4 are num, channels, height and width. Field 5 is data. Field 7 is shape, a BlobShape message that
+    has the sizes in field 1. Raises ValueError or KeyError if the message is damaged, has more than 8 dimensions or a
+    wrong number of values.
     """
-    old = [None] * 4  # num, channels, height, width
+    old = [None] * 4  # sizes in older files: num, channels, height, width
     shape = None
     parts = []
     for number, kind, value in fields(content):
         if 1 <= number <= 4 and kind == VARINT:
             old[number - 1] = value
-        elif number == 5 and kind in (BYTES, FIXED32):  # all values packed, or one value per field
+        elif number == 5 and kind in (BYTES, FIXED32):  # BYTES holds all values, FIXED32 one value
             parts.append(np.frombuffer(value, '<f4'))
         elif number == 7 and kind == BYTES:
             shape = []
@@ -76,7 +77,7 @@ def blob(content):
     shape = shape if shape is not None else [size for size in old if size is not None]
     if len(shape) > 8:
         raise ValueError('a blob of %d dimensions' % len(shape))
-    if functools.reduce(operator.mul, shape, 1) != values.size:  # Python's integers cannot overflow
+    if functools.reduce(operator.mul, shape, 1) != values.size:  # np.prod could overflow, Python's integers cannot
         raise ValueError('a blob of shape %s has %d values' % (shape, values.size))
     return values.reshape(shape)
 
@@ -90,7 +91,7 @@ def read_layers(path: str):
     blobs_of = {}
     try:
         for number, kind, layer in fields(content):
-            if kind == BYTES and number in (100, 2):  # fields LayerParameter, and V1LayerParameter in older files
+            if kind == BYTES and number in (100, 2):  # 100: LayerParameter; 2: V1LayerParameter of older files
                 name_field, blobs_field = (1, 7) if number == 100 else (4, 6)
                 name = ''
                 blobs = []

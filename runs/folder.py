@@ -17,7 +17,7 @@ from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
 
 NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width',
-          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # required keys, in config.json or its flags
+          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # required keys of config.json or its 'flags'
 FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
 
 
@@ -54,15 +54,15 @@ def run_folder(path: str) -> str:
 
 
 def check_folder_name(folder: str):
-    """Raises UserError for `[`, `]` and `\\` in a path: TensorFlow reads checkpoint paths as glob patterns."""
+    """Raises UserError if a path contains `[`, `]` or `\\`: TensorFlow reads checkpoint paths as glob patterns."""
     if set(folder) & set('[]' if os.sep == '\\' else '[]\\'):
         raise UserError('%s: TensorFlow cannot read checkpoints in a path with [, ] or \\; rename the folder' % folder)
 
 
 def read_config(folder: str) -> dict:
-    """Reads config.json of a run folder -> dict; adds 'invocations' and 'class_ids' if the file lacks these.
+    """Reads config.json of a run folder -> dict; adds 'invocations' and 'class_ids' if missing in the file.
 
-    Raises UserError if the folder, the file or a key is missing, or the network or the input is unknown.
+    Raises UserError if the folder, the file or a key is missing, or if the value of --model or --input is unknown.
     """
     check_folder_name(folder)
     if not os.path.isdir(folder):
@@ -75,13 +75,13 @@ def read_config(folder: str) -> dict:
         raise corrupt_file_error(path, 'not the config of a run (no %s)' % ', '.join(sorted(missing)))
     if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
         raise corrupt_file_error(path, 'no network %r, or no input %r' % (flags['model'], flags['input']))
-    config['invocations'] = config.pop('starts', config.get('invocations', []))  # 'starts': older name
+    config['invocations'] = config.pop('starts', config.get('invocations', []))  # runs of old code have 'starts'
     config.setdefault('class_ids', list(range(len(config['class_names']))))
     return config
 
 
 def read_scores(folder: str) -> dict:
-    """Reads metrics.json of a run folder -> {split: scores}; empty without the file.
+    """Reads metrics.json of a run folder -> {split: scores}; empty if there is no such file.
 
     Raises UserError if the file holds no JSON object.
     """
@@ -94,12 +94,12 @@ def add_scores(folder: str, entries: dict):
 
     A lock file prevents two processes from overwriting each other's entries.
     """
-    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # lets other users lock
+    with filelock.FileLock(os.path.join(folder, '.metrics.lock'), mode=0o666):  # 0o666: other users can lock
         write_json(os.path.join(folder, 'metrics.json'), dict(read_scores(folder), **entries))
 
 
 def read_log(folder: str, last_step=np.inf) -> list:
-    """Reads the records of log.jsonl up to `last_step` -> list of dicts; empty without the file.
+    """Reads the records of log.jsonl up to step `last_step` -> list of dicts; empty if there is no log.
 
     Truncated lines, which a killed process may leave, and lines without a step are dropped.
     """
@@ -115,7 +115,7 @@ def read_log(folder: str, last_step=np.inf) -> list:
 
 
 def checkpoints(folder: str, which: str) -> list:
-    """Lists the 'best' or 'last' checkpoints of a run, newest first: paths without the suffixes of the files."""
+    """Lists the 'best' or 'last' checkpoints of a run, newest first: paths without suffixes such as .index."""
     folder = os.path.join(folder, FOLDERS[which])
     matches = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in file_names(folder)]
     steps = sorted((int(match.group(1)) for match in matches if match), reverse=True)
@@ -123,7 +123,7 @@ def checkpoints(folder: str, which: str) -> list:
 
 
 def checkpoint(folder: str, which: str) -> str:
-    """Returns the path of the newest 'best' or 'last' checkpoint of a run, without the suffixes of the files.
+    """Returns the path of the newest 'best' or 'last' checkpoint of a run, without a suffix such as .index.
 
     Raises UserError if the run has no such checkpoint.
     """
@@ -147,25 +147,26 @@ def provenance(device: str) -> dict:
 def training_seconds(folder: str, batch_size: int) -> float:
     """Estimates the training time of a run in seconds: the number of steps times the median time of a step.
 
-    A pause between two starts makes a single step slow, which hardly changes the median. Returns 0 without a log.
+    A pause between two starts of the run makes only one step slow, so the median hardly changes. Without a log the
+    result is 0.
     """
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
     return len(speeds) * batch_size / float(np.median(speeds)) if speeds else 0.0
 
 
 def without_folders(command: str) -> str:
-    """Replaces the folders of this machine in a command: the value of --data_dir by DIR, /a/b/name by name."""
+    """Removes the folders of this machine from a command: --data_dir becomes DIR, /a/b/name becomes name."""
     words = [re.sub(r'\A(--data_dir=).*', r'\1DIR', word, flags=re.DOTALL) for word in shlex.split(command)]
     words = ['DIR' if before == '--data_dir' else word for before, word in zip([''] + words, words)]
     return ' '.join(shlex.quote(re.sub(r'\A(--\w+=|@)?/.*/', r'\1', word.rstrip('/'))) for word in words)
 
 
 def publish_config(folder: str, run: str, step):
-    """Copies config.json of the run folder `run` to `folder`, with step and training time, without local paths.
+    """Copies config.json of the run folder `run` to `folder`; adds step and training time, removes local paths.
 
     Args:
-      step: training step of the published weights, None if unknown. If `run` is a published folder, its step and time
-        are copied.
+      step: training step of the published weights, None if unknown. If `run` is a published folder, the step and the
+        time in its config.json are kept.
     """
     config = read_config(run)
     for start in config['invocations']:

@@ -1,4 +1,4 @@
-"""Draws examples and a training batch with their labels, to reveal wrong labels. Imports no TensorFlow."""
+"""Draws examples and training batches beside the labels, to reveal wrong labels. Imports no TensorFlow."""
 import os
 
 import cv2
@@ -9,17 +9,19 @@ import data
 from runs.plots import FONT, colored, drawable, overlay, with_legend
 from system.files import atomic_write
 
-NUMBER = 8    # examples in a picture
-SIDE = 400    # pixels, the longest side of a picture of an example
-CAPTION = 18  # pixels above an example
-GAP = 4       # pixels between pictures
+NUMBER = 8    # largest number of examples in the PNG file
+SIDE = 400    # longest side of a drawn image or label, in pixels
+CAPTION = 18  # height of the row for the name above an example, in pixels
+GAP = 4       # space between drawn images, in pixels
 
 
 def choose(counts, number: int = NUMBER) -> list:
     """Chooses images so that each class appears -> sorted list of at most `number` indices.
 
-    Greedy: the next image is the image that shows the most classes not yet shown, preferably with many pixels. When all
-    classes are shown, the remaining choices are evenly spaced over the other images, so that typical images appear too.
+    The next image is always the image with the most points for classes that no chosen image shows. Each such class
+    gives 1 point plus a fraction: the pixels of the class in the image / the most pixels of the class in any image.
+    When all classes are shown, the remaining choices are evenly spaced over the other images, so that typical images
+    appear too.
 
     Args:
       counts: int64 [images, classes], the pixels of each class.
@@ -36,7 +38,7 @@ def choose(counts, number: int = NUMBER) -> list:
 
 
 def fitted(picture):
-    """Resizes uint8 [h, w, 3] so that the longest side has SIDE pixels."""
+    """Resizes an image uint8 [h, w, 3] so that the longer side has SIDE pixels."""
     scale = SIDE / max(picture.shape[:2])
     size = tuple(max(1, int(round(side * scale))) for side in picture.shape[1::-1])
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
@@ -63,7 +65,7 @@ def draw(examples: list, dataset, counts, path: str):
 
     Args:
       examples: list of (name, left picture, right picture, label); pictures uint8 [h, w, 3], label uint8 [h, w].
-      counts: int64 [num_classes + 1], pixels of each class, void last, for the shares.
+      counts: int64 [num_classes + 1], pixels of each class, void last, for the shares in the legend.
     """
     pictures = [[Image.fromarray(fitted(picture)) for picture in pair] for _, *pair, _ in examples]
     heights = [max(picture.height for pair in pictures[i:i + 2] for picture in pair)
@@ -98,10 +100,10 @@ def draw_examples(dataset, split: str, counts, path: str):
 
 
 def draw_batch(images, labels, names: list, dataset, path: str):
-    """Draws a training batch as the network sees it, each label beside its image; writes the PNG `path`.
+    """Draws a training batch after augmentation, each label beside the image; writes the PNG `path`.
 
     Args:
-      images, labels: uint8 [batch, h, w, 3] and [batch, h, w], after augmentation; at most eight are drawn.
+      images, labels: uint8 [batch, h, w, 3] and [batch, h, w], after augmentation; at most eight examples are drawn.
       names: names of the examples.
     """
     counts = sum(data.label_counts(label, len(dataset.class_names)) for label in labels)

@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data import IGNORE
 
-matplotlib.use('Agg')  # the backend that needs no screen
+matplotlib.use('Agg')  # Agg draws without a screen
 from matplotlib import ft2font  # noqa: E402
 from matplotlib import pyplot as plt
 
 from system.files import atomic_write
 
 FONT = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
-GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points that the font has
-PANEL_ROWS = 4  # examples in predictions.png
+GLYPHS = frozenset(ft2font.FT2Font(FONT).get_charmap())  # code points of the characters in the font
+PANEL_ROWS = 4  # number of examples in predictions.png
 LAYER_COLORS = {'convolution': '0.85', 'pooling': '#e69f00', 'upsampling by indices': '#56b4e9'}
 
 
@@ -41,8 +41,8 @@ def plain(text: str) -> str:
 def loss_curves(log: list, path: str):
     """Draws the training loss of each step with a running mean and, below, G, C and mIoU of the validations.
 
-    The axis of the loss ends at 1.1 times the 99th percentile, so rare peaks are cut off. With fewer than 20 steps no
-    running mean is drawn.
+    The axis of the loss ends at 1.1 times the 99th percentile of the losses, so rare peaks are cut off. With fewer than
+    20 steps no running mean is drawn.
 
     Args:
       log: records of log.jsonl.
@@ -74,8 +74,8 @@ def scores_against_time(rows: list, split: str, path: str):
     """Draws mIoU and BF against the time of a forward pass, one dot per row of table 1; writes the PNG `path`.
 
     Args:
-      rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, '-' for none; a standard
-        deviation may follow.
+      rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, such as '61.3' or '61.3 +-
+        0.4', and '-' if missing.
       split: name of the split that was scored.
     """
     figure, panels = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
@@ -86,7 +86,7 @@ def scores_against_time(rows: list, split: str, path: str):
                 color = 'tab:blue' if row[1] == 'median' else 'tab:orange'
                 axes.plot(row[2], value, 'o', color=color)
                 axes.annotate(row[0], (row[2], value), fontsize=7, xytext=(4, 3), textcoords='offset points')
-        axes.margins(x=0.3)  # room for the names
+        axes.margins(x=0.3)  # room for the names of the networks
         axes.set(xlabel='forward pass, ms', ylabel='%s on %s, %%' % (measure, split))
         axes.grid(alpha=0.3)
     figure.legend([plt.Line2D([], [], marker='o', linestyle='', color=color) for color in ('tab:blue', 'tab:orange')],
@@ -133,7 +133,7 @@ def confusion(counts, class_names: list, path: str, title: str = ''):
     """
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     class_names = [plain(name) for name in class_names]
-    size = min(2 + 0.45 * len(class_names) + 0.14 * max(map(len, class_names)), 40)  # inches
+    size = min(2 + 0.45 * len(class_names) + 0.14 * max(map(len, class_names)), 40)  # in inches
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     ticks = np.arange(len(class_names))
@@ -150,13 +150,14 @@ def architecture(layers: list, path: str):
     """Draws SegNet: a bar per layer, arrows for the pooling indices; writes the PNG `path`.
 
     The height of a bar grows with the height of the feature maps, the width of a bar with the number of feature maps.
-    The bar contains the number of feature maps. Below the first bar of each size stands the size of the feature maps.
+    The bar contains the number of feature maps. Where the size of the feature maps changes, the new size stands below
+    the bar.
 
     Args:
       layers: list of `networks.Layer`. Layers of a kind that LAYER_COLORS lacks are not drawn.
     """
     figure, axes = plt.subplots(figsize=(12, 3.8))
-    bars = {}  # {layer: (middle, top) of its bar}
+    bars = {}  # {name of a layer: (x of the middle, y of the top) of the bar}
     x = 0.0
     size = None
     orange = LAYER_COLORS['pooling']
@@ -198,7 +199,7 @@ def colored(label, colors: list):
 def overlay(image, colored_label, alpha: float = 0.5):
     """Blends an image and a coloured label, both uint8 RGB [h, w, 3] -> uint8 RGB [h, w, 3].
 
-    `alpha`: share of the coloured label, 0 to 1.
+    `alpha`: weight of the coloured label, 0 to 1.
     """
     return cv2.addWeighted(image, 1 - alpha, colored_label, alpha, 0)
 
@@ -206,23 +207,23 @@ def overlay(image, colored_label, alpha: float = 0.5):
 def uncertainty(variance, num_classes: int):
     """Colours the variance of Monte-Carlo samples by viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
 
-    The scale is the same for all images: the standard deviation, from 0 to the largest possible value for
-    `num_classes` classes. The samples reach this value if each sample is certain of one class and all classes are
-    equally frequent.
+    The colour shows the standard deviation. The scale is the same for all images, from 0 to the largest possible
+    standard deviation for `num_classes` classes. The largest value occurs if each sample is certain of one class and
+    all classes are equally frequent.
     """
-    largest = (1 - 1.0 / num_classes) / num_classes  # variance, averaged over the classes
+    largest = (1 - 1.0 / num_classes) / num_classes  # largest variance, averaged over the classes
     share = np.sqrt(np.minimum(variance / largest, 1))
     return cv2.applyColorMap(np.uint8(255 * share), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
 
 
 def with_legend(image, class_names: list, colors: list, shown):
-    """Adds rows with the colours and names of the classes `shown` below an image -> uint8 RGB, a larger image.
+    """Adds the colours and names of the classes `shown` below an image -> uint8 RGB, a larger image.
 
     The result is as wide as the image, or wider: at least 160 pixels, and wide enough for the longest name.
 
     Args:
       image: uint8 RGB [h, w, 3].
-      shown: class indices.
+      shown: indices of the classes in the legend.
     """
     font, row = ImageFont.truetype(FONT, 11), 18
     names = [drawable(class_names[class_id]) for class_id in shown]
@@ -249,7 +250,7 @@ def panel_examples(dataset, split: str) -> list:
 
     Without cell types: at most PANEL_ROWS examples, evenly spaced over the split.
     With cell types (`dataset.panel` is 'cell_types.png'): for each type the example with the most pixels of this type.
-    An index can then occur twice, and the whole split is loaded for the selection.
+    With cell types an index can occur twice, and the whole split is loaded for the selection.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':
@@ -263,10 +264,11 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None,
 
     Args:
       predictions: {example index: uint8 class indices [h, w]}, one for each row.
-      names: optional {example index: row title}; selects and orders the rows. Default: `panel_examples`.
+      names: {example index: row title}; the keys select and order the rows. If `names` is None, `panel_examples`
+        selects the rows.
     """
     rows = list(names or panel_examples(dataset, split))
-    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches, for a column width of 10 / 3
+    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; columns are 10/3 inches wide
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
     for row, i in enumerate(rows):

@@ -21,12 +21,12 @@ FIGURES = (('loss.png', 'Loss and validation'), ('predictions.png', 'Predictions
 
 
 def decimal(value) -> str:
-    """Formats a number with one decimal, '61.3'; '-' for None."""
+    """Formats a number with one decimal, such as '61.3'; None becomes '-'."""
     return '-' if value is None else '%.1f' % value
 
 
 def percent(value) -> str:
-    """Formats a fraction 0..1 in percent with one decimal, '61.3'; '-' for None."""
+    """Formats a fraction 0..1 in percent with one decimal, such as '61.3'; None becomes '-'."""
     return decimal(None if value is None else 100 * value)
 
 
@@ -46,11 +46,11 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
     """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the Markdown file.
 
     Only the Markdown file has the title and the note. In the Markdown file the column `command` becomes a list below
-    the table, so that users can copy the commands. The first cell of the row is printed above each command.
+    the table, so that users can copy the commands. In the list, the first cell of the row stands above the command.
     """
     cells = [{name: cell for name, cell in row.items() if name != 'command'} for row in rows]
     parts = ['# ' + title, note, markdown_table(cells)]
-    commands = {}  # {command: first cell of its first row}
+    commands = {}  # {command: first cell of the first row with the command}
     for row in rows:
         if 'command' in row:
             commands.setdefault(row['command'], next(iter(row.values())).replace('\n', ' '))
@@ -66,14 +66,15 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
 def insert_tables(path: str, texts: list):
     """Replaces the text between the lines BEGIN and END of the Markdown file `path` by tables.
 
-    The titles become headings of the third level. Raises UserError unless the file has each of the two lines once.
+    The titles become headings of the third level. Raises UserError unless the file has the lines BEGIN and END once
+    each, in this order.
 
     Args:
       texts: Markdown texts, each with a title and a table, as returned by `write_table`.
     """
     page = read_text(path)
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise UserError('--into %s: needs the lines "%s" and "%s" below, once each' % (path, BEGIN, END))
+        raise UserError('--into %s: needs the lines "%s" and, below, "%s", each once' % (path, BEGIN, END))
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     tables_text = '\n'.join(re.sub(r'\A# ', '### ', text) for text in texts)
     write_text(path, '%s%s\n\n%s\n%s%s' % (before, BEGIN, tables_text, END, after))
@@ -113,13 +114,13 @@ def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str
 
 
 def write(folder: str, published: list = (), class_accuracies: dict = None):
-    """Writes report.html into the run folder `folder`, from the config, scores and figures there.
+    """Writes report.html into the run folder `folder`, from the config, scores and figures in the folder.
 
     Args:
-      published: the paper's scores beside ours: list of (table and settings, (G, C, mIoU, BF) in percent).
+      published: the paper's scores, a list of (table and settings, (G, C, mIoU, BF) in percent).
       class_accuracies: {class: the paper's accuracy in percent}, or None.
     Raises:
-      UserError: a damaged config.json or metrics.json.
+      UserError: config.json or metrics.json is damaged.
     """
     config = read_config(folder)
     flags = config['flags']

@@ -1,6 +1,6 @@
 """Manages a run in training: the run folder, log, checkpoints, best weights and --patience.
 
-Draws no figures and builds no graph.
+This module draws no figures and builds no graph.
 """
 import contextlib
 import glob
@@ -21,11 +21,11 @@ from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
 from system.files import UserError, check_names, check_output, note, read_bytes, read_text, write_json, write_text
 
-# Flags that may differ between the starts of a run, because these flags do not change the result.
+# Flags that may differ between the starts of a run. Any other flag must keep the value of the first start.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
-REMOVED_FLAGS = {'shift': 0}  # removed flag -> value without effect; runs with another value cannot resume
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # names of files that a killed start may leave
-SAVE_SECONDS = 600            # longest time between checkpoints; a kill loses at most the work of this time
+REMOVED_FLAGS = {'shift': 0}  # {removed flag: value without effect}; runs with another value cannot resume
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a process killed at the start may leave
+SAVE_SECONDS = 600            # longest time between checkpoints, and thus the most work that a killed process loses
 
 
 def output_folder(flags: dict) -> str:
@@ -45,9 +45,10 @@ def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
     """
     was = dict(defaults, **config['flags'])
     now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # these two set defaults of other flags
+    for name in ['dataset', 'model'] + sorted(now):  # first the two that set defaults of other flags
         if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
-            raise UserError('--%s %s: the run in %s has %s; give --output' % (name, now[name], folder, was[name]))
+            raise UserError('--%s %s: the run in %s has %s; give another --output'
+                            % (name, now[name], folder, was[name]))
 
 
 class Run:
@@ -57,16 +58,16 @@ class Run:
       folder: path of the run folder.
       flags: dict of all flags, as stored in config.json.
       size: number of training images.
-      total: steps of the whole run, before and after a resume.
+      total: number of steps of the whole run, including the steps before a resume.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
       facts: {split: `datasets.Facts`} of the data, which `datasets.preload` returns.
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
-        """Checks the run folder and writes nothing. The folder may be missing, empty, or hold the same run.
+        """Checks the run folder and writes nothing. The folder may be missing or empty, or may hold the same run.
 
-        Raises UserError for a folder with another run or with other files.
+        Raises UserError if the folder holds a run with other flags, or files but no run.
 
         Args:
           flags: {name: value} of all flags. If height or width is None, `datasets.training_size` sets the value.
@@ -85,7 +86,7 @@ class Run:
         self.records = []
         self.facts = {}
         self.best = -1.0  # best validation score by --select_by
-        self.stale = 0    # validations since the best score
+        self.stale = 0    # number of validations since the best score
         self.saved = self.clock = time.time()
         self.defaults = defaults
         check_folder_name(self.folder)
@@ -93,7 +94,7 @@ class Run:
         self.check_folder()
 
     def check_folder(self):
-        """Raises UserError if the run folder holds a run with other flags, or files but no run."""
+        """Raises UserError if the run folder holds a run with other flags, or if it holds files but no run."""
         if os.path.exists(self.path('config.json')):
             check_same_run(read_config(self.folder), self.flags, self.folder, self.defaults)
         elif any(not re.match(STARTED, name) for name in file_names(self.folder)):
@@ -187,7 +188,7 @@ class Run:
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth, rle=self.dataset.rle)
         start = dict(provenance(device), step=self.step)
-        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # older folders lack it
+        before = config['invocations'][-1].get('processes') if config['invocations'] else None  # old runs lack the key
         if before not in (None, start['processes']):
             note('%s: resumes with processes: %d, before: %d; batch norm normalizes by other shares of the batch'
                  % (self.folder, start['processes'], before))
@@ -198,8 +199,8 @@ class Run:
     def open_log(self):
         """Context manager: opens log.jsonl and TensorBoard's event file for the block, and makes the folder best/.
 
-        Reads `records` and the best score from the log, and counts the validations since the best score. Drops the
-        records after `step`.
+        Reads `records` and the best score from the log, and counts the validations since the best score. Records after
+        `step` are dropped.
         """
         for place in FOLDERS.values():
             os.makedirs(self.path(place), exist_ok=True)
@@ -241,7 +242,7 @@ class Run:
                 'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
         now = time.time()
-        speed = self.flags['batch_size'] / (now - self.clock)  # a step includes the logging
+        speed = self.flags['batch_size'] / (now - self.clock)  # the time of a step includes the logging
         self.clock = now
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
                  images_per_second=speed)
@@ -298,7 +299,7 @@ class Run:
         self.best_saver.save(sess, self.path('best', 'model'), global_step=step, write_meta_graph=False)
 
     def out_of_patience(self) -> bool:
-        """Returns whether the last --patience validations brought no better score; False without --patience."""
+        """Returns whether the last --patience validations gave no better score; False if --patience is not set."""
         return bool(self.flags['patience'] and self.stale >= self.flags['patience'])
 
     def summary(self, stop: list) -> str:

@@ -22,12 +22,12 @@ VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
              'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5')
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
 VGG16_LAYERS = ['conv%d_%d' % (block, i) for block, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1)]
-VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR, 0..255: subtracted from VGG16's input (keras imagenet_utils)
-# Layers with one feature map per class, in all networks.
+VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR mean that Keras subtracts from VGG16's input (imagenet_utils)
+# Names of the layers that have one feature map per class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
-RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # layer of the authors' segnet_basic_camvid: our layer
-SCALE = ':scale'  # suffix in weights.npz: scales [h, w, 1, out] of an 8-bit kernel [h, w, in, out]
+RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # {name in the authors' segnet_basic_camvid: our name}
+SCALE = ':scale'  # suffix of the arrays with the scales [h, w, 1, out] of 8-bit kernels [h, w, in, out]
 
 
 def vgg16(path: str) -> Weights:
@@ -39,13 +39,13 @@ def vgg16(path: str) -> Weights:
     Args:
       path: path of Keras' HDF5 file, or 'download', which stores the file in Keras' cache.
     Raises:
-      UserError: the download failed, or the file does not hold these weights.
+      UserError: the download failed, or the file does not hold the weights of VGG16 without top.
     """
     import h5py  # imported only when needed; TensorFlow installs h5py
     if path == 'download':
         try:
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
-        except Exception as error:  # Keras raises a bare Exception
+        except Exception as error:  # Keras raises a plain Exception if the download fails
             raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
     check_file(path)
     values = {}
@@ -56,7 +56,7 @@ def vgg16(path: str) -> Weights:
                 for kind, name in zip(('weights', 'biases'), group.attrs['weight_names']):
                     values['%s/%s' % (layer, kind)] = group[name][()].astype(np.float64)
         values['conv1_1/biases'] -= np.einsum('yxco,c->o', values['conv1_1/weights'], VGG16_MEAN)
-    except Exception as error:  # h5py raises many kinds of error for another file
+    except Exception as error:  # h5py raises many kinds of error for files of another format
         raise UserError("--vgg16 %s: not Keras' VGG16 without top (%s: %s)" % (path, type(error).__name__, error))
     return Weights(values, None, 'the encoder of VGG16')
 
@@ -80,7 +80,7 @@ def of_run(folder: str, which: str) -> Weights:
             if name.startswith(scope) and not name.endswith(('/Momentum', '/Adam', '/Adam_1')):
                 values[name[len(scope):]] = reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError('%s: damaged (%s); --checkpoint selects another, best or last' % (path, cli.first_line(error)))
+        raise UserError('%s: damaged (%s); use the other --checkpoint, best or last' % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
     return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'],
                    config['flags']['input'])
@@ -92,7 +92,7 @@ def caffemodel(path: str) -> Weights:
     Caffe stores no batch-norm statistics. The moving mean becomes 0 and the moving variance 1 - BN_EPSILON, so that
     batch norm divides by 1. Files written by compute_bn_statistics.py have the statistics folded into scale and shift:
     score such files with `--bn moving`. Score training snapshots with `--bn population`. Raises UserError if the file
-    is damaged, or if a layer does not have two blobs.
+    is damaged, or if a layer does not have two blobs (arrays).
     """
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
@@ -114,7 +114,7 @@ def caffemodel(path: str) -> Weights:
 def npz(path: str) -> Weights:
     """Loads a .npz with names such as 'conv1_1/weights' [3, 3, 3, 64]; all arrays become float32.
 
-    A kernel in 8 bits is multiplied by its scale, the array of the same name with the suffix SCALE.
+    An 8-bit kernel is multiplied by the array of the same name with the suffix SCALE.
     Raises UserError if the file is not a .npz of numbers.
     """
     check_file(path)
@@ -132,8 +132,8 @@ def publish(folder: str, run: str, sess, step):
     """Publishes a run as a small folder: weights.npz, and config.json without local paths.
 
     Kernels are stored in 8 bits, with one scale for each position in the kernel and each index of the last axis. Each
-    scale maps the largest absolute value to 127. A single scale for all positions cost SegNet-Basic 0.8 points of mIoU.
-    Other variables are stored in float32.
+    scale maps the largest absolute value among the weights with this scale to 127. A single scale for all positions
+    cost SegNet-Basic 0.8 points of mIoU. Other variables are stored in float32.
 
     Args:
       sess: session of the default graph, in which the model's variables are initialized.
@@ -199,8 +199,9 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
     """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
 
     Channels of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
-    that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. Weights are returned
-    unchanged if the classes of `loaded` are unknown, or the same in the same order. The field `class_names` stays.
+    that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. If the classes of
+    `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The field
+    `class_names` is not changed.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -223,7 +224,8 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 def class_axes(name: str, num_axes: int) -> range:
     """Returns the axes of a variable that have one index per class -> range; empty outside the class layers.
 
-    The range holds the last axis of a kernel, the last two of an upsampling kernel, and all axes of other variables.
+    The range holds the last axis of a kernel, the last two axes of an upsampling kernel, and all axes of other
+    variables.
     """
     if not CLASS_LAYERS.match(name):
         return range(0)
@@ -234,10 +236,10 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     """Matches arrays to the network's variables by name -> (assignments, uninitialized).
 
     Args:
-      values: {name below the network's scope: array}.
+      values: {name without the network's scope: array}.
       variables: list of tf.Variable, the variables of the network.
       num_classes: number of classes of the network.
-      flag: flag of the weights, for the error message.
+      flag: the flag that named the weights, for the error message.
     Returns:
       assignments: list of (variable, float32 array).
       uninitialized: names of the variables that keep their random initial values: variables without an array, and
@@ -267,7 +269,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 def load_into(sess, assignments: list):
     """Assigns arrays to variables in `sess`, all with one call of `sess.run`.
 
-    Where an array is NaN, the variable keeps its present value, so the variable must be initialized before.
+    Where an array is NaN, the variable keeps the present value, so the variable must be initialized before the call.
 
     Args:
       assignments: list of (variable, array).
@@ -277,13 +279,13 @@ def load_into(sess, assignments: list):
         if np.isnan(value).any():
             value = np.where(np.isnan(value), sess.run(variable), value)
         values[variable.initializer.inputs[1]] = value
-    sess.run([variable.initializer for variable, _ in assignments], values)  # one call for all variables
+    sess.run([variable.initializer for variable, _ in assignments], values)  # one call assigns all variables
 
 
 def load_all(sess, loaded: Weights, flag: str):
     """Assigns an array of `loaded` to each of the model's variables in the default graph.
 
-    Raises UserError if an array fits no variable, a variable has no array, or the number of classes differs. The
+    Raises UserError if an array fits no variable, a variable has no array, or the number of classes differs. The error
     message begins with `flag`.
     """
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)

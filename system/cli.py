@@ -11,9 +11,9 @@ import sys
 
 from system.files import UserError, check_names
 
-FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))  # errors of a full disk
-MAX_SIDE = 11585  # pixels: a square of this side has at most data.MAX_PIXELS
-# SIGHUP means that the terminal was closed. Slurm can send SIGUSR1 before the time limit. Windows lacks both.
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))  # error numbers of a full disk or quota
+MAX_SIDE = 11585  # largest side of an image; a square of this side has at most data.MAX_PIXELS pixels
+# SIGHUP: the terminal was closed. Slurm can send SIGUSR1 before the time limit. Windows lacks SIGHUP and SIGUSR1.
 STOP_SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)]
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folder of the project
 
@@ -33,7 +33,7 @@ def number(kind: type, low: float, high: float):
 
 
 positive_int = number(int, 1, 10 ** 9)
-side = number(int, 1, MAX_SIDE)               # pixels
+side = number(int, 1, MAX_SIDE)               # in pixels
 fraction = number(float, 0, 1)
 positive_float = number(float, 1e-12, 1e9)
 seed = number(int, 0, 2 ** 32 - 1)
@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         a backslash at the end.
         """
         try:
-            line = line.lstrip('\ufeff')  # byte order mark, which some editors write
+            line = line.lstrip('\ufeff')  # drops the byte order mark of some editors
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         try:
             return super().parse_known_args(*values, **settings)
         except (UnicodeDecodeError, RecursionError) as error:
-            raise UserError('recipe: %s; save the file as UTF-8, without its own @NAME' % first_line(error))
+            raise UserError('recipe: %s; save the file as UTF-8, and let no recipe include itself' % first_line(error))
 
     def refuse_unused(self, values: dict, used, reason: str):
         """Raises UserError if the user set a flag that is not in `used` to another value than the default.
@@ -144,7 +144,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     """
     if sys.stdout:
         sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # `system.quiet` has set another handler for the imports
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `system.quiet` set another handler for the imports
     try:
         check_names(sys.argv, 'command line')
         try:
@@ -171,20 +171,22 @@ def one_line(text: str) -> str:
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """Describes an expected error -> str, with the fix if known. Returns None for any other error: a bug.
+    """Describes an expected error -> str, with the fix if known.
+
+    Any other error is a bug, for which the result is None.
 
     Args:
-      smaller: the flags that the user should lower when memory runs out.
+      smaller: the flags or sizes that the user should lower when memory runs out.
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
     if isinstance(error, OSError):
         fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
-    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # finds tf.errors.OpError without an import
+    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # detects tf.errors.OpError without an import
     if not is_op_error and not isinstance(error, MemoryError):
         return None
-    raised = re.search('UserError: (.*)', str(error))  # raised by Python code in the input pipeline
+    raised = re.search('UserError: (.*)', str(error))  # Python code in a tf.data pipeline raised a UserError
     first = first_line(error)
     if raised:
         return raised.group(1)
@@ -198,7 +200,8 @@ def explain(error: Exception, smaller: str = 'the size'):
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message, at most 300 characters.
 
-    TensorFlow 2 begins a message with a list of code locations and the number of root errors. Both are removed first.
+    TensorFlow 2 begins a message with a list of code locations and the number of root errors. The list and the number
+    are removed first.
     """
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())

@@ -1,4 +1,4 @@
-"""Finds, starts and watches the processes that train together: TF_CONFIG, Slurm, `--gpus`."""
+"""Finds, starts and watches the processes that train together, from TF_CONFIG, Slurm or `--gpus`."""
 import contextlib
 import json
 import os
@@ -13,16 +13,16 @@ from system import cli
 from system.files import UserError
 
 START_SECONDS = 40    # longest wait for all processes to start
-SILENCE_SECONDS = 20  # a process that does not answer for longer counts as lost
+SILENCE_SECONDS = 20  # time without an answer after which a process counts as lost
 LAUNCHED = 'SEGNET_LAUNCHED'  # environment variable of the processes that `launch` starts
 
 
 def resolve_cluster() -> tuple:
     """Reads TF_CONFIG or Slurm's variables -> (['host:port' of each process], index of this process).
 
-    A single process gives ([''], 0). With TF_CONFIG, Slurm is ignored. Under Slurm, CUDA_VISIBLE_DEVICES is limited to
-    the GPU of this process. Raises UserError for a malformed TF_CONFIG, missing variables of Slurm, or processes that
-    srun does not number node by node.
+    For a single process the result is ([''], 0). If TF_CONFIG is set, Slurm's variables are ignored. Under Slurm,
+    CUDA_VISIBLE_DEVICES is limited to the GPU of this process. Raises UserError if TF_CONFIG is malformed, if a
+    variable of Slurm is missing, or if srun does not number the processes node by node.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
@@ -37,8 +37,8 @@ def resolve_cluster() -> tuple:
 def from_tf_config(config: dict) -> tuple:
     """Parses TF_CONFIG -> (['host:port' of each process], index of this process); the chief comes first.
 
-    Without a cluster, or with a single host, the result is ([''], 0). Raises ValueError for an evaluator or a parameter
-    server, and ValueError, KeyError, TypeError, AttributeError or IndexError for a malformed value.
+    Without a cluster, or with a single host, the result is ([''], 0). Raises ValueError if there is an evaluator or a
+    parameter server. Raises ValueError, KeyError, TypeError, AttributeError or IndexError if the value is malformed.
     """
     places = config.get('cluster') or {}
     if not places:
@@ -62,7 +62,7 @@ def from_slurm() -> tuple:
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
                                         universal_newlines=True).split()
-        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # text such as 2(x3),1
+        groups = re.findall(r'(\d+)(?:\(x(\d+)\))?', os.environ['SLURM_STEP_TASKS_PER_NODE'])  # 2(x3),1 means 2,2,2,1
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
         places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
         index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
@@ -73,7 +73,8 @@ def from_slurm() -> tuple:
         if len(gpus) > 1:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
     except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but not all variables of srun (%r); set TF_CONFIG' % error)
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables of srun are missing or wrong (%r); set TF_CONFIG'
+                        % error)
     if not ordered:
         raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
                         'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
@@ -90,26 +91,26 @@ def launch(count: int, device: str) -> None:
 
     With `device` 'cpu' all processes run on the CPU. Signals are passed to the processes. The processes get the
     flags of this process, so that run folders record the command as typed. Returns at once if `count` is 1 or if
-    `launch` started this process. Raises UserError if there are fewer GPUs, or if TF_CONFIG or srun names several
-    processes.
+    `launch` started this process. Raises UserError if there are fewer than `count` GPUs, or if TF_CONFIG or srun names
+    several processes.
     """
     if count == 1 or LAUNCHED in os.environ:
         return
     if resolve_cluster()[0] != ['']:
-        raise UserError('--gpus %d: with TF_CONFIG or srun start one process for each GPU' % count)
+        raise UserError('--gpus %d: leave --gpus out with TF_CONFIG or srun; start one process for each GPU' % count)
     driver = '/proc/driver/nvidia/gpus'
     found = range(len(os.listdir(driver)) if os.path.isdir(driver) else 0)
     visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, found)))
     gpus = [''] * count if device == 'cpu' else [gpu for gpu in visible.split(',') if gpu]
     if len(gpus) < count:
-        raise UserError('--gpus %d: the GPUs are %s; --device cpu runs without GPUs' % (count, visible or 'none'))
+        raise UserError('--gpus %d: the GPUs are %s; lower --gpus, or use --device cpu' % (count, visible or 'none'))
     hosts = free_hosts(count)
     # A signal that is ignored, such as SIGHUP under nohup, stays ignored.
     numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     early = []  # signals that arrive before all processes are started
     for number in numbers:
         signal.signal(number, lambda number, _: early.append(number))
-    # In a new session a process gets no Ctrl-C from the terminal, only from `forward`.
+    # The processes start in new sessions, so Ctrl-C in the terminal reaches the processes only through `forward`.
     started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
@@ -147,11 +148,11 @@ def check_port(host: str) -> None:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(('', int(host.rpartition(':')[2])))
     except OSError as error:
-        raise UserError('%s: %s; use a free port, and an index per process' % (host, error.strerror))
+        raise UserError('%s: %s; use a free port, and another index for each process' % (host, error.strerror))
 
 
 def is_listening(host: str) -> bool:
-    """Returns whether a process listens at `host`, 'host:port'."""
+    """Returns whether a process accepts connections at `host`, 'host:port'."""
     name, _, port = host.rpartition(':')
     with contextlib.suppress(OSError):
         socket.create_connection((name, int(port)), 5).close()
@@ -170,8 +171,8 @@ def wait_for_peers(hosts: list) -> None:
     while missing:
         missing = [host for host in missing if not is_listening(host)]
         if missing and time.time() > until:
-            raise UserError('%s: no answer within %d s; start all again, or check names, ports, indices and firewalls'
-                            % (', '.join(missing), START_SECONDS))
+            raise UserError('%s: no answer within %d s; start all processes again, or check names, ports, indices '
+                            'and firewalls' % (', '.join(missing), START_SECONDS))
         time.sleep(0.2)
 
 
@@ -193,7 +194,7 @@ def abort(hosts: list, reason: str = 'another process is gone', status: int = 1)
     A session that waits for a lost process never returns, so the session cannot be closed. Prints one line with the
     hosts that do not answer, or with `reason` if all hosts answer.
     """
-    time.sleep(1)  # the port of a lost process may close later than the connections
+    time.sleep(1)  # the port of a lost process may close a moment after the connections of the process
     lost = [host for host in hosts if not is_listening(host)]
     print('error: %s; start all processes again with the same commands to resume from the last checkpoint'
           % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)

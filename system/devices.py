@@ -19,7 +19,8 @@ UNSUPPORTED = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.error
 
 def add_flags(parser):
     """Adds --device to the parser of a command."""
-    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto', help='auto: a GPU if there is one')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto',
+                        help='auto: a GPU if there is one, else the CPU')
 
 
 def add_tf32_flag(parser, default='on'):
@@ -38,7 +39,7 @@ def kind(device: str) -> str:
 
 @functools.lru_cache(maxsize=None)
 def gpus():
-    """Lists the descriptions of the GPUs that TensorFlow sees -> list of str. Cached."""
+    """Lists the descriptions of the GPUs that TensorFlow sees -> list of str. The list is cached."""
     config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
     with quiet.suppress_stderr():
         devices = device_lib.list_local_devices(config)
@@ -46,7 +47,7 @@ def gpus():
 
 
 def precision_name(precision: str, device: str, tf32: str) -> str:
-    """Names a precision for messages: 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
+    """Names a precision for messages, as 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
 
     GPUs of compute capability 8.0 or more use TensorFloat-32, unless `tf32` is 'off'.
     """
@@ -56,9 +57,9 @@ def precision_name(precision: str, device: str, tf32: str) -> str:
 
 
 def device_name(device: str) -> str:
-    """Returns the name of the device that `--device` selects, 'GPU NVIDIA H200' or 'CPU ..., 2 cores'.
+    """Returns the name of the device that `--device` selects, such as 'GPU NVIDIA H200' or 'CPU ..., 2 cores'.
 
-    Raises UserError for 'gpu' if TensorFlow sees no GPU.
+    Raises UserError if `device` is 'gpu' and TensorFlow sees no GPU.
     """
     if kind(device) == 'GPU':
         return 'GPU ' + gpus()[0].split('name: ')[-1].split(',')[0]
@@ -72,7 +73,8 @@ def device_name(device: str) -> str:
 def needs_portable_pooling(device: str, xla: bool = False) -> bool:
     """Returns whether pooling must be built without the op MaxPoolWithArgmax.
 
-    XLA lacks the op. On a GPU the gradient of the op is not deterministic, so TF_DETERMINISTIC_OPS excludes the op.
+    XLA does not support the op. On a GPU the gradient of the op is not deterministic, so TF_DETERMINISTIC_OPS excludes
+    the op.
     """
     deterministic = os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true')
     return xla or deterministic and kind(device) == 'GPU'
@@ -81,12 +83,12 @@ def needs_portable_pooling(device: str, xla: bool = False) -> bool:
 def session_config(device: str, xla: bool = False, tf32: str = None):
     """Configures a session on `device`, a value of --device -> tf.ConfigProto.
 
-    Raises UserError for `xla` without a GPU. GPU memory grows as needed. A CPU runs one op at a time on all cores,
-    because two convolutions in parallel took 8% longer than in sequence, and more memory. XLA is for GPUs: a CPU took
-    50% longer with XLA (SegNet-Basic, 360x480).
-    `tf32`, 'on' or 'off', applies to the whole process. None keeps the value of the last call.
+    Raises UserError if `xla` is True and there is no GPU. TensorFlow takes GPU memory only as needed. A CPU runs one op
+    at a time on all cores, because two convolutions in parallel took 8% longer than in sequence, and needed more
+    memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480). `tf32`, 'on' or 'off', applies to
+    the whole process. If `tf32` is None, the value of the last call stays.
     """
-    if tf32 and not tf.__version__.startswith('1.'):  # 1.15 has no TensorFloat-32
+    if tf32 and not tf.__version__.startswith('1.'):  # TensorFlow 1.15 has no TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
     config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
     if device == 'cpu':
@@ -103,9 +105,9 @@ def session_config(device: str, xla: bool = False, tf32: str = None):
 
 
 def precision(asked, trained_in: str, device: str) -> str:
-    """Selects the precision of a prediction: `asked`, else `trained_in`, else float32.
+    """Selects the precision of a prediction: `asked` if not None, else `trained_in` or float32.
 
-    `asked` may be None. If the device does not support `trained_in`, the result is float32. Raises UserError if the
+    The result is float32 if `asked` is None and the device does not support `trained_in`. Raises UserError if the
     device does not support `asked`.
     """
     if asked:
@@ -120,8 +122,9 @@ def precision(asked, trained_in: str, device: str) -> str:
 def check_precision(precision: str, device: str):
     """Raises UserError if `device` cannot compute in `precision`. float32 is not checked.
 
-    The check runs a small encoder and decoder and the gradient with respect to the input. Other errors are raised as
-    they are, such as tf.errors.ResourceExhaustedError if another program fills the GPU.
+    The check runs a convolution, batch norm and pooling, and the gradient with respect to the image. Errors that do not
+    concern the precision are raised unchanged, such as tf.errors.ResourceExhaustedError if another program fills the
+    GPU.
     """
     if precision == 'float32':
         return

@@ -15,10 +15,10 @@ import tensorflow.compat.v1 as tf
 from system import cli, cluster, devices, quiet
 from system.files import UserError
 
-HANG_SECONDS = 900  # longest wait for a process that answers but does not reach the collective op
+HANG_SECONDS = 900  # longest wait for a process that answers, but does not reach a CollectiveReduce op
 CHUNK = 1 << 16     # int32 words that each process sends in one exchange
-OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ
-LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session whose peer is lost
+OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ between processes
+LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session when another process is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
@@ -40,7 +40,7 @@ class Group:
         self.done = threading.Event()
         self.target = ''  # address for tf.Session
         self.temporary = None if self.chief else tempfile.TemporaryDirectory()
-        self.scratch = None if self.chief else self.temporary.name  # used instead of the run folder
+        self.scratch = None if self.chief else self.temporary.name  # only the chief writes the run folder
 
     def share(self, batch_size: int) -> range:
         """Returns the range of the positions in a batch that this process trains on.
@@ -53,14 +53,14 @@ class Group:
         return range(batch_size * self.index // self.size, batch_size * (self.index + 1) // self.size)
 
     def local_size(self) -> int:
-        """Counts the processes of the group on this machine."""
+        """Counts the processes of the group that run on this machine."""
         names = [host.rpartition(':')[0] for host in self.hosts]
         return names.count(names[self.index])
 
     def all_reduce(self, tensors, device: str = 'CPU') -> list:
-        """Sums each tensor over all processes, by one CollectiveReduce of the concatenated tensors -> list.
+        """Sums each tensor over all processes, by one CollectiveReduce of all tensors, concatenated -> list.
 
-        The tensors are float32, with the same static shapes in all processes, on `device`: 'CPU' or 'GPU'.
+        All tensors are float32, have the same static shapes in all processes, and lie on `device`, 'CPU' or 'GPU'.
         """
         if self.size == 1:
             return list(tensors)
@@ -79,7 +79,7 @@ class Group:
     def broadcast(self, variables) -> tf.Operation:
         """Returns an op that sets `variables` of all processes to the chief's values.
 
-        The op sums the values over all processes; every process except the chief contributes zeros.
+        The op sums the variables over all processes, where every process except the chief contributes zeros.
         """
         mine = [tf.cast(variable if self.chief else tf.zeros_like(variable), tf.float32) for variable in variables]
         return tf.group(*[tf.assign(variable, tf.cast(value, variable.dtype.base_dtype))
@@ -97,7 +97,7 @@ class Group:
             return [value]
         text = pickle.dumps(value, 2)
         words = np.frombuffer(np.int32(len(text)).tobytes() + text + bytes(-len(text) % 4), np.int32)
-        chunks = []  # int32 [size, CHUNK] of each exchange
+        chunks = []  # results of the exchanges, each int32 [size, CHUNK]
         while not chunks or 4 * CHUNK * len(chunks) < 4 + chunks[0][:, 0].max():
             part = words[CHUNK * len(chunks):][:CHUNK]
             given = np.zeros([self.size, CHUNK], np.int32)
@@ -122,9 +122,10 @@ class Group:
         """Connects the processes and starts to monitor them; a single process returns at once.
 
         The commands call this method before other work, because the other processes wait only START_SECONDS. Raises
-        UserError if the port of this process is in use, if a process is missing, or if the processes differ in
-        `settings` {flag: value} without the flags OWN, in revision, TensorFlow or kind of device. Ends this process if
-        another program answers, because TensorFlow 1.15 would wait for ever.
+        UserError if the port of this process is in use, if a process is missing, or if the processes differ in a flag
+        of `settings` {flag: value}, in the revision of the code, in the version of TensorFlow or in the kind of device.
+        The flags in OWN may differ. Ends this process if another program answers at a port of the processes, because
+        TensorFlow 1.15 would wait for ever.
         """
         if self.size == 1:
             return
@@ -135,7 +136,7 @@ class Group:
             self.server = tf.train.Server({'worker': self.hosts}, 'worker', self.index, config=config)
             self.target = self.server.target
             cluster.wait_for_peers(self.hosts)
-        quiet.silence_tensorflow()  # TensorFlow prints seven lines for a lost process
+        quiet.silence_tensorflow()  # TensorFlow prints seven lines when a process is lost
         with tf.Graph().as_default(), tf.device(self.place + '/device:CPU:0'):
             self.given = tf.placeholder(tf.int32, [self.size, CHUNK])
             self.sum = self._reduce(self.given)
@@ -150,7 +151,7 @@ class Group:
         threading.Thread(target=cluster.monitor_peers, args=(self.hosts, self.done), daemon=True).start()
 
     def check_equal(self, settings: dict) -> None:
-        """Raises UserError if the processes differ in `settings`, a dict.
+        """Raises UserError if `settings`, a dict, is not the same in all processes.
 
         All processes must call this method. Ends this process if another process is lost.
         """

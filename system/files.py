@@ -12,12 +12,12 @@ import time
 import uuid
 
 MAX_FIELD = 1 << 25  # longest CSV field in characters; the RLE of a 2000x2000 checkerboard has 19.4 million
-KEPT_SECONDS = 3600  # a temporary file that did not change for longer was left by a killed process
+KEPT_SECONDS = 3600  # age in seconds at which a temporary file counts as left by a killed process
 _noted = set()       # the notes that this process has printed
 
 
 class UserError(Exception):
-    """An error that the user can fix. The message is one line: the file, row or flag, and the fix."""
+    """An error that the user can fix. The message is one line that names the file, row or flag, and the fix."""
 
 
 def note(text: str, about: str = None):
@@ -52,7 +52,7 @@ def atomic_write(path: str):
 def remove_unfinished(folder: str):
     """Deletes the temporary files in `folder` that killed processes left more than KEPT_SECONDS ago.
 
-    Cached: each process lists a folder only once, because listing a large folder takes long.
+    The call is cached, so each process lists a folder only once, because listing a large folder takes long.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder or '.'):
@@ -71,7 +71,7 @@ def check_file(path: str):
 
 
 def check_output(path: str):
-    """Raises UserError if `path`, the value of --output, is a file and not a folder."""
+    """Raises UserError if `path`, the value of --output, exists and is not a folder."""
     if os.path.exists(path) and not os.path.isdir(path):
         raise UserError('--output %s: is a file; name a folder' % path)
 
@@ -117,8 +117,8 @@ def read_text(path: str) -> str:
 def read_csv(path: str, columns):
     """Reads a CSV file with a header line; yields (line number, {column: text}) of each row.
 
-    Raises UserError for an unreadable file, for a column of `columns` that the header lacks, and for a row whose cell
-    in one of `columns` is missing or holds NUL bytes.
+    Raises UserError if the file cannot be read, if the header lacks one of `columns`, or if a cell in one of `columns`
+    is missing or holds NUL bytes.
     """
     csv.field_size_limit(MAX_FIELD)
     try:

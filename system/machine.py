@@ -8,7 +8,7 @@ import os
 import re
 import time
 
-# Number of CPU cores that this process may use. Slurm, a container or taskset may allow fewer cores than there are.
+# Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some of the cores.
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 WARM_UP = 3  # untimed runs before a measurement, in which TensorFlow chooses kernels and allocates memory
 UNKNOWN_FREE = 8 << 30  # bytes of free memory to assume on a system without /proc/meminfo
@@ -17,15 +17,15 @@ UNKNOWN_FREE = 8 << 30  # bytes of free memory to assume on a system without /pr
 def read_ahead(read, items, ahead: int):
     """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items.
 
-    A call of the function waits for the result. If `read` raised an error, the call raises the same error. With `ahead`
-    0 no thread is started, and the call itself reads the item. `items` is a sequence.
+    A call of the yielded function waits for the result. If `read` raised an error, the call raises the same error. With
+    `ahead` 0 no thread is started, and the call itself reads the item. `items` is a sequence.
     """
     if ahead == 0:
         yield from ((item, functools.partial(read, item)) for item in items)
         return
     remaining = iter(items)
     reading = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow releases Python's lock to decode
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes without Python's global lock
         for item in items:
             for later in itertools.islice(remaining, ahead + 1 - len(reading)):
                 reading.append(pool.submit(read, later))
@@ -65,8 +65,8 @@ def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup
     """Returns the bytes of memory that this process may still use.
 
     The result is the minimum of MemAvailable and of the memory left below the limit of each control group. A container,
-    Slurm or systemd may set such a limit. Inactive pages of files count as free, because the system drops these pages
-    first. Only tests pass arguments.
+    Slurm or systemd may limit the memory of a control group. Inactive pages of files count as free, because the system
+    drops these pages first. Only tests pass arguments to the function.
     """
     available = read_number(meminfo, 'MemAvailable:', None)
     free = [UNKNOWN_FREE if available is None else 1024 * available]

@@ -8,9 +8,9 @@ import sys
 import tempfile
 import warnings
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow 2.21 still prints a dozen lines
-os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # no limit of OpenCV: `data.decode` checks the size
-warnings.filterwarnings('ignore', category=FutureWarning)  # of TensorFlow 1.15 with NumPy 1.17 or later
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # drops most messages; TensorFlow 2.21 still prints a dozen lines
+os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # lifts OpenCV's limit, because `data.decode` checks the size
+warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 warns with NumPy 1.17 or later
 
 
 if sys.stderr is None:  # standard error was closed, for example by `2>&-`
@@ -23,8 +23,9 @@ def suppress_stderr(importing: bool = False):
     """Context manager: silences standard error inside the block.
 
     If there is an NVIDIA driver, TensorFlow's warnings and errors are printed after the block. All other text is
-    dropped, also text that Python prints. Without a driver all text is dropped, because TensorFlow only reports missing
-    CUDA libraries. With `importing` all text is printed if the block raises an error or ends the process.
+    dropped, including text that Python prints. Without a driver all text is dropped, because TensorFlow only reports
+    missing CUDA libraries. If `importing` is True, all text is printed if the block raises an error or ends the
+    process.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
@@ -68,7 +69,7 @@ def silence_tensorflow():
 
 
 if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.dirname(os.path.abspath(__file__))):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback; `cli.main` resets this
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports prints no traceback; `cli.main` sets a handler
 
 with suppress_stderr(importing=True):
     import tensorflow.compat.v1 as tf
