@@ -280,10 +280,12 @@ def test_names():
     assert len(set(long)) == 3 and all(len(name.encode()) < 210 for name in long)
 
 
-PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name) for name in ('camvid-segnet', 'camvid-segnet-basic')]
+PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name)
+              for name in ('camvid-segnet', 'camvid-segnet-basic', 'camvid-bayesian-segnet')]
 
 
-@pytest.mark.parametrize('pretrained, size', zip(PRETRAINED, (32e6, 1.5e6)), ids=map(os.path.basename, PRETRAINED))
+@pytest.mark.parametrize('pretrained, size', zip(PRETRAINED, (32e6, 1.5e6, 32e6)),
+                         ids=map(os.path.basename, PRETRAINED))
 def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
     """A blue half above a grey half is predicted as sky above road. The file has at most `size` bytes."""
     scene = np.full((120, 160, 3), 90, np.uint8)
@@ -293,11 +295,12 @@ def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
     ids = data.read_label(str(tmp_path / 'out' / 'scene-ids.png'))
     assert (ids[:40] == read_config(pretrained)['class_names'].index('Sky')).mean() > 0.8
     assert os.path.getsize(os.path.join(pretrained, 'weights.npz')) <= size
+    assert os.path.exists(str(tmp_path / 'out' / 'scene-uncertainty.png')) == ('bayesian' in pretrained)
 
 
 @needs_real_data
 @pytest.mark.slow
-@pytest.mark.parametrize('pretrained', PRETRAINED, ids=os.path.basename)
+@pytest.mark.parametrize('pretrained', PRETRAINED[:2], ids=os.path.basename)
 def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
     folder = str(tmp_path / 'copy')
     shutil.copytree(pretrained, folder)
