@@ -31,7 +31,7 @@ def segnet(x, num_classes, is_training, dropout):
         pooled.append((indices, encoded))
     for level in range(len(ENCODER), 0, -1):
         filters, convolutions = ENCODER[level - 1]
-        x = utils.unpool(x, *pooled.pop())  # [batch, h, w, filters], the size of the encoder's maps
+        x = utils.unpool(x, *pooled.pop())  # [batch, h, w, filters] of the level's encoder
         for i in range(convolutions, 1, -1):
             x = utils.conv_bn_relu(x, filters, 3, 'conv%d_%d_D' % (level, i), is_training)
         if level > 1:
