@@ -152,7 +152,7 @@ def training_batches(dataset, flags: dict, share: range = None):
     """Makes an endless stream of training batches. The seed and the number of the step determine each batch.
 
     Args:
-      flags: the run's flags: height, width, fit and the keys of NO_AUGMENTATION, as for `augment`; batch_size and seed.
+      flags: the run's flags. The function uses batch_size, seed, height, width, fit and the keys of NO_AUGMENTATION.
       share: range of the positions in a batch that this process loads; None for the whole batch.
     Returns:
       start: function (number of steps done) -> (initializer op, feed_dict). After 0 steps the stream starts with the

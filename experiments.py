@@ -40,8 +40,8 @@ def parse_args(argv=None):
     parser = cli.Parser(description=__doc__)
     parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'],
                         help='table of the paper to reproduce; results: write tables of the runs that --runs names')
-    parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: folders of scored runs')
-    parser.add_argument('--into', metavar='FILE', help='with results: also insert the tables into this Markdown file')
+    parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='for results only: folders of scored runs')
+    parser.add_argument('--into', metavar='FILE', help='for results only: also insert the tables into this file')
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', choices=datasets.MODULES, help="data set to use instead of the table's")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='run only these rows, named as in the paper')

@@ -172,7 +172,7 @@ def main(argv=None):
     parser.add_argument('--data_dir', help='folder of the data set; not needed for sample')
     parser.add_argument('--download', action='store_true',
                         help='first download camvid or voc2012 into --data_dir, or print the steps for other data sets')
-    parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in the runs of labels.csv')
+    parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in run-length encoded labels')
     parser.add_argument('--depth', type=cli.number(int, 9, 16), help='number of bits that values use in 16-bit images')
     parser.add_argument('--fold', metavar='K/N', help='use part K of N as val (default: 1/5), if there is no val')
     parser.add_argument('--pictures', metavar='FOLDER', default=os.path.join('Output', 'check'),

@@ -84,9 +84,10 @@ def take_fold(dataset, fold: str):
 def restore(dataset, config: dict, data_dir: str):
     """Returns a `Dataset` with the train and val of a run, if the data set has no val of its own.
 
-    A data set with its own val is returned unchanged. A data set without any image of the run is returned unchanged
-    too, with a note. Images that were added since the run began are left out (with a note). For a run of an older
-    revision, which has no record, val is drawn again by the rule of that revision.
+    A data set with its own val is returned unchanged. If the data set contains none of the images that the run was
+    trained on, the data set is returned unchanged, and a note is printed. Images that were added since the run began
+    are left out, and a note is printed. The config of an older revision does not record the images; then val is drawn
+    again by the rule of that revision.
 
     Args:
       config: content of config.json of the run, with the record of the run as `examples`.

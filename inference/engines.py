@@ -120,8 +120,8 @@ def validation_images(run: str, config: dict, number: int) -> tuple:
 def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
     """Writes images.npy and the files that the engines `names` read -> {engine: path of the exported file}.
 
-    images.npy holds `images`, which the engines will predict. predict.py needs no file and has the path None. The int8
-    files are calibrated with training images of the run.
+    images.npy holds `images`, the input of every engine. The engine 'predict.py' reads no exported file, so the path of
+    this engine is None. The int8 files are calibrated with training images of the run.
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)

@@ -122,9 +122,10 @@ TABLES = {
 def published_scores(dataset: str, model: str, class_weights: str) -> list:
     """Returns the paper's scores of a network on test: list of (table and settings, (G, C, mIoU, BF)).
 
-    In table 1 and on SUN RGB-D, `class_weights` 'none' selects the scores with natural frequencies; other class weights
-    select the scores with median frequency balancing. Scores of table 3 and of arXiv 1511.02680 are listed for all
-    class weights. The list is empty for data sets and networks that the paper does not score.
+    The paper's table 1 and its table of SUN RGB-D have scores of training without and with class balancing. The scores
+    without class balancing are returned for `class_weights` 'none', the scores with class balancing for all other
+    values. Scores of table 3 and of arXiv 1511.02680 are returned for all values. The list
+    is empty for data sets and networks that the paper does not score.
     """
     natural = class_weights == 'none'
     if dataset == 'camvid':
