@@ -201,6 +201,8 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
     args = predict.parse_args([PUBLISHED, '--export', str(tmp_path / 'new'), '--export_size', '45x61', 'image.png'])
     assert args.export_size == (45, 61) and args.inputs == ['image.png']
     assert predict.parse_args([PUBLISHED, '--export', 'new', '--export_size', 'free']).export_size == 'free'
+    args = predict.parse_args([PUBLISHED, 'a.png', '--export', 'new', '--export_size', '45', '61', '7'])
+    assert args.export_size == (45, 61) and args.inputs[-1] == '7', 'the form of older revisions'
 
 
 @pytest.mark.parametrize('name', FORMATS)
