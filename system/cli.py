@@ -79,17 +79,17 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, words=None, namespace=None):
         """Parses flags as argparse does; '--tile 360 480', as in older revisions, means --tile 360x480.
 
         Raises UserError for a recipe that is not UTF-8 or includes itself.
         """
-        args = list(sys.argv[1:] if args is None else args)
-        for i in range(len(args) - 2)[::-1]:
-            if args[i] in ('--tile', '--export_size') and args[i + 1].isdigit() and args[i + 2].isdigit():
-                args[i + 1:i + 3] = ['x'.join(args[i + 1:i + 3])]
+        words = list(sys.argv[1:] if words is None else words)
+        for i in range(len(words) - 2)[::-1]:
+            if words[i] in ('--tile', '--export_size') and words[i + 1].isdigit() and words[i + 2].isdigit():
+                words[i + 1:i + 3] = ['x'.join(words[i + 1:i + 3])]
         try:
-            return super().parse_known_args(args, namespace)
+            return super().parse_known_args(words, namespace)
         except (UnicodeDecodeError, RecursionError) as error:
             raise UserError('recipe: %s; save the file as UTF-8, and let no recipe include itself' % first_line(error))
 
