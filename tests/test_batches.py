@@ -85,6 +85,14 @@ def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
     np.testing.assert_allclose([np.mean(np.array(sides) < side) for side in (20, 40, 80)], [0.25, 0.5, 0.75], atol=0.06)
 
 
+def test_gamma_is_drawn_evenly_on_a_logarithmic_axis():
+    """A quarter of the powers from 1/4 to 4 are below 1/2, and half are below 1."""
+    image = np.full((1, 1, 3), 128, np.uint8)
+    values = [augmented(image, image[:, :, 0], seed, gamma=4.0)[0][0, 0, 0] for seed in range(600)]
+    powers = np.log(np.array(values) / 255) / np.log(128 / 255)
+    np.testing.assert_allclose([np.mean(powers < power) for power in (0.5, 1, 2)], [0.25, 0.5, 0.75], atol=0.06)
+
+
 def test_turns_and_vertical_flips_move_image_and_label_together():
     """An asymmetric 2x2 image gets all four rotations, with and without a flip. Gamma keeps black, white and labels."""
     label = np.array([[0, 1], [2, 3]], np.uint8)
