@@ -115,10 +115,10 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
         if confidence is not None:
             by_confidence += metrics.confidence_counts(label, ids, confidence, num_classes)
     shares = all_gather((counts, by_uncertainty, by_confidence, bf, shown, extremes))
-    counts, by_uncertainty, by_confidence = [sum(share[i] for share in shares) for i in (0, 1, 2)]
-    bf = {i: value for share in shares for i, value in share[3].items()}
-    shown = {i: prediction for share in shares for i, prediction in share[4].items()}
-    extremes = best_and_worst([extreme for share in shares for extreme in share[5]], num_extremes)
+    *sums, bf, shown, extremes = zip(*shares)
+    counts, by_uncertainty, by_confidence = map(sum, sums)
+    bf, shown = [{i: value for share in of_shares for i, value in share.items()} for of_shares in (bf, shown)]
+    extremes = best_and_worst(sum(extremes, []), num_extremes)
     scores = dict(metrics.scores(counts), confusion=counts.tolist(), BF=metrics.mean(bf[i] for i in sorted(bf)),
                   bf_images=len(bf), class_names=dataset.class_names, images=len(dataset.examples[split]))
     if np.ndim(by_confidence):
@@ -164,7 +164,7 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     step = tf.placeholder(tf.int64, [])
 
     def dropout(x, name):
-        return utils.dropout(x, spec.dropout, (spec.seed, step), name) if spec.dropout else x
+        return utils.dropout(x, spec.dropout, (spec.seed, step), name)
 
     networks.build(spec, images, True, dropout, reuse=True)
     moving, values = zip(*tf.get_collection(utils.BN_STATISTICS))

@@ -148,7 +148,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
     masks = '-%d' % group.index if group.index else ''
 
     def dropout(x, name):
-        return utils.dropout(x, spec.dropout, (spec.seed, step), name + masks) if spec.dropout else x
+        return utils.dropout(x, spec.dropout, (spec.seed, step), name + masks)
 
     with optimize.cpu_gradients(devices.kind(args.device)):
         logits = networks.build(spec, images, True, dropout)

@@ -204,12 +204,12 @@ def dropout(x, rate, key, name):
     The mask is a function of `key`, `name` and the shape only, so a resumed run draws the same masks.
 
     Args:
-      rate: float in [0, 1).
-      key: (seed, number): a Python int, and an int or integer scalar tensor, such as the step.
+      rate: float in [0, 1); if 0, x is returned.  key: (seed, number): an int, and an int or integer tensor.
     """
-    seed, number = key
-    layer_seed = (seed ^ zlib.crc32(name.encode())) & 0x7fffffff
-    kept = tf.random.stateless_uniform(tf.shape(x), tf.stack([layer_seed, tf.cast(number, tf.int32)])) >= rate
+    if not rate:
+        return x
+    layer_seed = (key[0] ^ zlib.crc32(name.encode())) & 0x7fffffff
+    kept = tf.random.stateless_uniform(tf.shape(x), tf.stack([layer_seed, tf.cast(key[1], tf.int32)])) >= rate
     return tf.where(kept, x * (1.0 / (1.0 - rate)), tf.zeros_like(x))  # TensorFlow 1.15 cannot divide bfloat16
 
 

@@ -58,6 +58,8 @@ def size(*words: str):
             raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
                                              % (text[:60], ' or '.join(words), MAX_SIDE))
         return text if text in words else sides
+
+    parse.words = words  # marks the type of a size for `Parser.parse_known_args`
     return parse
 
 
@@ -85,8 +87,9 @@ class Parser(argparse.ArgumentParser):
         Raises UserError for a recipe that is not UTF-8 or includes itself.
         """
         words = list(sys.argv[1:] if words is None else words)
+        sizes = {flag for action in self._actions if hasattr(action.type, 'words') for flag in action.option_strings}
         for i in range(len(words) - 2)[::-1]:
-            if words[i] in ('--tile', '--export_size') and words[i + 1].isdigit() and words[i + 2].isdigit():
+            if words[i] in sizes and words[i + 1].isdigit() and words[i + 2].isdigit():
                 words[i + 1:i + 3] = ['x'.join(words[i + 1:i + 3])]
         try:
             return super().parse_known_args(words, namespace)
