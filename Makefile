@@ -1,4 +1,5 @@
-# make run | test | test-tf1 | test-slow | gpu-report | fuzz | lint | figure     Each target installs packages into .venv or .venv-tf1.
+# Targets: run, test, test-tf1, test-slow, gpu-report, fuzz, lint and figure.
+# Each target first installs its packages into .venv; test-tf1 uses .venv-tf1.
 PYTHON ?= python3
 PYTHON37 ?= $(shell command -v python3.7 >/dev/null 2>&1 && python3.7 -c '' 2>/dev/null && echo python3.7 || \
 	ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.7.*/bin/python 2>/dev/null | tail -n 1)
@@ -12,7 +13,7 @@ test: .venv/ready-dev lint
 test-slow: .venv/ready-dev
 	CUDA_VISIBLE_DEVICES= .venv/bin/python -m pytest -q -m slow
 
-# Runs the GPU tests, and in each precision benchmark.py (with PyTorch if installed) and a short training: docs/gpu.md.
+# Runs the GPU tests. Then measures and trains SegNet in each precision (docs/gpu.md); PyTorch is measured too if installed.
 DEVICE ?= gpu
 SIZE ?= --height 360 --width 480
 STEPS ?= 200
@@ -30,14 +31,14 @@ gpu-report: .venv/ready-dev
 		tail -n 3 $$run/log.jsonl; \
 	done; echo '```'; exit $$status; } 2>&1 | tee Output/gpu-report.md
 
-# Tests each pure function with 100,000 random inputs, and builds 333 training graphs with random flags.
+# Runs each property test with 100,000 random inputs, and builds 333 training graphs with random flags.
 fuzz: .venv/ready-dev
 	FUZZ=100000 .venv/bin/python -m pytest -q tests/test_fuzz.py tests/test_data.py -k 'fuzz or rle'
 
 lint: .venv/ready-dev
 	.venv/bin/ruff check .
 
-# Draws docs/architecture.png from the layer table.
+# Draws docs/architecture.png from the list of SegNet's layers.
 figure: .venv/ready
 	.venv/bin/python -c "import networks; from runs import plots; \
 		plots.architecture(networks.network_layers(networks.Spec('segnet', 11)), 'docs/architecture.png')"
@@ -50,7 +51,8 @@ else
 	.venv-tf1/bin/python -m pytest -q -m 'not slow' -n 2 --dist worksteal -p no:cacheprovider
 endif
 
-# With an NVIDIA driver, also installs the CUDA libraries; cuDNN 9.10 is the last version with kernels for Pascal and Volta.
+# If the machine has an NVIDIA driver, this target also installs the CUDA libraries.
+# cuDNN 9.10 is the last version with kernels for Pascal and Volta GPUs.
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	if [ -e /proc/driver/nvidia/version ] || [ -e /usr/lib/wsl/lib/nvidia-smi ]; then \
