@@ -14,24 +14,22 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 def varint(content, at: int):
     """Reads the varint (little-endian base-128 number) at position `at`; returns (value, position after it).
 
-    Raises ValueError if the content ends inside the number, or if the number has more than 10 bytes.
+    Raises IndexError if the content ends inside the number, and ValueError if the number has more than 10 bytes.
     """
-    value = shift = 0
-    while True:
-        if at >= len(content) or shift > 63:
-            raise ValueError('cut short')
-        byte = content[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
+    value = 0
+    for shift in range(0, 70, 7):
+        value |= (content[at] & 127) << shift
+        at += 1
+        if content[at - 1] < 128:
             return value, at
+    raise ValueError('a number of more than 10 bytes')
 
 
 def fields(content) -> dict:
     """Parses a message of protocol buffers (memoryview) -> {(field number, wire type): list of values}.
 
     The value of a varint is an int. The value of any other wire type is a memoryview of the bytes. A missing key has
-    an empty list. Raises KeyError if a wire type is unknown, and ValueError if the message is cut short.
+    an empty list. Raises LookupError or ValueError if the message is damaged or cut short.
     """
     found = collections.defaultdict(list)
     at = 0
@@ -53,11 +51,11 @@ def blob(content):
     """Parses a BlobProto message, a memoryview -> float32 array in the shape that the message states.
 
     The fields 1 to 4 are num, channels, height and width, in older files. Field 5 is data. Field 7 is shape, a
-    BlobShape message that has the sizes in field 1. Raises ValueError, KeyError or OverflowError if the message is
+    BlobShape message that has the sizes in field 1. Raises LookupError, ValueError or OverflowError if the message is
     damaged, or if the number of values does not match the shape.
     """
     found = fields(content)
-    values = np.frombuffer(b''.join(found[5, BYTES] + found[5, FIXED32]), '<f4')  # BYTES: all values; FIXED32: one value
+    values = np.frombuffer(b''.join(found[5, BYTES] + found[5, FIXED32]), '<f4')  # BYTES: all values; FIXED32: one
     shape = [found[number, VARINT][-1] for number in (1, 2, 3, 4) if found[number, VARINT]]
     for message in found[7, BYTES]:
         sizes = b''.join(fields(message)[1, BYTES])
@@ -82,7 +80,7 @@ def read_layers(path: str):
                 blobs = [blob(value) for value in layer[blobs_field, BYTES]]
                 if blobs:
                     blobs_of[b''.join(layer[name_field, BYTES]).decode('utf-8', 'replace')] = blobs
-    except (ValueError, KeyError, OverflowError) as error:
+    except (LookupError, ValueError, OverflowError) as error:
         raise UserError('%s: not a .caffemodel, or damaged (%s)' % (path, error))
     if not blobs_of:
         raise UserError('%s: not a .caffemodel: no layer in it has weights' % path)
