@@ -5,6 +5,7 @@ The same command resumes an interrupted run.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import collections
+import contextlib
 import functools
 import os
 import signal
@@ -23,7 +24,7 @@ import utils
 from inference.predictor import Predictor, Settings
 from paper import tables
 from runs import pictures, plots, report, weights
-from runs.folder import read_config
+from runs.folder import checkpoints, read_config
 from runs.run import Run, output_folder
 from system import cli, cluster, devices, distribute
 from system.files import UserError
@@ -53,8 +54,7 @@ def add_data_flags(parser):
                        help='memory for decoded images, in GB (default: half of the free memory, at most 8.6)')
     group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
     group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
-    group.add_argument('--fit', choices=('resize', 'crop'), default='resize',
-                       help='resize: stretch images to the training size; crop: keep the scale, crop or pad')
+    group.add_argument('--fit', choices=('resize', 'crop'), default='resize', help='stretch images, or crop and pad')
     group.add_argument('--flip', action='store_true', help='mirror half of the examples left to right')
     group.add_argument('--flip_vertical', action='store_true', help='mirror half of the examples top to bottom')
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
@@ -68,10 +68,8 @@ def add_training_flags(parser):
     """Adds the flags of the network, the starting weights, the length of training, the loss and the optimizer."""
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
-    group.add_argument('--input', choices=sorted(networks.INPUTS),
-                       help='raw: BGR; lrn: local response, lcn: local contrast normalization (default: by --model)')
-    group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
-                       help='dropout rate in training (default: 0.5 for the Bayesian networks, else 0)')
+    group.add_argument('--input', choices=sorted(networks.INPUTS), help='input normalization (default: by --model)')
+    group.add_argument('--dropout', type=cli.number(float, 0, 0.99), help='dropout rate (default: 0.5 if Bayesian)')
     start = group.add_mutually_exclusive_group()
     start.add_argument('--vgg16', metavar='PATH', help="Keras' VGG16 weights for the encoder: file, or 'download'")
     start.add_argument('--init_from', metavar='RUN|FILE', help='starting weights: run, .npz or .caffemodel')
@@ -183,7 +181,7 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     fetches['loss'], fetches['signals'] = group.all_reduce([fetches['loss'], signals])
     predictor = Predictor(sess, spec, Settings(tile='off', batch_size=args.batch_size), reuse=True)
     values, flag = {}, ''
-    if group.chief and run.is_new():
+    if group.chief and not checkpoints(run.folder, 'last'):
         values, flag = weights.starting_weights(args.vgg16, args.init_from, class_names, spec.input)
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, spec.num_classes, flag)
@@ -217,14 +215,14 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     received. If only another process received a signal, SIGTERM is added to `stop`.
     """
     if group.chief and run.step == 0:
-        draw_data(sess, graph, run, group)
+        draw_data(sess, graph, run)
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
-    try:
+    with bar, contextlib.ExitStack() as at_end:
+        at_end.callback(sess.run, *graph.start(batches.END))  # an empty stream, so that the session closes at once
         last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # --patience ended the run
         for step in range(run.step + 1, last + 1):
-            asked = [bool(stop), group.chief and run.validation_due(step)]
-            fetched = sess.run(graph.fetches, {graph.signals: asked})
+            fetched = sess.run(graph.fetches, {graph.signals: [bool(stop), group.chief and run.validation_due(step)]})
             stopping, due = (fetched['signals'] > 0).tolist()
             run.log_step(step, fetched)
             bar.update()
@@ -236,9 +234,6 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
             if stopping or due and group.all_gather(run.out_of_patience())[0]:
                 stop += [signal.SIGTERM] * (stopping and not stop)  # another process received the signal
                 break
-    finally:
-        bar.close()
-        sess.run(*graph.start(batches.END))  # an empty stream, so that the session closes at once
 
 
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
@@ -267,7 +262,7 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
         run.epochs(step), step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
 
 
-def draw_data(sess, graph: TrainingGraph, run: Run, group):
+def draw_data(sess, graph: TrainingGraph, run: Run):
     """Draws training examples and the first batch with their labels, into examples.png and batch.png.
 
     The user can then see wrong labels before training starts.
@@ -276,7 +271,6 @@ def draw_data(sess, graph: TrainingGraph, run: Run, group):
     sess.run(*graph.start(0))
     images, labels = sess.run(graph.batch)
     names = batches.batch_names(run.dataset, 1, run.flags['batch_size'], run.flags['seed'])
-    names = [names[i] for i in group.share(len(names))]
     pictures.draw_batch(images, labels, names, run.dataset, run.path('batch.png'))
     print('labels: %s, %s' % (run.path('examples.png'), run.path('batch.png')))
 
