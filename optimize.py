@@ -96,21 +96,14 @@ def conv_gradients(op, gradient):
     plain = (settings['padding'] == b'SAME' and set(settings['strides'] + settings['dilations']) == {1}
              and all(side % 2 for side in sides) and None not in x.shape.as_list()[1:])
     if not plain:
-        return (tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=gradient,
-                                               **settings),
-                kernel_gradient(x, kernel.shape, gradient, **settings))
+        return (tf.nn.conv2d_backprop_input(tf.shape(x), kernel, gradient, **settings),
+                tf.nn.conv2d_backprop_filter(x, kernel.shape, gradient, **settings))
     with tf.control_dependencies([gradient]):  # otherwise TensorFlow mirrors all kernels early and keeps all copies
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
-    return (tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'),
-            kernel_gradient_of_strips(x, kernel.shape.as_list(), gradient))
+    return tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'), kernel_gradient(x, kernel.shape.as_list(), gradient)
 
 
-def kernel_gradient(x, shape, gradient, **settings):
-    """Computes the gradient of a kernel of `shape` [height, width, c, filters] by TensorFlow's op."""
-    return tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=shape, out_backprop=gradient, **settings)
-
-
-def kernel_gradient_of_strips(x, shape, gradient):
+def kernel_gradient(x, shape, gradient):
     """Computes the gradient of a kernel from strips of image rows; each strip is an example of a larger batch.
 
     The op that computes the gradient reads the input several times. A strip stays in the cache, so the op takes only
@@ -127,7 +120,7 @@ def kernel_gradient_of_strips(x, shape, gradient):
     strips = -(-height // rows)
     rows = -(-height // strips)
     if strips == 1 or shape[:2] == [1, 1] or 4 * np.prod(shape) > LARGEST_KERNEL:
-        return kernel_gradient(x, shape, gradient, strides=[1, 1, 1, 1], padding='SAME')
+        return tf.nn.conv2d_backprop_filter(x, shape, gradient, [1, 1, 1, 1], 'SAME')
     top, left = shape[0] // 2, shape[1] // 2
     rest = strips * rows - height  # rows of zeros that fill the last strip
     with tf.control_dependencies([gradient]):  # pads x in the backward pass, not earlier
@@ -137,7 +130,7 @@ def kernel_gradient_of_strips(x, shape, gradient):
     if rest:
         gradient = tf.pad(gradient, [[0, 0], [0, rest], [0, 0], [0, 0]])
     gradient = tf.reshape(gradient, [-1, rows, width, shape[3]])
-    return kernel_gradient(x, shape, gradient, strides=[1, 1, 1, 1], padding='VALID')
+    return tf.nn.conv2d_backprop_filter(x, shape, gradient, [1, 1, 1, 1], 'VALID')
 
 
 def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32',
@@ -163,8 +156,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)
     if precision == 'float16':
-        scale = tf.train.experimental.DynamicLossScale()
-        update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, scale)
+        update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, 'dynamic')
     pairs = [(gradient, variable) for gradient, variable
              in update.compute_gradients(loss, colocate_gradients_with_ops=True)
              if gradient is not None and multipliers(variable)[0]]  # biases before batch norm have no gradient
