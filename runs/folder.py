@@ -13,28 +13,17 @@ import tensorflow.compat.v1 as tf
 
 import networks
 from system import cli, cluster
-from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
 
-NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width',
-          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # required keys of config.json or its 'flags'
 FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
-
-
-def corrupt_file_error(path: str, reason) -> UserError:
-    """Returns, without raising, a UserError for a damaged file of a run folder."""
-    return UserError('%s: %s; restore the file, or train again into another --output' % (path, reason))
 
 
 def read_json(path: str) -> dict:
     """Reads the object in a JSON file -> dict; raises UserError if the file cannot be read or holds no object."""
     try:
-        value = json.loads(read_bytes(path).decode('utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise corrupt_file_error(path, 'not JSON (%s)' % error)
-    if not isinstance(value, dict):
-        raise corrupt_file_error(path, 'holds no JSON object')
-    return value
+        return dict(json.loads(read_bytes(path).decode('utf-8')))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError('%s: not a JSON object (%s); restore the file, or train into another --output' % (path, error))
 
 
 def file_names(folder: str):
@@ -48,7 +37,7 @@ def run_folder(path: str) -> str:
     Published runs are the folders in Output/pretrained/. An existing file or folder `path` takes precedence over a
     published run of the same name.
     """
-    published = os.path.join(ROOT, 'Output', 'pretrained', path)
+    published = os.path.join(cli.ROOT, 'Output', 'pretrained', path)
     by_name = path and path == os.path.basename(path) and not os.path.exists(path) and os.path.isdir(published)
     return published if by_name else path
 
@@ -62,7 +51,7 @@ def check_folder_name(folder: str):
 def read_config(folder: str) -> dict:
     """Reads config.json of a run folder -> dict; adds 'invocations' and 'class_ids' if missing in the file.
 
-    Raises UserError if the folder, the file or a key is missing, or if the value of --model or --input is unknown.
+    Raises UserError if the folder or the file is missing, or if the value of --model or --input is unknown.
     """
     check_folder_name(folder)
     if not os.path.isdir(folder):
@@ -70,11 +59,9 @@ def read_config(folder: str) -> dict:
     path = os.path.join(folder, 'config.json')
     config = read_json(path)
     flags = config.get('flags')
-    missing = NEEDED - set(config) - set(flags if isinstance(flags, dict) else ())
-    if missing:
-        raise corrupt_file_error(path, 'not the config of a run (no %s)' % ', '.join(sorted(missing)))
-    if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
-        raise corrupt_file_error(path, 'no network %r, or no input %r' % (flags['model'], flags['input']))
+    if not ('class_names' in config and isinstance(flags, dict) and flags.get('model') in networks.NETWORKS
+            and flags.get('input') in networks.INPUTS):
+        raise UserError('%s: not the config of a run, or of an unknown network; train into another --output' % path)
     config['invocations'] = config.pop('starts', config.get('invocations', []))  # runs of old code have 'starts'
     config.setdefault('class_ids', list(range(len(config['class_names']))))
     return config
@@ -117,8 +104,8 @@ def read_log(folder: str, last_step=np.inf) -> list:
 def checkpoints(folder: str, which: str) -> list:
     """Lists the 'best' or 'last' checkpoints of a run, newest first: paths without suffixes such as .index."""
     folder = os.path.join(folder, FOLDERS[which])
-    matches = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in file_names(folder)]
-    steps = sorted((int(match.group(1)) for match in matches if match), reverse=True)
+    names = [name for name in file_names(folder) if re.match(r'\Amodel-[0-9]+\.index\Z', name)]
+    steps = sorted([int(name[len('model-'):-len('.index')]) for name in names], reverse=True)
     return [os.path.join(folder, 'model-%d' % step) for step in steps]
 
 
@@ -138,7 +125,7 @@ def provenance(device: str) -> dict:
 
     The entry `processes` is the number of processes that train together; `pid` is the id of this process.
     """
-    return {'command': cli.command_line(), 'revision': revision(), 'device': device,
+    return {'command': cli.command_line(), 'revision': cli.revision(), 'device': device,
             'processes': len(cluster.resolve_cluster()[0]),
             'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__,
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
