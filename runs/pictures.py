@@ -68,13 +68,11 @@ def draw(examples: list, dataset, counts, path: str):
       counts: int64 [num_classes + 1], pixels of each class, void last, for the shares in the legend.
     """
     pictures = [[Image.fromarray(fitted(picture)) for picture in pair] for _, *pair, _ in examples]
-    heights = [max(picture.height for pair in pictures[i:i + 2] for picture in pair)
-               for i in range(0, len(pictures), 2)]
-    sheet = Image.new('RGB', (4 * (SIDE + GAP), sum(heights) + (CAPTION + GAP) * len(heights)), 'white')
+    row_height = CAPTION + max(picture.height for pair in pictures for picture in pair) + GAP
+    sheet = Image.new('RGB', (4 * (SIDE + GAP), -(-len(pictures) // 2) * row_height), 'white')
     font = ImageFont.truetype(FONT, 11)
     for i, (name, pair) in enumerate(zip([os.path.basename(str(name)) for name, *_ in examples], pictures)):
-        x = i % 2 * 2 * (SIDE + GAP)
-        y = sum(heights[:i // 2]) + i // 2 * (CAPTION + GAP)
+        x, y = i % 2 * 2 * (SIDE + GAP), i // 2 * row_height
         text = name if len(name) <= 80 else '...' + name[-77:]
         ImageDraw.Draw(sheet).text((x + 2, y + 2), drawable(text), font=font, fill='black')
         for place, picture in enumerate(pair):

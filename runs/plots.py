@@ -49,7 +49,7 @@ def loss_curves(log: list, path: str):
       path: path of the PNG.
     """
     training = [record for record in log if 'loss' in record]
-    validation = [record for record in log if 'mIoU' in record]
+    scored = [record for record in log if 'mIoU' in record]
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
     steps = [record['step'] for record in training]
     losses = np.array([record['loss'] for record in training])
@@ -60,9 +60,8 @@ def loss_curves(log: list, path: str):
         above.plot(steps[width - 1:], mean, color='tab:red', label='mean of %d batches' % width)
     above.set(ylabel='training loss', ylim=(0, np.percentile(losses, 99) * 1.1))
     above.legend(loc='upper right')
-    for name, color in (('G', 'tab:blue'), ('C', 'tab:orange'), ('mIoU', 'tab:green')):
-        below.plot([record['step'] for record in validation], [record.get(name) for record in validation], '.-',
-                   color=color, label=name)
+    for name in ('G', 'C', 'mIoU'):
+        below.plot([record['step'] for record in scored], [record.get(name) for record in scored], '.-', label=name)
     below.set(xlabel='step', ylabel='validation', ylim=(0, 1))
     below.legend(loc='lower right')
     for axes in (above, below):
@@ -80,18 +79,16 @@ def scores_against_time(rows: list, split: str, path: str):
     """
     figure, panels = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
     for axes, measure, column in zip(panels, ('mIoU', 'BF'), (3, 4)):
-        for row in rows:
-            if row[column] != '-':
-                value = float(row[column].split()[0])
-                color = 'tab:blue' if row[1] == 'median' else 'tab:orange'
-                axes.plot(row[2], value, 'o', color=color)
+        for label, median in (('median frequency balancing', True), ('natural frequencies', False)):
+            scored = [row for row in rows if (row[1] == 'median') == median and row[column] != '-']
+            values = [float(row[column].split()[0]) for row in scored]
+            axes.plot([row[2] for row in scored], values, 'o', label=label)
+            for row, value in zip(scored, values):
                 axes.annotate(row[0], (row[2], value), fontsize=7, xytext=(4, 3), textcoords='offset points')
         axes.margins(x=0.3)  # room for the names of the networks
         axes.set(xlabel='forward pass, ms', ylabel='%s on %s, %%' % (measure, split))
         axes.grid(alpha=0.3)
-    figure.legend([plt.Line2D([], [], marker='o', linestyle='', color=color) for color in ('tab:blue', 'tab:orange')],
-                  ['median frequency balancing', 'natural frequencies'], loc='upper center',
-                  bbox_to_anchor=(0.5, 0), ncol=2)
+    figure.legend(*axes.get_legend_handles_labels(), loc='upper center', bbox_to_anchor=(0.5, 0), ncol=2)
     save(figure, path)
 
 
@@ -112,11 +109,10 @@ def growth(rows: list, path: str):
         by_batch = [(int(row['batch']), row) for row in chosen if row['size'] == size]
         by_size = [(pixels[row['size']], row) for row in chosen if row['batch'] == '1']
         for column, points in enumerate((by_batch, by_size)):
-            points = sorted(points, key=lambda point: point[0])
-            axes[0, column].plot([x for x, _ in points], [float(row['ms/image']) for _, row in points], 'o-',
-                                 label=', '.join(name))
-            known = [(x, float(row['peak MB'])) for x, row in points if row['peak MB'] != '-']
-            axes[1, column].plot([x for x, _ in known], [megabytes for _, megabytes in known], 'o-')
+            points = [(x, float(row['ms/image']), float(row['peak MB'].replace('-', 'nan'))) for x, row in points]
+            x, milliseconds, megabytes = np.array(sorted(points)).reshape(-1, 3).T
+            axes[0, column].plot(x, milliseconds, 'o-', label=', '.join(name))
+            axes[1, column].plot(x, megabytes, 'o-')
     axes[0, 0].set(ylabel='ms per image', ylim=(0, None))
     axes[0, 1].set(ylabel='ms', ylim=(0, None))
     axes[1, 0].set(xlabel='images per batch', ylabel='peak MB', ylim=(0, None))
@@ -136,10 +132,9 @@ def confusion(counts, class_names: list, path: str, title: str = ''):
     size = min(2 + 0.45 * len(class_names) + 0.14 * max(map(len, class_names)), 40)  # in inches
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
-    ticks = np.arange(len(class_names))
-    axes.set(xticks=ticks, yticks=ticks, xlabel='prediction', ylabel='truth (rows sum to 100%)', title=title)
-    axes.set_xticklabels(class_names, rotation=90)
-    axes.set_yticklabels(class_names)
+    axes.set(xlabel='prediction', ylabel='truth (rows sum to 100%)', title=title)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+    axes.set_yticks(range(len(class_names)), class_names)
     for i, j in np.argwhere(share >= 0.5):
         axes.text(j, i, '%.0f' % share[i, j], ha='center', va='center', fontsize=min(8, 600 / len(class_names)),
                   color='white' if share[i, j] > 60 else 'black')
@@ -161,9 +156,7 @@ def architecture(layers: list, path: str):
     x = 0.0
     size = None
     orange = LAYER_COLORS['pooling']
-    for layer in layers:
-        if layer.kind not in LAYER_COLORS:
-            continue
+    for layer in [layer for layer in layers if layer.kind in LAYER_COLORS]:
         height, width, channels = layer.shape
         top, thickness = height ** 0.5, 0.28 * np.log2(channels)
         if (height, width) != size:
@@ -229,20 +222,17 @@ def with_legend(image, class_names: list, colors: list, shown):
     names = [drawable(class_names[class_id]) for class_id in shown]
     widths = [24 + int(np.ceil(font.getlength(name))) for name in names]
     width = max([image.shape[1], 160] + widths)
-    x, y = 4, image.shape[0]
-    places = []
-    for needed in widths:
-        if x + needed > width and x > 4:
-            x, y = 4, y + row
-        places.append((x, y))
-        x += needed
-    out = Image.new('RGB', (width, y + row), 'white')
+    out = Image.new('RGB', (width, image.shape[0] + row * max(len(names), 1)), 'white')
     out.paste(Image.fromarray(image))
     draw = ImageDraw.Draw(out)
-    for class_id, name, (x, y) in zip(shown, names, places):
+    x, y = 4, image.shape[0]
+    for class_id, name, needed in zip(shown, names, widths):
+        if x + needed > width and x > 4:
+            x, y = 4, y + row
         draw.rectangle((x, y + 4, x + 10, y + 14), fill=tuple(int(c) for c in colors[class_id]))
         draw.text((x + 14, y + 9), name, font=font, fill='black', anchor='lm')
-    return np.array(out)
+        x += needed
+    return np.array(out.crop((0, 0, width, y + row)))
 
 
 def panel_examples(dataset, split: str) -> list:
