@@ -126,9 +126,7 @@ def write(folder: str, published: list = (), class_accuracies: dict = None):
     flags = config['flags']
     start = (config['invocations'] or [{}])[-1]
     metrics = read_scores(folder)
-    sections = []
-    if metrics:
-        sections.append(('Scores', scores_tables(metrics, published, class_accuracies or {})))
+    sections = [('Scores', scores_tables(metrics, published, class_accuracies or {}))] if metrics else []
     figures = [(title, os.path.join(folder, name)) for name, title in FIGURES]
     sections += [(title, embedded_image(path)) for title, path in figures if os.path.exists(path)]
     commands = '\n'.join('%s    # revision %s, %s' % (entry.get('command'), entry.get('revision'), entry.get('started'))

@@ -67,10 +67,10 @@ def of_run(folder: str, which: str) -> Weights:
     Raises UserError if the config or the checkpoint is missing or damaged.
     """
     config = read_config(folder)
+    known = {'class_names': config['class_names'], 'input': config['flags']['input']}
     path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
-        return npz(path)._replace(step=config.get('step'), class_names=config['class_names'],
-                                  input=config['flags']['input'])
+        return npz(path)._replace(step=config.get('step'), **known)
     path = checkpoint(folder, which)
     scope = config['flags']['model'] + '/'
     values = {}
@@ -82,8 +82,7 @@ def of_run(folder: str, which: str) -> Weights:
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise UserError('%s: damaged (%s); use the other --checkpoint, best or last' % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
-    return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'],
-                   config['flags']['input'])
+    return Weights(values, step, '%s weights of step %d' % (which, step), **known)
 
 
 def caffemodel(path: str) -> Weights:
@@ -97,17 +96,15 @@ def caffemodel(path: str) -> Weights:
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
         layer = RENAMED.get(layer, layer)
-        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # batch norm has shape (1, n, 1, 1)
-            kinds = ('weights', 'biases')
-            blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
-        else:
-            kinds = ('gamma', 'beta')
-            blobs = [blob.reshape(-1) for blob in blobs]
-            values[layer + '/moving_mean'] = np.zeros_like(blobs[0])
-            values[layer + '/moving_variance'] = np.full_like(blobs[0], 1 - utils.BN_EPSILON)
         if len(blobs) != 2:
             raise UserError('%s: layer %s has %d blobs; expected two' % (path, layer, len(blobs)))
-        values.update({'%s/%s' % (layer, kind): blob for kind, blob in zip(kinds, blobs)})
+        first, second = blobs
+        if first.ndim == 4 and first.shape != (1, first.size, 1, 1):  # batch norm has shape (1, n, 1, 1)
+            arrays = {'weights': first.transpose(2, 3, 1, 0), 'biases': second.ravel()}
+        else:
+            arrays = {'gamma': first.ravel(), 'beta': second.ravel(), 'moving_mean': np.zeros(first.size, np.float32),
+                      'moving_variance': np.full(first.size, 1 - utils.BN_EPSILON, np.float32)}
+        values.update({'%s/%s' % (layer, kind): array for kind, array in arrays.items()})
     return Weights(values, None, 'weights from Caffe')
 
 
@@ -164,15 +161,10 @@ def load(path: str, which: str = 'best') -> Weights:
       UserError: the weights cannot be read, or a weight is not finite. Also if `which` is 'last' and `path` is a file
         or a published run, because these have a single set of weights.
     """
-    is_file = path.endswith(('.npz', '.caffemodel'))
-    if which == 'last' and (is_file or os.path.exists(os.path.join(run_folder(path), 'weights.npz'))):
+    read = {'.npz': npz, '.caffemodel': caffemodel}.get(os.path.splitext(path)[1])
+    if which == 'last' and (read or os.path.exists(os.path.join(run_folder(path), 'weights.npz'))):
         raise UserError('--checkpoint last: %s has one set of weights; leave the flag out' % path)
-    if path.endswith('.npz'):
-        loaded = npz(path)
-    elif path.endswith('.caffemodel'):
-        loaded = caffemodel(path)
-    else:
-        loaded = of_run(run_folder(path), which)
+    loaded = read(path) if read else of_run(run_folder(path), which)
     for name, value in loaded.values.items():
         if not np.isfinite(value).all():
             raise UserError('%s: %s holds numbers that are not finite; use other weights' % (path, name))
@@ -190,8 +182,7 @@ def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
     if init_from is not None:
         loaded = load(init_from)
         if loaded.input not in (None, input_norm):
-            note('--init_from %s: these weights were trained with --input %s, this run has --input %s'
-                 % (init_from, loaded.input, input_norm))
+            note('--init_from %s: trained with --input %s, not with --input %s' % (init_from, loaded.input, input_norm))
         return match_classes(loaded, class_names).values, '--init_from %s' % init_from
     return {}, ''
 
@@ -256,11 +247,10 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     uninitialized = sorted(set(named) - set(values))
     for name in sorted(values):
         shape, expected = list(values[name].shape), named[name].shape.as_list()
+        axes = class_axes(name, len(shape))
         if shape == expected:
             assignments.append((named[name], values[name].astype(np.float32)))
-        elif len(shape) == len(expected) and all(
-                a == b or b == num_classes and axis in class_axes(name, len(shape))
-                for axis, (a, b) in enumerate(zip(shape, expected))):
+        elif [num_classes if axis in axes else side for axis, side in enumerate(shape)] == expected:
             uninitialized.append(name)
         else:
             raise UserError('%s: %s has shape %s, this network has %s' % (flag, name, shape, expected))
