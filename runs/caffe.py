@@ -12,7 +12,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 
 
 def varint(content, at: int):
-    """Reads the varint (little-endian base-128 number) at position `at`; returns (value, position after it).
+    """Reads the varint (little-endian base-128 number) at position `at` -> (value, position after the varint).
 
     Raises IndexError if the content ends inside the number, and ValueError if the number has more than 10 bytes.
     """
@@ -28,8 +28,9 @@ def varint(content, at: int):
 def fields(content) -> dict:
     """Parses a message of protocol buffers (memoryview) -> {(field number, wire type): list of values}.
 
-    The value of a varint is an int. The value of any other wire type is a memoryview of the bytes. A missing key has
-    an empty list. Raises LookupError or ValueError if the message is damaged or cut short.
+    The value of a varint is an int. The value of any other wire type is a memoryview of the bytes. The
+    list is empty for a field that the message lacks. Raises LookupError or ValueError if the message is damaged or cut
+    short.
     """
     found = collections.defaultdict(list)
     at = 0
@@ -50,12 +51,13 @@ def fields(content) -> dict:
 def blob(content):
     """Parses a BlobProto message, a memoryview -> float32 array in the shape that the message states.
 
-    The fields 1 to 4 are num, channels, height and width, in older files. Field 5 is data. Field 7 is shape, a
+    In older files the fields 1 to 4 are num, channels, height and width. Field 5 is data. Field 7 is shape, a
     BlobShape message that has the sizes in field 1. Raises LookupError, ValueError or OverflowError if the message is
     damaged, or if the number of values does not match the shape.
     """
     found = fields(content)
-    values = np.frombuffer(b''.join(found[5, BYTES] + found[5, FIXED32]), '<f4')  # BYTES: all values; FIXED32: one
+    # BYTES holds packed values, FIXED32 a single value.
+    values = np.frombuffer(b''.join(found[5, BYTES] + found[5, FIXED32]), '<f4')
     shape = [found[number, VARINT][-1] for number in (1, 2, 3, 4) if found[number, VARINT]]
     for message in found[7, BYTES]:
         sizes = b''.join(fields(message)[1, BYTES])
@@ -83,5 +85,5 @@ def read_layers(path: str):
     except (LookupError, ValueError, OverflowError) as error:
         raise UserError('%s: not a .caffemodel, or damaged (%s)' % (path, error))
     if not blobs_of:
-        raise UserError('%s: not a .caffemodel: no layer in it has weights' % path)
+        raise UserError('%s: not a .caffemodel: no layer has weights' % path)
     return blobs_of

@@ -1,4 +1,4 @@
-"""Draws figures (loss, panels, confusion) and label images (colours, overlay). Imports no TensorFlow."""
+"""Draws figures of training and scores, and colours label images. Imports no TensorFlow."""
 import collections
 import os
 
@@ -39,7 +39,7 @@ def plain(text: str) -> str:
 
 
 def loss_curves(log: list, path: str):
-    """Draws the training loss of each step with a running mean and, below, G, C and mIoU of the validations.
+    """Draws the training loss with a running mean and, in a second panel, the validation scores G, C and mIoU.
 
     The axis of the loss ends at 1.1 times the 99th percentile of the losses, so rare peaks are cut off. With fewer than
     20 steps no running mean is drawn.
@@ -70,7 +70,7 @@ def loss_curves(log: list, path: str):
 
 
 def scores_against_time(rows: list, split: str, path: str):
-    """Draws mIoU and BF against the time of a forward pass, one dot per row of table 1; writes the PNG `path`.
+    """Draws mIoU and BF against the time of a forward pass, a dot per row of table 1; writes the PNG `path`.
 
     Args:
       rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, such as '61.3' or '61.3 +-
@@ -112,7 +112,7 @@ def growth(rows: list, path: str):
             points = [(x, float(row['ms/image']), float(row['peak MB'].replace('-', 'nan'))) for x, row in points]
             x, milliseconds, megabytes = np.array(sorted(points)).reshape(-1, 3).T
             axes[0, column].plot(x, milliseconds, 'o-', label=', '.join(name))
-            axes[1, column].plot(x, megabytes, 'o-')
+            axes[1, column].plot(x[megabytes > 0], megabytes[megabytes > 0], 'o-')
     axes[0, 0].set(ylabel='ms per image', ylim=(0, None))
     axes[0, 1].set(ylabel='ms', ylim=(0, None))
     axes[1, 0].set(xlabel='images per batch', ylabel='peak MB', ylim=(0, None))
@@ -122,10 +122,10 @@ def growth(rows: list, path: str):
 
 
 def confusion(counts, class_names: list, path: str, title: str = ''):
-    """Draws a confusion matrix, one row per true class, in percent of the row; writes the PNG `path`.
+    """Draws a confusion matrix in percent of the pixels of each true class; writes the PNG `path`.
 
     Args:
-      counts: int array [num_classes, num_classes], rows are true classes, columns predicted classes.
+      counts: int array [num_classes, num_classes]; rows are true classes, columns are predicted classes.
     """
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     class_names = [plain(name) for name in class_names]
@@ -142,11 +142,11 @@ def confusion(counts, class_names: list, path: str, title: str = ''):
 
 
 def architecture(layers: list, path: str):
-    """Draws SegNet: a bar per layer, arrows for the pooling indices; writes the PNG `path`.
+    """Draws SegNet: a bar for each layer, arrows for the pooling indices; writes the PNG `path`.
 
     The height of a bar grows with the height of the feature maps, the width of a bar with the number of feature maps.
-    The bar contains the number of feature maps. Where the size of the feature maps changes, the new size stands below
-    the bar.
+    The number of feature maps is written into the bar. Where the size of the feature maps changes, the new size is
+    written below the bar.
 
     Args:
       layers: list of `networks.Layer`. Layers of a kind that LAYER_COLORS lacks are not drawn.
@@ -198,13 +198,13 @@ def overlay(image, colored_label, alpha: float = 0.5):
 
 
 def uncertainty(variance, num_classes: int):
-    """Colours the variance of Monte-Carlo samples by viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
+    """Colours the variance of Monte-Carlo samples in viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
 
     The colour shows the standard deviation. The scale is the same for all images, from 0 to the largest possible
-    standard deviation for `num_classes` classes. The largest value occurs if each sample is certain of one class and
-    all classes are equally frequent.
+    standard deviation for `num_classes` classes. The standard deviation is largest if each sample is certain of one
+    class, and the samples are evenly distributed over all classes.
     """
-    largest = (1 - 1.0 / num_classes) / num_classes  # largest variance, averaged over the classes
+    largest = (1 - 1.0 / num_classes) / num_classes  # largest possible variance, averaged over the classes
     share = np.sqrt(np.minimum(variance / largest, 1))
     return cv2.applyColorMap(np.uint8(255 * share), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
 
@@ -212,7 +212,7 @@ def uncertainty(variance, num_classes: int):
 def with_legend(image, class_names: list, colors: list, shown):
     """Adds the colours and names of the classes `shown` below an image -> uint8 RGB, a larger image.
 
-    The result is as wide as the image, or wider: at least 160 pixels, and wide enough for the longest name.
+    The result is at least as wide as the image, as the longest name, and as 160 pixels.
 
     Args:
       image: uint8 RGB [h, w, 3].
@@ -238,9 +238,9 @@ def with_legend(image, class_names: list, colors: list, shown):
 def panel_examples(dataset, split: str) -> list:
     """Selects the examples that `panel` shows -> list of indices.
 
-    Without cell types: at most PANEL_ROWS examples, evenly spaced over the split.
-    With cell types (`dataset.panel` is 'cell_types.png'): for each type the example with the most pixels of this type.
-    With cell types an index can occur twice, and the whole split is loaded for the selection.
+    If `dataset.panel` is 'cell_types.png', the function loads the whole split and selects for each class the example
+    with the most pixels of the class; an index can occur twice. Otherwise the function selects at most PANEL_ROWS
+    examples, evenly spaced over the split.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':
@@ -258,7 +258,7 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None,
         selects the rows.
     """
     rows = list(names or panel_examples(dataset, split))
-    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; columns are 10/3 inches wide
+    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # in inches; a column is 10/3 wide
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
     for row, i in enumerate(rows):

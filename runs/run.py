@@ -21,11 +21,11 @@ from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
 from system.files import UserError, check_names, check_output, note, read_bytes, read_text, write_json, write_text
 
-# Flags that may differ between the starts of a run. Any other flag must keep the value of the first start.
+# Flags that may get another value when a run is resumed. All other flags must keep the value of the first start.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
-REMOVED_FLAGS = {'shift': 0}  # {removed flag: value without effect}; runs with another value cannot resume
+REMOVED_FLAGS = {'shift': 0}  # {flag of older revisions: value without effect}; runs with another value cannot resume
 STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a process killed at the start may leave
-SAVE_SECONDS = 600            # longest time between checkpoints, and thus the most work that a killed process loses
+SAVE_SECONDS = 600  # longest time between checkpoints in seconds; a killed process loses at most the work of this time
 
 
 def output_folder(flags: dict) -> str:
@@ -34,7 +34,7 @@ def output_folder(flags: dict) -> str:
 
 
 class Run:
-    """A run in training: the run folder with config, log, checkpoints and best weights, and the step counts.
+    """Manages a run in training: the run folder with config, log, checkpoints and best weights, and the steps.
 
     Attributes:
       folder: path of the run folder.
@@ -43,7 +43,7 @@ class Run:
       total: number of steps of the whole run, including the steps before a resume.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
-      facts: {split: `datasets.Facts`} of the data, which `datasets.preload` returns.
+      facts: {split: `datasets.Facts`}, as returned by `datasets.preload`.
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
@@ -53,8 +53,8 @@ class Run:
 
         Args:
           flags: {name: value} of all flags. If height or width is None, `datasets.training_size` sets the value.
-          defaults: {name: default value} of the flags, for flags that were added after an existing run began.
-          folder: run folder; None for --output.
+          defaults: {name: default value} of the flags, for flags that the config.json of an older run lacks.
+          folder: path of the run folder; None for the folder of --output.
         """
         self.folder = folder or output_folder(flags)
         height, width = datasets.training_size(dataset, flags['height'], flags['width'])
@@ -82,7 +82,7 @@ class Run:
         if os.path.exists(self.path('config.json')):
             was = dict(self.defaults, **read_config(self.folder)['flags'])
             now = dict(REMOVED_FLAGS, **self.flags)
-            for name in ['dataset', 'model'] + sorted(now):  # first the two that set defaults of other flags
+            for name in ['dataset', 'model'] + sorted(now):  # first the flags that other defaults depend on
                 if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
                     raise UserError('--%s %s: the run in %s has %s; give another --output'
                                     % (name, now[name], self.folder, was[name]))
@@ -99,7 +99,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self):
-        """Context manager: makes the run folder and locks it against other processes inside the block.
+        """Context manager: makes the run folder and locks the folder against other processes inside the block.
 
         Raises UserError if another process holds the lock, or if another run began in the folder after `__init__`.
         """
@@ -111,7 +111,7 @@ class Run:
                 self.check_folder()
                 yield
         except filelock.Timeout:
-            raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
+            raise UserError('--output %s: process %s trains there; wait for the process, or name another folder'
                             % (self.folder, read_text(owner) if os.path.exists(owner) else 'of unknown id'))
 
     def create_savers(self):
@@ -120,7 +120,7 @@ class Run:
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 
     def restore(self, sess) -> int:
-        """Restores the newest intact checkpoint into `sess`; sets and returns `step`, 0 for a new run.
+        """Restores the newest intact checkpoint into `sess`; sets and returns `step`, which is 0 for a new run.
 
         Damaged checkpoints are reported and skipped. Unfinished files of a killed process are deleted.
         Raises UserError if all checkpoints are damaged, or the folder checkpoints/ was removed from a trained run.
@@ -139,7 +139,7 @@ class Run:
             self.first = self.step = int(path.split('-')[-1])
             return self.step
         if paths or checkpoints(self.folder, 'best') and not os.path.isdir(self.path('checkpoints')):
-            raise UserError('%s: missing, or all are damaged; give another --output' % self.path('checkpoints'))
+            raise UserError('%s: no intact checkpoint is left; give another --output' % self.path('checkpoints'))
         return 0
 
     def write_config(self, class_weights, device: str):
@@ -177,7 +177,7 @@ class Run:
 
     @contextlib.contextmanager
     def open_log(self):
-        """Context manager: opens log.jsonl and TensorBoard's event file for the block, and makes the folder best/.
+        """Context manager: opens log.jsonl and TensorBoard's event file; makes the folders best/ and checkpoints/.
 
         Reads `records` and the best score from the log, and counts the validations since the best score. Records after
         `step` are dropped.
@@ -218,7 +218,7 @@ class Run:
             last = [round(record['loss'], 4) for record in self.records if 'loss' in record][-5:]
             names = batches.batch_names(self.dataset, step, self.flags['batch_size'], self.flags['seed'])
             raise FloatingPointError(
-                'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
+                'the loss became %s at step %d, after %s; lower --learning_rate, now %g, or check the images %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
         began, self.clock = self.clock, time.time()  # the time of a step includes the logging
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
@@ -235,7 +235,7 @@ class Run:
         return self.note_score(self.records[-1])
 
     def note_score(self, record: dict) -> bool:
-        """Updates `best` and `stale` with a validation's log record; returns True if the score is the best so far."""
+        """Updates `best` and `stale` by the record of a validation; returns True if the score is the best so far."""
         score = record.get(self.flags['select_by']) or 0.0
         self.stale = 0 if score > self.best else self.stale + 1
         self.best = max(score, self.best)
@@ -251,9 +251,9 @@ class Run:
         """Returns whether to validate after `step`: at intervals of --validate_every, and after the last step.
 
         The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validation then takes
-        about a tenth of the run's time, if an image takes two thirds as long in a prediction as in a training step.
-        The interval does not depend on measured times, so that a repeated run validates at the same steps and keeps
-        the same best weights.
+        about a tenth of the time, if predicting an image takes two thirds as long as training on an image. The interval
+        does not depend on measured times, so that a repeated run validates at the same steps and keeps the same best
+        weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
         images = self.flags['batch_size']  # images per step; `interval` is a number of images
@@ -281,7 +281,7 @@ class Run:
     def summary(self, stop: list) -> str:
         """Describes in one line how the run ended: by a signal in `stop`, at the last step, or by --patience."""
         if self.first >= self.total:
-            return '%s: finished at step %d of %d; a larger --steps trains on' % (self.folder, self.first, self.total)
+            return '%s: finished at step %d of %d; raise --steps to continue' % (self.folder, self.first, self.total)
         if stop and self.step < self.total:
             return '%s: stopped at step %d of %d; the same command resumes there' % (self.folder, self.step, self.total)
         early = '; %d validations without a better %s' % (self.stale, self.flags['select_by'])

@@ -1,6 +1,6 @@
-"""Loads weights from a file: Keras' VGG16, an earlier run, a .npz, or the authors' .caffemodel.
+"""Loads weights from Keras' VGG16, an earlier run, a .npz or the authors' .caffemodel, and publishes runs.
 
-The name of an array is LAYER/KIND, such as 'conv1_1/weights', without the network's scope. Builds no tensors.
+Arrays have names LAYER/KIND, such as 'conv1_1/weights', without the scope of the network. The module builds no tensors.
 """
 import collections
 import os
@@ -23,7 +23,7 @@ VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
 VGG16_LAYERS = ['conv%d_%d' % (block, i) for block, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1)]
 VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR mean that Keras subtracts from VGG16's input (imagenet_utils)
-# Names of the layers that have one feature map per class, in all networks.
+# Matches the names of the layers that have one feature map per class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
 RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # {name in the authors' segnet_basic_camvid: our name}
@@ -46,7 +46,7 @@ def vgg16(path: str) -> Weights:
         try:
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
         except Exception as error:  # Keras raises a plain Exception if the download fails
-            raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
+            raise UserError('--vgg16 download: %s; download %s by hand and give the path' % (error, VGG16_URL))
     check_file(path)
     values = {}
     try:
@@ -62,7 +62,7 @@ def vgg16(path: str) -> Weights:
 
 
 def of_run(folder: str, which: str) -> Weights:
-    """Loads the 'best' or 'last' weights of a run folder. A published folder has only weights.npz.
+    """Loads the 'best' or 'last' weights of a run folder, or weights.npz of a published folder.
 
     Raises UserError if the config or the checkpoint is missing or damaged.
     """
@@ -134,7 +134,7 @@ def publish(folder: str, run: str, sess, step):
 
     Args:
       sess: session of the default graph, in which the model's variables are initialized.
-      step: step of the weights, or None.
+      step: training step of the weights; None if unknown.
     """
     os.makedirs(folder, exist_ok=True)
     arrays = {}
@@ -158,8 +158,8 @@ def load(path: str, which: str = 'best') -> Weights:
       path: a .npz file, a .caffemodel file, a run folder, or the name of a published run.
       which: checkpoint of a run folder, 'best' or 'last'.
     Raises:
-      UserError: the weights cannot be read, or a weight is not finite. Also if `which` is 'last' and `path` is a file
-        or a published run, because these have a single set of weights.
+      UserError: the weights cannot be read, a weight is not finite, or `which` is 'last' and `path` is a file or a
+        published run, which have only one set of weights.
     """
     read = {'.npz': npz, '.caffemodel': caffemodel}.get(os.path.splitext(path)[1])
     if which == 'last' and (read or os.path.exists(os.path.join(run_folder(path), 'weights.npz'))):
@@ -174,25 +174,25 @@ def load(path: str, which: str = 'best') -> Weights:
 def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
     """Loads the weights of --vgg16 or --init_from -> ({name: array}, flag and value for messages).
 
-    Returns ({}, '') if both flags are None. The channels of the class layers are ordered by `class_names`, the classes
-    of the new run. Raises UserError for weights that cannot be read.
+    Returns ({}, '') if both flags are None. Feature maps of classes are ordered by `class_names`, the classes of
+    the new run. Raises UserError for weights that cannot be read.
     """
     if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
     if init_from is not None:
         loaded = load(init_from)
         if loaded.input not in (None, input_norm):
-            note('--init_from %s: trained with --input %s, not with --input %s' % (init_from, loaded.input, input_norm))
+            note('--init_from %s: trained with --input %s, not --input %s' % (init_from, loaded.input, input_norm))
         return match_classes(loaded, class_names).values, '--init_from %s' % init_from
     return {}, ''
 
 
 def match_classes(loaded: Weights, class_names: list) -> Weights:
-    """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
+    """Orders the feature maps of the classes by `class_names`, the classes of the new run -> `Weights`.
 
-    Channels of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
-    that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. If the classes of
-    `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The field
+    Weights of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
+    that holds only NaN is left out. Prints which classes `loaded` has, and which classes `loaded` lacks. If the classes
+    of `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The field
     `class_names` is not changed.
     """
     old = loaded.class_names
@@ -214,10 +214,10 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 
 
 def class_axes(name: str, num_axes: int) -> range:
-    """Returns the axes of a variable that have one index per class -> range; empty outside the class layers.
+    """Returns the axes of a variable that have one index per class -> range; empty for layers without classes.
 
-    The range holds the last axis of a kernel, the last two axes of an upsampling kernel, and all axes of other
-    variables.
+    In a layer with one feature map per class, the range holds the last axis of a kernel, the last two axes of an
+    upsampling kernel, and all axes of other variables.
     """
     if not CLASS_LAYERS.match(name):
         return range(0)
@@ -235,7 +235,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     Returns:
       assignments: list of (variable, float32 array).
       uninitialized: names of the variables that keep their random initial values: variables without an array, and
-        variables of class layers whose array has another number of classes.
+        variables with another number of classes than the array.
     Raises:
       UserError: an array has no variable of its name, or its shape differs in more than the number of classes.
     """
@@ -253,14 +253,14 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
         elif [num_classes if axis in axes else side for axis, side in enumerate(shape)] == expected:
             uninitialized.append(name)
         else:
-            raise UserError('%s: %s has shape %s, this network has %s' % (flag, name, shape, expected))
+            raise UserError('%s: %s has shape %s, this network has %s; check --model' % (flag, name, shape, expected))
     return assignments, uninitialized
 
 
 def load_into(sess, assignments: list):
     """Assigns arrays to variables in `sess`, all with one call of `sess.run`.
 
-    Where an array is NaN, the variable keeps the present value, so the variable must be initialized before the call.
+    Where an array is NaN, the variable keeps the present value, so the caller must initialize the variable first.
 
     Args:
       assignments: list of (variable, array).
@@ -282,5 +282,5 @@ def load_all(sess, loaded: Weights, flag: str):
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
     if uninitialized:
-        raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
+        raise UserError('%s: lacks %s, which this network has; is --model right?' % (flag, uninitialized[0]))
     load_into(sess, assignments)

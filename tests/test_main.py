@@ -171,12 +171,12 @@ def test_run_without_checkpoints(camvid_folder, runs, output):
     copy_of(runs, '8', output)
     for step in (4, 7):
         damage(os.path.join(output, 'checkpoints', 'model-%d.index' % step), 'truncated')
-    assert_refused('checkpoints: missing, or all are damaged', train, camvid_folder, output, *LONG)
+    assert_refused('checkpoints: no intact checkpoint', train, camvid_folder, output, *LONG)
     damage(checkpoint(output, 'best') + '.index', 'zeroed')
     assert_refused('damaged', score, output)
     shutil.rmtree(os.path.join(output, 'checkpoints'))
     run = run_of(datasets.camvid.read(camvid_folder), output, *LONG)
-    assert_refused('checkpoints: missing, or all are damaged', run.restore, None)
+    assert_refused('checkpoints: no intact checkpoint', run.restore, None)
 
 
 def left_behind(folder, age):
