@@ -33,7 +33,7 @@ from system.files import UserError
 # batch: (images, labels), the tensors that a training step reads.
 # fetches: dict of the tensors and ops that a training step runs.
 # signals: placeholder [2] for (stop, validate), each 0 or 1; a training step sums the signals of all processes.
-# predictor: `Predictor` that predicts the validation images with the variables in training.
+# predictor: `Predictor` that predicts the validation images with the training variables.
 # init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
@@ -140,8 +140,8 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
       total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict of the tensors `loss` and `learning_rate` and the op `step_op`. The losses of all processes add up to the
-      loss of the batch.
+      dict of `loss` and `learning_rate`, both scalar tensors, and the op `step_op`. The losses of all processes add up
+      to the loss of the batch.
     """
     images, labels = batch
     step = tf.train.get_or_create_global_step()  # the global step must not be in the network's variable scope
@@ -214,7 +214,7 @@ def start(sess, graph: TrainingGraph, run: Run, group):
 
 
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
-    """Runs the training steps after `run.step`, until the last step, a stop signal or the end of --patience.
+    """Runs the training steps after `run.step`, until the last step, a stop signal or the limit of --patience.
 
     Logs each step. Validates and saves checkpoints at the intervals that `run` sets. `stop` is the list of signals that
     this process received. If only another process received a signal, SIGTERM is added to `stop`.
@@ -225,7 +225,8 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     with bar, contextlib.ExitStack() as at_end:
         at_end.callback(sess.run, *graph.start(batches.END))  # with an empty stream the session closes at once
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # no steps if out of patience
+        # No step is left if --patience has ended the run.
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total
         for step in range(run.step + 1, last + 1):
             fetched = sess.run(graph.fetches, {graph.signals: [bool(stop), group.chief and run.validation_due(step)]})
             stopping, due = (fetched['signals'] > 0).tolist()
