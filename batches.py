@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from data import IGNORE
 from system.machine import NUM_CORES
 
-END = 1 << 40  # a number of steps that no run reaches
+END = 1 << 40  # number of steps that no run reaches
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
                    'gamma': 1.0}
 
@@ -20,9 +20,10 @@ NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale
 def resize(image, height: int, width: int):
     """Resizes an image uint8 [h, w, 3] to [height, width, 3], by area averaging or bilinearly.
 
-    A result with fewer pixels than the image is an area average; any other result is bilinear. OpenCV averages only if
-    neither side grows. If one side grows and the result still has fewer pixels, the shrinking side is averaged first,
-    and then the growing side is resized. If the size already matches, the argument itself is returned, not a copy.
+    If the result has fewer pixels than the image, each pixel is the average of an area. Otherwise pixels are
+    interpolated bilinearly. OpenCV averages areas only if neither side grows. If one side grows and the result still
+    has fewer pixels, the shrinking side is averaged first, and then the growing side is resized. An image that already
+    has the size is returned itself, not as a copy.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -36,7 +37,7 @@ def resize(image, height: int, width: int):
 def resize_label(label, height: int, width: int):
     """Resizes a label uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres.
 
-    If the size already matches, the argument itself is returned, not a copy.
+    A label that already has the size is returned itself, not as a copy.
     """
     if label.shape == (height, width):
         return label
@@ -46,7 +47,7 @@ def resize_label(label, height: int, width: int):
 
 
 def window(array, top: int, left: int, height: int, width: int, fill: int):
-    """Copies a window [height, width, ...] of `array` [h, w, ...]; the upper left pixel is (`top`, `left`).
+    """Copies the window [height, width, ...] of `array` [h, w, ...] that begins at row `top`, column `left`.
 
     Pixels of the window beyond the edges of `array` get the value `fill`. `top` and `left` may be negative.
     """
@@ -76,10 +77,10 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         jitter: largest relative change of contrast and brightness; each channel gets random changes.
         gamma: pixel values, scaled to 0..1, are raised to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
-      image uint8 [height, width, 3] and label uint8 [height, width]; `crop` replaces height and width. Pixels beyond
-      the edges of the example are IGNORE in the label, and 0 in the image before `jitter` changes the image.
+      image uint8 [height, width, 3] and label uint8 [height, width]; `crop` replaces height and width. Padding has the
+      value IGNORE in the label. In the image, padding has the value 0 before `jitter` changes the image.
     """
-    mirrored = rng.rand() < 0.5  # another order of the draws would change the examples of older runs
+    mirrored = rng.rand() < 0.5  # another order of the random draws would change the examples of older runs
     zoom = augmentation['scale'] ** rng.uniform(-1, 1)
     place = rng.rand(), rng.rand()
     contrast, brightness = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
@@ -103,8 +104,9 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     label = window(label, top, left, out_height, out_width, IGNORE)
     if augmentation['jitter']:
         jitter = augmentation['jitter']
+        # A table of all 256 values is 20 times faster than arithmetic on the image.
         table = (np.arange(256)[:, None] - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
-        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])  # 20 times faster than array arithmetic
+        image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])
     if augmentation['gamma'] != 1:
         image = cv2.LUT(image, np.rint(255 * (np.arange(256) / 255.0) ** power).astype(np.uint8))
     return image, label
@@ -141,7 +143,7 @@ def pipeline_options():
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = NUM_CORES  # otherwise tf.data may share the session's only thread
+        options.threading.private_threadpool_size = NUM_CORES  # a private pool, as a session may have only one thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = NUM_CORES
@@ -152,11 +154,11 @@ def training_batches(dataset, flags: dict, share: range = None):
     """Makes an endless stream of training batches. The seed and the number of the step determine each batch.
 
     Args:
-      flags: the run's flags. The function uses batch_size, seed, height, width, fit and the keys of NO_AUGMENTATION.
+      flags: {flag: value} of a run, with batch_size, seed, height, width, fit and the keys of NO_AUGMENTATION.
       share: range of the positions in a batch that this process loads; None for the whole batch.
     Returns:
-      start: function (number of steps done) -> (initializer op, feed_dict). After 0 steps the stream starts with the
-        batch of step 1. After END steps the stream is empty, so that a session closes at once.
+      start: function (number of finished steps) -> (initializer op, feed_dict). After 0 steps the stream starts with
+        the batch of step 1. After END steps the stream is empty, so that a session closes at once.
       images: [len(share), height, width, 3] uint8; the flag `crop` replaces height and width.
       labels: [len(share), height, width] uint8, IGNORE where unlabelled; `crop` replaces height and width.
     """
@@ -165,7 +167,7 @@ def training_batches(dataset, flags: dict, share: range = None):
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
 
-    def load(number):  # `number` counts the examples that this process loads
+    def load(number):  # `number`: position in the stream of this process
         step, place = divmod(int(number), len(share))
         epoch, i = position_example(step * batch_size + share[place], size, seed)
         rng = np.random.RandomState([seed, epoch, i])

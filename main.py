@@ -1,10 +1,11 @@
-"""Trains a network: `python main.py` trains SegNet on the bundled cells and writes Output/sample-segnet/.
+"""Trains a network: `python main.py` trains SegNet on bundled images and writes Output/sample-segnet/.
 
 The same command resumes an interrupted run.
-`@recipes/NAME.txt` reads flags from a file; later flags override the flags of the file.
+The argument `@recipes/NAME.txt` reads flags from that file. Flags after the argument override the flags of the file.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import collections
+import contextlib
 import functools
 import os
 import signal
@@ -23,18 +24,20 @@ import utils
 from inference.predictor import Predictor, Settings
 from paper import tables
 from runs import pictures, plots, report, weights
-from runs.folder import read_config
+from runs.folder import checkpoints, read_config
 from runs.run import Run, output_folder
 from system import cli, cluster, devices, distribute
 from system.files import UserError
 
-# start: function (number of steps done) -> (op, feed_dict); the op starts the stream of batches after these steps.
-# batch: (images, labels), the tensors of a step. fetches: dict of tensors and ops that a training step runs.
-# signals: placeholder [2], 0 or 1: whether to stop, whether to validate. Each step sums the signals of all processes.
-# predictor: `Predictor` for validation, with the training variables. init: op that initializes all variables.
+# start: function (number of finished steps) -> (op, feed_dict); the op starts the stream at the next step.
+# batch: (images, labels), the tensors that a training step reads.
+# fetches: dict of the tensors and ops that a training step runs.
+# signals: placeholder [2] for (stop, validate), each 0 or 1; a training step sums the signals of all processes.
+# predictor: `Predictor` that predicts the validation images with the training variables.
+# init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
-# spread: op that copies the chief's variables to all processes.
+# spread: op that copies the variables of the first process to all processes.
 TrainingGraph = collections.namedtuple('TrainingGraph',
                                        'start batch fetches signals predictor init assignments uninitialized spread')
 
@@ -45,49 +48,46 @@ def add_data_flags(parser):
     """Adds the flags of the data set, the training size and the augmentation to `parser`."""
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', choices=datasets.MODULES, default='sample', help='data set to train on')
-    group.add_argument('--data_dir', help='folder of the data set; sample needs none')
-    group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='pixel order in RLE masks (default: detected)')
-    group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits in use in 16-bit images (default: measured)')
-    group.add_argument('--fold', metavar='K/N', help='if val is missing: validate on part K of N (default: 1/5)')
+    group.add_argument('--data_dir', help='folder of the data set; not needed for --dataset sample')
+    group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of pixels in RLE masks (default: detected)')
+    group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits that 16-bit images use (default: measured)')
+    group.add_argument('--fold', metavar='K/N', help='if there is no split val: hold out part K of N (default: 1/5)')
     group.add_argument('--cache', type=cli.number(float, 0, 10 ** 6), metavar='GB',
                        help='memory for decoded images, in GB (default: half of the free memory, at most 8.6)')
-    group.add_argument('--height', type=cli.side, help='height in pixels to train at (default: set by the data set)')
-    group.add_argument('--width', type=cli.side, help='width in pixels to train at (default: set by the data set)')
-    group.add_argument('--fit', choices=('resize', 'crop'), default='resize',
-                       help='resize: stretch images to the training size; crop: keep the scale, crop or pad')
-    group.add_argument('--flip', action='store_true', help='mirror half of the examples left to right')
-    group.add_argument('--flip_vertical', action='store_true', help='mirror half of the examples top to bottom')
-    group.add_argument('--rotate', type=int, choices=(90,), help='rotate by a random multiple of 90 degrees')
-    group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='zoom randomly by 1/SCALE to SCALE')
-    group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='train on random crops')
-    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='largest random change of contrast, brightness')
-    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='random exponent, 1/GAMMA to GAMMA')
+    group.add_argument('--height', type=cli.side, help='height of training images, in pixels (default: by data set)')
+    group.add_argument('--width', type=cli.side, help='width of training images, in pixels (default: by data set)')
+    group.add_argument('--fit', choices=('resize', 'crop'), default='resize', help='stretch images, or crop and pad')
+    group.add_argument('--flip', action='store_true', help='mirror half of the images left to right')
+    group.add_argument('--flip_vertical', action='store_true', help='mirror half of the images top to bottom')
+    group.add_argument('--rotate', type=int, choices=(90,), help='rotate images by a random multiple of 90 degrees')
+    group.add_argument('--scale', type=cli.number(float, 1, 10), default=1.0, help='random zoom from 1/SCALE to SCALE')
+    group.add_argument('--crop', type=cli.side, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='size of random crops')
+    group.add_argument('--jitter', type=cli.fraction, default=0.0, help='largest change of contrast and brightness')
+    group.add_argument('--gamma', type=cli.number(float, 1, 10), default=1.0, help='random gamma from 1/GAMMA to GAMMA')
 
 
 def add_training_flags(parser):
     """Adds the flags of the network, the starting weights, the length of training, the loss and the optimizer."""
     group = parser.add_argument_group('training')
-    group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network')
-    group.add_argument('--input', choices=sorted(networks.INPUTS),
-                       help='raw: BGR; lrn: local response, lcn: local contrast normalization (default: by --model)')
-    group.add_argument('--dropout', type=cli.number(float, 0, 0.99),
-                       help='dropout rate in training (default: 0.5 for the Bayesian networks, else 0)')
+    group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network to train')
+    group.add_argument('--input', choices=sorted(networks.INPUTS), help='normalization of images (default: by --model)')
+    group.add_argument('--dropout', type=cli.number(float, 0, 0.99), help='rate (default: 0.5 if Bayesian, else 0)')
     start = group.add_mutually_exclusive_group()
-    start.add_argument('--vgg16', metavar='PATH', help="Keras' VGG16 weights for the encoder: file, or 'download'")
-    start.add_argument('--init_from', metavar='RUN|FILE', help='starting weights: run, .npz or .caffemodel')
+    start.add_argument('--vgg16', metavar='PATH', help="start the encoder from Keras' VGG16: file or 'download'")
+    start.add_argument('--init_from', metavar='RUN|FILE', help='start from the weights of a run, .npz or .caffemodel')
     group.add_argument('--encoder_rate', type=cli.fraction, default=1.0, help="encoder's learning-rate factor (sgd)")
     group.add_argument('--freeze_encoder', action='store_true', help="do not train the encoder's variables")
-    group.add_argument('--epochs', type=cli.positive_int, default=16, help='epochs of the whole run')
-    group.add_argument('--steps', type=cli.positive_int, help='steps of the whole run; overrides --epochs')
+    group.add_argument('--epochs', type=cli.positive_int, default=16, help='total number of epochs')
+    group.add_argument('--steps', type=cli.positive_int, help='total number of steps; overrides --epochs')
     group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images per step')
-    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam', help='optimizer; the paper: sgd')
+    group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam', help='optimizer; the paper uses sgd')
     group.add_argument('--learning_rate', type=cli.positive_float, default=0.001, help='the paper: 0.1 or 0.001 (sgd)')
-    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='poly: learning rate falls')
-    group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper: 0.9')
-    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='weight decay, as in the released code')
-    group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce', help='ce-dice: cross-entropy + Dice loss')
+    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='poly: the rate falls to 0')
+    group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper uses 0.9')
+    group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='weight decay; the authors use 5e-4')
+    group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce', help='cross-entropy, or plus Dice loss')
     group.add_argument('--class_weights', default='median', help='none|median|median-sqrt|median-void|released|FILE')
-    group.add_argument('--seed', type=cli.seed, default=1, help='seed of weights, order, augmentation and dropout')
+    group.add_argument('--seed', type=cli.seed, default=1, help='seed of all random numbers of the run')
 
 
 def add_run_flags(parser):
@@ -95,8 +95,8 @@ def add_run_flags(parser):
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps',
-                       help='epochs or steps between validations (default: validation takes about a tenth of the time)')
-    group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score that selects weights')
+                       help='epochs or steps between validations (default: validation takes a tenth of the time)')
+    group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score to select weights by')
     group.add_argument('--patience', type=cli.positive_int, metavar='N', help='stop after N validations without a gain')
     group.add_argument('--describe', action='store_true', help='print the layers of --model and exit')
     group.add_argument('--precision', choices=devices.PRECISIONS, default='float32', help='precision of the layers')
@@ -128,7 +128,7 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- graph
 
 def training_graph(args, spec, class_weights, batch, total: int, group):
-    """Builds the training step of this process; gradients are summed over all processes of `group`.
+    """Builds the training step of this process; sums the gradients over all processes of `group`.
 
     Each process trains on a share of the batch. Batch norm normalizes with the statistics of the share. The loss is
     divided by the number of labelled pixels in the whole batch.
@@ -136,14 +136,15 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
     Args:
       spec: `networks.Spec`.
       class_weights: num_classes floats, the weights of the classes in the loss.
-      batch: images [n, h, w, 3] uint8 and labels [n, h, w] uint8, where n is the size of the share.
+      batch: images [n, h, w, 3] uint8 and labels [n, h, w] uint8, where n is the number of images in the share.
       total: number of steps of the run, for the learning-rate schedule.
       group: `distribute.Group`.
     Returns:
-      dict of tensors: loss (the losses of all shares sum to the loss of the batch), learning_rate, step_op.
+      dict of `loss` and `learning_rate`, both scalar tensors, and the op `step_op`. The losses of all processes add up
+      to the loss of the batch.
     """
     images, labels = batch
-    step = tf.train.get_or_create_global_step()  # created here, outside the network's variable scope
+    step = tf.train.get_or_create_global_step()  # the global step must not be in the network's variable scope
     count = group.all_reduce([optimize.labelled_pixels(labels)])[0]
     masks = '-%d' % group.index if group.index else ''
 
@@ -171,7 +172,8 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
 def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
 
-    The savers become attributes of `run`. Only the first process, the chief, loads starting weights, in a new run.
+    The savers become attributes of `run`. Starting weights are loaded only for a new run, and only by the first
+    process, the chief.
     """
     group.check_equal({'--class_weights': [float(weight) for weight in class_weights]})
     tf.set_random_seed(args.seed)
@@ -183,7 +185,7 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
     fetches['loss'], fetches['signals'] = group.all_reduce([fetches['loss'], signals])
     predictor = Predictor(sess, spec, Settings(tile='off', batch_size=args.batch_size), reuse=True)
     values, flag = {}, ''
-    if group.chief and run.is_new():
+    if group.chief and not checkpoints(run.folder, 'last'):
         values, flag = weights.starting_weights(args.vgg16, args.init_from, class_names, spec.input)
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = weights.match_variables(values, variables, spec.num_classes, flag)
@@ -199,7 +201,8 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
 def start(sess, graph: TrainingGraph, run: Run, group):
     """Restores the variables from the newest checkpoint, or in a new run loads the starting weights.
 
-    Copies the variables and `run.step` to all processes. Prints how many variables the starting weights set.
+    Copies the variables and the number of finished steps from the first process to all processes. Prints how many
+    variables the starting weights set.
     """
     sess.run(graph.init)
     if group.chief and run.restore(sess) == 0 and graph.assignments:
@@ -211,20 +214,21 @@ def start(sess, graph: TrainingGraph, run: Run, group):
 
 
 def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
-    """Runs the training steps after `run.step`, until the last step, a stop signal or the end of --patience.
+    """Runs the training steps after `run.step`, until the last step, a stop signal or the limit of --patience.
 
-    Logs each step; validates and saves at the intervals of `run`. `stop` is the list of signals that this process
-    received. If only another process received a signal, SIGTERM is added to `stop`.
+    Logs each step. Validates and saves checkpoints at the intervals that `run` sets. `stop` is the list of signals that
+    this process received. If only another process received a signal, SIGTERM is added to `stop`.
     """
     if group.chief and run.step == 0:
-        draw_data(sess, graph, run, group)
+        draw_data(sess, graph, run)
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
-    try:
-        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total  # --patience ended the run
+    with bar, contextlib.ExitStack() as at_end:
+        at_end.callback(sess.run, *graph.start(batches.END))  # with an empty stream the session closes at once
+        # No step is left if --patience has ended the run.
+        last = run.step if group.all_gather(run.out_of_patience())[0] else run.total
         for step in range(run.step + 1, last + 1):
-            asked = [bool(stop), group.chief and run.validation_due(step)]
-            fetched = sess.run(graph.fetches, {graph.signals: asked})
+            fetched = sess.run(graph.fetches, {graph.signals: [bool(stop), group.chief and run.validation_due(step)]})
             stopping, due = (fetched['signals'] > 0).tolist()
             run.log_step(step, fetched)
             bar.update()
@@ -236,16 +240,13 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
             if stopping or due and group.all_gather(run.out_of_patience())[0]:
                 stop += [signal.SIGTERM] * (stopping and not stop)  # another process received the signal
                 break
-    finally:
-        bar.close()
-        sess.run(*graph.start(batches.END))  # an empty stream, so that the session closes at once
 
 
 def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
     """Scores the validation split, with batch norm's moving averages. Each process scores a share of the split.
 
-    The chief prints one line, draws loss.png and writes report.html. If the score is the best so far, the chief also
-    saves the weights in best/, writes the scores and draws the predictions of these weights.
+    The first process prints a line of scores, draws loss.png and writes report.html. If the score is the best so far,
+    the first process also saves the weights in best/, writes metrics.json and draws predictions.
     """
     predictions = graph.predictor.predict_split(run.dataset, 'val', group.index, group.size)
     scores, shown, extremes = evaluate.score_split(predictions, run.dataset, 'val', num_extremes=2,
@@ -267,16 +268,15 @@ def validate(sess, graph: TrainingGraph, run: Run, step: int, group):
         run.epochs(step), step, scores['G'], scores['C'] or 0, scores['mIoU'] or 0), file=sys.stdout)
 
 
-def draw_data(sess, graph: TrainingGraph, run: Run, group):
-    """Draws training examples and the first batch with their labels, into examples.png and batch.png.
+def draw_data(sess, graph: TrainingGraph, run: Run):
+    """Draws training images with their labels as examples.png, and the first training batch as batch.png.
 
-    The user can then see wrong labels before training starts.
+    The user can then see wrong labels before the training starts.
     """
     pictures.draw_examples(run.dataset, 'train', run.facts['train'].counts, run.path('examples.png'))
     sess.run(*graph.start(0))
     images, labels = sess.run(graph.batch)
     names = batches.batch_names(run.dataset, 1, run.flags['batch_size'], run.flags['seed'])
-    names = [names[i] for i in group.share(len(names))]
     pictures.draw_batch(images, labels, names, run.dataset, run.path('batch.png'))
     print('labels: %s, %s' % (run.path('examples.png'), run.path('batch.png')))
 
@@ -290,16 +290,16 @@ def describe(args):
 
 
 def open_dataset(args, group):
-    """Opens --dataset and returns the `data.Dataset`.
+    """Opens the data set that --dataset names -> `data.Dataset`.
 
-    When a run is resumed, config.json of the chief sets the split and the data settings. Raises UserError for bad data,
-    or if train or val has no examples.
+    In a resumed run, the split and the data settings come from the config.json that the first process reads. Raises
+    UserError for bad data, or if the split train or val has no examples.
     """
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
-        config = None  # the run used another data set: `Run` raises the error
-    config = group.all_gather(config)[0]  # other machines may lack the run folder
+        config = None  # for another data set than before, `Run` raises the error
+    config = group.all_gather(config)[0]  # the other processes may lack the run folder
     dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):
         datasets.check_split(dataset, split)
@@ -307,9 +307,9 @@ def open_dataset(args, group):
 
 
 def train(args):
-    """Trains until --steps or --epochs and returns the run folder; resumes from the newest checkpoint.
+    """Trains from the newest checkpoint, if any, until --steps or --epochs; returns the run folder's path.
 
-    --patience may end training earlier. After a stop signal the process exits with status 128 + number of the signal.
+    --patience may end the training earlier. After a stop signal the process exits with status 128 + signal number.
     """
     group = distribute.Group(*cluster.resolve_cluster())
     group.connect(args.device, vars(args))

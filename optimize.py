@@ -1,36 +1,36 @@
-"""The loss, the learning-rate schedules, the gradients of convolutions and the train op."""
+"""Builds losses, learning-rate schedules, gradients of convolutions on CPUs, and the op of a training step."""
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import utils
 from data import IGNORE
 
-STRIP_BYTES = 2 ** 20     # bytes of the input per strip; a strip and its gradient then fit into a core's cache
-LARGEST_KERNEL = 2 ** 22  # bytes; the gradient of a larger kernel does not fit into the cache beside a strip
+STRIP_BYTES = 2 ** 20     # most bytes of a strip of image rows; a strip and its gradient fit into a core's cache
+LARGEST_KERNEL = 2 ** 22  # bytes; a strip and the gradient of a larger kernel do not fit into the cache together
 
 
 def labelled_pixels(labels):
-    """Counts the pixels in `labels` that are not IGNORE: scalar float32 tensor."""
+    """Counts the pixels of `labels` that are not IGNORE -> scalar float32 tensor."""
     return tf.reduce_sum(tf.cast(tf.not_equal(labels, IGNORE), tf.float32))
 
 
 def loss(logits, labels, class_weights, count=None):
-    """Computes the softmax cross-entropy, summed with class weights, divided by the number of labelled pixels.
+    """Sums the softmax cross-entropy times class weight over labelled pixels, and divides the sum by `count`.
 
-    The divisor is the number of labelled pixels, not the sum of the weights, as in caffe-segnet
-    (softmax_loss_layer.cpp, normalize: true).
+    As in caffe-segnet (softmax_loss_layer.cpp, normalize: true), the divisor is the number of labelled pixels, not the
+    sum of the class weights.
 
     Args:
       logits: [batch, height, width, num_classes] float32.
       labels: [batch, height, width] uint8, IGNORE where unlabelled.
       class_weights: num_classes floats.
-      count: number of labelled pixels in the whole batch, if `labels` holds only a share of the batch. If `count` is
-        None, the labelled pixels of `labels` are counted.
+      count: number of labelled pixels in the whole batch, if `labels` is only a share of the batch; None for the
+        number of labelled pixels in `labels`.
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
     labelled = tf.not_equal(labels, IGNORE)
-    # int64, because TensorFlow would fill a tensor of int32 zeros on the CPU, even if the network is on a GPU.
+    # The ids are int64, because TensorFlow fills a tensor of int32 zeros on the CPU, even if the network is on a GPU.
     ids = tf.where(labelled, tf.cast(labels, tf.int64), tf.zeros_like(labels, tf.int64))
     weights = tf.gather(tf.constant(class_weights, tf.float32), ids) * tf.cast(labelled, tf.float32)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
@@ -42,7 +42,7 @@ def dice_loss(logits, labels):
     """Computes one minus the mean Dice coefficient of the classes that occur in `labels`.
 
     Source: Drozdzal et al., 2016, equation 1. The Dice coefficient of a class is 2 sum(p y) / (sum(p) + sum(y)), with
-    the softmax p and the one-hot label y, summed over the labelled pixels of the batch.
+    the softmax p and the one-hot label y. Each sum runs over the labelled pixels of the batch.
 
     Args:
       logits: [batch, height, width, num_classes] float32.
@@ -50,7 +50,7 @@ def dice_loss(logits, labels):
     Returns:
       scalar float32; 0 if no pixel is labelled.
     """
-    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # all zeros for pixels labelled IGNORE
+    truth = tf.one_hot(tf.cast(labels, tf.int32), logits.shape.as_list()[-1])  # all 0 for pixels labelled IGNORE
     labelled = tf.cast(tf.not_equal(labels, IGNORE), tf.float32)[..., None]
     probabilities = tf.nn.softmax(logits) * labelled
     overlap = tf.reduce_sum(probabilities * truth, [0, 1, 2])  # [num_classes]
@@ -62,7 +62,7 @@ def dice_loss(logits, labels):
 
 
 def learning_rate(schedule, base, total_steps):
-    """Returns the learning rate at the current global step: scalar float32 tensor.
+    """Returns the learning rate at the current global step, a scalar float32 tensor.
 
     The schedule 'constant' is `base` at each step, as in the released solvers.
     The schedule 'poly' is base * (1 - step / total_steps) ** 0.9, as in DeepLab.
@@ -76,7 +76,7 @@ def learning_rate(schedule, base, total_steps):
 def cpu_gradients(device_kind):
     """Context manager: on a CPU, `conv_gradients` computes the gradients of convolutions built in the block.
 
-    `device_kind`: 'CPU' or 'GPU'. With 'GPU' the convolutions keep TensorFlow's gradients.
+    `device_kind` is 'CPU' or 'GPU'. With 'GPU' the convolutions keep TensorFlow's gradients.
     """
     return tf.get_default_graph().gradient_override_map({'Conv2D': 'CPUConv2D'} if device_kind == 'CPU' else {})
 
@@ -86,9 +86,9 @@ def conv_gradients(op, gradient):
     """Computes the gradients of a convolution, for a CPU -> (gradient of the input, gradient of the kernel).
 
     With stride 1 and zero padding, the gradient of the input is the convolution of `gradient` with the mirrored kernel.
-    With oneDNN this convolution takes 50% to 100% of the time of Conv2DBackpropInput, TensorFlow's op, and the results
-    are equal up to rounding. Convolutions with another stride or padding, or with a kernel of even size, get
-    TensorFlow's gradients.
+    With oneDNN such a convolution takes 50% to 100% of the time of TensorFlow's op Conv2DBackpropInput. The results are
+    equal up to rounding. Convolutions with another stride or padding, or with a kernel of even size, get TensorFlow's
+    gradients.
     """
     x, kernel = op.inputs
     settings = {name: op.get_attr(name) for name in ('strides', 'padding', 'dilations')}
@@ -96,26 +96,19 @@ def conv_gradients(op, gradient):
     plain = (settings['padding'] == b'SAME' and set(settings['strides'] + settings['dilations']) == {1}
              and all(side % 2 for side in sides) and None not in x.shape.as_list()[1:])
     if not plain:
-        return (tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=gradient,
-                                               **settings),
-                kernel_gradient(x, kernel.shape, gradient, **settings))
-    with tf.control_dependencies([gradient]):  # otherwise TensorFlow mirrors all kernels early and keeps all copies
+        return (tf.nn.conv2d_backprop_input(tf.shape(x), kernel, gradient, **settings),
+                tf.nn.conv2d_backprop_filter(x, kernel.shape, gradient, **settings))
+    with tf.control_dependencies([gradient]):  # saves memory: otherwise all kernels are mirrored first
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
-    return (tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'),
-            kernel_gradient_of_strips(x, kernel.shape.as_list(), gradient))
+    return tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'), kernel_gradient(x, kernel.shape.as_list(), gradient)
 
 
-def kernel_gradient(x, shape, gradient, **settings):
-    """Computes the gradient of a kernel of `shape` [height, width, c, filters] by TensorFlow's op."""
-    return tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=shape, out_backprop=gradient, **settings)
+def kernel_gradient(x, shape, gradient):
+    """Computes the gradient of the kernel of a convolution; cuts images into strips, which form a larger batch.
 
-
-def kernel_gradient_of_strips(x, shape, gradient):
-    """Computes the gradient of a kernel from strips of image rows; each strip is an example of a larger batch.
-
-    The op that computes the gradient reads the input several times. A strip stays in the cache, so the op takes only
-    60% to 80% of the time that whole images take. Only kernels larger than one pixel and at most LARGEST_KERNEL gain
-    from strips.
+    TensorFlow's op Conv2DBackpropFilter reads the input several times. A strip of rows stays in the cache of a core, so
+    the op takes only 60% to 80% of the time that whole images take. Images are not cut for a kernel of one pixel or of
+    more than LARGEST_KERNEL bytes, because strips would save no time.
 
     Args:
       x: [batch, h, w, c], convolved with stride 1 and zero padding.
@@ -127,17 +120,17 @@ def kernel_gradient_of_strips(x, shape, gradient):
     strips = -(-height // rows)
     rows = -(-height // strips)
     if strips == 1 or shape[:2] == [1, 1] or 4 * np.prod(shape) > LARGEST_KERNEL:
-        return kernel_gradient(x, shape, gradient, strides=[1, 1, 1, 1], padding='SAME')
+        return tf.nn.conv2d_backprop_filter(x, shape, gradient, [1, 1, 1, 1], 'SAME')
     top, left = shape[0] // 2, shape[1] // 2
-    rest = strips * rows - height  # rows of zeros that fill the last strip
-    with tf.control_dependencies([gradient]):  # pads x in the backward pass, not earlier
+    rest = strips * rows - height  # number of rows of zeros that fill the last strip
+    with tf.control_dependencies([gradient]):  # delays the padding of x until the backward pass
         x = tf.pad(x, [[0, 0], [top, top + rest], [left, left], [0, 0]])
     strip_rows = rows * np.arange(strips)[:, None] + np.arange(rows + 2 * top)  # neighbouring strips share 2 * top rows
     x = tf.reshape(tf.gather(x, strip_rows.ravel(), axis=1), [-1, rows + 2 * top, width + 2 * left, channels])
     if rest:
         gradient = tf.pad(gradient, [[0, 0], [0, rest], [0, 0], [0, 0]])
     gradient = tf.reshape(gradient, [-1, rows, width, shape[3]])
-    return kernel_gradient(x, shape, gradient, strides=[1, 1, 1, 1], padding='VALID')
+    return tf.nn.conv2d_backprop_filter(x, shape, gradient, [1, 1, 1, 1], 'VALID')
 
 
 def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', precision='float32',
@@ -148,14 +141,14 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       loss: scalar float32.
       rate: learning rate, scalar.
       momentum: momentum of sgd; ignored by adam.
-      weight_decay: added to the gradient as weight_decay * variable before momentum, as in Caffe.
+      weight_decay: weight_decay * variable is added to the gradient before momentum, as in Caffe.
       multipliers: function variable -> (multiplier of the learning rate, multiplier of the weight decay). If the
         multiplier of the learning rate is 0, the variable is frozen.
-      optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so a learning
-        rate multiplier other than 0 has no effect.
-      precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale falls when a
-        gradient overflows and rises after 2,000 steps without an overflow. In a step with an overflow only the
-        batch-norm averages and the global step are updated, not the trained variables.
+      optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so with
+        Adam a multiplier of the learning rate has an effect only if the multiplier is 0.
+      precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale of the loss falls
+        when a gradient overflows, and rises after 2,000 steps without an overflow. A step with an overflow updates the
+        batch-norm averages and the global step, but not the trained variables.
       all_reduce: function (list of tensors) -> list of the sums over all processes that train together.
     Raises:
       AssertionError: the graph has batch norms whose statistics are not in BN_STATISTICS.
@@ -163,8 +156,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)
     if precision == 'float16':
-        scale = tf.train.experimental.DynamicLossScale()
-        update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, scale)
+        update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, 'dynamic')
     pairs = [(gradient, variable) for gradient, variable
              in update.compute_gradients(loss, colocate_gradients_with_ops=True)
              if gradient is not None and multipliers(variable)[0]]  # biases before batch norm have no gradient
@@ -174,7 +166,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
     for gradient, (_, variable) in zip(sums, pairs):
         rate_multiplier, decay_multiplier = multipliers(variable)
         if weight_decay * decay_multiplier:
-            with tf.control_dependencies([gradient]):  # otherwise all decay terms are computed before the gradients
+            with tf.control_dependencies([gradient]):  # saves memory: otherwise all decay terms are computed first
                 gradient += weight_decay * decay_multiplier * variable
         gradients.append((gradient if rate_multiplier == 1 else rate_multiplier * gradient, variable))
     means = [batch / sums[-1] for batch in sums[len(pairs):-1]]  # sums[-1] is the number of processes

@@ -13,32 +13,21 @@ import tensorflow.compat.v1 as tf
 
 import networks
 from system import cli, cluster
-from system.cli import ROOT, revision
 from system.files import UserError, read_bytes, write_json
 
-NEEDED = {'class_names', 'colors', 'flags', 'dataset', 'data_dir', 'model', 'input', 'fit', 'height', 'width',
-          'batch_size', 'seed', 'dropout', 'precision', 'class_weights'}  # required keys of config.json or its 'flags'
-FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # value of --checkpoint -> folder below the run folder
-
-
-def corrupt_file_error(path: str, reason) -> UserError:
-    """Returns, without raising, a UserError for a damaged file of a run folder."""
-    return UserError('%s: %s; restore the file, or train again into another --output' % (path, reason))
+FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # {value of --checkpoint: folder inside the run folder}
 
 
 def read_json(path: str) -> dict:
-    """Reads the object in a JSON file -> dict; raises UserError if the file cannot be read or holds no object."""
+    """Reads a JSON object from a file -> dict; raises UserError if the file is unreadable or not a JSON object."""
     try:
-        value = json.loads(read_bytes(path).decode('utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise corrupt_file_error(path, 'not JSON (%s)' % error)
-    if not isinstance(value, dict):
-        raise corrupt_file_error(path, 'holds no JSON object')
-    return value
+        return dict(json.loads(read_bytes(path).decode('utf-8')))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError('%s: not a JSON object (%s); restore the file, or train into another --output' % (path, error))
 
 
 def file_names(folder: str):
-    """Lists the names of the files and folders in `folder` -> list of str; empty if there is no such folder."""
+    """Lists the names of the files and folders in `folder` -> list of str; empty if `folder` does not exist."""
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
@@ -48,7 +37,7 @@ def run_folder(path: str) -> str:
     Published runs are the folders in Output/pretrained/. An existing file or folder `path` takes precedence over a
     published run of the same name.
     """
-    published = os.path.join(ROOT, 'Output', 'pretrained', path)
+    published = os.path.join(cli.ROOT, 'Output', 'pretrained', path)
     by_name = path and path == os.path.basename(path) and not os.path.exists(path) and os.path.isdir(published)
     return published if by_name else path
 
@@ -60,9 +49,10 @@ def check_folder_name(folder: str):
 
 
 def read_config(folder: str) -> dict:
-    """Reads config.json of a run folder -> dict; adds 'invocations' and 'class_ids' if missing in the file.
+    """Reads config.json of a run folder -> dict; adds 'invocations' and 'class_ids' if the file lacks the keys.
 
-    Raises UserError if the folder, the file or a key is missing, or if the value of --model or --input is unknown.
+    Raises UserError if the file is missing or not the config of a run, or if the value of --model or --input is
+    unknown.
     """
     check_folder_name(folder)
     if not os.path.isdir(folder):
@@ -70,18 +60,16 @@ def read_config(folder: str) -> dict:
     path = os.path.join(folder, 'config.json')
     config = read_json(path)
     flags = config.get('flags')
-    missing = NEEDED - set(config) - set(flags if isinstance(flags, dict) else ())
-    if missing:
-        raise corrupt_file_error(path, 'not the config of a run (no %s)' % ', '.join(sorted(missing)))
-    if flags['model'] not in networks.NETWORKS or flags['input'] not in networks.INPUTS:
-        raise corrupt_file_error(path, 'no network %r, or no input %r' % (flags['model'], flags['input']))
-    config['invocations'] = config.pop('starts', config.get('invocations', []))  # runs of old code have 'starts'
+    if not ('class_names' in config and isinstance(flags, dict) and flags.get('model') in networks.NETWORKS
+            and flags.get('input') in networks.INPUTS):
+        raise UserError('%s: not the config of a run, or of an unknown network; train into another --output' % path)
+    config['invocations'] = config.pop('starts', config.get('invocations', []))  # older runs call the key 'starts'
     config.setdefault('class_ids', list(range(len(config['class_names']))))
     return config
 
 
 def read_scores(folder: str) -> dict:
-    """Reads metrics.json of a run folder -> {split: scores}; empty if there is no such file.
+    """Reads metrics.json of a run folder -> {split: scores}; empty if the file does not exist.
 
     Raises UserError if the file holds no JSON object.
     """
@@ -90,7 +78,7 @@ def read_scores(folder: str) -> dict:
 
 
 def add_scores(folder: str, entries: dict):
-    """Sets `entries` {split: scores} in a run's metrics.json; makes the file if there is none.
+    """Adds or replaces `entries`, {split: scores}, in metrics.json of a run folder.
 
     A lock file prevents two processes from overwriting each other's entries.
     """
@@ -101,7 +89,7 @@ def add_scores(folder: str, entries: dict):
 def read_log(folder: str, last_step=np.inf) -> list:
     """Reads the records of log.jsonl up to step `last_step` -> list of dicts; empty if there is no log.
 
-    Truncated lines, which a killed process may leave, and lines without a step are dropped.
+    Skips lines without a step, and truncated lines, which a killed process may leave.
     """
     path = os.path.join(folder, 'log.jsonl')
     records = []
@@ -115,10 +103,10 @@ def read_log(folder: str, last_step=np.inf) -> list:
 
 
 def checkpoints(folder: str, which: str) -> list:
-    """Lists the 'best' or 'last' checkpoints of a run, newest first: paths without suffixes such as .index."""
+    """Lists the 'best' or 'last' checkpoints of a run, newest first -> paths without a suffix such as .index."""
     folder = os.path.join(folder, FOLDERS[which])
-    matches = [re.match(r'\Amodel-([0-9]+)\.index\Z', name) for name in file_names(folder)]
-    steps = sorted((int(match.group(1)) for match in matches if match), reverse=True)
+    names = [name for name in file_names(folder) if re.match(r'\Amodel-[0-9]+\.index\Z', name)]
+    steps = sorted([int(name[len('model-'):-len('.index')]) for name in names], reverse=True)
     return [os.path.join(folder, 'model-%d' % step) for step in steps]
 
 
@@ -129,7 +117,7 @@ def checkpoint(folder: str, which: str) -> str:
     """
     paths = checkpoints(folder, which)
     if not paths:
-        raise UserError('%s: has no %s checkpoint; train it with main.py first' % (folder, which))
+        raise UserError('%s: has no %s checkpoint; train the run with main.py first' % (folder, which))
     return paths[0]
 
 
@@ -138,7 +126,7 @@ def provenance(device: str) -> dict:
 
     The entry `processes` is the number of processes that train together; `pid` is the id of this process.
     """
-    return {'command': cli.command_line(), 'revision': revision(), 'device': device,
+    return {'command': cli.command_line(), 'revision': cli.revision(), 'device': device,
             'processes': len(cluster.resolve_cluster()[0]),
             'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__,
             'pid': os.getpid(), 'started': datetime.datetime.now().isoformat(timespec='seconds')}
@@ -147,15 +135,14 @@ def provenance(device: str) -> dict:
 def training_seconds(folder: str, batch_size: int) -> float:
     """Estimates the training time of a run in seconds: the number of steps times the median time of a step.
 
-    A pause between two starts of the run makes only one step slow, so the median hardly changes. Without a log the
-    result is 0.
+    A few slow steps, for example after a pause, hardly change the median. Without a log the result is 0.
     """
     speeds = [record['images_per_second'] for record in read_log(folder) if 'images_per_second' in record]
     return len(speeds) * batch_size / float(np.median(speeds)) if speeds else 0.0
 
 
 def without_folders(command: str) -> str:
-    """Removes the folders of this machine from a command: --data_dir becomes DIR, /a/b/name becomes name."""
+    """Removes local folders from a command: the value of --data_dir becomes DIR, and /a/b/name becomes name."""
     words = [re.sub(r'\A(--data_dir=).*', r'\1DIR', word, flags=re.DOTALL) for word in shlex.split(command)]
     words = ['DIR' if before == '--data_dir' else word for before, word in zip([''] + words, words)]
     return ' '.join(shlex.quote(re.sub(r'\A(--\w+=|@)?/.*/', r'\1', word.rstrip('/'))) for word in words)
@@ -164,9 +151,10 @@ def without_folders(command: str) -> str:
 def publish_config(folder: str, run: str, step):
     """Copies config.json of the run folder `run` to `folder`; adds step and training time, removes local paths.
 
+    If `run` is a published folder, config.json already has a step and a training time, and both are kept.
+
     Args:
-      step: training step of the published weights, None if unknown. If `run` is a published folder, the step and the
-        time in its config.json are kept.
+      step: training step of the published weights; None if unknown.
     """
     config = read_config(run)
     for start in config['invocations']:

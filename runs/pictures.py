@@ -1,4 +1,4 @@
-"""Draws examples and training batches beside the labels, to reveal wrong labels. Imports no TensorFlow."""
+"""Draws images beside their labels, so that users can find wrong labels. Imports no TensorFlow."""
 import os
 
 import cv2
@@ -9,22 +9,22 @@ import data
 from runs.plots import FONT, colored, drawable, overlay, with_legend
 from system.files import atomic_write
 
-NUMBER = 8    # largest number of examples in the PNG file
+NUMBER = 8    # largest number of examples in a figure
 SIDE = 400    # longest side of a drawn image or label, in pixels
-CAPTION = 18  # height of the row for the name above an example, in pixels
+CAPTION = 18  # height of the line with the name of an example, in pixels
 GAP = 4       # space between drawn images, in pixels
 
 
 def choose(counts, number: int = NUMBER) -> list:
     """Chooses images so that each class appears -> sorted list of at most `number` indices.
 
-    The next image is always the image with the most points for classes that no chosen image shows. Each such class
-    gives 1 point plus a fraction: the pixels of the class in the image / the most pixels of the class in any image.
-    When all classes are shown, the remaining choices are evenly spaced over the other images, so that typical images
-    appear too.
+    The images are chosen one by one, always the image with the most points. For each class that the image shows and no
+    chosen image shows, the image gets 1 point, plus the pixels of the class in the image / the most pixels of the class
+    in any image. When all classes are shown, the remaining choices are evenly spaced over the other images, so that
+    typical images appear too.
 
     Args:
-      counts: int64 [images, classes], the pixels of each class.
+      counts: int64 [images, classes], the number of pixels of each class in each image.
     """
     value = (counts > 0) + counts / np.maximum(counts.max(0), 1)
     missing = counts.any(0)
@@ -45,11 +45,11 @@ def fitted(picture):
 
 
 def class_texts(class_names: list, counts, seen: set) -> list:
-    """Formats the texts of the legend -> list of str: name and share of each class and of void.
+    """Formats the legend -> list of str: the name and the share of the pixels, for each class and for void.
 
     Args:
-      counts: int64 [num_classes + 1], pixels of each class, void last.
-      seen: class indices in the drawn images; the text of any other class says that the class is absent.
+      counts: int64 [num_classes + 1], number of pixels of each class, void last.
+      seen: indices of the classes in the drawn images; the texts of all other classes say that the class is absent.
     """
     texts = []
     for i, name in enumerate(class_names + ['void (white)']):
@@ -61,20 +61,18 @@ def class_texts(class_names: list, counts, seen: set) -> list:
 
 
 def draw(examples: list, dataset, counts, path: str):
-    """Draws two examples per row, and below them the classes with colours and shares; writes the PNG `path`.
+    """Draws two examples per row, and a legend below the examples; writes the PNG `path`.
 
     Args:
       examples: list of (name, left picture, right picture, label); pictures uint8 [h, w, 3], label uint8 [h, w].
-      counts: int64 [num_classes + 1], pixels of each class, void last, for the shares in the legend.
+      counts: int64 [num_classes + 1], number of pixels of each class, void last, for the shares in the legend.
     """
     pictures = [[Image.fromarray(fitted(picture)) for picture in pair] for _, *pair, _ in examples]
-    heights = [max(picture.height for pair in pictures[i:i + 2] for picture in pair)
-               for i in range(0, len(pictures), 2)]
-    sheet = Image.new('RGB', (4 * (SIDE + GAP), sum(heights) + (CAPTION + GAP) * len(heights)), 'white')
+    row_height = CAPTION + max(picture.height for pair in pictures for picture in pair) + GAP
+    sheet = Image.new('RGB', (4 * (SIDE + GAP), -(-len(pictures) // 2) * row_height), 'white')
     font = ImageFont.truetype(FONT, 11)
     for i, (name, pair) in enumerate(zip([os.path.basename(str(name)) for name, *_ in examples], pictures)):
-        x = i % 2 * 2 * (SIDE + GAP)
-        y = sum(heights[:i // 2]) + i // 2 * (CAPTION + GAP)
+        x, y = i % 2 * 2 * (SIDE + GAP), i // 2 * row_height
         text = name if len(name) <= 80 else '...' + name[-77:]
         ImageDraw.Draw(sheet).text((x + 2, y + 2), drawable(text), font=font, fill='black')
         for place, picture in enumerate(pair):
@@ -87,10 +85,10 @@ def draw(examples: list, dataset, counts, path: str):
 
 
 def draw_examples(dataset, split: str, counts, path: str):
-    """Draws up to eight examples of a split, each image beside its label overlay; writes the PNG `path`.
+    """Draws up to eight examples of a split, each without and with coloured classes; writes the PNG `path`.
 
     Args:
-      counts: int64 [images, num_classes + 1], pixels of each class in each label, void last.
+      counts: int64 [images, num_classes + 1], number of pixels of each class in each label, void last.
     """
     examples = []
     for i in choose(counts):
@@ -100,11 +98,11 @@ def draw_examples(dataset, split: str, counts, path: str):
 
 
 def draw_batch(images, labels, names: list, dataset, path: str):
-    """Draws a training batch after augmentation, each label beside the image; writes the PNG `path`.
+    """Draws up to eight examples of a training batch, each image beside its label; writes the PNG `path`.
 
     Args:
-      images, labels: uint8 [batch, h, w, 3] and [batch, h, w], after augmentation; at most eight examples are drawn.
-      names: names of the examples.
+      images, labels: uint8 [batch, h, w, 3] and [batch, h, w], after augmentation.
+      names: names of the examples; more names than images are allowed, and the additional names are ignored.
     """
     counts = sum(data.label_counts(label, len(dataset.class_names)) for label in labels)
     draw([(name, image, colored(label, dataset.colors), label) for name, image, label in

@@ -1,4 +1,4 @@
-"""Draws figures (loss, panels, confusion) and label images (colours, overlay). Imports no TensorFlow."""
+"""Draws figures of training and scores, and colours label images. Imports no TensorFlow."""
 import collections
 import os
 
@@ -39,7 +39,7 @@ def plain(text: str) -> str:
 
 
 def loss_curves(log: list, path: str):
-    """Draws the training loss of each step with a running mean and, below, G, C and mIoU of the validations.
+    """Draws the training loss with a running mean and, in a second panel, the validation scores G, C and mIoU.
 
     The axis of the loss ends at 1.1 times the 99th percentile of the losses, so rare peaks are cut off. With fewer than
     20 steps no running mean is drawn.
@@ -49,7 +49,7 @@ def loss_curves(log: list, path: str):
       path: path of the PNG.
     """
     training = [record for record in log if 'loss' in record]
-    validation = [record for record in log if 'mIoU' in record]
+    scored = [record for record in log if 'mIoU' in record]
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
     steps = [record['step'] for record in training]
     losses = np.array([record['loss'] for record in training])
@@ -60,9 +60,8 @@ def loss_curves(log: list, path: str):
         above.plot(steps[width - 1:], mean, color='tab:red', label='mean of %d batches' % width)
     above.set(ylabel='training loss', ylim=(0, np.percentile(losses, 99) * 1.1))
     above.legend(loc='upper right')
-    for name, color in (('G', 'tab:blue'), ('C', 'tab:orange'), ('mIoU', 'tab:green')):
-        below.plot([record['step'] for record in validation], [record.get(name) for record in validation], '.-',
-                   color=color, label=name)
+    for name in ('G', 'C', 'mIoU'):
+        below.plot([record['step'] for record in scored], [record.get(name) for record in scored], '.-', label=name)
     below.set(xlabel='step', ylabel='validation', ylim=(0, 1))
     below.legend(loc='lower right')
     for axes in (above, below):
@@ -71,7 +70,7 @@ def loss_curves(log: list, path: str):
 
 
 def scores_against_time(rows: list, split: str, path: str):
-    """Draws mIoU and BF against the time of a forward pass, one dot per row of table 1; writes the PNG `path`.
+    """Draws mIoU and BF against the time of a forward pass, a dot per row of table 1; writes the PNG `path`.
 
     Args:
       rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, such as '61.3' or '61.3 +-
@@ -80,18 +79,16 @@ def scores_against_time(rows: list, split: str, path: str):
     """
     figure, panels = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
     for axes, measure, column in zip(panels, ('mIoU', 'BF'), (3, 4)):
-        for row in rows:
-            if row[column] != '-':
-                value = float(row[column].split()[0])
-                color = 'tab:blue' if row[1] == 'median' else 'tab:orange'
-                axes.plot(row[2], value, 'o', color=color)
+        for label, median in (('median frequency balancing', True), ('natural frequencies', False)):
+            scored = [row for row in rows if (row[1] == 'median') == median and row[column] != '-']
+            values = [float(row[column].split()[0]) for row in scored]
+            axes.plot([row[2] for row in scored], values, 'o', label=label)
+            for row, value in zip(scored, values):
                 axes.annotate(row[0], (row[2], value), fontsize=7, xytext=(4, 3), textcoords='offset points')
         axes.margins(x=0.3)  # room for the names of the networks
         axes.set(xlabel='forward pass, ms', ylabel='%s on %s, %%' % (measure, split))
         axes.grid(alpha=0.3)
-    figure.legend([plt.Line2D([], [], marker='o', linestyle='', color=color) for color in ('tab:blue', 'tab:orange')],
-                  ['median frequency balancing', 'natural frequencies'], loc='upper center',
-                  bbox_to_anchor=(0.5, 0), ncol=2)
+    figure.legend(*axes.get_legend_handles_labels(), loc='upper center', bbox_to_anchor=(0.5, 0), ncol=2)
     save(figure, path)
 
 
@@ -112,11 +109,10 @@ def growth(rows: list, path: str):
         by_batch = [(int(row['batch']), row) for row in chosen if row['size'] == size]
         by_size = [(pixels[row['size']], row) for row in chosen if row['batch'] == '1']
         for column, points in enumerate((by_batch, by_size)):
-            points = sorted(points, key=lambda point: point[0])
-            axes[0, column].plot([x for x, _ in points], [float(row['ms/image']) for _, row in points], 'o-',
-                                 label=', '.join(name))
-            known = [(x, float(row['peak MB'])) for x, row in points if row['peak MB'] != '-']
-            axes[1, column].plot([x for x, _ in known], [megabytes for _, megabytes in known], 'o-')
+            points = [(x, float(row['ms/image']), float(row['peak MB'].replace('-', 'nan'))) for x, row in points]
+            x, milliseconds, megabytes = np.array(sorted(points)).reshape(-1, 3).T
+            axes[0, column].plot(x, milliseconds, 'o-', label=', '.join(name))
+            axes[1, column].plot(x[megabytes > 0], megabytes[megabytes > 0], 'o-')
     axes[0, 0].set(ylabel='ms per image', ylim=(0, None))
     axes[0, 1].set(ylabel='ms', ylim=(0, None))
     axes[1, 0].set(xlabel='images per batch', ylabel='peak MB', ylim=(0, None))
@@ -126,20 +122,19 @@ def growth(rows: list, path: str):
 
 
 def confusion(counts, class_names: list, path: str, title: str = ''):
-    """Draws a confusion matrix, one row per true class, in percent of the row; writes the PNG `path`.
+    """Draws a confusion matrix in percent of the pixels of each true class; writes the PNG `path`.
 
     Args:
-      counts: int array [num_classes, num_classes], rows are true classes, columns predicted classes.
+      counts: int array [num_classes, num_classes]; rows are true classes, columns are predicted classes.
     """
     share = 100.0 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     class_names = [plain(name) for name in class_names]
     size = min(2 + 0.45 * len(class_names) + 0.14 * max(map(len, class_names)), 40)  # in inches
     figure, axes = plt.subplots(figsize=(size + 1, size), constrained_layout=True)
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
-    ticks = np.arange(len(class_names))
-    axes.set(xticks=ticks, yticks=ticks, xlabel='prediction', ylabel='truth (rows sum to 100%)', title=title)
-    axes.set_xticklabels(class_names, rotation=90)
-    axes.set_yticklabels(class_names)
+    axes.set(xlabel='prediction', ylabel='truth (rows sum to 100%)', title=title)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+    axes.set_yticks(range(len(class_names)), class_names)
     for i, j in np.argwhere(share >= 0.5):
         axes.text(j, i, '%.0f' % share[i, j], ha='center', va='center', fontsize=min(8, 600 / len(class_names)),
                   color='white' if share[i, j] > 60 else 'black')
@@ -147,11 +142,11 @@ def confusion(counts, class_names: list, path: str, title: str = ''):
 
 
 def architecture(layers: list, path: str):
-    """Draws SegNet: a bar per layer, arrows for the pooling indices; writes the PNG `path`.
+    """Draws SegNet: a bar for each layer, arrows for the pooling indices; writes the PNG `path`.
 
     The height of a bar grows with the height of the feature maps, the width of a bar with the number of feature maps.
-    The bar contains the number of feature maps. Where the size of the feature maps changes, the new size stands below
-    the bar.
+    The number of feature maps is written into the bar. Where the size of the feature maps changes, the new size is
+    written below the bar.
 
     Args:
       layers: list of `networks.Layer`. Layers of a kind that LAYER_COLORS lacks are not drawn.
@@ -161,9 +156,7 @@ def architecture(layers: list, path: str):
     x = 0.0
     size = None
     orange = LAYER_COLORS['pooling']
-    for layer in layers:
-        if layer.kind not in LAYER_COLORS:
-            continue
+    for layer in [layer for layer in layers if layer.kind in LAYER_COLORS]:
         height, width, channels = layer.shape
         top, thickness = height ** 0.5, 0.28 * np.log2(channels)
         if (height, width) != size:
@@ -205,13 +198,13 @@ def overlay(image, colored_label, alpha: float = 0.5):
 
 
 def uncertainty(variance, num_classes: int):
-    """Colours the variance of Monte-Carlo samples by viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
+    """Colours the variance of Monte-Carlo samples in viridis: float32 [h, w] -> uint8 RGB [h, w, 3].
 
     The colour shows the standard deviation. The scale is the same for all images, from 0 to the largest possible
-    standard deviation for `num_classes` classes. The largest value occurs if each sample is certain of one class and
-    all classes are equally frequent.
+    standard deviation for `num_classes` classes. The standard deviation is largest if each sample is certain of one
+    class, and the samples are evenly distributed over all classes.
     """
-    largest = (1 - 1.0 / num_classes) / num_classes  # largest variance, averaged over the classes
+    largest = (1 - 1.0 / num_classes) / num_classes  # largest possible variance, averaged over the classes
     share = np.sqrt(np.minimum(variance / largest, 1))
     return cv2.applyColorMap(np.uint8(255 * share), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
 
@@ -219,7 +212,7 @@ def uncertainty(variance, num_classes: int):
 def with_legend(image, class_names: list, colors: list, shown):
     """Adds the colours and names of the classes `shown` below an image -> uint8 RGB, a larger image.
 
-    The result is as wide as the image, or wider: at least 160 pixels, and wide enough for the longest name.
+    The result is at least as wide as the image, as the longest name, and as 160 pixels.
 
     Args:
       image: uint8 RGB [h, w, 3].
@@ -229,28 +222,25 @@ def with_legend(image, class_names: list, colors: list, shown):
     names = [drawable(class_names[class_id]) for class_id in shown]
     widths = [24 + int(np.ceil(font.getlength(name))) for name in names]
     width = max([image.shape[1], 160] + widths)
-    x, y = 4, image.shape[0]
-    places = []
-    for needed in widths:
-        if x + needed > width and x > 4:
-            x, y = 4, y + row
-        places.append((x, y))
-        x += needed
-    out = Image.new('RGB', (width, y + row), 'white')
+    out = Image.new('RGB', (width, image.shape[0] + row * max(len(names), 1)), 'white')
     out.paste(Image.fromarray(image))
     draw = ImageDraw.Draw(out)
-    for class_id, name, (x, y) in zip(shown, names, places):
+    x, y = 4, image.shape[0]
+    for class_id, name, needed in zip(shown, names, widths):
+        if x + needed > width and x > 4:
+            x, y = 4, y + row
         draw.rectangle((x, y + 4, x + 10, y + 14), fill=tuple(int(c) for c in colors[class_id]))
         draw.text((x + 14, y + 9), name, font=font, fill='black', anchor='lm')
-    return np.array(out)
+        x += needed
+    return np.array(out.crop((0, 0, width, y + row)))
 
 
 def panel_examples(dataset, split: str) -> list:
     """Selects the examples that `panel` shows -> list of indices.
 
-    Without cell types: at most PANEL_ROWS examples, evenly spaced over the split.
-    With cell types (`dataset.panel` is 'cell_types.png'): for each type the example with the most pixels of this type.
-    With cell types an index can occur twice, and the whole split is loaded for the selection.
+    If `dataset.panel` is 'cell_types.png', the function loads the whole split and selects for each class the example
+    with the most pixels of the class; an index can occur twice. Otherwise the function selects at most PANEL_ROWS
+    examples, evenly spaced over the split.
     """
     size = len(dataset.examples[split])
     if dataset.panel != 'cell_types.png':
@@ -268,7 +258,7 @@ def panel(dataset, split: str, predictions: dict, path: str, names: dict = None,
         selects the rows.
     """
     rows = list(names or panel_examples(dataset, split))
-    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # inches; columns are 10/3 inches wide
+    row_height = 10.0 / 3 * min(max(dataset.size[0] / dataset.size[1], 0.2), 4)  # in inches; a column is 10/3 wide
     figure, axes = plt.subplots(len(rows), 3, figsize=(10, row_height * len(rows) + 0.6),
                                 squeeze=False, constrained_layout=True)
     for row, i in enumerate(rows):

@@ -46,7 +46,7 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
     """Writes rows of {column: text} to `path`.md and `path`.csv; returns the text of the Markdown file.
 
     Only the Markdown file has the title and the note. In the Markdown file the column `command` becomes a list below
-    the table, so that users can copy the commands. In the list, the first cell of the row stands above the command.
+    the table, so that users can copy the commands. Above each command the list shows the first cell of the row.
     """
     cells = [{name: cell for name, cell in row.items() if name != 'command'} for row in rows]
     parts = ['# ' + title, note, markdown_table(cells)]
@@ -66,8 +66,8 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
 def insert_tables(path: str, texts: list):
     """Replaces the text between the lines BEGIN and END of the Markdown file `path` by tables.
 
-    The titles become headings of the third level. Raises UserError unless the file has the lines BEGIN and END once
-    each, in this order.
+    The title of each table becomes a heading of the third level. Raises UserError unless the file has each of the lines
+    BEGIN and END once, in this order.
 
     Args:
       texts: Markdown texts, each with a title and a table, as returned by `write_table`.
@@ -126,9 +126,7 @@ def write(folder: str, published: list = (), class_accuracies: dict = None):
     flags = config['flags']
     start = (config['invocations'] or [{}])[-1]
     metrics = read_scores(folder)
-    sections = []
-    if metrics:
-        sections.append(('Scores', scores_tables(metrics, published, class_accuracies or {})))
+    sections = [('Scores', scores_tables(metrics, published, class_accuracies or {}))] if metrics else []
     figures = [(title, os.path.join(folder, name)) for name, title in FIGURES]
     sections += [(title, embedded_image(path)) for title, path in figures if os.path.exists(path)]
     commands = '\n'.join('%s    # revision %s, %s' % (entry.get('command'), entry.get('revision'), entry.get('started'))

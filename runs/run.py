@@ -21,11 +21,11 @@ from datasets import record
 from runs.folder import FOLDERS, check_folder_name, checkpoints, file_names, provenance, read_config, read_log
 from system.files import UserError, check_names, check_output, note, read_bytes, read_text, write_json, write_text
 
-# Flags that may differ between the starts of a run. Any other flag must keep the value of the first start.
+# Flags that may get another value when a run is resumed. All other flags must keep the value of the first start.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
-REMOVED_FLAGS = {'shift': 0}  # {removed flag: value without effect}; runs with another value cannot resume
+REMOVED_FLAGS = {'shift': 0}  # {flag of older revisions: value without effect}; runs with another value cannot resume
 STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a process killed at the start may leave
-SAVE_SECONDS = 600            # longest time between checkpoints, and thus the most work that a killed process loses
+SAVE_SECONDS = 600  # longest time between checkpoints in seconds; a killed process loses at most the work of this time
 
 
 def output_folder(flags: dict) -> str:
@@ -33,26 +33,8 @@ def output_folder(flags: dict) -> str:
     return flags['output'] or os.path.join('Output', '%s-%s' % (flags['dataset'], flags['model']))
 
 
-def check_same_run(config: dict, flags: dict, folder: str, defaults: dict):
-    """Raises UserError if a flag that affects the result differs between an existing run and this invocation.
-
-    Only the flags in MAY_CHANGE may differ.
-
-    Args:
-      config: config.json of the existing run in `folder`.
-      flags: {name: value} of the flags of this invocation.
-      defaults: {name: default value} of all flags, used for flags that are newer than `config`.
-    """
-    was = dict(defaults, **config['flags'])
-    now = dict(REMOVED_FLAGS, **flags)
-    for name in ['dataset', 'model'] + sorted(now):  # first the two that set defaults of other flags
-        if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
-            raise UserError('--%s %s: the run in %s has %s; give another --output'
-                            % (name, now[name], folder, was[name]))
-
-
 class Run:
-    """A run in training: the run folder with config, log, checkpoints and best weights, and the step counts.
+    """Manages a run in training: the run folder with config, log, checkpoints and best weights, and the steps.
 
     Attributes:
       folder: path of the run folder.
@@ -61,7 +43,7 @@ class Run:
       total: number of steps of the whole run, including the steps before a resume.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
-      facts: {split: `datasets.Facts`} of the data, which `datasets.preload` returns.
+      facts: {split: `datasets.Facts`}, as returned by `datasets.preload`.
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
@@ -71,8 +53,8 @@ class Run:
 
         Args:
           flags: {name: value} of all flags. If height or width is None, `datasets.training_size` sets the value.
-          defaults: {name: default value} of the flags, for flags that were added after an existing run began.
-          folder: run folder; None for --output.
+          defaults: {name: default value} of the flags, for flags that the config.json of an older run lacks.
+          folder: path of the run folder; None for the folder of --output.
         """
         self.folder = folder or output_folder(flags)
         height, width = datasets.training_size(dataset, flags['height'], flags['width'])
@@ -87,22 +69,25 @@ class Run:
         self.facts = {}
         self.best = -1.0  # best validation score by --select_by
         self.stale = 0    # number of validations since the best score
-        self.saved = self.clock = time.time()
         self.defaults = defaults
         check_folder_name(self.folder)
         check_output(self.folder)
         self.check_folder()
 
     def check_folder(self):
-        """Raises UserError if the run folder holds a run with other flags, or if it holds files but no run."""
+        """Raises UserError if the run folder holds a run with other flags, or files but no run.
+
+        Only the flags in MAY_CHANGE may differ from the flags in config.json.
+        """
         if os.path.exists(self.path('config.json')):
-            check_same_run(read_config(self.folder), self.flags, self.folder, self.defaults)
+            was = dict(self.defaults, **read_config(self.folder)['flags'])
+            now = dict(REMOVED_FLAGS, **self.flags)
+            for name in ['dataset', 'model'] + sorted(now):  # first the flags that other defaults depend on
+                if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
+                    raise UserError('--%s %s: the run in %s has %s; give another --output'
+                                    % (name, now[name], self.folder, was[name]))
         elif any(not re.match(STARTED, name) for name in file_names(self.folder)):
             raise UserError('--output %s: holds files but no run; name an empty or a new folder' % self.folder)
-
-    def is_new(self) -> bool:
-        """Returns whether the run has no checkpoint yet, so that --vgg16 and --init_from apply."""
-        return not checkpoints(self.folder, 'last')
 
     def epochs(self, step: int) -> float:
         """Converts a number of steps to epochs."""
@@ -114,7 +99,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self):
-        """Context manager: makes the run folder and locks it against other processes inside the block.
+        """Context manager: makes the run folder and locks the folder against other processes inside the block.
 
         Raises UserError if another process holds the lock, or if another run began in the folder after `__init__`.
         """
@@ -126,7 +111,7 @@ class Run:
                 self.check_folder()
                 yield
         except filelock.Timeout:
-            raise UserError('--output %s: process %s trains there; wait for it, or name another folder'
+            raise UserError('--output %s: process %s trains there; wait for the process, or name another folder'
                             % (self.folder, read_text(owner) if os.path.exists(owner) else 'of unknown id'))
 
     def create_savers(self):
@@ -135,14 +120,13 @@ class Run:
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 
     def restore(self, sess) -> int:
-        """Restores the newest intact checkpoint into `sess`; sets and returns `step`, 0 for a new run.
+        """Restores the newest intact checkpoint into `sess`; sets and returns `step`, which is 0 for a new run.
 
         Damaged checkpoints are reported and skipped. Unfinished files of a killed process are deleted.
         Raises UserError if all checkpoints are damaged, or the folder checkpoints/ was removed from a trained run.
         """
-        for place in FOLDERS.values():
-            for path in glob.glob(os.path.join(glob.escape(self.path(place)), 'model-[0-9]*temp*')):
-                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        for path in glob.glob(os.path.join(glob.escape(self.folder), '*', 'model-[0-9]*temp*')):
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
         paths = checkpoints(self.folder, 'last')
         for i, path in enumerate(paths):
             try:
@@ -154,10 +138,8 @@ class Run:
             self.best_saver.recover_last_checkpoints(checkpoints(self.folder, 'best')[::-1])
             self.first = self.step = int(path.split('-')[-1])
             return self.step
-        if not paths and checkpoints(self.folder, 'best') and not os.path.isdir(self.path('checkpoints')):
-            raise UserError('%s: missing; give another --output to begin again' % self.path('checkpoints'))
-        if paths:
-            raise UserError('%s: all %d checkpoints are damaged; give another --output' % (self.folder, len(paths)))
+        if paths or checkpoints(self.folder, 'best') and not os.path.isdir(self.path('checkpoints')):
+            raise UserError('%s: no intact checkpoint is left; give another --output' % self.path('checkpoints'))
         return 0
 
     def write_config(self, class_weights, device: str):
@@ -172,32 +154,30 @@ class Run:
         path = self.path('config.json')
         config = read_config(self.folder) if os.path.exists(path) else {'invocations': []}
         examples = record.make(self.dataset, self.facts, self.flags['data_dir'])
-        changes = record.changes(config['examples'], examples) if 'examples' in config else ''
+        changes = record.changes(config.get('examples', examples), examples)
         if changes:
-            raise UserError('%s: the data changed since the run began: %s; restore the data, or give another --output'
-                            % (self.folder, changes))
+            raise UserError('%s: the data changed: %s; restore the data, or give another --output' % (path, changes))
         settings = {'class_names': list(self.dataset.class_names),
                     'class_weights': [float(weight) for weight in class_weights],
                     'sizes': {split: len(names) for split, names in self.dataset.examples.items()}}
-        for name in settings:
-            if config.get(name, settings[name]) != settings[name]:
-                raise UserError('%s: %s was %s, is %s; restore the old data, or give another --output'
-                                % (path, name, config[name], settings[name]))
-        config.update(settings, examples=examples, flags=self.flags,
-                      colors=[list(color) for color in self.dataset.colors],
+        for name, value in settings.items():
+            if config.get(name, value) != value:
+                raise UserError('%s: %s was %s, is %s; restore the data, or give another --output'
+                                % (path, name, config[name], value))
+        config.update(settings, examples=examples, flags=self.flags, colors=self.dataset.colors,
                       class_ids=self.dataset.class_ids or list(range(len(self.dataset.class_names))),
                       depth=self.dataset.depth, rle=self.dataset.rle)
         start = dict(provenance(device), step=self.step)
         before = config['invocations'][-1].get('processes') if config['invocations'] else None  # old runs lack the key
         if before not in (None, start['processes']):
-            note('%s: resumes with processes: %d, before: %d; batch norm normalizes by other shares of the batch'
+            note('%s: resumes with processes: %d, before: %d; batch norm now averages over other shares of a batch'
                  % (self.folder, start['processes'], before))
         config['invocations'].append(start)
         write_json(path, config)
 
     @contextlib.contextmanager
     def open_log(self):
-        """Context manager: opens log.jsonl and TensorBoard's event file for the block, and makes the folder best/.
+        """Context manager: opens log.jsonl and TensorBoard's event file; makes the folders best/ and checkpoints/.
 
         Reads `records` and the best score from the log, and counts the validations since the best score. Records after
         `step` are dropped.
@@ -213,7 +193,7 @@ class Run:
         self.events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), self.step)
         self.saved = self.clock = time.time()
         try:
-            with open(self.path('log.jsonl'), 'a', encoding='utf-8') as self.file:
+            with open(self.path('log.jsonl'), 'a', buffering=1, encoding='utf-8') as self.file:  # 1: flushes each line
                 yield
         finally:
             self.events.close()
@@ -222,7 +202,6 @@ class Run:
         """Appends the record {step, **values} to log.jsonl and `records`; each float becomes a TensorBoard scalar."""
         self.records.append(dict(step=step, **values))
         self.file.write(json.dumps(self.records[-1]) + '\n')
-        self.file.flush()
         scalars = [tf.Summary.Value(tag=name, simple_value=value) for name, value in values.items()
                    if isinstance(value, float)]
         self.events.add_summary(tf.Summary(value=scalars), step)
@@ -239,13 +218,11 @@ class Run:
             last = [round(record['loss'], 4) for record in self.records if 'loss' in record][-5:]
             names = batches.batch_names(self.dataset, step, self.flags['batch_size'], self.flags['seed'])
             raise FloatingPointError(
-                'the loss became %s at step %d, after %s; lower --learning_rate (it is %g), or look at the batch: %s'
+                'the loss became %s at step %d, after %s; lower --learning_rate, now %g, or check the images %s'
                 % (fetched['loss'], step, last, fetched['learning_rate'], ', '.join(names)))
-        now = time.time()
-        speed = self.flags['batch_size'] / (now - self.clock)  # the time of a step includes the logging
-        self.clock = now
+        began, self.clock = self.clock, time.time()  # the time of a step includes the logging
         self.log(step, loss=float(fetched['loss']), learning_rate=float(fetched['learning_rate']),
-                 images_per_second=speed)
+                 images_per_second=self.flags['batch_size'] / (self.clock - began))
 
     def log_scores(self, step: int, scores: dict) -> bool:
         """Logs the scores of a validation; returns True if the score of --select_by is the best so far.
@@ -258,12 +235,11 @@ class Run:
         return self.note_score(self.records[-1])
 
     def note_score(self, record: dict) -> bool:
-        """Updates `best` and `stale` with a validation's log record; returns True if the score is the best so far."""
+        """Updates `best` and `stale` by the record of a validation; returns True if the score is the best so far."""
         score = record.get(self.flags['select_by']) or 0.0
-        improved = score > self.best
+        self.stale = 0 if score > self.best else self.stale + 1
         self.best = max(score, self.best)
-        self.stale = 0 if improved else self.stale + 1
-        return improved
+        return self.stale == 0
 
     def log_image(self, step: int, path: str):
         """Adds the PNG file `path` to TensorBoard's event file as 'predictions'."""
@@ -275,9 +251,9 @@ class Run:
         """Returns whether to validate after `step`: at intervals of --validate_every, and after the last step.
 
         The default interval is 6 * (validation images) / (training images) epochs, rounded up. Validation then takes
-        about a tenth of the run's time, if an image takes two thirds as long in a prediction as in a training step.
-        The interval does not depend on measured times, so that a repeated run validates at the same steps and keeps
-        the same best weights.
+        about a tenth of the time, if predicting an image takes two thirds as long as training on an image. The interval
+        does not depend on measured times, so that a repeated run validates at the same steps and keeps the same best
+        weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
         images = self.flags['batch_size']  # images per step; `interval` is a number of images
@@ -305,9 +281,9 @@ class Run:
     def summary(self, stop: list) -> str:
         """Describes in one line how the run ended: by a signal in `stop`, at the last step, or by --patience."""
         if self.first >= self.total:
-            return '%s: finished at step %d of %d; a larger --steps trains on' % (self.folder, self.first, self.total)
+            return '%s: finished at step %d of %d; raise --steps to continue' % (self.folder, self.first, self.total)
         if stop and self.step < self.total:
             return '%s: stopped at step %d of %d; the same command resumes there' % (self.folder, self.step, self.total)
         early = '; %d validations without a better %s' % (self.stale, self.flags['select_by'])
-        return ('%s: done, step %d of %d (%d in this run)%s'
-                % (self.folder, self.step, self.total, self.step - self.first, early if self.step < self.total else ''))
+        done = '%s: done, step %d of %d (%d in this run)' % (self.folder, self.step, self.total, self.step - self.first)
+        return done + early if self.step < self.total else done

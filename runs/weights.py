@@ -1,6 +1,6 @@
-"""Loads weights from a file: Keras' VGG16, an earlier run, a .npz, or the authors' .caffemodel.
+"""Loads weights from Keras' VGG16, an earlier run, a .npz or the authors' .caffemodel, and publishes runs.
 
-The name of an array is LAYER/KIND, such as 'conv1_1/weights', without the network's scope. Builds no tensors.
+Arrays have names LAYER/KIND, such as 'conv1_1/weights', without the scope of the network. The module builds no tensors.
 """
 import collections
 import os
@@ -23,7 +23,7 @@ VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
 VGG16_LAYERS = ['conv%d_%d' % (block, i) for block, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1)]
 VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR mean that Keras subtracts from VGG16's input (imagenet_utils)
-# Names of the layers that have one feature map per class, in all networks.
+# Matches the names of the layers that have one feature map per class, in all networks.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
 RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # {name in the authors' segnet_basic_camvid: our name}
@@ -46,7 +46,7 @@ def vgg16(path: str) -> Weights:
         try:
             path = tf.keras.utils.get_file(VGG16_URL.split('/')[-1], VGG16_URL, file_hash=VGG16_MD5)
         except Exception as error:  # Keras raises a plain Exception if the download fails
-            raise UserError('--vgg16 download: %s; fetch %s by hand and give its path' % (error, VGG16_URL))
+            raise UserError('--vgg16 download: %s; download %s by hand and give the path' % (error, VGG16_URL))
     check_file(path)
     values = {}
     try:
@@ -62,15 +62,15 @@ def vgg16(path: str) -> Weights:
 
 
 def of_run(folder: str, which: str) -> Weights:
-    """Loads the 'best' or 'last' weights of a run folder. A published folder has only weights.npz.
+    """Loads the 'best' or 'last' weights of a run folder, or weights.npz of a published folder.
 
     Raises UserError if the config or the checkpoint is missing or damaged.
     """
     config = read_config(folder)
+    known = {'class_names': config['class_names'], 'input': config['flags']['input']}
     path = os.path.join(folder, 'weights.npz')
     if os.path.exists(path):
-        return npz(path)._replace(step=config.get('step'), class_names=config['class_names'],
-                                  input=config['flags']['input'])
+        return npz(path)._replace(step=config.get('step'), **known)
     path = checkpoint(folder, which)
     scope = config['flags']['model'] + '/'
     values = {}
@@ -82,8 +82,7 @@ def of_run(folder: str, which: str) -> Weights:
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise UserError('%s: damaged (%s); use the other --checkpoint, best or last' % (path, cli.first_line(error)))
     step = int(path.split('-')[-1])
-    return Weights(values, step, '%s weights of step %d' % (which, step), config['class_names'],
-                   config['flags']['input'])
+    return Weights(values, step, '%s weights of step %d' % (which, step), **known)
 
 
 def caffemodel(path: str) -> Weights:
@@ -97,17 +96,15 @@ def caffemodel(path: str) -> Weights:
     values = {}
     for layer, blobs in caffe.read_layers(path).items():
         layer = RENAMED.get(layer, layer)
-        if blobs[0].ndim == 4 and blobs[0].shape != (1, blobs[0].size, 1, 1):  # batch norm has shape (1, n, 1, 1)
-            kinds = ('weights', 'biases')
-            blobs = [np.transpose(blobs[0], [2, 3, 1, 0])] + [blob.reshape(-1) for blob in blobs[1:]]
-        else:
-            kinds = ('gamma', 'beta')
-            blobs = [blob.reshape(-1) for blob in blobs]
-            values[layer + '/moving_mean'] = np.zeros_like(blobs[0])
-            values[layer + '/moving_variance'] = np.full_like(blobs[0], 1 - utils.BN_EPSILON)
         if len(blobs) != 2:
             raise UserError('%s: layer %s has %d blobs; expected two' % (path, layer, len(blobs)))
-        values.update({'%s/%s' % (layer, kind): blob for kind, blob in zip(kinds, blobs)})
+        first, second = blobs
+        if first.ndim == 4 and first.shape != (1, first.size, 1, 1):  # batch norm has shape (1, n, 1, 1)
+            arrays = {'weights': first.transpose(2, 3, 1, 0), 'biases': second.ravel()}
+        else:
+            arrays = {'gamma': first.ravel(), 'beta': second.ravel(), 'moving_mean': np.zeros(first.size, np.float32),
+                      'moving_variance': np.full(first.size, 1 - utils.BN_EPSILON, np.float32)}
+        values.update({'%s/%s' % (layer, kind): array for kind, array in arrays.items()})
     return Weights(values, None, 'weights from Caffe')
 
 
@@ -137,7 +134,7 @@ def publish(folder: str, run: str, sess, step):
 
     Args:
       sess: session of the default graph, in which the model's variables are initialized.
-      step: step of the weights, or None.
+      step: training step of the weights; None if unknown.
     """
     os.makedirs(folder, exist_ok=True)
     arrays = {}
@@ -161,18 +158,13 @@ def load(path: str, which: str = 'best') -> Weights:
       path: a .npz file, a .caffemodel file, a run folder, or the name of a published run.
       which: checkpoint of a run folder, 'best' or 'last'.
     Raises:
-      UserError: the weights cannot be read, or a weight is not finite. Also if `which` is 'last' and `path` is a file
-        or a published run, because these have a single set of weights.
+      UserError: the weights cannot be read, a weight is not finite, or `which` is 'last' and `path` is a file or a
+        published run, which have only one set of weights.
     """
-    is_file = path.endswith(('.npz', '.caffemodel'))
-    if which == 'last' and (is_file or os.path.exists(os.path.join(run_folder(path), 'weights.npz'))):
+    read = {'.npz': npz, '.caffemodel': caffemodel}.get(os.path.splitext(path)[1])
+    if which == 'last' and (read or os.path.exists(os.path.join(run_folder(path), 'weights.npz'))):
         raise UserError('--checkpoint last: %s has one set of weights; leave the flag out' % path)
-    if path.endswith('.npz'):
-        loaded = npz(path)
-    elif path.endswith('.caffemodel'):
-        loaded = caffemodel(path)
-    else:
-        loaded = of_run(run_folder(path), which)
+    loaded = read(path) if read else of_run(run_folder(path), which)
     for name, value in loaded.values.items():
         if not np.isfinite(value).all():
             raise UserError('%s: %s holds numbers that are not finite; use other weights' % (path, name))
@@ -182,26 +174,25 @@ def load(path: str, which: str = 'best') -> Weights:
 def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
     """Loads the weights of --vgg16 or --init_from -> ({name: array}, flag and value for messages).
 
-    Returns ({}, '') if both flags are None. The channels of the class layers are ordered by `class_names`, the classes
-    of the new run. Raises UserError for weights that cannot be read.
+    Returns ({}, '') if both flags are None. Feature maps of classes are ordered by `class_names`, the classes of
+    the new run. Raises UserError for weights that cannot be read.
     """
     if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
     if init_from is not None:
         loaded = load(init_from)
         if loaded.input not in (None, input_norm):
-            note('--init_from %s: these weights were trained with --input %s, this run has --input %s'
-                 % (init_from, loaded.input, input_norm))
+            note('--init_from %s: trained with --input %s, not --input %s' % (init_from, loaded.input, input_norm))
         return match_classes(loaded, class_names).values, '--init_from %s' % init_from
     return {}, ''
 
 
 def match_classes(loaded: Weights, class_names: list) -> Weights:
-    """Orders the channels of the class layers by `class_names`, the classes of the new run -> `Weights`.
+    """Orders the feature maps of the classes by `class_names`, the classes of the new run -> `Weights`.
 
-    Channels of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
-    that holds only NaN is left out. Prints the names of the classes that `loaded` has and lacks. If the classes of
-    `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The field
+    Weights of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
+    that holds only NaN is left out. Prints which classes `loaded` has, and which classes `loaded` lacks. If the classes
+    of `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The field
     `class_names` is not changed.
     """
     old = loaded.class_names
@@ -223,10 +214,10 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 
 
 def class_axes(name: str, num_axes: int) -> range:
-    """Returns the axes of a variable that have one index per class -> range; empty outside the class layers.
+    """Returns the axes of a variable that have one index per class -> range; empty for layers without classes.
 
-    The range holds the last axis of a kernel, the last two axes of an upsampling kernel, and all axes of other
-    variables.
+    In a layer with one feature map per class, the range holds the last axis of a kernel, the last two axes of an
+    upsampling kernel, and all axes of other variables.
     """
     if not CLASS_LAYERS.match(name):
         return range(0)
@@ -244,7 +235,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     Returns:
       assignments: list of (variable, float32 array).
       uninitialized: names of the variables that keep their random initial values: variables without an array, and
-        variables of class layers whose array has another number of classes.
+        variables with another number of classes than the array.
     Raises:
       UserError: an array has no variable of its name, or its shape differs in more than the number of classes.
     """
@@ -256,21 +247,20 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     uninitialized = sorted(set(named) - set(values))
     for name in sorted(values):
         shape, expected = list(values[name].shape), named[name].shape.as_list()
+        axes = class_axes(name, len(shape))
         if shape == expected:
             assignments.append((named[name], values[name].astype(np.float32)))
-        elif len(shape) == len(expected) and all(
-                a == b or b == num_classes and axis in class_axes(name, len(shape))
-                for axis, (a, b) in enumerate(zip(shape, expected))):
+        elif [num_classes if axis in axes else side for axis, side in enumerate(shape)] == expected:
             uninitialized.append(name)
         else:
-            raise UserError('%s: %s has shape %s, this network has %s' % (flag, name, shape, expected))
+            raise UserError('%s: %s has shape %s, this network has %s; check --model' % (flag, name, shape, expected))
     return assignments, uninitialized
 
 
 def load_into(sess, assignments: list):
     """Assigns arrays to variables in `sess`, all with one call of `sess.run`.
 
-    Where an array is NaN, the variable keeps the present value, so the variable must be initialized before the call.
+    Where an array is NaN, the variable keeps the present value, so the caller must initialize the variable first.
 
     Args:
       assignments: list of (variable, array).
@@ -292,5 +282,5 @@ def load_all(sess, loaded: Weights, flag: str):
     variables = tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)
     assignments, uninitialized = match_variables(loaded.values, variables, 0, flag)
     if uninitialized:
-        raise UserError('%s: lacks %s' % (flag, uninitialized[0]))
+        raise UserError('%s: lacks %s, which this network has; is --model right?' % (flag, uninitialized[0]))
     load_into(sess, assignments)

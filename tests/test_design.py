@@ -109,7 +109,7 @@ def test_help_shows_defaults_as_they_are_typed():
     assert shown == [('size', '45 61'), ('none', ''), ('text', ''), ('unset', ''), ('off', ''), ('zero', '0')]
 
 
-TAKE_FLAGS = {('runs/run.py', 'check_same_run'), ('runs/run.py', 'output_folder'), ('runs/run.py', '__init__'),
+TAKE_FLAGS = {('runs/run.py', 'output_folder'), ('runs/run.py', '__init__'),
               ('batches.py', 'training_batches'), ('networks.py', 'spec_of')}  # a dict of flags, {name: value}
 
 

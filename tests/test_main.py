@@ -171,11 +171,12 @@ def test_run_without_checkpoints(camvid_folder, runs, output):
     copy_of(runs, '8', output)
     for step in (4, 7):
         damage(os.path.join(output, 'checkpoints', 'model-%d.index' % step), 'truncated')
-    assert_refused('all 2 checkpoints are damaged', train, camvid_folder, output, *LONG)
+    assert_refused('checkpoints: no intact checkpoint', train, camvid_folder, output, *LONG)
     damage(checkpoint(output, 'best') + '.index', 'zeroed')
     assert_refused('damaged', score, output)
     shutil.rmtree(os.path.join(output, 'checkpoints'))
-    assert_refused('checkpoints: missing', run_of(datasets.camvid.read(camvid_folder), output, *LONG).restore, None)
+    run = run_of(datasets.camvid.read(camvid_folder), output, *LONG)
+    assert_refused('checkpoints: no intact checkpoint', run.restore, None)
 
 
 def left_behind(folder, age):
@@ -377,8 +378,8 @@ def test_bad_flags(camvid_folder, tmp_path, flags, said):
     assert not os.path.exists(output), 'nothing written half'
 
 
-@pytest.mark.parametrize('config, said', [('{"flags": 3}', 'not the config of a run'), ('[1]', 'no JSON object'),
-                                          ('{', 'not JSON'), (None, 'cannot be read')])
+@pytest.mark.parametrize('config, said', [('{"flags": 3}', 'not the config of a run'), ('[1]', 'not a JSON object'),
+                                          ('{', 'not a JSON object'), (None, 'cannot be read')])
 def test_bad_config(tmp_path, config, said):
     if config is not None:
         (tmp_path / 'config.json').write_text(config)

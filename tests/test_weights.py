@@ -215,10 +215,10 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
             (r'FILE: conv_classifier/biases has shape \[12\], this network has \[11\]', layers[:-1] + [
                 ('conv_classifier', 'Convolution', [np.ones((12, 64, 1, 1)), np.ones(12)])])):
         assert_refused(said, match, caffemodel(changed))
-    for said, field in (('a blob of 100000 dimensions', message(7, message(1, b'\xff\xff\xff\x7f' * 100000))),
-                        ('not a .caffemodel|blobs', b'\x28\x00'),   # data as a plain number
-                        ('not a .caffemodel|blobs', b'\x38\x00')):  # shape as a plain number
-        assert_refused(said, match, message(100, message(1, b'conv1') + message(7, field)))
+    for field in (message(7, message(1, b'\xff\xff\xff\x7f' * 100000)),              # a shape of 100,000 dimensions
+                  message(7, message(1, varint(1 << 32) * 2)), message(7, message(1, varint(1 << 64))),  # overflows
+                  b'\x28\x00', b'\x38\x00'):                                          # data, shape as plain numbers
+        assert_refused('not a .caffemodel|blobs', match, message(100, message(1, b'conv1') + message(7, field)))
     np.savez(str(tmp_path / 'a.npz'), a=np.array([{'evil': 1}], object))
     contents = [(tmp_path / 'a.npz').read_bytes(), b'PK\x03\x04 no']
     for header in (b"{'descr': (", b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s,)}" % (b'9' * 30)):
