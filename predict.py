@@ -26,7 +26,6 @@ from system import cli, machine
 from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
-VIDEO_SUFFIX = '-overlay.mp4'
 LONGEST_NAME = 200        # largest number of bytes in the name of a result, without suffix; file systems allow 255
 THREADS = 2               # number of threads that write results
 PENDING_VALUES = 2 ** 24  # prediction waits while the images to be written have more values (3 per pixel)
@@ -168,7 +167,7 @@ def plan(args) -> list:
     endings = list(outputs.ENDINGS)
     endings += [outputs.probability_ending(i) for i in range(256)] if args.probabilities == 'png' else []
     written = [submission_name(args)] * args.submission
-    written += [job.name + ending for job in jobs for ending in ([VIDEO_SUFFIX] if is_video(job) else endings)]
+    written += [job.name + ending for job in jobs for ending in ([video.SUFFIX] if is_video(job) else endings)]
     existing = () if args.overwrite else set(file_names(args.output))
     for name in written:
         if name in existing:
@@ -266,7 +265,7 @@ def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     Raises UserError if the video cannot be read, ends too early or has too large frames, or cannot be written.
     """
     began = time.time()
-    out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + VIDEO_SUFFIX),
+    out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + video.SUFFIX),
                                lambda image: predictor.predict([image])[0].ids, writer.config['colors'], writer.alpha,
                                max_pixels, functools.partial(tqdm.tqdm, disable=None))
     speed = out.count / (time.time() - began)

@@ -15,6 +15,7 @@ os.environ.update({
     'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
     'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because messages would quote bytes of the file
 })
+SUFFIX = '-overlay.mp4'  # ending of the files that `write_overlays` writes
 CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
 
 
