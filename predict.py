@@ -265,11 +265,10 @@ def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     Raises UserError if the video cannot be read, ends too early or has too large frames, or cannot be written.
     """
     began = time.time()
-    out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + video.SUFFIX),
-                               lambda image: predictor.predict([image])[0].ids, writer.config['colors'], writer.alpha,
-                               max_pixels, functools.partial(tqdm.tqdm, disable=None))
-    speed = out.count / (time.time() - began)
-    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
+    count, codec = video.write_overlays(
+        job.path, os.path.join(writer.folder, job.name + video.SUFFIX), lambda image: predictor.predict([image])[0].ids,
+        writer.config['colors'], writer.alpha, max_pixels, functools.partial(tqdm.tqdm, disable=None))
+    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, count, count / (time.time() - began), codec))
 
 
 def predict(args) -> int:

@@ -312,9 +312,9 @@ def test_pretrained_scores_are_those_that_evaluate_prints(tmp_path, pretrained):
 
 def test_video_with_a_colon_in_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
-    with video.VideoFile('12:31.mp4', 5.0) as out:
-        for i in range(3):
-            out.write(np.full((48, 64, 3), 80 * i, np.uint8))
+    os.rename(noise_video(str(tmp_path / 'v.avi'), 3), '12:30.avi')
+    video.write_overlays('12:30.avi', '12:31.mp4', lambda image: image[:, :, 0] % 2, [[0, 0, 0]] * 2, 0.5, 10 ** 6,
+                         lambda frames, **_: frames)
     with video.read_frames('12:31.mp4') as (_, _, frames):
         assert len(list(frames)) == 3
 
