@@ -38,8 +38,9 @@ PEERS = ('eager', 'compiled')  # modes of PyTorch; each uses the memory format c
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
 ROUNDS = 3  # number of rounds; in each round every participant is measured once, in a new process
 NUM_CLASSES = 11
-OF_ENGINES = ('models', 'engines', 'data_dir', 'images', 'height', 'width', 'peer', 'peer_python', 'repeats', 'output',
-              'into')  # flags that may be given with --engines
+UNUSED = {'with --engines': {'batch_size', 'what', 'precision', 'sweep', 'xla', 'device'},
+          'with --sweep': {'batch_size', 'data_dir', 'images'},
+          'without --engines': {'data_dir', 'images'}}  # flags that have no effect
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # number of rows of the square matrices that measure the peak speed
 
 
@@ -52,8 +53,8 @@ def network_op(device: str, model: str, height: int, width: int, batch_size: int
     for training also has random labels, the loss and the train op.
     """
     rng = np.random.RandomState(0)
-    images = tf.get_local_variable('images', initializer=rng.randint(
-        0, 256, (batch_size, height, width, 3)).astype(np.float32))
+    values = rng.randint(0, 256, (batch_size, height, width, 3)).astype(np.float32)
+    images = tf.get_local_variable('images', initializer=values)
     with optimize.cpu_gradients(devices.kind(device)):
         logits = networks.build(networks.Spec(model, NUM_CLASSES, precision=precision), images, training)
     if not training:
@@ -74,11 +75,10 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
       seconds: list of float, the time of each timed run.
       memory: peak memory of this process in bytes, minus the peak before the network is built; None on a GPU.
     """
-    on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
     before = machine.peak_memory()
-    portable = devices.needs_portable_pooling(device, xla)
-    with tf.Graph().as_default(), utils.portable_pooling(portable), tf.Session(config=config) as sess:
+    portable = utils.portable_pooling(devices.needs_portable_pooling(device, xla))
+    with tf.Graph().as_default(), portable, tf.Session(config=config) as sess:
         if model == 'matrix-product':
             shape = [MATRIX_SIDES[devices.kind(device)]] * 2
             matrix = tf.get_local_variable('matrix', initializer=tf.ones(shape, tf.as_dtype(precision)))
@@ -87,7 +87,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
             op = network_op(device, model, precision=precision, **settings)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         seconds = machine.seconds_of_runs(lambda: sess.run(op), repeats)
-    return {'seconds': seconds, 'memory': None if on_gpu else machine.peak_memory() - before}
+    return {'seconds': seconds, 'memory': None if devices.kind(device) == 'GPU' else machine.peak_memory() - before}
 
 
 # ---------------------------------------------------------------- in the parent process
@@ -209,13 +209,10 @@ def engine_rows(args, run: str, folder: str) -> list:
     config['flags']['data_dir'] = args.data_dir or config['flags']['data_dir']
     images, labels = engines.validation_images(run, config, args.images)
     size = [args.height, args.width]
-    names = []
-    for name in engines.ENGINES:
-        reason = engines.missing(name)
-        if reason:
-            print('%s: left out, %s' % (name, reason))
-        else:
-            names.append(name)
+    reasons = {name: engines.missing(name) for name in engines.ENGINES}
+    for name in filter(reasons.get, reasons):
+        print('%s: left out, %s' % (name, reasons[name]))
+    names = [name for name, reason in reasons.items() if not reason]
     paths = engines.export_files(folder, names, run, config, size, images)
     participants = {name: functools.partial(measure_in_subprocess, engine=name, run=run, path=paths[name], size=size,
                                             folder=folder) for name in names}
@@ -254,9 +251,8 @@ def parse_args(argv=None):
     Raises UserError for a bad flag or an unknown network.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', help='networks, named as for main.py --model; with --engines: '
-                        'run folders or names of published runs (default: segnet segnet-basic; with --engines: '
-                        'camvid-segnet camvid-segnet-basic)')
+    parser.add_argument('models', nargs='*', help='networks, as in main.py --model (default: segnet segnet-basic); '
+                        'with --engines: runs (default: camvid-segnet camvid-segnet-basic)')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
     parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
@@ -264,15 +260,11 @@ def parse_args(argv=None):
                         help='predict: measure a forward pass; train: measure a training step')
     parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='layer dtype')
     parser.add_argument('--peer', choices=('pytorch',), help='also measure the same network in PyTorch')
-    parser.add_argument('--peer_python', default=sys.executable,
-                        help='path of a Python that has PyTorch (default: the Python that runs benchmark.py)')
+    parser.add_argument('--peer_python', default=sys.executable, help='path of a Python that has PyTorch')
     parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
-    parser.add_argument('--engines', action='store_true',
-                        help='compare predict.py with other programs, which run exported files')
-    parser.add_argument('--data_dir',
-                        help="with --engines: folder of the run's data set (default: the folder that was trained on)")
-    parser.add_argument('--images', type=cli.positive_int, default=12,
-                        help='with --engines: number of validation images to score')
+    parser.add_argument('--engines', action='store_true', help='compare predict.py with programs that run exports')
+    parser.add_argument('--data_dir', help="with --engines: folder of the run's data set (default: as in training)")
+    parser.add_argument('--images', type=cli.positive_int, default=12, help='with --engines: images to score')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='number of timed runs, as in the paper')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder for the table')
     parser.add_argument('--into', metavar='FILE', help='also insert the table into this Markdown file')
@@ -281,20 +273,17 @@ def parse_args(argv=None):
     devices.add_flags(parser)
     args = parser.parse_args(argv)
     check_output(args.output)
+    mode = 'with --engines' if args.engines else 'with --sweep' if args.sweep else 'without --engines'
+    parser.refuse_unused(vars(args), set(vars(args)) - UNUSED[mode], 'has no effect %s; leave it out' % mode)
     if args.engines:
-        parser.refuse_unused(vars(args), OF_ENGINES, 'has no effect with --engines; leave it out')
         args.models = [run_folder(run) for run in args.models or ['camvid-segnet', 'camvid-segnet-basic']]
         return args
-    flags = set(vars(args))
-    parser.refuse_unused(vars(args), flags - {'data_dir', 'images'}, 'has no effect without --engines; leave it out')
-    if args.sweep:
-        parser.refuse_unused(vars(args), flags - {'batch_size'}, 'has no effect with --sweep; leave it out')
     args.models = args.models or ['segnet', 'segnet-basic']
+    possible = ['segnet', 'segnet-basic'] if args.peer else sorted(networks.NETWORKS)
     for model in args.models:
-        if model not in networks.NETWORKS:
-            raise UserError('%s: no such network; choose one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
-        if args.peer and model not in ('segnet', 'segnet-basic'):
-            raise UserError('--peer %s: there is no %s in PyTorch; measure segnet or segnet-basic' % (args.peer, model))
+        if model not in possible:
+            raise UserError('%s: no such network%s; choose one of %s'
+                            % (model, ' with --peer' * bool(args.peer), ', '.join(possible)))
     return args
 
 

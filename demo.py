@@ -139,8 +139,7 @@ def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, tit
         if path is None:
             return None
         overlays = result_path(path, video.SUFFIX)
-        video.write_overlays(path, overlays, lambda image: predictor.predict([image])[0].ids, config['colors'], alpha,
-                             max_pixels, progress.tqdm)
+        video.write_overlays(path, overlays, predictor, config['colors'], alpha, max_pixels, progress.tqdm)
         return overlays
 
     with gr.Blocks(title=title, delete_cache=(600, 3600)) as page:  # each 600 s, deletes files older than 3600 s

@@ -114,8 +114,7 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
             by_uncertainty += metrics.confusion_by_uncertainty(label, ids, variance, num_classes)
         if confidence is not None:
             by_confidence += metrics.confidence_counts(label, ids, confidence, num_classes)
-    shares = all_gather((counts, by_uncertainty, by_confidence, bf, shown, extremes))
-    *sums, bf, shown, extremes = zip(*shares)
+    *sums, bf, shown, extremes = zip(*all_gather((counts, by_uncertainty, by_confidence, bf, shown, extremes)))
     counts, by_uncertainty, by_confidence = map(sum, sums)
     bf, shown = [{i: value for share in of_shares for i, value in share.items()} for of_shares in (bf, shown)]
     extremes = best_and_worst(sum(extremes, []), num_extremes)
@@ -222,14 +221,13 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     args.split = list(dict.fromkeys(args.split))
     check_output(args.output or '')
-    if args.run and (args.model or args.dataset or args.output):
-        raise UserError('--model, --dataset and --output: work only with --weights; leave these flags out')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
         raise UserError('--weights %s: must be a .npz or a .caffemodel; a run needs no --weights' % args.weights)
     if args.publish and (not args.run or os.path.exists(args.publish)):
         raise UserError('--publish %s: needs a run to publish, and the folder must not exist yet' % args.publish)
-    if bool(args.run) == bool(args.weights) or args.weights and not (args.model and args.dataset):
-        raise UserError('give a run folder, or --weights FILE with --model and --dataset')
+    of_file = args.weights, args.model, args.dataset
+    if any(of_file + (args.output,)) if args.run else not all(of_file):
+        raise UserError('give a run folder, or --weights FILE with --model and --dataset; only then --output')
     return args
 
 
@@ -304,14 +302,13 @@ def entry_name(args, split: str) -> str:
     The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are listed
     if they are given, even with the default value. --bf_images and --batch_size are not listed.
     """
-    kinds = ['moving'] if args.bn == 'moving' else []
-    kinds += ['last'] if args.checkpoint == 'last' else []
-    kinds += [] if args.samples is None else ['%d samples' % args.samples]
-    kinds += ['tta ' + args.tta] if args.tta else []
-    kinds += [] if args.tile == 'auto' else ['tile off' if args.tile == 'off' else 'tile %dx%d' % args.tile]
-    kinds += [] if args.tile_overlap is None else ['overlap %g' % args.tile_overlap]
-    kinds += [args.precision] if args.precision else []
-    return '%s (%s)' % (split, ', '.join(kinds)) if kinds else split
+    tile = args.tile if isinstance(args.tile, str) else '%dx%d' % args.tile
+    kinds = {'moving': args.bn == 'moving', 'last': args.checkpoint == 'last',
+             '%s samples' % args.samples: args.samples is not None, 'tta %s' % args.tta: args.tta is not None,
+             'tile ' + tile: tile != 'auto', 'overlap %g' % (args.tile_overlap or 0): args.tile_overlap is not None,
+             args.precision: args.precision is not None}  # {text: whether the text is part of the key}
+    kinds = ', '.join(kind for kind, listed in kinds.items() if listed)
+    return '%s (%s)' % (split, kinds) if kinds else split
 
 
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):

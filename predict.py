@@ -52,25 +52,19 @@ def parse_args(argv=None):
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
     parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, beginning with the K-th')
     inference.add_flags(parser)
-    parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
-                        help='refuse images of more than N pixels, without decoding')
+    parser.add_argument('--max_pixels', type=cli.positive_int, default=data.MAX_PIXELS, help='refuse larger images')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help='opacity of the class colours in the overlay')
     parser.add_argument('--side_by_side', action='store_true', help='also write image and classes side by side')
     parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
-    parser.add_argument('--submission', action='store_true',
-                        help='also write submission.csv, in the format of the labels.csv that the run was trained on')
+    parser.add_argument('--submission', action='store_true', help='also write submission.csv, formatted as labels.csv')
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
-                        help='write the network as a TFLite file, an ONNX file or a SavedModel (DIR); the flags for '
-                             'labelling, such as --tile, do not change the export')
+                        help='write the network as a TFLite file, an ONNX file or a SavedModel (DIR)')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
-                        help='size of the images that the export takes; free: any size (default: free for DIR, the '
-                             'training size for a file)')
-    parser.add_argument('--quantize', choices=('int8', 'float16'),
-                        help='export a smaller file: int8 convolutions, or weights stored as float16')
+                        help='image size of the export; free: any size (default: free for DIR, as trained for a file)')
+    parser.add_argument('--quantize', choices=('int8', 'float16'), help='export int8 convolutions, or float16 weights')
     parser.add_argument('--calibrate', nargs='+', metavar='PATH', default=[],
-                        help='images, folders or globs, on which --quantize int8 measures the ranges of feature maps '
-                             "(default: %d of the run's training images)" % quantize.NUM_IMAGES)
+                        help='images for --quantize int8 (default: %d training images)' % quantize.NUM_IMAGES)
     args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
@@ -83,8 +77,7 @@ def parse_args(argv=None):
     if args.calibrate and args.quantize != 'int8':
         raise UserError('--calibrate: needs --quantize int8')
     if not args.inputs and args.camera is None:
-        parser.refuse_unused(vars(args), OF_EXPORT,
-                             'changes nothing in an export; leave it out, or give inputs to label')
+        parser.refuse_unused(vars(args), OF_EXPORT, 'changes nothing in an export; leave it out, or give inputs')
     return args
 
 
@@ -110,14 +103,11 @@ def expand(inputs: list) -> list:
         files = [match for match in matches if not os.path.isdir(match)]
         passed = []  # names of the entries that are not labelled
         for folder in filter(os.path.isdir, matches):
-            for name in sorted(name for name in os.listdir(folder) if not name.startswith('.')):
-                entry = os.path.join(folder, name)
-                if os.path.isdir(entry):
-                    passed.append(name + os.sep)
-                elif name.lower().endswith(data.IMAGE_FILES + VIDEOS):
+            for entry in sorted(glob.glob(os.path.join(glob.escape(folder), '*'))):
+                if entry.lower().endswith(data.IMAGE_FILES + VIDEOS) and not os.path.isdir(entry):
                     files.append(entry)
                 else:
-                    passed.append(name)
+                    passed.append(os.path.basename(entry))
         if passed:
             note(cli.one_line('%s: %d entries are not labelled: %s%s; name sub-folders as inputs, convert images to PNG'
                               % (path, len(passed), ', '.join(passed[:5]), ', ...' if passed[5:] else '')))
@@ -140,8 +130,7 @@ def output_names(paths: list) -> list:
         names = [name if count[name] == 1 else longer(path) for name, path in zip(names, paths)]
     unique = {}
     for name in names:
-        short = name.encode()[-LONGEST_NAME:].decode(errors='ignore')
-        name = short
+        name = short = name.encode()[-LONGEST_NAME:].decode(errors='ignore')
         number = 1
         while name in unique:
             number += 1
@@ -168,11 +157,10 @@ def plan(args) -> list:
     endings += [outputs.probability_ending(i) for i in range(256)] if args.probabilities == 'png' else []
     written = [submission_name(args)] * args.submission
     written += [job.name + ending for job in jobs for ending in ([video.SUFFIX] if is_video(job) else endings)]
-    existing = () if args.overwrite else set(file_names(args.output))
-    for name in written:
-        if name in existing:
-            raise UserError('%s: exists already; give --overwrite, or another --output'
-                            % os.path.join(args.output, name))
+    existing = set(file_names(args.output)).intersection(written)
+    if existing and not args.overwrite:
+        path = os.path.join(args.output, min(existing))
+        raise UserError('%s: exists already; give --overwrite, or another --output' % path)
     return jobs
 
 
@@ -209,11 +197,10 @@ def read_images(jobs: list, read, ahead: int, faults: list):
     Images that cannot be read are left out.
 
     Args:
-      read: function (path) -> image.
+      read: function (job) -> image.
       faults: list of str, to which a line is added for each image that cannot be read.
     """
-    results = machine.read_ahead(lambda job: read(job.path), jobs, ahead)
-    for job, result in tqdm.tqdm(results, total=len(jobs), unit='image', disable=None):
+    for job, result in tqdm.tqdm(machine.read_ahead(read, jobs, ahead), total=len(jobs), unit='image', disable=None):
         with collect_errors([job], faults):
             yield job, result()
 
@@ -221,7 +208,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixels: int) -> tuple:
     """Predicts the images of `jobs` and writes the results, while threads decode the next images.
 
-    Prints a line if a run of --fit resize shrinks images by more than half.
+    Prints a note if a run of --fit resize shrinks an image by more than half.
 
     Args:
       depth: number of used bits in 16-bit images, 9 to 16; None to find the number separately for each image.
@@ -232,9 +219,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     """
     faults = []
     rows = []
-    shrunk = []  # paths
     writing = collections.deque()  # (number of values of an image, future of the thread that writes the image)
-    read = functools.partial(data.read_image, depth=depth, max_pixels=max_pixels)
 
     def wait(values):
         """Waits until the images that are still being written have at most `values` values, 3 per pixel."""
@@ -242,20 +227,19 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
             rows.extend(writing.popleft()[1].result())
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        images = read_images(jobs, read, predictor.batch_size, faults)
-        for batch in inference.batches_of_one_size(images, predictor.batch_size):
+        batch_size = predictor.batch_size
+        images = read_images(jobs, lambda job: data.read_image(job.path, depth, max_pixels), batch_size, faults)
+        for batch in inference.batches_of_one_size(images, batch_size):
             predictions = []
             with collect_errors([job for job, _ in batch], faults):
                 predictions = predictor.predict([image for _, image in batch])
             for (job, image), prediction in zip(batch, predictions):
                 writing.append((image.size, pool.submit(writer.write, job.name, image, prediction)))
                 if predictor.shrinks(*image.shape[:2]):
-                    shrunk.append(job.path)
+                    note('%s: shrinks by more than half to %dx%d; --tile HEIGHTxWIDTH keeps the scale of such images'
+                         % (job.path, predictor.spec.height, predictor.spec.width), 'shrunk')
             wait(PENDING_VALUES)
         wait(-1)
-    if shrunk:
-        print('%s: the first of %d images that shrink by more than half to %dx%d; --tile HEIGHTxWIDTH keeps the scale'
-              % (shrunk[0], len(shrunk), predictor.spec.height, predictor.spec.width))
     return faults, rows
 
 
@@ -265,9 +249,9 @@ def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     Raises UserError if the video cannot be read, ends too early or has too large frames, or cannot be written.
     """
     began = time.time()
-    count, codec = video.write_overlays(
-        job.path, os.path.join(writer.folder, job.name + video.SUFFIX), lambda image: predictor.predict([image])[0].ids,
-        writer.config['colors'], writer.alpha, max_pixels, functools.partial(tqdm.tqdm, disable=None))
+    count, codec = video.write_overlays(job.path, os.path.join(writer.folder, job.name + video.SUFFIX), predictor,
+                                        writer.config['colors'], writer.alpha, max_pixels,
+                                        functools.partial(tqdm.tqdm, disable=None))
     print('%s: %d frames, %.1f images/s, written as %s' % (job.path, count, count / (time.time() - began), codec))
 
 
@@ -281,11 +265,10 @@ def predict(args) -> int:
     spec = networks.spec_of(config['flags'], len(config['class_names']))
     writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.probabilities, args.submission)
     jobs = plan(args)
-    quantization = None
-    if args.quantize:
-        images = [] if args.quantize == 'float16' else quantize.calibration_images(expand(args.calibrate), config, spec,
-                                                                                   args.export_size)
-        quantization = quantize.Quantization(args.quantize, images)
+    images = []
+    if args.quantize == 'int8':
+        images = quantize.calibration_images(expand(args.calibrate), config, spec, args.export_size)
+    quantization = args.quantize and quantize.Quantization(args.quantize, images)
     with evaluate.open_run(args, args.run, config['flags'], spec, confidence=args.confidence,
                            probabilities=args.probabilities is not None) as (predictor, loaded):
         if args.export:

@@ -25,15 +25,6 @@ from system.machine import NUM_CORES
 Engine = collections.namedtuple('Engine', 'packages file start')
 
 
-def onnx_runtime(path: str):
-    """Opens an ONNX file in ONNX Runtime, on all cores; returns a function (image) -> ids."""
-    import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = NUM_CORES
-    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    return lambda image: session.run(['ids'], {'images': image[None]})[0][0]
-
-
 def openvino(path: str):
     """Opens an ONNX file in OpenVINO, on all cores; returns a function (image) -> ids."""
     from openvino import Core
@@ -53,19 +44,12 @@ def opencv(path: str, winograd: bool):
     return predict
 
 
-def tflite(path: str):
-    """Opens a TFLite file in TensorFlow's interpreter, on all cores; returns a function (image) -> ids."""
-    run = tf.lite.Interpreter(path, num_threads=NUM_CORES).get_signature_runner()
-    return lambda image: run(images=image[None])['ids'][0]
-
-
 def predict_py(run: str, spec, precision: str):
     """Loads a run into a new session with the graph of predict.py; returns a function (image) -> ids."""
     sess = tf.Session(graph=tf.Graph(), config=devices.session_config('cpu'))
-    with sess.graph.as_default():
+    with sess.graph.as_default(), sess.as_default():
         predictor = Predictor(sess, spec._replace(precision=precision), Settings(tile='off'))
-        with sess.as_default():
-            weights.load_all(sess, weights.load(run), run)
+        weights.load_all(sess, weights.load(run), run)
     return lambda image: predictor.predict([image])[0].ids
 
 
@@ -73,14 +57,14 @@ ONNX = ('tf2onnx', 'onnxruntime')  # tf2onnx writes the ONNX files, onnxruntime 
 ENGINES = {
     'predict.py': Engine((), None, functools.partial(predict_py, precision='float32')),
     'predict.py, bfloat16': Engine((), None, functools.partial(predict_py, precision='bfloat16')),
-    'ONNX Runtime': Engine(ONNX, 'float32.onnx', onnx_runtime),
-    'ONNX Runtime, int8': Engine(ONNX, 'int8.onnx', onnx_runtime),
+    'ONNX Runtime': Engine(ONNX, 'float32.onnx', quantize.open_onnx),
+    'ONNX Runtime, int8': Engine(ONNX, 'int8.onnx', quantize.open_onnx),
     'OpenVINO': Engine(ONNX + ('openvino',), 'float32.onnx', openvino),
     'OpenVINO, int8': Engine(ONNX + ('openvino',), 'int8.onnx', openvino),
     'OpenCV': Engine(ONNX, 'float32.onnx', functools.partial(opencv, winograd=False)),
     'OpenCV, Winograd': Engine(ONNX, 'float32.onnx', functools.partial(opencv, winograd=True)),
-    'TFLite': Engine((), 'float32.tflite', tflite),
-    'TFLite, int8': Engine((), 'int8.tflite', tflite),
+    'TFLite': Engine((), 'float32.tflite', quantize.open_tflite),
+    'TFLite, int8': Engine((), 'int8.tflite', quantize.open_tflite),
 }
 
 

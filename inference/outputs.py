@@ -33,9 +33,7 @@ def cells(mask):
     """
     components, count = scipy.ndimage.label(mask)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
-    for cell in range(1, count + 1):
-        if sizes[cell] >= SMALLEST_CELL:
-            yield components == cell
+    yield from (components == cell for cell in range(1, count + 1) if sizes[cell] >= SMALLEST_CELL)
 
 
 def submission_rows(name: str, ids, config: dict) -> list:
@@ -55,15 +53,14 @@ def submission_rows(name: str, ids, config: dict) -> list:
     columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
     names = [class_name.lower() for class_name in config['class_names']]
     background = names.index('background') if 'background' in names else 0
-    rows = []
+    runs = []  # (class id, run-length encoding), one pair per row
     for i in np.unique(ids[ids != background]):
         masks = [ids == i] if 'ClassId' in columns else cells(ids == i)
-        class_id = str(config['class_ids'][i])
-        rows += [{'ClassId': class_id, 'EncodedPixels': data.rle_encode(mask, order)} for mask in masks]
-    if 'ImageId' in columns and not rows:
-        rows = [{'ClassId': '', 'EncodedPixels': '-1' if order == 'relative' else ''}]
-    for row in rows:
-        row.update(id=name, ImageId=name + extension, predicted=row['EncodedPixels'])
+        runs += [(str(config['class_ids'][i]), data.rle_encode(mask, order)) for mask in masks]
+    if 'ImageId' in columns and not runs:
+        runs = [('', '-1' if order == 'relative' else '')]
+    rows = [{'id': name, 'ImageId': name + extension, 'ClassId': class_id, 'EncodedPixels': rle, 'predicted': rle}
+            for class_id, rle in runs]
     return [tuple(row[column] for column in columns) for row in rows]
 
 

@@ -86,8 +86,7 @@ def mean_enlarged(maps, height: int, width: int, first: int, last: int):
       maps: list of float32 [h, w, channels], of any sizes.
       first, last: of the `height` rows, the rows first to last - 1 are returned.
     """
-    total = functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps))
-    return total / len(maps) if len(maps) > 1 else total
+    return functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps)) / len(maps)
 
 
 def batches_of_one_size(examples, batch_size: int):
@@ -96,14 +95,9 @@ def batches_of_one_size(examples, batch_size: int):
     Args:
       examples: iterable of tuples; the second item is the image.
     """
-    batch = []
-    for example in examples:
-        if batch and (len(batch) == batch_size or example[1].shape != batch[0][1].shape):
-            yield batch
-            batch = []
-        batch.append(example)
-    if batch:
-        yield batch
+    for _, group in itertools.groupby(examples, lambda example: example[1].shape):
+        for first in group:
+            yield [first, *itertools.islice(group, batch_size - 1)]  # noqa: B031  the loop continues after the batch
 
 
 class Predictor:
@@ -129,8 +123,14 @@ class Predictor:
         self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ by position in a batch
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
-        self.ids, self.probabilities, self.variance, self.confidence = networks.prediction_graph(
-            spec, self.images, self.size, reuse, settings.samples)
+        ids, probabilities, variance, confidence = networks.prediction_graph(spec, self.images, self.size, reuse,
+                                                                             settings.samples)
+        self.maps = tf.concat([probabilities, variance[..., None]], -1) if settings.samples else probabilities
+        self.whole = {'ids': ids}  # maps of a whole image
+        if settings.samples:
+            self.whole['variance'] = variance
+        if settings.confidence:
+            self.whole['confidence'] = confidence
 
     def tile_size(self, height: int, width: int) -> tuple:
         """Returns the tile size (height, width) for an image; for a whole image, the size of the image.
@@ -164,12 +164,10 @@ class Predictor:
         Shows a progress bar on a terminal. Several processes share a split: process `first` of `step` processes
         predicts every `step`-th example, beginning with example `first`.
         """
-        def load(i):
-            return (i, *dataset.load(split, i))
-
         batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # one large image at a time saves memory
         share = range(first, len(dataset.examples[split]), step)
-        examples = (result() for _, result in machine.read_ahead(load, share, batch_size))
+        loading = machine.read_ahead(functools.partial(dataset.load, split), share, batch_size)
+        examples = ((i, *result()) for i, result in loading)
         with tqdm.tqdm(total=len(share), desc=split, unit='image', disable=None, leave=False) as bar:
             for batch in batches_of_one_size(examples, batch_size):
                 predictions = self.predict([image for _, image, _ in batch])
@@ -188,12 +186,7 @@ class Predictor:
         if tile != (height, width) or self.passes != passes(None) or self.settings.probabilities or not small:
             return [self.assemble(height, width, self.blocks(image, tile)) for image in images]
         seen = np.stack([batches.resize(image, *self.network_size(height, width)) for image in images])
-        maps = {'ids': self.ids}
-        if self.settings.samples:
-            maps['variance'] = self.variance
-        if self.settings.confidence:
-            maps['confidence'] = self.confidence
-        maps = self.sess.run(maps, {self.images: seen, self.size: [height, width]})
+        maps = self.sess.run(self.whole, {self.images: seen, self.size: [height, width]})
         if self.settings.samples:
             maps['variance'] = [tiles.enlarge(maps['variance'][0][:, :, None], height, width, 0, height)[:, :, 0]]
         return [Prediction(**dict(zip(maps, of_image))) for of_image in zip(*maps.values())]
@@ -208,7 +201,7 @@ class Predictor:
             height, width = self.spec.height, self.spec.width
         return max(1, int(round(height * scale))), max(1, int(round(width * scale)))
 
-    def maps(self, images: list) -> list:
+    def passes_over(self, images: list) -> list:
         """Runs the network on images of one size, once per pass of --tta; mirrored passes are mirrored back.
 
         Returns:
@@ -220,10 +213,7 @@ class Predictor:
             size = self.network_size(*images[0].shape[:2], scale=scale)
             seen = np.stack([batches.resize(image, *size) for image in images])
             flip = slice(None, None, -1 if mirrored else 1)
-            fetches = [self.probabilities] + [self.variance] * bool(self.settings.samples)
-            maps, *variance = self.sess.run(fetches, {self.images: seen[:, :, flip]})
-            maps = np.concatenate([maps, variance[0][..., None]], -1) if variance else maps
-            of_passes.append(maps[:, :, flip])
+            of_passes.append(self.sess.run(self.maps, {self.images: seen[:, :, flip]})[:, :, flip])
         return of_passes
 
     def blocks(self, image, tile: tuple):
@@ -238,7 +228,7 @@ class Predictor:
         height, width = image.shape[:2]
         channels = self.spec.num_classes + bool(self.settings.samples)
         if tile == (height, width):
-            of_passes = [maps[0] for maps in self.maps([image])]
+            of_passes = [maps[0] for maps in self.passes_over([image])]
             rows = max(1, WHOLE_VALUES // 8 // (width * channels))
             for top in range(0, height, rows):
                 yield top, 0, mean_enlarged(of_passes, height, width, top, min(top + rows, height))
@@ -252,7 +242,7 @@ class Predictor:
         corners = list(itertools.product(grid.tops, grid.lefts))
         for first in range(0, len(corners), self.batch_size):
             batch = corners[first:first + self.batch_size]
-            of_passes = self.maps([image[top:top + height, left:left + width] for top, left in batch])
+            of_passes = self.passes_over([image[top:top + height, left:left + width] for top, left in batch])
             for same_tile in zip(*of_passes):
                 yield mean_enlarged(same_tile, height, width, 0, height)
 

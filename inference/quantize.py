@@ -13,6 +13,7 @@ import batches
 import data
 import datasets
 from system.files import UserError
+from system.machine import NUM_CORES
 
 NUM_IMAGES = 12  # number of training images that calibrate int8, unless --calibrate names images
 CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # names of the ops in TFLite
@@ -39,9 +40,8 @@ def calibration_images(paths: list, config: dict, spec, size) -> list:
     if paths:
         images = (data.read_image(path, config.get('depth', 16)) for path in paths)
     else:
-        flags = config['flags']
         try:
-            dataset = datasets.open(flags['dataset'], flags['data_dir'], config)
+            dataset = datasets.open(config['flags']['dataset'], config['flags']['data_dir'], config)
             chosen = np.linspace(0, len(dataset.examples['train']) - 1, NUM_IMAGES).astype(int)
             images = [dataset.load('train', i)[0] for i in sorted(set(chosen))]
         except UserError as error:
@@ -118,6 +118,21 @@ def onnx_int8(model, images: list):
         return onnx.load(quantized)
 
 
+def open_onnx(path: str):
+    """Opens an ONNX file in ONNX Runtime, on all cores; returns a function (image) -> ids."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = NUM_CORES
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    return lambda image: session.run(['ids'], {'images': image[None]})[0][0]
+
+
+def open_tflite(path: str):
+    """Opens a TFLite file in TensorFlow's interpreter, on all cores; returns a function (image) -> ids."""
+    run = tf.lite.Interpreter(path, num_threads=NUM_CORES).get_signature_runner()
+    return lambda image: run(images=image[None])['ids'][0]
+
+
 def describe(path: str, quantization: Quantization, expected: list) -> str:
     """Describes a quantized file, as in ', int8, 1.5 MB, 98.7% of the ids of 12 images as in float32'.
 
@@ -126,14 +141,6 @@ def describe(path: str, quantization: Quantization, expected: list) -> str:
     text = ', %s, %.1f MB' % (quantization.kind, os.path.getsize(path) / 1e6)
     if not expected:
         return text
-    if path.endswith('.tflite'):
-        run = tf.lite.Interpreter(path).get_signature_runner()
-    else:
-        import onnxruntime
-        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-
-        def run(images):
-            """Predicts images uint8 [1, height, width, 3] -> {'ids': uint8 [1, height, width]}."""
-            return {'ids': session.run(['ids'], {'images': images})[0]}
-    equal = np.mean([run(images=image[None])['ids'][0] == ids for image, ids in zip(quantization.images, expected)])
+    predict = open_tflite(path) if path.endswith('.tflite') else open_onnx(path)
+    equal = np.mean([predict(image) == ids for image, ids in zip(quantization.images, expected)])
     return text + ', %.1f%% of the ids of %d images as in float32' % (100 * equal, len(expected))

@@ -23,8 +23,7 @@ def grid(size: tuple, tile: tuple, overlap: float = None) -> Grid:
       overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for OVERLAP.
     """
     overlap = OVERLAP if overlap is None else overlap
-    tops, lefts = [tile_offsets(length, side, overlap) for length, side in zip(size, tile)]
-    return Grid(tops, lefts, tile, size)
+    return Grid(*(tile_offsets(length, side, overlap) for length, side in zip(size, tile)), tile, size)
 
 
 def tile_offsets(length: int, tile: int, overlap: float) -> list:

@@ -34,16 +34,10 @@ def read_frames(source):
         check_file(source)
         source = os.path.abspath(source)  # FFmpeg would take a name like 12:30.mp4 for a URL
     capture = cv2.VideoCapture(source)
-
-    def frames():
-        while True:
-            there, frame = capture.read()
-            if not there:
-                return
-            yield np.ascontiguousarray(frame[:, :, ::-1])
-
+    # After the last frame `capture.read()` returns (False, None).
+    frames = (np.ascontiguousarray(frame[:, :, ::-1]) for _, frame in iter(capture.read, (False, None)))
     try:
-        yield (capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)), frames())
+        yield (capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)), frames)
     finally:
         capture.release()
 
@@ -51,12 +45,11 @@ def read_frames(source):
 def num_frames(path: str) -> int:
     """Returns the number of frames that the header of a video file states.
 
-    The number is 0 if `path` does not exist or is no video. Raises UserError for a folder, pipe or device.
+    The number is 0 if `path` does not exist or is no video.
     """
-    if not os.path.exists(path):
-        return 0
-    with read_frames(path) as (_, total, _):
+    with contextlib.suppress(UserError), read_frames(path) as (_, total, _):
         return total
+    return 0
 
 
 def open_video(writer, path: str, rate: float, size: tuple) -> str:
@@ -75,7 +68,7 @@ def open_video(writer, path: str, rate: float, size: tuple) -> str:
     return codec
 
 
-def write_overlays(source, path: str, predict, colors: list, alpha: float, max_pixels: int, progress) -> tuple:
+def write_overlays(source, path: str, predictor, colors: list, alpha: float, max_pixels: int, progress) -> tuple:
     """Writes the overlay of each frame of a video or camera to the MP4 file `path` -> (number of frames, codec).
 
     A camera is read until Ctrl-C. The file is written atomically: after an error there is no file. OpenCV drops a frame
@@ -83,7 +76,7 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
 
     Args:
       source: path of a video, or number of a camera.
-      predict: function (image) -> ids uint8 [h, w].
+      predictor: `predictor.Predictor`.
       alpha: weight of the colours in the overlay, 0 to 1.
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
@@ -91,19 +84,20 @@ def write_overlays(source, path: str, predict, colors: list, alpha: float, max_p
         UserError is also raised, after the file is written, if the video ends too early: more than a tenth of the
           frames plus one second is missing.
     """
-    until = KeyboardInterrupt if isinstance(source, int) else ()  # a camera is read until Ctrl-C
     part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the ending .mp4
     writer = cv2.VideoWriter()
     count = 0
     with read_frames(source) as (rate, total, frames), contextlib.ExitStack() as last:
         last.callback(lambda: os.path.exists(part) and os.remove(part))
         last.callback(writer.release)
-        with contextlib.suppress(until):
+        with contextlib.suppress(KeyboardInterrupt if isinstance(source, int) else ()):  # Ctrl-C ends a camera
             for image in progress(frames, total=total or None, unit='frame'):
                 if image.shape[0] * image.shape[1] > max_pixels:
                     raise UserError('%s: frames have more than %d pixels; shrink the video' % (source, max_pixels))
-                codec = codec if count else open_video(writer, part, rate, image.shape[:2])
-                overlay = plots.overlay(image, plots.colored(predict(image), colors), alpha)
+                if not count:
+                    codec = open_video(writer, part, rate, image.shape[:2])
+                ids = predictor.predict([image])[0].ids
+                overlay = plots.overlay(image, plots.colored(ids, colors), alpha)
                 writer.write(np.ascontiguousarray(overlay[:, :, ::-1]))
                 count += 1
         if not count:
