@@ -25,7 +25,7 @@ from runs.folder import read_config, run_folder
 from system import cli
 from system.files import UserError
 
-SHOWN_SIDE = 1024  # longest side of the shown image, in pixels; the id map has the size of the upload
+SHOWN_SIDE = 1024  # longest side of the image on the page, in pixels; the id map has the size of the uploaded image
 
 CSS = '''#overlay .mask:not(.active):not(.inactive) {opacity: var(--opacity, 0.5)}
 #overlay .image-container::after {content: attr(data-name); position: absolute; left: 0; bottom: 0; padding: 0 0.5em;
@@ -47,10 +47,11 @@ def parse_args(argv=None):
     """Parses the flags of the demo from `argv`, or from the command line if `argv` is None."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
-    parser.add_argument('--listen', default='127.0.0.1', help='address; 0.0.0.0: open to all who reach this machine')
+    parser.add_argument('--listen', default='127.0.0.1', help='address; 0.0.0.0 lets other machines open the page')
     parser.add_argument('--port', type=cli.number(int, 1, 65535), default=7860, help='port to listen at')
     parser.add_argument('--data_dir', help="folder of the run's data set; the page shows validation images as examples")
-    parser.add_argument('--max_pixels', type=cli.positive_int, default=data.MAX_PIXELS, help='refuse larger images')
+    parser.add_argument('--max_pixels', type=cli.positive_int, default=data.MAX_PIXELS,
+                        help='largest number of pixels of an image; a larger image is refused without decoding')
     inference.add_flags(parser)
     return parser.parse_args(argv)
 
@@ -58,26 +59,27 @@ def parse_args(argv=None):
 def import_gradio(folder: str):
     """Imports Gradio, configured to keep all files in `folder` and to send no telemetry -> the module.
 
-    The user's environment variables for Gradio are removed, because such variables could let visitors read folders of
-    this machine. Raises UserError if Gradio is not installed.
+    Environment variables that begin with GRADIO_ are deleted first. For example, GRADIO_ALLOWED_PATHS could let
+    visitors read folders of this machine. Raises UserError if Gradio is not installed.
     """
     for name in [name for name in os.environ if name.startswith('GRADIO_')]:
         del os.environ[name]
-    # Gradio requests its own page at the start; `no_proxy` prevents that a proxy is asked for the page.
+    # At the start Gradio requests the page from itself. The variable no_proxy makes this request bypass any proxy.
     os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False', no_proxy='*')
     try:
         import gradio
     except ImportError as error:
         raise UserError('demo.py needs Gradio (%s); pip install -r requirements-demo.txt' % error)
-    # Through this function a visitor could let the server download from any address.
+    # With this function of Gradio a visitor could make the server download a file from any address.
     gradio.processing_utils.async_ssrf_protected_download = None
     return gradio
 
 
 def write_examples(config: dict, data_dir, folder: str) -> list:
-    """Writes validation images of the run, or bundled cells if the data set is missing -> list of [path].
+    """Writes example images as PNG files to `folder` -> list of [path], the samples of a gradio.Dataset.
 
-    Raises UserError if `data_dir`, the value of --data_dir, is given and does not hold the data set of the run.
+    The examples are validation images of the run's data set. If the data set is missing, the examples are bundled
+    images of cells. Raises UserError if --data_dir is given but does not hold the data set of the run.
     """
     try:
         dataset = datasets.open(config['flags']['dataset'], data_dir or config['flags']['data_dir'], config)
@@ -92,25 +94,26 @@ def write_examples(config: dict, data_dir, folder: str) -> list:
 
 
 def result_path(upload: str, ending: str) -> str:
-    """Returns a path in a new folder beside the file `upload`, with the same name and another ending."""
+    """Makes a new folder beside the file `upload` -> path in this folder: the name of the file and `ending`."""
     stem = os.path.splitext(os.path.basename(upload))[0]
     return os.path.join(tempfile.mkdtemp(dir=os.path.dirname(upload)), stem + ending)
 
 
 def label_image(predictor, config: dict, max_pixels: int, path: str) -> tuple:
-    """Labels an image file -> ((image, masks), colors, map, path of the id map).
-
-    Raises UserError if the file is damaged or too large.
+    """Labels an image file -> (annotated image, colours, map, path of the id map).
 
     Args:
       predictor: `inference.Predictor`.
       config: dict, the content of the run's config.json.
-      max_pixels: number of pixels above which an image is refused.
     Returns:
-      (image, masks): the value of a gradio.AnnotatedImage. Each class of the image has a mask, bool [h, w]. The name
-        of a mask is the name and share of the class, as 'road 34.5%'. The mask of the largest class comes first.
-      colors: {name of a mask: color, such as '#ff0000'}.
-      map: uint8, the confidence [h, w], or with Monte-Carlo samples the uncertainty [h, w, 3].
+      annotated image: (image, list of masks), the value of a gradio.AnnotatedImage. A mask is (bool [h, w], name). Each
+        predicted class has a mask. The name is the class and the share of the pixels, such as 'road 34.5%'. The class
+        with the largest share comes first.
+      colours: {name of a mask: colour, such as '#ff0000'}.
+      map: the confidence, uint8 [h, w]; with Monte-Carlo samples the uncertainty, uint8 [h, w, 3].
+      path of the id map: path of a PNG file with the class ids, at the size of the uploaded image.
+    Raises:
+      UserError: the file is no image, is damaged, or has more than `max_pixels` pixels.
     """
     image = data.read_image(path, config.get('depth', 16), max_pixels)
     ids, variance, confidence, _ = predictor.predict([image])[0]
@@ -128,7 +131,12 @@ def label_image(predictor, config: dict, max_pixels: int, path: str) -> tuple:
 
 
 def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, title: str):
-    """Builds the page -> gradio.Blocks. `gr` is the module gradio, `examples` a list of paths of images."""
+    """Builds the page -> gradio.Blocks.
+
+    Args:
+      gr: the module gradio.
+      examples: list of [path], one for each example image.
+    """
     def show_image(path):
         if path is None:  # the visitor has removed the file
             return None, None, None
@@ -142,7 +150,7 @@ def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, tit
         video.write_overlays(path, overlays, predictor, config['colors'], alpha, max_pixels, progress.tqdm)
         return overlays
 
-    with gr.Blocks(title=title, delete_cache=(600, 3600)) as page:  # each 600 s, deletes files older than 3600 s
+    with gr.Blocks(title=title, delete_cache=(600, 3600)) as page:  # every 600 s, delete files older than 3600 s
         gr.Markdown('# ' + title)
         with gr.Tab('Image'), gr.Row():
             with gr.Column():
@@ -159,7 +167,7 @@ def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, tit
                 video_upload = gr.File(label='Video')
                 alpha = gr.Slider(0, 1, 0.5, label='Opacity of the classes')
             film = gr.Video(label='Classes', scale=2)
-        dataset.click(lambda row: row[0], dataset, upload, api_name='example')  # changes `upload`
+        dataset.click(lambda row: row[0], dataset, upload, api_name='example')  # calls show_image
         upload.change(show_image, upload, [overlay, details, id_map])
         video_upload.change(show_video, [video_upload, alpha], film)
         opacity.change(None, opacity, js="value => document.documentElement.style.setProperty('--opacity', value)")
@@ -167,14 +175,18 @@ def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, tit
 
 
 def explain_errors(gr, page, folder: str):
-    """Makes the page show any error as one sentence, without names of folders; the terminal gets no traceback."""
+    """Makes the page show each error as one sentence without folder names, and the terminal print no traceback.
+
+    Args:
+      folder: folder of the uploaded files and results.
+    """
     process = page.process_api
 
     async def process_api(*values, **settings):
-        """Answers a request with Gradio's own function."""
+        """Answers a request as Gradio does, but replaces an error by a gradio.Error with one sentence."""
         try:
             return await process(*values, **settings)
-        except Exception as error:  # a request that the page never sends raises errors of many kinds
+        except Exception as error:  # forged requests raise errors of many types
             reason = cli.explain(error) or 'not a file of this page (%s); upload it again' % type(error).__name__
             reason = re.sub(re.escape(folder) + r'\S*/', '', cli.one_line(reason))
             raise gr.Error(html.escape(reason), print_exception=False)
@@ -183,7 +195,7 @@ def explain_errors(gr, page, folder: str):
 
 
 def serve(args):
-    """Opens the run and serves the page until SIGINT or SIGTERM; then deletes all files that visitors left."""
+    """Serves the page of a run until SIGINT or SIGTERM, then deletes all uploaded files and results."""
     with tempfile.TemporaryDirectory(prefix='segnet-demo-') as folder:
         gr = import_gradio(folder)
         config = read_config(args.run)

@@ -1,6 +1,6 @@
 """Labels images and videos with a trained run: python predict.py Output/camvid-segnet-basic street.jpg
 
-Batch norm uses the moving averages of training. (`evaluate.py` recomputes the statistics for scores.)
+Batch norm uses the moving averages of training. By default `evaluate.py` uses statistics of the whole training split.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import argparse
@@ -26,23 +26,23 @@ from system import cli, machine
 from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
-LONGEST_NAME = 200        # largest number of bytes in the name of a result, without suffix; file systems allow 255
+LONGEST_NAME = 200        # largest number of bytes in the file name of a result, without ending; file systems allow 255
 THREADS = 2               # number of threads that write results
-PENDING_VALUES = 2 ** 24  # prediction waits while the images to be written have more values (3 per pixel)
+PENDING_VALUES = 2 ** 24  # largest number of values, 3 per pixel, in the images that wait to be written
 
-# Flags that have an effect if --export is given without an image to label.
+# Flags that have an effect if --export is given and no input.
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
-# path: path of an image or video, or the number of a camera.  name: beginning of the file names of the results.
+# path: path of an image or video, or number of a camera.  name: beginning of the file names of the results.
 Job = collections.namedtuple('Job', 'path name')
 
 
 def parse_args(argv=None):
-    """Parses the prediction flags from `argv`, or from the command line if `argv` is None.
+    """Parses the flags of predict.py from `argv`, or from the command line if `argv` is None.
 
-    Raises UserError for bad or missing flags.
+    Raises UserError for a bad flag, or if no flag asks for a result.
     """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
@@ -52,24 +52,25 @@ def parse_args(argv=None):
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
     parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, beginning with the K-th')
     inference.add_flags(parser)
-    parser.add_argument('--max_pixels', type=cli.positive_int, default=data.MAX_PIXELS, help='refuse larger images')
+    parser.add_argument('--max_pixels', type=cli.positive_int, default=data.MAX_PIXELS,
+                        help='largest number of pixels of an image; a larger image is refused without decoding')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help='opacity of the class colours in the overlay')
-    parser.add_argument('--side_by_side', action='store_true', help='also write image and classes side by side')
+    parser.add_argument('--side_by_side', action='store_true', help='also write image and class colours side by side')
     parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
     parser.add_argument('--submission', action='store_true', help='also write submission.csv, formatted as labels.csv')
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
                         help='write the network as a TFLite file, an ONNX file or a SavedModel (DIR)')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
-                        help='image size of the export; free: any size (default: free for DIR, as trained for a file)')
+                        help='image size of the export; free: any size (default: free for DIR, else the training size)')
     parser.add_argument('--quantize', choices=('int8', 'float16'), help='export int8 convolutions, or float16 weights')
     parser.add_argument('--calibrate', nargs='+', metavar='PATH', default=[],
-                        help='images for --quantize int8 (default: %d training images)' % quantize.NUM_IMAGES)
+                        help='images to calibrate --quantize int8 (default: %d training images)' % quantize.NUM_IMAGES)
     args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
     if args.shard and args.camera is not None:
-        raise UserError('--shard: not with --camera, which one process alone can read; leave one of the two out')
+        raise UserError('--shard: cannot be used with --camera; leave out one of the two flags')
     if args.export_size and not args.export:
         raise UserError('--export_size: needs --export FILE.tflite, FILE.onnx or DIR')
     if args.quantize and not (args.export and export.format_of(args.export)):
@@ -77,7 +78,7 @@ def parse_args(argv=None):
     if args.calibrate and args.quantize != 'int8':
         raise UserError('--calibrate: needs --quantize int8')
     if not args.inputs and args.camera is None:
-        parser.refuse_unused(vars(args), OF_EXPORT, 'changes nothing in an export; leave it out, or give inputs')
+        parser.refuse_unused(vars(args), OF_EXPORT, 'changes nothing in an export; leave out the flag, or give inputs')
     return args
 
 
@@ -92,10 +93,10 @@ def shard(text: str) -> tuple:
 # ---------------------------------------------------------------- inputs and outputs
 
 def expand(inputs: list) -> list:
-    """Lists the files that paths, globs and folders name: list of paths, each file once.
+    """Lists the files that `inputs`, a list of paths, globs and folders, name -> list of paths, each file once.
 
-    A folder stands for the images and videos directly inside, except hidden files. A printed note names the other
-    entries of a folder. Raises UserError for an input that matches no file.
+    A folder stands for the images and videos directly in the folder, except hidden files. A note names the other
+    entries of the folder. Raises UserError for an input that matches no file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
@@ -119,10 +120,11 @@ def expand(inputs: list) -> list:
 
 
 def output_names(paths: list) -> list:
-    """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
+    """Chooses a unique name for the results of each file in `paths` -> list of str.
 
-    If two stems are equal, the extension is added; if two file names are equal, the folders are added. If two names are
-    still equal, a number is added. A long name is cut to the last LONGEST_NAME bytes.
+    The name is the file name without extension. If two names are equal, both get the extension. If two file names are
+    equal, both names get the folders. If two names are still equal, one of the names gets a number. Of a name with more
+    than LONGEST_NAME bytes only the last LONGEST_NAME bytes are kept.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -140,10 +142,10 @@ def output_names(paths: list) -> list:
 
 
 def plan(args) -> list:
-    """Lists the jobs of this process: list of `Job`, one per image or video of --shard, and one for --camera.
+    """Lists the images and videos that this process labels, and the camera -> list of `Job`.
 
-    Raises UserError if an input is missing, or if a result of an image, an overlay of a video or the submission exists
-    already and --overwrite is not given.
+    With --shard the list has the share of this process. Raises UserError if an input is missing, or if a file of the
+    results exists already and --overwrite is not given.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -180,7 +182,7 @@ def submission_name(args) -> str:
 def collect_errors(jobs: list, faults: list):
     """Context manager: catches UserError and out-of-memory errors, and adds a line for each job to `faults`.
 
-    `faults` is a list of str. A line names the path of the job and the fault.
+    `faults` is a list of str. Each line has the path of a job and the error.
     """
     try:
         yield
@@ -211,18 +213,18 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     Prints a note if a run of --fit resize shrinks an image by more than half.
 
     Args:
-      depth: number of used bits in 16-bit images, 9 to 16; None to find the number separately for each image.
-      max_pixels: an image of more than `max_pixels` pixels is not decoded, and a line is added to `faults`.
+      depth: number of bits that the values in 16-bit images use, 9 to 16; None: the number is measured for each image.
+      max_pixels: an image with more pixels is not decoded, and `faults` gets a line.
     Returns:
       faults: list of str, a line for each image that could not be labelled.
-      rows: list of tuples of text, the rows of the submission; empty without --submission.
+      rows: list of tuples of str, the rows of submission.csv; empty without --submission.
     """
     faults = []
     rows = []
-    writing = collections.deque()  # (number of values of an image, future of the thread that writes the image)
+    writing = collections.deque()  # pairs (number of values in an image, Future of writing the results)
 
     def wait(values):
-        """Waits until the images that are still being written have at most `values` values, 3 per pixel."""
+        """Waits until the images whose results are not yet written have at most `values` values, 3 per pixel."""
         while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 
@@ -246,7 +248,8 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
 def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    Raises UserError if the video cannot be read, ends too early or has too large frames, or cannot be written.
+    Raises UserError if the video cannot be read or ends too early, if a frame has more than `max_pixels` pixels, or if
+    the overlay cannot be written.
     """
     began = time.time()
     count, codec = video.write_overlays(job.path, os.path.join(writer.folder, job.name + video.SUFFIX), predictor,
@@ -256,10 +259,10 @@ def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
 
 
 def predict(args) -> int:
-    """Labels all inputs and with --export also writes the network; returns the exit status, 0 or 2.
+    """Labels all inputs, and with --export writes the network; returns the exit status, 0 or 2.
 
-    Status 2 means that an input could not be labelled. Such faults are printed, and all other inputs are labelled.
-    Raises UserError before the first result for a bad run or flag, a missing input or an existing result.
+    The status is 2 if an input could not be labelled. The errors are printed at the end, and all other inputs are
+    labelled. Raises UserError for a bad run or flag, a missing input or an existing result, before a result is written.
     """
     config = read_config(args.run)
     spec = networks.spec_of(config['flags'], len(config['class_names']))

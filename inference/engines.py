@@ -1,4 +1,4 @@
-"""Times and scores a network in predict.py and in ONNX Runtime, OpenVINO, OpenCV and TFLite."""
+"""Times and scores a network in predict.py, ONNX Runtime, OpenVINO, OpenCV and TFLite."""
 import collections
 import functools
 import importlib.util
@@ -20,8 +20,8 @@ from system.files import UserError
 from system.machine import NUM_CORES
 
 # packages: packages that the engine needs.  file: name of the exported file that the engine reads; None for predict.py.
-# start: function (path of the file) that returns a function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
-# For predict.py `start` has the arguments (run folder, `networks.Spec`) and returns the same kind of function.
+# start: function (path of the exported file); for predict.py function (run folder, `networks.Spec`). `start` returns
+#   the function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
 Engine = collections.namedtuple('Engine', 'packages file start')
 
 
@@ -45,7 +45,7 @@ def opencv(path: str, winograd: bool):
 
 
 def predict_py(run: str, spec, precision: str):
-    """Loads a run into a new session with the graph of predict.py; returns a function (image) -> ids."""
+    """Loads a run into a new session on the CPU, as predict.py does; returns a function (image) -> ids."""
     sess = tf.Session(graph=tf.Graph(), config=devices.session_config('cpu'))
     with sess.graph.as_default(), sess.as_default():
         predictor = Predictor(sess, spec._replace(precision=precision), Settings(tile='off'))
@@ -83,7 +83,7 @@ def missing(name: str) -> str:
 
 
 def spec_of_run(config: dict, size: list):
-    """Returns the `networks.Spec` of a run's config for a network input of `size`, [height, width]."""
+    """Returns the `networks.Spec` of the run with the given config, for a network input of `size` [height, width]."""
     return networks.spec_of(dict(config['flags'], height=size[0], width=size[1]), len(config['class_names']))
 
 
@@ -104,8 +104,8 @@ def validation_images(run: str, config: dict, number: int) -> tuple:
 def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
     """Writes images.npy and the files that the engines `names` read -> {engine: path of the exported file}.
 
-    images.npy holds `images`, the input of every engine. The engine 'predict.py' reads no exported file, so the path of
-    this engine is None. The int8 files are calibrated with training images of the run.
+    images.npy holds `images`, the input of every engine. The path of the engine 'predict.py' is None, because
+    predict.py reads no exported file. The int8 files are calibrated with training images of the run.
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
@@ -121,12 +121,13 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
 def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) -> dict:
     """Measures time and memory of an engine -> {'seconds': list of float, 'memory': bytes}.
 
-    `repeats` predictions of the first image of images.npy in `folder` are timed. 'memory' is the growth of the peak
-    memory of this process. The predicted ids of all images are written to ENGINE.npy in `folder`, unless ENGINE.npy
-    exists.
+    The first image of images.npy in `folder` is predicted `repeats` times. 'memory' is the growth of the peak memory of
+    this process. The first call for an engine writes the predicted ids of all images to ENGINE.npy in `folder`.
 
     Args:
-      path: the exported file; None for predict.py, which reads the folder `run`.
+      engine: key of ENGINES.
+      run: path of the run folder, which only predict.py reads.
+      path: path of the exported file; None for predict.py.
       size: [height, width] of the network's input.
     """
     images = np.load(os.path.join(folder, 'images.npy'))
@@ -141,9 +142,9 @@ def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) 
 
 
 def score_columns(folder: str, engine: str, labels, num_classes: int) -> dict:
-    """Scores the ids that `measure` wrote -> {column: text}.
+    """Scores the ids that `measure` wrote to ENGINE.npy -> {column: text}.
 
-    The columns are mIoU in percent and the share of pixels that have the same id as in the output of predict.py.
+    The columns are the mIoU in percent and the share of pixels with the same id as in the output of predict.py.
     """
     ids, reference = [np.load(os.path.join(folder, name + '.npy')) for name in (engine, 'predict.py')]
     confusion = sum(metrics.confusion(label, found, num_classes) for label, found in zip(labels, ids))

@@ -9,23 +9,23 @@ from runs import plots
 from system import quiet
 from system.files import UserError, check_file
 
-# With these settings OpenCV opens no playlists, which name further files, and no images, which may be too large.
+# With these settings OpenCV opens neither playlists, which can name other files of this machine, nor images.
 os.environ.update({
     'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
     'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
-    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because messages would quote bytes of the file
+    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because a message would quote bytes of the file
 })
 SUFFIX = '-overlay.mp4'  # ending of the files that `write_overlays` writes
-CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
+CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; MPEG-4 is part of every OpenCV
 
 
 @contextlib.contextmanager
 def read_frames(source):
-    """Context manager: opens a video file (path) or a camera (number) for the block.
+    """Context manager: opens a video file (path) or a camera (number); yields (rate, total, frames).
 
     Yields:
       rate: frames per second; 25 if unknown.
-      total: number of frames that the file's header states; 0 if unknown.
+      total: number of frames that the header of the file states; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3]; empty if the file is no video or the camera is missing.
     Raises:
       UserError: the path is not a regular file.
@@ -43,17 +43,14 @@ def read_frames(source):
 
 
 def num_frames(path: str) -> int:
-    """Returns the number of frames that the header of a video file states.
-
-    The number is 0 if `path` does not exist or is no video.
-    """
+    """Returns the number of frames that the header of a video file states; 0 if `path` is missing or no video."""
     with contextlib.suppress(UserError), read_frames(path) as (_, total, _):
         return total
     return 0
 
 
 def open_video(writer, path: str, rate: float, size: tuple) -> str:
-    """Opens an MP4 file in a cv2.VideoWriter with the first codec of CODECS that works -> the codec.
+    """Opens an MP4 file in a cv2.VideoWriter, with the first of CODECS that OpenCV has -> the codec.
 
     If no codec works, the writer ignores all frames.
 
@@ -71,8 +68,8 @@ def open_video(writer, path: str, rate: float, size: tuple) -> str:
 def write_overlays(source, path: str, predictor, colors: list, alpha: float, max_pixels: int, progress) -> tuple:
     """Writes the overlay of each frame of a video or camera to the MP4 file `path` -> (number of frames, codec).
 
-    A camera is read until Ctrl-C. The file is written atomically: after an error there is no file. OpenCV drops a frame
-    that differs in size from the first frame.
+    A camera is read until Ctrl-C. The file is written atomically: after an error there is no new file. OpenCV drops a
+    frame that differs in size from the first frame.
 
     Args:
       source: path of a video, or number of a camera.
@@ -81,8 +78,7 @@ def write_overlays(source, path: str, predictor, colors: list, alpha: float, max
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
       UserError: no frame can be read, a frame has more than `max_pixels` pixels, or not all frames could be written.
-        UserError is also raised, after the file is written, if the video ends too early: more than a tenth of the
-          frames plus one second is missing.
+        If more than a tenth of the frames plus one second is missing, UserError is raised after the file is written.
     """
     part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the ending .mp4
     writer = cv2.VideoWriter()
@@ -90,7 +86,7 @@ def write_overlays(source, path: str, predictor, colors: list, alpha: float, max
     with read_frames(source) as (rate, total, frames), contextlib.ExitStack() as last:
         last.callback(lambda: os.path.exists(part) and os.remove(part))
         last.callback(writer.release)
-        with contextlib.suppress(KeyboardInterrupt if isinstance(source, int) else ()):  # Ctrl-C ends a camera
+        with contextlib.suppress(KeyboardInterrupt if isinstance(source, int) else ()):  # ends a camera
             for image in progress(frames, total=total or None, unit='frame'):
                 if image.shape[0] * image.shape[1] > max_pixels:
                     raise UserError('%s: frames have more than %d pixels; shrink the video' % (source, max_pixels))

@@ -99,7 +99,7 @@ def test_refusals(run, tmp_path):
                         ([], 'nothing to label'), (['--camera', '99999999999'], '--camera: 99999999999'),
                         (['x', '--tta', '0'], '--tta: 0'), (['x', '--shard', '3/2'], '--shard: 3/2'),
                         (['x', '--tile', '4x0'], '--tile: 4x0'),
-                        (['--shard', '1/2', '--camera', '0'], '--shard: not with --camera'),
+                        (['--shard', '1/2', '--camera', '0'], '--shard: cannot be used with --camera'),
                         ([picture(str(tmp_path / 'a.png')), '--tile_overlap', '0.2'], '--tile_overlap 0.2: needs'),
                         ([str(tmp_path / 'a.png'), '--samples', '8'], '--samples 8: the run has no')):
         assert_refused(said, go, run, '--output', tmp_path / 'out', *flags)
