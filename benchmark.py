@@ -125,7 +125,8 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
     Args:
       participants: {name: function (repeats) -> dict of seconds (list of float) and memory (bytes or None)}.
-      repeats: number of timed runs of each participant over all rounds, rounded up to a multiple of the rounds.
+      repeats: number of timed runs of each participant over all rounds, rounded up to a multiple of the number of
+        rounds.
     Returns:
       {name: (median seconds of the timed runs of all rounds, peak memory of the last round in bytes or None)}.
     """

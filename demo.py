@@ -94,7 +94,10 @@ def write_examples(config: dict, data_dir, folder: str) -> list:
 
 
 def result_path(upload: str, ending: str) -> str:
-    """Makes a new folder beside the file `upload` -> path in this folder: the name of the file and `ending`."""
+    """Returns the path of a result, in a new folder beside the file `upload`.
+
+    For the file street.jpg and the ending -ids.png the name of the result is street-ids.png.
+    """
     stem = os.path.splitext(os.path.basename(upload))[0]
     return os.path.join(tempfile.mkdtemp(dir=os.path.dirname(upload)), stem + ending)
 
@@ -167,7 +170,7 @@ def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, tit
                 video_upload = gr.File(label='Video')
                 alpha = gr.Slider(0, 1, 0.5, label='Opacity of the classes')
             film = gr.Video(label='Classes', scale=2)
-        dataset.click(lambda row: row[0], dataset, upload, api_name='example')  # calls show_image
+        dataset.click(lambda row: row[0], dataset, upload, api_name='example')  # the change calls show_image
         upload.change(show_image, upload, [overlay, details, id_map])
         video_upload.change(show_video, [video_upload, alpha], film)
         opacity.change(None, opacity, js="value => document.documentElement.style.setProperty('--opacity', value)")

@@ -22,9 +22,9 @@ from system.files import UserError, check_output, write_csv
 # ---------------------------------------------------------------- a run in a session
 
 def samples_of(samples, spec) -> int:
-    """Returns the number of Monte-Carlo dropout samples: the value of --samples, or the network's default if None.
+    """Returns the number of dropout samples: `samples`, or if `samples` is None, the default of the network.
 
-    A run without dropout has the default 0, and a larger value raises UserError.
+    For a run without dropout the default is 0, and a larger number raises UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -35,7 +35,7 @@ def samples_of(samples, spec) -> int:
 
 @contextlib.contextmanager
 def open_run(args, name: str, flags: dict, spec, group=None, confidence: bool = False, probabilities: bool = False):
-    """Context manager: loads the network of a run into a session; yields a `Predictor` and the `weights.Weights`.
+    """Context manager: loads the network of a run into a session; yields (`Predictor`, `weights.Weights`).
 
     Prints a line with the weights, the number of samples, the precision and the device. Raises UserError if the weights
     do not fit the network, or if the device does not support --precision.
@@ -77,7 +77,7 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`) of this process.
       bf_images: BF is computed on the first `bf_images` examples of the split.
-      num_extremes: number of images with the highest mIoU to return, and of images with the lowest mIoU.
+      num_extremes: `extremes` has `num_extremes` images with the highest mIoU, and as many with the lowest mIoU.
       all_gather: function (results of this process) -> list of the results of all processes.
     Returns:
       scores: the dict that `metrics.scores` returns, with these additional keys:
@@ -143,8 +143,8 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
 
     Source: the authors' script compute_bn_statistics.py. Each moving mean becomes the average of the batch means, and
     each moving variance the average of the unbiased batch variances. During the pass batch norm normalizes each batch
-    by the statistics of the batch. The images are not augmented, but in a run of --fit crop they are cropped at random,
-    as in training.
+    by the statistics of the batch. The images are not augmented, but a run of --fit crop cuts out random parts of the
+    images, as in training.
 
     The order of the examples is random with a fixed seed. If the last batch is not full, examples from the next random
     order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches are
@@ -261,7 +261,7 @@ def evaluate(args) -> dict:
       {split: scores}. The scores are the dict that `score_split` returns, with the additional keys step, bn, samples,
       tile, tta, checkpoint, device, command and revision.
     """
-    group = distribute.Group(*cluster.resolve_cluster())  # selects the GPU, so no TensorFlow op may run before
+    group = distribute.Group(*cluster.resolve_cluster())  # selects the GPU before TensorFlow starts
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
     splits = set(args.split) | ({'train'} if args.bn == 'population' else set())

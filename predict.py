@@ -26,7 +26,7 @@ from system import cli, machine
 from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
-LONGEST_NAME = 200        # largest number of bytes in the file name of a result, without ending; file systems allow 255
+LONGEST_NAME = 200        # number of bytes in the file name of a result, without ending; file systems allow 255 bytes
 THREADS = 2               # number of threads that write results
 PENDING_VALUES = 2 ** 24  # largest number of values, 3 per pixel, in the images that wait to be written
 
@@ -142,10 +142,10 @@ def output_names(paths: list) -> list:
 
 
 def plan(args) -> list:
-    """Lists the images and videos that this process labels, and the camera -> list of `Job`.
+    """Lists the images, videos and camera that this process labels -> list of `Job`.
 
-    With --shard the list has the share of this process. Raises UserError if an input is missing, or if a file of the
-    results exists already and --overwrite is not given.
+    With --shard the list has only the inputs of this process. Raises UserError if an input is missing, or if a file of
+    the results exists already and --overwrite is not given.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')

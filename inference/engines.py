@@ -20,8 +20,8 @@ from system.files import UserError
 from system.machine import NUM_CORES
 
 # packages: packages that the engine needs.  file: name of the exported file that the engine reads; None for predict.py.
-# start: function (path of the exported file); for predict.py function (run folder, `networks.Spec`). `start` returns
-#   the function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
+# start: function that opens the engine. The argument is the path of the exported file; for predict.py the arguments are
+#   (run folder, `networks.Spec`). The result is a function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
 Engine = collections.namedtuple('Engine', 'packages file start')
 
 
@@ -83,7 +83,7 @@ def missing(name: str) -> str:
 
 
 def spec_of_run(config: dict, size: list):
-    """Returns the `networks.Spec` of the run with the given config, for a network input of `size` [height, width]."""
+    """Returns the `networks.Spec` of the run with this config, but with the input size `size` [height, width]."""
     return networks.spec_of(dict(config['flags'], height=size[0], width=size[1]), len(config['class_names']))
 
 
@@ -109,7 +109,7 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
-    config = dict(config, class_ids=list(range(len(config['class_names']))))  # the scores compare class indices
+    config = dict(config, class_ids=list(range(len(config['class_names']))))  # the engines shall return class indices
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
     spec, image_size = spec_of_run(config, size), images[0].shape[:2]
     int8 = quantize.Quantization('int8', quantize.calibration_images([], config, spec, image_size))

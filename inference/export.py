@@ -154,7 +154,8 @@ def bilinear(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] bilinearly with OpenCV's integer arithmetic -> [batch, height, width, 3]."""
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width, x)
-    # As in OpenCV, the lowest 4 bits are dropped after the product along the width, and 16 bits along the height.
+    # As in OpenCV, the lowest 4 bits are dropped after the product along the width, and the lowest 16 bits after the
+    # product along the height.
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
                     for weights in bilinear_weights(old_height, height, x)]
     return tf.floor((above + below + 2) / 4)
@@ -187,7 +188,7 @@ def positions(old, x):
 
 
 def area_weights(old, new: int, x):
-    """Computes the weights that average `old` pixels along an axis of `x` to `new` pixels -> float32 [new, old]."""
+    """Computes the weights that average `old` pixels along an axis to `new` pixels -> float32 [new, old]."""
     pixel = positions(old, x)
     scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale

@@ -1,4 +1,4 @@
-"""Writes the results of predict.py for an image: ids, colours, overlay, probabilities; makes submission rows."""
+"""Writes the result files of predict.py for an image, and makes the rows of submission.csv."""
 import collections
 import os
 

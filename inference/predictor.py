@@ -1,4 +1,4 @@
-"""Predicts images of any size with a run's network: whole or in tiles, with or without test-time augmentation."""
+"""Predicts images of any size with a run's network: whole or in tiles; test-time augmentation is optional."""
 import argparse
 import collections
 import functools
@@ -41,7 +41,10 @@ class Prediction(collections.namedtuple('Prediction', 'ids variance confidence p
 
 
 def add_flags(parser, batch_size: int = 1):
-    """Adds the flags that evaluate.py, predict.py and demo.py share. `batch_size`: default of --batch_size."""
+    """Adds to `parser` the flags that evaluate.py, predict.py and demo.py share.
+
+    `batch_size`: default of --batch_size.
+    """
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best: weights with the best validation score; last: newest weights')
     parser.add_argument('--samples', type=cli.number(int, 0, 10000), help='number of Monte-Carlo dropout samples '
@@ -99,7 +102,7 @@ def batches_of_one_size(examples, batch_size: int):
     """
     for _, group in itertools.groupby(examples, lambda example: example[1].shape):
         for first in group:
-            yield [first, *itertools.islice(group, batch_size - 1)]  # noqa: B031  the loop continues after the batch
+            yield [first, *itertools.islice(group, batch_size - 1)]  # noqa: B031  the loop and islice share the iterator
 
 
 class Predictor:

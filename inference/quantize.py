@@ -17,7 +17,7 @@ from system.files import UserError
 from system.machine import NUM_CORES
 
 NUM_IMAGES = 12  # number of training images for the calibration of int8, if --calibrate is not given
-CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # names of the ops in TFLite
+CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # names of TFLite's convolution ops
 
 # kind: 'int8' or 'float16'.  images: list of uint8 [height, width, 3] for the calibration; empty for 'float16'.
 Quantization = collections.namedtuple('Quantization', 'kind images')

@@ -51,7 +51,7 @@ def blending_weights(first: list, tile: int):
 
 
 def blend(maps, grid: Grid, channels: int):
-    """Blends the maps of overlapping tiles into blocks of the image; yields each block as soon as it is complete.
+    """Blends the maps of overlapping tiles; yields each block of the image as soon as the block is complete.
 
     Args:
       maps: iterable of float32 [tile height, tile width, channels], one map per tile, row by row of the grid.

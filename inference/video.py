@@ -66,7 +66,7 @@ def open_video(writer, path: str, rate: float, size: tuple) -> str:
 
 
 def write_overlays(source, path: str, predictor, colors: list, alpha: float, max_pixels: int, progress) -> tuple:
-    """Writes the overlay of each frame of a video or camera to the MP4 file `path` -> (number of frames, codec).
+    """Writes the overlays of the frames of a video or camera to the MP4 file `path` -> (frame count, codec).
 
     A camera is read until Ctrl-C. The file is written atomically: after an error there is no new file. OpenCV drops a
     frame that differs in size from the first frame.
@@ -86,7 +86,8 @@ def write_overlays(source, path: str, predictor, colors: list, alpha: float, max
     with read_frames(source) as (rate, total, frames), contextlib.ExitStack() as last:
         last.callback(lambda: os.path.exists(part) and os.remove(part))
         last.callback(writer.release)
-        with contextlib.suppress(KeyboardInterrupt if isinstance(source, int) else ()):  # ends a camera
+        # Ctrl-C only ends the recording of a camera: the file is then complete.
+        with contextlib.suppress(KeyboardInterrupt if isinstance(source, int) else ()):
             for image in progress(frames, total=total or None, unit='frame'):
                 if image.shape[0] * image.shape[1] > max_pixels:
                     raise UserError('%s: frames have more than %d pixels; shrink the video' % (source, max_pixels))
