@@ -257,7 +257,7 @@ def parse_args(argv=None):
                         'with --engines: runs (default: camvid-segnet camvid-segnet-basic)')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
-    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per pass')
+    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per batch')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
                         help='predict: measure a forward pass; train: measure a training step')
     parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='layer dtype')

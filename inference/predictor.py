@@ -55,7 +55,7 @@ def add_flags(parser, batch_size: int = 1):
                         help="least overlap of tiles, as a fraction of a tile's side (default: %s)" % tiles.OVERLAP)
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...',
                         help='average over the mirrored image and over scales, such as flip,0.75,1 (default: one pass)')
-    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per pass')
+    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per batch')
     parser.add_argument('--precision', choices=devices.PRECISIONS, help='dtype of the layers (default: as in training)')
     devices.add_flags(parser)
     devices.add_tf32_flag(parser, None)
