@@ -36,11 +36,13 @@ OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # modes of PyTorch; each uses the memory format channels_last, which is faster
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # number of rounds; in each round every participant is measured once, in a new process
+ROUNDS = 3  # number of rounds; in each round a new process measures each participant once
 NUM_CLASSES = 11
-OF_ENGINES = ('models', 'engines', 'data_dir', 'images', 'height', 'width', 'peer', 'peer_python', 'repeats', 'output',
-              'into')  # flags that may be given with --engines
-MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # number of rows of the square matrices that measure the peak speed
+# {mode: flags that have no effect in the mode}
+UNUSED = {'with --engines': {'batch_size', 'what', 'precision', 'sweep', 'xla', 'device'},
+          'with --sweep': {'batch_size', 'data_dir', 'images'},
+          'without --engines': {'data_dir', 'images'}}
+MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # rows of the square matrices whose product measures the peak speed
 
 
 # ---------------------------------------------------------------- inside the measuring process
@@ -48,12 +50,12 @@ MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # number of rows of the square matri
 def network_op(device: str, model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
     """Builds a network on fixed random images; returns the op that runs one training step or one prediction.
 
-    The images are stored in a local variable, so the caller must initialize the global and the local variables. A graph
-    for training also has random labels, the loss and the train op.
+    The images are stored in a local variable, so the caller must initialize global and local variables. For training
+    the labels are random.
     """
     rng = np.random.RandomState(0)
-    images = tf.get_local_variable('images', initializer=rng.randint(
-        0, 256, (batch_size, height, width, 3)).astype(np.float32))
+    values = rng.randint(0, 256, (batch_size, height, width, 3)).astype(np.float32)
+    images = tf.get_local_variable('images', initializer=values)
     with optimize.cpu_gradients(devices.kind(device)):
         logits = networks.build(networks.Spec(model, NUM_CLASSES, precision=precision), images, training)
     if not training:
@@ -64,7 +66,7 @@ def network_op(device: str, model: str, height: int, width: int, batch_size: int
 
 
 def measure(repeats: int, device: str, model: str, precision: str = 'float32', xla: bool = False, **settings) -> dict:
-    """Measures time and memory of one network, in this process -> dict of seconds and memory.
+    """Measures time and memory of one network in this process -> dict of seconds and memory.
 
     Args:
       repeats: number of timed runs; machine.WARM_UP untimed runs come first.
@@ -74,11 +76,10 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
       seconds: list of float, the time of each timed run.
       memory: peak memory of this process in bytes, minus the peak before the network is built; None on a GPU.
     """
-    on_gpu = devices.device_name(device).startswith('GPU')
     config = devices.session_config(device, xla)
     before = machine.peak_memory()
-    portable = devices.needs_portable_pooling(device, xla)
-    with tf.Graph().as_default(), utils.portable_pooling(portable), tf.Session(config=config) as sess:
+    portable = utils.portable_pooling(devices.needs_portable_pooling(device, xla))
+    with tf.Graph().as_default(), portable, tf.Session(config=config) as sess:
         if model == 'matrix-product':
             shape = [MATRIX_SIDES[devices.kind(device)]] * 2
             matrix = tf.get_local_variable('matrix', initializer=tf.ones(shape, tf.as_dtype(precision)))
@@ -87,7 +88,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
             op = network_op(device, model, precision=precision, **settings)
         sess.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         seconds = machine.seconds_of_runs(lambda: sess.run(op), repeats)
-    return {'seconds': seconds, 'memory': None if on_gpu else machine.peak_memory() - before}
+    return {'seconds': seconds, 'memory': None if devices.kind(device) == 'GPU' else machine.peak_memory() - before}
 
 
 # ---------------------------------------------------------------- in the parent process
@@ -98,10 +99,10 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     Each measurement runs in a separate process, so that the peak memory belongs to a single network.
 
     Args:
-      command: sequence of str, the command to run: OURS measures our network, (path of Python, PEER) measures PyTorch's
-        network. On a GPU, the memory of PyTorch's network is the peak of PyTorch's allocator.
-      settings: keyword arguments of `measure` or `engines.measure`. For PyTorch's network the keyword arguments are
-        model, height, width, batch_size, training, precision, device and compiled (bool).
+      command: sequence of str, the command to run. OURS measures our network. (path of Python, PEER) measures the same
+        network in PyTorch; on a GPU the memory is then the peak of PyTorch's allocator.
+      settings: keyword arguments of `measure` or `engines.measure`. For PyTorch the keyword arguments are model,
+        height, width, batch_size, training, precision, device and compiled (bool).
     Raises:
       MemoryError: the process ran out of memory or was killed by the kernel.
       ChildProcessError: the process failed for another reason.
@@ -124,7 +125,8 @@ def measured_in_turns(participants: dict, repeats: int) -> dict:
 
     Args:
       participants: {name: function (repeats) -> dict of seconds (list of float) and memory (bytes or None)}.
-      repeats: timed runs of each participant in all rounds together; rounded up to a multiple of the number of rounds.
+      repeats: number of timed runs of each participant over all rounds, rounded up to a multiple of the number of
+        rounds.
     Returns:
       {name: (median seconds of the timed runs of all rounds, peak memory of the last round in bytes or None)}.
     """
@@ -149,7 +151,7 @@ def peak_operations(device: str, precision: str) -> float:
 
 
 def benchmark_rows(args, settings: dict) -> list:
-    """Measures a network, with --peer also the same network in PyTorch -> list of table rows {column: text}.
+    """Measures a network, and with --peer the same network in PyTorch -> list of table rows {column: text}.
 
     `settings` are keyword arguments of `measure_in_subprocess`.
     """
@@ -159,7 +161,7 @@ def benchmark_rows(args, settings: dict) -> list:
 
 
 def peers(args, settings: dict) -> dict:
-    """Returns PyTorch's participants for `measured_in_turns`: {name: function}; empty without --peer."""
+    """Returns the participants of `measured_in_turns` that run PyTorch: {name: function}; {} without --peer."""
     return {'PyTorch ' + kind: functools.partial(measure_in_subprocess, command=(args.peer_python, PEER),
                                                  compiled=kind == 'compiled', **settings)
             for kind in PEERS if args.peer}
@@ -169,8 +171,8 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
     """Formats the measurement of the participant `name` as a table row {column: text}.
 
     The row of 'ours' has more columns: parameters, MACs, the speed as a fraction of the device's peak speed, and with
-    --peer the ratios of our time and memory to PyTorch's. Each call for 'ours' measures the peak speed. A training step
-    counts as three forward passes.
+    --peer the ratios of our time and memory to the time and memory of PyTorch. Each call for 'ours' measures the peak
+    speed. The operations of a training step are counted as three forward passes.
 
     Args:
       settings: dict of model, height, width, batch_size, training and precision.
@@ -201,21 +203,18 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 def engine_rows(args, run: str, folder: str) -> list:
     """Exports a run for each engine, measures and scores the engines -> list of table rows {column: text}.
 
-    The engines are predict.py and programs that run an exported file; all engines take turns. The exported files are
-    written to `folder`. An engine that cannot run is left out, and the reason is printed. Raises UserError if the
-    images of the run's data set have several sizes.
+    The engines are predict.py and programs that run an exported file. All engines take turns. The exported files are
+    written to `folder`. If an engine cannot run, the reason is printed, and the table has no row for the engine. Raises
+    UserError if the images of the run's data set have several sizes.
     """
     config = read_config(run)
     config['flags']['data_dir'] = args.data_dir or config['flags']['data_dir']
     images, labels = engines.validation_images(run, config, args.images)
     size = [args.height, args.width]
-    names = []
-    for name in engines.ENGINES:
-        reason = engines.missing(name)
-        if reason:
-            print('%s: left out, %s' % (name, reason))
-        else:
-            names.append(name)
+    reasons = {name: engines.missing(name) for name in engines.ENGINES}
+    for name in filter(reasons.get, reasons):
+        print('%s: left out, %s' % (name, reasons[name]))
+    names = [name for name, reason in reasons.items() if not reason]
     paths = engines.export_files(folder, names, run, config, size, images)
     participants = {name: functools.partial(measure_in_subprocess, engine=name, run=run, path=paths[name], size=size,
                                             folder=folder) for name in names}
@@ -249,30 +248,25 @@ def settings_to_measure(args):
 
 
 def parse_args(argv=None):
-    """Parses the benchmark flags from `argv`, or from the command line if `argv` is None.
+    """Parses the flags of benchmark.py from `argv`, or from the command line if `argv` is None.
 
     Raises UserError for a bad flag or an unknown network.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('models', nargs='*', help='networks, named as for main.py --model; with --engines: '
-                        'run folders or names of published runs (default: segnet segnet-basic; with --engines: '
-                        'camvid-segnet camvid-segnet-basic)')
+    parser.add_argument('models', nargs='*', help='names of networks (default: segnet segnet-basic); '
+                        'with --engines: runs (default: camvid-segnet camvid-segnet-basic)')
     parser.add_argument('--height', type=cli.side, default=360, help='image height in pixels')
     parser.add_argument('--width', type=cli.side, default=480, help='image width in pixels')
-    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per run')
+    parser.add_argument('--batch_size', type=cli.positive_int, nargs='+', default=[1], help='images per batch')
     parser.add_argument('--what', nargs='+', choices=('predict', 'train'), default=['predict'],
                         help='predict: measure a forward pass; train: measure a training step')
     parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='layer dtype')
     parser.add_argument('--peer', choices=('pytorch',), help='also measure the same network in PyTorch')
-    parser.add_argument('--peer_python', default=sys.executable,
-                        help='path of a Python that has PyTorch (default: the Python that runs benchmark.py)')
+    parser.add_argument('--peer_python', default=sys.executable, help='path of a Python that has PyTorch')
     parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
-    parser.add_argument('--engines', action='store_true',
-                        help='compare predict.py with other programs, which run exported files')
-    parser.add_argument('--data_dir',
-                        help="with --engines: folder of the run's data set (default: the folder that was trained on)")
-    parser.add_argument('--images', type=cli.positive_int, default=12,
-                        help='with --engines: number of validation images to score')
+    parser.add_argument('--engines', action='store_true', help='compare predict.py with programs that run exports')
+    parser.add_argument('--data_dir', help="with --engines: folder of the run's data set (default: as in training)")
+    parser.add_argument('--images', type=cli.positive_int, default=12, help='with --engines: number of images')
     parser.add_argument('--repeats', type=cli.positive_int, default=50, help='number of timed runs, as in the paper')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder for the table')
     parser.add_argument('--into', metavar='FILE', help='also insert the table into this Markdown file')
@@ -281,35 +275,32 @@ def parse_args(argv=None):
     devices.add_flags(parser)
     args = parser.parse_args(argv)
     check_output(args.output)
+    mode = 'with --engines' if args.engines else 'with --sweep' if args.sweep else 'without --engines'
+    parser.refuse_unused(vars(args), set(vars(args)) - UNUSED[mode], 'has no effect %s; leave the flag out' % mode)
     if args.engines:
-        parser.refuse_unused(vars(args), OF_ENGINES, 'has no effect with --engines; leave it out')
         args.models = [run_folder(run) for run in args.models or ['camvid-segnet', 'camvid-segnet-basic']]
         return args
-    flags = set(vars(args))
-    parser.refuse_unused(vars(args), flags - {'data_dir', 'images'}, 'has no effect without --engines; leave it out')
-    if args.sweep:
-        parser.refuse_unused(vars(args), flags - {'batch_size'}, 'has no effect with --sweep; leave it out')
     args.models = args.models or ['segnet', 'segnet-basic']
+    possible = ['segnet', 'segnet-basic'] if args.peer else sorted(networks.NETWORKS)
     for model in args.models:
-        if model not in networks.NETWORKS:
-            raise UserError('%s: no such network; choose one of %s' % (model, ', '.join(sorted(networks.NETWORKS))))
-        if args.peer and model not in ('segnet', 'segnet-basic'):
-            raise UserError('--peer %s: there is no %s in PyTorch; measure segnet or segnet-basic' % (args.peer, model))
+        if model not in possible:
+            raise UserError('%s: no such network%s; choose one of %s'
+                            % (model, ' with --peer' * bool(args.peer), ', '.join(possible)))
     return args
 
 
 def main(args):
     """Measures the networks; prints and writes a table as Markdown and CSV, with --sweep also a figure.
 
-    With --into FILE the table is also inserted into that Markdown file. With --measure, measures one network in this
-    process and only prints the result as JSON.
+    With --into FILE the table is also inserted into the Markdown file FILE. With --measure, which
+    `measure_in_subprocess` uses, the function measures one network in this process and prints only the result as JSON.
     """
     if args.measure:
         print(json.dumps((engines.measure if 'engine' in args.measure else measure)(**args.measure)))
         return
     device = devices.device_name(args.device)
     devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
-    os.makedirs(args.output, exist_ok=True)  # so that an error is raised before the measurements
+    os.makedirs(args.output, exist_ok=True)  # before the measurements, so that an error costs no time
     print(device, flush=True)
     rows = []
     for settings in args.models if args.engines else settings_to_measure(args):

@@ -22,10 +22,9 @@ from system.files import UserError, check_output, write_csv
 # ---------------------------------------------------------------- a run in a session
 
 def samples_of(samples, spec) -> int:
-    """Returns the number of Monte-Carlo dropout samples: `samples`, the value of --samples, or the default.
+    """Returns the number of dropout samples: `samples`, or if `samples` is None, the default of the network.
 
-    If `samples` is None, the default of the network is returned. For a run without dropout the default is 0, and any
-    larger `samples` raises UserError.
+    For a run without dropout the default is 0, and a larger number raises UserError.
     """
     if samples is None:
         return networks.default_samples(spec.model) if spec.dropout else 0
@@ -36,19 +35,18 @@ def samples_of(samples, spec) -> int:
 
 @contextlib.contextmanager
 def open_run(args, name: str, flags: dict, spec, group=None, confidence: bool = False, probabilities: bool = False):
-    """Context manager: loads the network and the weights of a run into a session; yields (predictor, weights).
+    """Context manager: loads the network of a run into a session; yields (`Predictor`, `weights.Weights`).
 
-    The predictor is a `Predictor`, the weights are a `weights.Weights`. Prints a line with the weights, the number of
-    samples, the precision and the device. Raises UserError if the weights do not fit the network, or if the device does
-    not support --precision.
+    Prints a line with the weights, the number of samples, the precision and the device. Raises UserError if the weights
+    do not fit the network, or if the device does not support --precision.
 
     Args:
       args: parsed flags of evaluate.py, predict.py or demo.py.
-      name: run folder or file of weights.
-      flags: dict of the run's flags; empty if `name` is a file of weights.
+      name: path of a run folder or of a file with weights.
+      flags: dict of the flags in the run's config.json; empty for a file with weights.
       spec: `networks.Spec` of the run.
-      group: connected `distribute.Group`; None if a single process runs.
-      confidence, probabilities: bool, whether the predictor also computes these maps for each `Prediction`.
+      group: connected `distribute.Group`, or None for a single process.
+      confidence, probabilities: bool, the fields of `Settings` with these names.
     """
     group = group or distribute.Group()
     device = devices.device_name(args.device)
@@ -77,10 +75,9 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
     """Scores the predictions of a split. If several processes run, each process predicts a share of the split.
 
     Args:
-      predictions: iterable of (example index, label uint8 [h, w], `Prediction`), made by this process.
-      bf_images: BF is computed only on the first `bf_images` examples of the split.
-      num_extremes: `extremes` holds this number of images with the highest mIoU, and as many with the lowest mIoU.
-        Images without a labelled pixel have no mIoU and are left out.
+      predictions: iterable of (example index, label uint8 [h, w], `Prediction`) of this process.
+      bf_images: BF is computed on the first `bf_images` examples of the split.
+      num_extremes: `extremes` has `num_extremes` images with the highest mIoU, and as many with the lowest mIoU.
       all_gather: function (results of this process) -> list of the results of all processes.
     Returns:
       scores: the dict that `metrics.scores` returns, with these additional keys:
@@ -88,11 +85,12 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
         confusion: list of lists of pixel counts, with a row per true class and a column per predicted class.
         BF: boundary F1 score 0..1, the mean over the images that have a boundary; None if no image has a boundary.
         bf_images: number of images scored for BF.
-        ECE: expected calibration error 0..1, None if no pixel is labelled; only for predictions with a confidence.
+        ECE: expected calibration error 0..1; None if no pixel is labelled. Predictions without confidence have no ECE.
         most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of the 50%, 90%
-          and 100% of the pixels with the least variance; only for predictions with a variance.
+          and 100% of the pixels with the least variance. Predictions without variance have no such key.
       shown: {example index: prediction uint8 [h, w]} for the examples that `plots.panel_examples` selects.
-      extremes: list of (mIoU of the image, example index, prediction uint8 [h, w]), the highest mIoU first.
+      extremes: list of (mIoU of the image, example index, prediction uint8 [h, w]), the highest mIoU first. Images
+        without a labelled pixel have no mIoU and are left out.
     """
     num_classes = len(dataset.class_names)
     panel = plots.panel_examples(dataset, split)
@@ -114,8 +112,7 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
             by_uncertainty += metrics.confusion_by_uncertainty(label, ids, variance, num_classes)
         if confidence is not None:
             by_confidence += metrics.confidence_counts(label, ids, confidence, num_classes)
-    shares = all_gather((counts, by_uncertainty, by_confidence, bf, shown, extremes))
-    *sums, bf, shown, extremes = zip(*shares)
+    *sums, bf, shown, extremes = zip(*all_gather((counts, by_uncertainty, by_confidence, bf, shown, extremes)))
     counts, by_uncertainty, by_confidence = map(sum, sums)
     bf, shown = [{i: value for share in of_shares for i, value in share.items()} for of_shares in (bf, shown)]
     extremes = best_and_worst(sum(extremes, []), num_extremes)
@@ -132,9 +129,9 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
 
 
 def best_and_worst(extremes: list, count: int) -> list:
-    """Selects the `count` entries of `extremes` with the highest mIoU and the `count` with the lowest -> list.
+    """Selects the `count` images with the highest mIoU and the `count` images with the lowest mIoU -> list.
 
-    The result is sorted by mIoU, the highest mIoU first. `extremes` is a list of (mIoU, example index, prediction).
+    `extremes` and the result are lists of (mIoU, example index, prediction). The result begins with the highest mIoU.
     `count` must be at least 1 unless `extremes` is empty.
     """
     extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
@@ -144,17 +141,17 @@ def best_and_worst(extremes: list, count: int) -> list:
 def population_statistics(sess, dataset, spec, batch_size: int, group):
     """Replaces batch norm's moving averages by averages over the training split, in one pass.
 
-    Source: the authors' script compute_bn_statistics.py. The images are not augmented, and batch norm normalizes each
-    batch by the statistics of this batch. In a run of --fit crop, random parts of the images are cut out, as in
-    training. Each moving mean becomes the average of the batch means, and each moving variance the average of the
-    unbiased batch variances.
+    Source: the authors' script compute_bn_statistics.py. Each moving mean becomes the average of the batch means, and
+    each moving variance the average of the unbiased batch variances. During the pass batch norm normalizes each batch
+    by the statistics of the batch. The images are not augmented, but a run of --fit crop cuts out random parts of the
+    images, as in training.
 
-    The order of the examples is random with a fixed seed. If the last batch is not full, the first examples of a second
-    random order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches
-    are averaged in order, so the result does not depend on the number of processes.
+    The order of the examples is random with a fixed seed. If the last batch is not full, examples from the next random
+    order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches are
+    averaged in order, so the result does not depend on the number of processes.
 
     Args:
-      spec: `networks.Spec` of the run. Set `spec.dropout` to 0 if the predictions are made without dropout samples.
+      spec: `networks.Spec` of the run. The dropout rate must be 0 for predictions without Monte-Carlo samples.
       batch_size: number of images per batch, the same as in training.
     """
     steps = -(-len(dataset.examples['train']) // batch_size)
@@ -179,8 +176,8 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
     """Formats scores in percent as lines of text.
 
     Args:
-      scores: dict that `score_split` returns; the scores are fractions 0..1.
-      papers: the paper's scores, printed below our scores: list of (name of the table, (G, C, mIoU, BF) in percent).
+      scores: dict that `score_split` returns, with fractions 0..1.
+      papers: list of (name of a table, (G, C, mIoU, BF) in percent), the paper's scores, for the last lines.
     """
     def line(values, text=report.percent):
         return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
@@ -199,7 +196,7 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
 
 
 def parse_args(argv=None):
-    """Parses the evaluation flags from `argv`, or from the command line if `argv` is None.
+    """Parses the flags of evaluate.py from `argv`, or from the command line if `argv` is None.
 
     Raises UserError for a bad flag or combination of flags.
     """
@@ -208,11 +205,11 @@ def parse_args(argv=None):
     parser.add_argument('--split', nargs='+', default=['val'], help='names of the splits to score: train, val, test')
     parser.add_argument('--data_dir', help='folder of the data set (default: the folder that the run was trained on)')
     parser.add_argument('--bn', choices=('population', 'moving'), default='population',
-                        help='statistics of batch norm: from one pass over the training split, or moving averages')
+                        help='population: statistics from one pass over the training split; moving: moving averages')
     add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
-    parser.add_argument('--publish', metavar='FOLDER', help='also write a run folder with kernels in 8 bits')
+    parser.add_argument('--publish', metavar='FOLDER', help='also write the run, with kernels in 8 bits, to FOLDER')
     cluster.add_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
     group.add_argument('--weights', metavar='FILE', help='.npz file with arrays by layer name, or .caffemodel file')
@@ -222,23 +219,22 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     args.split = list(dict.fromkeys(args.split))
     check_output(args.output or '')
-    if args.run and (args.model or args.dataset or args.output):
-        raise UserError('--model, --dataset and --output: work only with --weights; leave these flags out')
     if args.weights and not args.weights.endswith(('.npz', '.caffemodel')):
-        raise UserError('--weights %s: must be a .npz or a .caffemodel; a run needs no --weights' % args.weights)
+        raise UserError('--weights %s: must be a .npz or .caffemodel file; a run needs no --weights' % args.weights)
     if args.publish and (not args.run or os.path.exists(args.publish)):
         raise UserError('--publish %s: needs a run to publish, and the folder must not exist yet' % args.publish)
-    if bool(args.run) == bool(args.weights) or args.weights and not (args.model and args.dataset):
-        raise UserError('give a run folder, or --weights FILE with --model and --dataset')
+    of_file = args.weights, args.model, args.dataset
+    if any(of_file + (args.output,)) if args.run else not all(of_file):
+        raise UserError('give a run folder alone, or --weights FILE with --model and --dataset (optional: --output)')
     return args
 
 
 def open_inputs(args) -> tuple:
     """Opens the data set to score: the data set of the run, or --dataset if --weights is given.
 
-    Returns (folder for the scores, `data.Dataset`, dict of the run's flags, `networks.Spec`). For --weights the dict is
-    empty, and the network has default settings. The scores of a published run are written to Output/NAME-published, so
-    the published folder does not change. Raises UserError for a bad run or data set.
+    Returns (folder for the scores, `data.Dataset`, dict of the run's flags, `networks.Spec`). With --weights the dict
+    is empty, and the network has default settings. The folder for the scores of a published run is
+    Output/NAME-published, because a published folder must not change. Raises UserError for a bad run or data set.
     """
     if args.run:
         config = read_config(args.run)
@@ -255,16 +251,17 @@ def open_inputs(args) -> tuple:
 
 
 def evaluate(args) -> dict:
-    """Scores a run or a file of weights on each split; the processes of TF_CONFIG or Slurm share the work.
+    """Scores a run or a file of weights on each split. The processes of TF_CONFIG or Slurm share the work.
 
-    The first process, the chief, prints tables of scores and writes scores and figures. For a run the chief also writes
-    report.html, and with --publish the published folder. Raises UserError for bad weights, data or flags.
+    The chief, which is the first process, prints the scores and writes metrics.json and figures, and report.html if the
+    folder has a config.json. With --publish the chief also writes the published folder. Raises UserError for bad
+    weights, data or flags.
 
     Returns:
-      {split: dict of scores}: the scores of `score_split`, with step, bn, samples, tile, tta, checkpoint, device,
-      command and revision.
+      {split: scores}. The scores are the dict that `score_split` returns, with the additional keys step, bn, samples,
+      tile, tta, checkpoint, device, command and revision.
     """
-    group = distribute.Group(*cluster.resolve_cluster())  # before TensorFlow runs: selects the GPU
+    group = distribute.Group(*cluster.resolve_cluster())  # selects the GPU before TensorFlow starts
     group.connect(args.device, vars(args))
     folder, dataset, flags, spec = open_inputs(args)
     splits = set(args.split) | ({'train'} if args.bn == 'population' else set())
@@ -301,8 +298,8 @@ def evaluate(args) -> dict:
 def entry_name(args, split: str) -> str:
     """Returns the key of the scores of a split in metrics.json, such as 'val (moving, 20 samples)'.
 
-    The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are listed
-    if they are given, even with the default value. --bf_images and --batch_size are not listed.
+    The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are also
+    listed if the user gave the default value. --bf_images and --batch_size are never listed.
     """
     kinds = ['moving'] if args.bn == 'moving' else []
     kinds += ['last'] if args.checkpoint == 'last' else []
@@ -317,9 +314,12 @@ def entry_name(args, split: str) -> str:
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
     """Writes the scores of a split to `folder`: metrics.json, the panel figure and the confusion matrix.
 
-    `entry` is the key of the scores in metrics.json. `shown` is {example index: prediction uint8 [h, w]} for the panel.
-    The confusion matrix is written as confusion-SPLIT.csv and .png. Each call overwrites the panel, and the confusion
-    matrix of the same split. The titles of the figures name the entry and the step of the weights.
+    The confusion matrix is written as confusion-SPLIT.csv and confusion-SPLIT.png. Each call overwrites the panel and
+    the confusion matrix of the same split. The titles of the figures name `entry` and the step of the weights.
+
+    Args:
+      entry: key of the scores in metrics.json.
+      shown: {example index: prediction uint8 [h, w]}, for the panel.
     """
     os.makedirs(folder, exist_ok=True)
     add_scores(folder, {entry: scores})

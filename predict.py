@@ -1,6 +1,6 @@
 """Labels images and videos with a trained run: python predict.py Output/camvid-segnet-basic street.jpg
 
-Batch norm uses the moving averages of training. (`evaluate.py` recomputes the statistics for scores.)
+Batch norm uses the moving averages of training. By default `evaluate.py` uses statistics of the whole training split.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import argparse
@@ -26,24 +26,23 @@ from system import cli, machine
 from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
-VIDEO_SUFFIX = '-overlay.mp4'
-LONGEST_NAME = 200        # largest number of bytes in the name of a result, without suffix; file systems allow 255
+LONGEST_NAME = 200        # number of bytes in the file name of a result, without ending; file systems allow 255 bytes
 THREADS = 2               # number of threads that write results
-PENDING_VALUES = 2 ** 24  # prediction waits while the images to be written have more values (3 per pixel)
+PENDING_VALUES = 2 ** 24  # largest number of values, 3 per pixel, in the images that wait to be written
 
-# Flags that have an effect if --export is given without an image to label.
+# Flags that have an effect if --export is given and no input.
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
-# path: path of an image or video, or the number of a camera.  name: beginning of the file names of the results.
+# path: path of an image or video, or number of a camera.  name: beginning of the file names of the results.
 Job = collections.namedtuple('Job', 'path name')
 
 
 def parse_args(argv=None):
-    """Parses the prediction flags from `argv`, or from the command line if `argv` is None.
+    """Parses the flags of predict.py from `argv`, or from the command line if `argv` is None.
 
-    Raises UserError for bad or missing flags.
+    Raises UserError for a bad flag, or if no flag asks for a result.
     """
     parser = cli.Parser(description=__doc__)
     parser.add_argument('run', type=run_folder, help='run folder, or the name of a published run')
@@ -53,30 +52,25 @@ def parse_args(argv=None):
     parser.add_argument('--overwrite', action='store_true', help='replace existing results')
     parser.add_argument('--shard', type=shard, metavar='K/N', help='label every N-th input, beginning with the K-th')
     inference.add_flags(parser)
-    parser.add_argument('--max_pixels', type=cli.positive_int, metavar='N', default=data.MAX_PIXELS,
-                        help='refuse images of more than N pixels, without decoding')
+    parser.add_argument('--max_pixels', type=cli.positive_int, default=data.MAX_PIXELS,
+                        help='largest number of pixels of an image; a larger image is refused without decoding')
     parser.add_argument('--alpha', type=cli.fraction, default=0.5, help='opacity of the class colours in the overlay')
-    parser.add_argument('--side_by_side', action='store_true', help='also write image and classes side by side')
+    parser.add_argument('--side_by_side', action='store_true', help='also write image and class colours side by side')
     parser.add_argument('--confidence', action='store_true', help='also write the highest probability of each pixel')
     parser.add_argument('--probabilities', choices=('npz', 'png'), help='also write the probabilities of all classes')
-    parser.add_argument('--submission', action='store_true',
-                        help='also write submission.csv, in the format of the labels.csv that the run was trained on')
+    parser.add_argument('--submission', action='store_true', help='also write submission.csv, formatted as labels.csv')
     parser.add_argument('--export', type=export.checked_path, metavar='FILE.tflite|FILE.onnx|DIR',
-                        help='write the network as a TFLite file, an ONNX file or a SavedModel (DIR); the flags for '
-                             'labelling, such as --tile, do not change the export')
+                        help='write the network as a TFLite file, an ONNX file or a SavedModel (DIR)')
     parser.add_argument('--export_size', type=cli.size('free'), metavar='free|HEIGHTxWIDTH',
-                        help='size of the images that the export takes; free: any size (default: free for DIR, the '
-                             'training size for a file)')
-    parser.add_argument('--quantize', choices=('int8', 'float16'),
-                        help='export a smaller file: int8 convolutions, or weights stored as float16')
+                        help='image size of the export; free: any size (default: free for DIR, else the training size)')
+    parser.add_argument('--quantize', choices=('int8', 'float16'), help='export int8 convolutions, or float16 weights')
     parser.add_argument('--calibrate', nargs='+', metavar='PATH', default=[],
-                        help='images, folders or globs, on which --quantize int8 measures the ranges of feature maps '
-                             "(default: %d of the run's training images)" % quantize.NUM_IMAGES)
+                        help='images to calibrate --quantize int8 (default: %d training images)' % quantize.NUM_IMAGES)
     args = parser.parse_intermixed_args(argv)
     if not (args.inputs or args.export or args.camera is not None):
         raise UserError('nothing to label: give images, folders or videos, --camera, or --export FILE')
     if args.shard and args.camera is not None:
-        raise UserError('--shard: not with --camera, which one process alone can read; leave one of the two out')
+        raise UserError('--shard: cannot be used with --camera; leave out one of the two flags')
     if args.export_size and not args.export:
         raise UserError('--export_size: needs --export FILE.tflite, FILE.onnx or DIR')
     if args.quantize and not (args.export and export.format_of(args.export)):
@@ -84,8 +78,7 @@ def parse_args(argv=None):
     if args.calibrate and args.quantize != 'int8':
         raise UserError('--calibrate: needs --quantize int8')
     if not args.inputs and args.camera is None:
-        parser.refuse_unused(vars(args), OF_EXPORT,
-                             'changes nothing in an export; leave it out, or give inputs to label')
+        parser.refuse_unused(vars(args), OF_EXPORT, 'changes nothing in an export; leave out the flag, or give inputs')
     return args
 
 
@@ -100,10 +93,10 @@ def shard(text: str) -> tuple:
 # ---------------------------------------------------------------- inputs and outputs
 
 def expand(inputs: list) -> list:
-    """Lists the files that paths, globs and folders name: list of paths, each file once.
+    """Lists the files that `inputs`, a list of paths, globs and folders, name -> list of paths, each file once.
 
-    A folder stands for the images and videos directly inside, except hidden files. A printed note names the other
-    entries of a folder. Raises UserError for an input that matches no file.
+    A folder stands for the images and videos directly in the folder, except hidden files. A note names the other
+    entries of the folder. Raises UserError for an input that matches no file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
@@ -111,14 +104,11 @@ def expand(inputs: list) -> list:
         files = [match for match in matches if not os.path.isdir(match)]
         passed = []  # names of the entries that are not labelled
         for folder in filter(os.path.isdir, matches):
-            for name in sorted(name for name in os.listdir(folder) if not name.startswith('.')):
-                entry = os.path.join(folder, name)
-                if os.path.isdir(entry):
-                    passed.append(name + os.sep)
-                elif name.lower().endswith(data.IMAGE_FILES + VIDEOS):
+            for entry in sorted(glob.glob(os.path.join(glob.escape(folder), '*'))):
+                if entry.lower().endswith(data.IMAGE_FILES + VIDEOS) and not os.path.isdir(entry):
                     files.append(entry)
                 else:
-                    passed.append(name)
+                    passed.append(os.path.basename(entry))
         if passed:
             note(cli.one_line('%s: %d entries are not labelled: %s%s; name sub-folders as inputs, convert images to PNG'
                               % (path, len(passed), ', '.join(passed[:5]), ', ...' if passed[5:] else '')))
@@ -130,10 +120,11 @@ def expand(inputs: list) -> list:
 
 
 def output_names(paths: list) -> list:
-    """Returns a unique name for the results of each path: list of str, the stem of the file where possible.
+    """Chooses a unique name for the results of each file in `paths` -> list of str.
 
-    If two stems are equal, the extension is added; if two file names are equal, the folders are added. If two names are
-    still equal, a number is added. A long name is cut to the last LONGEST_NAME bytes.
+    The name is the file name without extension. If two names are equal, both get the extension. If two file names are
+    equal, both names get the folders. If two names are still equal, one of the names gets a number. Of a name with more
+    than LONGEST_NAME bytes only the last LONGEST_NAME bytes are kept.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -141,8 +132,7 @@ def output_names(paths: list) -> list:
         names = [name if count[name] == 1 else longer(path) for name, path in zip(names, paths)]
     unique = {}
     for name in names:
-        short = name.encode()[-LONGEST_NAME:].decode(errors='ignore')
-        name = short
+        name = short = name.encode()[-LONGEST_NAME:].decode(errors='ignore')
         number = 1
         while name in unique:
             number += 1
@@ -152,10 +142,10 @@ def output_names(paths: list) -> list:
 
 
 def plan(args) -> list:
-    """Lists the jobs of this process: list of `Job`, one per image or video of --shard, and one for --camera.
+    """Lists the images, videos and camera that this process labels -> list of `Job`.
 
-    Raises UserError if an input is missing, or if a result of an image, an overlay of a video or the submission exists
-    already and --overwrite is not given.
+    With --shard the list has only the inputs of this process. Raises UserError if an input is missing, or if a file of
+    the results exists already and --overwrite is not given.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -168,12 +158,11 @@ def plan(args) -> list:
     endings = list(outputs.ENDINGS)
     endings += [outputs.probability_ending(i) for i in range(256)] if args.probabilities == 'png' else []
     written = [submission_name(args)] * args.submission
-    written += [job.name + ending for job in jobs for ending in ([VIDEO_SUFFIX] if is_video(job) else endings)]
-    existing = () if args.overwrite else set(file_names(args.output))
-    for name in written:
-        if name in existing:
-            raise UserError('%s: exists already; give --overwrite, or another --output'
-                            % os.path.join(args.output, name))
+    written += [job.name + ending for job in jobs for ending in ([video.SUFFIX] if is_video(job) else endings)]
+    existing = set(file_names(args.output)).intersection(written)
+    if existing and not args.overwrite:
+        path = os.path.join(args.output, min(existing))
+        raise UserError('%s: exists already; give --overwrite, or another --output' % path)
     return jobs
 
 
@@ -193,7 +182,7 @@ def submission_name(args) -> str:
 def collect_errors(jobs: list, faults: list):
     """Context manager: catches UserError and out-of-memory errors, and adds a line for each job to `faults`.
 
-    `faults` is a list of str. A line names the path of the job and the fault.
+    `faults` is a list of str. Each line has the path of a job and the error.
     """
     try:
         yield
@@ -210,11 +199,10 @@ def read_images(jobs: list, read, ahead: int, faults: list):
     Images that cannot be read are left out.
 
     Args:
-      read: function (path) -> image.
+      read: function (job) -> image.
       faults: list of str, to which a line is added for each image that cannot be read.
     """
-    results = machine.read_ahead(lambda job: read(job.path), jobs, ahead)
-    for job, result in tqdm.tqdm(results, total=len(jobs), unit='image', disable=None):
+    for job, result in tqdm.tqdm(machine.read_ahead(read, jobs, ahead), total=len(jobs), unit='image', disable=None):
         with collect_errors([job], faults):
             yield job, result()
 
@@ -222,72 +210,68 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixels: int) -> tuple:
     """Predicts the images of `jobs` and writes the results, while threads decode the next images.
 
-    Prints a line if a run of --fit resize shrinks images by more than half.
+    Prints a note if a run of --fit resize shrinks an image by more than half.
 
     Args:
-      depth: number of used bits in 16-bit images, 9 to 16; None to find the number separately for each image.
-      max_pixels: an image of more than `max_pixels` pixels is not decoded, and a line is added to `faults`.
+      depth: number of bits that the values in 16-bit images use, 9 to 16; None: the number is measured for each image.
+      max_pixels: an image with more pixels is not decoded, and `faults` gets a line.
     Returns:
       faults: list of str, a line for each image that could not be labelled.
-      rows: list of tuples of text, the rows of the submission; empty without --submission.
+      rows: list of tuples of str, the rows of submission.csv; empty without --submission.
     """
     faults = []
     rows = []
-    shrunk = []  # paths
-    writing = collections.deque()  # (number of values of an image, future of the thread that writes the image)
-    read = functools.partial(data.read_image, depth=depth, max_pixels=max_pixels)
+    writing = collections.deque()  # pairs (number of values in an image, Future of writing the results)
 
     def wait(values):
-        """Waits until the images that are still being written have at most `values` values, 3 per pixel."""
+        """Waits until the images whose results are not yet written have at most `values` values, 3 per pixel."""
         while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        images = read_images(jobs, read, predictor.batch_size, faults)
-        for batch in inference.batches_of_one_size(images, predictor.batch_size):
+        batch_size = predictor.batch_size
+        images = read_images(jobs, lambda job: data.read_image(job.path, depth, max_pixels), batch_size, faults)
+        for batch in inference.batches_of_one_size(images, batch_size):
             predictions = []
             with collect_errors([job for job, _ in batch], faults):
                 predictions = predictor.predict([image for _, image in batch])
             for (job, image), prediction in zip(batch, predictions):
                 writing.append((image.size, pool.submit(writer.write, job.name, image, prediction)))
                 if predictor.shrinks(*image.shape[:2]):
-                    shrunk.append(job.path)
+                    note('%s: shrinks by more than half to %dx%d; --tile HEIGHTxWIDTH keeps the scale of such images'
+                         % (job.path, predictor.spec.height, predictor.spec.width), 'shrunk')
             wait(PENDING_VALUES)
         wait(-1)
-    if shrunk:
-        print('%s: the first of %d images that shrink by more than half to %dx%d; --tile HEIGHTxWIDTH keeps the scale'
-              % (shrunk[0], len(shrunk), predictor.spec.height, predictor.spec.width))
     return faults, rows
 
 
 def label_video(predictor, job: Job, writer: outputs.Writer, max_pixels: int):
     """Writes the overlay of each frame of a video or camera to NAME-overlay.mp4; prints the number of frames.
 
-    Raises UserError if the video cannot be read, ends too early or has too large frames, or cannot be written.
+    Raises UserError if the video cannot be read or ends too early, if a frame has more than `max_pixels` pixels, or if
+    the overlay cannot be written.
     """
     began = time.time()
-    out = video.write_overlays(job.path, os.path.join(writer.folder, job.name + VIDEO_SUFFIX),
-                               lambda image: predictor.predict([image])[0].ids, writer.config['colors'], writer.alpha,
-                               max_pixels, functools.partial(tqdm.tqdm, disable=None))
-    speed = out.count / (time.time() - began)
-    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, out.count, speed, out.codec))
+    count, codec = video.write_overlays(job.path, os.path.join(writer.folder, job.name + video.SUFFIX), predictor,
+                                        writer.config['colors'], writer.alpha, max_pixels,
+                                        functools.partial(tqdm.tqdm, disable=None))
+    print('%s: %d frames, %.1f images/s, written as %s' % (job.path, count, count / (time.time() - began), codec))
 
 
 def predict(args) -> int:
-    """Labels all inputs and with --export also writes the network; returns the exit status, 0 or 2.
+    """Labels all inputs, and with --export writes the network; returns the exit status, 0 or 2.
 
-    Status 2 means that an input could not be labelled. Such faults are printed, and all other inputs are labelled.
-    Raises UserError before the first result for a bad run or flag, a missing input or an existing result.
+    The status is 2 if an input could not be labelled. The errors are printed at the end, and all other inputs are
+    labelled. Raises UserError for a bad run or flag, a missing input or an existing result, before a result is written.
     """
     config = read_config(args.run)
     spec = networks.spec_of(config['flags'], len(config['class_names']))
     writer = outputs.Writer(args.output, config, args.alpha, args.side_by_side, args.probabilities, args.submission)
     jobs = plan(args)
-    quantization = None
-    if args.quantize:
-        images = [] if args.quantize == 'float16' else quantize.calibration_images(expand(args.calibrate), config, spec,
-                                                                                   args.export_size)
-        quantization = quantize.Quantization(args.quantize, images)
+    images = []
+    if args.quantize == 'int8':
+        images = quantize.calibration_images(expand(args.calibrate), config, spec, args.export_size)
+    quantization = args.quantize and quantize.Quantization(args.quantize, images)
     with evaluate.open_run(args, args.run, config['flags'], spec, confidence=args.confidence,
                            probabilities=args.probabilities is not None) as (predictor, loaded):
         if args.export:

@@ -1,4 +1,4 @@
-"""Times and scores a network in predict.py and in ONNX Runtime, OpenVINO, OpenCV and TFLite."""
+"""Times and scores a network in predict.py, ONNX Runtime, OpenVINO, OpenCV and TFLite."""
 import collections
 import functools
 import importlib.util
@@ -20,18 +20,9 @@ from system.files import UserError
 from system.machine import NUM_CORES
 
 # packages: packages that the engine needs.  file: name of the exported file that the engine reads; None for predict.py.
-# start: function (path of the file) that returns a function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
-# For predict.py `start` has the arguments (run folder, `networks.Spec`) and returns the same kind of function.
+# start: function that opens the engine. The argument is the path of the exported file; for predict.py the arguments are
+#   (run folder, `networks.Spec`). The result is a function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
 Engine = collections.namedtuple('Engine', 'packages file start')
-
-
-def onnx_runtime(path: str):
-    """Opens an ONNX file in ONNX Runtime, on all cores; returns a function (image) -> ids."""
-    import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = NUM_CORES
-    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    return lambda image: session.run(['ids'], {'images': image[None]})[0][0]
 
 
 def openvino(path: str):
@@ -53,19 +44,12 @@ def opencv(path: str, winograd: bool):
     return predict
 
 
-def tflite(path: str):
-    """Opens a TFLite file in TensorFlow's interpreter, on all cores; returns a function (image) -> ids."""
-    run = tf.lite.Interpreter(path, num_threads=NUM_CORES).get_signature_runner()
-    return lambda image: run(images=image[None])['ids'][0]
-
-
 def predict_py(run: str, spec, precision: str):
-    """Loads a run into a new session with the graph of predict.py; returns a function (image) -> ids."""
+    """Loads a run into a new session on the CPU, as predict.py does; returns a function (image) -> ids."""
     sess = tf.Session(graph=tf.Graph(), config=devices.session_config('cpu'))
-    with sess.graph.as_default():
+    with sess.graph.as_default(), sess.as_default():
         predictor = Predictor(sess, spec._replace(precision=precision), Settings(tile='off'))
-        with sess.as_default():
-            weights.load_all(sess, weights.load(run), run)
+        weights.load_all(sess, weights.load(run), run)
     return lambda image: predictor.predict([image])[0].ids
 
 
@@ -73,14 +57,14 @@ ONNX = ('tf2onnx', 'onnxruntime')  # tf2onnx writes the ONNX files, onnxruntime 
 ENGINES = {
     'predict.py': Engine((), None, functools.partial(predict_py, precision='float32')),
     'predict.py, bfloat16': Engine((), None, functools.partial(predict_py, precision='bfloat16')),
-    'ONNX Runtime': Engine(ONNX, 'float32.onnx', onnx_runtime),
-    'ONNX Runtime, int8': Engine(ONNX, 'int8.onnx', onnx_runtime),
+    'ONNX Runtime': Engine(ONNX, 'float32.onnx', quantize.open_onnx),
+    'ONNX Runtime, int8': Engine(ONNX, 'int8.onnx', quantize.open_onnx),
     'OpenVINO': Engine(ONNX + ('openvino',), 'float32.onnx', openvino),
     'OpenVINO, int8': Engine(ONNX + ('openvino',), 'int8.onnx', openvino),
     'OpenCV': Engine(ONNX, 'float32.onnx', functools.partial(opencv, winograd=False)),
     'OpenCV, Winograd': Engine(ONNX, 'float32.onnx', functools.partial(opencv, winograd=True)),
-    'TFLite': Engine((), 'float32.tflite', tflite),
-    'TFLite, int8': Engine((), 'int8.tflite', tflite),
+    'TFLite': Engine((), 'float32.tflite', quantize.open_tflite),
+    'TFLite, int8': Engine((), 'int8.tflite', quantize.open_tflite),
 }
 
 
@@ -99,7 +83,7 @@ def missing(name: str) -> str:
 
 
 def spec_of_run(config: dict, size: list):
-    """Returns the `networks.Spec` of a run's config for a network input of `size`, [height, width]."""
+    """Returns the `networks.Spec` of the run with this config, but with the input size `size` [height, width]."""
     return networks.spec_of(dict(config['flags'], height=size[0], width=size[1]), len(config['class_names']))
 
 
@@ -120,12 +104,12 @@ def validation_images(run: str, config: dict, number: int) -> tuple:
 def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
     """Writes images.npy and the files that the engines `names` read -> {engine: path of the exported file}.
 
-    images.npy holds `images`, the input of every engine. The engine 'predict.py' reads no exported file, so the path of
-    this engine is None. The int8 files are calibrated with training images of the run.
+    images.npy holds `images`, the input of every engine. The path of the engine 'predict.py' is None, because
+    predict.py reads no exported file. The int8 files are calibrated with training images of the run.
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
-    config = dict(config, class_ids=list(range(len(config['class_names']))))  # the scores compare class indices
+    config = dict(config, class_ids=list(range(len(config['class_names']))))  # the engines shall return class indices
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
     spec, image_size = spec_of_run(config, size), images[0].shape[:2]
     int8 = quantize.Quantization('int8', quantize.calibration_images([], config, spec, image_size))
@@ -137,12 +121,13 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
 def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) -> dict:
     """Measures time and memory of an engine -> {'seconds': list of float, 'memory': bytes}.
 
-    `repeats` predictions of the first image of images.npy in `folder` are timed. 'memory' is the growth of the peak
-    memory of this process. The predicted ids of all images are written to ENGINE.npy in `folder`, unless ENGINE.npy
-    exists.
+    The first image of images.npy in `folder` is predicted `repeats` times. 'memory' is the growth of the peak memory of
+    this process. The first call for an engine writes the predicted ids of all images to ENGINE.npy in `folder`.
 
     Args:
-      path: the exported file; None for predict.py, which reads the folder `run`.
+      engine: key of ENGINES.
+      run: path of the run folder, which only predict.py reads.
+      path: path of the exported file; None for predict.py.
       size: [height, width] of the network's input.
     """
     images = np.load(os.path.join(folder, 'images.npy'))
@@ -157,9 +142,9 @@ def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) 
 
 
 def score_columns(folder: str, engine: str, labels, num_classes: int) -> dict:
-    """Scores the ids that `measure` wrote -> {column: text}.
+    """Scores the ids that `measure` wrote to ENGINE.npy -> {column: text}.
 
-    The columns are mIoU in percent and the share of pixels that have the same id as in the output of predict.py.
+    The columns are the mIoU in percent and the share of pixels with the same id as in the output of predict.py.
     """
     ids, reference = [np.load(os.path.join(folder, name + '.npy')) for name in (engine, 'predict.py')]
     confusion = sum(metrics.confusion(label, found, num_classes) for label, found in zip(labels, ids))

@@ -1,9 +1,9 @@
 """Exports a run's network for other programs: a TensorFlow SavedModel, a TFLite file or an ONNX file.
 
 Weights become constants, and batch norm is folded into the weights. Pooling and unpooling are built from basic ops (see
-`utils.portable_pooling`), because TFLite and ONNX lack the op of pooling with indices.
-Each export takes 'images' uint8 RGB [batch, height, width, 3] and returns 'ids' uint8 [batch, height, width] and
-'probabilities' float32 [batch, H, W, num_classes], where H x W is the input size of the network.
+`utils.portable_pooling`), because TFLite and ONNX have no op for pooling with indices.
+The input of each export is 'images', uint8 RGB [batch, height, width, 3]. The outputs are 'ids', uint8 [batch, height,
+width], and 'probabilities', float32 [batch, H, W, num_classes], where H x W is the input size of the network.
 """
 import concurrent.futures
 import importlib.util
@@ -25,7 +25,7 @@ from system import devices, quiet
 from system.files import UserError, write_bytes, write_text
 
 OUTPUTS = ('ids', 'probabilities')
-CLASSES = 'classes.json'  # name of a file in a SavedModel, or in the zip archive at the end of a TFLite file
+CLASSES = 'classes.json'  # file with the names, ids and colours of the classes, in a SavedModel or TFLite file
 
 
 def checked_path(text: str) -> str:
@@ -37,17 +37,17 @@ def checked_path(text: str) -> str:
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
         raise UserError('--export %s: unknown ending %s; use .tflite, .onnx, or a folder' % (text, ending))
-    if ending == '.tflite' and tf.__version__.startswith('1.'):  # the converter of TensorFlow 1.15 aborts the process
+    if ending == '.tflite' and tf.__version__.startswith('1.'):  # TensorFlow 1.15's converter aborts the process
         raise UserError('--export %s: TFLite needs TensorFlow 2; name a folder for a SavedModel' % text)
     if ending == '.onnx' and not importlib.util.find_spec('tf2onnx'):
         raise UserError('--export %s: ONNX needs tf2onnx; pip install -r requirements-export.txt' % text)
     if os.path.exists(text) and not (os.path.isdir(text) and not ending and not os.listdir(text)):
-        raise UserError('--export %s: exists already; remove the path or name another' % text)
+        raise UserError('--export %s: exists already; remove the file or folder, or give another path' % text)
     return text
 
 
 def format_of(path: str) -> str:
-    """Returns the ending of a path in lower case, such as '.tflite'; '' if there is no ending (SavedModel)."""
+    """Returns the ending of a path in lower case, such as '.tflite'; '' for a SavedModel, which has no ending."""
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
@@ -59,15 +59,15 @@ def export(path: str, spec, config: dict, loaded, size=None, quantization=None) 
 
     Args:
       spec: `networks.Spec` of the run.
-      config: config.json of the run, for the names, ids and colours of the classes, and for `depth`, the number of bits
-        that the values in 16-bit images use.
+      config: config.json of the run. The export gets the names, ids and colours of the classes, and `depth`, the
+        number of bits that the values in 16-bit images use.
       loaded: `weights.Weights`.
       size: (height, width) of the images that the export takes, or 'free' for images of any size. None selects 'free'
         for a SavedModel and the size of training for a file.
       quantization: `quantize.Quantization`, or None for float32.
     Returns:
-      the end of a message, str. For a quantized file the text gives the file size and the share of pixels that have the
-      same id as in float32. For any other export the text is ''.
+      text for a message, str: for a quantized file the file size and the share of pixels with the same id as in
+      float32, for any other export ''.
     Raises:
       UserError: the weights do not fit the network.
     """
@@ -102,8 +102,8 @@ def export(path: str, spec, config: dict, loaded, size=None, quantization=None) 
 def export_graph(spec, class_ids: list, shape):
     """Adds the nodes 'images', 'ids' and 'probabilities' to the default graph, and the network between them.
 
-    'images' is uint8 of `shape`. The layers compute in float32. 'ids' has the size of the images, and 'probabilities'
-    has the size of the network's input.
+    'images' is a uint8 placeholder of `shape`. The layers compute in float32. 'ids' has the size of the images, and
+    'probabilities' has the size of the network's input.
 
     Args:
       spec: `networks.Spec` of the run.
@@ -126,9 +126,10 @@ def export_graph(spec, class_ids: list, shape):
 def resize(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] -> [batch, height, width, 3], by area averaging or bilinearly.
 
-    A result with fewer pixels is an area average; any other result is bilinear. The export formats have no op for area
-    averages or for OpenCV's bilinear interpolation in integers, so matrix products compute both. If the export takes
-    images of any size, the graph computes both results and selects one by the size of the image.
+    A result with fewer pixels than the image is an area average; any other result is bilinear. The export formats have
+    no op for area averages or for OpenCV's bilinear interpolation in integers, so both are computed as matrix products.
+    If the export takes images of any size, the graph computes both results and selects the right result by the size of
+    the image.
     """
     if x.shape.as_list()[1:3] == [height, width]:
         return x
@@ -153,18 +154,22 @@ def bilinear(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] bilinearly with OpenCV's integer arithmetic -> [batch, height, width, 3]."""
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width, x)
-    # As in OpenCV, 4 bits are dropped after the product along the width, 16 bits after the product along the height.
+    # As in OpenCV, the lowest 4 bits are dropped after the product along the width, and the lowest 16 bits after the
+    # product along the height.
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
                     for weights in bilinear_weights(old_height, height, x)]
     return tf.floor((above + below + 2) / 4)
 
 
 def product(rows, columns, x, inner=tf.identity):
-    """Multiplies images [batch, h, w, 3] by matrices along width, then height -> [batch, height, width, 3].
+    """Multiplies images [batch, h, w, 3] by a matrix along the width, then along the height.
 
     Args:
-      rows, columns: the matrix along the height, float32 [height, h], and along the width, float32 [width, w].
+      rows: matrix along the height, float32 [height, h].
+      columns: matrix along the width, float32 [width, w].
       inner: function that is applied to the product along the width.
+    Returns:
+      float32 [batch, height, width, 3].
     """
     height, old_height = utils.height_width(rows[None])
     width, old_width = utils.height_width(columns[None])
@@ -174,16 +179,16 @@ def product(rows, columns, x, inner=tf.identity):
 
 
 def positions(old, x):
-    """Returns the numbers 0 to old - 1, float32 [old], as a tensor that depends on the images x.
+    """Returns the numbers 0 to `old` - 1, float32 [old], as a tensor that depends on the images `x`.
 
-    Constant resize weights would be stored in the exported file, 1 MB for a resize from 360x480 to 240x320. Because
-    min(x, 0), which is 0, is added to the numbers, the weights depend on x and are computed for each image.
+    Constant resize weights would be stored in the exported file: 1 MB for a resize from 360x480 to 240x320. Adding
+    min(x, 0), which is always 0, makes the weights depend on `x`, so they are computed for each image.
     """
     return tf.cast(tf.range(old), tf.float32) + tf.minimum(tf.reshape(x[:1, :1, :1, :1], [1]), 0)
 
 
 def area_weights(old, new: int, x):
-    """Computes the weights that average `old` pixels along an axis of x to `new` pixels -> float32 [new, old]."""
+    """Computes the weights that average `old` pixels along an axis to `new` pixels -> float32 [new, old]."""
     pixel = positions(old, x)
     scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale
@@ -194,8 +199,8 @@ def bilinear_weights(old, new: int, x):
     """Computes the weights of bilinear interpolation along an axis of `old` pixels -> two float32 [new, old].
 
     The first array has the weights of the neighbouring pixel with the lower index, the second array the weights of the
-    neighbour with the higher index. The weights are whole numbers, 0 to 2048. At the border both neighbours are the
-    same pixel, as in OpenCV, which rounds the products of the two neighbours separately.
+    neighbouring pixel with the higher index. The weights are whole numbers from 0 to 2048. At the border both
+    neighbours are the same pixel. The two weights stay separate, because OpenCV rounds each product separately.
     """
     last = tf.cast(old - 1, tf.float32)
     centre = (tf.cast(tf.range(new), tf.float32)[:, None] + 0.5) * (last + 1) / new - 0.5
@@ -222,8 +227,8 @@ def write_tflite(path: str, saved_model: str, classes: str, quantization):
     def convert():
         """Returns the bytes of the TFLite file.
 
-        `convert` must run in a new thread, because new threads are in eager mode. In graph mode the converter would
-        lose the signature, which names the inputs and outputs.
+        `convert` must run in a new thread, because a new thread is in eager mode. In graph mode the converter loses the
+        signature, which has the names of the inputs and outputs.
         """
         converter = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved_model)
         return quantize.to_tflite(converter, quantization) if quantization else converter.convert()
@@ -231,7 +236,7 @@ def write_tflite(path: str, saved_model: str, classes: str, quantization):
     with quiet.suppress_stderr(), concurrent.futures.ThreadPoolExecutor(1) as thread:
         model = thread.submit(convert).result()
     archive = io.BytesIO(model)
-    with zipfile.ZipFile(archive, 'a') as classes_file:  # TFLite interpreters ignore the archive
+    with zipfile.ZipFile(archive, 'a') as classes_file:  # TFLite interpreters ignore the zip archive
         classes_file.writestr(CLASSES, classes)
     write_bytes(path, archive.getvalue())
 
@@ -240,7 +245,7 @@ def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
     import tf2onnx  # an optional package, listed in requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
-    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # otherwise tf2onnx copies the weights and takes 10 GB, not 6
+    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # otherwise tf2onnx copies the weights: 10 GB, not 6
     with quiet.suppress_stderr():
         names = {name + ':0': name for name in ('images',) + OUTPUTS}
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],

@@ -1,4 +1,4 @@
-"""Writes the results of predict.py for an image: ids, colours, overlay, probabilities, submission rows."""
+"""Writes the result files of predict.py for an image, and makes the rows of submission.csv."""
 import collections
 import os
 
@@ -10,9 +10,9 @@ import data
 from runs import plots
 from system.files import atomic_write, write_bytes
 
-SMALLEST_CELL = 30  # number of pixels; smaller components have no row in submission.csv
+SMALLEST_CELL = 30  # number of pixels; a smaller connected component has no row in submission.csv
 ENDINGS = ('-ids.png', '-colors.png', '-overlay.png', '-side.png', '-confidence.png', '-uncertainty.png',
-           '-probabilities.npz')  # endings of all result files of an image, except those of --probabilities png
+           '-probabilities.npz')  # endings of all result files of an image, without the files of --probabilities png
 
 
 def write_png(path: str, rgb_or_ids):
@@ -33,55 +33,51 @@ def cells(mask):
     """
     components, count = scipy.ndimage.label(mask)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
-    for cell in range(1, count + 1):
-        if sizes[cell] >= SMALLEST_CELL:
-            yield components == cell
+    yield from (components == cell for cell in range(1, count + 1) if sizes[cell] >= SMALLEST_CELL)
 
 
 def submission_rows(name: str, ids, config: dict) -> list:
     """Makes the rows of submission.csv for one image -> list of tuples of str, one item per column.
 
-    If ClassId is a column, each class that occurs in the image has a row. Otherwise each cell of a class has a row;
-    `cells` finds the cells. The class named background has no row. If no class is named background, the first class has
-    no row. If ImageId is a column, an image that would have no row gets one row with the text '' in place of the mask,
-    or '-1' for relative run lengths.
+    If ClassId is a column, each class in the image has a row. Otherwise each cell of a class has a row (see `cells`).
+    The class named background has no row. If no class is named background, the first class has no row. If ImageId is a
+    column, an image without a cell or class gets one row, whose mask is the text '', or '-1' for relative run lengths.
 
     Args:
       name: name of the image, for the columns id and ImageId.
       ids: uint8 [h, w], class indices.
       config: config.json of the run. The entry 'rle' is (columns, order of the pixels in the runs, ending of the image
-        ids) or None. None stands for the columns id and predicted, with runs along the rows.
+        ids). If the entry is None, the columns are id and predicted, and the runs go along the rows.
     """
     columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
     names = [class_name.lower() for class_name in config['class_names']]
     background = names.index('background') if 'background' in names else 0
-    rows = []
+    runs = []  # (class id, run-length encoding), one pair per row
     for i in np.unique(ids[ids != background]):
         masks = [ids == i] if 'ClassId' in columns else cells(ids == i)
-        class_id = str(config['class_ids'][i])
-        rows += [{'ClassId': class_id, 'EncodedPixels': data.rle_encode(mask, order)} for mask in masks]
-    if 'ImageId' in columns and not rows:
-        rows = [{'ClassId': '', 'EncodedPixels': '-1' if order == 'relative' else ''}]
-    for row in rows:
-        row.update(id=name, ImageId=name + extension, predicted=row['EncodedPixels'])
+        runs += [(str(config['class_ids'][i]), data.rle_encode(mask, order)) for mask in masks]
+    if 'ImageId' in columns and not runs:
+        runs = [('', '-1' if order == 'relative' else '')]
+    rows = [{'id': name, 'ImageId': name + extension, 'ClassId': class_id, 'EncodedPixels': rle, 'predicted': rle}
+            for class_id, rle in runs]
     return [tuple(row[column] for column in columns) for row in rows]
 
 
 class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side probabilities submission')):
-    """Writes the results of an image into `folder`; the fields below and the `Prediction` select the files.
+    """Writes the results of images into `folder`.
 
     config: config.json of the run, for the class names, ids and colours.  alpha: weight of the colours in the overlay.
-    side_by_side: whether to write NAME-side.png.  submission: whether to return rows of submission.csv.
-    probabilities: format of the files with probabilities, 'npz' or 'png', or None for no files.
+    side_by_side: bool, whether to write NAME-side.png.  submission: bool, whether to return rows of submission.csv.
+    probabilities: 'npz' or 'png', the format of the files with probabilities; None: no such files.
     """
 
     def write(self, name: str, image, prediction) -> list:
         """Writes the result files of one image; returns the rows of submission.csv, [] if `submission` is False.
 
         Args:
-          name: beginning of the file names. The file NAME-ids.png is always written.
+          name: beginning of the file names, such as street for street-ids.png.
           image: uint8 RGB [h, w, 3].
-          prediction: `predictor.Prediction`.
+          prediction: `predictor.Prediction`. A confidence or variance that is not None is written too.
         """
         stem = os.path.join(self.folder, name)
         class_names, colors = self.config['class_names'], self.config['colors']

@@ -1,4 +1,4 @@
-"""Predicts images of any size with a run's network: whole or in tiles, with test-time augmentation."""
+"""Predicts images of any size with a run's network: whole or in tiles; test-time augmentation is optional."""
 import argparse
 import collections
 import functools
@@ -15,7 +15,7 @@ from system import cli, devices, machine
 from system.files import UserError
 
 SMALLEST_TILE = 512     # smallest side of a tile in pixels, with --tile auto
-WHOLE_VALUES = 2 ** 26  # largest number of probabilities that the graph enlarges at once; 256 MiB of float32
+WHOLE_VALUES = 2 ** 26  # largest number of probabilities that the graph enlarges at once: 256 MiB of float32
 MAX_SCALE = 8           # largest scale in --tta
 
 
@@ -24,34 +24,38 @@ class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta
     """Settings of a prediction.
 
     samples: number of Monte-Carlo dropout samples, 0 for none.  tile: 'auto', 'off' or (height, width).
-    tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for tiles.OVERLAP.
+    tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None selects tiles.OVERLAP.
     tta: value of --tta, or None.  batch_size: number of images or tiles per forward pass.
-    confidence, probabilities: bool, whether a `Prediction` holds the map of the same name.
+    confidence: bool, whether to compute the confidence.  probabilities: bool, whether to return the probabilities.
     """
 
 
 class Prediction(collections.namedtuple('Prediction', 'ids variance confidence probabilities', defaults=(None,) * 3)):
-    """The prediction of one image, at the image's size.
+    """The prediction of one image, at the size of the image. A map that was not computed is None.
 
-    ids: uint8 [h, w], class indices.  variance: float32 [h, w], of the Monte-Carlo samples, or None.
-    confidence: uint8 [h, w], the highest probability times 255, or None.
-    probabilities: float16 [h, w, num_classes], or None.
+    ids: uint8 [h, w], class indices.
+    variance: float32 [h, w], variance of the probabilities over the Monte-Carlo samples, averaged over the classes.
+    confidence: uint8 [h, w], the highest probability times 255.
+    probabilities: float16 [h, w, num_classes].
     """
 
 
 def add_flags(parser, batch_size: int = 1):
-    """Adds the flags of scoring and of prediction to `parser`; `batch_size` is the default of --batch_size."""
+    """Adds to `parser` the flags that evaluate.py, predict.py and demo.py share.
+
+    `batch_size`: default of --batch_size.
+    """
     parser.add_argument('--checkpoint', choices=('best', 'last'), default='best',
                         help='best: weights with the best validation score; last: newest weights')
-    parser.add_argument('--samples', type=cli.number(int, 0, 10000), help='Monte-Carlo dropout samples '
+    parser.add_argument('--samples', type=cli.number(int, 0, 10000), help='number of Monte-Carlo dropout samples '
                         '(default: 4 for bayesian-segnet, 8 for bayesian-segnet-basic, else 0)')
     parser.add_argument('--tile', type=cli.size('auto', 'off'), default='auto', metavar='auto|off|HEIGHTxWIDTH',
-                        help='label images in overlapping tiles; auto: only large images, in runs of --fit crop')
+                        help='size of overlapping tiles; auto: only large images of --fit crop runs are cut into tiles')
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
                         help="least overlap of tiles, as a fraction of a tile's side (default: %s)" % tiles.OVERLAP)
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...',
                         help='average over the mirrored image and over scales, such as flip,0.75,1 (default: one pass)')
-    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per pass')
+    parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per batch')
     parser.add_argument('--precision', choices=devices.PRECISIONS, help='dtype of the layers (default: as in training)')
     devices.add_flags(parser)
     devices.add_tf32_flag(parser, None)
@@ -73,7 +77,8 @@ def check_tta(text: str) -> str:
     Raises ValueError for a word that is neither flip nor a number, ArgumentTypeError for a scale out of range.
     """
     if not all(1 / MAX_SCALE <= scale <= MAX_SCALE for scale, _ in passes(text)):
-        raise argparse.ArgumentTypeError('%s: must be flip and scales up to %d, as flip,0.75' % (text[:60], MAX_SCALE))
+        raise argparse.ArgumentTypeError('%s: must be flip and scales up to %d, such as flip,2'
+                                         % (text[:60], MAX_SCALE))
     return text
 
 
@@ -84,26 +89,20 @@ def mean_enlarged(maps, height: int, width: int, first: int, last: int):
 
     Args:
       maps: list of float32 [h, w, channels], of any sizes.
-      first, last: of the `height` rows, the rows first to last - 1 are returned.
+      first, last: the rows `first` to `last` - 1 of the enlarged maps are returned.
     """
-    total = functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps))
-    return total / len(maps) if len(maps) > 1 else total
+    return functools.reduce(np.add, (tiles.enlarge(each, height, width, first, last) for each in maps)) / len(maps)
 
 
 def batches_of_one_size(examples, batch_size: int):
     """Groups successive examples with images of the same size; yields lists of at most `batch_size` examples.
 
     Args:
-      examples: iterable of tuples; the second item is the image.
+      examples: iterable of tuples. The second item of a tuple is the image.
     """
-    batch = []
-    for example in examples:
-        if batch and (len(batch) == batch_size or example[1].shape != batch[0][1].shape):
-            yield batch
-            batch = []
-        batch.append(example)
-    if batch:
-        yield batch
+    for _, group in itertools.groupby(examples, lambda example: example[1].shape):
+        for first in group:
+            yield [first, *itertools.islice(group, batch_size - 1)]  # noqa: B031  the loop and islice share the iterator
 
 
 class Predictor:
@@ -113,7 +112,7 @@ class Predictor:
       sess: tf.Session of the default graph, in which the prediction graph is built.
       spec: `networks.Spec` of the run.
       settings: `Settings`.
-      reuse: whether to reuse the network's variables in the default graph, instead of creating variables.
+      reuse: bool, whether the default graph has the variables of the network already, as in training.
     Raises:
       UserError: --tile_overlap is set, but images are not cut into tiles.
     """
@@ -126,19 +125,25 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        self.batch_size = 1 if settings.samples else settings.batch_size  # dropout masks differ by position in a batch
+        # With samples an image is predicted alone, because dropout masks depend on the position in a batch.
+        self.batch_size = 1 if settings.samples else settings.batch_size
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
-        self.ids, self.probabilities, self.variance, self.confidence = networks.prediction_graph(
-            spec, self.images, self.size, reuse, settings.samples)
+        ids, probabilities, variance, confidence = networks.prediction_graph(spec, self.images, self.size, reuse,
+                                                                             settings.samples)
+        self.maps = tf.concat([probabilities, variance[..., None]], -1) if settings.samples else probabilities
+        self.whole = {'ids': ids}  # {field of `Prediction`: tensor}, for images that are predicted whole
+        if settings.samples:
+            self.whole['variance'] = variance
+        if settings.confidence:
+            self.whole['confidence'] = confidence
 
     def tile_size(self, height: int, width: int) -> tuple:
-        """Returns the tile size (height, width) for an image; for a whole image, the size of the image.
+        """Returns the (height, width) of the tiles for an image; without tiles, the size of the image.
 
-        Raises UserError if --tile is larger than the image. With --tile auto, images of a --fit resize run are
-        predicted whole. In a run of --fit crop each side of a tile is twice the side of the training size, but at least
-        SMALLEST_TILE. Images with no more pixels than a tile are predicted whole, because each edge of a tile costs
-        accuracy.
+        With --tile auto only runs of --fit crop have tiles. Each side of a tile is twice the side of the training size,
+        but at least SMALLEST_TILE. An image with no more pixels than a tile is predicted whole, because each edge of a
+        tile costs accuracy. Raises UserError if --tile is larger than the image.
         """
         tile = self.settings.tile
         if not self.uses_tiles:
@@ -161,15 +166,14 @@ class Predictor:
     def predict_split(self, dataset, split: str, first: int = 0, step: int = 1):
         """Predicts a split in order, while threads load the next examples; yields (index, label, `Prediction`).
 
-        Shows a progress bar on a terminal. Several processes share a split: process `first` of `step` processes
+        Shows a progress bar on a terminal. If `step` processes share the split, the process with the number `first`
         predicts every `step`-th example, beginning with example `first`.
         """
-        def load(i):
-            return (i, *dataset.load(split, i))
-
-        batch_size = 1 if self.spec.fit == 'crop' else self.batch_size  # one large image at a time saves memory
+        # In runs of --fit crop images may be large, so each image is predicted alone, to save memory.
+        batch_size = 1 if self.spec.fit == 'crop' else self.batch_size
         share = range(first, len(dataset.examples[split]), step)
-        examples = (result() for _, result in machine.read_ahead(load, share, batch_size))
+        loading = machine.read_ahead(functools.partial(dataset.load, split), share, batch_size)
+        examples = ((i, *result()) for i, result in loading)
         with tqdm.tqdm(total=len(share), desc=split, unit='image', disable=None, leave=False) as bar:
             for batch in batches_of_one_size(examples, batch_size):
                 predictions = self.predict([image for _, image, _ in batch])
@@ -188,12 +192,7 @@ class Predictor:
         if tile != (height, width) or self.passes != passes(None) or self.settings.probabilities or not small:
             return [self.assemble(height, width, self.blocks(image, tile)) for image in images]
         seen = np.stack([batches.resize(image, *self.network_size(height, width)) for image in images])
-        maps = {'ids': self.ids}
-        if self.settings.samples:
-            maps['variance'] = self.variance
-        if self.settings.confidence:
-            maps['confidence'] = self.confidence
-        maps = self.sess.run(maps, {self.images: seen, self.size: [height, width]})
+        maps = self.sess.run(self.whole, {self.images: seen, self.size: [height, width]})
         if self.settings.samples:
             maps['variance'] = [tiles.enlarge(maps['variance'][0][:, :, None], height, width, 0, height)[:, :, 0]]
         return [Prediction(**dict(zip(maps, of_image))) for of_image in zip(*maps.values())]
@@ -201,15 +200,17 @@ class Predictor:
     def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:
         """Returns the size of the network's input, (height, width), for an image or tile of `height` x `width`.
 
-        The input has the size of the image times `scale`, rounded. In runs of --fit resize the input has the size of
-        training times `scale`, whatever the size of the image.
+        In runs of --fit resize the input has the training size times `scale`. In runs of --fit crop the input has the
+        size of the image times `scale`. The result is rounded.
         """
         if self.spec.fit == 'resize':
             height, width = self.spec.height, self.spec.width
         return max(1, int(round(height * scale))), max(1, int(round(width * scale)))
 
-    def maps(self, images: list) -> list:
-        """Runs the network on images of one size, once per pass of --tta; mirrored passes are mirrored back.
+    def passes_over(self, images: list) -> list:
+        """Runs the network on images of one size, once per pass of --tta.
+
+        The results of a mirrored pass are mirrored back.
 
         Returns:
           list of float32 [batch, h, w, num_classes], one array per pass, at the size of the network's input. With
@@ -220,10 +221,7 @@ class Predictor:
             size = self.network_size(*images[0].shape[:2], scale=scale)
             seen = np.stack([batches.resize(image, *size) for image in images])
             flip = slice(None, None, -1 if mirrored else 1)
-            fetches = [self.probabilities] + [self.variance] * bool(self.settings.samples)
-            maps, *variance = self.sess.run(fetches, {self.images: seen[:, :, flip]})
-            maps = np.concatenate([maps, variance[0][..., None]], -1) if variance else maps
-            of_passes.append(maps[:, :, flip])
+            of_passes.append(self.sess.run(self.maps, {self.images: seen[:, :, flip]})[:, :, flip])
         return of_passes
 
     def blocks(self, image, tile: tuple):
@@ -238,7 +236,7 @@ class Predictor:
         height, width = image.shape[:2]
         channels = self.spec.num_classes + bool(self.settings.samples)
         if tile == (height, width):
-            of_passes = [maps[0] for maps in self.maps([image])]
+            of_passes = [maps[0] for maps in self.passes_over([image])]
             rows = max(1, WHOLE_VALUES // 8 // (width * channels))
             for top in range(0, height, rows):
                 yield top, 0, mean_enlarged(of_passes, height, width, top, min(top + rows, height))
@@ -252,12 +250,12 @@ class Predictor:
         corners = list(itertools.product(grid.tops, grid.lefts))
         for first in range(0, len(corners), self.batch_size):
             batch = corners[first:first + self.batch_size]
-            of_passes = self.maps([image[top:top + height, left:left + width] for top, left in batch])
+            of_passes = self.passes_over([image[top:top + height, left:left + width] for top, left in batch])
             for same_tile in zip(*of_passes):
                 yield mean_enlarged(same_tile, height, width, 0, height)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:
-        """Collects the blocks that `blocks` yields into the `Prediction` of an image of height x width pixels."""
+        """Builds the `Prediction` of an image of `height` x `width` pixels from `blocks`, as `self.blocks` yields."""
         settings = self.settings
         num_classes = self.spec.num_classes
         ids = np.empty((height, width), np.uint8)

@@ -1,6 +1,7 @@
 """Quantizes exports: convolutions to 8-bit integers, or the weights of convolutions to 16-bit floats.
 
-All other ops stay in float32, so pooling indices and unpooling are exact, and rounding causes no ties between classes.
+All other ops compute in float32, so pooling indices and unpooling are exact, and rounding causes no ties between
+classes.
 """
 import collections
 import os
@@ -13,19 +14,20 @@ import batches
 import data
 import datasets
 from system.files import UserError
+from system.machine import NUM_CORES
 
-NUM_IMAGES = 12  # number of training images that calibrate int8, unless --calibrate names images
-CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # names of the ops in TFLite
+NUM_IMAGES = 12  # number of training images for the calibration of int8, if --calibrate is not given
+CONVOLUTIONS = ('CONV_2D', 'DEPTHWISE_CONV_2D', 'TRANSPOSE_CONV')  # names of TFLite's convolution ops
 
-# kind: 'int8' or 'float16'. images: list of uint8 [height, width, 3] to calibrate with; empty for 'float16'.
+# kind: 'int8' or 'float16'.  images: list of uint8 [height, width, 3] for the calibration; empty for 'float16'.
 Quantization = collections.namedtuple('Quantization', 'kind images')
 
 
 def calibration_images(paths: list, config: dict, spec, size) -> list:
-    """Reads the calibration images -> list of uint8 [height, width, 3], at the input size of the export.
+    """Reads the calibration images -> list of uint8 [height, width, 3], at the image size of the export.
 
-    If the export takes images of any size, the calibration images have the size of training. In a run of --fit crop
-    each image is cropped around the centre instead of resized.
+    If the export takes images of any size, the calibration images have the training size. In a run of --fit resize the
+    images are resized. In a run of --fit crop the centre of each image is cut out.
 
     Args:
       paths: list of image files. If the list is empty, NUM_IMAGES evenly spaced training images of the run are read.
@@ -39,9 +41,8 @@ def calibration_images(paths: list, config: dict, spec, size) -> list:
     if paths:
         images = (data.read_image(path, config.get('depth', 16)) for path in paths)
     else:
-        flags = config['flags']
         try:
-            dataset = datasets.open(flags['dataset'], flags['data_dir'], config)
+            dataset = datasets.open(config['flags']['dataset'], config['flags']['data_dir'], config)
             chosen = np.linspace(0, len(dataset.examples['train']) - 1, NUM_IMAGES).astype(int)
             images = [dataset.load('train', i)[0] for i in sorted(set(chosen))]
         except UserError as error:
@@ -60,7 +61,7 @@ def to_tflite(converter, quantization: Quantization) -> bytes:
         return converter.convert()
     converter.representative_dataset = lambda: ({'images': image[None]} for image in quantization.images)
     # QuantizationDebugger can exclude ops from quantization. Without exclusions the converter also quantizes the masks
-    # of unpooling, softmax and the resize matrices; XNNPACK on AVX2 then changed the class of 82% of the pixels.
+    # of unpooling, the softmax and the resize matrices. Then 82% of the pixels changed their class (XNNPACK on AVX2).
     from tensorflow.lite.python import schema_py_generated
     others = [name for name in vars(schema_py_generated.BuiltinOperator)
               if not name.startswith('_') and name not in CONVOLUTIONS]
@@ -77,8 +78,8 @@ def to_onnx(model, quantization: Quantization):
 def onnx_float16(model):
     """Stores the weights of convolutions in float16, each with a Cast to float32 -> onnx.ModelProto.
 
-    Programs that run the file compute the Cast only once, when the file is loaded. The layers stay in float32, because
-    float16 would overflow in the resize and in LRN.
+    Programs compute the Cast only once, when they load the file. The layers compute in float32, because float16 would
+    overflow in the resize and in LRN.
     """
     from onnx import TensorProto, helper, numpy_helper  # an optional package, listed in requirements-export.txt
     graph = model.graph
@@ -110,30 +111,37 @@ def onnx_int8(model, images: list):
         onnx.save(model, exported)
         quant_pre_process(exported, optimized, skip_symbolic_shape=True)
         first = next(node.name for node in onnx.load(optimized).graph.node if node.op_type == 'Conv')
-        # reduce_range stores weights in 7 bits: CPUs without VNNI add two 8-bit products in 16 bits, which overflows.
-        # The first convolution stays in float32: quantizing this convolution costs SegNet-Basic 0.7 points of mIoU.
-        # A ReLU is quantized together with the convolution before the ReLU, as one op whose output range begins at 0.
+        # reduce_range stores weights in 7 bits: CPUs without VNNI add two products in 16 bits, and the sum of two 8-bit
+        # products would overflow. The first convolution stays in float32, because int8 in this convolution costs
+        # SegNet-Basic 0.7 points of mIoU. Each ReLU and the convolution before the ReLU are quantized as a single op.
         tools.quantize_static(optimized, quantized, Images(), op_types_to_quantize=['Conv', 'Relu'], per_channel=True,
                               reduce_range=True, activation_type=tools.QuantType.QUInt8, nodes_to_exclude=[first])
         return onnx.load(quantized)
 
 
+def open_onnx(path: str):
+    """Opens an ONNX file in ONNX Runtime, on all cores; returns a function (image) -> ids."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = NUM_CORES
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    return lambda image: session.run(['ids'], {'images': image[None]})[0][0]
+
+
+def open_tflite(path: str):
+    """Opens a TFLite file in TensorFlow's interpreter, on all cores; returns a function (image) -> ids."""
+    run = tf.lite.Interpreter(path, num_threads=NUM_CORES).get_signature_runner()
+    return lambda image: run(images=image[None])['ids'][0]
+
+
 def describe(path: str, quantization: Quantization, expected: list) -> str:
-    """Describes a quantized file, as in ', int8, 1.5 MB, 98.7% of the ids of 12 images as in float32'.
+    """Describes a quantized file, for example as ', int8, 1.5 MB, 98.7% of the ids of 12 images as in float32'.
 
     `expected`: list of uint8 [height, width], the ids that the float32 network predicts for the calibration images.
     """
     text = ', %s, %.1f MB' % (quantization.kind, os.path.getsize(path) / 1e6)
     if not expected:
         return text
-    if path.endswith('.tflite'):
-        run = tf.lite.Interpreter(path).get_signature_runner()
-    else:
-        import onnxruntime
-        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-
-        def run(images):
-            """Predicts images uint8 [1, height, width, 3] -> {'ids': uint8 [1, height, width]}."""
-            return {'ids': session.run(['ids'], {'images': images})[0]}
-    equal = np.mean([run(images=image[None])['ids'][0] == ids for image, ids in zip(quantization.images, expected)])
+    predict = open_tflite(path) if path.endswith('.tflite') else open_onnx(path)
+    equal = np.mean([predict(image) == ids for image, ids in zip(quantization.images, expected)])
     return text + ', %.1f%% of the ids of %d images as in float32' % (100 * equal, len(expected))

@@ -1,4 +1,4 @@
-"""Covers large images with overlapping tiles: grid, blending and enlargement of feature maps.
+"""Covers large images with overlapping tiles, blends the maps of the tiles, and enlarges maps.
 
 `blend` keeps in memory only one tile and the overlap between two rows of tiles, so the memory does not grow with the
 height of the image.
@@ -23,16 +23,14 @@ def grid(size: tuple, tile: tuple, overlap: float = None) -> Grid:
       overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for OVERLAP.
     """
     overlap = OVERLAP if overlap is None else overlap
-    tops, lefts = [tile_offsets(length, side, overlap) for length, side in zip(size, tile)]
-    return Grid(tops, lefts, tile, size)
+    return Grid(*(tile_offsets(length, side, overlap) for length, side in zip(size, tile)), tile, size)
 
 
 def tile_offsets(length: int, tile: int, overlap: float) -> list:
     """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of int, the tiles' first pixels.
 
     The first tile begins at pixel 0, the last tile ends at the last pixel, and the tiles are evenly spaced.
-    Neighbouring tiles share at least int(tile * overlap) pixels. If the tile is as long as the axis or longer, the
-    result is [0].
+    Neighbouring tiles share at least int(tile * overlap) pixels. If a tile is as long as the axis, the result is [0].
     """
     shared = int(tile * overlap)
     count = 1 if tile >= length else int(np.ceil((length - shared) / (tile - shared)))
@@ -42,8 +40,8 @@ def tile_offsets(length: int, tile: int, overlap: float) -> list:
 def blending_weights(first: list, tile: int):
     """Computes blending weights along one axis, for tiles that start at `first` -> float32 [len(first), tile].
 
-    The weights of a tile rise linearly from the border to the centre of the tile. At each pixel the weights are divided
-    by the sum of the weights of all tiles, so the weight is 1 where a single tile covers the pixel.
+    The weights of a tile rise linearly from the border to the centre of the tile. Each weight is divided by the sum of
+    the weights of all tiles at the same pixel. The weight is therefore 1 where a single tile covers the pixel.
     """
     hat = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
     total = np.zeros(first[-1] + tile)
@@ -64,13 +62,13 @@ def blend(maps, grid: Grid, channels: int):
     maps = iter(maps)
     row_weights = blending_weights(tops, tile[0])
     column_weights = blending_weights(lefts, tile[1])
-    # The first `shared` rows of `carried` hold the weighted sums of the tiles above the current row of tiles.
-    # After each tile, the sums that the next row of tiles needs are written to the columns of this tile in `carried`.
+    # The first `shared` rows of `carried` hold weighted sums over the tiles above the current row of tiles.
+    # After each tile, `carried` gets the sums that the next row of tiles needs, in the columns of the tile.
     carried = np.empty((tile[0] - min(np.diff(tops), default=tile[0]), width, channels), np.float32)
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in the columns shared with the next tile
+        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in the columns that two tiles share
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]
@@ -88,7 +86,7 @@ def enlarge(maps, height: int, width: int, first: int, last: int):
 
     Args:
       maps: float32 [h, w, channels].
-      first, last: of the `height` rows, the rows first to last - 1 are returned.
+      first, last: the rows `first` to `last` - 1 of the enlarged maps are returned.
     Returns:
       float32 [last - first, width, channels].
     """

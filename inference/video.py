@@ -9,22 +9,23 @@ from runs import plots
 from system import quiet
 from system.files import UserError, check_file
 
-# With these settings OpenCV opens no playlists, which name further files, and no images, which may be too large.
+# With these settings OpenCV opens neither playlists, which can name other files of this machine, nor images.
 os.environ.update({
     'OPENCV_FFMPEG_CAPTURE_OPTIONS': 'format_whitelist;mov,avi,matroska,mpeg,mpegts|protocol_whitelist;file',
     'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
-    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because messages would quote bytes of the file
+    'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because a message would quote bytes of the file
 })
-CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every OpenCV has MPEG-4
+SUFFIX = '-overlay.mp4'  # ending of the files that `write_overlays` writes
+CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; MPEG-4 is part of every OpenCV
 
 
 @contextlib.contextmanager
 def read_frames(source):
-    """Context manager: opens a video file (path) or a camera (number) for the block.
+    """Context manager: opens a video file (path) or a camera (number); yields (rate, total, frames).
 
     Yields:
       rate: frames per second; 25 if unknown.
-      total: number of frames that the file's header states; 0 if unknown.
+      total: number of frames that the header of the file states; 0 if unknown.
       frames: iterator of uint8 RGB [h, w, 3]; empty if the file is no video or the camera is missing.
     Raises:
       UserError: the path is not a regular file.
@@ -33,107 +34,75 @@ def read_frames(source):
         check_file(source)
         source = os.path.abspath(source)  # FFmpeg would take a name like 12:30.mp4 for a URL
     capture = cv2.VideoCapture(source)
-
-    def frames():
-        while True:
-            there, frame = capture.read()
-            if not there:
-                return
-            yield np.ascontiguousarray(frame[:, :, ::-1])
-
+    # After the last frame `capture.read()` returns (False, None).
+    frames = (np.ascontiguousarray(frame[:, :, ::-1]) for _, frame in iter(capture.read, (False, None)))
     try:
-        yield (capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)), frames())
+        yield (capture.get(cv2.CAP_PROP_FPS) or 25.0, int(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0)), frames)
     finally:
         capture.release()
 
 
-class VideoFile:
-    """Context manager that writes an MP4 file atomically; the first frame opens the file.
-
-    Raises UserError at the end of the block if not all frames could be written. If the block writes no frame or raises
-    an error, no file is made. `codec` is the first of CODECS that OpenCV can write, and None before the first frame.
-    """
-
-    def __init__(self, path: str, rate: float):
-        self.path = path
-        self.rate = rate
-        self.part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the ending .mp4
-        self.writer = None
-        self.codec = None
-        self.count = 0
-
-    def __enter__(self):
-        return self
-
-    def write(self, image):
-        """Appends a frame, uint8 RGB [h, w, 3]. OpenCV drops a frame that differs in size from the first frame."""
-        if self.writer is None:
-            self.open(image.shape[:2])
-        self.writer.write(np.ascontiguousarray(image[:, :, ::-1]))
-        self.count += 1
-
-    def open(self, size):
-        """Opens the file with the first codec that works. If no codec works, `__exit__` raises UserError.
-
-        Args:
-          size: (height, width) of the frames, in pixels.
-        """
-        for self.codec in CODECS:
-            with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs
-                self.writer = cv2.VideoWriter(self.part, cv2.VideoWriter_fourcc(*self.codec), self.rate, size[::-1])
-            if self.writer.isOpened():
-                return
-
-    def __exit__(self, kind, *_):
-        if self.writer is not None:
-            self.writer.release()
-        try:
-            if kind is None and self.writer is not None:
-                written = num_frames(self.part)
-                if written < self.count:
-                    raise UserError('%s: could not be written: the file has %d of %d frames; is the disk full, or the '
-                                    'image tiny?' % (self.path, written, self.count))
-                os.replace(self.part, self.path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(self.part)
-
-
 def num_frames(path: str) -> int:
-    """Returns the number of frames that the header of a video file states.
-
-    The number is 0 if `path` does not exist or is no video. Raises UserError for a folder, pipe or device.
-    """
-    if not os.path.exists(path):
-        return 0
-    with read_frames(path) as (_, total, _):
+    """Returns the number of frames that the header of a video file states; 0 if `path` is missing or no video."""
+    with contextlib.suppress(UserError), read_frames(path) as (_, total, _):
         return total
+    return 0
 
 
-def write_overlays(source, path: str, predict, colors: list, alpha: float, max_pixels: int, progress):
-    """Writes the overlay of each frame of a video or camera to the MP4 file `path` -> `VideoFile`.
+def open_video(writer, path: str, rate: float, size: tuple) -> str:
+    """Opens an MP4 file in a cv2.VideoWriter, with the first of CODECS that OpenCV has -> the codec.
 
-    A camera is read until Ctrl-C.
+    If no codec works, the writer ignores all frames.
+
+    Args:
+      rate: frames per second.
+      size: (height, width) of the frames, in pixels.
+    """
+    for codec in CODECS:
+        with quiet.suppress_stderr():  # OpenCV prints errors for missing codecs
+            if writer.open(path, cv2.VideoWriter_fourcc(*codec), rate, size[::-1]):
+                break
+    return codec
+
+
+def write_overlays(source, path: str, predictor, colors: list, alpha: float, max_pixels: int, progress) -> tuple:
+    """Writes the overlays of the frames of a video or camera to the MP4 file `path` -> (frame count, codec).
+
+    A camera is read until Ctrl-C. The file is written atomically: after an error there is no new file. OpenCV drops a
+    frame that differs in size from the first frame.
 
     Args:
       source: path of a video, or number of a camera.
-      predict: function (image) -> ids uint8 [h, w].
+      predictor: `predictor.Predictor`.
       alpha: weight of the colours in the overlay, 0 to 1.
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
-      UserError: no frame can be read, or a frame has more than `max_pixels` pixels; in both cases no file is written.
-        UserError is also raised, after the file is written, if the video ends too early: more than a tenth of the
-          frames plus one second is missing.
+      UserError: no frame can be read, a frame has more than `max_pixels` pixels, or not all frames could be written.
+        If more than a tenth of the frames plus one second is missing, UserError is raised after the file is written.
     """
-    until = KeyboardInterrupt if isinstance(source, int) else ()  # a camera is read until Ctrl-C
-    with read_frames(source) as (rate, total, frames), VideoFile(path, rate) as out:
-        with contextlib.suppress(until):
+    part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the ending .mp4
+    writer = cv2.VideoWriter()
+    count = 0
+    with read_frames(source) as (rate, total, frames), contextlib.ExitStack() as last:
+        last.callback(lambda: os.path.exists(part) and os.remove(part))
+        last.callback(writer.release)
+        # Ctrl-C only ends the recording of a camera: the file is then complete.
+        with contextlib.suppress(KeyboardInterrupt if isinstance(source, int) else ()):
             for image in progress(frames, total=total or None, unit='frame'):
                 if image.shape[0] * image.shape[1] > max_pixels:
                     raise UserError('%s: frames have more than %d pixels; shrink the video' % (source, max_pixels))
-                out.write(plots.overlay(image, plots.colored(predict(image), colors), alpha))
-        if not out.count:
+                if not count:
+                    codec = open_video(writer, part, rate, image.shape[:2])
+                ids = predictor.predict([image])[0].ids
+                overlay = plots.overlay(image, plots.colored(ids, colors), alpha)
+                writer.write(np.ascontiguousarray(overlay[:, :, ::-1]))
+                count += 1
+        if not count:
             raise UserError('%s: no frame can be read; convert the video to MP4, or check the camera' % source)
-    if out.count < 0.9 * total - rate:  # the number of frames in the header may come from a longer sound track
-        raise UserError('%s: ends after frame %d of %d; get the file again' % (source, out.count, total))
-    return out
+        writer.release()
+        if num_frames(part) < count:
+            raise UserError('%s: could not be written; is the disk full, or the image tiny?' % path)
+        os.replace(part, path)
+    if count < 0.9 * total - rate:  # the number of frames in the header may come from a longer sound track
+        raise UserError('%s: ends after frame %d of %d; get the file again' % (source, count, total))
+    return count, codec

@@ -118,7 +118,7 @@ def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('flags, message', [
-    (['--engines', '--sweep'], '--sweep: has no effect with --engines'), (['unet', '--peer', 'pytorch'], 'no unet'),
+    (['--engines', '--sweep'], '--sweep: has no effect with --engines'), (['unet', '--peer', 'pytorch'], 'with --peer'),
     (['--engines', '--precision', 'bfloat16'], '--precision: has no effect with --engines'),
     (['segnet', '--images', '5'], '--images: has no effect .*without --engines'), (['nonet'], 'nonet: no such network'),
     (['segnet', '--sweep', '--batch_size', '2'], '--batch_size: has no effect with --sweep'),

@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -38,9 +37,9 @@ CONFIG = {'class_names': ['sky', '<b>', 'road'], 'class_ids': [7, 0, 3], 'colors
 
 # ---------------------------------------------------------------- the values of the page
 
-def labeller(prediction, folder):
+def label_image(prediction, path):
     fake = types.SimpleNamespace(predict=lambda images: [prediction for _ in images])
-    return demo.Labeller(fake, CONFIG, str(folder), 10 ** 6)
+    return demo.label_image(fake, CONFIG, 10 ** 6, str(path))
 
 
 def test_values_of_an_image(tmp_path):
@@ -50,12 +49,11 @@ def test_values_of_an_image(tmp_path):
     ids[9:12, :5] = 1
     confidence = np.arange(45 * 61).reshape(45, 61).astype(np.uint8)
     put('', str(tmp_path / 'street.png'), np.full((45, 61, 3), 9, np.uint8))
-    page = labeller(Prediction(ids, confidence=confidence), tmp_path)
-    (image, masks), table, details, id_map = page.image(str(tmp_path / 'street.png'))
-    assert image.shape == (45, 61, 3) and [name for _, name in masks] == CONFIG['class_names']
-    np.testing.assert_array_equal([mask for mask, _ in masks], [ids == i for i in range(3)])
-    assert re.findall(r'rgb\((.*?)\).*?<td>([^<]*)</td><td>(.*?)<', table) == [
-        ('1, 2, 3', 'sky', '79.5%'), ('0, 0, 90', 'road', '20.0%'), ('200, 0, 0', '&lt;b&gt;', '0.5%')]
+    prediction = Prediction(ids, confidence=confidence)
+    (image, masks), colors, details, id_map = label_image(prediction, tmp_path / 'street.png')
+    assert image.shape == (45, 61, 3) and [name for _, name in masks] == list(colors)
+    np.testing.assert_array_equal([mask for mask, _ in masks], [ids == i for i in (0, 2, 1)])
+    assert colors == {'sky 79.5%': '#010203', 'road 20.0%': '#00005a', '<b> 0.5%': '#c80000'}
     np.testing.assert_array_equal(details, confidence)
     assert os.path.basename(id_map) == 'street-ids.png'
     np.testing.assert_array_equal(data.read_label(id_map), np.array([7, 0, 3])[ids])
@@ -67,7 +65,7 @@ def test_a_large_image_is_shown_smaller(tmp_path):
     ids[1024:] = 1
     variance = np.random.RandomState(1).uniform(0, 0.2, ids.shape).astype(np.float32)
     put('', str(tmp_path / 'a.png'), np.zeros(ids.shape + (3,), np.uint8))
-    (image, masks), _, details, id_map = labeller(Prediction(ids, variance), tmp_path).image(str(tmp_path / 'a.png'))
+    (image, masks), _, details, id_map = label_image(Prediction(ids, variance), tmp_path / 'a.png')
     assert image.shape == details.shape == (1024, 15, 3) and masks[1][0][512:].all() and not masks[1][0][:512].any()
     assert abs(details.astype(int).mean() - plots.uncertainty(variance, 3).astype(int).mean()) < 1
     assert data.read_label(id_map).shape == ids.shape
@@ -101,7 +99,7 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
             if line.startswith('data: ') and kind in ('complete', 'error'):
                 return kind, json.loads(line[6:])
 
-    def label(self, name, content, *values, function='label_image'):
+    def label(self, name, content, *values, function='show_image'):
         answer = self.upload(name, content)
         if not answer.ok:
             return 'upload', answer.text
@@ -111,7 +109,7 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
         """Labels an image -> the id map, as downloaded from the page."""
         kind, results = self.label(name, content)
         assert kind == 'complete', results
-        return cv2.imdecode(np.frombuffer(requests.get(results[3]['url']).content, np.uint8), cv2.IMREAD_UNCHANGED)
+        return cv2.imdecode(np.frombuffer(requests.get(results[2]['url']).content, np.uint8), cv2.IMREAD_UNCHANGED)
 
     def files(self):
         """Lists all files, except those in the temporary folder."""
@@ -217,7 +215,7 @@ def test_videos(server, tmp_path):
     """A video returns its overlay. A playlist must not open the file of this machine that it names."""
     here = noise_video(str(tmp_path / 'a.avi'), 9).encode()
     good = (tmp_path / 'a.avi').read_bytes()
-    kind, results = server.label('a.avi', good, 0.5, function='label_video')
+    kind, results = server.label('a.avi', good, 0.5, function='show_video')
     assert kind == 'complete', results
     (tmp_path / 'out.mp4').write_bytes(requests.get((results[0].get('video') or results[0])['url']).content)
     with predict.video.read_frames(str(tmp_path / 'out.mp4')) as (_, _, frames):
@@ -226,7 +224,7 @@ def test_videos(server, tmp_path):
     for name, content in (('text.mp4', b'no video'), ('empty.mp4', b''), ('cut.avi', good[:3000]),
                           ('list.mp4', playlist), ('cat.mp4', b"ffconcat version 1.0\nfile '%s'\n" % here),
                           ('image.mp4', png()), ('bomb.mp4', black_png(30000)), ('page.webm', b'<html>')):
-        kind, result = server.label(name, content, 0.5, function='label_video')
+        kind, result = server.label(name, content, 0.5, function='show_video')
         assert kind == 'error' and result['error'] and '/' not in result['error'], (name, result)
 
 
@@ -235,7 +233,7 @@ def test_visitors_at_the_same_time_get_their_own(server, tmp_path):
     images = [png(40 + i, 56 + 2 * i, seed=i) for i in range(6)]
     noise_video(str(tmp_path / 'a.avi'), 9)
     with concurrent.futures.ThreadPoolExecutor(7) as pool:
-        other = pool.submit(server.label, 'a.avi', (tmp_path / 'a.avi').read_bytes(), 0.5, function='label_video')
+        other = pool.submit(server.label, 'a.avi', (tmp_path / 'a.avi').read_bytes(), 0.5, function='show_video')
         found = list(pool.map(lambda content: server.ids('same name.png', content), images))
     assert other.result()[0] == 'complete'
     for content, ids in zip(images, found):
@@ -253,11 +251,13 @@ def test_what_a_visitor_can_read(server):
         for route in ('file=', 'gradio_api/file=', 'gradio_api/file/', 'gradio_api/proxy=', 'static/', 'assets/'):
             answer = server.get(route + path)
             assert answer.status_code in (400, 403, 404), route + path
-    kind, result = server.call('label_image', dict(FILE, path='https://huggingface.co/a.png'))
+    kind, result = server.call('show_image', dict(FILE, path='https://huggingface.co/a.png'))
     assert kind == 'error' and 'upload it again' in result['error']
-    for value in (dict(FILE, path='/etc/passwd'), dict(FILE, path=5), {'path': '/etc/passwd'}, 'text', 5, [], None):
-        assert server.call('label_image', value)[0] == 'error', value
-    assert server.call('label_example', 500)[0] == server.call('label_video', None, 'x')[0] == 'error'
+    for value in (dict(FILE, path='/etc/passwd'), dict(FILE, path=5), {'path': '/etc/passwd'}, 'text', 5, []):
+        assert server.call('show_image', value)[0] == 'error', value
+    assert server.call('example', 500)[0] == server.call('show_video', 5, 'x')[0] == 'error'
+    assert server.label('a.mp4', b'no video', 'x', function='show_video')[0] == 'error'
+    assert server.call('show_image', None) == ('complete', [None] * 3), 'no file: an empty page'
     assert 'Traceback' not in server.terminal(), server.terminal()
     assert server.get('config').json()['analytics_enabled'] is False
 
@@ -302,27 +302,26 @@ def test_page_in_a_browser(server, request, tmp_path):
     def drop(name):
         wait(lambda: all_of('#upload input[type=file]'))[0].send_keys(str(tmp_path / name))
 
-    def shown_shares():
-        return ''.join(cell.text for cell in all_of('#shares td'))
-
     browser.get(server.url)
     drop('street.png')
     names = [legend.text for legend in wait(lambda: all_of('#overlay .legend-item'))]
-    assert names == [class_names[i] for i in np.unique(expected)] and len(names) > 1
+    counts = np.bincount(expected.ravel())
+    order = [i for i in np.argsort(-counts) if counts[i]]
+    assert names == ['%s %.1f%%' % (class_names[i], 100 * counts[i] / expected.size) for i in order] and len(names) > 1
     masks = all_of('#overlay .mask')
-    for mask, i in zip(masks, np.unique(expected)):
+    for mask, i in zip(masks, order):
         alpha = np.array(Image.open(io.BytesIO(requests.get(mask.get_attribute('src')).content)))[:, :, 3]
         np.testing.assert_array_equal(alpha > 0, expected == i)
-    assert '%' in wait(shown_shares) and all_of('#details img')
+    wait(lambda: all_of('#details img'))
 
     box = all_of('#overlay .image-container')[0]
     flat = cv2.dilate(expected, np.ones((3, 3))) == cv2.erode(expected, np.ones((3, 3)))
-    for i in np.unique(expected[flat])[:3]:  # a pixel whose neighbours have its class
-        y, x = np.argwhere(flat & (expected == i))[0]
+    for i, name in [(i, name) for i, name in zip(order, names) if i in expected[flat]][:3]:
+        y, x = np.argwhere(flat & (expected == i))[0]  # a pixel whose neighbours have its class
         right, down = ((x + 0.5) / 61 - 0.5) * box.size['width'], ((y + 0.5) / 45 - 0.5) * box.size['height']
         ActionChains(browser).move_to_element_with_offset(box, int(right), int(down)).perform()
-        wait(lambda name=class_names[i]: box.get_attribute('data-name') == name)
-    ActionChains(browser).move_to_element(all_of('#shares')[0]).perform()
+        wait(lambda name=name: box.get_attribute('data-name') == name)
+    ActionChains(browser).move_to_element(all_of('#examples')[0]).perform()
     field = all_of('#opacity input[type=number]')[0]
     field.clear()
     field.send_keys('0.25\t')
@@ -334,11 +333,11 @@ def test_page_in_a_browser(server, request, tmp_path):
     all_of('#upload button[aria-label="Clear"]')[0].click()
     drop('text.png')
     assert 'text.png: not an image' in wait(lambda: all_of('.toast-body'))[0].text
-    wait(lambda: not all_of('#overlay .mask') and not all_of('#details img') and not shown_shares())
+    wait(lambda: not all_of('#overlay .mask') and not all_of('#details img'))
 
     assert [line for line in browser.get_log('browser') if line['level'] == 'SEVERE'] == []
     messages = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
     asked = [message['params']['request']['url'] for message in messages
              if message['method'] == 'Network.requestWillBeSent']
-    ours = (server.url, 'data:', 'blob:', 'chrome:')  # chrome: the page of a new tab
+    ours = (server.url, 'data:', 'blob:', 'chrome:', 'chrome-untrusted:')  # the last two: the page of a new tab
     assert len(asked) > 10 and [url for url in asked if not url.startswith(ours)] == []

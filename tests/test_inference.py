@@ -1,5 +1,6 @@
 """Compares tiles with plain sums, enlargement with TensorFlow's, and test-time augmentation with single passes."""
 import argparse
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from conftest import assert_refused, noise_video, random_weights, value_of
 import networks
 from data import Dataset
 from inference import tiles, video
-from inference.predictor import Predictor, Settings, add_flags, batches, check_tta, passes
+from inference.predictor import Prediction, Predictor, Settings, add_flags, batches, check_tta, passes
 from system import cli
 
 SPEC = networks.Spec('segnet-basic', 4, dropout=0.5, seed=3, height=16, width=24)
@@ -172,9 +173,10 @@ def test_flags():
 def test_frames_that_are_too_large(tmp_path):
     """A video whose frames have more than --max_pixels pixels is refused before an overlay is written."""
     path, overlay = noise_video(str(tmp_path / 'v.avi'), 3), tmp_path / 'o.mp4'
+    predictor = types.SimpleNamespace(predict=lambda images: [Prediction(images[0][:, :, 0] % 2)])
 
     def write(max_pixels):
-        video.write_overlays(path, str(overlay), lambda image: image[:, :, 0] % 2, [[0, 0, 0]] * 2, 0.5, max_pixels,
+        video.write_overlays(path, str(overlay), predictor, [[0, 0, 0]] * 2, 0.5, max_pixels,
                              lambda frames, **_: frames)
 
     assert_refused('frames have more than 3071 pixels', write, 48 * 64 - 1)

@@ -193,7 +193,7 @@ def test_weights_are_scored(tmp_path, monkeypatch):
     for flags, said in ((['--weights', 'x.npz'], 'with --model and --dataset'), ([], 'give a run folder'),
                         (['run', '--weights', 'x.npz'], 'give a run folder'),
                         (['--weights', 'run', '--model', 'segnet', '--dataset', 'sample'], 'must be a .npz'),
-                        (['run', '--model', 'segnet'], 'only with --weights')):
+                        (['run', '--model', 'segnet'], 'give a run folder alone')):
         assert_refused(said, score, *flags)
 
 
