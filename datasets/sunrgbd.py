@@ -55,21 +55,18 @@ def png_pairs(data_dir: str):
     """
     pairs = {}
     for split in ('train', 'test'):
-        numbered = []
-        for kind in ('image', 'label37'):
-            found = {}
+        images, labels = {}, {}
+        for kind, numbered in (('image', images), ('label37', labels)):
             for name, path in files.image_files(os.path.join(data_dir, kind, split)).items():
                 digits = re.search(r'[0-9]+\Z', name)
-                if digits and found.setdefault(int(digits.group()), path) != path:
-                    raise UserError('%s: has the number of %s too; remove one' % (path, found[int(digits.group())]))
-            numbered.append(found)
-        images, labels = numbered
+                if digits and numbered.setdefault(int(digits.group()), path) != path:
+                    raise UserError('%s: has the number of %s too; remove one' % (path, numbered[int(digits.group())]))
         alone = sorted(set(images) ^ set(labels))
         if alone or not images:
             raise UserError('%s: holds %d images, label37 %d labels; numbers without image or label: %s'
                             % (os.path.join(data_dir, 'image', split), len(images), len(labels), alone[:5]))
-        pairs[split] = [(images[number], functools.partial(data.read_label, labels[number]))
-                        for number in sorted(images)]
+        pairs[split] = [(path, functools.partial(data.read_label, labels[number]))
+                        for number, path in sorted(images.items())]
     return pairs
 
 
@@ -77,24 +74,24 @@ def mat_pairs(data_dir: str):
     """Pairs images and labels by the home page's .mat files -> {split: [(image path, function () -> label)]}.
 
     The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
-    same order, transposed. allsplit.mat lists the folders of each split. All paths in these files begin with
-    /n/fs/sun3d/data/, a folder of the authors. Raises UserError for a missing or malformed file.
+    same order, transposed. allsplit.mat lists the folders of each split. Raises UserError for a missing or malformed
+    file.
     """
     toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
     labels = os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat')
     split = os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat')
     references = read_variable(labels, 'SUNRGBD2Dseg/seglabel').ravel()
-    images = [str(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
-    if '' in images:
-        raise UserError('%s: entry %d of SUNRGBDMeta has no rgbpath' % (meta, images.index('')))
+    images = [relative(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
+    for i, image in enumerate(images):
+        if not image or '..' in image.split('/'):
+            raise UserError('%s: entry %d of SUNRGBDMeta has rgbpath %r; expected a path without ..' % (meta, i, image))
     if len(images) != len(references):
         raise UserError('%s: has %d labels, %s %d images' % (labels, len(references), meta, len(images)))
-    images = [relative(image, meta) for image in images]
     numbers = {os.path.dirname(os.path.dirname(image)): i for i, image in enumerate(images)}
     pairs = {}
-    for name, variable in (('train', 'alltrain'), ('test', 'alltest')):
-        folders = [relative(folder, split) for folder in read_variable(split, variable)]
+    for name in ('train', 'test'):
+        folders = [relative(folder) for folder in read_variable(split, 'all' + name)]
         unknown = [folder for folder in folders if folder not in numbers]
         if unknown:
             raise UserError('%s: %s is not in %s' % (split, unknown[0], meta))
@@ -122,16 +119,6 @@ def read_variable(path: str, key):
         raise UserError('%s: cannot read the variable %s (%s); unpack SUNRGBDtoolbox.zip again' % (path, key, error))
 
 
-def relative(path: str, source: str):
-    """Removes the authors' root, up to and including SUNRGBD/, from a path -> str.
-
-    From a path without SUNRGBD/ only the slashes at both ends are removed. Raises UserError if the result contains
-    '..'.
-
-    Args:
-      source: file that holds the path, for the error message.
-    """
-    path = str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
-    if '..' in path.split('/'):
-        raise UserError('%s: %r leads out of the folder' % (source, path[:80]))
-    return path
+def relative(path) -> str:
+    """Removes the authors' root, such as /n/fs/sun3d/data/SUNRGBD/, and slashes at both ends from a path."""
+    return str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
