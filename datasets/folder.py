@@ -19,6 +19,8 @@ LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
           'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names,
           'label_colors.txt': tables.read_label_colors}
+TABLES.update({os.path.join(split, '_classes.csv'): lambda path: tables.read_classes(path, 'Class', 'Pixel Value')
+               for split in files.FOLDERS})  # Roboflow writes a table for each split
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit', 'default')
 LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'annots', 'annotations', 'ann_dir', 'gtfine',
                  'segmentationclass', 'segmentationclasspng', 'defaultannot')
@@ -37,7 +39,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
         are opened later, by `load` of the returned `Dataset`.
     """
     files.check_data_dir(data_dir, 'folder', LAYOUT)
-    root = _voc_root(data_dir)
+    root = voc_root(data_dir)
     runs_form = None
     table, classes = _classes(root or data_dir, data_dir)
     if os.path.exists(os.path.join(data_dir, 'labels.csv')):
@@ -59,39 +61,38 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
                    class_ids=[(entry.ids or [i])[0] for i, entry in enumerate(named)], depth=depth, rle=runs_form)
 
 
-def _voc_root(data_dir):
+def voc_root(data_dir: str, name: str = 'VOC2*'):
     """Finds the folder that holds JPEGImages/ -> path, or None.
 
-    The candidates are `data_dir`, `data_dir`/VOC2012 and `data_dir`/VOCdevkit/VOC2012, with any year in place of 2012.
-    Raises UserError if several candidates hold JPEGImages/.
+    The candidates are `data_dir`, `data_dir`/VOC2012 and `data_dir`/VOCdevkit/VOC2012, with any year in place of 2012
+    unless `name` is given. Raises UserError if several candidates hold JPEGImages/.
     """
-    found = [path for pattern in ('', 'VOC2*', os.path.join('VOCdevkit', 'VOC2*'))
-             for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
-             if os.path.isdir(os.path.join(path, 'JPEGImages'))]
-    if len(found) > 1:
-        raise UserError('--data_dir %s: holds %s; name one of these folders' % (data_dir, ' and '.join(found)))
-    return found[0] if found else None
+    return _only([path for pattern in ('', name, os.path.join('VOCdevkit', name))
+                  for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
+                  if os.path.isdir(os.path.join(path, 'JPEGImages'))])
+
+
+def _only(paths):
+    """Returns the only path of a list, or None for an empty list; raises UserError for several paths."""
+    if len(paths) > 1:
+        raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(paths))
+    return paths[0] if paths else None
 
 
 def _classes(*folders):
     """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`).
 
-    Roboflow writes a table _classes.csv for each split. Raises UserError if no folder has a table, if a folder has
-    several tables, or if Roboflow's tables differ.
+    Raises UserError if no folder has a table, if a folder has several tables, or if Roboflow's tables differ.
     """
     for folder in folders:
-        of_splits = [os.path.join(folder, split, '_classes.csv') for split in files.FOLDERS]
-        read = {path: tables.read_classes(path, ('Class', 'Pixel Value')) for path in of_splits if os.path.exists(path)}
-        if any(classes != list(read.values())[0] for classes in read.values()):
-            raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
-        if read:
-            return next(iter(read.items()))
-        found = [name for name in TABLES if os.path.exists(os.path.join(folder, name))]
-        if len(found) > 1:
+        found = {os.path.join(folder, name): name for name in TABLES if os.path.exists(os.path.join(folder, name))}
+        if len(set(map(os.path.basename, found))) > 1:
             raise UserError('--data_dir %s: has several tables of classes; remove %s' % (folder, ' or '.join(found)))
+        read = [TABLES[name](path) for path, name in found.items()]
+        if any(classes != read[0] for classes in read):
+            raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
         if found:
-            path = os.path.join(folder, found[0])
-            return path, TABLES[found[0]](path)
+            return next(iter(found)), read[0]
     there = ', '.join(sorted(os.listdir(folders[0]))[:6])
     raise UserError('--data_dir %s: has neither classes.csv nor another table of classes, but %s; write classes.csv '
                     'with the header name,id,color; for a published data set give its name as --dataset'
@@ -110,10 +111,7 @@ def _find(parent, words):
     """
     found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
     # labelme writes labels as NPY into SegmentationClass/ and as PNG into SegmentationClassPNG/.
-    found = [path for path in found if path.lower().endswith('classpng')] or found
-    if len(found) > 1:
-        raise UserError('which of these has the data? %s; rename or move the other folders' % ' or '.join(found))
-    return found[0] if found else None
+    return _only([path for path in found if path.lower().endswith('classpng')] or found)
 
 
 def _pair(parent):
@@ -147,10 +145,10 @@ def find_pairs(data_dir: str):
     images, labels = _pair(data_dir)
     if images:
         labels = labels or os.path.join(data_dir, 'labels')
-        others = [os.path.basename(path) for path in _folders(data_dir) if path not in (images, labels)]
         if not os.path.isdir(labels):
-            raise UserError('%s: no such folder; give this name to the folder of labels%s'
-                            % (labels, ': one of %s' % ', '.join(others) if others else ''))
+            others = [os.path.basename(path) for path in _folders(data_dir) if path != images]
+            raise UserError('%s: no such folder; rename the folder of labels; beside %s are the folders: %s'
+                            % (labels, images, ', '.join(others) or 'none'))
         return [('', images, labels)]
     pairs = []
     for path in _folders(data_dir):
@@ -159,7 +157,7 @@ def find_pairs(data_dir: str):
             inner = _pair(path)
             beside = [other for other in _folders(data_dir) if other[:len(path)] == path
                       and other[len(path):].lstrip('-_').lower() in LABEL_FOLDERS]
-            pairs.append((name,) + (inner if all(inner) else (path, beside[0] if beside else path)))
+            pairs.append((name,) + (inner if all(inner) else (path, _only(beside) or path)))
     loose = sorted(name for name in os.listdir(data_dir) if name.lower().endswith(data.IMAGE_FILES))
     if pairs and loose:
         raise UserError('%s: has images beside the folders of the splits, as %s; move them away' % (data_dir, loose[0]))
@@ -201,16 +199,14 @@ def _labelled(root, is_voc, table, classes):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
                 '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
-    places = [root] + [os.path.join(root, place) for place in ('ImageSets/Segmentation', 'ImageSets', 'splits')]
-    lists = next((path for path in places if any(map(os.path.exists, splits.split_lists(path).values()))), root)
-    if is_voc and lists == root and len(labels) < len(images):  # CVAT also exports unlabelled frames
+    if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT also exports unlabelled frames
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
 
     def label(name, _):
         return read_class_label(files.label_path(pairs[0][2], labels, name), classes)
 
-    return images, label, splits.find(lists, images)
+    return images, label, splits.find(root, images)
 
 
 def measured_depth(paths: list):

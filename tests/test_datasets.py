@@ -280,7 +280,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
     ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # changed as by anti-aliasing
      r'f1_L.png: colour \[193, 129, 193\] at row 0, column 0'),
-    ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt line 1'),
+    ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt row 1'),
     ('camvid frames', 'label_colors.txt', '1 2 3 Sky\n4 5 6 Lane', 'Lane is no class of CamVid; .* --dataset folder'),
     ('camvid kaggle', 'class_dict.csv', 'name,r,g,b\nSky,1,2,x\n', 'class_dict.csv row 2'),
     ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: 1 images have no label'),

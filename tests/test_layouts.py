@@ -285,7 +285,7 @@ def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize('lists, said', [
-    ({'test': 'im 1'}, 'train.txt: cannot be read'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is not'),
+    ({'test': 'im 1'}, 'test.txt: there is no train.txt'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is not'),
     ({'train': 'im 0\nim 0', 'val': 'im 1'}, 'train.txt: names im 0, which is in'),
     ({'train': '../im 0', 'val': 'im 1'}, 'leads out'),
     ({'train': 'im 0', 'val': 'im 1\nim 0'}, 'val.txt: names im 0, which is in .*train.txt already')])
@@ -313,14 +313,14 @@ def test_bad_classes(tmp_path, classes, said):
 @pytest.mark.parametrize('path, content, said', [
     ('labelmap.txt', 'a:1,2\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\na:1,2,4::\n', 'row 2: name a'),
     ('labelmap.txt', 'a:1,2,256::\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'),
-    ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
+    ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "row 2: id 'x'"),
     ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv'),
     ('images/im 3.jpg', '', 'im 3.jpg and .*im 3.png have one'), ('labels.csv', 'id', 'both labels.csv and labels/'),
     ('class_dict.csv', 'name,r,g,b', 'several tables of classes')])
 def test_bad_tables_and_files(tmp_path, path, content, said):
     if path != 'notes.txt':
         write_own(str(tmp_path))
-    if path == 'labelmap.txt':
+    if path in ('labelmap.txt', 'train/_classes.csv'):
         os.remove(str(tmp_path / 'classes.csv'))
     put_text(str(tmp_path), path, content)
     assert_refused(said, datasets.folder.read, str(tmp_path))
@@ -487,7 +487,7 @@ def test_masks_of_single_classes(tmp_path, labels, said):
         put(str(tmp_path), 'labels/' + name, scene(0)[1])
     assert_refused(said, open_and_load, 'folder', str(tmp_path))
     (tmp_path / 'labels').rename(tmp_path / 'masks_b')
-    assert_refused('labels: no such folder; .*: one of masks_b', datasets.open, 'folder', str(tmp_path))
+    assert_refused('labels: no such folder; .* are the folders: masks_b', datasets.open, 'folder', str(tmp_path))
 
 
 def test_masks_of_the_only_other_class(tmp_path):
@@ -539,11 +539,11 @@ def test_subsets_of_cvat(tmp_path, capsys):
     put_text(folder, 'ImageSets/Segmentation/Test.txt', '5\n')
     dataset = datasets.open('folder', folder)
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 4, 'val': 1, 'test': 1}
-    assert 'no list for val' in capsys.readouterr().err
+    assert 'no list or sub-folder names a split val' in capsys.readouterr().err
     for split in dataset.examples:
         np.testing.assert_array_equal(dataset.load(split, 0)[1], ROW)
     os.remove(os.path.join(folder, 'ImageSets/Segmentation/Train.txt'))
-    assert_refused('train.txt: cannot be read', datasets.open, 'folder', folder)
+    assert_refused('Test.txt: there is no train.txt', datasets.open, 'folder', folder)
     put_text(folder, 'ImageSets/Segmentation/Test.txt', ''.join('%d\n' % i for i in range(6)))
     assert list(datasets.open('folder', folder).examples) == ['test']
     for name, text in (('Train', '2\n0\n'), ('Validation', '1\n'), ('Test', '5\n')):
