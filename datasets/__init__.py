@@ -55,27 +55,23 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
         raise UserError('--rle_order and --depth: only for use with --dataset folder')
     else:
         dataset = MODULES[name].read(data_dir)
-    if config and config.get('class_names') != dataset.class_names:
+    if not config:
+        return record.take_fold(dataset, fold) if fold else dataset
+    if config.get('class_names') != dataset.class_names:
         raise UserError('%s: the run was trained on classes %s, the data has %s'
                         % (data_dir or name, config.get('class_names'), dataset.class_names))
-    if config:
-        return record.restore(dataset, config, data_dir)
-    return record.take_fold(dataset, fold) if fold else dataset
+    return record.restore(dataset, config, data_dir)
 
 
 def load_checked(dataset, split: str, i: int):
     """Loads and checks example `i` of a split -> (image uint8 [h, w, 3], label uint8 [h, w]).
 
-    Raises UserError if image and label differ in size, or if the label holds an id that is neither a class index nor
-    IGNORE.
+    Raises UserError if the files are unreadable or faulty, or if image and label differ in size.
     """
-    name = dataset.examples[split][i]
-    num_classes = len(dataset.class_names)
     image, label = dataset.load(split, i)
     if image.shape[:2] != label.shape:
-        raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
-    bad = (label >= num_classes) & (label != data.IGNORE)
-    data.refuse_pixels(label, bad, name, 'class id', 'the data set has ids 0 to %d' % (num_classes - 1))
+        raise UserError('%s: the label is %dx%d, its image %dx%d'
+                        % ((dataset.examples[split][i],) + label.shape + image.shape[:2]))
     return image, label
 
 
@@ -98,8 +94,8 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
     """
     def load(job):
         image, label = load_checked(dataset, *job)
-        digests = [zlib.crc32(np.ascontiguousarray(array), array.shape[0]) for array in (image, label)]
-        return image, label, data.label_counts(label, len(dataset.class_names)), '%08x %08x' % tuple(digests)
+        digests = tuple(zlib.crc32(np.ascontiguousarray(array), array.shape[0]) for array in (image, label))
+        return image, label, data.label_counts(label, len(dataset.class_names)), '%08x %08x' % digests
 
     space = min(data.CACHE_BYTES, free_memory() // 2 // processes) if cache is None else 1e9 * cache
     cached = {}
@@ -112,8 +108,7 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
             cached[job] = image, label
         found[job[0]].counts.append(counts)
         found[job[0]].digests.append(digest)
-    for split in found:
-        found[split] = found[split]._replace(counts=np.array(found[split].counts))
+    found = {split: facts._replace(counts=np.array(facts.counts)) for split, facts in found.items()}
     if 'train' in splits:
         absent = np.flatnonzero(found['train'].counts[:, :-1].sum(0) == 0)
         if len(absent):
@@ -124,8 +119,8 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
 def check_split(dataset, split: str):
     """Raises UserError unless the data set has examples in `split`."""
     if not dataset.examples.get(split):
-        raise UserError('data set %s: no images in split %s, only in %s'
-                        % (dataset.name, split, ', '.join(name for name, found in dataset.examples.items() if found)))
+        others = ', '.join(name for name, found in dataset.examples.items() if found)
+        raise UserError('data set %s: no images in split %s, only in %s' % (dataset.name, split, others))
 
 
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
@@ -139,8 +134,7 @@ def training_size(dataset, height: int = None, width: int = None) -> tuple:
     shape = dataset.size[0] / dataset.size[1]
     size = height or max(1, round(width * shape)), width or max(1, round(height / shape))
     if max(size) > MAX_SIDE:
-        raise UserError('--height, --width: the size in proportion to %dx%d would be %dx%d; at most %d pixels per side'
-                        % (tuple(dataset.size) + size + (MAX_SIDE,)))
+        raise UserError('--height, --width: the size would be %dx%d; at most %d pixels per side' % (size + (MAX_SIDE,)))
     return size
 
 

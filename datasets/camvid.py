@@ -54,7 +54,7 @@ def read(data_dir: str):
         pairs = _frames(data_dir) if frames else _released(data_dir)
     for entry in classes:
         if entry.name not in INDICES:  # pixels of this class would become void
-            raise UserError('%s: %s is no class of CamVid; for other classes give --dataset folder' % (table, entry.name))
+            raise UserError('%s: %s is no class of CamVid; for own classes give --dataset folder' % (table, entry.name))
     if not pairs.get('train'):
         raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack again' % data_dir)
     lookup = np.full(256, IGNORE, np.uint8)  # index in the table of classes -> class index

@@ -21,18 +21,17 @@ def read_runs(data_dir, table, classes, rle_order):
       table: path of the table of classes, for messages.
       classes: list of `tables.Class`.
     """
-    images = files.image_files(os.path.join(data_dir, 'images'))
-    examples = splits.find(data_dir, images)
     path = os.path.join(data_dir, 'labels.csv')
     if os.path.isdir(os.path.join(data_dir, 'labels')):
         raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
     outside = next((i for i, entry in enumerate(classes) if tables.is_background(entry)), None)
     if outside is None:
         raise UserError('%s: which class are pixels outside all masks? give this class the name background' % table)
+    images = files.image_files(os.path.join(data_dir, 'images'))
     indices = {}
     for i, entry in enumerate(classes):
         index = IGNORE if tables.is_void(entry) else i
-        for text in [str(number) for number in entry.ids] + [entry.name]:
+        for text in [entry.name] + [str(number) for number in entry.ids]:
             if indices.setdefault(text, index) != index:
                 raise UserError('%s: %s is the name of one class and the id of another; rename the class'
                                 % (table, text))
@@ -47,10 +46,9 @@ def read_runs(data_dir, table, classes, rle_order):
         order = detect_order(texts) if 'EncodedPixels' in header else 'rows'
         note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
     columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
-    extension = os.path.splitext(next(read_csv(path, ()))[1].get('ImageId') or '')[1]
-    extension = extension if extension.lower() in data.IMAGE_FILES else ''
-    return (images, lambda name, image: cells_label(path, name, image, cells[name], order, outside), examples,
-            (columns, order, extension))
+    extension = splits.EXTENSION.search(next(read_csv(path, ()))[1].get('ImageId') or '')
+    return (images, lambda name, image: cells_label(path, name, image, cells[name], order, outside),
+            splits.find(data_dir, images), (columns, order, extension.group() if extension else ''))
 
 
 def detect_order(texts: list):
@@ -97,39 +95,37 @@ def read_cells(path: str, indices: dict, images=None):
     for number, row in read_csv(path, columns):
         where = '%s row %d: ' % (path, number)
         name = unicodedata.normalize('NFC', row[columns[0]])
-        rle = row[columns[1]]
-        stem, extension = os.path.splitext(name)
-        name = stem if extension.lower() in data.IMAGE_FILES and name not in (images or ()) else name
+        name = name if name in (images or ()) else splits.EXTENSION.sub('', name)
         if images is None and not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', name):
             raise UserError(where + 'id %r must hold only letters, digits, _ and -: it names a file' % name[:60])
         size = _size(row, where)
         height, width, masks = cells.setdefault(name, size + ([],))
         if (height, width) != size:
             raise UserError(where + 'size %sx%s; an earlier row of the image says %sx%s' % (size + (height, width)))
+        rle = row[columns[1]]
         if not rle.strip() or kaggle and rle.strip() == '-1':
             continue
         kind = (row.get('cell_type') or row.get('ClassId') or '').strip()
         kind = re.sub(r'\A([0-9]+)\.0+\Z', r'\1', kind)  # pandas may have written 3 as 3.0
         if kind not in indices:
-            raise UserError(where + '%s %r; expected one of %s' % ('ClassId' if kaggle else 'cell_type', kind[:60],
-                                                                  ', '.join(text for text in indices if text)))
+            raise UserError(where + 'class %.60r; expected one of %s' % (kind, ', '.join(filter(None, indices))))
         masks.append((number, indices[kind], rle))
     if not cells:
         raise UserError('%s: holds no rows' % path)
-    if images is not None:
-        ids = [name for name in cells if name not in images]
-        if ids:
-            raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
-                            % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
-        missing = [name for name in images if name not in cells]
-        if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
-            raise UserError('%s: %d images without a row: %s; an image without an object needs an empty annotation'
-                            % (path, len(missing), ', '.join(missing[:5])))
-        if missing:
-            note('%s: %d of %d images have no row and are read as images without an object, as %s'
-                 % (path, len(missing), len(images), missing[0]))
-        cells.update((name, (None, None, [])) for name in missing)
-    return cells
+    if images is None:
+        return cells
+    ids = [name for name in cells if name not in images]
+    if ids:
+        raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
+                        % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
+    missing = [name for name in images if name not in cells]
+    if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
+        raise UserError('%s: %d images without a row: %s; an image without an object needs an empty annotation'
+                        % (path, len(missing), ', '.join(missing[:5])))
+    if missing:
+        note('%s: %d of %d images have no row and are read as images without an object, as %s'
+             % (path, len(missing), len(images), missing[0]))
+    return dict(cells, **{name: (None, None, []) for name in missing})
 
 
 def _size(row, where):
@@ -141,15 +137,12 @@ def _size(row, where):
     Args:
       where: file and row, for the error message.
     """
-    sides = [row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width')]
-    if sides == ['', ''] and 'EncodedPixels' in row:
+    sides = tuple(row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width'))
+    if sides == ('', '') and 'EncodedPixels' in row:
         return None, None
-    if not all(re.match(r'\A[1-9][0-9]{0,4}(\.0+)?\Z', side) for side in sides):
-        raise UserError(where + 'height %.20r and width %.20r must be whole numbers up to 99999' % tuple(sides))
-    height, width = (int(float(side)) for side in sides)
-    if height * width > MAX_PIXELS:
-        raise UserError(where + 'an image of %dx%d; an image may have at most %d pixels'
-                        % (height, width, MAX_PIXELS))
+    height, width = (int(float(side)) if re.match(r'\A[0-9]{1,9}(\.0+)?\Z', side) else 0 for side in sides)
+    if not 0 < height * width <= MAX_PIXELS:
+        raise UserError(where + 'height %.20r, width %.20r; an image has 1 to %d pixels' % (sides + (MAX_PIXELS,)))
     return height, width
 
 

@@ -273,7 +273,7 @@ def write_own_runs(folder, header, rows, classes='background,0,\nb,1,\nc,2,\n'):
 @pytest.mark.parametrize('header, rows, said', [
     ('id,annotation,width,height,cell_type', ['im 0,1 2,5,9,b'], '5 images without a row: im 1'),
     ('ImageId,EncodedPixels', ['im %d,' % i for i in range(6)] + ['7,'], '1 ids without an image: 7'),
-    ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: ClassId ''; expected one of")])
+    ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: class ''; expected one of")])
 def test_bad_tables_of_runs(tmp_path, header, rows, said):
     write_own_runs(str(tmp_path), header, rows)
     assert_refused('labels.csv.*' + said, datasets.folder.read, str(tmp_path))
