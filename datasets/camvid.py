@@ -3,8 +3,7 @@ import os
 
 import numpy as np
 
-import data
-from data import IGNORE, Dataset
+from data import IGNORE
 from datasets import files, labels, tables
 from system.files import UserError
 
@@ -59,14 +58,9 @@ def read(data_dir: str):
         raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack again' % data_dir)
     lookup = np.full(256, IGNORE, np.uint8)  # index in the table of classes -> class index
     lookup[:len(classes)] = [INDICES[entry.name] for entry in classes]
-
-    def load(split, i):
-        image, label = pairs[split][i]
-        return data.read_image(image), lookup[labels.read_class_label(label, classes)]
-
-    examples = {split: [image for image, _ in pairs[split]] for split in pairs}
-    return Dataset('camvid', list(CLASSES), list(CLASSES.values()), (360, 480), examples, load, 'predictions.png',
-                   RELEASED_WEIGHTS)
+    return labels.dataset_of_pairs('camvid', CLASSES, CLASSES.values(), (360, 480), pairs,
+                                   lambda path: lookup[labels.read_class_label(path, classes)],
+                                   released_weights=RELEASED_WEIGHTS)
 
 
 def _released(data_dir):
@@ -94,9 +88,8 @@ def _kaggle(data_dir):
     Splits without a folder are left out. Raises UserError for an image without a label.
     """
     folders = {split: os.path.join(data_dir, split) for split in files.SPLITS}
-    pairs = {split: labels.pairs_of_files(folder, folder + '_labels', lambda name: name + '_L')
-             for split, folder in folders.items() if os.path.isdir(folder)}
-    return {split: [pair[1:] for pair in pairs[split]] for split in pairs}
+    return {split: [pair[1:] for pair in labels.pairs_of_files(folder, folder + '_labels', lambda name: name + '_L')]
+            for split, folder in folders.items() if os.path.isdir(folder)}
 
 
 def _frames(data_dir):

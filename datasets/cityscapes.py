@@ -35,7 +35,8 @@ def read(data_dir: str):
     note('%s: read as Cityscapes with labels *_gtFine_%s.png%s' % (
         data_dir, kind, '; left out, as only train and val have fine labels: ' * bool(others) + ', '.join(others)))
     ids = [place if kind == 'labelTrainIds' else CLASSES[name][0] for place, name in enumerate(CLASSES)]
-    void = [255] if kind == 'labelTrainIds' else sorted(set(range(34)) - set(ids))
-    classes = [tables.Class(name, [i], None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]
+    void = (255,) if kind == 'labelTrainIds' else set(range(34)).difference(ids)
+    classes = [tables.Class(name, (i,), None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]
     colors = [color for _, color in CLASSES.values()]
-    return labels.dataset_of_pairs('cityscapes', classes, colors, (256, 512), pairs)
+    return labels.dataset_of_pairs('cityscapes', CLASSES, colors, (256, 512), pairs,
+                                   lambda path: labels.read_class_label(path, classes), class_ids=ids)

@@ -28,10 +28,13 @@ def read_class_label(path: str, classes: list):
     label, palette = data.read_ids_or_colors(path, binary=two)
     if label.ndim == 3:
         if (label != label[:, :, :1]).any():
-            for entry in classes:
-                if not entry.color and not tables.is_void(entry):
-                    raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
-            return colors_to_ids(label, by_color, path)
+            uncolored = [entry.name for entry in classes if not entry.color and not tables.is_void(entry)]
+            if uncolored:
+                raise UserError('%s: has colours, but the table gives class %s no color' % (path, uncolored[0]))
+            packed = label.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+            ids = color_table(tuple(by_color.items()))[packed]
+            data.refuse_pixels(label, ids < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
+            return ids.astype(np.uint8)
         label = label[:, :, 0]  # the three equal channels hold ids or grey colours
     used = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
     if two:
@@ -115,21 +118,6 @@ def _by_palette(path, used, palette, by_id, by_color):
     return by_id
 
 
-def colors_to_ids(rgb, ids: dict, path: str):
-    """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w].
-
-    Args:
-      ids: {(red, green, blue): id}.
-      path: path of the label, for the error message.
-    Raises:
-      UserError: a colour that is not in `ids`.
-    """
-    packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    label = color_table(tuple(ids.items()))[packed]
-    data.refuse_pixels(rgb, label < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
-    return label.astype(np.uint8)
-
-
 @functools.lru_cache(maxsize=4)
 def color_table(ids: tuple):
     """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1 for no id.
@@ -156,25 +144,23 @@ def pairs_of_files(image_folder: str, label_folder: str, label_name=lambda name:
     images = files.image_files(image_folder)
     missing = [label_name(name) for name in images if label_name(name) not in labels]
     if missing:
-        raise UserError('%s: %d images have no label; for example, %s.png is missing; unpack the archive again'
-                        % (label_folder, len(missing), missing[0]))
+        raise UserError('%s: %d images have no label, as %s; unpack again' % (label_folder, len(missing), missing[0]))
     return [(name, path, labels[label_name(name)]) for name, path in images.items()]
 
 
-def dataset_of_pairs(name: str, classes: list, colors: list, size: tuple, pairs: dict):
-    """Makes the `Dataset` of image and label files whose labels follow a table of classes.
+def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pairs: dict, read_label, **fields):
+    """Makes the `Dataset` of pairs of an image file and a label.
 
     Args:
-      classes: list of `tables.Class`.
-      colors: list of (red, green, blue), one for each class except void.
+      class_names, colors: names and (red, green, blue) of the classes, without void.
       size: default (height, width) of the training images, in pixels.
-      pairs: {split: list of (name, image path, label path)}.
+      pairs: {split: list of (name, image path, label) or of (image path, label)}; without a name the path is the name.
+      read_label: function (label of a pair) -> uint8 [h, w] of class indices, IGNORE for void.
+      fields: further fields of the `Dataset`.
     """
     def load(split, i):
-        _, image, label = pairs[split][i]
-        return data.read_image(image), read_class_label(label, classes)
+        image, label = pairs[split][i][-2:]
+        return data.read_image(image), read_label(label)
 
-    named = [entry for entry in classes if not tables.is_void(entry)]
-    examples = {split: [entry[0] for entry in pairs[split]] for split in pairs}
-    return Dataset(name, [entry.name for entry in named], colors, size, examples, load, 'predictions.png',
-                   class_ids=[entry.ids[0] for entry in named])
+    examples = {split: [pair[0] for pair in pairs[split]] for split in pairs}
+    return Dataset(name, list(class_names), list(colors), size, examples, load, 'predictions.png', **fields)

@@ -42,16 +42,16 @@ def changes(before: dict, now: dict) -> str:
     """Describes the differences of two records: 'val: 2 of 9 labels changed (a, b)'; '' for equal records."""
     found = []
     for split in sorted(set(before) | set(now)):
-        was, has = ({name: (image, label) for name, image, label in (line.rsplit(' ', 2) for line in record)}
-                    for record in (before.get(split, []), now.get(split, [])))
-        both = [name for name in was if name in has]
-        images, labels = ([name for name in both if was[name][i] != has[name][i]] for i in (0, 1))
-        kinds = [('%d images are missing', [name for name in was if name not in has]),
-                 ('%d images are new', [name for name in has if name not in was]),
-                 ('%%d of %d images changed' % len(was), images), ('%%d of %d labels changed' % len(was), labels)]
-        kinds.append(('%d images are in another order', [] if kinds[0][1] or kinds[1][1] else
-                      [name for name, other in zip(was, has) if name != other]))
-        found += ['%s: %s (%s)' % (split, text % len(names), some(names)) for text, names in kinds if names]
+        was, has = ({line.rsplit(' ', 2)[0]: line.rsplit(' ', 2)[1:] for line in record.get(split, [])}
+                    for record in (before, now))
+        missing = [name for name in was if name not in has]
+        new = [name for name in has if name not in was]
+        images, labels = ([name for name in was if name in has and was[name][i] != has[name][i]] for i in (0, 1))
+        moved = [] if missing or new else [name for name, other in zip(was, has) if name != other]
+        kinds = {'%d images are missing': missing, '%d images are new': new,
+                 '%%d of %d images changed' % len(was): images, '%%d of %d labels changed' % len(was): labels,
+                 '%d images are in another order': moved}
+        found += ['%s: %s (%s)' % (split, text % len(names), some(names)) for text, names in kinds.items() if names]
     return '; '.join(found)
 
 
@@ -76,8 +76,7 @@ def take_fold(dataset, fold: str):
     Raises UserError if the data set has its own val, or if `fold` is malformed.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
-        raise UserError('--fold %s: data set %s has a split val already; --fold needs --dataset folder without lists '
-                        'and without val/' % (fold, dataset.name))
+        raise UserError('--fold %s: data set %s has a split val already; leave out --fold' % (fold, dataset.name))
     return with_splits(dataset, files.hold_out(dataset.examples['val'].pool, fold))
 
 
@@ -108,8 +107,8 @@ def restore(dataset, config: dict, data_dir: str):
         note('%s: holds no image of the run, so it is taken for another data set, with its own split' % data_dir)
         return dataset
     if missing:
-        raise UserError('%s: %d of %d images of the run are missing: %s; restore them, or name the images of each '
-                        'split in train.txt and val.txt' % (data_dir, len(missing), len(known), some(missing)))
+        raise UserError('%s: %d of %d images of the run are missing: %s; restore them, or write train.txt and val.txt'
+                        % (data_dir, len(missing), len(known), some(missing)))
     new = sorted(set(pool) - known)
     if new:
         note('%s: %d images are new since the run began, and are not used: %s' % (data_dir, len(new), some(new)))
@@ -127,8 +126,7 @@ def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
     """
     val = max(1, len(names) // 5)
     if (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):
-        raise UserError('%s: the run is of an older revision and drew val from all images: the run had %s, now there '
-                        'are %d images; restore the images of the run, or write train.txt and val.txt'
-                        % (data_dir, sizes, len(names)))
+        raise UserError('%s: the run of an older revision had %s examples, now there are %d images; restore the images '
+                        'of the run, or write train.txt and val.txt' % (data_dir, sizes, len(names)))
     shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
     return {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])}

@@ -1,5 +1,4 @@
 """Reads SUN RGB-D in the two published layouts -> `Dataset`."""
-import functools
 import os
 import re
 
@@ -7,8 +6,7 @@ import numpy as np
 import scipy.io
 
 import data
-from data import Dataset
-from datasets import files
+from datasets import files, labels
 from system.files import UserError
 
 # The 37 classes of the SUN RGB-D benchmark (its seg37list), ids 1 to 37 in this order; 0 is void.
@@ -34,44 +32,42 @@ def read(data_dir: str):
     pairs = (mat_pairs if toolbox else png_pairs)(data_dir)
     pairs['val'] = pairs['test'][::10]
 
-    def load(split, i):
-        image, label = pairs[split][i]
-        ids = label()
+    def read_label(label):
+        image, path, key = label
+        ids = read_variable(path, key).T if key else data.read_label(path)
         data.refuse_pixels(ids, ids > len(CLASSES), 'label of ' + image, 'id', 'SUN RGB-D has ids 0 to 37')
-        return data.read_image(image), ids.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
+        return ids.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
 
-    examples = {split: [image for image, _ in pairs[split]] for split in pairs}
-    colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
-    return Dataset('sunrgbd', CLASSES, colors, (360, 480), examples, load, 'predictions.png',
-                   class_ids=list(range(1, len(CLASSES) + 1)))
+    ids = list(range(1, len(CLASSES) + 1))
+    colors = map(files.voc_color, ids)
+    return labels.dataset_of_pairs('sunrgbd', CLASSES, colors, (360, 480), pairs, read_label, class_ids=ids)
 
 
 def png_pairs(data_dir: str):
-    """Pairs PNG files by the numbers in their names -> {split: [(image path, function () -> label)]}.
+    """Pairs PNG files by the numbers in their names -> {split: [(image path, (image path, label path, None))]}.
 
     The splits are train and test, sub-folders of image/ and label37/. Names without a number at the end are skipped.
-    Labels hold the ids as stored, 0 for void. Raises UserError for a missing folder, a split without images, two files
-    of a folder with the same number, and an image or label without its counterpart.
+    Raises UserError for a missing folder, a split without images, two files of a folder with the same number, and an
+    image or label without its counterpart.
     """
     pairs = {}
     for split in ('train', 'test'):
-        images, labels = {}, {}
-        for kind, numbered in (('image', images), ('label37', labels)):
+        found = {'image': {}, 'label37': {}}
+        for kind in found:
             for name, path in files.image_files(os.path.join(data_dir, kind, split)).items():
                 digits = re.search(r'[0-9]+\Z', name)
-                if digits and numbered.setdefault(int(digits.group()), path) != path:
-                    raise UserError('%s: has the number of %s too; remove one' % (path, numbered[int(digits.group())]))
-        alone = sorted(set(images) ^ set(labels))
-        if alone or not images:
-            raise UserError('%s: holds %d images, label37 %d labels; numbers without image or label: %s'
-                            % (os.path.join(data_dir, 'image', split), len(images), len(labels), alone[:5]))
-        pairs[split] = [(path, functools.partial(data.read_label, labels[number]))
-                        for number, path in sorted(images.items())]
+                if digits and found[kind].setdefault(int(digits.group()), path) != path:
+                    raise UserError('%s: number %s occurs twice; remove one file' % (path, digits.group()))
+        images, masks = found.values()
+        if not images or set(images) != set(masks):
+            raise UserError('%s: image/%s has %d images, label37/%s %d labels; numbers without image or label: %s'
+                            % (data_dir, split, len(images), split, len(masks), sorted(set(images) ^ set(masks))[:5]))
+        pairs[split] = [(path, (path, masks[number], None)) for number, path in sorted(images.items())]
     return pairs
 
 
 def mat_pairs(data_dir: str):
-    """Pairs images and labels by the home page's .mat files -> {split: [(image path, function () -> label)]}.
+    """Pairs images and labels by the .mat files -> {split: [(image path, (image path, path of a .mat file, key))]}.
 
     The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
     same order, transposed. allsplit.mat lists the folders of each split. Raises UserError for a missing or malformed
@@ -79,24 +75,25 @@ def mat_pairs(data_dir: str):
     """
     toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
-    labels = os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat')
-    split = os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat')
-    references = read_variable(labels, 'SUNRGBD2Dseg/seglabel').ravel()
+    masks = os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat')
+    lists = os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat')
+    references = read_variable(masks, 'SUNRGBD2Dseg/seglabel').ravel()
     images = [relative(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
-    for i, image in enumerate(images):
-        if not image or '..' in image.split('/'):
-            raise UserError('%s: entry %d of SUNRGBDMeta has rgbpath %r; expected a path without ..' % (meta, i, image))
     if len(images) != len(references):
-        raise UserError('%s: has %d labels, %s %d images' % (labels, len(references), meta, len(images)))
-    numbers = {os.path.dirname(os.path.dirname(image)): i for i, image in enumerate(images)}
+        raise UserError('%s: has %d labels, %s %d images' % (masks, len(references), meta, len(images)))
+    examples = {}
+    for image, reference in zip(images, references):
+        if not image or '..' in image.split('/'):
+            raise UserError('%s: SUNRGBDMeta has rgbpath %.80r; expected a path without ..' % (meta, image))
+        path = os.path.join(data_dir, 'SUNRGBD', image)
+        examples[os.path.dirname(os.path.dirname(image))] = path, (path, masks, reference)
     pairs = {}
-    for name in ('train', 'test'):
-        folders = [relative(folder) for folder in read_variable(split, 'all' + name)]
-        unknown = [folder for folder in folders if folder not in numbers]
+    for split in ('train', 'test'):
+        folders = [relative(folder) for folder in read_variable(lists, 'all' + split)]
+        unknown = [folder for folder in folders if folder not in examples]
         if unknown:
-            raise UserError('%s: %s is not in %s' % (split, unknown[0], meta))
-        pairs[name] = [(os.path.join(data_dir, 'SUNRGBD', images[numbers[folder]]),
-                        lambda key=references[numbers[folder]]: read_variable(labels, key).T) for folder in folders]
+            raise UserError('%s: %s is not in %s' % (lists, unknown[0], meta))
+        pairs[split] = [examples[folder] for folder in folders]
     return pairs
 
 
