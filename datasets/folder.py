@@ -11,19 +11,18 @@ from PIL import Image
 
 import data
 from data import Dataset
-from datasets import files, rle, splits, tables
+from datasets import files, record, rle, splits, tables
 from datasets.labels import read_class_label
 from system.files import UserError, note
 
-LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
           'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names,
           'label_colors.txt': tables.read_label_colors}
 TABLES.update({os.path.join(split, '_classes.csv'): lambda path: tables.read_classes(path, 'Class', 'Pixel Value')
                for split in files.FOLDERS})  # Roboflow writes a table for each split
-IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit', 'default')
-LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'annots', 'annotations', 'ann_dir', 'gtfine',
-                 'segmentationclass', 'segmentationclasspng', 'defaultannot')
+IMAGE_FOLDERS = 'images image imgs img img_dir jpegimages leftimg8bit default'.split()
+LABEL_FOLDERS = ('labels label masks mask gts gt annot annots annotations ann_dir gtfine segmentationclass '
+                 'segmentationclasspng defaultannot').split()
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
@@ -38,14 +37,12 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
       UserError: an unknown layout, or a fault in a list of images or in the table of classes. Labels and most images
         are opened later, by `load` of the returned `Dataset`.
     """
-    files.check_data_dir(data_dir, 'folder', LAYOUT)
+    files.check_data_dir(data_dir, 'folder', 'images/, labels/ or labels.csv, and classes.csv')
     root = voc_root(data_dir)
-    runs_form = None
     table, classes = _classes(root or data_dir, data_dir)
-    if os.path.exists(os.path.join(data_dir, 'labels.csv')):
-        images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
-    else:
-        images, label, examples = _labelled(root or data_dir, root, table, classes)
+    runs = os.path.exists(os.path.join(data_dir, 'labels.csv'))
+    images, label, examples, runs_form = (rle.read_runs(data_dir, table, classes, rle_order) if runs else
+                                          _labelled(root or data_dir, root, table, classes))
     first = next(iter(examples.values()))  # the examples of train, else of val or test
     depth = depth or measured_depth([images[name] for name in first])
 
@@ -93,10 +90,8 @@ def _classes(*folders):
             raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
         if found:
             return next(iter(found)), read[0]
-    there = ', '.join(sorted(os.listdir(folders[0]))[:6])
-    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes, but %s; write classes.csv '
-                    'with the header name,id,color; for a published data set give its name as --dataset'
-                    % (folders[0], there))
+    raise UserError('--data_dir %s: has no table of classes, but %s; write classes.csv, or name a published data set as '
+                    '--dataset' % (folders[0], record.some(sorted(os.listdir(folders[0])))))
 
 
 def _folders(parent):
@@ -104,28 +99,21 @@ def _folders(parent):
     return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '[!_.]*'))) if os.path.isdir(path)]
 
 
-def _find(parent, words):
-    """Finds the sub-folder of `parent` that has one of the names `words` and holds images -> path, or None.
-
-    Raises UserError if several sub-folders fit.
-    """
-    found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
-    # labelme writes labels as NPY into SegmentationClass/ and as PNG into SegmentationClassPNG/.
-    return _only([path for path in found if path.lower().endswith('classpng')] or found)
-
-
 def _pair(parent):
     """Finds the folders of images and of labels in `parent` -> (images, labels): a path or None each.
 
-    Raises UserError if a third folder holds images, because the third folder may hold the labels. No error is raised if
-    the folder of labels is labels/, label/ or Pascal VOC's SegmentationClass/.
+    Raises UserError if several folders have a name for images or for labels, and if a third folder holds images,
+    because the third folder may hold the labels. The third folder is no error if the folder of labels is labels/,
+    label/ or Pascal VOC's SegmentationClass/.
     """
-    images, labels = _find(parent, IMAGE_FOLDERS), _find(parent, LABEL_FOLDERS)
-    if images and labels and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
-        others = [path for path in _folders(parent) if path not in (images, labels)
-                  and os.path.basename(path).lower() not in files.FOLDERS and _holds_images(path)]
-        if others:
-            raise UserError('%s or %s: which holds the labels? rename this folder to labels' % (labels, others[0]))
+    holding = [(os.path.basename(path).lower(), path) for path in _folders(parent) if _holds_images(path)]
+    images = _only([path for name, path in holding if name in IMAGE_FOLDERS])
+    found = [path for name, path in holding if name in LABEL_FOLDERS]
+    # labelme writes labels as NPY into SegmentationClass/ and as PNG into SegmentationClassPNG/.
+    labels = _only([path for path in found if path.lower().endswith('classpng')] or found)
+    others = [path for name, path in holding if path not in (images, labels) and name not in files.FOLDERS]
+    if images and labels and others and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
+        raise UserError('%s or %s: which holds the labels? rename this folder to labels' % (labels, others[0]))
     return images, labels
 
 
@@ -146,9 +134,8 @@ def find_pairs(data_dir: str):
     if images:
         labels = labels or os.path.join(data_dir, 'labels')
         if not os.path.isdir(labels):
-            others = [os.path.basename(path) for path in _folders(data_dir) if path != images]
-            raise UserError('%s: no such folder; rename the folder of labels; beside %s are the folders: %s'
-                            % (labels, images, ', '.join(others) or 'none'))
+            others = record.some(os.path.basename(path) for path in _folders(data_dir) if path != images)
+            raise UserError('%s: no such folder; name the folder of labels so; the others are: %s' % (labels, others))
         return [('', images, labels)]
     pairs = []
     for path in _folders(data_dir):
@@ -202,11 +189,8 @@ def _labelled(root, is_voc, table, classes):
     if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT also exports unlabelled frames
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
-
-    def label(name, _):
-        return read_class_label(files.label_path(pairs[0][2], labels, name), classes)
-
-    return images, label, splits.find(root, images)
+    return (images, lambda name, _: read_class_label(files.label_path(pairs[0][2], labels, name), classes),
+            splits.find(root, images), None)
 
 
 def measured_depth(paths: list):

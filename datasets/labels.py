@@ -8,6 +8,7 @@ from data import IGNORE, Dataset
 from datasets import files, tables
 from system.files import UserError, note
 
+GREY = '%s: %s; save the label as a grey image of ids'
 # The two palettes in which a colour stands for an id: greys, and PASCAL VOC's colours. {(red, green, blue): id}
 NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}
 
@@ -49,9 +50,8 @@ def read_class_label(path: str, classes: list):
     table = np.full(256, -1, np.int16)
     table[list(meant)] = list(meant.values())
     mapped = table[label]
-    known = ' '.join(map(str, by_id)) or 'colours only'
-    data.refuse_pixels(label, mapped < 0, path, 'id', 'the table of classes has %.60s; add the id to the class that it '
-                       'stands for, or to void if it is to be ignored' % known)
+    fix = 'the table has %.60s; add the id to a class or to void' % (' '.join(map(str, by_id)) or 'colours only')
+    data.refuse_pixels(label, mapped < 0, path, 'id', fix)
     return mapped.astype(np.uint8)
 
 
@@ -98,8 +98,7 @@ def _by_palette(path, used, palette, by_id, by_color):
     if blank and len(shown) > 1:
         return by_id
     if differing and (len(meant) < len(shown) or distinct < len(shown) or blank):
-        raise UserError('%s: index %d has the colour of another class in the palette; save the label as a grey image '
-                        'of ids' % (path, differing[0]))
+        raise UserError(GREY % (path, 'index %d has the colour of another class in the palette' % differing[0]))
     if differing:
         note('%s: the palette has the colours of the classes at other ids; the colours count' % path, 'palette')
     if len(meant) == len(shown):
@@ -111,9 +110,8 @@ def _by_palette(path, used, palette, by_id, by_color):
         if fits and not blank and meant != {i: by_id.get(i) for i in shown}:
             dark = [color for color in shown.values() if 0 < max(color) < 32]  # too dark to see
             if set(shown) <= set(by_id) and not dark:
-                raise UserError('%s: which is the class, index %d or id %d, as its palette says? save the label as '
-                                'a grey image of ids'
-                                % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
+                pair = max(pair for pair in ids.items() if pair[0] != pair[1])
+                raise UserError(GREY % (path, 'is the class index %d, or id %d, as its palette says?' % pair))
             return meant
     return by_id
 
@@ -148,7 +146,8 @@ def pairs_of_files(image_folder: str, label_folder: str, label_name=lambda name:
     return [(name, path, labels[label_name(name)]) for name, path in images.items()]
 
 
-def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pairs: dict, read_label, **fields):
+def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pairs: dict, read_label,
+                     panel: str = 'predictions.png', **fields):
     """Makes the `Dataset` of pairs of an image file and a label.
 
     Args:
@@ -156,11 +155,11 @@ def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pa
       size: default (height, width) of the training images, in pixels.
       pairs: {split: list of (name, image path, label) or of (image path, label)}; without a name the path is the name.
       read_label: function (label of a pair) -> uint8 [h, w] of class indices, IGNORE for void.
-      fields: further fields of the `Dataset`.
+      panel, fields: further fields of the `Dataset`.
     """
     def load(split, i):
         image, label = pairs[split][i][-2:]
         return data.read_image(image), read_label(label)
 
     examples = {split: [pair[0] for pair in pairs[split]] for split in pairs}
-    return Dataset(name, list(class_names), list(colors), size, examples, load, 'predictions.png', **fields)
+    return Dataset(name, list(class_names), list(colors), size, examples, load, panel, **fields)

@@ -9,8 +9,6 @@ import numpy as np
 from datasets import files
 from system.files import UserError, note
 
-SHOWN = 3  # largest number of names in a message
-
 
 def names_of(dataset, split: str, data_dir: str) -> list:
     """Returns the names of the examples of a split, list of str, as paths below the folder `data_dir`.
@@ -33,9 +31,9 @@ def make(dataset, facts: dict, data_dir: str) -> dict:
 
 
 def some(names) -> str:
-    """Formats the first SHOWN of some names as text: 'a, b, c, ...'."""
+    """Formats the first three of some names as text: 'a, b, c, ...'."""
     names = list(names)
-    return ', '.join(names[:SHOWN]) + (', ...' if names[SHOWN:] else '')
+    return ', '.join(names[:3]) + (', ...' if names[3:] else '')
 
 
 def changes(before: dict, now: dict) -> str:
@@ -63,11 +61,8 @@ def with_splits(dataset, examples: dict):
     The names must be examples of `dataset`. Splits without an entry in `examples` stay unchanged.
     """
     places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
-
-    def load(split, i):
-        return dataset.load(*(places[examples[split][i]] if split in examples else (split, i)))
-
-    return dataset._replace(examples=dict(dataset.examples, **examples), load=load)
+    examples = dict(dataset.examples, **examples)
+    return dataset._replace(examples=examples, load=lambda split, i: dataset.load(*places[examples[split][i]]))
 
 
 def take_fold(dataset, fold: str):
@@ -99,7 +94,13 @@ def restore(dataset, config: dict, data_dir: str):
     if not config.get('examples'):
         if 'fold' in config['flags']:
             return take_fold(dataset, config['flags']['fold'] or files.FOLD)
-        return with_splits(dataset, old_hold_out(pool, config.get('sizes', {}), data_dir))
+        sizes = config.get('sizes', {})
+        val = max(1, len(pool) // 5)
+        if (sizes.get('train'), sizes.get('val')) != (len(pool) - val, val):
+            raise UserError('%s: the run of an older revision had %s examples, now there are %d images; restore the '
+                            'images of the run, or write train.txt and val.txt' % (data_dir, sizes, len(pool)))
+        shuffled = [pool[i] for i in np.random.RandomState(0).permutation(len(pool))]
+        return with_splits(dataset, {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])})
     examples = {split: [line.rsplit(' ', 2)[0] for line in config['examples'][split]] for split in ('train', 'val')}
     known = set(examples['train'] + examples['val'])
     missing = sorted(known.difference(pool))
@@ -113,20 +114,3 @@ def restore(dataset, config: dict, data_dir: str):
     if new:
         note('%s: %d images are new since the run began, and are not used: %s' % (data_dir, len(new), some(new)))
     return with_splits(dataset, examples)
-
-
-def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
-    """Splits names by the rule of revisions without --fold -> {'train': list of names, 'val': list of names}.
-
-    Val is a random fifth of the list, drawn with a fixed seed, so any change of the list changes val. Raises UserError
-    if the number of names has changed since the run.
-
-    Args:
-      sizes: {split: number of examples} in the run.
-    """
-    val = max(1, len(names) // 5)
-    if (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):
-        raise UserError('%s: the run of an older revision had %s examples, now there are %d images; restore the images '
-                        'of the run, or write train.txt and val.txt' % (data_dir, sizes, len(names)))
-    shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
-    return {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])}

@@ -7,7 +7,7 @@ import numpy as np
 
 import data
 from data import IGNORE, MAX_PIXELS
-from datasets import files, splits, tables
+from datasets import files, record, splits, tables
 from system.files import UserError, note, read_csv
 
 
@@ -33,8 +33,7 @@ def read_runs(data_dir, table, classes, rle_order):
         index = IGNORE if tables.is_void(entry) else i
         for text in [entry.name] + [str(number) for number in entry.ids]:
             if indices.setdefault(text, index) != index:
-                raise UserError('%s: %s is the name of one class and the id of another; rename the class'
-                                % (table, text))
+                raise UserError('%s: %s names one class and is the id of another; rename the class' % (table, text))
     objects = set(indices.values()) - {outside, IGNORE}
     if len(objects) == 1:
         indices[''] = objects.pop()  # the class of all masks in a table without a column of classes
@@ -47,7 +46,7 @@ def read_runs(data_dir, table, classes, rle_order):
         note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
     columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
     extension = splits.EXTENSION.search(next(read_csv(path, ()))[1].get('ImageId') or '')
-    return (images, lambda name, image: cells_label(path, name, image, cells[name], order, outside),
+    return (images, lambda name, image: cells_label(path, cells[name], image.shape[:2], order, outside),
             splits.find(data_dir, images), (columns, order, extension.group() if extension else ''))
 
 
@@ -116,12 +115,11 @@ def read_cells(path: str, indices: dict, images=None):
         return cells
     ids = [name for name in cells if name not in images]
     if ids:
-        raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
-                        % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
+        raise UserError('%s: ids without image: %s; the images are %s' % (path, record.some(ids), record.some(images)))
     missing = [name for name in images if name not in cells]
     if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
         raise UserError('%s: %d images without a row: %s; an image without an object needs an empty annotation'
-                        % (path, len(missing), ', '.join(missing[:5])))
+                        % (path, len(missing), record.some(missing)))
     if missing:
         note('%s: %d of %d images have no row and are read as images without an object, as %s'
              % (path, len(missing), len(images), missing[0]))
@@ -146,23 +144,20 @@ def _size(row, where):
     return height, width
 
 
-def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
+def cells_label(path: str, entry: tuple, shape: tuple = None, order: str = 'rows', outside: int = 0):
     """Draws the masks of an image -> label uint8 [h, w] of class indices; later masks cover earlier masks.
 
+    Raises UserError, which names the row, for a malformed mask.
+
     Args:
-      path, name: path of the table and name of the image, for error messages.
-      image: array [h, w, ...], of which only the size is used.
+      path: path of the table, for error messages.
       entry: (height, width, [(row number, class index, RLE), ...]), a value of the dict that `read_cells` returns.
+      shape: (height, width) of the image, used if height and width in `entry` are None.
       order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
       outside: index of the class of the pixels outside all masks.
-    Raises:
-      UserError: the size of the image differs from the size in the table, or a mask is malformed. The message names the
-        image or the row.
     """
     height, width, masks = entry
-    if height is not None and image.shape[:2] != (height, width):
-        raise UserError('%s: image %s has %dx%d, its rows say %dx%d' % ((path, name) + image.shape[:2] + entry[:2]))
-    label = np.full(image.shape[:2], outside, np.uint8)
+    label = np.full((height, width) if height else shape, outside, np.uint8)
     for mask, (_, class_id, _) in zip(cell_masks(path, label.shape, masks, order), masks):
         label[mask] = class_id
     return label

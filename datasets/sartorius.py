@@ -3,9 +3,7 @@ import os
 
 import numpy as np
 
-import data
-from data import Dataset
-from datasets import files, rle
+from datasets import files, labels, rle
 
 CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # background and three cell types, as in the bundled cells
 INDICES = {'shsy5y': 1, 'astro': 2, 'cort': 3}
@@ -40,10 +38,7 @@ def read(data_dir: str):
         held_out = (len(group) + 4) // 5
         examples['val'] += sorted(shuffled[:held_out])
         examples['train'] += sorted(shuffled[held_out:])
-
-    def load(split, i):
-        name = examples[split][i]
-        image = data.read_image(os.path.join(data_dir, 'train', name + '.png'))
-        return image, rle.cells_label(path, name, image, images[name])
-
-    return Dataset('sartorius', CLASSES, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')
+    pairs = {split: [(name, os.path.join(data_dir, 'train', name + '.png'), images[name]) for name in examples[split]]
+             for split in examples}
+    return labels.dataset_of_pairs('sartorius', CLASSES, CELL_COLORS, (520, 704), pairs,
+                                   lambda entry: rle.cells_label(path, entry), panel='cell_types.png')

@@ -5,7 +5,7 @@ import re
 import unicodedata
 
 import data
-from datasets import files
+from datasets import files, record
 from system.files import UserError, note, read_text
 
 PLACES = ('', 'ImageSets/Segmentation', 'ImageSets', 'splits')  # folders that may hold the lists of the splits
@@ -34,8 +34,7 @@ def find(folder: str, images: dict):
                 note('without a sub-folder train/ no sub-folder counts as a split; a fifth of all images is val')
             return files.hold_out(list(images))
         if None in found:
-            raise UserError('%s: outside the sub-folders train/, val/ and test/ of the splits; move the image, or list '
-                            'the images of each split in train.txt and val.txt' % images[found[None][0]])
+            raise UserError('%s: outside the folders train/, val/ and test/; move the image' % images[found[None][0]])
     if 'train' in found and 'val' not in found:
         note('no list or sub-folder names a split val; a fifth of train is val')
         found.update(files.hold_out(found['train']))
@@ -75,8 +74,7 @@ def listed_splits(lists: dict, images: dict):
             stem = EXTENSION.sub('', below)
             name = next((name for name in (listed, below, stem, keys.get(stem)) if name in images), None)
             if not name:
-                raise UserError('%s: %s is not an image of the data set; the images are %s, ...'
-                                % (path, listed, ', '.join(list(images)[:3])))
+                raise UserError('%s: %s is not an image; the images are %s' % (path, listed, record.some(images)))
             if name in split_of:
                 raise UserError('%s: names %s, which is in %s already' % (path, name, lists[split_of[name]]))
             split_of[name] = split

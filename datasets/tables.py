@@ -10,8 +10,8 @@ from system.files import UserError, read_csv
 MAX_NAME = 100  # largest number of characters in a class name; figures show the names
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
 
+# A class, or void. name: str. ids: tuple of int, the ids in label files. color: (red, green, blue) or None.
 Class = collections.namedtuple('Class', 'name ids color')
-Class.__doc__ = """A class, or void: name, ids in label files, colour (red, green, blue) or None."""
 
 
 def is_background(entry):
@@ -48,8 +48,7 @@ def read_class_names(path: str):
     rows = [(i + 1, name, [str(i)], []) for i, name in enumerate(files.read_names(path))]
     classes = _classes(path, rows + [(0, 'void', ['255'], [])])
     if not is_background(classes[0]):
-        raise UserError('%s row 1: %s; labelme has _background_ in row 1; for other ids write classes.csv (name,id)'
-                        % (path, classes[0].name))
+        raise UserError('%s row 1: %s; expected _background_; else write classes.csv' % (path, classes[0].name))
     return classes
 
 

@@ -24,16 +24,15 @@ def read(data_dir: str):
         raise UserError('--data_dir %s: no VOCdevkit/VOC2012/JPEGImages; unpack VOCtrainval_11-May-2012.tar' % data_dir)
     table = next((name for name in TABLES if os.path.exists(os.path.join(root, name))), None)
     lists = os.path.join(root, 'ImageSets', 'Segmentation')
-    augmented = os.path.exists(os.path.join(lists, 'trainaug.txt'))
-    sources = {'train': ('trainaug', 'SegmentationClassAug') if augmented else ('train', 'SegmentationClass'),
-               'val': ('val', 'SegmentationClass')}
+    sources = {'train': ('train', 'SegmentationClass'), 'val': ('val', 'SegmentationClass')}
+    if os.path.exists(os.path.join(lists, 'trainaug.txt')):
+        sources['train'] = 'trainaug', 'SegmentationClassAug'
     pairs = {}
     for split, (name, folder) in sources.items():
         names = files.read_names(os.path.join(lists, name + '.txt'))
         strange = table or next(('an image ' + name for name in names if not re.match(r'20\d\d_\d{6}\Z', name)), None)
         if strange:
-            raise UserError('%s: has %s, which PASCAL VOC 2012 has not; for own classes give --dataset folder'
-                            % (root, strange))
+            raise UserError('%s: has %s, unlike PASCAL VOC 2012; for own data give --dataset folder' % (root, strange))
         pairs[split] = [(name, os.path.join(root, 'JPEGImages', name + '.jpg'),
                          os.path.join(root, folder, name + '.png')) for name in names]
     ids = list(range(len(CLASSES)))
