@@ -90,8 +90,8 @@ def _classes(*folders):
             raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
         if found:
             return next(iter(found)), read[0]
-    raise UserError('--data_dir %s: has no table of classes, but %s; write classes.csv, or name a published data set as '
-                    '--dataset' % (folders[0], record.some(sorted(os.listdir(folders[0])))))
+    raise UserError('--data_dir %s: has no table of classes, but %s; write classes.csv, or give --dataset the name of '
+                    'a published data set' % (folders[0], record.some(sorted(os.listdir(folders[0])))))
 
 
 def _folders(parent):

@@ -67,7 +67,7 @@ def png_pairs(data_dir: str):
 
 
 def mat_pairs(data_dir: str):
-    """Pairs images and labels by the .mat files -> {split: [(image path, (image path, path of a .mat file, key))]}.
+    """Pairs images and labels by the .mat files -> {split: [(image path, (image path, .mat path, key))]}.
 
     The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
     same order, transposed. allsplit.mat lists the folders of each split. Raises UserError for a missing or malformed

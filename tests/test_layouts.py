@@ -285,7 +285,7 @@ def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize('lists, said', [
-    ({'test': 'im 1'}, 'test.txt: there is no train.txt'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is not'),
+    ({'test': 'im 1'}, 'test.txt: there is no train.txt'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is'),
     ({'train': 'im 0\nim 0', 'val': 'im 1'}, 'train.txt: names im 0, which is in'),
     ({'train': '../im 0', 'val': 'im 1'}, 'leads out'),
     ({'train': 'im 0', 'val': 'im 1\nim 0'}, 'val.txt: names im 0, which is in .*train.txt already')])
