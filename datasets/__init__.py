@@ -1,8 +1,7 @@
 """Opens, checks and loads data sets.
 
-Each value of `--dataset` names a module in this folder, whose function `read(data_dir)` returns a `data.Dataset`.
-`python -m datasets NAME --data_dir DIR` checks a data set. Code shared by the modules is in `data.py`, `files.py` and
-`tables.py`.
+The value of `--dataset` is the name of a module in this folder. The function `read(data_dir)` of the module returns a
+`data.Dataset`. The command `python -m datasets NAME --data_dir DIR` checks a data set.
 """
 import collections
 import os
@@ -16,14 +15,14 @@ from system.cli import MAX_SIDE
 from system.files import UserError, note
 from system.machine import NUM_CORES, free_memory, read_ahead
 
-# {value of --dataset: module}. Each module has a function read(data_dir) and, except folder, a constant CLASSES.
+# {value of --dataset: module}
 MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
            'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
-SMALL = 1 << 14  # pixels; smaller images load faster without threads (45x61: 0.9 ms, but 1.8 ms with two threads)
+SMALL = 1 << 14  # images of fewer pixels load faster without threads (45x61 pixels: 0.9 ms; with two threads 1.8 ms)
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
-# Result of `preload` for a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
-# digests: one str per example: CRC-32 of the image, a space, CRC-32 of the label, in hexadecimal.
+# Result of `preload` for a split. counts: int64 [images, num_classes + 1], pixels of each class in each label, void
+# last. digests: list of str, one per example: CRC-32 of the image, a space, CRC-32 of the label, in hexadecimal.
 Facts = collections.namedtuple('Facts', 'counts digests')
 
 
@@ -31,24 +30,26 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
          fold: str = None):
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
+    Images and labels are checked later, by `preload`.
+
     Args:
-      config: content of config.json of an existing run, or None. The class names of run and data set must be equal. The
-        values of `depth` and `rle_order` in the run replace the arguments. A data set without a val split of its own is
-        split into train and val as in the run.
-      rle_order: order of the pixels in runs of labels.csv, one of data.RLE_ORDERS; None detects the order.
-      depth: number of bits that the values use in images of 16 bits per channel; None: the number is measured.
-      fold: 'K/N': the images are divided into N parts, and part K is val. Allowed only for a data set without a val
-        split of its own. Ignored if `config` is given.
+      config: content of config.json if a run exists already, else None. The data set must have the class names of the
+        run. `depth` and `rle_order` are taken from the run. If the data set has no val split, the images are split into
+        train and val as in the run.
+      rle_order: order of the pixels in the run lengths of labels.csv, one of data.RLE_ORDERS; None detects the order.
+      depth: number of bits that pixel values use in images of 16 bits per channel; None measures the number.
+      fold: 'K/N' divides the images into N parts and makes part K the val split. `fold` is ignored if `config` is
+        given.
     Raises:
-      UserError: an unknown name, a missing or malformed list of images or table of classes, classes that differ from
-        the run, missing images of the run, `rle_order` or `depth` for another data set than 'folder', or `fold` for a
-        data set with its own val. `open` reads few images and no labels; `preload` checks all images and labels.
+      UserError: an unknown name; a missing or malformed list of images or table of classes; class names that differ
+        from the run; missing images of the run; `rle_order` or `depth` for another data set than 'folder'; `fold` for a
+        data set that has a val split.
     """
     if name not in MODULES:
         raise UserError('--dataset %s: unknown; choose one of %s' % (name, ', '.join(MODULES)))
     if config:
         rle_order = config['flags'].get('rle_order')
-        depth = config.get('depth', 16)  # runs of older revisions used 16 and stored no depth
+        depth = config.get('depth', 16)  # older revisions used 16 bits and did not store the depth
     if name == 'folder':
         dataset = folder.read(data_dir, rle_order, depth)
     elif not config and (rle_order or depth):
@@ -64,9 +65,9 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 
 
 def load_checked(dataset, split: str, i: int):
-    """Loads and checks example `i` of a split -> (image uint8 [h, w, 3], label uint8 [h, w]).
+    """Loads example `i` of a split -> (image uint8 [h, w, 3], label uint8 [h, w]).
 
-    Raises UserError if the files are unreadable or faulty, or if image and label differ in size.
+    Raises UserError for an unreadable image or label, for an unknown id, and if image and label differ in size.
     """
     image, label = dataset.load(split, i)
     if image.shape[:2] != label.shape:
@@ -76,7 +77,7 @@ def load_checked(dataset, split: str, i: int):
 
 
 def ahead(dataset) -> int:
-    """Returns the number of examples that threads load in advance; 0 for images of fewer than SMALL pixels."""
+    """Returns how many examples threads load in advance: 0 if images have fewer than SMALL pixels."""
     return 2 * NUM_CORES - 1 if dataset.size[0] * dataset.size[1] >= SMALL else 0
 
 
@@ -84,11 +85,10 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
     """Loads and checks each example of `splits` -> (`Dataset` with the examples in memory, {split: Facts}).
 
     Examples that do not fit into `cache` are loaded again at each access. If `splits` includes train, prints the
-    classes without a training pixel. Raises UserError for an unreadable example, and for a label that has another size
-    than the image or an unknown id.
+    classes without a training pixel. Raises UserError as `load_checked` does.
 
     Args:
-      cache: gigabytes of memory for examples; None for half of the free memory, divided by `processes`, but at most
+      cache: gigabytes of memory for decoded examples; None: half of the free memory divided by `processes`, at most
         data.CACHE_BYTES.
       processes: number of processes on this machine that load the data set at the same time.
     """
@@ -126,8 +126,8 @@ def check_split(dataset, split: str):
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
     """Returns the training size (height, width) in pixels; the default is `dataset.size`.
 
-    If only one side is given, the other side keeps the proportions of the data set's size. Raises UserError if a side
-    would exceed MAX_SIDE.
+    If only one side is given, the other side follows from the proportions of `dataset.size`. Raises UserError if a side
+    is longer than MAX_SIDE pixels.
     """
     if not height and not width:
         return tuple(dataset.size)

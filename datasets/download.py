@@ -17,9 +17,9 @@ import requests
 
 from system.files import UserError, read_bytes
 
-# part: folder inside the archive whose contents are moved to the folder `into` below --data_dir.
-# md5: MD5 of the archive, or None for a zip, whose bytes change if the host compresses the files again; then `contents`
-#     is checked instead: {folder: (number of files, total bytes, SHA-256 or None)}.
+# part: folder in the archive. into: folder below --data_dir that receives the contents of `part`.
+# md5: MD5 of the archive, or None for a zip, because the host may compress the files again and so change the MD5.
+# contents: argument of `check_contents`.
 Source = collections.namedtuple('Source', 'url part into md5 contents')
 COMMIT = 'fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5'
 SOURCES = {
@@ -47,11 +47,11 @@ BY_HAND = {
 
 
 def fetch(source: Source, folder: str):
-    """Downloads the archive of `source` into `folder` and unpacks the part `source.part` -> path of the part.
+    """Downloads an archive into `folder` and unpacks the folder `source.part` -> path of the unpacked folder.
 
     Unpacking a tar could write files outside `folder`, so the MD5 of a tar is checked before unpacking. Unpacking a zip
-    cannot write outside `folder`. Raises UserError for a failed download, a wrong checksum, a damaged archive, and an
-    archive without this part.
+    cannot write outside `folder`. Raises UserError for a failed download, a wrong MD5, a damaged archive, and an
+    archive without the folder `source.part`.
     """
     pooch.get_logger().setLevel('WARNING')
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
@@ -73,9 +73,9 @@ def check_contents(folder: str, contents: dict):
     """Raises UserError unless the folders below `folder` hold exactly the files that `contents` describes.
 
     Args:
-      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed over the files in the
-        order of names; a file contributes name, a zero byte and SHA-256 of the content. If the SHA-256 is None, only
-        the number of files and the total bytes are compared.
+      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed over the name, a zero
+        byte and the SHA-256 of the content of each file, in the order of the names. If the SHA-256 is None, only the
+        number of files and the total bytes are compared.
     """
     for name, expected in contents.items():
         digest = hashlib.sha256()
@@ -91,7 +91,7 @@ def check_contents(folder: str, contents: dict):
 
 
 def download(name: str, data_dir: str):
-    """Downloads data set `name` into the folder `data_dir`; after an error no file is left.
+    """Downloads data set `name` into the folder `data_dir`; deletes the downloaded files after an error.
 
     The target folder is `data_dir`, or VOCdevkit/ in `data_dir` for voc2012. Raises UserError for a data set that
     cannot be downloaded automatically (manual steps are printed), for a failed download, for an archive with unexpected

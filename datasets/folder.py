@@ -15,11 +15,13 @@ from datasets import files, record, rle, splits, tables
 from datasets.labels import read_class_label
 from system.files import UserError, note
 
+# {file with a table of classes: function (path) -> list of `tables.Class`}
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
           'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names,
           'label_colors.txt': tables.read_label_colors}
 TABLES.update({os.path.join(split, '_classes.csv'): lambda path: tables.read_classes(path, 'Class', 'Pixel Value')
-               for split in files.FOLDERS})  # Roboflow writes a table for each split
+               for split in files.FOLDERS})  # Roboflow writes a table of classes for each split
+# Accepted names of folders, in lower case.
 IMAGE_FOLDERS = 'images image imgs img img_dir jpegimages leftimg8bit default'.split()
 LABEL_FOLDERS = ('labels label masks mask gts gt annot annots annotations ann_dir gtfine segmentationclass '
                  'segmentationclasspng defaultannot').split()
@@ -28,14 +30,15 @@ LABEL_FOLDERS = ('labels label masks mask gts gt annot annots annotations ann_di
 def read(data_dir: str, rle_order: str = None, depth: int = None):
     """Reads the data set in `data_dir` -> `Dataset`; the training size is the size of the first training image.
 
+    Labels are opened later, by `load` of the returned `Dataset`.
+
     Args:
-      rle_order: order of the pixels in runs of labels.csv: 'rows', 'columns' or 'relative'; None detects the order.
-        `rle_order` is ignored if there is no labels.csv.
-      depth: number of bits that the values use in images of 16 bits per channel; None: the number is measured in the
+      rle_order: order of the pixels in the run lengths of labels.csv: 'rows', 'columns' or 'relative'. None detects the
+        order. `rle_order` is ignored if there is no labels.csv.
+      depth: number of bits that pixel values use in images of 16 bits per channel; None measures the number in the
         training images.
     Raises:
-      UserError: an unknown layout, or a fault in a list of images or in the table of classes. Labels and most images
-        are opened later, by `load` of the returned `Dataset`.
+      UserError: an unknown layout, or a fault in a list of images or in the table of classes.
     """
     files.check_data_dir(data_dir, 'folder', 'images/, labels/ or labels.csv, and classes.csv')
     root = voc_root(data_dir)
@@ -43,7 +46,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     runs = os.path.exists(os.path.join(data_dir, 'labels.csv'))
     images, label, examples, runs_form = (rle.read_runs(data_dir, table, classes, rle_order) if runs else
                                           _labelled(root or data_dir, root, table, classes))
-    first = next(iter(examples.values()))  # the examples of train, else of val or test
+    first = next(iter(examples.values()))  # names of train, or of val or test if there is no train
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -61,8 +64,8 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
 def voc_root(data_dir: str, name: str = 'VOC2*'):
     """Finds the folder that holds JPEGImages/ -> path, or None.
 
-    The candidates are `data_dir`, `data_dir`/VOC2012 and `data_dir`/VOCdevkit/VOC2012, with any year in place of 2012
-    unless `name` is given. Raises UserError if several candidates hold JPEGImages/.
+    The candidates are `data_dir`, `data_dir`/`name` and `data_dir`/VOCdevkit/`name`; in `name` the character * stands
+    for any text. Raises UserError if several candidates hold JPEGImages/.
     """
     return _only([path for pattern in ('', name, os.path.join('VOCdevkit', name))
                   for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
@@ -77,9 +80,10 @@ def _only(paths):
 
 
 def _classes(*folders):
-    """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`).
+    """Reads the table of classes in the first of `folders` that has a table -> (path, list of `tables.Class`).
 
-    Raises UserError if no folder has a table, if a folder has several tables, or if Roboflow's tables differ.
+    Raises UserError if no folder has a table, if a folder has several tables, or if the tables that Roboflow wrote for
+    the splits differ.
     """
     for folder in folders:
         found = {os.path.join(folder, name): name for name in TABLES if os.path.exists(os.path.join(folder, name))}
@@ -95,21 +99,20 @@ def _classes(*folders):
 
 
 def _folders(parent):
-    """Lists the paths of the sub-folders of `parent`, sorted, without names that begin with . or _ (__MACOSX)."""
+    """Lists the paths of the sub-folders of `parent`, sorted; skips names with . or _ in front, as __MACOSX."""
     return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '[!_.]*'))) if os.path.isdir(path)]
 
 
 def _pair(parent):
     """Finds the folders of images and of labels in `parent` -> (images, labels): a path or None each.
 
-    Raises UserError if several folders have a name for images or for labels, and if a third folder holds images,
-    because the third folder may hold the labels. The third folder is no error if the folder of labels is labels/,
-    label/ or Pascal VOC's SegmentationClass/.
+    Raises UserError if several folders fit. A third folder with images is an error too, because the third folder may
+    hold the labels. But beside labels/, label/ and Pascal VOC's SegmentationClass/ a third folder is ignored.
     """
     holding = [(os.path.basename(path).lower(), path) for path in _folders(parent) if _holds_images(path)]
     images = _only([path for name, path in holding if name in IMAGE_FOLDERS])
     found = [path for name, path in holding if name in LABEL_FOLDERS]
-    # labelme writes labels as NPY into SegmentationClass/ and as PNG into SegmentationClassPNG/.
+    # labelme writes labels as NPY files into SegmentationClass/ and as PNG files into SegmentationClassPNG/.
     labels = _only([path for path in found if path.lower().endswith('classpng')] or found)
     others = [path for name, path in holding if path not in (images, labels) and name not in files.FOLDERS]
     if images and labels and others and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
@@ -124,18 +127,19 @@ def _holds_images(folder):
 
 
 def find_pairs(data_dir: str):
-    """Finds the folders of images and labels -> list of (name of the split's folder or '', images, labels).
+    """Finds the folders of images and of labels -> list of (name, path of the images, path of the labels).
 
-    The layouts: images/ and labels/; these two folders in train/ and in val/; train/ and train_labels/; images and
-    labels together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS list the accepted names of folders.
-    Raises UserError if several folders fit.
+    `name` is the folder of a split, such as train, or '' if the splits have no folders. Accepted layouts: images/ and
+    labels/; these two folders in train/ and in val/; train/ and train_labels/; images and labels together in train/ or
+    in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS list other names for images/ and labels/. Raises UserError if several
+    folders fit.
     """
     images, labels = _pair(data_dir)
     if images:
         labels = labels or os.path.join(data_dir, 'labels')
         if not os.path.isdir(labels):
             others = record.some(os.path.basename(path) for path in _folders(data_dir) if path != images)
-            raise UserError('%s: no such folder; name the folder of labels so; the others are: %s' % (labels, others))
+            raise UserError('%s: no such folder; give the folder of labels this name; found: %s' % (labels, others))
         return [('', images, labels)]
     pairs = []
     for path in _folders(data_dir):
@@ -152,10 +156,11 @@ def find_pairs(data_dir: str):
 
 
 def _labelled(root, is_voc, table, classes):
-    """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}).
+    """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}, None).
 
-    A note names the folders, unless the folders are images/ and labels/. A split val or test without any label is left
-    out. In Pascal VOC's layout without lists of splits, images without a label are left out too.
+    None is the field `rle` of the `Dataset`. Prints the folders unless they are images/ and labels/. A split val or
+    test in which no image has a label is left out. In Pascal VOC's layout without lists of splits, all images without a
+    label are left out.
 
     Args:
       root: folder of the data set.
@@ -165,7 +170,7 @@ def _labelled(root, is_voc, table, classes):
     """
     names = [files.words(entry.name) for entry in classes if not tables.is_void(entry)]
     if len(names) == 2 and any(tables.is_background(entry) and 0 in entry.ids for entry in classes):
-        names = []  # the mask of the only class besides background is a complete label
+        names = []  # a mask of the only class besides background is a complete label
     images = {}
     labels = {}
     pairs = find_pairs(root)
@@ -186,7 +191,7 @@ def _labelled(root, is_voc, table, classes):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
                 '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
-    if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT also exports unlabelled frames
+    if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT exports frames without a label too
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
     return (images, lambda name, _: read_class_label(files.label_path(pairs[0][2], labels, name), classes),
@@ -196,22 +201,22 @@ def _labelled(root, is_voc, table, classes):
 def measured_depth(paths: list):
     """Measures how many bits the largest value in images of 16 bits per channel needs: int, at least 9.
 
-    Decodes all images of `paths` with 16 bits per channel or 32-bit integers; returns None if no image is of this kind.
-    For a value above 65535 the result is more than 16, and `read_image` later refuses the image.
+    Decodes the images that have 16 bits per channel or 32-bit integers; returns None if `paths` has no such image. For
+    a value above 65535 the result is more than 16, and `read_image` later refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
 
 
 def _is_deep(path):
-    """Tells from the header whether an image has 16 bits per channel or 32-bit integers; False if unreadable."""
+    """Tells from the header whether an image has 16 bits per channel or 32-bit integers. Unreadable: False."""
     try:
         with open(path, 'rb') as file:
             header = file.read(25)
-            # JPEG has 8 bits; a PNG's header gives the number of bits, and reading the header is faster than Pillow.
+            # JPEG has 8 bits per channel. A PNG's header gives the number of bits, and is read faster than by Pillow.
             if header[:2] == b'\xff\xd8' or header[:4] == b'\x89PNG':
                 return header[:4] == b'\x89PNG' and header[24] == 16
             image = Image.open(file, formats=data.FORMATS)
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])
-    except Exception:  # Pillow raises many kinds of error for a damaged file, which `read_image` reports
+    except Exception:  # Pillow raises many kinds of error for a damaged file; `read_image` reports the file later
         return False

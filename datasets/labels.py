@@ -1,4 +1,4 @@
-"""Reads label files by a table of classes: ids, colours, palettes and binary masks."""
+"""Converts label files of ids, colours, palettes or binary masks to class indices, by a table of classes."""
 import functools
 
 import numpy as np
@@ -16,10 +16,10 @@ NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in r
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
-    If there are two classes besides void, black may stand for the class of id 0 (or of colour 0 0 0), and white for the
-    other class. Raises UserError for an unreadable file, for an id or a colour that is not in `classes`, for a label in
-    colours if a class other than void has no colour, and if the ids and the colours of a label (or its palette) mean
-    different classes.
+    If `classes` has two classes besides void, a label may be a black and white mask: black is the class with id 0 or
+    colour 0 0 0, and white is the other class. Raises UserError for an unreadable file, for an id or a colour that is
+    not in `classes`, and for a label in colours if a class other than void has no colour. A label whose ids and colours
+    (or palette) mean different classes is an error too.
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -34,7 +34,7 @@ def read_class_label(path: str, classes: list):
                 raise UserError('%s: has colours, but the table gives class %s no color' % (path, uncolored[0]))
             packed = label.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
             ids = color_table(tuple(by_color.items()))[packed]
-            data.refuse_pixels(label, ids < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
+            data.refuse_pixels(label, ids < 0, path, 'colour', 'no class has this colour; save without smoothing')
             return ids.astype(np.uint8)
         label = label[:, :, 0]  # the three equal channels hold ids or grey colours
     used = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
@@ -50,7 +50,8 @@ def read_class_label(path: str, classes: list):
     table = np.full(256, -1, np.int16)
     table[list(meant)] = list(meant.values())
     mapped = table[label]
-    fix = 'the table has %.60s; add the id to a class or to void' % (' '.join(map(str, by_id)) or 'colours only')
+    known = ' '.join(map(str, by_id)) or 'colours only'
+    fix = 'the table of classes has %.60s; add the id to a class or to void' % known
     data.refuse_pixels(label, mapped < 0, path, 'id', fix)
     return mapped.astype(np.uint8)
 
@@ -79,10 +80,10 @@ def _by_value(path, used, by_id, by_color):
 def _by_palette(path, used, palette, by_id, by_color):
     """Decides which class each index of a palette label means -> {index: class index}.
 
-    If each palette colour in use is the colour of a class, the colours decide. Else the indices are ids, but an index
-    whose colour belongs to another class is an error. GIF and image optimizers may renumber the indices: if the palette
-    consists of greys or of PASCAL VOC's colours, but in another order, a colour means the id at which the usual order
-    has this colour. Raises UserError if two readings are possible.
+    If every palette colour in use is the colour of a class, each index means the class of this colour. Otherwise the
+    indices are ids, and an index with the colour of another class is an error. But GIF and image optimizers may
+    renumber the indices. So if the palette holds greys or PASCAL VOC's colours in another order than usual, each index
+    means the id that has the same colour in the usual order. Raises UserError if two readings are possible.
 
     Args:
       used: list of the indices in the label.
@@ -120,7 +121,7 @@ def _by_palette(path, used, palette, by_id, by_color):
 def color_table(ids: tuple):
     """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1 for no id.
 
-    `ids`: tuple of ((red, green, blue), id). The table is cached, because filling its 32 MB takes longer than reading a
+    `ids`: tuple of ((red, green, blue), id). The result is cached, because filling 32 MB takes longer than reading a
     small label.
     """
     table = np.full(1 << 24, -1, np.int16)
@@ -136,7 +137,7 @@ def pairs_of_files(image_folder: str, label_folder: str, label_name=lambda name:
     Raises UserError for a missing folder, and for an image without a label.
 
     Args:
-      label_name: function (name of an image) -> name of its label, both without extension.
+      label_name: function (name of an image) -> name of the label, both without extension.
     """
     labels = dict(files.files_below(label_folder, ('.png',)))
     images = files.image_files(image_folder)
@@ -148,12 +149,13 @@ def pairs_of_files(image_folder: str, label_folder: str, label_name=lambda name:
 
 def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pairs: dict, read_label,
                      panel: str = 'predictions.png', **fields):
-    """Makes the `Dataset` of pairs of an image file and a label.
+    """Makes a `Dataset` from pairs of an image file and a label.
 
     Args:
       class_names, colors: names and (red, green, blue) of the classes, without void.
       size: default (height, width) of the training images, in pixels.
-      pairs: {split: list of (name, image path, label) or of (image path, label)}; without a name the path is the name.
+      pairs: {split: list of (name, image path, label) or of (image path, label)}. An example without a name has the
+        image path as name.
       read_label: function (label of a pair) -> uint8 [h, w] of class indices, IGNORE for void.
       panel, fields: further fields of the `Dataset`.
     """

@@ -1,8 +1,8 @@
 """Records splits and checksums of a run's examples, compares such records, and restores splits.
 
 A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path of the example below
---data_dir. IMAGE and LABEL are the CRC-32 of the decoded image and of the label. Dates are not recorded, so copied
-files give an equal record.
+--data_dir. IMAGE and LABEL are the CRC-32 of the decoded image and of the label. A record holds no dates, so a copy of
+the files has an equal record.
 """
 import numpy as np
 
@@ -11,7 +11,7 @@ from system.files import UserError, note
 
 
 def names_of(dataset, split: str, data_dir: str) -> list:
-    """Returns the names of the examples of a split, list of str, as paths below the folder `data_dir`.
+    """Returns the names of the examples of a split as paths below the folder `data_dir`: list of str.
 
     If `data_dir` is None, the names are returned unchanged.
     """
@@ -31,13 +31,13 @@ def make(dataset, facts: dict, data_dir: str) -> dict:
 
 
 def some(names) -> str:
-    """Formats the first three of some names as text: 'a, b, c, ...'."""
+    """Formats the first three names as text: 'a, b, c, ...'."""
     names = list(names)
     return ', '.join(names[:3]) + (', ...' if names[3:] else '')
 
 
 def changes(before: dict, now: dict) -> str:
-    """Describes the differences of two records: 'val: 2 of 9 labels changed (a, b)'; '' for equal records."""
+    """Describes how two records differ, as 'val: 2 of 9 labels changed (a, b)'; '' for equal records."""
     found = []
     for split in sorted(set(before) | set(now)):
         was, has = ({line.rsplit(' ', 2)[0]: line.rsplit(' ', 2)[1:] for line in record.get(split, [])}
@@ -56,9 +56,10 @@ def changes(before: dict, now: dict) -> str:
 # ---------------------------------------------------------------- splits
 
 def with_splits(dataset, examples: dict):
-    """Returns a `Dataset` with some splits replaced by the examples {split: list of names}.
+    """Replaces splits of a data set by `examples`, {split: list of names} -> `Dataset`.
 
-    The names must be examples of `dataset`. Splits without an entry in `examples` stay unchanged.
+    The names must be names of examples in `dataset`. An example has the same name in all splits. Splits that `examples`
+    does not contain stay unchanged.
     """
     places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
     examples = dict(dataset.examples, **examples)
@@ -66,9 +67,9 @@ def with_splits(dataset, examples: dict):
 
 
 def take_fold(dataset, fold: str):
-    """Splits the images again, for `fold` 'K/N' -> `Dataset` with part K of N as val, the rest as train.
+    """Divides the images into N parts, for `fold` 'K/N' -> `Dataset` with part K as val, all others as train.
 
-    Raises UserError if the data set has its own val, or if `fold` is malformed.
+    Raises UserError if the data set has a val split of its own, or if `fold` is malformed.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         raise UserError('--fold %s: data set %s has a split val already; leave out --fold' % (fold, dataset.name))
@@ -76,17 +77,17 @@ def take_fold(dataset, fold: str):
 
 
 def restore(dataset, config: dict, data_dir: str):
-    """Returns a `Dataset` with the train and val of a run, if the data set has no val of its own.
+    """Returns the `Dataset` with the splits train and val of a run.
 
-    A data set with its own val is returned unchanged. If the data set contains none of the images that the run was
-    trained on, the data set is returned unchanged, and a note is printed. Images that were added since the run began
-    are left out, and a note is printed. The config of an older revision does not record the images; then val is drawn
-    again by the rule of that revision.
+    A data set with a val split of its own is returned unchanged. A data set without any image of the run is returned
+    unchanged too, and a note is printed. Images that were added since the run began are left out, and a note is
+    printed. If an older revision wrote config.json, the images of the run are not recorded; then val is chosen by the
+    rule of the older revision.
 
     Args:
       config: content of config.json of the run, with the record of the run as `examples`.
     Raises:
-      UserError: images of the run are missing, or the val of an older revision cannot be drawn again.
+      UserError: images of the run are missing, or the number of images differs from the run of an older revision.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         return dataset

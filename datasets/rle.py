@@ -14,8 +14,8 @@ from system.files import UserError, note, read_csv
 def read_runs(data_dir, table, classes, rle_order):
     """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
 
-    Prints the order of the pixels in the runs unless `rle_order` gives the order. Raises UserError for a malformed
-    file, for a folder labels/ beside labels.csv, and if no class is named background.
+    Prints the order of the pixels in the run lengths, unless `rle_order` gives the order. Raises UserError for a
+    malformed file, for a folder labels/ beside labels.csv, and if no class is named background.
 
     Args:
       table: path of the table of classes, for messages.
@@ -43,7 +43,7 @@ def read_runs(data_dir, table, classes, rle_order):
     if not order:
         texts = [rle.strip() for _, _, masks in cells.values() for _, _, rle in masks]
         order = detect_order(texts) if 'EncodedPixels' in header else 'rows'
-        note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
+        note('%s: run lengths are read in the order %s; --rle_order gives another order' % (path, order))
     columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
     extension = splits.EXTENSION.search(next(read_csv(path, ()))[1].get('ImageId') or '')
     return (images, lambda name, image: cells_label(path, cells[name], image.shape[:2], order, outside),
@@ -53,8 +53,8 @@ def read_runs(data_dir, table, classes, rle_order):
 def detect_order(texts: list):
     """Detects the order of the pixels in Kaggle's run lengths -> 'columns' or 'relative'.
 
-    `data.rle_decode` defines the orders. The order is 'relative' if at least one of the `texts` is valid as 'relative'
-    but not as 'columns', and no text of three or more runs is valid as 'columns'; else the order is 'columns'.
+    `data.rle_decode` defines the orders. The order is 'relative' if a text is valid in the order 'relative' only, and
+    no text of three or more runs is valid in the order 'columns'. Otherwise the order is 'columns'.
     """
     others = [text for text in texts if not _is_rle(text, 'columns')]
     if not any(_is_rle(text, 'relative') for text in others):
@@ -74,19 +74,20 @@ def _is_rle(rle, order):
 def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
-    Columns are id,annotation,width,height,cell_type. If `images` is given, the columns may be ImageId,EncodedPixels and
-    optionally ClassId,Width,Height. An empty annotation, or -1 in EncodedPixels, marks an image without an object. If a
-    table with EncodedPixels has no such mark, images without a row have no object, and a note is printed.
-    Height and width are None if the table has no columns for them. The RLE is text that `cell_masks` decodes and
-    checks. The row number is the line in the file.
+    The columns are id,annotation,width,height,cell_type. If `images` is given, the columns may also be
+    ImageId,EncodedPixels and optionally ClassId,Width,Height. Height and width are None for a table without columns of
+    height and width. RLE is the text of the run lengths, which `cell_masks` checks. The row number is the line in the
+    file.
+    An empty annotation, or -1 in EncodedPixels, marks an image without an object. In a table with EncodedPixels and
+    without a marked image, an image without a row has no object, and a note is printed.
 
     Args:
-      indices: {name or id of a class, as text: class index}; the key '' gives the class of all masks in a table without
-        a column of classes.
+      indices: {name or id of a class, as text: class index}. The key '' is for masks in a table without a column of
+        classes.
       images: names of the images; None accepts any id of letters, digits, _ and -.
     Raises:
-      UserError: a malformed row, an id without an image, or an image without a row, if such images are not allowed (see
-        above).
+      UserError: a malformed row, an id without an image, or an image without a row in a table that marks images without
+        an object.
     """
     kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
@@ -129,11 +130,11 @@ def read_cells(path: str, indices: dict, images=None):
 def _size(row, where):
     """Parses the height and width in a row of a table -> (int, int), or (None, None).
 
-    (None, None) stands for a row with EncodedPixels and without sizes. The text 520.0 is valid, because pandas may
-    write 520 as 520.0. Raises UserError for other texts and for more than MAX_PIXELS pixels.
+    Returns (None, None) for a row with EncodedPixels and without height and width. The text 520.0 is valid, because
+    pandas may write 520 as 520.0. Raises UserError for other texts and for more than MAX_PIXELS pixels.
 
     Args:
-      where: file and row, for the error message.
+      where: file name and row number, for the error message.
     """
     sides = tuple(row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width'))
     if sides == ('', '') and 'EncodedPixels' in row:
@@ -153,7 +154,7 @@ def cells_label(path: str, entry: tuple, shape: tuple = None, order: str = 'rows
       path: path of the table, for error messages.
       entry: (height, width, [(row number, class index, RLE), ...]), a value of the dict that `read_cells` returns.
       shape: (height, width) of the image, used if height and width in `entry` are None.
-      order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
+      order: order of the pixels in the run lengths, one of data.RLE_ORDERS.
       outside: index of the class of the pixels outside all masks.
     """
     height, width, masks = entry
@@ -164,14 +165,14 @@ def cells_label(path: str, entry: tuple, shape: tuple = None, order: str = 'rows
 
 
 def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
-    """Decodes and yields the masks of one image, bool [height, width] each.
+    """Yields the decoded masks of an image, each bool [height, width].
 
     Raises UserError, which names the table `path` and the row, for a malformed mask.
 
     Args:
       shape: (height, width).
       masks: list of (row number, class index, RLE); the RLE is the text 'start length start length ...'.
-      order: order of the pixels in the runs, one of data.RLE_ORDERS, which `data.rle_decode` defines.
+      order: order of the pixels in the run lengths, one of data.RLE_ORDERS, which `data.rle_decode` defines.
     """
     for number, _, rle in masks:
         try:

@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def read(data_dir: str = None):
     """Reads the masks of train.csv -> `Dataset`, whose `load` renders the images.
 
-    `data_dir` holds train.csv; None for the bundled file. Images are grouped by the cell type of their first cell;
+    `data_dir` holds train.csv; None for the bundled file. Images are grouped by the type of the first cell;
     every fourth image of a group is in val. Raises UserError for a malformed table.
     """
     path = os.path.join(data_dir or ROOT, 'train.csv')

@@ -11,7 +11,7 @@ CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # di
 
 
 def stratified(images):
-    """Groups image ids by the class of the first cell -> {class index: list of ids}; index 0 for no cells.
+    """Groups images by the class of the first cell -> {class index: list of image ids}; 0 for no cell.
 
     Args:
       images: {image id: (height, width, [(row number, class index, RLE), ...])}.
@@ -23,10 +23,11 @@ def stratified(images):
 
 
 def read(data_dir: str):
-    """Reads train.csv -> `Dataset`, whose `load` reads train/ID.png.
+    """Reads masks from train.csv and images train/ID.png -> `Dataset`.
 
-    Val is a fifth, rounded up, of the images of each cell type, drawn with a fixed seed. The cell type of an image
-    is the type of its first cell. Raises UserError for a malformed train.csv, and for a missing or empty folder.
+    Val is a fifth, rounded up, of the images of each cell type, drawn with a fixed seed. The cell type of an image is
+    the type of the first cell in the image. Raises UserError for a malformed train.csv, and for a missing
+    or empty folder.
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')

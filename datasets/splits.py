@@ -1,4 +1,4 @@
-"""Splits images into train, val and test: by lists or by folders, else by `files.hold_out`."""
+"""Splits images into train, val and test by lists, by folders or by `files.hold_out`."""
 import glob
 import os
 import re
@@ -9,14 +9,15 @@ from datasets import files, record
 from system.files import UserError, note, read_text
 
 PLACES = ('', 'ImageSets/Segmentation', 'ImageSets', 'splits')  # folders that may hold the lists of the splits
-EXTENSION = re.compile('(%s)\\Z' % '|'.join(map(re.escape, data.IMAGE_FILES)), re.IGNORECASE)
+EXTENSION = re.compile('(%s)\\Z' % '|'.join(map(re.escape, data.IMAGE_FILES)), re.IGNORECASE)  # of an image file
 
 
 def find(folder: str, images: dict):
     """Splits the images -> {split: list of names}.
 
-    Uses the lists that `find_lists` finds, else the sub-folders of the images, else `hold_out`. Sub-folders are used
-    only if one of them is train. If there is no val, `hold_out` divides train into train and val.
+    The lists that `find_lists` finds define the splits. Without lists, sub-folders of the images define the splits, if
+    one sub-folder is train. Otherwise `files.hold_out` splits all images. If the lists or sub-folders define no val,
+    `files.hold_out` divides train into train and val.
 
     Args:
       images: {name: path}.
@@ -42,10 +43,10 @@ def find(folder: str, images: dict):
 
 
 def find_lists(folder: str):
-    """Finds the lists of the splits in the first of PLACES below `folder` that has a list -> {split: path}.
+    """Finds the lists of the splits -> {split: path}.
 
-    The name of a list is a key of files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. An empty list
-    of test is skipped.
+    Searches the folders PLACES below `folder` in this order, up to the first folder with a list. The name of a list is
+    a key of files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. An empty list of test is ignored.
     """
     for place in PLACES:
         found = {}
@@ -62,7 +63,7 @@ def find_lists(folder: str):
 def listed_splits(lists: dict, images: dict):
     """Reads the lists {split: path} -> {split: list of image names}.
 
-    Without a list of train, the other lists must name all images. Prints the number of images in no list. Raises
+    Without a list of train, the other lists must name all images. Prints how many images are in no list. Raises
     UserError for an unknown or repeated name and for a missing list of train.
     """
     split_of = {}

@@ -9,23 +9,23 @@ import data
 from datasets import files, labels
 from system.files import UserError
 
-# The 37 classes of the SUN RGB-D benchmark (its seg37list), ids 1 to 37 in this order; 0 is void.
+# The 37 classes of the SUN RGB-D benchmark, in the order of seg37list. The ids are 1 to 37; id 0 is void.
 CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk shelves curtain '
            'dresser pillow mirror floor_mat clothes ceiling books fridge tv paper towel shower_curtain box whiteboard '
            'person night_stand toilet sink lamp bathtub bag').split()
 
 
 def read(data_dir: str):
-    """Reads SUN RGB-D -> `Dataset`, RGB only: 37 classes, id 0 is void; 5,285 training, 5,050 test images.
+    """Reads the RGB images of SUN RGB-D -> `Dataset`: 37 classes, 5,285 training and 5,050 test images.
 
     Two layouts are read. The home page's layout has SUNRGBD/ and SUNRGBDtoolbox/, with the labels in a .mat file of
-    MATLAB 7.3. The other layout has images and PNG labels in image/train/ and label37/train/ (the same for test),
-    paired by the numbers in the file names.
+    MATLAB 7.3. The other layout has images in image/train/ and PNG labels in label37/train/ (the same for test), paired
+    by the numbers in the file names.
 
-    The official split has no validation part: 'val' is every tenth test image, to monitor a run. To compute scores on
-    test, use `--checkpoint last`, because this checkpoint is not selected by scores on 'val'. The training size is
-    360x480, as in the paper. Raises UserError for a missing or malformed list or .mat file. Images and labels are
-    opened later, by `load` of the returned `Dataset`.
+    The official split has no val, so val is every tenth test image. To compute scores on test, use `--checkpoint last`,
+    because this checkpoint is not selected by scores on val. The training size is 360x480, as in the paper. Images and
+    labels are opened later, by `load` of the returned `Dataset`. Raises UserError for a missing or malformed list or
+    .mat file.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
     toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
@@ -34,7 +34,7 @@ def read(data_dir: str):
 
     def read_label(label):
         image, path, key = label
-        ids = read_variable(path, key).T if key else data.read_label(path)
+        ids = data.read_label(path) if key is None else read_variable(path, key).T
         data.refuse_pixels(ids, ids > len(CLASSES), 'label of ' + image, 'id', 'SUN RGB-D has ids 0 to 37')
         return ids.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
 
@@ -44,11 +44,11 @@ def read(data_dir: str):
 
 
 def png_pairs(data_dir: str):
-    """Pairs PNG files by the numbers in their names -> {split: [(image path, (image path, label path, None))]}.
+    """Pairs files by the numbers in the names -> {split: [(image path, (image path, label path, None))]}.
 
     The splits are train and test, sub-folders of image/ and label37/. Names without a number at the end are skipped.
-    Raises UserError for a missing folder, a split without images, two files of a folder with the same number, and an
-    image or label without its counterpart.
+    Raises UserError for a missing folder, a split without images, two files of a folder with the same number, an image
+    without a label, and a label without an image.
     """
     pairs = {}
     for split in ('train', 'test'):
@@ -70,8 +70,8 @@ def mat_pairs(data_dir: str):
     """Pairs images and labels by the .mat files -> {split: [(image path, (image path, .mat path, key))]}.
 
     The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
-    same order, transposed. allsplit.mat lists the folders of each split. Raises UserError for a missing or malformed
-    file.
+    same order, transposed; `key` is the HDF5 reference of a label. allsplit.mat lists the folders of each split. Raises
+    UserError for a missing or malformed file.
     """
     toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
     meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
@@ -100,8 +100,8 @@ def mat_pairs(data_dir: str):
 def read_variable(path: str, key):
     """Reads a variable of a .mat file -> array.
 
-    An array from a file of MATLAB 7.3 has the axes in reverse order. From an array of an older file, axes of length 1
-    are removed, but at least one axis is kept. Raises UserError for a damaged file or a missing variable.
+    An array from a file of MATLAB 7.3 has the axes in reverse order. An array from an older file loses axes of length
+    1, but keeps at least one axis. Raises UserError for a damaged file or a missing variable.
 
     Args:
       key: name of the variable, or an HDF5 reference in a file of MATLAB 7.3.

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import files
 from system.files import UserError, read_csv
 
-MAX_NAME = 100  # largest number of characters in a class name; figures show the names
+MAX_NAME = 100  # largest number of characters in a class name, because figures show the names
 VOC_VOID = (224, 224, 192)  # the colour of void in PASCAL VOC's labels
 
 # A class, or void. name: str. ids: tuple of int, the ids in label files. color: (red, green, blue) or None.
@@ -15,16 +15,17 @@ Class = collections.namedtuple('Class', 'name ids color')
 
 
 def is_background(entry):
-    """Tells whether a `Class` is named background, in upper or lower case, with or without outer underscores."""
+    """Tells whether a `Class` is named background, in upper or lower case; ignores underscores at both ends."""
     return entry.name.strip('_').lower() == 'background'
 
 
 def read_classes(path: str, name: str = 'name', number: str = 'id'):
     """Reads a table of classes -> list of `Class`, void last.
 
-    A class may have several ids, such as 7 8 11. A column `color` with red, green and blue is optional; columns r, g
-    and b may replace it. With r, g and b the column of ids may be missing: then labels hold colours, and a class has no
-    ids. Raises UserError for a malformed row, a repeated name, id or colour, and fewer than two classes.
+    A class may have several ids, such as 7 8 11. The optional column `color` holds red, green and blue; the columns r,
+    g and b may replace `color`. With columns r, g and b, the column of ids may be missing; then labels hold colours,
+    and classes have no ids. Raises UserError for a malformed row, a repeated name, id or colour, and fewer than two
+    classes.
 
     Args:
       name, number: headers of the columns of names and of ids.
@@ -48,17 +49,16 @@ def read_class_names(path: str):
     rows = [(i + 1, name, [str(i)], []) for i, name in enumerate(files.read_names(path))]
     classes = _classes(path, rows + [(0, 'void', ['255'], [])])
     if not is_background(classes[0]):
-        raise UserError('%s row 1: %s; expected _background_; else write classes.csv' % (path, classes[0].name))
+        raise UserError('%s row 1: %s; must be _background_, or write classes.csv' % (path, classes[0].name))
     return classes
 
 
 def read_labelmap(path: str):
     """Reads labelmap.txt of CVAT's VOC export -> list of `Class`, void last.
 
-    A line is name:red,green,blue:parts:actions. The id of a class is the number of its line, counted from 0 without
-    blank lines and comments.
-    If no line is named void or has VOC's colour of void, a class void with id 255 is added. Raises UserError for a
-    malformed line, a repeated name or colour, and fewer than two classes.
+    Each line is name:red,green,blue:parts:actions. The ids are line numbers, counted from 0 without blank lines and
+    comments. If no line is named void or has VOC's colour of void, a class void with id 255 is added. Raises UserError
+    for a malformed line, a repeated name or colour, and fewer than two classes.
     """
     rows = []
     for number, line in _uncommented(path):
@@ -74,8 +74,8 @@ def read_labelmap(path: str):
 def read_label_colors(path: str):
     """Reads label_colors.txt of CamVid and of CVAT's CamVid export -> list of `Class` without ids, void last.
 
-    A line is red, green, blue and a name, separated by blanks. Blank lines and comments are skipped. Raises UserError
-    for a malformed line, a repeated name or colour, and fewer than two classes.
+    Each line holds red, green, blue and a name, separated by blanks. Blank lines and comments are skipped. Raises
+    UserError for a malformed line, a repeated name or colour, and fewer than two classes.
     """
     rows = []
     for number, line in _uncommented(path):
@@ -90,7 +90,7 @@ def _uncommented(path):
 
 
 def is_void(entry):
-    """Tells whether a `Class` marks ignored pixels: its name is void, in upper or lower case."""
+    """Tells whether a `Class` marks ignored pixels: the name is void, in upper or lower case."""
     return entry.name.lower() == 'void'
 
 
@@ -101,7 +101,8 @@ def _classes(path, rows):
     and too few or too many classes.
 
     Args:
-      rows: list of (row number, name, texts of the ids, texts of red, green and blue or no texts).
+      rows: list of (row number, name, list of texts of the ids, list of texts of red, green and blue). The last list is
+        empty for a class without a colour.
     """
     seen = set()
     classes = []
@@ -128,7 +129,7 @@ def _classes(path, rows):
 
 
 def read_class_weights(path: str, class_names: list):
-    """Reads a CSV with columns name,weight -> float64 [num_classes] in the order of `class_names`.
+    """Reads a CSV file with columns name,weight -> float64 [num_classes] in the order of `class_names`.
 
     Raises UserError for a class that is missing, repeated or unknown, and for a weight below 0.
     """

@@ -13,10 +13,10 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
 def read(data_dir: str):
     """Reads PASCAL VOC 2012 segmentation -> `Dataset`: 21 classes; labels are palette PNGs, id 255 is void.
 
-    If the list ImageSets/Segmentation/trainaug.txt exists, train has the images in this list, with the labels of
-    SegmentationClassAug/ (Hariharan et al. 2011). The training size is 224x224, as in the authors'
-    segnet_pascal.prototxt. Raises UserError for a missing list, for a folder with a table of classes, and for image
-    names that VOC 2012 does not have. Images and labels are opened later, by `load` of the returned `Dataset`.
+    If ImageSets/Segmentation/trainaug.txt exists, this list is the train split, with labels in SegmentationClassAug/
+    (Hariharan et al. 2011). The training size is 224x224, as in the authors' segnet_pascal.prototxt. Images and labels
+    are opened later, by `load` of the returned `Dataset`. Raises UserError for a missing list, for a folder with a
+    table of classes, and for image names that VOC 2012 does not have.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
     root = voc_root(data_dir, 'VOC2012')

@@ -285,7 +285,7 @@ def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize('lists, said', [
-    ({'test': 'im 1'}, 'test.txt: there is no train.txt'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is'),
+    ({'test': 'im 1'}, 'test.txt: there is no train.txt'), ({'train': 'im 0\nX', 'val': 'im 1'}, 'train.txt: X is not'),
     ({'train': 'im 0\nim 0', 'val': 'im 1'}, 'train.txt: names im 0, which is in'),
     ({'train': '../im 0', 'val': 'im 1'}, 'leads out'),
     ({'train': 'im 0', 'val': 'im 1\nim 0'}, 'val.txt: names im 0, which is in .*train.txt already')])
@@ -431,7 +431,7 @@ def with_palette(*colors):
     (COLORED, with_palette((128, 64, 128), (9, 9, 9)), None), (COLORED, with_palette((1, 2, 3), (9, 9, 9)),
                                                                'index 1 has the colour of another class'),
     (COLORED, ROW * 0, '0 is the id of one class and the grey of another'), (COLORED, ROW * 2, None),
-    ('name,r,g,b\na,0,0,0\nb,1,2,3\nc,3,2,1\n', ROW, 'id 0 at row 0, column 0; the table has colours only'),
+    ('name,r,g,b\na,0,0,0\nb,1,2,3\nc,3,2,1\n', ROW, 'id 0 at row 0, column 0; the table of classes has colours only'),
     ('name,id\na,0\nb,1\n', ROW * 128, 'value 128 at row 0'), ('name,id\na,0\nb,1\n', ROW * 2, 'value 2 at row 0'),
     ('name,id\na,0\nb,1\n', with_palette((255, 255, 255), (0, 0, 0)), 'as its palette says')])
 def test_labels_with_two_readings(tmp_path, classes, label, said):
@@ -487,7 +487,7 @@ def test_masks_of_single_classes(tmp_path, labels, said):
         put(str(tmp_path), 'labels/' + name, scene(0)[1])
     assert_refused(said, open_and_load, 'folder', str(tmp_path))
     (tmp_path / 'labels').rename(tmp_path / 'masks_b')
-    assert_refused('labels: no such folder; .*the others are: masks_b', datasets.open, 'folder', str(tmp_path))
+    assert_refused('labels: no such folder; .*found: masks_b', datasets.open, 'folder', str(tmp_path))
 
 
 def test_masks_of_the_only_other_class(tmp_path):
@@ -522,7 +522,7 @@ def test_voc_folders_without_a_table_and_as_voc2012(tmp_path):
     dataset = datasets.open('folder', str(tmp_path))
     assert dataset.class_names == ['_background_', 'b', 'c'] and (dataset.load('train', 1)[1] == scene(1)[1]).all()
     put_text(str(root), 'class_names.txt', 'a\nb\nc\n')
-    assert_refused('class_names.txt row 1: a; expected _background_', datasets.open, 'folder', str(tmp_path))
+    assert_refused('class_names.txt row 1: a; must be _background_', datasets.open, 'folder', str(tmp_path))
     (root / 'class_names.txt').unlink()
     put_text(str(root), 'labelmap.txt', 'a:0,0,0::\n')
     assert_refused('has labelmap.txt, unlike PASCAL VOC 2012', datasets.open, 'voc2012', str(root))
