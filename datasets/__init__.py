@@ -65,14 +65,16 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
 
 
 def load_checked(dataset, split: str, i: int):
-    """Loads example `i` of a split -> (image uint8 [h, w, 3], label uint8 [h, w]).
+    """Loads and checks example `i` of a split -> (image uint8 [h, w, 3], label uint8 [h, w]).
 
     Raises UserError for an unreadable image or label, for an unknown id, and if image and label differ in size.
     """
+    name = dataset.examples[split][i]
     image, label = dataset.load(split, i)
     if image.shape[:2] != label.shape:
-        raise UserError('%s: the label is %dx%d, its image %dx%d'
-                        % ((dataset.examples[split][i],) + label.shape + image.shape[:2]))
+        raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
+    bad = (label >= len(dataset.class_names)) & (label != data.IGNORE)
+    data.refuse_pixels(label, bad, name, 'class id', 'the data set has %d classes' % len(dataset.class_names))
     return image, label
 
 

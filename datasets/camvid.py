@@ -43,14 +43,13 @@ def read(data_dir: str):
     and if there are no training images.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
-    table = os.path.join(data_dir, 'class_dict.csv')
-    if os.path.exists(table):
-        classes, pairs = tables.read_classes(table), _kaggle(data_dir)
+    kaggle, frames = (os.path.join(data_dir, name) for name in ('class_dict.csv', 'label_colors.txt'))
+    if os.path.exists(kaggle):
+        table, classes, pairs = kaggle, tables.read_classes(kaggle), _kaggle(data_dir)
+    elif os.path.exists(frames):
+        table, classes, pairs = frames, tables.read_label_colors(frames), _frames(data_dir)
     else:
-        table = os.path.join(data_dir, 'label_colors.txt')
-        frames = os.path.exists(table)
-        classes = tables.read_label_colors(table) if frames else RELEASED
-        pairs = _frames(data_dir) if frames else _released(data_dir)
+        table, classes, pairs = None, RELEASED, _released(data_dir)
     for entry in classes:
         if entry.name not in INDICES:  # pixels of this class would become void
             raise UserError('%s: %s is no class of CamVid; for own classes give --dataset folder' % (table, entry.name))

@@ -171,8 +171,7 @@ def _labelled(root, is_voc, table, classes):
     names = [files.words(entry.name) for entry in classes if not tables.is_void(entry)]
     if len(names) == 2 and any(tables.is_background(entry) and 0 in entry.ids for entry in classes):
         names = []  # a mask of the only class besides background is a complete label
-    images = {}
-    labels = {}
+    images, labels = {}, {}
     pairs = find_pairs(root)
     for name, image_folder, label_folder in pairs:
         found = files.image_files(image_folder)

@@ -122,8 +122,7 @@ def read_cells(path: str, indices: dict, images=None):
         raise UserError('%s: %d images without a row: %s; an image without an object needs an empty annotation'
                         % (path, len(missing), record.some(missing)))
     if missing:
-        note('%s: %d of %d images have no row and are read as images without an object, as %s'
-             % (path, len(missing), len(images), missing[0]))
+        note('%s: %d of %d images have no row, so no object, as %s' % (path, len(missing), len(images), missing[0]))
     return dict(cells, **{name: (None, None, []) for name in missing})
 
 

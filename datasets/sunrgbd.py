@@ -73,10 +73,8 @@ def mat_pairs(data_dir: str):
     same order, transposed; `key` is the HDF5 reference of a label. allsplit.mat lists the folders of each split. Raises
     UserError for a missing or malformed file.
     """
-    toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
-    meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
-    masks = os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat')
-    lists = os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat')
+    meta, masks, lists = (os.path.join(data_dir, 'SUNRGBDtoolbox', name) for name in (
+        'Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat'))
     references = read_variable(masks, 'SUNRGBD2Dseg/seglabel').ravel()
     images = [relative(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
     if len(images) != len(references):

@@ -329,6 +329,12 @@ def test_preload_does_not_load_all_examples_ahead(monkeypatch):
     assert_refused('data set x: no images in split val, only in train', datasets.check_split, dataset, 'val')
 
 
+def test_label_of_a_reader_with_an_unknown_class():
+    dataset = data.Dataset('x', ['a', 'b'], [], (3, 4), {'val': ['n']}, lambda split, i: (
+        np.zeros((3, 4, 3), np.uint8), np.diag([0, 2, 255]).astype(np.uint8)[:, [0, 0, 1, 2]]), '')
+    assert_refused('n: class id 2 at row 1, column 2; the data', datasets.load_checked, dataset, 'val', 0)
+
+
 @pytest.mark.parametrize('script, flags, said', [
     ('datasets', ['sample'], 'sample train:'), ('datasets/__main__.py', ['--help'], 'usage: python -m datasets'),
     ('datasets/convert.py', ['--help'], 'usage: python -m datasets.convert')])
