@@ -87,7 +87,8 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
     """Loads and checks each example of `splits` -> (`Dataset` with the examples in memory, {split: Facts}).
 
     Examples that do not fit into `cache` are loaded again at each access. If `splits` includes train, prints the
-    classes without a training pixel. Raises UserError as `load_checked` does.
+    classes without a training pixel. Raises UserError for an unreadable image or label, for an unknown
+    id, and if image and label differ in size.
 
     Args:
       cache: gigabytes of memory for decoded examples; None: half of the free memory divided by `processes`, at most

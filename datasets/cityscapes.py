@@ -35,6 +35,5 @@ def read(data_dir: str):
     ids = [place if kind == 'labelTrainIds' else CLASSES[name][0] for place, name in enumerate(CLASSES)]
     void = (255,) if kind == 'labelTrainIds' else set(range(34)).difference(ids)
     classes = [tables.Class(name, (i,), None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]
-    colors = [color for _, color in CLASSES.values()]
-    return labels.dataset_of_pairs('cityscapes', CLASSES, colors, (256, 512), pairs,
+    return labels.dataset_of_pairs('cityscapes', CLASSES, [color for _, color in CLASSES.values()], (256, 512), pairs,
                                    lambda path: labels.read_class_label(path, classes), class_ids=ids)

@@ -73,7 +73,7 @@ def voc_root(data_dir: str, name: str = 'VOC2*'):
 
 
 def _only(paths):
-    """Returns the only path of a list, or None for an empty list; raises UserError for several paths."""
+    """Returns the only path in `paths`, or None if `paths` is empty; raises UserError for several paths."""
     if len(paths) > 1:
         raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(paths))
     return paths[0] if paths else None
@@ -94,20 +94,21 @@ def _classes(*folders):
             raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
         if found:
             return next(iter(found)), read[0]
-    raise UserError('--data_dir %s: has no table of classes, but %s; write classes.csv, or give --dataset the name of '
-                    'a published data set' % (folders[0], record.some(sorted(os.listdir(folders[0])))))
+    raise UserError('--data_dir %s: has no table of classes, but %s; write classes.csv (name,id,color), or name a '
+                    'published data set as --dataset' % (folders[0], record.some(sorted(os.listdir(folders[0])))))
 
 
 def _folders(parent):
-    """Lists the paths of the sub-folders of `parent`, sorted; skips names with . or _ in front, as __MACOSX."""
+    """Lists the paths of the sub-folders of `parent`, sorted, without names that begin with . or _."""
     return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '[!_.]*'))) if os.path.isdir(path)]
 
 
 def _pair(parent):
     """Finds the folders of images and of labels in `parent` -> (images, labels): a path or None each.
 
-    Raises UserError if several folders fit. A third folder with images is an error too, because the third folder may
-    hold the labels. But beside labels/, label/ and Pascal VOC's SegmentationClass/ a third folder is ignored.
+    Raises UserError if several folders have a name of IMAGE_FOLDERS, or several a name of LABEL_FOLDERS. A third folder
+    with images is an error too, because the third folder may hold the labels. But beside labels/, label/ and Pascal
+    VOC's SegmentationClass/ a third folder is ignored.
     """
     holding = [(os.path.basename(path).lower(), path) for path in _folders(parent) if _holds_images(path)]
     images = _only([path for name, path in holding if name in IMAGE_FOLDERS])
@@ -158,9 +159,9 @@ def find_pairs(data_dir: str):
 def _labelled(root, is_voc, table, classes):
     """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}, None).
 
-    None is the field `rle` of the `Dataset`. Prints the folders unless they are images/ and labels/. A split val or
-    test in which no image has a label is left out. In Pascal VOC's layout without lists of splits, all images without a
-    label are left out.
+    The last result is the field `rle` of the `Dataset`, None for label files. Prints the names of the folders, except
+    images/ and labels/. A split val or test in which no image has a label is left out. In Pascal VOC's layout without
+    lists of splits, all images without a label are left out.
 
     Args:
       root: folder of the data set.
@@ -185,7 +186,7 @@ def _labelled(root, is_voc, table, classes):
         images.update((prefix + image, path) for image, path in found.items())
         labels.update((prefix + image, paths) for image, paths in fitting.items())
     if not labels and pairs[0][1] == pairs[0][2]:
-        raise UserError('%s: no image with a label found; fill images/ and labels/, with equal names' % root)
+        raise UserError('%s: no image has a label; put images into images/, labels of equal names into labels/' % root)
     if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
@@ -208,7 +209,7 @@ def measured_depth(paths: list):
 
 
 def _is_deep(path):
-    """Tells from the header whether an image has 16 bits per channel or 32-bit integers. Unreadable: False."""
+    """Tells whether an image has 16 bits per channel or 32-bit integers; False for an unreadable file."""
     try:
         with open(path, 'rb') as file:
             header = file.read(25)

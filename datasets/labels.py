@@ -154,8 +154,8 @@ def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pa
     Args:
       class_names, colors: names and (red, green, blue) of the classes, without void.
       size: default (height, width) of the training images, in pixels.
-      pairs: {split: list of (name, image path, label) or of (image path, label)}. An example without a name has the
-        image path as name.
+      pairs: {split: list of (name, image path, label) or of (image path, label)}. Without a name
+        the image path is the name of the example.
       read_label: function (label of a pair) -> uint8 [h, w] of class indices, IGNORE for void.
       panel, fields: further fields of the `Dataset`.
     """

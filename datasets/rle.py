@@ -78,6 +78,7 @@ def read_cells(path: str, indices: dict, images=None):
     ImageId,EncodedPixels and optionally ClassId,Width,Height. Height and width are None for a table without columns of
     height and width. RLE is the text of the run lengths, which `cell_masks` checks. The row number is the line in the
     file.
+
     An empty annotation, or -1 in EncodedPixels, marks an image without an object. In a table with EncodedPixels and
     without a marked image, an image without a row has no object, and a note is printed.
 

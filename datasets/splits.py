@@ -23,7 +23,7 @@ def find(folder: str, images: dict):
       images: {name: path}.
     Raises:
       UserError: a list with unknown or repeated names, a missing list of train, fewer than two pictures to split, or an
-        image outside the sub-folders if one of them is train.
+        image outside the sub-folders of the splits.
     """
     lists = find_lists(folder)
     found = listed_splits(lists, images) if lists else {}
@@ -81,7 +81,7 @@ def listed_splits(lists: dict, images: dict):
             split_of[name] = split
     unused = len(images) - len(split_of)
     if unused and 'train' not in lists:
-        raise UserError('%s: there is no train.txt beside this list' % list(lists.values())[0])
+        raise UserError('%s: there is no train.txt beside this list; write train.txt' % list(lists.values())[0])
     if unused:
         note('%d of %d images are in no list and are not used' % (unused, len(images)))
     return {split: [name for name in split_of if split_of[name] == split] for split in lists}

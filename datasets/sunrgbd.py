@@ -28,8 +28,7 @@ def read(data_dir: str):
     .mat file.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
-    toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
-    pairs = (mat_pairs if toolbox else png_pairs)(data_dir)
+    pairs = (mat_pairs if os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox')) else png_pairs)(data_dir)
     pairs['val'] = pairs['test'][::10]
 
     def read_label(label):
