@@ -1,8 +1,7 @@
 """Opens, checks and loads data sets.
 
-Each value of `--dataset` names a module in this folder, whose function `read(data_dir)` returns a `data.Dataset`.
-`python -m datasets NAME --data_dir DIR` checks a data set. Code shared by the modules is in `data.py`, `files.py` and
-`tables.py`.
+The value of `--dataset` is the name of a module in this folder. The function `read(data_dir)` of the module returns a
+`data.Dataset`. The command `python -m datasets NAME --data_dir DIR` checks a data set.
 """
 import collections
 import os
@@ -16,14 +15,14 @@ from system.cli import MAX_SIDE
 from system.files import UserError, note
 from system.machine import NUM_CORES, free_memory, read_ahead
 
-# {value of --dataset: module}. Each module has a function read(data_dir) and, except folder, a constant CLASSES.
+# {value of --dataset: module}
 MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
            'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
-SMALL = 1 << 14  # pixels; smaller images load faster without threads (45x61: 0.9 ms, but 1.8 ms with two threads)
+SMALL = 1 << 14  # images of fewer pixels load faster without threads (45x61 pixels: 0.9 ms; with two threads 1.8 ms)
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
-# Result of `preload` for a split. counts: int64 [images, num_classes + 1], the pixels of each class, void last.
-# digests: one str per example: CRC-32 of the image, a space, CRC-32 of the label, in hexadecimal.
+# Result of `preload` for a split. counts: int64 [images, num_classes + 1], pixels of each class in each label, void
+# last. digests: list of str, one per example: CRC-32 of the image, a space, CRC-32 of the label, in hexadecimal.
 Facts = collections.namedtuple('Facts', 'counts digests')
 
 
@@ -31,56 +30,56 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
          fold: str = None):
     """Opens the data set `name` in the folder `data_dir` -> `data.Dataset`.
 
+    Images and labels are checked later, by `preload`.
+
     Args:
-      config: content of config.json of an existing run, or None. The class names of run and data set must be equal. The
-        values of `depth` and `rle_order` in the run replace the arguments. A data set without a val split of its own is
-        split into train and val as in the run.
-      rle_order: order of the pixels in runs of labels.csv, one of data.RLE_ORDERS; None detects the order.
-      depth: number of bits that the values use in images of 16 bits per channel; None: the number is measured.
-      fold: 'K/N': the images are divided into N parts, and part K is val. Allowed only for a data set without a val
-        split of its own. Ignored if `config` is given.
+      config: content of config.json if a run exists already, else None. The data set must have the class names of the
+        run. `depth` and `rle_order` are taken from the run. If the data set has no val split, the images are split into
+        train and val as in the run.
+      rle_order: order of the pixels in the run lengths of labels.csv, one of data.RLE_ORDERS; None detects the order.
+      depth: number of bits that pixel values use in images of 16 bits per channel; None measures the number.
+      fold: 'K/N' divides the images into N parts and makes part K the val split. `fold` is ignored if `config` is
+        given.
     Raises:
-      UserError: an unknown name, a missing or malformed list of images or table of classes, classes that differ from
-        the run, missing images of the run, `rle_order` or `depth` for another data set than 'folder', or `fold` for a
-        data set with its own val. `open` reads few images and no labels; `preload` checks all images and labels.
+      UserError: an unknown name; a missing or malformed list of images or table of classes; class names that differ
+        from the run; missing images of the run; `rle_order` or `depth` for another data set than 'folder'; `fold` for a
+        data set that has a val split.
     """
     if name not in MODULES:
         raise UserError('--dataset %s: unknown; choose one of %s' % (name, ', '.join(MODULES)))
     if config:
         rle_order = config['flags'].get('rle_order')
-        depth = config.get('depth', 16)  # runs of older revisions used 16 and stored no depth
+        depth = config.get('depth', 16)  # older revisions used 16 bits and did not store the depth
     if name == 'folder':
         dataset = folder.read(data_dir, rle_order, depth)
     elif not config and (rle_order or depth):
         raise UserError('--rle_order and --depth: only for use with --dataset folder')
     else:
         dataset = MODULES[name].read(data_dir)
-    if config and config.get('class_names') != dataset.class_names:
+    if not config:
+        return record.take_fold(dataset, fold) if fold else dataset
+    if config.get('class_names') != dataset.class_names:
         raise UserError('%s: the run was trained on classes %s, the data has %s'
                         % (data_dir or name, config.get('class_names'), dataset.class_names))
-    if config:
-        return record.restore(dataset, config, data_dir)
-    return record.take_fold(dataset, fold) if fold else dataset
+    return record.restore(dataset, config, data_dir)
 
 
 def load_checked(dataset, split: str, i: int):
     """Loads and checks example `i` of a split -> (image uint8 [h, w, 3], label uint8 [h, w]).
 
-    Raises UserError if image and label differ in size, or if the label holds an id that is neither a class index nor
-    IGNORE.
+    Raises UserError for an unreadable image or label, for an unknown id, and if image and label differ in size.
     """
     name = dataset.examples[split][i]
-    num_classes = len(dataset.class_names)
     image, label = dataset.load(split, i)
     if image.shape[:2] != label.shape:
         raise UserError('%s: the label is %dx%d, its image %dx%d' % ((name,) + label.shape + image.shape[:2]))
-    bad = (label >= num_classes) & (label != data.IGNORE)
-    data.refuse_pixels(label, bad, name, 'class id', 'the data set has ids 0 to %d' % (num_classes - 1))
+    bad = (label >= len(dataset.class_names)) & (label != data.IGNORE)
+    data.refuse_pixels(label, bad, name, 'class id', 'the data set has %d classes' % len(dataset.class_names))
     return image, label
 
 
 def ahead(dataset) -> int:
-    """Returns the number of examples that threads load in advance; 0 for images of fewer than SMALL pixels."""
+    """Returns how many examples threads load in advance: 0 if images have fewer than SMALL pixels."""
     return 2 * NUM_CORES - 1 if dataset.size[0] * dataset.size[1] >= SMALL else 0
 
 
@@ -88,18 +87,18 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
     """Loads and checks each example of `splits` -> (`Dataset` with the examples in memory, {split: Facts}).
 
     Examples that do not fit into `cache` are loaded again at each access. If `splits` includes train, prints the
-    classes without a training pixel. Raises UserError for an unreadable example, and for a label that has another size
-    than the image or an unknown id.
+    classes without a training pixel. Raises UserError for an unreadable image or label, for an unknown
+    id, and if image and label differ in size.
 
     Args:
-      cache: gigabytes of memory for examples; None for half of the free memory, divided by `processes`, but at most
+      cache: gigabytes of memory for decoded examples; None: half of the free memory divided by `processes`, at most
         data.CACHE_BYTES.
       processes: number of processes on this machine that load the data set at the same time.
     """
     def load(job):
         image, label = load_checked(dataset, *job)
-        digests = [zlib.crc32(np.ascontiguousarray(array), array.shape[0]) for array in (image, label)]
-        return image, label, data.label_counts(label, len(dataset.class_names)), '%08x %08x' % tuple(digests)
+        digests = tuple(zlib.crc32(np.ascontiguousarray(array), array.shape[0]) for array in (image, label))
+        return image, label, data.label_counts(label, len(dataset.class_names)), '%08x %08x' % digests
 
     space = min(data.CACHE_BYTES, free_memory() // 2 // processes) if cache is None else 1e9 * cache
     cached = {}
@@ -112,8 +111,7 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
             cached[job] = image, label
         found[job[0]].counts.append(counts)
         found[job[0]].digests.append(digest)
-    for split in found:
-        found[split] = found[split]._replace(counts=np.array(found[split].counts))
+    found = {split: facts._replace(counts=np.array(facts.counts)) for split, facts in found.items()}
     if 'train' in splits:
         absent = np.flatnonzero(found['train'].counts[:, :-1].sum(0) == 0)
         if len(absent):
@@ -124,23 +122,22 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
 def check_split(dataset, split: str):
     """Raises UserError unless the data set has examples in `split`."""
     if not dataset.examples.get(split):
-        raise UserError('data set %s: no images in split %s, only in %s'
-                        % (dataset.name, split, ', '.join(name for name, found in dataset.examples.items() if found)))
+        others = ', '.join(name for name, found in dataset.examples.items() if found)
+        raise UserError('data set %s: no images in split %s, only in %s' % (dataset.name, split, others))
 
 
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
     """Returns the training size (height, width) in pixels; the default is `dataset.size`.
 
-    If only one side is given, the other side keeps the proportions of the data set's size. Raises UserError if a side
-    would exceed MAX_SIDE.
+    If only one side is given, the other side follows from the proportions of `dataset.size`. Raises UserError if a side
+    is longer than MAX_SIDE pixels.
     """
     if not height and not width:
         return tuple(dataset.size)
     shape = dataset.size[0] / dataset.size[1]
     size = height or max(1, round(width * shape)), width or max(1, round(height / shape))
     if max(size) > MAX_SIDE:
-        raise UserError('--height, --width: the size in proportion to %dx%d would be %dx%d; at most %d pixels per side'
-                        % (tuple(dataset.size) + size + (MAX_SIDE,)))
+        raise UserError('--height, --width: the size would be %dx%d; at most %d pixels per side' % (size + (MAX_SIDE,)))
     return size
 
 

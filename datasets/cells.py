@@ -1,4 +1,4 @@
-"""Renders images of synthetic cells from masks: the images of the bundled data set `sample`.
+"""Renders the images of the bundled data set `sample`: synthetic cells, drawn from masks.
 
 The masks in `train.csv` resemble the cells of Sartorius but contain no real outline. The masks were drawn with random
 numbers by `write_csv`, a function that this file had until revision 0179e8f.
@@ -8,8 +8,8 @@ import zlib
 import cv2
 import numpy as np
 
-HEIGHT, WIDTH = 128, 176  # image size, small enough that SegNet learns the cells in minutes on two CPU cores
-NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # outgrowths per cell, which the masks exclude
+HEIGHT, WIDTH = 128, 176  # image size in pixels; SegNet learns such images in minutes on two CPU cores
+NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # neurites (thin outgrowths) of a cell; masks do not contain neurites
 
 
 def noise(rng, height: int, width: int, sigma: float):
@@ -22,13 +22,13 @@ def noise(rng, height: int, width: int, sigma: float):
 
 
 def debris(rng, union, num_neurites: int):
-    """Draws thin outgrowths (processes) of cells, and scattered specks -> thickness float32 [height, width].
+    """Draws neurites (thin outgrowths of cells) and scattered specks -> thickness, float32 [height, width].
 
-    Processes and specks appear only in the image, not in the masks.
+    Neurites and specks appear only in the image, not in the masks.
 
     Args:
       union: bool [height, width], the pixels of all cells.
-      num_neurites: number of processes.
+      num_neurites: number of neurites to draw.
     """
     height, width = union.shape
     layer = np.zeros([height, width], np.float32)
@@ -61,15 +61,15 @@ def pattern(rng, cell_type: str, height: int, width: int):
 
 
 def render(masks, cell_types: list, name: str):
-    """Renders an image of cells, as under a phase-contrast microscope: [height, width] uint8.
+    """Renders an image of cells, as under a phase-contrast microscope: uint8 [height, width].
 
-    The brightness of cells is the difference of two blurred copies of the thickness map. This difference gives a cell a
-    dark rim inside, a bright halo outside, and an interior as bright as the background. Cell types differ by shape and
+    The brightness of cells is the difference of two blurred maps of the thickness of the cells. So a cell has a dark
+    rim inside, a bright halo outside, and an interior as bright as the background. Cell types differ by shape and
     pattern, not by brightness or contrast. The background has patches of texture too, so that contrast alone does not
     reveal cells.
 
     Args:
-      masks: [cells, height, width] bool, at least one cell.
+      masks: bool [cells, height, width], at least one cell.
       cell_types: the cell type of each mask.
       name: name of the image, which seeds the random numbers.
     """
@@ -77,8 +77,8 @@ def render(masks, cell_types: list, name: str):
     union = np.any(masks, axis=0)
     height, width = union.shape
     thickness = np.zeros([height, width], np.float32)
-    # The texture starts as patches in the background. Cells are added one at a time, so that a seam stays between
-    # touching cells; a random factor makes the contrast of cells differ.
+    # Draws patches of texture in the background, then adds the cells one by one, so that touching cells have a visible
+    # seam. A random factor varies the contrast of the cells.
     texture = np.clip(noise(rng, height, width, 12), 0, 0.4) * noise(rng, height, width, 2.5)
     for mask, cell_type in zip(masks, cell_types):
         filling = rng.uniform(0.8, 1.2) * pattern(rng, cell_type, height, width)

@@ -11,19 +11,17 @@ CLASSES = {  # {name: (id in labelIds.png, colour)} of the benchmark's 19 classe
     'terrain': (22, (152, 251, 152)), 'sky': (23, (70, 130, 180)), 'person': (24, (220, 20, 60)),
     'rider': (25, (255, 0, 0)), 'car': (26, (0, 0, 142)), 'truck': (27, (0, 0, 70)), 'bus': (28, (0, 60, 100)),
     'train': (31, (0, 80, 100)), 'motorcycle': (32, (0, 0, 230)), 'bicycle': (33, (119, 11, 32))}
-LAYOUT = 'leftImg8bit/train/CITY/NAME_leftImg8bit.png and gtFine/train/CITY/NAME_gtFine_labelIds.png (and val)'
 
 
 def read(data_dir: str):
     """Reads Cityscapes -> `Dataset`: 19 classes, the other classes are void; the training size is 256x512.
 
-    Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. `class_ids` are the
-    ids in these files. A printed note names the folders of images that are left out: test, because the labels are not
-    public, train_extra, because the labels are coarse, and any other folder.
-    Raises UserError for a missing folder, for an image without a label, and for an image whose name does not end in
-    _leftImg8bit.
+    Labels are NAME_gtFine_labelIds.png, or NAME_gtFine_labelTrainIds.png if there are no labelIds. The field
+    `class_ids` holds the ids of the label files. Prints the folders of images that are left out, such as test, whose
+    labels are not public, and train_extra, whose labels are coarse. Raises UserError for a missing folder, for an image
+    without a label, and for an image whose name does not end in _leftImg8bit.
     """
-    files.check_data_dir(data_dir, 'cityscapes', LAYOUT)
+    files.check_data_dir(data_dir, 'cityscapes', 'leftImg8bit/train/, gtFine/train/ (and val alike)')
     roots = [next((path for path in (os.path.join(data_dir, name), os.path.join(data_dir, name + '_trainvaltest', name))
                    if os.path.isdir(path)), os.path.join(data_dir, name)) for name in ('leftImg8bit', 'gtFine')]
     train_labels = files.files_below(os.path.join(roots[1], 'train'), ('.png',))
@@ -35,7 +33,7 @@ def read(data_dir: str):
     note('%s: read as Cityscapes with labels *_gtFine_%s.png%s' % (
         data_dir, kind, '; left out, as only train and val have fine labels: ' * bool(others) + ', '.join(others)))
     ids = [place if kind == 'labelTrainIds' else CLASSES[name][0] for place, name in enumerate(CLASSES)]
-    void = [255] if kind == 'labelTrainIds' else sorted(set(range(34)) - set(ids))
-    classes = [tables.Class(name, [i], None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]
-    colors = [color for _, color in CLASSES.values()]
-    return labels.dataset_of_pairs('cityscapes', classes, colors, (256, 512), pairs)
+    void = (255,) if kind == 'labelTrainIds' else set(range(34)).difference(ids)
+    classes = [tables.Class(name, (i,), None) for name, i in zip(CLASSES, ids)] + [tables.Class('void', void, None)]
+    return labels.dataset_of_pairs('cityscapes', CLASSES, [color for _, color in CLASSES.values()], (256, 512), pairs,
+                                   lambda path: labels.read_class_label(path, classes), class_ids=ids)

@@ -5,6 +5,7 @@ The command `python -m datasets camvid --data_dir DIR --download` uses this modu
 import collections
 import hashlib
 import os
+import pathlib
 import sys
 import tarfile
 import tempfile
@@ -16,9 +17,9 @@ import requests
 
 from system.files import UserError, read_bytes
 
-# part: folder inside the archive whose contents are moved to the folder `into` below --data_dir.
-# md5: MD5 of the archive, or None for a zip, whose bytes change if the host compresses the files again; then `contents`
-#     is checked instead: {folder: (number of files, total bytes, SHA-256 or None)}.
+# part: folder in the archive. into: folder below --data_dir that receives the contents of `part`.
+# md5: MD5 of the archive, or None for a zip, because the host may compress the files again and so change the MD5.
+# contents: argument of `check_contents`.
 Source = collections.namedtuple('Source', 'url part into md5 contents')
 COMMIT = 'fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5'
 SOURCES = {
@@ -34,33 +35,23 @@ SOURCES = {
                       'VOCdevkit', 'VOCdevkit', '6cd6e144f989b92b3379bac3b3de84fd', {}),
 }
 BY_HAND = {
-    'sartorius': '1. make an account at kaggle.com and accept the rules of the competition '
-                 'sartorius-cell-instance-segmentation\n'
-                 '2. pip install kaggle; kaggle competitions download -c sartorius-cell-instance-segmentation\n'
-                 '3. unzip the archive into DIR, so that DIR/train.csv and DIR/train/ are there\n'
-                 '4. python -m datasets sartorius --data_dir DIR',
-    'sunrgbd': '1. from rgbd.cs.princeton.edu (6.9 GB; agree to its terms) fetch data/SUNRGBD.zip and '
-               'data/SUNRGBDtoolbox.zip\n'
-               '2. unzip both into DIR, so that DIR/SUNRGBD/kv1 and DIR/SUNRGBDtoolbox/Metadata are there\n'
-               '3. python -m datasets sunrgbd --data_dir DIR',
-    'cityscapes': '1. make an account at cityscapes-dataset.com\n'
-                  '2. fetch leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip\n'
-                  '3. unzip both into DIR, so that DIR/leftImg8bit and DIR/gtFine are there\n'
-                  '4. python -m datasets cityscapes --data_dir DIR',
-    'ade20k': '1. from data.csail.mit.edu/places/ADEchallenge fetch ADEChallengeData2016.zip (1 GB)\n'
-              '2. unzip it into DIR, so that DIR/ADEChallengeData2016 is there\n'
-              '3. python -m datasets ade20k --data_dir DIR',
+    'sartorius': 'accept the rules of the competition sartorius-cell-instance-segmentation at kaggle.com; unzip the '
+                 'archive into DIR, which then holds train.csv and train/',
+    'sunrgbd': 'agree to the terms at rgbd.cs.princeton.edu; unzip data/SUNRGBD.zip (6.9 GB) and '
+               'data/SUNRGBDtoolbox.zip into DIR, which then holds SUNRGBD/kv1/ and SUNRGBDtoolbox/Metadata/',
+    'cityscapes': 'make an account at cityscapes-dataset.com; unzip leftImg8bit_trainvaltest.zip (11 GB) and '
+                  'gtFine_trainvaltest.zip into DIR, which then holds leftImg8bit/ and gtFine/',
+    'ade20k': 'from data.csail.mit.edu/places/ADEchallenge get ADEChallengeData2016.zip (1 GB); unzip it into DIR',
     'folder': 'your own data: put images/, labels/ and classes.csv into DIR (docs/data.md)',
-    'sample': 'nothing to download: the bundled cells are drawn from train.csv',
-}
+    'sample': 'nothing to download: the bundled cells are drawn from train.csv'}
 
 
 def fetch(source: Source, folder: str):
-    """Downloads the archive of `source` into `folder` and unpacks the part `source.part` -> path of the part.
+    """Downloads an archive into `folder` and unpacks the folder `source.part` -> path of the unpacked folder.
 
     Unpacking a tar could write files outside `folder`, so the MD5 of a tar is checked before unpacking. Unpacking a zip
-    cannot write outside `folder`. Raises UserError for a failed download, a wrong checksum, a damaged archive, and an
-    archive without this part.
+    cannot write outside `folder`. Raises UserError for a failed download, a wrong MD5, a damaged archive, and an
+    archive without the folder `source.part`.
     """
     pooch.get_logger().setLevel('WARNING')
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20)
@@ -82,32 +73,32 @@ def check_contents(folder: str, contents: dict):
     """Raises UserError unless the folders below `folder` hold exactly the files that `contents` describes.
 
     Args:
-      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed over the files in the
-        order of names; a file contributes name, a zero byte and SHA-256 of the content. If the SHA-256 is None, only
-        the number of files and the total bytes are compared.
+      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed over the name, a zero
+        byte and the SHA-256 of the content of each file, in the order of the names. If the SHA-256 is None, only the
+        number of files and the total bytes are compared.
     """
     for name, expected in contents.items():
         digest = hashlib.sha256()
         size = 0
-        names = sorted(os.listdir(os.path.join(folder, name))) if os.path.isdir(os.path.join(folder, name)) else []
-        for file_name in names:
-            content = read_bytes(os.path.join(folder, name, file_name))
-            digest.update(file_name.encode() + b'\0' + hashlib.sha256(content).digest())
+        paths = sorted(pathlib.Path(folder, name).glob('*'))
+        for path in paths:
+            content = read_bytes(str(path))
+            digest.update(path.name.encode() + b'\0' + hashlib.sha256(content).digest())
             size += len(content)
-        if (len(names), size) != expected[:2] or expected[2] not in (None, digest.hexdigest()):
+        if (len(paths), size) != expected[:2] or expected[2] not in (None, digest.hexdigest()):
             raise UserError('%s: the archive holds %d files of %d bytes; expected %d files of %d bytes and SHA-256 %s'
-                            % ((name, len(names), size) + expected))
+                            % ((name, len(paths), size) + expected))
 
 
 def download(name: str, data_dir: str):
-    """Downloads data set `name` into the folder `data_dir`; after an error no file is left.
+    """Downloads data set `name` into the folder `data_dir`; deletes the downloaded files after an error.
 
     The target folder is `data_dir`, or VOCdevkit/ in `data_dir` for voc2012. Raises UserError for a data set that
     cannot be downloaded automatically (manual steps are printed), for a failed download, for an archive with unexpected
     contents, and if the target folder holds files other than *.part.
     """
     if name not in SOURCES:
-        print(BY_HAND[name])
+        print(BY_HAND[name] + '\nthen check the files: python -m datasets %s --data_dir DIR' % name)
         raise UserError('--download: %s cannot be fetched automatically; the steps are printed above' % name)
     source = SOURCES[name]
     if not data_dir:

@@ -11,40 +11,42 @@ from PIL import Image
 
 import data
 from data import Dataset
-from datasets import files, rle, splits, tables
+from datasets import files, record, rle, splits, tables
 from datasets.labels import read_class_label
 from system.files import UserError, note
 
-LAYOUT = 'images/, labels/ or labels.csv, and classes.csv'
+# {file with a table of classes: function (path) -> list of `tables.Class`}
 TABLES = {'classes.csv': tables.read_classes, 'class_dict.csv': tables.read_classes,
           'labelmap.txt': tables.read_labelmap, 'class_names.txt': tables.read_class_names,
           'label_colors.txt': tables.read_label_colors}
-IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'leftimg8bit', 'default')
-LABEL_FOLDERS = ('labels', 'label', 'masks', 'mask', 'gts', 'gt', 'annot', 'annots', 'annotations', 'ann_dir', 'gtfine',
-                 'segmentationclass', 'segmentationclasspng', 'defaultannot')
+TABLES.update({os.path.join(split, '_classes.csv'): lambda path: tables.read_classes(path, 'Class', 'Pixel Value')
+               for split in files.FOLDERS})  # Roboflow writes a table of classes for each split
+# Accepted names of folders, in lower case.
+IMAGE_FOLDERS = 'images image imgs img img_dir jpegimages leftimg8bit default'.split()
+LABEL_FOLDERS = ('labels label masks mask gts gt annot annots annotations ann_dir gtfine segmentationclass '
+                 'segmentationclasspng defaultannot').split()
 
 
 def read(data_dir: str, rle_order: str = None, depth: int = None):
     """Reads the data set in `data_dir` -> `Dataset`; the training size is the size of the first training image.
 
+    Labels are opened later, by `load` of the returned `Dataset`.
+
     Args:
-      rle_order: order of the pixels in runs of labels.csv: 'rows', 'columns' or 'relative'; None detects the order.
-        `rle_order` is ignored if there is no labels.csv.
-      depth: number of bits that the values use in images of 16 bits per channel; None: the number is measured in the
+      rle_order: order of the pixels in the run lengths of labels.csv: 'rows', 'columns' or 'relative'. None detects the
+        order. `rle_order` is ignored if there is no labels.csv.
+      depth: number of bits that pixel values use in images of 16 bits per channel; None measures the number in the
         training images.
     Raises:
-      UserError: an unknown layout, or a fault in a list of images or in the table of classes. Labels and most images
-        are opened later, by `load` of the returned `Dataset`.
+      UserError: an unknown layout, or a fault in a list of images or in the table of classes.
     """
-    files.check_data_dir(data_dir, 'folder', LAYOUT)
-    root = _voc_root(data_dir)
-    runs_form = None
+    files.check_data_dir(data_dir, 'folder', 'images/, labels/ or labels.csv, and classes.csv')
+    root = voc_root(data_dir)
     table, classes = _classes(root or data_dir, data_dir)
-    if os.path.exists(os.path.join(data_dir, 'labels.csv')):
-        images, label, examples, runs_form = rle.read_runs(data_dir, table, classes, rle_order)
-    else:
-        images, label, examples = _labelled(root or data_dir, root, table, classes)
-    first = next(iter(examples.values()))  # the examples of train, else of val or test
+    runs = os.path.exists(os.path.join(data_dir, 'labels.csv'))
+    images, label, examples, runs_form = (rle.read_runs(data_dir, table, classes, rle_order) if runs else
+                                          _labelled(root or data_dir, root, table, classes))
+    first = next(iter(examples.values()))  # names of train, or of val or test if there is no train
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -59,75 +61,63 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
                    class_ids=[(entry.ids or [i])[0] for i, entry in enumerate(named)], depth=depth, rle=runs_form)
 
 
-def _voc_root(data_dir):
+def voc_root(data_dir: str, name: str = 'VOC2*'):
     """Finds the folder that holds JPEGImages/ -> path, or None.
 
-    The candidates are `data_dir`, `data_dir`/VOC2012 and `data_dir`/VOCdevkit/VOC2012, with any year in place of 2012.
-    Raises UserError if several candidates hold JPEGImages/.
+    The candidates are `data_dir`, `data_dir`/`name` and `data_dir`/VOCdevkit/`name`; in `name` the character * stands
+    for any text. Raises UserError if several candidates hold JPEGImages/.
     """
-    found = [path for pattern in ('', 'VOC2*', os.path.join('VOCdevkit', 'VOC2*'))
-             for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
-             if os.path.isdir(os.path.join(path, 'JPEGImages'))]
-    if len(found) > 1:
-        raise UserError('--data_dir %s: holds %s; name one of these folders' % (data_dir, ' and '.join(found)))
-    return found[0] if found else None
+    return _only([path for pattern in ('', name, os.path.join('VOCdevkit', name))
+                  for path in sorted(glob.glob(os.path.join(glob.escape(data_dir), pattern)))
+                  if os.path.isdir(os.path.join(path, 'JPEGImages'))])
+
+
+def _only(paths):
+    """Returns the only path in `paths`, or None if `paths` is empty; raises UserError for several paths."""
+    if len(paths) > 1:
+        raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(paths))
+    return paths[0] if paths else None
 
 
 def _classes(*folders):
-    """Reads the table of classes in the first of `folders` that has one -> (path, list of `tables.Class`).
+    """Reads the table of classes in the first of `folders` that has a table -> (path, list of `tables.Class`).
 
-    Roboflow writes a table _classes.csv for each split. Raises UserError if no folder has a table, if a folder has
-    several tables, or if Roboflow's tables differ.
+    Raises UserError if no folder has a table, if a folder has several tables, or if the tables that Roboflow wrote for
+    the splits differ.
     """
     for folder in folders:
-        of_splits = [os.path.join(folder, split, '_classes.csv') for split in files.FOLDERS]
-        read = {path: tables.read_classes(path, ('Class', 'Pixel Value')) for path in of_splits if os.path.exists(path)}
-        if any(classes != list(read.values())[0] for classes in read.values()):
-            raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
-        if read:
-            return next(iter(read.items()))
-        found = [name for name in TABLES if os.path.exists(os.path.join(folder, name))]
-        if len(found) > 1:
+        found = {os.path.join(folder, name): name for name in TABLES if os.path.exists(os.path.join(folder, name))}
+        if len(set(map(os.path.basename, found))) > 1:
             raise UserError('--data_dir %s: has several tables of classes; remove %s' % (folder, ' or '.join(found)))
+        read = [TABLES[name](path) for path, name in found.items()]
+        if any(classes != read[0] for classes in read):
+            raise UserError('%s: the tables _classes.csv of the splits differ; export the data set again' % folder)
         if found:
-            path = os.path.join(folder, found[0])
-            return path, TABLES[found[0]](path)
-    there = ', '.join(sorted(os.listdir(folders[0]))[:6])
-    raise UserError('--data_dir %s: has neither classes.csv nor another table of classes, but %s; write classes.csv '
-                    'with the header name,id,color; for a published data set give its name as --dataset'
-                    % (folders[0], there))
+            return next(iter(found)), read[0]
+    raise UserError('--data_dir %s: has no table of classes, but %s; write classes.csv (name,id,color), or name a '
+                    'published data set as --dataset' % (folders[0], record.some(sorted(os.listdir(folders[0])))))
 
 
 def _folders(parent):
-    """Lists the paths of the sub-folders of `parent`, sorted, without names that begin with . or _ (__MACOSX)."""
+    """Lists the paths of the sub-folders of `parent`, sorted, without names that begin with . or _."""
     return [path for path in sorted(glob.glob(os.path.join(glob.escape(parent), '[!_.]*'))) if os.path.isdir(path)]
-
-
-def _find(parent, words):
-    """Finds the sub-folder of `parent` that has one of the names `words` and holds images -> path, or None.
-
-    Raises UserError if several sub-folders fit.
-    """
-    found = [path for path in _folders(parent) if os.path.basename(path).lower() in words and _holds_images(path)]
-    # labelme writes labels as NPY into SegmentationClass/ and as PNG into SegmentationClassPNG/.
-    found = [path for path in found if path.lower().endswith('classpng')] or found
-    if len(found) > 1:
-        raise UserError('which of these has the data? %s; rename or move the other folders' % ' or '.join(found))
-    return found[0] if found else None
 
 
 def _pair(parent):
     """Finds the folders of images and of labels in `parent` -> (images, labels): a path or None each.
 
-    Raises UserError if a third folder holds images, because the third folder may hold the labels. No error is raised if
-    the folder of labels is labels/, label/ or Pascal VOC's SegmentationClass/.
+    Raises UserError if several folders have a name of IMAGE_FOLDERS, or several a name of LABEL_FOLDERS. A third folder
+    with images is an error too, because the third folder may hold the labels. But beside labels/, label/ and Pascal
+    VOC's SegmentationClass/ a third folder is ignored.
     """
-    images, labels = _find(parent, IMAGE_FOLDERS), _find(parent, LABEL_FOLDERS)
-    if images and labels and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
-        others = [path for path in _folders(parent) if path not in (images, labels)
-                  and os.path.basename(path).lower() not in files.FOLDERS and _holds_images(path)]
-        if others:
-            raise UserError('%s or %s: which holds the labels? rename this folder to labels' % (labels, others[0]))
+    holding = [(os.path.basename(path).lower(), path) for path in _folders(parent) if _holds_images(path)]
+    images = _only([path for name, path in holding if name in IMAGE_FOLDERS])
+    found = [path for name, path in holding if name in LABEL_FOLDERS]
+    # labelme writes labels as NPY files into SegmentationClass/ and as PNG files into SegmentationClassPNG/.
+    labels = _only([path for path in found if path.lower().endswith('classpng')] or found)
+    others = [path for name, path in holding if path not in (images, labels) and name not in files.FOLDERS]
+    if images and labels and others and not re.match('labels?$|SegmentationClass', os.path.basename(labels)):
+        raise UserError('%s or %s: which holds the labels? rename this folder to labels' % (labels, others[0]))
     return images, labels
 
 
@@ -138,19 +128,19 @@ def _holds_images(folder):
 
 
 def find_pairs(data_dir: str):
-    """Finds the folders of images and labels -> list of (name of the split's folder or '', images, labels).
+    """Finds the folders of images and of labels -> list of (name, path of the images, path of the labels).
 
-    The layouts: images/ and labels/; these two folders in train/ and in val/; train/ and train_labels/; images and
-    labels together in train/ or in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS list the accepted names of folders.
-    Raises UserError if several folders fit.
+    `name` is the folder of a split, such as train, or '' if the splits have no folders. Accepted layouts: images/ and
+    labels/; these two folders in train/ and in val/; train/ and train_labels/; images and labels together in train/ or
+    in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS list other names for images/ and labels/. Raises UserError if several
+    folders fit.
     """
     images, labels = _pair(data_dir)
     if images:
         labels = labels or os.path.join(data_dir, 'labels')
-        others = [os.path.basename(path) for path in _folders(data_dir) if path not in (images, labels)]
         if not os.path.isdir(labels):
-            raise UserError('%s: no such folder; give this name to the folder of labels%s'
-                            % (labels, ': one of %s' % ', '.join(others) if others else ''))
+            others = record.some(os.path.basename(path) for path in _folders(data_dir) if path != images)
+            raise UserError('%s: no such folder; give the folder of labels this name; found: %s' % (labels, others))
         return [('', images, labels)]
     pairs = []
     for path in _folders(data_dir):
@@ -159,7 +149,7 @@ def find_pairs(data_dir: str):
             inner = _pair(path)
             beside = [other for other in _folders(data_dir) if other[:len(path)] == path
                       and other[len(path):].lstrip('-_').lower() in LABEL_FOLDERS]
-            pairs.append((name,) + (inner if all(inner) else (path, beside[0] if beside else path)))
+            pairs.append((name,) + (inner if all(inner) else (path, _only(beside) or path)))
     loose = sorted(name for name in os.listdir(data_dir) if name.lower().endswith(data.IMAGE_FILES))
     if pairs and loose:
         raise UserError('%s: has images beside the folders of the splits, as %s; move them away' % (data_dir, loose[0]))
@@ -167,10 +157,11 @@ def find_pairs(data_dir: str):
 
 
 def _labelled(root, is_voc, table, classes):
-    """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}).
+    """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}, None).
 
-    A note names the folders, unless the folders are images/ and labels/. A split val or test without any label is left
-    out. In Pascal VOC's layout without lists of splits, images without a label are left out too.
+    The last result is the field `rle` of the `Dataset`, None for label files. Prints the names of the folders, except
+    images/ and labels/. A split val or test in which no image has a label is left out. In Pascal VOC's layout without
+    lists of splits, all images without a label are left out.
 
     Args:
       root: folder of the data set.
@@ -180,9 +171,8 @@ def _labelled(root, is_voc, table, classes):
     """
     names = [files.words(entry.name) for entry in classes if not tables.is_void(entry)]
     if len(names) == 2 and any(tables.is_background(entry) and 0 in entry.ids for entry in classes):
-        names = []  # the mask of the only class besides background is a complete label
-    images = {}
-    labels = {}
+        names = []  # a mask of the only class besides background is a complete label
+    images, labels = {}, {}
     pairs = find_pairs(root)
     for name, image_folder, label_folder in pairs:
         found = files.image_files(image_folder)
@@ -196,42 +186,37 @@ def _labelled(root, is_voc, table, classes):
         images.update((prefix + image, path) for image, path in found.items())
         labels.update((prefix + image, paths) for image, paths in fitting.items())
     if not labels and pairs[0][1] == pairs[0][2]:
-        raise UserError('%s: no image with a label found; fill images/ and labels/, with equal names' % root)
+        raise UserError('%s: no image has a label; put images into images/, labels of equal names into labels/' % root)
     if pairs[0][1:] != (os.path.join(root, 'images'), os.path.join(root, 'labels')):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
                 '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
-    places = [root] + [os.path.join(root, place) for place in ('ImageSets/Segmentation', 'ImageSets', 'splits')]
-    lists = next((path for path in places if any(map(os.path.exists, splits.split_lists(path).values()))), root)
-    if is_voc and lists == root and len(labels) < len(images):  # CVAT also exports unlabelled frames
+    if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT exports frames without a label too
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
-
-    def label(name, _):
-        return read_class_label(files.label_path(pairs[0][2], labels, name), classes)
-
-    return images, label, splits.find(lists, images)
+    return (images, lambda name, _: read_class_label(files.label_path(pairs[0][2], labels, name), classes),
+            splits.find(root, images), None)
 
 
 def measured_depth(paths: list):
     """Measures how many bits the largest value in images of 16 bits per channel needs: int, at least 9.
 
-    Decodes all images of `paths` with 16 bits per channel or 32-bit integers; returns None if no image is of this kind.
-    For a value above 65535 the result is more than 16, and `read_image` later refuses the image.
+    Decodes the images that have 16 bits per channel or 32-bit integers; returns None if `paths` has no such image. For
+    a value above 65535 the result is more than 16, and `read_image` later refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
 
 
 def _is_deep(path):
-    """Tells from the header whether an image has 16 bits per channel or 32-bit integers; False if unreadable."""
+    """Tells whether an image has 16 bits per channel or 32-bit integers; False for an unreadable file."""
     try:
         with open(path, 'rb') as file:
             header = file.read(25)
-            # JPEG has 8 bits; a PNG's header gives the number of bits, and reading the header is faster than Pillow.
+            # JPEG has 8 bits per channel. A PNG's header gives the number of bits, and is read faster than by Pillow.
             if header[:2] == b'\xff\xd8' or header[:4] == b'\x89PNG':
                 return header[:4] == b'\x89PNG' and header[24] == 16
             image = Image.open(file, formats=data.FORMATS)
             return image.mode.startswith('I') or ';16' in str([tile[3] for tile in image.tile])
-    except Exception:  # Pillow raises many kinds of error for a damaged file, which `read_image` reports
+    except Exception:  # Pillow raises many kinds of error for a damaged file; `read_image` reports the file later
         return False

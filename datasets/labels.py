@@ -1,4 +1,4 @@
-"""Reads label files by a table of classes: ids, colours, palettes and binary masks."""
+"""Converts label files of ids, colours, palettes or binary masks to class indices, by a table of classes."""
 import functools
 
 import numpy as np
@@ -8,6 +8,7 @@ from data import IGNORE, Dataset
 from datasets import files, tables
 from system.files import UserError, note
 
+GREY = '%s: %s; save the label as a grey image of ids'
 # The two palettes in which a colour stands for an id: greys, and PASCAL VOC's colours. {(red, green, blue): id}
 NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}
 
@@ -15,10 +16,10 @@ NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in r
 def read_class_label(path: str, classes: list):
     """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
 
-    If there are two classes besides void, black may stand for the class of id 0 (or of colour 0 0 0), and white for the
-    other class. Raises UserError for an unreadable file, for an id or a colour that is not in `classes`, for a label in
-    colours if a class other than void has no colour, and if the ids and the colours of a label (or its palette) mean
-    different classes.
+    If `classes` has two classes besides void, a label may be a black and white mask: black is the class with id 0 or
+    colour 0 0 0, and white is the other class. Raises UserError for an unreadable file, for an id or a colour that is
+    not in `classes`, and for a label in colours if a class other than void has no colour. A label whose ids and colours
+    (or palette) mean different classes is an error too.
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -28,10 +29,13 @@ def read_class_label(path: str, classes: list):
     label, palette = data.read_ids_or_colors(path, binary=two)
     if label.ndim == 3:
         if (label != label[:, :, :1]).any():
-            for entry in classes:
-                if not entry.color and not tables.is_void(entry):
-                    raise UserError('%s: has colours, but the table gives class %s no color' % (path, entry.name))
-            return colors_to_ids(label, by_color, path)
+            uncolored = [entry.name for entry in classes if not entry.color and not tables.is_void(entry)]
+            if uncolored:
+                raise UserError('%s: has colours, but the table gives class %s no color' % (path, uncolored[0]))
+            packed = label.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+            ids = color_table(tuple(by_color.items()))[packed]
+            data.refuse_pixels(label, ids < 0, path, 'colour', 'no class has this colour; save without smoothing')
+            return ids.astype(np.uint8)
         label = label[:, :, 0]  # the three equal channels hold ids or grey colours
     used = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
     if two:
@@ -47,8 +51,8 @@ def read_class_label(path: str, classes: list):
     table[list(meant)] = list(meant.values())
     mapped = table[label]
     known = ' '.join(map(str, by_id)) or 'colours only'
-    data.refuse_pixels(label, mapped < 0, path, 'id', 'the table of classes has %.60s; add the id to the class that it '
-                       'stands for, or to void if it is to be ignored' % known)
+    fix = 'the table of classes has %.60s; add the id to a class or to void' % known
+    data.refuse_pixels(label, mapped < 0, path, 'id', fix)
     return mapped.astype(np.uint8)
 
 
@@ -76,10 +80,10 @@ def _by_value(path, used, by_id, by_color):
 def _by_palette(path, used, palette, by_id, by_color):
     """Decides which class each index of a palette label means -> {index: class index}.
 
-    If each palette colour in use is the colour of a class, the colours decide. Else the indices are ids, but an index
-    whose colour belongs to another class is an error. GIF and image optimizers may renumber the indices: if the palette
-    consists of greys or of PASCAL VOC's colours, but in another order, a colour means the id at which the usual order
-    has this colour. Raises UserError if two readings are possible.
+    If every palette colour in use is the colour of a class, each index means the class of this colour. Otherwise the
+    indices are ids, and an index with the colour of another class is an error. But GIF and image optimizers may
+    renumber the indices. So if the palette holds greys or PASCAL VOC's colours in another order than usual, each index
+    means the id that has the same colour in the usual order. Raises UserError if two readings are possible.
 
     Args:
       used: list of the indices in the label.
@@ -95,8 +99,7 @@ def _by_palette(path, used, palette, by_id, by_color):
     if blank and len(shown) > 1:
         return by_id
     if differing and (len(meant) < len(shown) or distinct < len(shown) or blank):
-        raise UserError('%s: index %d has the colour of another class in the palette; save the label as a grey image '
-                        'of ids' % (path, differing[0]))
+        raise UserError(GREY % (path, 'index %d has the colour of another class in the palette' % differing[0]))
     if differing:
         note('%s: the palette has the colours of the classes at other ids; the colours count' % path, 'palette')
     if len(meant) == len(shown):
@@ -108,33 +111,17 @@ def _by_palette(path, used, palette, by_id, by_color):
         if fits and not blank and meant != {i: by_id.get(i) for i in shown}:
             dark = [color for color in shown.values() if 0 < max(color) < 32]  # too dark to see
             if set(shown) <= set(by_id) and not dark:
-                raise UserError('%s: which is the class, index %d or id %d, as its palette says? save the label as '
-                                'a grey image of ids'
-                                % ((path,) + max(pair for pair in ids.items() if pair[0] != pair[1])))
+                pair = max(pair for pair in ids.items() if pair[0] != pair[1])
+                raise UserError(GREY % (path, 'is the class index %d, or id %d, as its palette says?' % pair))
             return meant
     return by_id
-
-
-def colors_to_ids(rgb, ids: dict, path: str):
-    """Maps the colours of a label, uint8 RGB [h, w, 3], to ids, uint8 [h, w].
-
-    Args:
-      ids: {(red, green, blue): id}.
-      path: path of the label, for the error message.
-    Raises:
-      UserError: a colour that is not in `ids`.
-    """
-    packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    label = color_table(tuple(ids.items()))[packed]
-    data.refuse_pixels(rgb, label < 0, path, 'colour', 'it belongs to no class; save labels without smoothing')
-    return label.astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=4)
 def color_table(ids: tuple):
     """Returns the ids of all colours: int16 [2^24], indexed by 65536 red + 256 green + blue; -1 for no id.
 
-    `ids`: tuple of ((red, green, blue), id). The table is cached, because filling its 32 MB takes longer than reading a
+    `ids`: tuple of ((red, green, blue), id). The result is cached, because filling 32 MB takes longer than reading a
     small label.
     """
     table = np.full(1 << 24, -1, np.int16)
@@ -150,31 +137,31 @@ def pairs_of_files(image_folder: str, label_folder: str, label_name=lambda name:
     Raises UserError for a missing folder, and for an image without a label.
 
     Args:
-      label_name: function (name of an image) -> name of its label, both without extension.
+      label_name: function (name of an image) -> name of the label, both without extension.
     """
     labels = dict(files.files_below(label_folder, ('.png',)))
     images = files.image_files(image_folder)
     missing = [label_name(name) for name in images if label_name(name) not in labels]
     if missing:
-        raise UserError('%s: %d images have no label; for example, %s.png is missing; unpack the archive again'
-                        % (label_folder, len(missing), missing[0]))
+        raise UserError('%s: %d images have no label, as %s; unpack again' % (label_folder, len(missing), missing[0]))
     return [(name, path, labels[label_name(name)]) for name, path in images.items()]
 
 
-def dataset_of_pairs(name: str, classes: list, colors: list, size: tuple, pairs: dict):
-    """Makes the `Dataset` of image and label files whose labels follow a table of classes.
+def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pairs: dict, read_label,
+                     panel: str = 'predictions.png', **fields):
+    """Makes a `Dataset` from pairs of an image file and a label.
 
     Args:
-      classes: list of `tables.Class`.
-      colors: list of (red, green, blue), one for each class except void.
+      class_names, colors: names and (red, green, blue) of the classes, without void.
       size: default (height, width) of the training images, in pixels.
-      pairs: {split: list of (name, image path, label path)}.
+      pairs: {split: list of (name, image path, label) or of (image path, label)}. Without a name
+        the image path is the name of the example.
+      read_label: function (label of a pair) -> uint8 [h, w] of class indices, IGNORE for void.
+      panel, fields: further fields of the `Dataset`.
     """
     def load(split, i):
-        _, image, label = pairs[split][i]
-        return data.read_image(image), read_class_label(label, classes)
+        image, label = pairs[split][i][-2:]
+        return data.read_image(image), read_label(label)
 
-    named = [entry for entry in classes if not tables.is_void(entry)]
-    examples = {split: [entry[0] for entry in pairs[split]] for split in pairs}
-    return Dataset(name, [entry.name for entry in named], colors, size, examples, load, 'predictions.png',
-                   class_ids=[entry.ids[0] for entry in named])
+    examples = {split: [pair[0] for pair in pairs[split]] for split in pairs}
+    return Dataset(name, list(class_names), list(colors), size, examples, load, panel, **fields)

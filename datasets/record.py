@@ -1,19 +1,17 @@
 """Records splits and checksums of a run's examples, compares such records, and restores splits.
 
 A record is {split: ['NAME IMAGE LABEL', ...]}, in the order of the examples. NAME is the path of the example below
---data_dir. IMAGE and LABEL are the CRC-32 of the decoded image and of the label. Dates are not recorded, so copied
-files give an equal record.
+--data_dir. IMAGE and LABEL are the CRC-32 of the decoded image and of the label. A record holds no dates, so a copy of
+the files has an equal record.
 """
 import numpy as np
 
 from datasets import files
 from system.files import UserError, note
 
-SHOWN = 3  # largest number of names in a message
-
 
 def names_of(dataset, split: str, data_dir: str) -> list:
-    """Returns the names of the examples of a split, list of str, as paths below the folder `data_dir`.
+    """Returns the names of the examples of a split as paths below the folder `data_dir`: list of str.
 
     If `data_dir` is None, the names are returned unchanged.
     """
@@ -33,66 +31,63 @@ def make(dataset, facts: dict, data_dir: str) -> dict:
 
 
 def some(names) -> str:
-    """Formats the first SHOWN of some names as text: 'a, b, c, ...'."""
+    """Formats the first three names as text: 'a, b, c, ...'."""
     names = list(names)
-    return ', '.join(names[:SHOWN]) + (', ...' if names[SHOWN:] else '')
+    return ', '.join(names[:3]) + (', ...' if names[3:] else '')
 
 
 def changes(before: dict, now: dict) -> str:
-    """Describes the differences of two records: 'val: 2 of 9 labels changed (a, b)'; '' for equal records."""
+    """Describes how two records differ, as 'val: 2 of 9 labels changed (a, b)'; '' for equal records."""
     found = []
     for split in sorted(set(before) | set(now)):
-        was, has = ({name: (image, label) for name, image, label in (line.rsplit(' ', 2) for line in record)}
-                    for record in (before.get(split, []), now.get(split, [])))
-        both = [name for name in was if name in has]
-        images, labels = ([name for name in both if was[name][i] != has[name][i]] for i in (0, 1))
-        kinds = [('%d images are missing', [name for name in was if name not in has]),
-                 ('%d images are new', [name for name in has if name not in was]),
-                 ('%%d of %d images changed' % len(was), images), ('%%d of %d labels changed' % len(was), labels)]
-        kinds.append(('%d images are in another order', [] if kinds[0][1] or kinds[1][1] else
-                      [name for name, other in zip(was, has) if name != other]))
-        found += ['%s: %s (%s)' % (split, text % len(names), some(names)) for text, names in kinds if names]
+        was, has = ({line.rsplit(' ', 2)[0]: line.rsplit(' ', 2)[1:] for line in record.get(split, [])}
+                    for record in (before, now))
+        missing = [name for name in was if name not in has]
+        new = [name for name in has if name not in was]
+        images, labels = ([name for name in was if name in has and was[name][i] != has[name][i]] for i in (0, 1))
+        moved = [] if missing or new else [name for name, other in zip(was, has) if name != other]
+        kinds = {'%d images are missing': missing, '%d images are new': new,
+                 '%%d of %d images changed' % len(was): images, '%%d of %d labels changed' % len(was): labels,
+                 '%d images are in another order': moved}
+        found += ['%s: %s (%s)' % (split, text % len(names), some(names)) for text, names in kinds.items() if names]
     return '; '.join(found)
 
 
 # ---------------------------------------------------------------- splits
 
 def with_splits(dataset, examples: dict):
-    """Returns a `Dataset` with some splits replaced by the examples {split: list of names}.
+    """Replaces splits of a data set by `examples`, {split: list of names} -> `Dataset`.
 
-    The names must be examples of `dataset`. Splits without an entry in `examples` stay unchanged.
+    The names must be names of examples in `dataset`. An example has the same name in all splits. Splits that `examples`
+    does not contain stay unchanged.
     """
     places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
-
-    def load(split, i):
-        return dataset.load(*(places[examples[split][i]] if split in examples else (split, i)))
-
-    return dataset._replace(examples=dict(dataset.examples, **examples), load=load)
+    examples = dict(dataset.examples, **examples)
+    return dataset._replace(examples=examples, load=lambda split, i: dataset.load(*places[examples[split][i]]))
 
 
 def take_fold(dataset, fold: str):
-    """Splits the images again, for `fold` 'K/N' -> `Dataset` with part K of N as val, the rest as train.
+    """Divides the images into N parts, for `fold` 'K/N' -> `Dataset` with part K as val, all others as train.
 
-    Raises UserError if the data set has its own val, or if `fold` is malformed.
+    Raises UserError if the data set has a val split of its own, or if `fold` is malformed.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
-        raise UserError('--fold %s: data set %s has a split val already; --fold needs --dataset folder without lists '
-                        'and without val/' % (fold, dataset.name))
+        raise UserError('--fold %s: data set %s has a split val already; leave out --fold' % (fold, dataset.name))
     return with_splits(dataset, files.hold_out(dataset.examples['val'].pool, fold))
 
 
 def restore(dataset, config: dict, data_dir: str):
-    """Returns a `Dataset` with the train and val of a run, if the data set has no val of its own.
+    """Returns the `Dataset` with the splits train and val of a run.
 
-    A data set with its own val is returned unchanged. If the data set contains none of the images that the run was
-    trained on, the data set is returned unchanged, and a note is printed. Images that were added since the run began
-    are left out, and a note is printed. The config of an older revision does not record the images; then val is drawn
-    again by the rule of that revision.
+    A data set with a val split of its own is returned unchanged. A data set without any image of the run is returned
+    unchanged too, and a note is printed. Images that were added since the run began are left out, and a note is
+    printed. If an older revision wrote config.json, the images of the run are not recorded; then val is chosen by the
+    rule of the older revision.
 
     Args:
       config: content of config.json of the run, with the record of the run as `examples`.
     Raises:
-      UserError: images of the run are missing, or the val of an older revision cannot be drawn again.
+      UserError: images of the run are missing, or the number of images differs from the run of an older revision.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         return dataset
@@ -100,7 +95,13 @@ def restore(dataset, config: dict, data_dir: str):
     if not config.get('examples'):
         if 'fold' in config['flags']:
             return take_fold(dataset, config['flags']['fold'] or files.FOLD)
-        return with_splits(dataset, old_hold_out(pool, config.get('sizes', {}), data_dir))
+        sizes = config.get('sizes', {})
+        val = max(1, len(pool) // 5)
+        if (sizes.get('train'), sizes.get('val')) != (len(pool) - val, val):
+            raise UserError('%s: the run of an older revision had %s examples, now there are %d images; restore the '
+                            'images of the run, or write train.txt and val.txt' % (data_dir, sizes, len(pool)))
+        shuffled = [pool[i] for i in np.random.RandomState(0).permutation(len(pool))]
+        return with_splits(dataset, {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])})
     examples = {split: [line.rsplit(' ', 2)[0] for line in config['examples'][split]] for split in ('train', 'val')}
     known = set(examples['train'] + examples['val'])
     missing = sorted(known.difference(pool))
@@ -108,27 +109,9 @@ def restore(dataset, config: dict, data_dir: str):
         note('%s: holds no image of the run, so it is taken for another data set, with its own split' % data_dir)
         return dataset
     if missing:
-        raise UserError('%s: %d of %d images of the run are missing: %s; restore them, or name the images of each '
-                        'split in train.txt and val.txt' % (data_dir, len(missing), len(known), some(missing)))
+        raise UserError('%s: %d of %d images of the run are missing: %s; restore them, or write train.txt and val.txt'
+                        % (data_dir, len(missing), len(known), some(missing)))
     new = sorted(set(pool) - known)
     if new:
         note('%s: %d images are new since the run began, and are not used: %s' % (data_dir, len(new), some(new)))
     return with_splits(dataset, examples)
-
-
-def old_hold_out(names: list, sizes: dict, data_dir: str) -> dict:
-    """Splits names by the rule of revisions without --fold -> {'train': list of names, 'val': list of names}.
-
-    Val is a random fifth of the list, drawn with a fixed seed, so any change of the list changes val. Raises UserError
-    if the number of names has changed since the run.
-
-    Args:
-      sizes: {split: number of examples} in the run.
-    """
-    val = max(1, len(names) // 5)
-    if (sizes.get('train'), sizes.get('val')) != (len(names) - val, val):
-        raise UserError('%s: the run is of an older revision and drew val from all images: the run had %s, now there '
-                        'are %d images; restore the images of the run, or write train.txt and val.txt'
-                        % (data_dir, sizes, len(names)))
-    shuffled = [names[i] for i in np.random.RandomState(0).permutation(len(names))]
-    return {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])}

@@ -7,35 +7,33 @@ import numpy as np
 
 import data
 from data import IGNORE, MAX_PIXELS
-from datasets import files, splits, tables
+from datasets import files, record, splits, tables
 from system.files import UserError, note, read_csv
 
 
 def read_runs(data_dir, table, classes, rle_order):
     """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
 
-    Prints the order of the pixels in the runs unless `rle_order` gives the order. Raises UserError for a malformed
-    file, for a folder labels/ beside labels.csv, and if no class is named background.
+    Prints the order of the pixels in the run lengths, unless `rle_order` gives the order. Raises UserError for a
+    malformed file, for a folder labels/ beside labels.csv, and if no class is named background.
 
     Args:
       table: path of the table of classes, for messages.
       classes: list of `tables.Class`.
     """
-    images = files.image_files(os.path.join(data_dir, 'images'))
-    examples = splits.find(data_dir, images)
     path = os.path.join(data_dir, 'labels.csv')
     if os.path.isdir(os.path.join(data_dir, 'labels')):
         raise UserError('%s: holds both labels.csv and labels/; remove one of them' % data_dir)
     outside = next((i for i, entry in enumerate(classes) if tables.is_background(entry)), None)
     if outside is None:
         raise UserError('%s: which class are pixels outside all masks? give this class the name background' % table)
+    images = files.image_files(os.path.join(data_dir, 'images'))
     indices = {}
     for i, entry in enumerate(classes):
         index = IGNORE if tables.is_void(entry) else i
-        for text in [str(number) for number in entry.ids] + [entry.name]:
+        for text in [entry.name] + [str(number) for number in entry.ids]:
             if indices.setdefault(text, index) != index:
-                raise UserError('%s: %s is the name of one class and the id of another; rename the class'
-                                % (table, text))
+                raise UserError('%s: %s names one class and is the id of another; rename the class' % (table, text))
     objects = set(indices.values()) - {outside, IGNORE}
     if len(objects) == 1:
         indices[''] = objects.pop()  # the class of all masks in a table without a column of classes
@@ -45,19 +43,18 @@ def read_runs(data_dir, table, classes, rle_order):
     if not order:
         texts = [rle.strip() for _, _, masks in cells.values() for _, _, rle in masks]
         order = detect_order(texts) if 'EncodedPixels' in header else 'rows'
-        note('%s: runs are read in the order %s; --rle_order gives another order' % (path, order))
+        note('%s: run lengths are read in the order %s; --rle_order gives another order' % (path, order))
     columns = tuple(text for text in header if text in ('ImageId', 'ClassId', 'EncodedPixels')) or ('id', 'predicted')
-    extension = os.path.splitext(next(read_csv(path, ()))[1].get('ImageId') or '')[1]
-    extension = extension if extension.lower() in data.IMAGE_FILES else ''
-    return (images, lambda name, image: cells_label(path, name, image, cells[name], order, outside), examples,
-            (columns, order, extension))
+    extension = splits.EXTENSION.search(next(read_csv(path, ()))[1].get('ImageId') or '')
+    return (images, lambda name, image: cells_label(path, cells[name], image.shape[:2], order, outside),
+            splits.find(data_dir, images), (columns, order, extension.group() if extension else ''))
 
 
 def detect_order(texts: list):
     """Detects the order of the pixels in Kaggle's run lengths -> 'columns' or 'relative'.
 
-    `data.rle_decode` defines the orders. The order is 'relative' if at least one of the `texts` is valid as 'relative'
-    but not as 'columns', and no text of three or more runs is valid as 'columns'; else the order is 'columns'.
+    `data.rle_decode` defines the orders. The order is 'relative' if a text is valid in the order 'relative' only, and
+    no text of three or more runs is valid in the order 'columns'. Otherwise the order is 'columns'.
     """
     others = [text for text in texts if not _is_rle(text, 'columns')]
     if not any(_is_rle(text, 'relative') for text in others):
@@ -77,19 +74,21 @@ def _is_rle(rle, order):
 def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
-    Columns are id,annotation,width,height,cell_type. If `images` is given, the columns may be ImageId,EncodedPixels and
-    optionally ClassId,Width,Height. An empty annotation, or -1 in EncodedPixels, marks an image without an object. If a
-    table with EncodedPixels has no such mark, images without a row have no object, and a note is printed.
-    Height and width are None if the table has no columns for them. The RLE is text that `cell_masks` decodes and
-    checks. The row number is the line in the file.
+    The columns are id,annotation,width,height,cell_type. If `images` is given, the columns may also be
+    ImageId,EncodedPixels and optionally ClassId,Width,Height. Height and width are None for a table without columns of
+    height and width. RLE is the text of the run lengths, which `cell_masks` checks. The row number is the line in the
+    file.
+
+    An empty annotation, or -1 in EncodedPixels, marks an image without an object. In a table with EncodedPixels and
+    without a marked image, an image without a row has no object, and a note is printed.
 
     Args:
-      indices: {name or id of a class, as text: class index}; the key '' gives the class of all masks in a table without
-        a column of classes.
+      indices: {name or id of a class, as text: class index}. The key '' is for masks in a table without a column of
+        classes.
       images: names of the images; None accepts any id of letters, digits, _ and -.
     Raises:
-      UserError: a malformed row, an id without an image, or an image without a row, if such images are not allowed (see
-        above).
+      UserError: a malformed row, an id without an image, or an image without a row in a table that marks images without
+        an object.
     """
     kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
@@ -97,93 +96,83 @@ def read_cells(path: str, indices: dict, images=None):
     for number, row in read_csv(path, columns):
         where = '%s row %d: ' % (path, number)
         name = unicodedata.normalize('NFC', row[columns[0]])
-        rle = row[columns[1]]
-        stem, extension = os.path.splitext(name)
-        name = stem if extension.lower() in data.IMAGE_FILES and name not in (images or ()) else name
+        name = name if name in (images or ()) else splits.EXTENSION.sub('', name)
         if images is None and not re.match(r'\A[A-Za-z0-9_-]{1,100}\Z', name):
             raise UserError(where + 'id %r must hold only letters, digits, _ and -: it names a file' % name[:60])
         size = _size(row, where)
         height, width, masks = cells.setdefault(name, size + ([],))
         if (height, width) != size:
             raise UserError(where + 'size %sx%s; an earlier row of the image says %sx%s' % (size + (height, width)))
+        rle = row[columns[1]]
         if not rle.strip() or kaggle and rle.strip() == '-1':
             continue
         kind = (row.get('cell_type') or row.get('ClassId') or '').strip()
         kind = re.sub(r'\A([0-9]+)\.0+\Z', r'\1', kind)  # pandas may have written 3 as 3.0
         if kind not in indices:
-            raise UserError(where + '%s %r; expected one of %s' % ('ClassId' if kaggle else 'cell_type', kind[:60],
-                                                                  ', '.join(text for text in indices if text)))
+            raise UserError(where + 'class %.60r; expected one of %s' % (kind, ', '.join(filter(None, indices))))
         masks.append((number, indices[kind], rle))
     if not cells:
         raise UserError('%s: holds no rows' % path)
-    if images is not None:
-        ids = [name for name in cells if name not in images]
-        if ids:
-            raise UserError('%s: %d ids without an image: %s; the images are %s, ...'
-                            % (path, len(ids), ', '.join(ids[:5]), ', '.join(list(images)[:3])))
-        missing = [name for name in images if name not in cells]
-        if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
-            raise UserError('%s: %d images without a row: %s; an image without an object needs an empty annotation'
-                            % (path, len(missing), ', '.join(missing[:5])))
-        if missing:
-            note('%s: %d of %d images have no row and are read as images without an object, as %s'
-                 % (path, len(missing), len(images), missing[0]))
-        cells.update((name, (None, None, [])) for name in missing)
-    return cells
+    if images is None:
+        return cells
+    ids = [name for name in cells if name not in images]
+    if ids:
+        raise UserError('%s: ids without image: %s; the images are %s' % (path, record.some(ids), record.some(images)))
+    missing = [name for name in images if name not in cells]
+    if missing and not (kaggle and all(masks for _, _, masks in cells.values())):
+        raise UserError('%s: %d images without a row: %s; an image without an object needs an empty annotation'
+                        % (path, len(missing), record.some(missing)))
+    if missing:
+        note('%s: %d of %d images have no row, so no object, as %s' % (path, len(missing), len(images), missing[0]))
+    return dict(cells, **{name: (None, None, []) for name in missing})
 
 
 def _size(row, where):
     """Parses the height and width in a row of a table -> (int, int), or (None, None).
 
-    (None, None) stands for a row with EncodedPixels and without sizes. The text 520.0 is valid, because pandas may
-    write 520 as 520.0. Raises UserError for other texts and for more than MAX_PIXELS pixels.
+    Returns (None, None) for a row with EncodedPixels and without height and width. The text 520.0 is valid, because
+    pandas may write 520 as 520.0. Raises UserError for other texts and for more than MAX_PIXELS pixels.
 
     Args:
-      where: file and row, for the error message.
+      where: file name and row number, for the error message.
     """
-    sides = [row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width')]
-    if sides == ['', ''] and 'EncodedPixels' in row:
+    sides = tuple(row.get(side) or row.get(side.capitalize()) or '' for side in ('height', 'width'))
+    if sides == ('', '') and 'EncodedPixels' in row:
         return None, None
-    if not all(re.match(r'\A[1-9][0-9]{0,4}(\.0+)?\Z', side) for side in sides):
-        raise UserError(where + 'height %.20r and width %.20r must be whole numbers up to 99999' % tuple(sides))
-    height, width = (int(float(side)) for side in sides)
-    if height * width > MAX_PIXELS:
-        raise UserError(where + 'an image of %dx%d; an image may have at most %d pixels'
-                        % (height, width, MAX_PIXELS))
+    height, width = (int(float(side)) if re.match(r'\A[0-9]{1,9}(\.0+)?\Z', side) else 0 for side in sides)
+    if not 0 < height * width <= MAX_PIXELS:
+        raise UserError(where + 'height %.20r, width %.20r; an image has 1 to %d pixels' % (sides + (MAX_PIXELS,)))
     return height, width
 
 
-def cells_label(path: str, name: str, image, entry: tuple, order: str = 'rows', outside: int = 0):
+def cells_label(path: str, entry: tuple, shape: tuple = None, order: str = 'rows', outside: int = 0):
     """Draws the masks of an image -> label uint8 [h, w] of class indices; later masks cover earlier masks.
 
+    Raises UserError, which names the row, for a malformed mask.
+
     Args:
-      path, name: path of the table and name of the image, for error messages.
-      image: array [h, w, ...], of which only the size is used.
+      path: path of the table, for error messages.
       entry: (height, width, [(row number, class index, RLE), ...]), a value of the dict that `read_cells` returns.
-      order: order of the pixels in the runs: 'rows', 'columns' or 'relative'.
+      shape: (height, width) of the image, used if height and width in `entry` are None.
+      order: order of the pixels in the run lengths, one of data.RLE_ORDERS.
       outside: index of the class of the pixels outside all masks.
-    Raises:
-      UserError: the size of the image differs from the size in the table, or a mask is malformed. The message names the
-        image or the row.
     """
     height, width, masks = entry
-    if height is not None and image.shape[:2] != (height, width):
-        raise UserError('%s: image %s has %dx%d, its rows say %dx%d' % ((path, name) + image.shape[:2] + entry[:2]))
-    label = np.full(image.shape[:2], outside, np.uint8)
+    label = np.full((height, width) if height else shape, outside, np.uint8)
     for mask, (_, class_id, _) in zip(cell_masks(path, label.shape, masks, order), masks):
         label[mask] = class_id
     return label
 
 
 def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
-    """Decodes and yields the masks of one image, bool [height, width] each.
+    """Yields the decoded masks of an image, each bool [height, width].
 
     Raises UserError, which names the table `path` and the row, for a malformed mask.
 
     Args:
       shape: (height, width).
       masks: list of (row number, class index, RLE); the RLE is the text 'start length start length ...'.
-      order: order of the pixels in the runs, one of data.RLE_ORDERS, which `data.rle_decode` defines.
+      order: order of the pixels in the run lengths, one of data.RLE_ORDERS, which `data.rle_decode` defines.
     """
     for number, _, rle in masks:
         try:

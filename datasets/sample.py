@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def read(data_dir: str = None):
     """Reads the masks of train.csv -> `Dataset`, whose `load` renders the images.
 
-    `data_dir` holds train.csv; None for the bundled file. Images are grouped by the cell type of their first cell;
+    `data_dir` holds train.csv; None for the bundled file. Images are grouped by the type of the first cell;
     every fourth image of a group is in val. Raises UserError for a malformed table.
     """
     path = os.path.join(data_dir or ROOT, 'train.csv')
@@ -27,8 +27,7 @@ def read(data_dir: str = None):
         height, width, rows = images[name]
         masks = list(rle.cell_masks(path, (height, width), rows)) or [np.zeros((height, width), bool)]
         grey = cells.render(masks, [CLASSES[class_id] for _, class_id, _ in rows], name)
-        image = np.repeat(grey[:, :, None], 3, 2)
-        return image, rle.cells_label(path, name, image, images[name])
+        return np.repeat(grey[:, :, None], 3, 2), rle.cells_label(path, images[name])
 
     size = next(iter(images.values()))[:2]
     return Dataset('sample', CLASSES, CELL_COLORS, size, examples, load, 'cell_types.png')

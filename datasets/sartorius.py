@@ -3,9 +3,7 @@ import os
 
 import numpy as np
 
-import data
-from data import Dataset
-from datasets import files, rle
+from datasets import files, labels, rle
 
 CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # background and three cell types, as in the bundled cells
 INDICES = {'shsy5y': 1, 'astro': 2, 'cort': 3}
@@ -13,7 +11,7 @@ CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # di
 
 
 def stratified(images):
-    """Groups image ids by the class of the first cell -> {class index: list of ids}; index 0 for no cells.
+    """Groups images by the class of the first cell -> {class index: list of image ids}; 0 for no cell.
 
     Args:
       images: {image id: (height, width, [(row number, class index, RLE), ...])}.
@@ -25,10 +23,11 @@ def stratified(images):
 
 
 def read(data_dir: str):
-    """Reads train.csv -> `Dataset`, whose `load` reads train/ID.png.
+    """Reads masks from train.csv and images train/ID.png -> `Dataset`.
 
-    Val is a fifth, rounded up, of the images of each cell type, drawn with a fixed seed. The cell type of an image
-    is the type of its first cell. Raises UserError for a malformed train.csv, and for a missing or empty folder.
+    Val is a fifth, rounded up, of the images of each cell type, drawn with a fixed seed. The cell type of an image is
+    the type of the first cell in the image. Raises UserError for a malformed train.csv, and for a missing
+    or empty folder.
     """
     files.check_data_dir(data_dir, 'sartorius', "Kaggle's train.csv and train/")
     path = os.path.join(data_dir, 'train.csv')
@@ -40,10 +39,7 @@ def read(data_dir: str):
         held_out = (len(group) + 4) // 5
         examples['val'] += sorted(shuffled[:held_out])
         examples['train'] += sorted(shuffled[held_out:])
-
-    def load(split, i):
-        name = examples[split][i]
-        image = data.read_image(os.path.join(data_dir, 'train', name + '.png'))
-        return image, rle.cells_label(path, name, image, images[name])
-
-    return Dataset('sartorius', CLASSES, CELL_COLORS, (520, 704), examples, load, 'cell_types.png')
+    pairs = {split: [(name, os.path.join(data_dir, 'train', name + '.png'), images[name]) for name in examples[split]]
+             for split in examples}
+    return labels.dataset_of_pairs('sartorius', CLASSES, CELL_COLORS, (520, 704), pairs,
+                                   lambda entry: rle.cells_label(path, entry), panel='cell_types.png')

@@ -1,5 +1,4 @@
 """Reads SUN RGB-D in the two published layouts -> `Dataset`."""
-import functools
 import os
 import re
 
@@ -7,107 +6,99 @@ import numpy as np
 import scipy.io
 
 import data
-from data import Dataset
-from datasets import files
+from datasets import files, labels
 from system.files import UserError
 
-# The 37 classes of the SUN RGB-D benchmark (its seg37list), ids 1 to 37 in this order; 0 is void.
+# The 37 classes of the SUN RGB-D benchmark, in the order of seg37list. The ids are 1 to 37; id 0 is void.
 CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk shelves curtain '
            'dresser pillow mirror floor_mat clothes ceiling books fridge tv paper towel shower_curtain box whiteboard '
            'person night_stand toilet sink lamp bathtub bag').split()
 
 
 def read(data_dir: str):
-    """Reads SUN RGB-D -> `Dataset`, RGB only: 37 classes, id 0 is void; 5,285 training, 5,050 test images.
+    """Reads the RGB images of SUN RGB-D -> `Dataset`: 37 classes, 5,285 training and 5,050 test images.
 
     Two layouts are read. The home page's layout has SUNRGBD/ and SUNRGBDtoolbox/, with the labels in a .mat file of
-    MATLAB 7.3. The other layout has images and PNG labels in image/train/ and label37/train/ (the same for test),
-    paired by the numbers in the file names.
+    MATLAB 7.3. The other layout has images in image/train/ and PNG labels in label37/train/ (the same for test), paired
+    by the numbers in the file names.
 
-    The official split has no validation part: 'val' is every tenth test image, to monitor a run. To compute scores on
-    test, use `--checkpoint last`, because this checkpoint is not selected by scores on 'val'. The training size is
-    360x480, as in the paper. Raises UserError for a missing or malformed list or .mat file. Images and labels are
-    opened later, by `load` of the returned `Dataset`.
+    The official split has no val, so val is every tenth test image. To compute scores on test, use `--checkpoint last`,
+    because this checkpoint is not selected by scores on val. The training size is 360x480, as in the paper. Images and
+    labels are opened later, by `load` of the returned `Dataset`. Raises UserError for a missing or malformed list or
+    .mat file.
     """
     files.check_data_dir(data_dir, 'sunrgbd', 'SUNRGBD/ and SUNRGBDtoolbox/, or image/ and label37/')
-    toolbox = os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox'))
-    pairs = (mat_pairs if toolbox else png_pairs)(data_dir)
+    pairs = (mat_pairs if os.path.isdir(os.path.join(data_dir, 'SUNRGBDtoolbox')) else png_pairs)(data_dir)
     pairs['val'] = pairs['test'][::10]
 
-    def load(split, i):
-        image, label = pairs[split][i]
-        ids = label()
+    def read_label(label):
+        image, path, key = label
+        ids = data.read_label(path) if key is None else read_variable(path, key).T
         data.refuse_pixels(ids, ids > len(CLASSES), 'label of ' + image, 'id', 'SUN RGB-D has ids 0 to 37')
-        return data.read_image(image), ids.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
+        return ids.astype(np.uint8) - np.uint8(1)  # 0 becomes 255, which is IGNORE
 
-    examples = {split: [image for image, _ in pairs[split]] for split in pairs}
-    colors = [files.voc_color(i + 1) for i in range(len(CLASSES))]
-    return Dataset('sunrgbd', CLASSES, colors, (360, 480), examples, load, 'predictions.png',
-                   class_ids=list(range(1, len(CLASSES) + 1)))
+    ids = list(range(1, len(CLASSES) + 1))
+    colors = map(files.voc_color, ids)
+    return labels.dataset_of_pairs('sunrgbd', CLASSES, colors, (360, 480), pairs, read_label, class_ids=ids)
 
 
 def png_pairs(data_dir: str):
-    """Pairs PNG files by the numbers in their names -> {split: [(image path, function () -> label)]}.
+    """Pairs files by the numbers in the names -> {split: [(image path, (image path, label path, None))]}.
 
     The splits are train and test, sub-folders of image/ and label37/. Names without a number at the end are skipped.
-    Labels hold the ids as stored, 0 for void. Raises UserError for a missing folder, a split without images, two files
-    of a folder with the same number, and an image or label without its counterpart.
+    Raises UserError for a missing folder, a split without images, two files of a folder with the same number, an image
+    without a label, and a label without an image.
     """
     pairs = {}
     for split in ('train', 'test'):
-        numbered = []
-        for kind in ('image', 'label37'):
-            found = {}
+        found = {'image': {}, 'label37': {}}
+        for kind in found:
             for name, path in files.image_files(os.path.join(data_dir, kind, split)).items():
                 digits = re.search(r'[0-9]+\Z', name)
-                if digits and found.setdefault(int(digits.group()), path) != path:
-                    raise UserError('%s: has the number of %s too; remove one' % (path, found[int(digits.group())]))
-            numbered.append(found)
-        images, labels = numbered
-        alone = sorted(set(images) ^ set(labels))
-        if alone or not images:
-            raise UserError('%s: holds %d images, label37 %d labels; numbers without image or label: %s'
-                            % (os.path.join(data_dir, 'image', split), len(images), len(labels), alone[:5]))
-        pairs[split] = [(images[number], functools.partial(data.read_label, labels[number]))
-                        for number in sorted(images)]
+                if digits and found[kind].setdefault(int(digits.group()), path) != path:
+                    raise UserError('%s: number %s occurs twice; remove one file' % (path, digits.group()))
+        images, masks = found.values()
+        if not images or set(images) != set(masks):
+            raise UserError('%s: image/%s has %d images, label37/%s %d labels; numbers without image or label: %s'
+                            % (data_dir, split, len(images), split, len(masks), sorted(set(images) ^ set(masks))[:5]))
+        pairs[split] = [(path, (path, masks[number], None)) for number, path in sorted(images.items())]
     return pairs
 
 
 def mat_pairs(data_dir: str):
-    """Pairs images and labels by the home page's .mat files -> {split: [(image path, function () -> label)]}.
+    """Pairs images and labels by the .mat files -> {split: [(image path, (image path, .mat path, key))]}.
 
     The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
-    same order, transposed. allsplit.mat lists the folders of each split. All paths in these files begin with
-    /n/fs/sun3d/data/, a folder of the authors. Raises UserError for a missing or malformed file.
+    same order, transposed; `key` is the HDF5 reference of a label. allsplit.mat lists the folders of each split. Raises
+    UserError for a missing or malformed file.
     """
-    toolbox = os.path.join(data_dir, 'SUNRGBDtoolbox')
-    meta = os.path.join(toolbox, 'Metadata', 'SUNRGBDMeta.mat')
-    labels = os.path.join(toolbox, 'Metadata', 'SUNRGBD2Dseg.mat')
-    split = os.path.join(toolbox, 'traintestSUNRGBD', 'allsplit.mat')
-    references = read_variable(labels, 'SUNRGBD2Dseg/seglabel').ravel()
-    images = [str(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
-    if '' in images:
-        raise UserError('%s: entry %d of SUNRGBDMeta has no rgbpath' % (meta, images.index('')))
+    meta, masks, lists = (os.path.join(data_dir, 'SUNRGBDtoolbox', name) for name in (
+        'Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat'))
+    references = read_variable(masks, 'SUNRGBD2Dseg/seglabel').ravel()
+    images = [relative(getattr(entry, 'rgbpath', '')) for entry in read_variable(meta, 'SUNRGBDMeta')]
     if len(images) != len(references):
-        raise UserError('%s: has %d labels, %s %d images' % (labels, len(references), meta, len(images)))
-    images = [relative(image, meta) for image in images]
-    numbers = {os.path.dirname(os.path.dirname(image)): i for i, image in enumerate(images)}
+        raise UserError('%s: has %d labels, %s %d images' % (masks, len(references), meta, len(images)))
+    examples = {}
+    for image, reference in zip(images, references):
+        if not image or '..' in image.split('/'):
+            raise UserError('%s: SUNRGBDMeta has rgbpath %.80r; expected a path without ..' % (meta, image))
+        path = os.path.join(data_dir, 'SUNRGBD', image)
+        examples[os.path.dirname(os.path.dirname(image))] = path, (path, masks, reference)
     pairs = {}
-    for name, variable in (('train', 'alltrain'), ('test', 'alltest')):
-        folders = [relative(folder, split) for folder in read_variable(split, variable)]
-        unknown = [folder for folder in folders if folder not in numbers]
+    for split in ('train', 'test'):
+        folders = [relative(folder) for folder in read_variable(lists, 'all' + split)]
+        unknown = [folder for folder in folders if folder not in examples]
         if unknown:
-            raise UserError('%s: %s is not in %s' % (split, unknown[0], meta))
-        pairs[name] = [(os.path.join(data_dir, 'SUNRGBD', images[numbers[folder]]),
-                        lambda key=references[numbers[folder]]: read_variable(labels, key).T) for folder in folders]
+            raise UserError('%s: %s is not in %s' % (lists, unknown[0], meta))
+        pairs[split] = [examples[folder] for folder in folders]
     return pairs
 
 
 def read_variable(path: str, key):
     """Reads a variable of a .mat file -> array.
 
-    An array from a file of MATLAB 7.3 has the axes in reverse order. From an array of an older file, axes of length 1
-    are removed, but at least one axis is kept. Raises UserError for a damaged file or a missing variable.
+    An array from a file of MATLAB 7.3 has the axes in reverse order. An array from an older file loses axes of length
+    1, but keeps at least one axis. Raises UserError for a damaged file or a missing variable.
 
     Args:
       key: name of the variable, or an HDF5 reference in a file of MATLAB 7.3.
@@ -122,16 +113,6 @@ def read_variable(path: str, key):
         raise UserError('%s: cannot read the variable %s (%s); unpack SUNRGBDtoolbox.zip again' % (path, key, error))
 
 
-def relative(path: str, source: str):
-    """Removes the authors' root, up to and including SUNRGBD/, from a path -> str.
-
-    From a path without SUNRGBD/ only the slashes at both ends are removed. Raises UserError if the result contains
-    '..'.
-
-    Args:
-      source: file that holds the path, for the error message.
-    """
-    path = str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')
-    if '..' in path.split('/'):
-        raise UserError('%s: %r leads out of the folder' % (source, path[:80]))
-    return path
+def relative(path) -> str:
+    """Removes the authors' root, such as /n/fs/sun3d/data/SUNRGBD/, and slashes at both ends from a path."""
+    return str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')

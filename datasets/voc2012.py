@@ -3,7 +3,7 @@ import os
 import re
 
 from datasets import files, labels, tables
-from datasets.folder import TABLES
+from datasets.folder import TABLES, voc_root
 from system.files import UserError
 
 CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person '
@@ -13,31 +13,31 @@ CLASSES = ('background aeroplane bicycle bird boat bottle bus car cat chair cow 
 def read(data_dir: str):
     """Reads PASCAL VOC 2012 segmentation -> `Dataset`: 21 classes; labels are palette PNGs, id 255 is void.
 
-    If the list ImageSets/Segmentation/trainaug.txt exists, train has the images in this list, with the labels of
-    SegmentationClassAug/ (Hariharan et al. 2011). The training size is 224x224, as in the authors'
-    segnet_pascal.prototxt. Raises UserError for a missing list, for a folder with a table of classes, and for image
-    names that VOC 2012 does not have. Images and labels are opened later, by `load` of the returned `Dataset`.
+    If ImageSets/Segmentation/trainaug.txt exists, this list is the train split, with labels in SegmentationClassAug/
+    (Hariharan et al. 2011). The training size is 224x224, as in the authors' segnet_pascal.prototxt. Images and labels
+    are opened later, by `load` of the returned `Dataset`. Raises UserError for a missing list, for a folder with a
+    table of classes, and for image names that VOC 2012 does not have.
     """
     files.check_data_dir(data_dir, 'voc2012', 'VOCdevkit/VOC2012')
-    root = next((path for path in (os.path.join(data_dir, 'VOCdevkit', 'VOC2012'), os.path.join(data_dir, 'VOC2012'),
-                                   data_dir) if os.path.isdir(os.path.join(path, 'ImageSets'))), None)
+    root = voc_root(data_dir, 'VOC2012')
     if root is None:
-        raise UserError('--data_dir %s: no VOCdevkit/VOC2012/ImageSets; unpack VOCtrainval_11-May-2012.tar' % data_dir)
+        raise UserError('--data_dir %s: no VOCdevkit/VOC2012/JPEGImages; unpack VOCtrainval_11-May-2012.tar' % data_dir)
     table = next((name for name in TABLES if os.path.exists(os.path.join(root, name))), None)
     lists = os.path.join(root, 'ImageSets', 'Segmentation')
-    augmented = os.path.exists(os.path.join(lists, 'trainaug.txt'))
-    sources = {'train': ('trainaug', 'SegmentationClassAug') if augmented else ('train', 'SegmentationClass'),
-               'val': ('val', 'SegmentationClass')}
+    sources = {'train': ('train', 'SegmentationClass'), 'val': ('val', 'SegmentationClass')}
+    if os.path.exists(os.path.join(lists, 'trainaug.txt')):
+        sources['train'] = 'trainaug', 'SegmentationClassAug'
     pairs = {}
     for split, (name, folder) in sources.items():
         names = files.read_names(os.path.join(lists, name + '.txt'))
         strange = table or next(('an image ' + name for name in names if not re.match(r'20\d\d_\d{6}\Z', name)), None)
         if strange:
-            raise UserError('%s: has %s, which PASCAL VOC 2012 has not; for your own classes give --dataset folder '
-                            'and a table of classes in this folder' % (root, strange))
+            raise UserError('%s: has %s, unlike PASCAL VOC 2012; for own data give --dataset folder' % (root, strange))
         pairs[split] = [(name, os.path.join(root, 'JPEGImages', name + '.jpg'),
                          os.path.join(root, folder, name + '.png')) for name in names]
-    colors = [files.voc_color(i) for i in range(len(CLASSES))]
-    classes = [tables.Class(name, [i], colors[i]) for i, name in enumerate(CLASSES)]
-    classes.append(tables.Class('void', [255], tables.VOC_VOID))
-    return labels.dataset_of_pairs('voc2012', classes, colors, (224, 224), pairs)
+    ids = list(range(len(CLASSES)))
+    colors = list(map(files.voc_color, ids))
+    classes = [tables.Class(name, (i,), color) for name, i, color in zip(CLASSES, ids, colors)]
+    classes.append(tables.Class('void', (255,), tables.VOC_VOID))
+    return labels.dataset_of_pairs('voc2012', CLASSES, colors, (224, 224), pairs,
+                                   lambda path: labels.read_class_label(path, classes), class_ids=ids)

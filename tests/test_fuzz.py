@@ -50,7 +50,7 @@ def test_cell_tables(rows):
     for entry in (images or {}).values():
         if entry[0] * entry[1] < 1 << 20:
             with contextlib.suppress(UserError):
-                assert rle.cells_label('file.csv', 'a', np.zeros(entry[:2]), entry).max() <= 3
+                assert rle.cells_label('file.csv', entry).max() <= 3
 
 
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.integers(-9, 300).map(str)), TEXT), max_size=5))

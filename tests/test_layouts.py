@@ -272,8 +272,8 @@ def write_own_runs(folder, header, rows, classes='background,0,\nb,1,\nc,2,\n'):
 
 @pytest.mark.parametrize('header, rows, said', [
     ('id,annotation,width,height,cell_type', ['im 0,1 2,5,9,b'], '5 images without a row: im 1'),
-    ('ImageId,EncodedPixels', ['im %d,' % i for i in range(6)] + ['7,'], '1 ids without an image: 7'),
-    ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: ClassId ''; expected one of")])
+    ('ImageId,EncodedPixels', ['im %d,' % i for i in range(6)] + ['7,'], 'ids without image: 7'),
+    ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: class ''; expected one of")])
 def test_bad_tables_of_runs(tmp_path, header, rows, said):
     write_own_runs(str(tmp_path), header, rows)
     assert_refused('labels.csv.*' + said, datasets.folder.read, str(tmp_path))
@@ -285,7 +285,7 @@ def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize('lists, said', [
-    ({'test': 'im 1'}, 'train.txt: cannot be read'), ({'train': 'im 0\nim X', 'val': 'im 1'}, 'train.txt: im X is not'),
+    ({'test': 'im 1'}, 'test.txt: there is no train.txt'), ({'train': 'im 0\nX', 'val': 'im 1'}, 'train.txt: X is not'),
     ({'train': 'im 0\nim 0', 'val': 'im 1'}, 'train.txt: names im 0, which is in'),
     ({'train': '../im 0', 'val': 'im 1'}, 'leads out'),
     ({'train': 'im 0', 'val': 'im 1\nim 0'}, 'val.txt: names im 0, which is in .*train.txt already')])
@@ -313,14 +313,14 @@ def test_bad_classes(tmp_path, classes, said):
 @pytest.mark.parametrize('path, content, said', [
     ('labelmap.txt', 'a:1,2\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\na:1,2,4::\n', 'row 2: name a'),
     ('labelmap.txt', 'a:1,2,256::\n', 'labelmap.txt row 1'), ('labelmap.txt', 'a:1,2,3::\n', 'has 1 classes'),
-    ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "Value 'x'"),
-    ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has neither classes.csv'),
+    ('train/_classes.csv', 'Pixel Value,Class\nx,a\n', "row 2: id 'x'"),
+    ('train/_classes.csv', 'id,Class\n0,a\n', "no column 'Pixel Value'"), ('notes.txt', '', 'has no table of classes'),
     ('images/im 3.jpg', '', 'im 3.jpg and .*im 3.png have one'), ('labels.csv', 'id', 'both labels.csv and labels/'),
     ('class_dict.csv', 'name,r,g,b', 'several tables of classes')])
 def test_bad_tables_and_files(tmp_path, path, content, said):
     if path != 'notes.txt':
         write_own(str(tmp_path))
-    if path == 'labelmap.txt':
+    if path in ('labelmap.txt', 'train/_classes.csv'):
         os.remove(str(tmp_path / 'classes.csv'))
     put_text(str(tmp_path), path, content)
     assert_refused(said, datasets.folder.read, str(tmp_path))
@@ -346,7 +346,7 @@ def write_plain(folder, names):
 
 def test_images_of_val_are_never_trained_on(tmp_path, capsys):
     write_plain(tmp_path, ['train/a', 'train/b', 'val/c', 'extra/d'])
-    assert_refused('extra/d.png: outside the sub-folders', datasets.open, 'folder', str(tmp_path))
+    assert_refused('extra/d.png: outside the folders train/', datasets.open, 'folder', str(tmp_path))
     assert_refused('1 images to train and validate', splits.find, '.', dict.fromkeys(['train/a', 'test/b'], ''))
     system_files._noted.clear()
     assert set(splits.find('.', dict.fromkeys(['val/a', 'test/b', 'test/c'], ''))) == {'train', 'val'}
@@ -380,7 +380,7 @@ def test_name_that_is_the_id_of_another_class(tmp_path):
     put(str(tmp_path), 'images/b.png', np.zeros((4, 5, 3), np.uint8))
     put_text(str(tmp_path), 'classes.csv', 'name,id\nbackground,1\n1,0\n')
     put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\na,1 2,1\nb,1 2,2\n')
-    assert_refused('name of one class and the id of another', datasets.open, 'folder', str(tmp_path))
+    assert_refused('1 names one class and is the id of another', datasets.open, 'folder', str(tmp_path))
 
 
 def test_roboflow_without_a_mask_and_with_other_classes(tmp_path):
@@ -426,8 +426,8 @@ def with_palette(*colors):
 
 
 @pytest.mark.parametrize('classes, label, said', [
-    (PLAIN, with_palette((0, 0, 0), (255, 255, 255)), 'index 1 or id 255, as its palette says'),
-    (PLAIN, with_palette((0, 128, 0), (128, 0, 0)), 'index 1 or id 1|index . or id ., as its palette says'),
+    (PLAIN, with_palette((0, 0, 0), (255, 255, 255)), 'index 1, or id 255, as its palette says'),
+    (PLAIN, with_palette((0, 128, 0), (128, 0, 0)), 'index ., or id ., as its palette says'),
     (COLORED, with_palette((128, 64, 128), (9, 9, 9)), None), (COLORED, with_palette((1, 2, 3), (9, 9, 9)),
                                                                'index 1 has the colour of another class'),
     (COLORED, ROW * 0, '0 is the id of one class and the grey of another'), (COLORED, ROW * 2, None),
@@ -487,7 +487,7 @@ def test_masks_of_single_classes(tmp_path, labels, said):
         put(str(tmp_path), 'labels/' + name, scene(0)[1])
     assert_refused(said, open_and_load, 'folder', str(tmp_path))
     (tmp_path / 'labels').rename(tmp_path / 'masks_b')
-    assert_refused('labels: no such folder; .*: one of masks_b', datasets.open, 'folder', str(tmp_path))
+    assert_refused('labels: no such folder; .*found: masks_b', datasets.open, 'folder', str(tmp_path))
 
 
 def test_masks_of_the_only_other_class(tmp_path):
@@ -516,16 +516,16 @@ def test_voc_folders_without_a_table_and_as_voc2012(tmp_path):
     (root / 'classes.csv').rename(tmp_path / 'classes.csv')
     assert len(datasets.open('folder', str(tmp_path)).examples['val']) == 2
     (tmp_path / 'classes.csv').unlink()
-    assert_refused('VOC2007.* has neither classes.csv nor another table', datasets.open, 'folder', str(tmp_path))
-    assert_refused('has an image im 0, which PASCAL VOC 2012 has not', datasets.open, 'voc2012', str(root))
+    assert_refused('VOC2007.* has no table of classes', datasets.open, 'folder', str(tmp_path))
+    assert_refused('has an image im 0, unlike PASCAL VOC 2012', datasets.open, 'voc2012', str(root))
     put_text(str(root), 'class_names.txt', '_background_\nb\nc\n')
     dataset = datasets.open('folder', str(tmp_path))
     assert dataset.class_names == ['_background_', 'b', 'c'] and (dataset.load('train', 1)[1] == scene(1)[1]).all()
     put_text(str(root), 'class_names.txt', 'a\nb\nc\n')
-    assert_refused('class_names.txt row 1: a; labelme has _background_', datasets.open, 'folder', str(tmp_path))
+    assert_refused('class_names.txt row 1: a; must be _background_', datasets.open, 'folder', str(tmp_path))
     (root / 'class_names.txt').unlink()
     put_text(str(root), 'labelmap.txt', 'a:0,0,0::\n')
-    assert_refused('has labelmap.txt, which PASCAL VOC 2012 has not', datasets.open, 'voc2012', str(root))
+    assert_refused('has labelmap.txt, unlike PASCAL VOC 2012', datasets.open, 'voc2012', str(root))
 
 
 def test_subsets_of_cvat(tmp_path, capsys):
@@ -539,11 +539,11 @@ def test_subsets_of_cvat(tmp_path, capsys):
     put_text(folder, 'ImageSets/Segmentation/Test.txt', '5\n')
     dataset = datasets.open('folder', folder)
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 4, 'val': 1, 'test': 1}
-    assert 'no list for val' in capsys.readouterr().err
+    assert 'no list or sub-folder names a split val' in capsys.readouterr().err
     for split in dataset.examples:
         np.testing.assert_array_equal(dataset.load(split, 0)[1], ROW)
     os.remove(os.path.join(folder, 'ImageSets/Segmentation/Train.txt'))
-    assert_refused('train.txt: cannot be read', datasets.open, 'folder', folder)
+    assert_refused('Test.txt: there is no train.txt', datasets.open, 'folder', folder)
     put_text(folder, 'ImageSets/Segmentation/Test.txt', ''.join('%d\n' % i for i in range(6)))
     assert list(datasets.open('folder', folder).examples) == ['test']
     for name, text in (('Train', '2\n0\n'), ('Validation', '1\n'), ('Test', '5\n')):
