@@ -137,7 +137,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         if image.width * image.height > max_pixels:
             raise UserError('%s: more than %d pixels; shrink it, or raise predict.py --max_pixels' % (path, max_pixels))
         if kind == 'PNG':
-            formats.check_png(content)
+            Image.open(io.BytesIO(content)).verify()  # compares the checksums; a verified image cannot be decoded
         if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # a phone's MPO has a preview as second image
             note('%s: has %d pages; only the first page of a file is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
@@ -177,9 +177,7 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
-        kind = ('floats' if array.dtype == np.float32 else 'signed integers of 16 bits'
-                if -1 << 15 <= array.min() <= array.max() < 1 << 15 else 'integers of 32 bits')
-        raise UserError('%s: has %s; save the image as unsigned integers of 8 or 16 bits' % (path, kind))
+        raise UserError('%s: has %s pixels; save them as unsigned integers of 8 or 16 bits' % (path, array.dtype))
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())
@@ -188,8 +186,7 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
         if depth < 16:
             note('%s: has 16 bits a channel, of which %d are in use; such images are brightened' % (path, bits), 'bits')
     if bits > depth:
-        note('%s: has values up to %d, which %d bits do not hold; in such images they become white'
-             % (path, array.max(), depth), 'depth')
+        note('%s: has values up to %d; values over %d bits become white' % (path, array.max(), depth), 'depth')
     grey_or_rgb = np.minimum(array >> (depth - 8), 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(grey_or_rgb.reshape(array.shape[:2] + (-1,)), array.shape[:2] + (3,)))
 
@@ -228,8 +225,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
             raise UserError('%s: not a whole NPY file of numbers (%s)' % (path, error))
     else:
         image, array = decode(path, stored=True)
-        formats = ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') + ('JPEG', 'MPO') * binary
-        if image.format not in formats or image.info.get('compression') == 'jpeg':
+        lossless = ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') + ('JPEG', 'MPO') * binary
+        if image.format not in lossless or image.info.get('compression') == 'jpeg':
             raise UserError('%s: lossy %s changes ids; save labels as PNG, TIFF, BMP or NPY' % (path, image.format))
         if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
             if (array[:, :, -1] < 255).any():
@@ -245,8 +242,7 @@ def read_ids_or_colors(path: str, binary: bool = False):
             palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
-        raise UserError('%s: has shape %s and type %s; a label has ids [h, w] or colours [h, w, 3]'
-                        % (path, array.shape, array.dtype))
+        raise UserError('%s: is %s %s, not ids [h, w] or colours [h, w, 3]' % (path, array.dtype, array.shape))
     if array.dtype == np.uint8:
         return array, palette
     with np.errstate(invalid='ignore'):  # no warning for NaN, which `refuse_pixels` reports as a bad id
@@ -279,8 +275,7 @@ def read_label(path: str):
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
-        raise UserError('%s: labels must be ids (a grey or palette image), but this label has colours; --dataset '
-                        'folder reads colours with a table of classes' % path)
+        raise UserError('%s: labels must be ids, not colours; --dataset folder reads colours, with classes.csv' % path)
     if palette is not None and label.max() < len(palette):
         shown = palette[label]
         if (shown == shown[:, :, :1]).all():

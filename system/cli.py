@@ -1,7 +1,6 @@
 """The command line: argparse types, recipe files, exit statuses and signals. Does not import TensorFlow."""
 import argparse
 import contextlib
-import errno
 import os
 import re
 import shlex
@@ -11,7 +10,6 @@ import sys
 
 from system.files import UserError, check_names
 
-FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))  # error numbers of a full disk or quota
 MAX_SIDE = 11585  # largest side of an image; a square of this side has at most data.MAX_PIXELS pixels
 # SIGHUP: the terminal was closed. Slurm can send SIGUSR1 before the time limit. Windows lacks SIGHUP and SIGUSR1.
 STOP_SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)]
@@ -27,8 +25,8 @@ def number(kind: type, low: float, high: float):
             value = kind(text)
             if low <= value <= high:
                 return value
-        noun = 'a whole number' if kind is int else 'a number'
-        raise argparse.ArgumentTypeError('%s: must be %s from %s to %s' % (text[:60], noun, low, high))
+        noun = 'whole number' if kind is int else 'number'
+        raise argparse.ArgumentTypeError('%s: must be a %s from %s to %s' % (text[:60], noun, low, high))
     return parse
 
 
@@ -53,11 +51,11 @@ def size(*words: str):
     """
     def parse(text):
         match = re.match(r'\A([0-9]{1,5})x([0-9]{1,5})\Z', text)
-        sides = tuple(int(side) for side in match.groups()) if match else ()
-        if text not in words and not (sides and all(8 <= side <= MAX_SIDE for side in sides)):
-            raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
-                                             % (text[:60], ' or '.join(words), MAX_SIDE))
-        return text if text in words else sides
+        sides = tuple(map(int, match.groups())) if match else ()
+        if text in words or sides and 8 <= min(sides) <= max(sides) <= MAX_SIDE:
+            return sides or text
+        raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
+                                         % (text[:60], ' or '.join(words), MAX_SIDE))
 
     parse.words = words  # marks the type of a size for `Parser.parse_known_args`
     return parse
@@ -110,7 +108,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class Help(argparse.RawDescriptionHelpFormatter):
     """Formats --help: shows the default of each flag that has one, and keeps the description's line breaks."""
 
     def _get_help_string(self, action):
@@ -119,12 +117,9 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
         A text that has '(default' already is returned unchanged, and so is the text of a flag whose default is None,
         False or empty. The values of a list are separated by spaces, as on the command line.
         """
-        default = action.default
-        if default is None or default is False or default in ('', []) or '(default' in action.help:
-            return action.help
-        if isinstance(default, list):
-            return '%s (default: %s)' % (action.help, ' '.join(map(str, default)))
-        return super()._get_help_string(action)
+        default = ' '.join(map(str, action.default)) if isinstance(action.default, list) else str(action.default)
+        hidden = default in ('', 'None', 'False', argparse.SUPPRESS) or '(default' in action.help
+        return action.help if hidden else '%s (default: %s)' % (action.help, default)
 
 
 def command_line() -> str:
@@ -152,16 +147,15 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     Args:
       smaller: the flags that the user should lower when memory runs out, for the error message.
     """
-    if sys.stdout:
-        sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
+    sys.stdout = sys.stdout or open(os.devnull, 'w')  # standard output may be closed, for example by `>&-`
+    sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
     signal.signal(signal.SIGINT, signal.default_int_handler)  # `system.quiet` set another handler for the imports
     try:
         check_names(sys.argv, 'command line')
         try:
             script()
         finally:
-            if sys.stdout:
-                sys.stdout.flush()  # raises BrokenPipeError here if the pipe is closed
+            sys.stdout.flush()  # raises BrokenPipeError here if the pipe is closed
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # the reader, such as `| head`, has closed its end
@@ -190,8 +184,9 @@ def explain(error: Exception, smaller: str = 'the size'):
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
+    full = re.search('No space left|File too large|Disk quota', str(error))
+    fix = '; make room, then run the same command again' if full else ''
     if isinstance(error, OSError):
-        fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
     is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # detects tf.errors.OpError without an import
     if not is_op_error and not isinstance(error, MemoryError):
@@ -200,8 +195,8 @@ def explain(error: Exception, smaller: str = 'the size'):
     first = first_line(error)
     if raised:
         return raised.group(1)
-    if re.search('No space left|File too large|Disk quota', str(error)):
-        return 'the disk is full: %s; make room, then run the same command again' % first
+    if full:
+        return 'the disk is full: %s%s' % (first, fix)
     if isinstance(error, MemoryError) or type(error).__name__ == 'ResourceExhaustedError':
         return 'out of memory: lower %s (%s)' % (smaller, first)
     return '%s: %s' % (type(error).__name__, first)
@@ -238,10 +233,8 @@ def stop_signals():
             if not os.isatty(terminal):  # the terminal was closed, so writing would raise an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
 
-    old = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    old = {number: handler for number, handler in old.items() if handler != signal.SIG_IGN}
-    for number in old:
-        signal.signal(number, note)
+    numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    old = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:

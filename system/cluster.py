@@ -30,8 +30,7 @@ def resolve_cluster() -> tuple:
     try:
         return from_tf_config(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise UserError('TF_CONFIG %s: expected {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
-                        '"task": {"type": "worker", "index": 0}}; no ps, no evaluator' % text[:200])
+        raise UserError('TF_CONFIG %s: expected, without ps, such as %s' % (text[:200], tf_config(['a:1', 'b:2'], 0)))
 
 
 def from_tf_config(config: dict) -> tuple:
@@ -66,18 +65,16 @@ def from_slurm() -> tuple:
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
         places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
         index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
-        ordered = places[index][1] == local
+        if places[index][1] != local:
+            raise UserError('SLURM_DISTRIBUTION %s: srun must number the processes node by node; use srun '
+                            '--distribution=block' % os.environ.get('SLURM_DISTRIBUTION', 'unset'))
         port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs on one node get different ports
         hosts = ['%s:%d' % (node, port + i) for node, i in places]
         gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
         if len(gpus) > 1:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
     except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables of srun are missing or wrong (%r); set TF_CONFIG'
-                        % error)
-    if not ordered:
-        raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
-                        'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables are missing or wrong (%r); set TF_CONFIG' % error)
     return hosts, index
 
 

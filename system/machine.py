@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 import re
-import time
+import timeit
 
 # Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some of the cores.
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -32,15 +32,14 @@ def read_ahead(read, items, ahead: int):
             yield item, reading.popleft().result
 
 
-def read_number(path: str, name: str = '', default: float = float('inf')) -> float:
-    """Reads the whole number that follows `name` at the beginning of a line of the file `path`.
+def matches(pattern: str, *path: str) -> list:
+    """Finds `pattern` in the lines of a text file; returns an empty list if the file cannot be read.
 
-    Returns `default` if the file cannot be read or has no such line.
+    The result is the list of `re.findall`. `path` is the folder and the file name, or only the file name.
     """
-    with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding='utf-8') as file:
-        match = re.search(r'^%s\s*([0-9]+)' % name, file.read(), re.MULTILINE)
-        return int(match.group(1)) if match else default
-    return default
+    with contextlib.suppress(OSError, UnicodeDecodeError), open(os.path.join(*path), encoding='utf-8') as file:
+        return re.findall(pattern, file.read(), re.MULTILINE)
+    return []
 
 
 def group_folders(groups: str, root: str):
@@ -51,14 +50,10 @@ def group_folders(groups: str, root: str):
         CONTROLLERS is empty in version 2 of the control groups.
       root: folder that contains the folders of all control groups.
     """
-    lines = []
-    with contextlib.suppress(OSError, UnicodeDecodeError), open(groups, encoding='utf-8') as file:
-        lines = [line.strip().split(':', 2) for line in file]
-    for _, controllers, path in lines:
-        if controllers in ('', 'memory'):
-            parts = path.strip('/').split('/')
-            for count in range(len(parts), -1, -1):
-                yield os.path.join(root, controllers, *parts[:count])
+    for controllers, path in matches(r'^[0-9]+:(|memory):/(.*)', groups):
+        parts = path.split('/')
+        for count in range(len(parts), -1, -1):
+            yield os.path.join(root, controllers, *parts[:count])
 
 
 def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> int:
@@ -68,15 +63,15 @@ def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup
     Slurm or systemd may limit the memory of a control group. Inactive pages of files count as free, because the system
     drops these pages first. Only tests pass arguments to the function.
     """
-    available = read_number(meminfo, 'MemAvailable:', None)
-    free = [UNKNOWN_FREE if available is None else 1024 * available]
+    free = [1024 * int(size) for size in matches(r'^MemAvailable: *([0-9]+)', meminfo)] or [UNKNOWN_FREE]
     for folder in group_folders(groups, root):
         for limit, used, pages in (('memory.max', 'memory.current', 'inactive_file'),
                                    ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')):
-            limit = read_number(os.path.join(folder, limit))
-            used = read_number(os.path.join(folder, used), default=0)
-            free.append(limit - used + read_number(os.path.join(folder, 'memory.stat'), pages, 0))
-    return int(max(min(free), 0))
+            for limit_bytes in matches('^[0-9]+', folder, limit):
+                used_bytes = sum(map(int, matches('^[0-9]+', folder, used)))
+                inactive = sum(map(int, matches('^%s ([0-9]+)' % pages, folder, 'memory.stat')))
+                free.append(int(limit_bytes) - used_bytes + inactive)
+    return max(min(free), 0)
 
 
 def peak_memory() -> int:
@@ -90,9 +85,4 @@ def peak_memory() -> int:
 
 def seconds_of_runs(function, repeats: int) -> list:
     """Calls `function` WARM_UP times, then times `repeats` calls -> list of float, in seconds."""
-    seconds = []
-    for _ in range(WARM_UP + repeats):
-        began = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - began)
-    return seconds[WARM_UP:]
+    return timeit.repeat(function, 'gc.enable()', number=1, repeat=WARM_UP + repeats)[WARM_UP:]

@@ -30,7 +30,7 @@ def suppress_stderr(importing: bool = False):
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
         terminal = os.dup(2)
-        watcher = watch(kept) if importing else None
+        watcher = watch(kept) if importing and os.path.exists('/bin/sh') else None
         os.dup2(kept.fileno(), 2)
         failed = importing
         try:
@@ -52,11 +52,9 @@ def watch(kept):
     """Starts a process that prints the file `kept` on standard error if this process dies.
 
     On a CPU without AVX the import of TensorFlow aborts this process, so only another process can print the reason. A
-    line on the standard input of the new process ends the new process without printing. Returns the subprocess.Popen,
-    or None on Windows.
+    line on the standard input of the new process ends the new process without printing. Returns the
+    subprocess.Popen.
     """
-    if not os.path.exists('/bin/sh'):
-        return None
     number = kept.fileno()
     command = ['/bin/sh', '-c', 'read -r line || cat /dev/fd/%d >&2' % number]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[number])
