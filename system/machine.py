@@ -1,4 +1,4 @@
-"""Finds the cores and memory that this process may use; reads ahead in threads; measures time and memory."""
+"""Finds the cores and memory that this process may use, reads ahead in threads, measures time and memory."""
 import collections
 import concurrent.futures
 import contextlib
@@ -8,24 +8,24 @@ import os
 import re
 import timeit
 
-# Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some of the cores.
+# Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some cores.
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-WARM_UP = 3  # untimed runs before a measurement, in which TensorFlow chooses kernels and allocates memory
-UNKNOWN_FREE = 8 << 30  # bytes of free memory to assume on a system without /proc/meminfo
+WARM_UP = 3  # untimed runs before a measurement: TensorFlow chooses kernels and allocates memory
+UNKNOWN_FREE = 8 << 30  # bytes of free memory, if there is no /proc/meminfo
 
 
 def read_ahead(read, items, ahead: int):
-    """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items.
+    """Yields (item, function that returns read(item)) per item, while threads read up to `ahead` later items.
 
-    A call of the yielded function waits for the result. If `read` raised an error, the call raises the same error. With
-    `ahead` 0 no thread is started, and the call itself reads the item. `items` is a sequence.
+    The yielded function waits for the result, and raises an error that `read` raised. If `ahead` is 0, no thread is
+    started, and the function itself calls `read`. `items` is a sequence.
     """
     if ahead == 0:
         yield from ((item, functools.partial(read, item)) for item in items)
         return
     remaining = iter(items)
     reading = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes without Python's global lock
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow releases Python's global lock
         for item in items:
             for later in itertools.islice(remaining, ahead + 1 - len(reading)):
                 reading.append(pool.submit(read, later))
@@ -33,9 +33,10 @@ def read_ahead(read, items, ahead: int):
 
 
 def matches(pattern: str, *path: str) -> list:
-    """Finds `pattern` in the lines of a text file; returns an empty list if the file cannot be read.
+    """Returns all matches of `pattern` in a text file, as `re.findall` does.
 
-    The result is the list of `re.findall`. `path` is the folder and the file name, or only the file name.
+    The list is empty if the file cannot be read. In `pattern`, ^ matches the start of each line. The parts of `path`
+    are joined.
     """
     with contextlib.suppress(OSError, UnicodeDecodeError), open(os.path.join(*path), encoding='utf-8') as file:
         return re.findall(pattern, file.read(), re.MULTILINE)
@@ -43,11 +44,11 @@ def matches(pattern: str, *path: str) -> list:
 
 
 def group_folders(groups: str, root: str):
-    """Yields the folders of the control groups that limit memory, the innermost group first.
+    """Yields the folders of the Linux control groups that may limit this process's memory, innermost first.
 
     Args:
-      groups: path of the file that lists the control groups of this process. Each line is NUMBER:CONTROLLERS:PATH, and
-        CONTROLLERS is empty in version 2 of the control groups.
+      groups: path of the file that lists the control groups of this process. Each line is NUMBER:CONTROLLERS:PATH.
+        CONTROLLERS is 'memory' in version 1 of control groups, and empty in version 2.
       root: folder that contains the folders of all control groups.
     """
     for controllers, path in matches(r'^[0-9]+:(|memory):/(.*)', groups):
@@ -57,11 +58,11 @@ def group_folders(groups: str, root: str):
 
 
 def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> int:
-    """Returns the bytes of memory that this process may still use.
+    """Returns the number of bytes of memory that this process may still use.
 
-    The result is the minimum of MemAvailable and of the memory left below the limit of each control group. A container,
-    Slurm or systemd may limit the memory of a control group. Inactive pages of files count as free, because the system
-    drops these pages first. Only tests pass arguments to the function.
+    The result is the minimum of MemAvailable and of the memory left in each control group. Containers, Slurm and
+    systemd limit memory by control groups. Inactive pages of the file cache count as free, because Linux drops inactive
+    pages first. Only tests pass arguments.
     """
     free = [1024 * int(size) for size in matches(r'^MemAvailable: *([0-9]+)', meminfo)] or [UNKNOWN_FREE]
     for folder in group_folders(groups, root):
@@ -77,7 +78,7 @@ def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup
 def peak_memory() -> int:
     """Returns the peak memory of this process in bytes: VmHWM in /proc/self/status.
 
-    getrusage is not used: in a new process the peak that getrusage returns begins at the peak of the parent process.
+    The peak of `getrusage` is not used, because in a new process that peak starts at the peak of the parent process.
     """
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
