@@ -1,7 +1,7 @@
 """FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
-As in the paper's benchmark, batch norm follows each convolution, but no classifier and no transposed convolution.
-Convolutions are padded, so images of any size work. Dropout layers are where the original networks have dropout layers.
+Batch norm follows each convolution, as in the paper's benchmark. Classifiers and transposed convolutions have no batch
+norm. Convolutions are padded, so images of any size work. The dropout layers are those of the original networks.
 
 Each network takes images [batch, h, w, 3], num_classes, is_training and a function dropout(x, name), and returns logits
 [batch, h, w, num_classes].
@@ -13,10 +13,10 @@ from segnet import ENCODER
 
 
 def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
-    """Builds VGG16's 13 convolutions, each with batch norm and ReLU; returns a list of five pooled maps.
+    """Builds VGG16's 13 convolutions, each with batch norm and ReLU; returns the pooled maps of the 5 blocks.
 
     Args:
-      pool: function (x, block) -> pooled feature maps; `block` counts from 1.
+      pool: function (x, block) -> pooled feature maps. The first block is 1.
       rates: dilation rate of the convolutions in each block.
     """
     pooled = []
@@ -52,9 +52,8 @@ def fcn(images, num_classes, is_training, dropout, learnt):
 def deconvnet(images, num_classes, is_training, dropout):
     """Builds DeconvNet (Noh, Hong and Han 2015) and returns the logits.
 
-    DeconvNet is SegNet with fully connected layers between encoder and decoder. As in the SegNet paper, the layers fc6
-    and fc7 have 1,024 units instead of 4,096. All fully connected layers are built as convolutions, so images of any
-    size work.
+    DeconvNet is SegNet with fully connected layers between encoder and decoder. The layers fc6 and fc7 have 1,024 units
+    instead of 4,096, as in the SegNet paper. Fully connected layers are built as convolutions.
     """
     pooled = []
 
@@ -71,17 +70,16 @@ def deconvnet(images, num_classes, is_training, dropout):
         filters, convolutions = ENCODER[block - 1]
         x = utils.unpool(x, *pooled.pop())
         for i in range(1, convolutions + 1):  # a deconvolution of stride 1 equals a convolution
-            last = i == convolutions and block > 1
-            x = utils.conv_bn_relu(x, ENCODER[block - 2][0] if last else filters, 3, 'deconv%d_%d' % (block, i),
-                                   is_training)
+            filters = ENCODER[block - 2][0] if i == convolutions and block > 1 else filters
+            x = utils.conv_bn_relu(x, filters, 3, 'deconv%d_%d' % (block, i), is_training)
     return utils.conv(x, num_classes, 1, 'seg_score')  # [batch, h, w, num_classes]
 
 
 def deeplab_largefov(images, num_classes, is_training, dropout):
     """Builds DeepLab-LargeFOV (Chen et al., 2015) and returns the logits.
 
-    The feature maps are pooled to 1/8 of the image size; the convolutions of the last block and of the layer fc6 are
-    dilated. The classifier's output is upsampled bilinearly.
+    The feature maps are pooled to 1/8 of the image size. The convolutions of the last block and of the layer fc6 are
+    dilated. The logits are upsampled bilinearly.
     """
     x = vgg16(images, is_training, lambda x, block: utils.max_pool(x, 3, 2 if block <= 3 else 1), (1, 1, 1, 1, 2))[-1]
     x = dropout(utils.conv_bn_relu(x, 1024, 3, 'fc6', is_training, rate=12), 'drop6')
@@ -92,7 +90,8 @@ def deeplab_largefov(images, num_classes, is_training, dropout):
 def unet(x, num_classes, is_training, dropout):
     """Builds U-Net (Ronneberger, Fischer and Brox 2015) with padding and returns the logits.
 
-    The levels have 64 to 1,024 filters. Each decoder level concatenates the encoder's feature maps of the same size.
+    The levels have 64 to 1,024 filters. Each level of the decoder concatenates the encoder's feature maps of the same
+    size.
     """
     def pair(x, filters, name):
         x = utils.conv_bn_relu(x, filters, 3, name + '_1', is_training)
@@ -107,7 +106,7 @@ def unet(x, num_classes, is_training, dropout):
     x = dropout(pair(x, 1024, 'bottom'), 'drop5')
     for level, filters in ((4, 512), (3, 256), (2, 128), (1, 64)):
         skip = skips.pop()
-        # With Monte-Carlo dropout x holds several samples of an image; all samples use the same feature maps `skip`.
+        # With Monte-Carlo dropout, x holds several samples of an image, which all need the feature maps `skip`.
         skip = tf.tile(skip, [tf.shape(x)[0] // tf.shape(skip)[0], 1, 1, 1])
         x = tf.concat([skip, utils.deconv(x, filters, 2, 2, skip, 'upconv%d' % level)], 3)
         x = pair(x, filters, 'up%d' % level)

@@ -1,6 +1,6 @@
-"""Decodes run lengths, images and labels; defines the `Dataset` contract, class counts and class weights.
+"""Reads images, labels and run-length masks; counts classes; computes class weights. Defines `Dataset`.
 
-The modules in `datasets/` read the data sets; `batches.py` makes the batches. This module does not import TensorFlow.
+The modules in `datasets/` read the data sets. `batches.py` makes the batches. This module does not import TensorFlow.
 """
 import collections
 import contextlib
@@ -15,51 +15,49 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from system import formats
 from system.files import UserError, note, read_bytes
 
-Image.init()  # registers the decoders of all image formats
-Image.MAX_IMAGE_PIXELS = None  # no limit in Pillow, because `decode` checks max_pixels
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # accepts 64 MiB of text, not only 1 MiB
-warnings.filterwarnings('ignore', module='PIL')  # hides Pillow's warnings, such as of damaged EXIF data
+Image.init()  # loads Pillow's decoders of all image formats
+Image.MAX_IMAGE_PIXELS = None  # turns off Pillow's own limit, because `decode` checks max_pixels
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # accepts text chunks of 64 MiB; the default is 1 MiB
+warnings.filterwarnings('ignore', module='PIL')  # hides Pillow's warnings, such as about damaged EXIF data
 
-MAX_PIXELS = 2 ** 27    # largest accepted number of pixels of an image, checked in the file's header before decoding
-IGNORE = 255            # value of void pixels in the labels of all data sets
-RLE_ORDERS = ('rows', 'columns', 'relative')  # values of `order` in `rle_decode`
-CACHE_BYTES = 8 << 30   # most bytes of decoded examples kept in memory; further examples are read again when needed
-# File extensions, in lower case, of images and of labels.
+MAX_PIXELS = 2 ** 27    # images with more pixels are refused before decoding
+IGNORE = 255            # label of void (unlabelled) pixels, in all data sets
+RLE_ORDERS = ('rows', 'columns', 'relative')  # orders of pixels in run-length encoding, explained in `rle_decode`
+CACHE_BYTES = 8 << 30   # bytes of memory for decoded examples; examples that do not fit are read again in each epoch
+# File extensions of images and of labels, in lower case.
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')
 LABEL_FILES = ('.png', '.tif', '.tiff', '.bmp', '.gif', '.npy')
-FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # accepted formats, by their names in Pillow
+FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pillow's names of the accepted formats
 
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
                                      'class_ids depth rle', defaults=(None, None, None, None))):
-    """Describes a data set: classes, training size, names of the examples, function that loads an example.
+    """A data set: the classes, the training size, the names of the examples, a function that loads an example.
 
     name: str, the value of --dataset.
-    class_names: list of str, without void.
+    class_names: list of str. Void is not a class.
     colors: list of (red, green, blue), one per class.
-    size: default (height, width) of the training images, in pixels.
+    size: (height, width) to train at by default, in pixels.
     examples: {split: list of example names}.
-    load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w]. The label holds indices of
-        `class_names`, and IGNORE for unlabelled pixels. The size [h, w] may differ between examples.
-    panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png' for a figure with one row per
-        class.
-    released_weights: class weights published by the authors of the data set or of the paper, or None.
+    load: function (split, i) -> image uint8 [h, w, 3] RGB, label uint8 [h, w]. A label holds indices of `class_names`,
+        and IGNORE at unlabelled pixels. Height and width may differ between examples.
+    panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png', which has a row per class.
+    released_weights: class weights that the authors of the data set or of the paper published, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None if the ids are 0, 1, 2, ...
-    depth: number of bits, 9 to 16, that pixel values use in images of 16 bits per channel; None: `read_image` measures
-        the number for each image.
-    rle: None if the labels are image files. If the labels are run lengths in a table, the format of the table: (column
-        names, order of the pixels in the runs, file extension in the image ids). `predict.py --submission` writes a
-        table in the same format.
+    depth: number of used bits, 9 to 16, of pixels with 16 bits; None if `read_image` measures the number in each image.
+    rle: None if the labels are image files. If the labels are masks in a table, a tuple that describes the table:
+        (column names, one of RLE_ORDERS, file extension in the image ids). `predict.py --submission` writes the same
+        kind of table.
     """
 
 
 # ---------------------------------------------------------------- run-length encoding
 
 def rle_numbers(rle: str, order: str = 'rows'):
-    """Parses Kaggle's run-length encoding -> (starts, ends): int64 pixel numbers, counted from 0.
+    """Parses Kaggle's run-length encoding -> (starts, ends), int64 arrays: the runs as pixel numbers from 0.
 
-    The end of a run is the number of the first pixel after the run. `order` is one of RLE_ORDERS, defined in
-    `rle_decode`. Raises UserError for an odd count of numbers, for a token that is no number, and for runs that are
+    The end of a run is the number of the first pixel after the run. `order` is one of RLE_ORDERS, explained in
+    `rle_decode`. Raises UserError if a token is not a whole number, if the count of numbers is odd, or if runs are
     empty, overlap or are out of order.
     """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
@@ -84,33 +82,34 @@ def rle_numbers(rle: str, order: str = 'rows'):
 
 
 def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
-    """Decodes Kaggle's run-length encoding -> bool [height, width].
+    """Decodes Kaggle's run-length encoding of a mask -> bool [height, width].
 
-    `rle` is 'start length start length ...'; '' is the empty mask. Starts increase and count pixels from 1, except in
-    the order `relative`. Orders:
-      rows: pixels are counted along the rows, as in Sartorius;
+    `rle` is the text 'start length start length ...', where starts increase; '' is a mask without pixels. The first
+    pixel has number 1. Values of `order`:
+      rows: pixels are counted along the rows, as in the Sartorius competition;
       columns: pixels are counted down the columns, as in most of Kaggle's competitions;
-      relative: as `columns`, but a start is the number of pixels since the end of the previous run, as in SIIM-ACR.
-    Raises UserError for an odd count of numbers, for a token that is no number, and for runs that are empty, overlap,
+      relative: pixels are counted down the columns, and a start is the number of pixels between the end of the previous
+        run and the start of the run, as in the SIIM-ACR competition.
+    Raises UserError if a token is not a whole number, if the count of numbers is odd, or if runs are empty, overlap,
     are out of order or end outside the image.
     """
     starts, ends = rle_numbers(rle, order)
     if ends.max(initial=0) > height * width:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     edges = np.stack([starts, ends], 1).ravel()
-    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths: background, run, background, ...
+    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths of background, run, background, ...
     pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
 
 def rle_encode(mask, order: str = 'rows'):
-    """Encodes a mask, bool [height, width], in Kaggle's run lengths -> str, '' for an empty mask.
+    """Encodes a mask, bool [height, width], in Kaggle's run-length encoding -> str.
 
-    `order` is one of RLE_ORDERS, defined in `rle_decode`.
+    A mask without pixels gives ''. `order` is one of RLE_ORDERS, explained in `rle_decode`.
     """
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask if order == 'rows' else mask.T, bool).ravel()
-    edges = np.flatnonzero(np.diff(padded))  # start and end of each run in turn, as pixel numbers from 0
+    edges = np.flatnonzero(np.diff(padded))  # start, end, start, end, ...: pixel numbers from 0
     starts = np.diff(edges, prepend=0)[0::2] if order == 'relative' else edges[0::2] + 1
     return ' '.join(map(str, np.stack([starts, edges[1::2] - edges[0::2]], 1).ravel().tolist()))
 
@@ -118,14 +117,13 @@ def rle_encode(mask, order: str = 'rows'):
 # ---------------------------------------------------------------- images and labels
 
 def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
-    """Decodes an image file -> (`PIL.Image`, array of the pixels), turned upright by the EXIF orientation.
+    """Decodes an image file -> (`PIL.Image`, array of the pixels), rotated as the EXIF data says.
 
-    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels]. For a palette image the array holds
-    the palette indices. In some TIFF files the value 0 means white: if `stored` is true, the array holds such values as
-    stored; if false, the values are inverted, so that white is the highest value. The `PIL.Image`, unlike the array, is
-    scaled to 8 bits per channel if the file has grey of 2 or 4 bits, or colours of 16 bits without alpha.
-    Only the first page of a file is read; a note reports further pages. Raises UserError if the file is unreadable, of
-    an unknown format or damaged, or has more than `max_pixels` pixels.
+    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels], and has the bits of the file. The
+    `PIL.Image` may have other bits: Pillow scales 2-bit grey, 4-bit grey and 16-bit colours to 8 bits. The array of a
+    palette image holds palette indices. In some TIFF files the value 0 means white. The array inverts the values of
+    such a file, unless `stored` is true. Only the first page of a file is read, and a note reports further pages.
+    Raises UserError if the file is unreadable, damaged or of an unknown format, or has more than `max_pixels` pixels.
     """
     content = read_bytes(path)
     kind = 'image'
@@ -137,16 +135,16 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         if image.width * image.height > max_pixels:
             raise UserError('%s: more than %d pixels; shrink it, or raise predict.py --max_pixels' % (path, max_pixels))
         if kind == 'PNG':
-            formats.check_png(content)
-        if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # a phone's MPO has a preview as second image
+            Image.open(io.BytesIO(content)).verify()  # compares checksums; a verified image cannot be decoded
+        if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # the second image of a phone's MPO is a preview
             note('%s: has %d pages; only the first page of a file is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
         image.load()
-        with contextlib.suppress(Exception):  # ignores damaged EXIF data
-            if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow turns a TIFF upright on load
+        with contextlib.suppress(Exception):  # damaged EXIF data is ignored
+            if kind != 'TIFF' and image.getexif().get(0x0112, 1) > 1:  # Pillow rotates a TIFF itself
                 image = ImageOps.exif_transpose(image)
         array = np.array(image)
-        if ';16' in coding and array.ndim == 3:  # Pillow keeps only 8 of the 16 bits, OpenCV keeps all
+        if ';16' in coding and array.ndim == 3:  # Pillow keeps 8 of the 16 bits; OpenCV keeps 16
             array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)[:, :, ::-1]
     except UnidentifiedImageError:
         kind = 'HEIC or AVIF' if content[4:8] == b'ftyp' else 'not an image of a known format, or damaged'
@@ -155,7 +153,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         raise
     except Exception as error:  # Pillow raises many kinds of error for a damaged file
         raise UserError('%s: the %s is truncated or damaged; get the file again (%s)' % (path, kind, error))
-    # In some TIFF files 0 means white. Pillow has already inverted such images of up to 8 bits, but not of 16 bits.
+    # If 0 means white in a TIFF file, Pillow inverts pixels of up to 8 bits, but not pixels of 16 bits.
     inverted = bool(re.search(r"'(1|L|L;2|L;4);?I", coding))
     deep = array.dtype.kind == 'u' and array.itemsize == 2
     if inverted if stored else deep and kind == 'TIFF' and image.tag_v2.get(262) == 0:
@@ -167,19 +165,17 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
 
 
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
-    """Reads an image file -> uint8 [h, w, 3] RGB, upright by EXIF; copies grey to all channels, drops alpha.
+    """Reads an image file -> uint8 [h, w, 3] RGB, rotated as the EXIF data says. Alpha is dropped.
 
-    `depth`: number of bits, 9 to 16, that pixel values use in an image with 16 bits per channel (12 in most
-    microscopes). Only the highest 8 of these bits are kept. Values that need more than `depth` bits become 255, and a
-    note is printed. If `depth` is None, the depth is 16 if the largest value needs more than 12 bits, else the number
-    of bits of the largest value, but at least 9; then a note is printed. Raises UserError for an unreadable or damaged
-    file, for more than `max_pixels` pixels, and for an image of floats or of integers outside 0 to 65535.
+    Grey is copied to all three channels. Of pixels with 16 bits, 8 bits are kept: the highest 8 of the lower `depth`
+    bits. Most microscopes use 12 of the 16 bits. Values of more than `depth` bits become 255, and a note is printed.
+    If `depth` is None, `depth` is the number of bits of the largest value, at least 9, and a note is printed. For more
+    than 12 bits, `depth` is 16 and no note is printed. Raises UserError if the file is unreadable or damaged, if the
+    image has more than `max_pixels` pixels, or if pixels are floats or integers outside 0 to 65535.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
-        kind = ('floats' if array.dtype == np.float32 else 'signed integers of 16 bits'
-                if -1 << 15 <= array.min() <= array.max() < 1 << 15 else 'integers of 32 bits')
-        raise UserError('%s: has %s; save the image as unsigned integers of 8 or 16 bits' % (path, kind))
+        raise UserError('%s: has %s pixels; save them as unsigned integers of 8 or 16 bits' % (path, array.dtype))
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())
@@ -188,19 +184,18 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
         if depth < 16:
             note('%s: has 16 bits a channel, of which %d are in use; such images are brightened' % (path, bits), 'bits')
     if bits > depth:
-        note('%s: has values up to %d, which %d bits do not hold; in such images they become white'
-             % (path, array.max(), depth), 'depth')
+        note('%s: has values up to %d; values over %d bits become white' % (path, array.max(), depth), 'depth')
     grey_or_rgb = np.minimum(array >> (depth - 8), 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(grey_or_rgb.reshape(array.shape[:2] + (-1,)), array.shape[:2] + (3,)))
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError if `bad` is true at a pixel; names value, row and column of the first such pixel.
+    """Raises UserError if `bad` is true anywhere. The message has value, row and column of the first bad pixel.
 
     Args:
-      label, bad: arrays [h, w] or [h, w, channels]; `bad` is bool, true at faulty values.
-      kind: word for a pixel value in the message, such as 'id'.
-      fix: advice for the user, with which the message ends.
+      label, bad: arrays [h, w] or [h, w, channels]. `bad` is bool.
+      kind: noun for the value in the message, such as 'id'.
+      fix: end of the message: advice for the user.
     """
     if bad.any():
         y, x = np.argwhere(bad)[0][:2]
@@ -210,12 +205,14 @@ def refuse_pixels(label, bad, path: str, kind: str, fix: str):
 def read_ids_or_colors(path: str, binary: bool = False):
     """Reads a label file -> (ids or colours, palette).
 
-    Ids are uint8 [h, w] as stored in a grey image, a palette image or an NPY file; colours are uint8 [h, w, 3] RGB. The
-    palette is uint8 [n, 3] RGB, or None if the file is no palette image. A palette index that the file marks as
-    transparent is read as any other id. If `binary` is true, two kinds of black and white masks are read as the values
-    0 and 255: a JPEG, and an image of the values 0 and 65535. Raises UserError for an unreadable file, for any other
-    JPEG, for WebP and JPEG 2000 (even if lossless), for an 8-bit alpha channel with values below 255, for an array that
-    is neither [h, w] nor [h, w, 3], and for ids that are not whole numbers from 0 to 255.
+    Ids are uint8 [h, w], as stored in a grey image, a palette image or an NPY file. Colours are uint8 [h, w, 3] RGB.
+    The palette is uint8 [n, 3] RGB, or None if the file is not a palette image. With `binary`, a black and white JPEG
+    and an image of the values 0 and 65535 are read as ids 0 and 255. Raises UserError if
+      the file is unreadable;
+      the file is WebP, JPEG 2000 or any other JPEG;
+      an alpha channel of 8 bits has a value below 255;
+      the array is neither [h, w] nor [h, w, 3];
+      an id is not a whole number from 0 to 255.
     """
     palette = None
     if path.lower().endswith('.npy'):
@@ -228,8 +225,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
             raise UserError('%s: not a whole NPY file of numbers (%s)' % (path, error))
     else:
         image, array = decode(path, stored=True)
-        formats = ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') + ('JPEG', 'MPO') * binary
-        if image.format not in formats or image.info.get('compression') == 'jpeg':
+        lossless = ('PNG', 'TIFF', 'BMP', 'DIB', 'GIF') + ('JPEG', 'MPO') * binary
+        if image.format not in lossless or image.info.get('compression') == 'jpeg':
             raise UserError('%s: lossy %s changes ids; save labels as PNG, TIFF, BMP or NPY' % (path, image.format))
         if image.mode in ('LA', 'RGBA', 'PA') and array.dtype == np.uint8:
             if (array[:, :, -1] < 255).any():
@@ -245,11 +242,10 @@ def read_ids_or_colors(path: str, binary: bool = False):
             palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] != 3 or array.dtype.kind not in 'buif':
-        raise UserError('%s: has shape %s and type %s; a label has ids [h, w] or colours [h, w, 3]'
-                        % (path, array.shape, array.dtype))
+        raise UserError('%s: is %s %s, not ids [h, w] or colours [h, w, 3]' % (path, array.dtype, array.shape))
     if array.dtype == np.uint8:
         return array, palette
-    with np.errstate(invalid='ignore'):  # no warning for NaN, which `refuse_pixels` reports as a bad id
+    with np.errstate(invalid='ignore'):  # no warning for NaN: `refuse_pixels` below refuses NaN
         ids = array.astype(np.uint8)
     refuse_pixels(array, ids != array, path, 'id', 'ids are whole numbers from 0 to 255')
     return ids, palette
@@ -258,8 +254,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
 def black_and_white(grey, path: str, soft: float = 0):
     """Rounds a mask [h, w] that is nearly black and white -> uint8 [h, w] of 0 and 255.
 
-    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223. Raises UserError also if
-    a mask without white pixels has values above 0, because dark values may be class ids.
+    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223. A mask without white
+    pixels must be 0 everywhere, because dark values may be class ids.
     """
     bad = (grey > 31) & (grey < 224)
     if grey.max() < 224:
@@ -271,62 +267,60 @@ def black_and_white(grey, path: str, soft: float = 0):
 
 
 def read_label(path: str):
-    """Reads a label file -> ids uint8 [h, w] as stored; three equal channels are read as one channel.
+    """Reads a label file -> ids, uint8 [h, w]. An image with three equal channels counts as grey.
 
-    Raises UserError for an unreadable or lossy file, transparent pixels, colours, and ids other than whole numbers from
-    0 to 255. If all palette colours in use are greys, a grey that differs from its index raises UserError too, because
-    the grey may be the id.
+    Raises UserError for an unreadable or lossy file, for transparent pixels, for colours, and for ids that are not
+    whole numbers from 0 to 255. Raises UserError also for a palette of greys where a grey differs from the index,
+    because either number may be the id.
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
-        raise UserError('%s: labels must be ids (a grey or palette image), but this label has colours; --dataset '
-                        'folder reads colours with a table of classes' % path)
+        raise UserError('%s: labels must be ids, not colours; --dataset folder reads colours too' % path)
     if palette is not None and label.max() < len(palette):
         shown = palette[label]
         if (shown == shown[:, :, :1]).all():
-            fix = 'the palette shows another grey there, which may be the id; save the label as a grey image of ids'
-            refuse_pixels(label, shown[:, :, 0] != label, path, 'index', fix)
+            refuse_pixels(label, shown[..., 0] != label, path, 'index', 'the palette shows another grey; save grey ids')
     return label if label.ndim == 2 else label[:, :, 0].copy()
 
 
 # ---------------------------------------------------------------- class weights
 
 def label_counts(label, num_classes: int):
-    """Counts the pixels of each class in a label uint8 [h, w] -> int64 [num_classes + 1], the last for IGNORE."""
+    """Counts the pixels of each class in a label uint8 [h, w] -> int64 [num_classes + 1]; void is last."""
     counts = np.bincount(label.ravel(), minlength=256)
     return np.append(counts[:num_classes], counts[IGNORE])
 
 
 def pixel_sums(counts):
-    """Sums the pixels of each class over the images of a split -> (pixels, present).
+    """Sums pixel counts over the images of a split -> (pixels, present), for `median_frequency_weights`.
 
     Args:
-      counts: int64 [images, num_classes + 1], pixels of each class in each image, void last.
+      counts: int64 [images, num_classes + 1], the pixels of each class in each image. Void is last.
     Returns:
-      pixels: int64 [num_classes + 1], pixels of each class over all images, void last.
-      present: int64 [num_classes + 1], number of all pixels, void included, in the images that contain the class.
+      pixels: int64 [num_classes + 1], the pixels of each class in all images.
+      present: int64 [num_classes + 1], the pixels of any class, or of void, in the images that contain the class.
     """
     return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
 
 
 def class_counts(dataset, split: str):
-    """Counts the pixels of each class in all labels of a split -> (pixels, present), defined in `pixel_sums`."""
+    """Counts the pixels of each class in all labels of a split -> (pixels, present), as `pixel_sums` returns."""
     labels = (dataset.load(split, i)[1] for i in range(len(dataset.examples[split])))
     return pixel_sums(np.array([label_counts(label, len(dataset.class_names)) for label in labels]))
 
 
 def median_frequency_weights(pixels, present, void_in_median: bool = False):
-    """Computes class weights by median frequency balancing: median of the class frequencies / class frequency.
+    """Computes class weights by median frequency balancing: median of all class frequencies / class frequency.
 
     The formula is from Eigen and Fergus 2015 and from section 3.1 of the SegNet paper. The frequency of a class is
     `pixels` / `present`: the share of the class in the images that contain the class.
 
     Args:
-      pixels: int64 [num_classes + 1], pixels of each class, void last.
-      present: int64 [num_classes + 1], number of all pixels, void included, in the images that contain the class.
+      pixels: int64 [num_classes + 1], the pixels of each class. Void is last.
+      present: int64 [num_classes + 1], the pixels of any class, or of void, in the images that contain the class.
       void_in_median: whether the median includes the frequency of void, as in the weights released with SegNet.
     Returns:
-      float64 [num_classes]; 0 for a class without a pixel.
+      float64 [num_classes], with 0 for a class without a pixel.
     Raises:
       UserError: no class has a pixel.
     """

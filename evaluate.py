@@ -27,7 +27,7 @@ def samples_of(samples, spec) -> int:
     For a run without dropout the default is 0, and a larger number raises UserError.
     """
     if samples is None:
-        return networks.default_samples(spec.model) if spec.dropout else 0
+        return networks.SAMPLES.get(spec.model, 0) if spec.dropout else 0
     if samples and not spec.dropout:
         raise UserError('--samples %d: the run has no dropout to sample from; train with --dropout 0.5' % samples)
     return samples

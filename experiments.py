@@ -1,7 +1,8 @@
-"""Reproduces the paper's tables: python experiments.py table1 --data_dir DIR
+"""Reproduces a table of the paper: python experiments.py table1 --data_dir DIR
 
-Trains missing rows, resumes interrupted rows, scores all rows, and writes a table of our scores and the paper's.
-`python experiments.py results --runs RUN ...` writes the tables of trained and scored runs to Output/results.
+The command trains and scores each row of the table, and writes our scores beside the paper's scores to Output/table1.
+For table6 the command measures time and memory. The same command resumes an interrupted run.
+`python experiments.py results --runs RUN ...` only writes tables of scored runs, to Output/results.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import itertools
@@ -22,26 +23,23 @@ from system import cli, devices, distribute
 from system.cli import ROOT, revision
 from system.files import UserError, check_output, write_json
 
-# Flags that --flags may not contain: the rows set the first seven; the others would have no effect.
-NOT_IN_FLAGS = ('dataset', 'data_dir', 'model', 'class_weights', 'seed', 'steps', 'output',
-                'device', 'epochs', 'gpus', 'describe')
-# Flags that `results` and table6 use; the other tables use all flags except --runs and --into.
+# Flags of main.py that --flags may not contain. Each row sets the first seven flags; the others would have no effect.
+NOT_IN_FLAGS = 'dataset data_dir model class_weights seed steps output device epochs gpus describe'.split()
+# Flags that the tables `results` and `table6` use. All other tables use all flags except --runs and --into.
 OF_RESULTS = ('table', 'runs', 'into', 'output')
 OF_TABLE6 = ('table', 'rows', 'repeats', 'output', 'list', 'device')
-SIZE = (360, 480)  # (height, width) of the images in measurements of time and memory, as in the paper
 
 
 def parse_args(argv=None):
-    """Parses the experiment flags from `argv`, or from the command line if `argv` is None.
+    """Parses the flags of experiments.py from `argv`, or from the command line if `argv` is None.
 
     The default of --dataset is the data set of the paper's table. The default of --output is Output/TABLE. Raises
-    UserError for bad flags.
+    UserError for a bad flag.
     """
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'],
-                        help='table of the paper to reproduce; results: write tables of the runs that --runs names')
-    parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='for results only: folders of scored runs')
-    parser.add_argument('--into', metavar='FILE', help='for results only: also insert the tables into this file')
+    parser.add_argument('table', choices=sorted(tables.TABLES) + ['results'], help='table of the paper, or results')
+    parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: folders of scored runs')
+    parser.add_argument('--into', metavar='FILE', help='with results: Markdown file to update')
     parser.add_argument('--data_dir', help="folder of the table's data set")
     parser.add_argument('--dataset', choices=datasets.MODULES, help="data set to use instead of the table's")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='run only these rows, named as in the paper')
@@ -54,15 +52,15 @@ def parse_args(argv=None):
     parser.add_argument('--split', help='split to score (default: test, as in the paper)')
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9,
                         help='compute boundary F1 (BF) on the first N images; 0: no BF (default: all)', metavar='N')
-    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='number of timed runs of each measurement')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='timed runs per measurement')
     parser.add_argument('--flags', type=shlex.split, default='', metavar='"FLAGS"', help='main.py flags for all rows')
     parser.add_argument('--output', help='folder of the runs and the table (default: Output/<table>)')
-    parser.add_argument('--list', action='store_true', help='only print the commands that train the rows')
+    parser.add_argument('--list', action='store_true', help='only print the command of each row')
     devices.add_flags(parser)
     args = parser.parse_args(argv)
     clashes = {'--' + name for name in NOT_IN_FLAGS} & {flag.split('=')[0] for flag in args.flags}
     if clashes:
-        raise UserError('--flags: %s: set by the rows, or without effect here; leave out' % ', '.join(sorted(clashes)))
+        raise UserError('--flags: %s: set by the rows, or without effect; leave out' % ', '.join(sorted(clashes)))
     used = {'results': OF_RESULTS, 'table6': OF_TABLE6}.get(args.table, set(vars(args)) - {'runs', 'into'})
     parser.refuse_unused(vars(args), used, 'has no effect with %s; leave it out' % args.table)
     if args.table == 'results' and not args.runs:
@@ -80,15 +78,14 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- a row as a command
 
 def row_folder(args, row, seed: int) -> str:
-    """Returns the path of the run folder for a row and a seed; the folder is inside --output."""
+    """Returns the path of the run folder of a row and a seed: a folder in --output."""
     return os.path.join(args.output, '%s-%s-seed%d' % (row.model, row.class_weights, seed))
 
 
 def row_flags(args, row, seed: int) -> list:
     """Returns the flags of main.py that train a row: list of str.
 
-    The list begins with the recipe. The flags of --flags follow, then the flags of the row. Later flags override
-    earlier flags.
+    The recipe comes first, then the flags in --flags, then the flags of the row. Later flags override earlier flags.
     """
     recipe = os.path.relpath(os.path.join(ROOT, 'recipes', row.recipe + '.txt'))
     flags = ['@' + recipe, '--dataset', args.dataset, '--model', row.model, '--class_weights', row.class_weights,
@@ -100,12 +97,15 @@ def row_flags(args, row, seed: int) -> list:
 
 
 def row_command(args, row, seed: int) -> str:
-    """Returns the command line that trains a row, quoted for a shell."""
+    """Returns the command that trains a row, or that measures a row of table 6, quoted for a shell."""
+    if row.recipe is None:
+        return ('python benchmark.py %s --what predict train --batch_size 1 4 --repeats %d --device %s'
+                % (row.model, args.repeats, args.device))
     return 'python main.py ' + ' '.join(shlex.quote(flag) for flag in row_flags(args, row, seed))
 
 
 def shown_splits(args) -> list:
-    """Returns the splits whose scores the table shows: list of str; the first is --split, by default 'test'."""
+    """Returns the splits that the table has scores of: list of str. The first is --split, by default 'test'."""
     more = [split for split in tables.TABLES[args.table].splits if split not in ('test', args.split)]
     return [args.split or 'test'] + more
 
@@ -113,7 +113,7 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError for a missing split, or a run folder that was trained with other flags or more steps."""
+    """Raises UserError if a split is missing, or if the run folder was trained with other flags or more steps."""
     flags = main.parse_args(row_flags(args, row, seed))
     run = main.Run(vars(flags), main.open_dataset(flags, distribute.Group()), vars(main.parse_args([])))
     for split in shown_splits(args):
@@ -128,30 +128,30 @@ def check_row(args, row, seed: int):
             raise UserError('--data_dir %s: run %s has %s; give --output' % (run.flags['data_dir'], run.folder, was))
 
 
-def is_scored(args, row, scores: dict) -> bool:
-    """Returns whether `scores`, an entry of metrics.json, has the steps and --bf_images of this command."""
-    bf_images = min(args.bf_images, scores.get('images', 0))
-    return scores.get('asked_steps') == (args.steps or row.steps) and scores.get('bf_images') == bf_images
+def is_scored(scores: dict, steps: int, bf_images: int) -> bool:
+    """Returns whether `scores`, from metrics.json, belong to `steps` steps and to BF on `bf_images` images."""
+    return scores.get('asked_steps') == steps and scores['bf_images'] == min(bf_images, scores['images'])
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Trains and scores a row, unless metrics.json has the scores already -> {split: entry of metrics.json}.
+    """Trains and scores a row -> {split: entry of metrics.json}.
 
-    Raises UserError for bad flags or data, FloatingPointError if the loss is not finite.
+    Scores that metrics.json has already are not computed again. Raises UserError for bad flags or data. Raises
+    FloatingPointError if the loss is not finite.
     """
     folder = row_folder(args, row, seed)
-    # On SUN RGB-D val is a part of test, so weights selected on val would be selected on test images.
+    # On SUN RGB-D the val images are a part of test. The best weights on val would thus be selected on test images.
     flags = [folder, '--device', args.device, '--checkpoint', 'last' if args.dataset == 'sunrgbd' else 'best',
              '--bf_images', str(args.bf_images), '--split']
     scoring = evaluate.parse_args(flags + shown_splits(args))
     names = {split: evaluate.entry_name(scoring, split) for split in scoring.split}  # {split: key in metrics.json}
     entries = read_scores(folder)
-    missing = [split for split in names if not is_scored(args, row, entries.get(names[split], {}))]
+    steps = args.steps or row.steps
+    missing = [split for split in names if not is_scored(entries.get(names[split], {}), steps, args.bf_images)]
     if missing:
         main.train(main.parse_args(row_flags(args, row, seed)))
         scores = evaluate.evaluate(evaluate.parse_args(flags + missing))
-        asked = {'asked_steps': args.steps or row.steps}
-        add_scores(folder, {names[split]: dict(scores[split], **asked) for split in missing})
+        add_scores(folder, {names[split]: dict(scores[split], asked_steps=steps) for split in missing})
     entries = read_scores(folder)
     return {split: entries[names[split]] for split in names}
 
@@ -159,49 +159,48 @@ def row_scores(args, row, seed: int) -> dict:
 def measured_cost(args, model: str, training: bool = False, batch_size: int = 1) -> dict:
     """Measures a prediction or a training step of one batch, in float32 at 360x480, in a new process.
 
-    If costs.json in --output holds the measurement already, nothing is measured.
+    The result is stored in costs.json in --output. A stored result is not measured again.
 
     Returns:
-      dict: ms (mean milliseconds), MB (peak memory, None on a GPU) and revision (revision of the measured code).
+      dict: ms (mean time in milliseconds), MB (peak memory in megabytes, None on a GPU) and revision (of the code).
     """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
                                              devices.device_name(args.device))
     costs = read_json(path) if os.path.exists(path) else {}
     if key not in costs:
-        measured = benchmark.measure_in_subprocess(args.repeats, model=model, height=SIZE[0], width=SIZE[1],
-                                                batch_size=batch_size, training=training, device=args.device)
+        measured = benchmark.measure_in_subprocess(args.repeats, model=model, height=360, width=480,
+                                                   batch_size=batch_size, training=training, device=args.device)
         megabytes = measured['memory'] and measured['memory'] / 1e6
         costs[key] = {'ms': 1000 * float(np.mean(measured['seconds'])), 'MB': megabytes, 'revision': revision()}
         write_json(path, costs)
-    return dict({'revision': 'unknown'}, **costs[key])  # costs.json of older code has no revision
+    return dict({'revision': 'unknown'}, **costs[key])  # a costs.json of older code has no revision
 
 
 # ---------------------------------------------------------------- a row as text
 
 def num_parameters(model: str) -> int:
     """Counts the trainable parameters of a network for CamVid's 11 classes."""
-    spec = networks.Spec(model, benchmark.NUM_CLASSES)
-    return sum(layer.parameters for layer in networks.network_layers(spec))
+    return sum(layer.parameters for layer in networks.network_layers(networks.Spec(model, benchmark.NUM_CLASSES)))
 
 
 def variant_columns(args, row):
-    """Formats the cost columns of a row of table 1 -> {column: text}; measures the forward time.
+    """Measures the forward time of a row of table 1 and formats the cost columns -> {column: text}.
 
-    The columns are our and the paper's parameters and milliseconds, the paper's storage multiplier, and the revision of
-    our code that was measured.
+    The columns are the number of parameters and the forward time, ours and the paper's, the paper's storage multiplier,
+    and the Git revision that was measured.
     """
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
     cost = measured_cost(args, row.model)
     return {'parameters (M)': '%.3f' % (num_parameters(row.model) / 1e6),
             'paper parameters (M)': '%.3f' % variant.parameters, 'storage': variant.storage,
-            'ms': '%.1f' % cost['ms'], 'paper ms': '%.1f' % variant.milliseconds, 'ms measured at': cost['revision']}
+            'ms': '%.1f' % cost['ms'], 'paper ms': '%.1f' % variant.ms, 'ms measured at': cost['revision']}
 
 
 def trained_row(args, row):
-    """Trains and scores a row, in table 1 also measures the forward time; returns the table row {column: text}.
+    """Trains and scores a row and formats the scores -> {column: text}. Table 1 also gets the forward time.
 
-    If the loss of a seed is not finite, the only columns are 'network', 'weights' and 'failed'.
+    If a loss is not finite, the row has only the columns 'network', 'weights' and 'failed'.
     """
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
@@ -209,8 +208,7 @@ def trained_row(args, row):
     except FloatingPointError as error:  # the column 'failed' holds the error message
         return dict(columns, failed=str(error))
     for split in shown_splits(args):
-        published = row.published.get(results.published_split(split), (None,) * 4)
-        columns.update(results.score_columns(entries, published, split))
+        columns.update(results.score_columns(entries, row.published, split))
     accuracies = tables.TABLES[args.table].class_accuracies
     if accuracies:
         columns.update(results.class_columns(entries, accuracies, shown_splits(args)[0]))
@@ -224,15 +222,15 @@ def trained_row(args, row):
 
 
 def measured_row(args, row):
-    """Measures time, memory and model size of a row of table 6 -> {column: text}, with the paper's values."""
+    """Measures time, memory and model size of a row of table 6 -> {column: text}, ours and the paper's."""
     forward = measured_cost(args, row.model)
     training = measured_cost(args, row.model, training=True)
     batch = measured_cost(args, row.model, training=True, batch_size=4)
-    ours = (forward['ms'], training['ms'] - forward['ms'], batch['MB'], forward['MB'],
-            num_parameters(row.model) * 4 / 1e6)
+    ours = {'forward ms': forward['ms'], 'backward ms': training['ms'] - forward['ms'],
+            'training MB (batch 4)': batch['MB'], 'prediction MB': forward['MB'],
+            'model MB': num_parameters(row.model) * 4 / 1e6}
     columns = {'network': row.name}
-    for name, value, published in zip(('forward ms', 'backward ms', 'training MB (batch 4)', 'prediction MB',
-                                       'model MB'), ours, tables.TABLE6[row.name]):
+    for (name, value), published in zip(ours.items(), tables.TABLE6[row.name]):
         columns[name] = report.decimal(value)
         columns['paper ' + name] = '%g' % published
     revisions = dict.fromkeys(cost['revision'] for cost in (forward, training, batch))
@@ -241,22 +239,11 @@ def measured_row(args, row):
 
 # ---------------------------------------------------------------- a table
 
-def list_commands(args, rows: list):
-    """Prints the commands that train the rows; for table 6, the commands that measure the rows."""
-    for row in rows:
-        print('# %s, %s' % (row.name, row.class_weights))
-        if row.recipe is None:
-            print('python benchmark.py %s --what predict train --batch_size 1 4 --repeats %d --device %s'
-                  % (row.model, args.repeats, args.device))
-        for seed in range(1, args.seeds + 1) if row.recipe else ():
-            print(row_command(args, row, seed))
-
-
 def run_table(args, rows: list):
-    """Trains or measures the rows; writes table.md and table.csv after each row, prints the table at the end.
+    """Trains or measures the rows; writes table.md and table.csv after each row and prints the whole table.
 
-    For table 1 also draws scores.png, the scores against the forward time. Raises FloatingPointError after the last row
-    if the loss of any row was not finite.
+    Table 1 also gets the figure scores.png: scores against forward time. Raises FloatingPointError after the last row
+    if a loss was not finite.
     """
     table = tables.TABLES[args.table]
     split = args.split or 'test'
@@ -277,10 +264,10 @@ def run_table(args, rows: list):
 
 
 def run(args):
-    """Trains or measures the rows of a table of the paper; with --list, prints the commands instead.
+    """Trains or measures the rows of a table of the paper. With --list, only prints the command of each row.
 
-    If the table is `results`, writes the tables of --runs. Raises UserError before any training if no row is
-    selected, a split is missing, or a run folder has other flags.
+    The table `results` only writes tables of the runs in --runs. Raises UserError before any training if no row is
+    selected, if a split is missing, or if a run folder was trained with other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)
@@ -289,9 +276,13 @@ def run(args):
             and args.class_weights in (None, row.class_weights)]
     if not rows:
         raise UserError('--class_weights %s: %s has no such row' % (args.class_weights, args.table))
-    for row, seed in itertools.product([row for row in rows if row.recipe], range(1, args.seeds + 1)):
-        main.parse_args(row_flags(args, row, seed)) if args.list else check_row(args, row, seed)
-    list_commands(args, rows) if args.list else run_table(args, rows)
+    for row, seed in itertools.product(rows, range(1, args.seeds + 1)):
+        if row.recipe:
+            main.parse_args(row_flags(args, row, seed)) if args.list else check_row(args, row, seed)
+        if args.list:
+            print('# %s, %s\n%s' % (row.name, row.class_weights, row_command(args, row, seed)))
+    if not args.list:
+        run_table(args, rows)
 
 
 if __name__ == '__main__':

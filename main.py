@@ -116,8 +116,8 @@ def parse_args(argv=None):
     add_training_flags(parser)
     add_run_flags(parser)
     args = parser.parse_args(argv)
-    args.dropout = networks.default_dropout(args.model) if args.dropout is None else args.dropout
-    args.input = args.input or networks.default_input(args.model)
+    spec = networks.spec_of(vars(args), num_classes=None)
+    args.dropout, args.input = spec.dropout, spec.input
     if args.vgg16 and args.input != 'raw':
         raise UserError('--vgg16: needs --input raw and --model segnet, fcn, deconvnet or deeplab-largefov')
     if args.encoder_rate != 1 and (args.optimizer != 'sgd' or args.freeze_encoder):

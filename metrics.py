@@ -1,9 +1,9 @@
-"""Computes scores: accuracy and IoU from a confusion matrix, the boundary measure BF, calibration error."""
+"""Computes scores: accuracy and IoU from a confusion matrix, boundary measure BF, calibration error."""
 import numpy as np
 import scipy.sparse.csgraph
 import scipy.spatial
 
-BF_TOLERANCE = 0.0075  # fraction of the image's diagonal (section 3.2 of the paper): 4.5 pixels at 360x480
+BF_TOLERANCE = 0.0075  # fraction of the image diagonal, from section 3.2 of the paper; 4.5 pixels at 360x480
 
 
 def confusion(labels, predictions, num_classes: int):
@@ -21,13 +21,13 @@ def confusion(labels, predictions, num_classes: int):
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
-    The index of the first axis is the bin of the variance. The exponent and the upper four fraction bits of the float32
-    variance form the number of the bin, so the variances in a bin differ by at most 6.25%.
+    The first axis is a bin of the variance. The number of the bin consists of the exponent and the highest four
+    fraction bits of the variance as float32, so the variances in a bin differ by at most 6.25%.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
       predictions: array of the same shape; class ids below num_classes.
-      variance: float32 array of the same shape, 0 to 0.25, which is the largest variance of values between 0 and 1.
+      variance: float32 array of the same shape, 0 to 0.25. The variance of probabilities is never above 0.25.
     """
     labelled = labels < num_classes
     bins = variance[labelled].view(np.uint32).astype(np.int64) >> 19
@@ -40,15 +40,14 @@ def most_certain(counts, share: float):
 
     Args:
       counts: int64 [bins, num_classes, num_classes] from `confusion_by_uncertainty`, summed over a whole split.
-      share: share of all pixels to include, 0..1. Only whole bins are included, so the sum may hold more than `share`
-        of the pixels.
+      share: fraction of all pixels to include, 0..1. Only whole bins are included, so the sum may include more pixels.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
 
 
 def confidence_counts(labels, predictions, confidence, num_classes: int):
-    """Counts pixels by confidence: int64 [256, 2]; column 0 counts all pixels, column 1 correct pixels.
+    """Counts pixels by confidence: int64 [256, 2]. Column 0 counts all pixels, column 1 the correct pixels.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
@@ -61,11 +60,11 @@ def confidence_counts(labels, predictions, confidence, num_classes: int):
 
 
 def calibration_error(counts):
-    """Computes the expected calibration error (ECE) in 15 bins -> fraction 0..1, None if there are no pixels.
+    """Computes the expected calibration error (ECE) -> fraction 0..1, None if there are no pixels.
 
-    All bins of the confidence are equally wide. The error of a bin is the difference between the mean confidence and
-    the share of correctly predicted pixels. ECE is the mean of the bins' errors, weighted by the number of pixels.
-    Source: Guo et al., arXiv 1706.04599, section 2, equation 3.
+    The confidences 0 to 1 are divided into 15 bins of equal width. The error of a bin is the difference between the
+    mean confidence and the fraction of correct pixels. ECE is the mean error of the bins, weighted by the number of
+    pixels. Source: Guo et al., arXiv 1706.04599, section 2, equation 3.
 
     Args:
       counts: int64 [256, 2] from `confidence_counts`, summed over a whole split.
@@ -77,7 +76,7 @@ def calibration_error(counts):
 
 
 def mean(values):
-    """Averages the values that are not None -> float, or None if there is no such value."""
+    """Averages the values that are not None -> float. Without such values the result is None."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -85,16 +84,16 @@ def mean(values):
 def scores(counts):
     """Computes global accuracy, class average accuracy and mean IoU from the confusion matrix of a whole split.
 
-    The accuracy of a class without true pixels and the IoU of a class without true or predicted pixels are None, and
-    the means ignore None. SegNet's compute_test_results.m divides by the number of all classes; the means are the same
-    if every class occurs.
+    A class without true pixels has the accuracy None. A class without true or predicted pixels has the IoU None. The
+    means C and mIoU ignore None. SegNet's script compute_test_results.m divides by the number of all classes, which
+    gives the same means if every class occurs.
 
     Args:
-      counts: int64 [num_classes, num_classes], rows are true classes, columns predicted classes.
+      counts: int64 [num_classes, num_classes]. Rows are true classes, columns are predicted classes.
     Returns:
-      dict of fractions 0..1: G, C, mIoU and fwIoU (IoU weighted by class frequency), and the lists accuracy (recall),
-      precision, F1 (Dice), IoU and pixels (number of true pixels), with one entry per class. C and mIoU are None if the
-      values of all classes are None. If `counts` holds no pixel, G and fwIoU are 0.
+      dict: G, C, mIoU and fwIoU (mean IoU weighted by class frequency), and lists with one entry per class: accuracy
+        (recall), precision, F1 (Dice), IoU and pixels (number of true pixels). All scores are fractions 0..1. C and
+        mIoU are None if the values of all classes are None. G and fwIoU are 0 if `counts` has no pixels.
     """
     true_positives = np.diag(counts)
     truth = counts.sum(1)
@@ -116,8 +115,8 @@ def scores(counts):
 def boundary(region):
     """Marks the boundary pixels of a region: bool [h, w] -> bool [h, w].
 
-    A pixel is on the boundary if the pixel to the right, below or diagonally below to the right has the other value, as
-    in BSDS' seg2bdry(..., 'imageSize'), which the authors of the paper use.
+    A pixel is on the boundary if the pixel to the right, the pixel below, or the pixel diagonally below to the right
+    has the other value. The authors of the paper use the same rule: seg2bdry(..., 'imageSize') of BSDS.
     """
     padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
     return (padded[1:, :-1] != region) | (padded[:-1, 1:] != region) | (padded[1:, 1:] != region)
@@ -126,14 +125,14 @@ def boundary(region):
 def matched_pixels(one, other, radius: float) -> int:
     """Counts the pairs of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
 
-    The pixels of a pair are at most `radius` pixels apart. As in BSDS' correspondPixels, leaving a pixel without
-    partner costs more than any pair. Each map must have at least one true pixel.
+    The distance of the pixels of a pair is at most `radius`. As in correspondPixels of BSDS, the matching has as many
+    pairs as possible. Each map must have at least one true pixel.
     """
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
     near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
-    alone = np.arange(num_one)  # each pixel of `one` also has a dummy partner, at a high cost
-    # With the same cost for all pairs SciPy is ten times faster than with the distances as costs.
+    alone = np.arange(num_one)  # each pixel of `one` may also have a dummy partner, at a high cost
+    # All pairs have the same cost: with the distances as costs, SciPy takes ten times longer.
     costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])
     pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
     graph = scipy.sparse.csr_matrix((costs, pairs), (num_one, num_other + num_one))
@@ -144,13 +143,12 @@ def matched_pixels(one, other, radius: float) -> int:
 def boundary_f1(label, prediction, num_classes: int):
     """Computes the boundary measure BF of one image: F1 of precision and recall, averaged over the classes.
 
-    As in the authors' computeBFmeasure.m, a boundary pixel is correct if the one-to-one matching within the tolerance,
-    BF_TOLERANCE times the diagonal, finds a partner for the pixel. The average includes the classes that have a
-    boundary in the truth or in the prediction.
+    A boundary pixel is correct if the one-to-one matching finds a partner for the pixel within the tolerance,
+    BF_TOLERANCE times the image diagonal. The average includes the classes that have a boundary in the label or in the
+    prediction. Source: the authors' script computeBFmeasure.m.
 
     Args:
-      label, prediction: uint8 [h, w] class ids. Void is not a class, but an edge between a class and void is a
-        boundary.
+      label, prediction: uint8 [h, w] class ids. Edges between a class and void are boundaries of the class.
     Returns:
       float 0..1, or None if no class has a boundary.
     """
@@ -159,9 +157,7 @@ def boundary_f1(label, prediction, num_classes: int):
     for class_id in range(num_classes):
         truth = boundary(label == class_id)
         predicted = boundary(prediction == class_id)
-        if truth.any() and predicted.any():
-            matches = matched_pixels(predicted, truth, radius)
+        matches = matched_pixels(predicted, truth, radius) if truth.any() and predicted.any() else 0
+        if truth.any() or predicted.any():
             values.append(2.0 * matches / (predicted.sum() + truth.sum()))
-        elif truth.any() or predicted.any():
-            values.append(0.0)
     return mean(values)

@@ -40,7 +40,7 @@ def segnet(x, num_classes, is_training, dropout):
     return utils.conv(x, num_classes, 3, 'conv1_1_D')  # [batch, h, w, num_classes]
 
 
-VARIANTS = {  # the networks of table 1 of the paper: SegNet-Basic's encoder with eight different decoders
+VARIANTS = {  # the networks of the paper's table 1: SegNet-Basic's encoder with eight different decoders
     'bilinear-interpolation':              {'upsample': 'bilinear'},
     'segnet-basic':                        {'upsample': 'indices', 'decoder': 'full'},
     'segnet-basic-encoderaddition':        {'upsample': 'indices', 'decoder': 'full', 'addition': True},
@@ -55,36 +55,35 @@ VARIANTS = {  # the networks of table 1 of the paper: SegNet-Basic's encoder wit
 def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, addition=False, reduction=False):
     """Builds SegNet-Basic or a variant of table 1 (4 encoders, 4 decoders, 64 filters); returns the logits.
 
-    Sources: segnet_basic_train.prototxt, and for the four dropout layers bayesian_segnet_basic_train.prototxt. Variants
-    without unpooling by indices have only the two dropout layers of the encoder.
+    Source: segnet_basic_train.prototxt. Source of the four dropout layers: bayesian_segnet_basic_train.prototxt.
+    Variants without pooling indices have only the two dropout layers of the encoder.
 
     Args:
-      upsample: 'indices' unpools by the pooling indices; 'deconv' learns 8x8 deconvolutions, initialized as bilinear
-        upsampling; 'bilinear' resizes the classifier's output once.
-      decoder: kind of the 7x7 convolution after unpooling with 'indices': 'full' or 'single channel' (depthwise). Batch
-        norm follows the convolution, but no ReLU.
-      addition: bool, whether the decoder adds the encoder's feature maps of the same size. With 'indices' the maps
-        before pooling are added, with 'deconv' the maps after pooling.
-      reduction: bool; with 'deconv', whether 1x1 convolutions reduce the encoder's feature maps to num_classes
-        channels.
+      upsample: 'indices' unpools by the pooling indices. 'deconv' learns 8x8 deconvolutions, initialized as bilinear
+        upsampling. 'bilinear' resizes the output of the classifier.
+      decoder: with 'indices', the kind of the 7x7 convolution after unpooling: 'full', or 'single channel' (depthwise).
+        Batch norm follows the convolution, but no ReLU.
+      addition: bool, whether the decoder adds the encoder's feature maps of the same size: with 'indices' the feature
+        maps before pooling, with 'deconv' the pooled feature maps.
+      reduction: bool, with 'deconv': whether 1x1 convolutions reduce the pooled feature maps to num_classes channels.
     """
-    encoded = [x]  # feature maps before pooling, by level; level 0 is the input
-    pooled = [x]
-    indices = [None]
+    pooled = [x]  # the input and the pooled feature maps of each level
+    unpooling = {}  # {level: (pooling indices, feature maps before pooling)}
     for level in range(1, 5):
-        encoded.append(tf.nn.relu(utils.conv_bn(x, 64, 7, 'conv%d' % level, is_training)))
-        x, level_indices = utils.max_pool_with_argmax(encoded[level])  # [batch, ceil(h/2), ceil(w/2), 64]
+        encoded = tf.nn.relu(utils.conv_bn(x, 64, 7, 'conv%d' % level, is_training))
+        x, indices = utils.max_pool_with_argmax(encoded)  # [batch, ceil(h/2), ceil(w/2), 64]
         x = dropout(x, 'encdrop%d' % level) if level >= 3 else x
         pooled.append(x)
-        indices.append(level_indices)
+        unpooling[level] = indices, encoded
     if upsample == 'bilinear':
-        return utils.upsample_bilinear(utils.conv(x, num_classes, 1, 'conv_classifier'), encoded[0])
+        return utils.upsample_bilinear(utils.conv(x, num_classes, 1, 'conv_classifier'), pooled[0])
     if upsample == 'deconv':
         return fcn_decoder(pooled, num_classes, is_training, addition, reduction)
     for level in range(4, 0, -1):
-        x = utils.unpool(x, indices[level], encoded[level])
+        indices, encoded = unpooling[level]
+        x = utils.unpool(x, indices, encoded)
         x = utils.conv_bn(x, 64, 7, 'conv_decode%d' % level, is_training, single_channel=decoder == 'single channel')
-        x = x + encoded[level] if addition else x
+        x = x + encoded if addition else x
         x = dropout(x, 'decdrop%d' % level) if level >= 3 else x
     return utils.conv(x, num_classes, 1, 'conv_classifier')  # [batch, h, w, num_classes]
 
@@ -92,12 +91,12 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
 def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
     """Builds FCN-Basic's decoder (figure 3 of the paper), four 2x upsamplings; returns the logits.
 
-    With `addition`, the pooled maps are added after each upsampling but the last. With `reduction`, 1x1 convolutions
-    first reduce all maps to num_classes channels, and the last deconvolution gives the logits. Without `reduction`, a
-    1x1 classifier gives the logits.
+    With `addition`, the pooled feature maps are added after each upsampling except the last. With `reduction`, 1x1
+    convolutions first reduce the pooled feature maps to num_classes channels, and the last deconvolution returns the
+    logits. Without `reduction`, a 1x1 convolution returns the logits.
 
-    Batch norm follows each deconvolution that does not give the logits. The paper does not mention this batch norm.
-    Without batch norm, 64 feature maps overflow within five steps at the paper's learning rate of 0.1.
+    Batch norm follows each deconvolution that does not return the logits. The paper does not mention this batch norm.
+    Without batch norm, decoders of 64 feature maps overflow within five steps at the paper's learning rate of 0.1.
 
     Args:
       pooled: list of the input and the pooled feature maps of the four encoders.

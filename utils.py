@@ -1,8 +1,8 @@
 """Layers: functions that add ops to the default graph and return tensors [batch, height, width, channels].
 
-The layer NAME has variables NAME/weights and NAME/biases. The variables of batch norm are NAME_bn/gamma, NAME_bn/beta,
-NAME_bn/moving_mean and NAME_bn/moving_variance. Variables and batch-norm statistics are float32; layers compute in the
-dtype of the input.
+The variables of a layer NAME are NAME/weights and NAME/biases, and for batch norm NAME_bn/gamma, NAME_bn/beta,
+NAME_bn/moving_mean and NAME_bn/moving_variance. All variables and batch-norm statistics are float32. Layers compute in
+the dtype of the input.
 """
 import contextlib
 import zlib
@@ -10,40 +10,40 @@ import zlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-BN_STATISTICS = 'batch_norm_statistics'  # collection of (moving average, batch statistic), two pairs per batch norm
-BN_EPSILON = 1.001e-5  # the least epsilon of TensorFlow's fused batch norm; caffe-segnet's bn_layer.cpp has 1e-9
-BN_SHIFT = 0.001  # initial beta: the prototxts have shift_filler 0.001, but bayesian_segnet_train.prototxt has 0
-BN_MOMENTUM = 0.9  # averages about 20 batches; older statistics are outdated in runs of a few hundred steps
-PORTABLE = 'portable_pooling'  # collection of bools, one for each open block of the context manager `portable_pooling`
+BN_STATISTICS = 'batch_norm_statistics'  # collection of pairs (moving average, batch statistic)
+BN_EPSILON = 1.001e-5  # smallest epsilon of TensorFlow's fused batch norm; caffe-segnet has 1e-9 (bn_layer.cpp)
+BN_SHIFT = 0.001  # initial beta, the shift_filler of the prototxts; only bayesian_segnet_train.prototxt has 0
+BN_MOMENTUM = 0.9  # a larger momentum would average over outdated statistics in runs of a few hundred steps
+PORTABLE = 'portable_pooling'  # collection of bools, one per open block of `portable_pooling`
 
 
 def variable(name, shape, initializer, trainable=True):
-    """Creates or reuses a float32 variable in MODEL_VARIABLES, the collection of best weights and exports."""
+    """Creates or reuses a float32 variable in MODEL_VARIABLES, the collection that best/ and exports save."""
     return tf.get_variable(name, shape, tf.float32, initializer, trainable=trainable,
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
 
 def normal_initializer(stddev):
-    """Returns a normal initializer with mean 0, seeded by the graph's seed and the name of the variable scope.
+    """Returns a normal initializer with mean 0. The seed depends on the graph's seed and on the variable scope.
 
-    TensorFlow's default seed depends on the number of ops in the graph, so any added op would change initial weights.
+    TensorFlow's default seed depends on the number of ops in the graph, so any new op would change the initial weights.
     """
     return tf.random_normal_initializer(stddev=stddev, seed=zlib.crc32(tf.get_variable_scope().name.encode()))
 
 
 def conv_variables(shape, name):
-    """Creates and returns a convolution's weights (He et al., 2015; 'msra' in the prototxts) and zero biases.
+    """Creates the weights and biases of a convolution -> (weights, biases).
 
-    `shape`: [kernel height, kernel width, input channels, filters]. `name`: name of the variable scope.
+    The initial weights are random (He et al., 2015; 'msra' in the prototxts), the initial biases are 0. `shape` is
+    [kernel height, kernel width, input channels, filters]. `name` is the name of the variable scope.
     """
     with tf.variable_scope(name):
-        stddev = np.sqrt(2.0 / np.prod(shape[:3]))
-        weights = variable('weights', shape, normal_initializer(stddev))
+        weights = variable('weights', shape, normal_initializer(np.sqrt(2.0 / np.prod(shape[:3]))))
         return weights, variable('biases', shape[3:], tf.zeros_initializer())
 
 
 def conv(x, filters, kernel_size, name):
-    """Convolves [batch, h, w, c] with stride 1, zero padding and biases -> [batch, h, w, filters]."""
+    """Applies a convolution with stride 1, zero padding and biases: [batch, h, w, c] -> [batch, h, w, filters]."""
     weights, biases = conv_variables([kernel_size, kernel_size, x.shape.as_list()[-1], filters], name)
     x = tf.nn.conv2d(x, tf.cast(weights, x.dtype), [1, 1, 1, 1], 'SAME', name=name + '/Conv2D')
     return tf.nn.bias_add(x, tf.cast(biases, x.dtype), name=name + '/BiasAdd')
@@ -61,8 +61,8 @@ def norm_variables(filters, name):
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
     """Normalizes x by the mean and variance of the batch, and adds both to BN_STATISTICS -> tensor like x.
 
-    `mean` and `variance` are the moving averages. `biases` are not in x, because batch norm would cancel biases, and
-    are added only to the batch mean in BN_STATISTICS.
+    `mean` and `variance` are the variables of the moving averages. `biases` of the convolution are not yet added to x,
+    because batch norm cancels biases. The batch mean in BN_STATISTICS includes the biases.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -71,15 +71,15 @@ def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
 
 
 def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=False):
-    """Convolves and batch-normalizes [batch, h, w, c] -> [batch, h, w, filters].
+    """Applies a convolution and batch norm: [batch, h, w, c] -> [batch, h, w, filters].
 
-    Training normalizes by the statistics of the batch. Prediction folds the moving averages into the weights and
-    biases, which saves a pass over the feature maps.
+    In training, batch norm uses the statistics of the batch. In prediction, the moving averages are folded into the
+    weights and biases, which saves a pass over the feature maps.
 
     Args:
       is_training: Python bool.
       rate: dilation rate of the convolution; ignored with `single_channel`.
-      single_channel: depthwise convolution, one filter per channel; `filters` must be c.
+      single_channel: bool, whether the convolution is depthwise, with one filter per channel. `filters` must be c.
     """
     channels = 1 if single_channel else x.shape.as_list()[-1]
     weights, biases = conv_variables([kernel_size, kernel_size, channels, filters], name)
@@ -101,14 +101,14 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
 
 
 def conv_bn_relu(x, filters, kernel_size, name, is_training, rate=1):
-    """Convolves, batch-normalizes, then applies ReLU: [batch, h, w, c] -> [batch, h, w, filters]."""
+    """Applies a convolution, batch norm and ReLU: [batch, h, w, c] -> [batch, h, w, filters]."""
     return tf.nn.relu(conv_bn(x, filters, kernel_size, name, is_training, rate))
 
 
 def bilinear_kernel(kernel_size, stride, channels):
     """Returns the kernel of bilinear upsampling, float32 [kernel_size, kernel_size, channels, channels].
 
-    Only the central 2 * stride rows and columns differ from zero. FCN's kernels are exactly 2 * stride wide.
+    All rows and columns except the central 2 * stride are zero. FCN's kernels have exactly 2 * stride rows and columns.
     """
     centre = (kernel_size - 1) / 2.0
     row = np.maximum(1 - np.abs(np.arange(kernel_size) - centre) / stride, 0)
@@ -118,10 +118,10 @@ def bilinear_kernel(kernel_size, stride, channels):
 def deconv(x, filters, kernel_size, stride, shape_like, name):
     """Upsamples [batch, h, w, c] by a transposed convolution without biases -> [batch, H, W, filters].
 
-    The weights start as bilinear upsampling if c == filters, otherwise as in He et al., 2015.
+    The initial weights are bilinear upsampling if c == filters, otherwise random (He et al., 2015).
 
     Args:
-      shape_like: tensor with the result's height H and width W; x has the size H / stride, W / stride, rounded up.
+      shape_like: tensor of height H and width W. The size of x is H / stride by W / stride, rounded up.
     """
     with tf.variable_scope(name):
         channels = x.shape.as_list()[-1]
@@ -137,7 +137,7 @@ def deconv(x, filters, kernel_size, stride, shape_like, name):
 
 
 def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
-    """Upsamples by `deconv`, then normalizes by batch statistics (training) or moving averages (prediction)."""
+    """Applies `deconv` and batch norm, with batch statistics in training and moving averages in prediction."""
     y = deconv(x, filters, kernel_size, stride, shape_like, name)
     gamma, beta, mean, variance = norm_variables(filters, name)
     if is_training:
@@ -147,20 +147,18 @@ def deconv_bn(x, filters, kernel_size, stride, shape_like, name, is_training):
 
 
 def upsample_bilinear(x, shape_like):
-    """Resizes [batch, h, w, c] bilinearly to the height and width of `shape_like`, with half-pixel centres."""
+    """Resizes x [batch, h, w, c] bilinearly to the height and width of `shape_like`, with half-pixel centres."""
     y = tf.image.resize_bilinear(x, height_width(shape_like), half_pixel_centers=True)
     y.set_shape(x.shape[:1].concatenate(shape_like.shape[1:3]).concatenate(x.shape[3]))
     return tf.cast(y, x.dtype)  # resize_bilinear returns float32
 
 
 def update_averages(statistics):
-    """Creates the ops that update the moving averages of all batch norms: a list, two ops per batch norm.
+    """Creates the ops that update the moving averages of batch norm: list, one op per moving average.
 
-    The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates:
-    the initial values fade within a run of a few hundred steps.
-
-    Args:
-      statistics: list of (moving average, batch statistic), two per batch norm: mean and variance.
+    The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates. The
+    lower momentum of the first steps removes the initial values quickly. `statistics`: list of pairs (moving average,
+    batch statistic).
     """
     step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
     momentum = tf.minimum(BN_MOMENTUM, (1 + step) / (10 + step))
@@ -170,7 +168,7 @@ def update_averages(statistics):
 def lrn(x):
     """Applies local response normalization across channels -> tensor of the same shape.
 
-    Equals Caffe's LRN with local_size 5, alpha 1e-4 and beta 0.75, because Caffe divides alpha by 5 (lrn_layer.cpp).
+    The result equals Caffe's LRN with local_size 5, alpha 1e-4 and beta 0.75. Caffe divides alpha by 5 (lrn_layer.cpp).
     """
     return tf.nn.lrn(x, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75)
 
@@ -178,9 +176,9 @@ def lrn(x):
 def lcn(x):
     """Subtracts the local mean, then divides by the local standard deviation -> tensor of the same shape.
 
-    Source: local contrast normalization, Jarrett et al., 2009, section 2. The window is a 9x9 Gaussian over all
-    channels. The paper of Jarrett et al. gives no standard deviation of the Gaussian; 2 pixels are our choice. Near an
-    edge the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
+    Source: local contrast normalization, Jarrett et al., 2009, section 2. The weights are a 9x9 Gaussian over all
+    channels. Jarrett et al. do not give the standard deviation of the Gaussian, for which we chose 2 pixels. Near an
+    edge, the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
     """
     height, width = tf.shape(x)[1], tf.shape(x)[2]
     channels = x.shape.as_list()[-1]
@@ -194,17 +192,18 @@ def lcn(x):
 
     centred = x - local_mean(x)
     deviation = tf.sqrt(local_mean(tf.square(centred)) + 1e-12)
-    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # the constant c of Jarrett et al., for each image
+    floor = tf.reduce_mean(deviation, [1, 2, 3], keepdims=True)  # constant c of Jarrett et al., one per image
     return centred / tf.maximum(tf.maximum(deviation, floor), 1e-3)
 
 
 def dropout(x, rate, key, name):
-    """Zeroes values with probability `rate` and scales the others by 1 / (1 - rate), as in Caffe.
+    """Sets values to 0 with probability `rate` and multiplies the others by 1 / (1 - rate), as in Caffe.
 
-    The mask is a function of `key`, `name` and the shape only, so a resumed run draws the same masks.
+    The mask depends only on `key`, `name` and the shape of x, so a resumed run draws the same masks.
 
     Args:
-      rate: float in [0, 1); if 0, x is returned.  key: (seed, number): an int, and an int or integer tensor.
+      rate: float in [0, 1). If `rate` is 0, x itself is returned.
+      key: (seed, number), an int and an int or integer tensor, such as the step.
     """
     if not rate:
         return x
@@ -221,14 +220,14 @@ def max_pool(x, size=2, stride=2):
 def max_pool_with_argmax(x):
     """Max-pools 2x2 windows with stride 2 and returns (pooled maps, indices for `unpool`).
 
-    Of equal values in a window the first counts. The gradient needs only the indices; the input is not kept in memory.
+    Of equal values in a window, the first counts. The gradient needs only the indices, so x is not kept in memory.
 
     Args:
       x: [batch, h, w, c].
     Returns:
       pooled: [batch, ceil(h / 2), ceil(w / 2), c].
-      indices: int64 in the shape of `pooled`: (row * w + column) * c + channel of the maximum in its image. Inside
-        `portable_pooling`: 0 to 3, the position in the window, in the dtype of x.
+      indices: int64 in the shape of `pooled`: (row * w + column) * c + channel of the maximum. Inside a block of
+        `portable_pooling`: 0 to 3, the position of the maximum in the window, in the dtype of x.
     """
     if is_portable():
         return portable_max_pool(x)
@@ -279,8 +278,8 @@ def unpool(x, indices, shape_like):
 def scatter(x, indices, shape, shape_like=None):
     """Writes `x` to the flat `indices` of each image, zeros elsewhere -> tensor of `shape` [batch, h, w, c].
 
-    The op MaxPoolGradWithArgmax, TensorFlow's gradient of pooling, is 20 times faster on a CPU than `tf.scatter_nd`. Of
-    the first input the op reads only the shape. The first input is `shape_like`, or by default an uninitialized tensor.
+    The op MaxPoolGradWithArgmax, the gradient of pooling, is 20 times faster on a CPU than `tf.scatter_nd`. Of
+    `shape_like` only the shape is used; if `shape_like` is None, an uninitialized tensor takes its place.
     """
     with tf.control_dependencies([x]):  # saves memory: the empty tensor is allocated after x is computed
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
@@ -302,8 +301,8 @@ def gather(y, indices):
 def portable_pooling(portable=True):
     """Context manager: inside the block, pooling with indices and unpooling are built from basic ops.
 
-    TFLite, ONNX and XLA lack MaxPoolWithArgmax. The basic ops give the same values and gradients, bit for bit.
-    Build a pooling and its unpooling in the same block. An inner block with `portable` False uses MaxPoolWithArgmax.
+    TFLite, ONNX and XLA lack the op MaxPoolWithArgmax. The basic ops return the same values and gradients. Pooling and
+    unpooling must be built in the same block. With `portable` False, an inner block uses MaxPoolWithArgmax.
     """
     stack = tf.get_collection_ref(PORTABLE)
     stack.append(portable)
@@ -319,20 +318,20 @@ def is_portable():
 
 
 def height_width(x):
-    """Returns [height, width] of x [batch, height, width, c]: each an int if static, else a scalar tensor."""
+    """Returns [height, width] of x [batch, height, width, c]: ints if static, otherwise scalar tensors."""
     return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape.as_list()) if i in (1, 2)]
 
 
 def portable_max_pool(x):
-    """Max-pools 2x2 windows by strided slices -> (pooled maps, positions in the windows in the dtype of x).
+    """Max-pools 2x2 windows by strided slices -> (pooled maps, positions in the dtype of x).
 
-    Positions are 0 to 3: upper left, upper right, lower left, lower right.
+    A position is the place of the maximum in the window: 0 upper left, 1 upper right, 2 lower left, 3 lower right.
     """
     for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeats the last row or column; tf.pad makes TFLite lose c
+        if isinstance(size, tf.Tensor) or size % 2:  # repeats the last row or column; with tf.pad, TFLite loses c
             x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-    upper = tf.maximum(upper_left, upper_right)  # the gradient of equal values goes to the first
+    upper = tf.maximum(upper_left, upper_right)  # of equal values the first gets the gradient
     lower = tf.maximum(lower_left, lower_right)
     upper_index = tf.cast(upper_right > upper_left, x.dtype)
     lower_index = tf.cast(lower_right > lower_left, x.dtype) + 2

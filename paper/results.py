@@ -1,4 +1,4 @@
-"""Formats our scores beside the paper's; writes tables of scored runs for `experiments.py results`."""
+"""Formats our scores beside the paper's scores; writes the tables of `experiments.py results`."""
 import os
 import shutil
 
@@ -11,14 +11,13 @@ from runs.folder import publish_config, read_config, read_scores, without_folder
 from system.files import UserError, write_json
 
 MEASURES = ('G', 'C', 'mIoU', 'BF')
-NOTE = "In percent, at the labels' own size, sorted by split and mIoU. Run a command at the revision of its row."
+NOTE = "Scores in percent, at the labels' own size, sorted by split and mIoU. Run a command at the revision of its row."
 
 
 def mean_and_spread(fractions: list) -> str:
-    """Formats the mean of fractions 0..1 in percent, as '61.3', or as '61.3 +- 0.4' with standard deviation.
+    """Formats the mean of fractions 0..1 in percent, such as '61.3'; two or more fractions give '61.3 +- 0.4'.
 
-    The sample standard deviation is added if there are two or more fractions. None is skipped. Returns '-' if all
-    fractions are None.
+    The number after +- is the sample standard deviation. None is skipped. Returns '-' if all fractions are None.
     """
     values = [100 * fraction for fraction in fractions if fraction is not None]
     if not values:
@@ -27,36 +26,35 @@ def mean_and_spread(fractions: list) -> str:
 
 
 def published_split(split: str) -> str:
-    """Returns the split of the paper's scores to show beside our scores on `split`: 'train' or 'test'."""
+    """Returns the split, 'train' or 'test', of the paper's scores that stand beside our scores on `split`."""
     return 'train' if split == 'train' else 'test'
 
 
-def score_columns(entries: list, published: tuple, split: str):
-    """Formats our and the paper's G, C, mIoU and BF on `split`, in percent -> {column: text}.
+def score_columns(entries: list, published: dict, split: str):
+    """Formats G, C, mIoU and BF on `split`, ours and the paper's, in percent -> {column: text}.
 
-    Our score is the mean over the seeds and, for several seeds, the standard deviation, such as '61.3 +- 0.4'.
+    Our score is the mean over the seeds. Several seeds also give a standard deviation, such as '61.3 +- 0.4'.
 
     Args:
       entries: list of {split: entry of metrics.json}, one per seed.
-      published: (G, C, mIoU, BF) of the paper in percent, None where the paper gives no score.
+      published: {split: (G, C, mIoU, BF)} of the paper in percent, None where the paper gives no score.
     """
     columns = {}
-    for name, value in zip(MEASURES, published):
+    for name, value in zip(MEASURES, published.get(published_split(split), (None,) * 4)):
         columns['%s %s' % (split, name)] = mean_and_spread([entry[split][name] for entry in entries])
         columns['paper %s %s' % (published_split(split), name)] = report.decimal(value)
     return columns
 
 
 def class_columns(entries: list, published: dict, split: str):
-    """Formats our and the paper's accuracy of each class, in percent -> {column: text}.
+    """Formats the accuracy of each class, ours and the paper's, in percent -> {column: text}.
 
-    A class NAME has the columns NAME (our accuracy) and 'paper NAME' (the paper's accuracy). Our accuracy is the mean
-    over the seeds and, for several seeds, the standard deviation, such as '61.3 +- 0.4'. '-' stands for a missing
-    value.
+    A class NAME has the columns NAME (our accuracy) and 'paper NAME' (the paper's accuracy, '-' if the paper gives
+    none). Our accuracy is the mean over the seeds. Several seeds also give a standard deviation.
 
     Args:
       entries: list of {split: entry of metrics.json}, one per seed.
-      published: {class: the paper's accuracy in percent}; classes may be missing.
+      published: {class: the paper's accuracy in percent}. Classes may be missing.
     """
     columns = {}
     for i, name in enumerate(entries[0][split]['class_names']):
@@ -66,10 +64,10 @@ def class_columns(entries: list, published: dict, split: str):
 
 
 def rank_correlation(rows: list, split: str) -> str:
-    """Formats Spearman's rank correlations of our scores on `split` with the paper's scores, as a sentence.
+    """Computes Spearman's rank correlation of our scores on `split` with the paper's -> a sentence, or ''.
 
-    `rows` is a list of {column: text}. Only measures with both scores in at least three rows are compared; without such
-    a measure the result is ''.
+    `rows` is a list of {column: text}. A measure is left out unless at least three rows have our score and the paper's
+    score. If all measures are left out, the result is ''.
     """
     published = published_split(split)
     correlations = []
@@ -84,11 +82,11 @@ def rank_correlation(rows: list, split: str) -> str:
 
 
 def keep_sources(run_folder: str, output: str) -> str:
-    """Copies the config, scores, curves and confusion figures of a run to a folder below `output`.
+    """Copies config, scores, loss curves and confusion figures of a run to a folder in `output`.
 
-    Returns the path of the copy. Local paths are left out of the copy, and no image of a data set is copied. An earlier
-    copy is overwritten. If `run_folder` is already such a copy in `output`, nothing is copied. Raises UserError if
-    `run_folder` lies in `output` but is an original run of main.py.
+    Returns the path of the copy. Local paths and images of the data set are left out. An earlier copy is overwritten.
+    If `run_folder` is itself a copy in `output`, nothing is copied. Raises UserError if `run_folder` lies in `output`
+    and is no copy.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
@@ -108,32 +106,30 @@ def keep_sources(run_folder: str, output: str) -> str:
 
 
 def scored_entries(metrics: dict) -> list:
-    """Lists the entries of metrics.json, test before val: list of (split, settings, scores).
+    """Lists the entries of metrics.json on test and val: list of (split, settings, scores), test first.
 
     Scores of validations while training are left out. `settings` is the text in parentheses that evaluate.py adds to
-    the split, such as 'moving, 20 samples'. If the text does not name the batch-norm statistics, 'population' is put
-    before the text.
+    the split, such as 'moving, 20 samples'. The text begins with the batch-norm statistics: 'population' or 'moving'.
     """
     entries = []
-    for split in ('test', 'val'):
-        scored = [key for key in metrics if key == split or key.startswith(split + ' (')]
-        for key in sorted(key for key in scored if key != split + ' (while training)'):
-            settings = key[len(split) + 2:-1] or 'population'
+    for key in sorted(metrics):
+        split, _, settings = key.rstrip(')').partition(' (')
+        if split in ('test', 'val') and settings != 'while training':
             if not settings.startswith(('population', 'moving')):
-                settings = 'population, ' + settings
+                settings = 'population, ' + settings if settings else 'population'
             entries.append((split, settings, metrics[key]))
     return entries
 
 
 def duration(seconds: float) -> str:
-    """Formats a duration in minutes, such as '11 min'; from one hour on in hours, such as '1.6 h'."""
+    """Formats a duration: less than an hour as '11 min', longer durations as '1.6 h'."""
     return '%.1f h' % (seconds / 3600) if seconds >= 3600 else '%.0f min' % (seconds / 60)
 
 
 def result_rows(folder: str) -> list:
     """Formats the scores of a run as table rows: list of {column: text}, one row per entry of `scored_entries`.
 
-    `folder` must be a copy that `keep_sources` made: only the config.json of a copy has the training time, 'seconds'.
+    `folder` must be a copy that `keep_sources` made, because config.json of a copy has the training time.
     """
     config = read_config(folder)
     flags = config['flags']
@@ -145,30 +141,30 @@ def result_rows(folder: str) -> list:
         row['trained at'] = '%dx%d, %s' % (flags['height'], flags['width'], flags['precision'])
         row['steps'] = '%s of %d images' % (scores['step'], flags['batch_size'])
         row['training time'] = '%s on %s' % (duration(config['seconds']), config['invocations'][0]['device'])
-        for name, separator in (('revision', ', '), ('command', '\n')):  # values of all starts, without repeats
+        for name, separator in (('revision', ', '), ('command', '\n')):  # a resumed run has several commands
             row[name] = separator.join(dict.fromkeys(start[name] for start in config['invocations']))
         rows.append(row)
     return rows
 
 
 def published_rows(dataset: str, model: str, class_weights: str) -> list:
-    """Looks up the paper's scores for a run: list of rows {column: text}, empty if the paper has no scores."""
+    """Formats the paper's scores of a network as table rows: list of {column: text}; may be empty."""
     return [{'run': 'the paper', 'network': model, 'scored on': 'test', 'batch norm': 'population',
              **{name: report.decimal(value) for name, value in zip(MEASURES, scores)}, 'trained at': where}
             for where, scores in tables.published_scores(dataset, model, class_weights)]
 
 
 def by_score(row: dict) -> tuple:
-    """Returns the sort key of a row {column: text}: test before val, then the highest mIoU first."""
-    return not row['scored on'].startswith('test'), -float(row['mIoU'].replace('-', '0'))
+    """Returns the sort key of a row {column: text}: test before val, highest mIoU first, the paper last."""
+    return row['scored on'][:3] == 'val', -float(row['mIoU'].replace('-', '0')), row['run'] == 'the paper'
 
 
 def write_results(run_folders: list, output: str, into: str = None):
-    """Prints a table of runs per data set; writes the tables to `output` and into the Markdown file `into`.
+    """Prints a table of runs for each data set, and writes the tables to files.
 
-    In `output` the tables are DATASET.md and DATASET.csv, beside the copies of the runs that `keep_sources` makes.
-    Raises UserError if two runs have the same name, if a run has no scores, if an original run lies in `output`, or if
-    `into` lacks the lines BEGIN and END of runs/report.py.
+    The files are DATASET.md and DATASET.csv in `output`, beside a copy of each run. If `into` is given, the tables are
+    also inserted into this Markdown file. Raises UserError if two runs have the same name, if a run has no scores, if a
+    run lies in `output` but is no copy, or if `into` lacks the lines BEGIN and END of runs/report.py.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):
@@ -177,16 +173,13 @@ def write_results(run_folders: list, output: str, into: str = None):
         if not scored_entries(read_scores(run_folder)):
             raise UserError('%s: has no scores; run evaluate.py %s first' % (run_folder, run_folder))
     by_dataset = {}
-    published = {}
     for run_folder in run_folders:
         folder = keep_sources(run_folder, output)
-        rows = result_rows(folder)
         flags = read_config(folder)['flags']
-        by_dataset.setdefault(flags['dataset'], []).extend(rows)
-        seen = published.setdefault(flags['dataset'], [])
-        seen += [row for row in published_rows(flags['dataset'], flags['model'], flags['class_weights'])
-                 if row not in seen]
-    texts = [report.write_table(os.path.join(output, name), name, NOTE, sorted(rows + published[name], key=by_score))
+        rows = by_dataset.setdefault(flags['dataset'], [])
+        published = published_rows(flags['dataset'], flags['model'], flags['class_weights'])
+        rows += result_rows(folder) + [row for row in published if row not in rows]
+    texts = [report.write_table(os.path.join(output, name), name, NOTE, sorted(rows, key=by_score))
              for name, rows in by_dataset.items()]
     print('\n'.join(texts))
     if into:

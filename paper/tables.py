@@ -1,13 +1,13 @@
-"""The tables of arXiv 1511.00561 v3 and 1511.02680 (Bayesian SegNet) as data: scores and flags of each row.
+"""The tables of the SegNet paper (arXiv 1511.00561 v3) and of Bayesian SegNet (arXiv 1511.02680) as data.
 
-Scores are (G, C, mIoU, BF) in percent; None stands for a score that the paper does not give. The value of `--model` is
-the network's name in lower case.
+Scores are (G, C, mIoU, BF) in percent, with None for a score that the paper does not give.
 """
 import collections
 
-# Table 1: CamVid, 367 training and 233 test images, trained with median frequency balancing or without.
-Variant = collections.namedtuple('Variant', 'name parameters storage milliseconds balanced balanced_train natural '
-                                            'natural_train')  # `parameters` is in millions
+# Table 1: decoder variants on CamVid, with 367 training images and 233 test images.
+# parameters: number of parameters in millions. ms: forward time in milliseconds. balanced, natural: scores on test
+# with and without median frequency balancing. balanced_train, natural_train: (G, C, mIoU) on the training images.
+Variant = collections.namedtuple('Variant', 'name parameters storage ms balanced balanced_train natural natural_train')
 TABLE1 = [
     Variant('Bilinear-Interpolation', 0.625, '0', 24.2, (77.9, 61.1, 43.3, 20.83), (89.1, 90.2, 82.7),
             (82.7, 52.5, 43.8, 23.08), (93.5, 74.1, 59.9)),
@@ -27,13 +27,13 @@ TABLE1 = [
             (83.7, 54.8, 45.5, 33.17), (95.0, 80.2, 67.8)),
 ]
 
-# Tables 3 and 4, the paper's benchmark: scores at the end of training. Table 3's training set has 3,433 road scenes.
+# Table 3 (trained on 3,433 road scenes, tested on CamVid) and table 4 (SUN RGB-D): scores at the end of training.
 TABLE3 = {'SegNet': (90.40, 71.20, 60.10, 46.84), 'DeepLab-LargeFOV': (88.20, 62.53, 53.88, 32.77),
           'FCN': (83.27, 59.56, 49.83, 27.99), 'FCN-Deconv': (83.14, 64.21, 51.96, 33.18),
           'DeconvNet': (89.58, 70.24, 59.77, 52.23)}
 TABLE4 = {'SegNet': (72.63, 44.76, 31.84, 12.66), 'DeepLab-LargeFOV': (71.90, 42.21, 32.08, 8.26),
           'FCN-Deconv': (68.18, 38.41, 27.39, 9.68), 'DeconvNet': (66.13, 32.28, 22.57, 10.47)}
-# Class accuracies of SegNet in percent: table 2 (trained on 3,433 images), and table 5 on SUN RGB-D.
+# Accuracy of each class in percent, for SegNet: table 2 on CamVid (trained on 3,433 images), table 5 on SUN RGB-D.
 TABLE2_CLASSES = {'Building': 89.6, 'Tree': 83.4, 'Sky': 96.1, 'Car': 87.7, 'SignSymbol': 52.7, 'Road': 96.4,
                   'Pedestrian': 62.2, 'Fence': 53.45, 'Pole': 32.1, 'Pavement': 93.3, 'Bicyclist': 36.5}
 TABLE5_CLASSES = dict(zip((
@@ -43,21 +43,22 @@ TABLE5_CLASSES = dict(zip((
     83.42, 93.43, 63.37, 73.18, 75.92, 59.57, 64.18, 52.50, 57.51, 42.05, 56.17, 37.66, 40.29, 11.92, 11.45, 66.56,
     52.73, 43.80, 26.30, 0.00, 34.31, 74.11, 53.77, 29.85, 33.76, 22.73, 19.83, 0.03, 23.14, 60.25, 27.27, 29.88,
     76.00, 58.10, 35.27, 48.86, 16.76]))
-# Table 6: forward and backward pass in ms; GPU memory in training (batch size 4) and prediction and model size in MB.
+# Table 6: forward time and backward time in ms; GPU memory in training (batch size 4), GPU memory in prediction, and
+# size of the model in MB.
 TABLE6 = {'SegNet': (422.50, 488.71, 6803, 1052, 117), 'DeepLab-LargeFOV': (110.06, 160.73, 5618, 1993, 83),
           'FCN-Deconv': (317.09, 484.11, 9735, 1806, 539), 'DeconvNet': (474.65, 602.15, 9731, 1872, 877)}
-# Bayesian SegNet (arXiv 1511.02680), trained on CamVid's 367 images.
+# arXiv 1511.02680: scores on CamVid (367 training images) and on SUN RGB-D.
 BAYESIAN = {'SegNet': (88.6, 65.9, 50.2, None), 'Bayesian-SegNet': (86.9, 76.3, 63.1, None),
             'SegNet-Basic': (82.8, 62.3, 46.3, None), 'Bayesian-SegNet-Basic': (81.6, 70.5, 55.8, None)}
 BAYESIAN_SUN = {'SegNet': (70.3, 35.6, 22.1, None), 'Bayesian-SegNet': (71.2, 45.9, 30.7, None)}
-TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # median frequency balancing, section 4.2
+TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # section 4.2: trained with median frequency balancing
 
 
 class Row(collections.namedtuple('Row', 'name class_weights recipe steps published')):
-    """A row of a table: the flags of main.py that differ between rows, and the published scores.
+    """A row of a table: the flags of main.py that differ between rows, and the paper's scores.
 
-    recipe: name of a file in recipes/; None in table 6, because its networks are only timed, not trained.
-    steps: the paper's number of training steps.
+    recipe: name of a file in recipes/, without the ending; None in table 6, where networks are timed but not trained.
+    steps: number of training steps in the paper.
     published: {split: (G, C, mIoU, BF)} in percent.
     """
 
@@ -67,26 +68,24 @@ class Row(collections.namedtuple('Row', 'name class_weights recipe steps publish
         return self.name.lower()
 
 
-# note: a sentence below the title; class_accuracies: {class: the paper's accuracy}, or None.
+# note: text below the title. class_accuracies: {class: the paper's accuracy in percent}, or None.
 Table = collections.namedtuple('Table', 'title dataset splits note rows class_accuracies', defaults=(None,))
 
-ROAD_SCENES = ("The paper's networks were trained on 3,433 road scenes (CamVid, KITTI, Stanford background, LabelMe), "
-               "ours on CamVid's 367: not comparable. ")
-FROM_SCRATCH = ("The paper's networks start with VGG16's weights, ours from scratch unless --flags \"--vgg16 PATH\" "
-                'says otherwise. ')
-LAST_WEIGHTS = 'Split val is a part of test here, so the last weights are scored, not the best. '
+ROAD_SCENES = "Not comparable: the paper trained on 3,433 road scenes, we trained on CamVid's 367 images. "
+FROM_SCRATCH = "The paper's networks start from VGG16's weights; ours start from scratch, unless --flags has --vgg16. "
+LAST_WEIGHTS = 'The last weights are scored, because the best weights on val are selected on images of test. '
 NO_CRF = 'DeepLab-LargeFOV-denseCRF is left out: it needs post-processing by a dense CRF.'
-OTHERS = ('Methods other than networks are left out: SfM+Appearance, Boosting, Dense Depth Maps, Structured '
-          'Random Forests, Neural Decision Forests, Local Label Descriptors, Super Parsing, and Boosting with a CRF.')
-THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}  # in thousands
+OTHERS = 'Methods other than networks are left out, such as Boosting and Random Forests.'
+# Number of training steps of each network in tables 3 and 4, in thousands.
+THOUSANDS3 = {'SegNet': 140, 'DeepLab-LargeFOV': 140, 'FCN': 200, 'FCN-Deconv': 160, 'DeconvNet': 260}
 THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'DeconvNet': 380}
 
 
 def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 'none'):
-    """Makes one `Row` per network in `thousands`, with published scores on test only: list of `Row`.
+    """Makes a `Row` for each network in `thousands`, with the paper's scores on test: list of `Row`.
 
     Args:
-      scores: {network: (G, C, mIoU, BF)} on test in percent; the dict may hold more networks than `thousands`.
+      scores: {network: (G, C, mIoU, BF)} on test, in percent. Networks that are not in `thousands` are ignored.
       recipe: name of a file in recipes/, without the ending.
       thousands: {network: number of training steps, in thousands}, in the order of the rows.
       class_weights: value of --class_weights for all rows.
@@ -122,28 +121,21 @@ TABLES = {
 def published_scores(dataset: str, model: str, class_weights: str) -> list:
     """Returns the paper's scores of a network on test: list of (table and settings, (G, C, mIoU, BF)).
 
-    The paper's table 1 and its table of SUN RGB-D have scores of training without and with class balancing. The scores
-    without class balancing are returned for `class_weights` 'none', the scores with class balancing for all other
-    values. Scores of table 3 and of arXiv 1511.02680 are returned for all values. The list
-    is empty for data sets and networks that the paper does not score.
+    Where the paper gives scores with and without class balancing, `class_weights` 'none' selects the scores without
+    class balancing, and any other value selects the scores with class balancing. The list is empty if the paper does
+    not score the network on the data set.
     """
     natural = class_weights == 'none'
-    if dataset == 'camvid':
-        table1 = {variant.name: variant.natural if natural else variant.balanced for variant in TABLE1}
-        sources = [('table 1, %s' % ('natural frequencies' if natural else 'median frequency balancing'), table1),
-                   ('arXiv 1511.02680, trained on 367 images', BAYESIAN),
-                   ('table 3, natural frequencies, trained on 3,433 images, not comparable', TABLE3)]
-    elif dataset == 'sunrgbd':
-        sources = [('table 4, natural frequencies', TABLE4) if natural else
-                   ('section 4.2, median frequency balancing', TABLE4_BALANCED), ('arXiv 1511.02680', BAYESIAN_SUN)]
-    else:
-        return []
+    balancing = 'natural frequencies' if natural else 'median frequency balancing'
+    table1 = {variant.name: variant.natural if natural else variant.balanced for variant in TABLE1}
+    sources = {
+        'camvid': [('table 1, ' + balancing, table1), ('arXiv 1511.02680, trained on 367 images', BAYESIAN),
+                   ('table 3, natural frequencies, trained on 3,433 images, not comparable', TABLE3)],
+        'sunrgbd': [(('table 4, ' if natural else 'section 4.2, ') + balancing, TABLE4 if natural else TABLE4_BALANCED),
+                    ('arXiv 1511.02680', BAYESIAN_SUN)]}.get(dataset, [])
     return [(where, scores) for where, table in sources for name, scores in table.items() if name.lower() == model]
 
 
 def class_accuracies(dataset: str, model: str) -> dict:
-    """Returns the paper's accuracy of each class on test: {class: percent}, from table 2.
-
-    The dict is empty except for segnet on camvid.
-    """
+    """Returns the paper's accuracy of each class on test, {class: percent}, for segnet on camvid; otherwise {}."""
     return TABLE2_CLASSES if (dataset, model) == ('camvid', 'segnet') else {}

@@ -1,7 +1,6 @@
 """The command line: argparse types, recipe files, exit statuses and signals. Does not import TensorFlow."""
 import argparse
 import contextlib
-import errno
 import os
 import re
 import shlex
@@ -11,9 +10,8 @@ import sys
 
 from system.files import UserError, check_names
 
-FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC))  # error numbers of a full disk or quota
-MAX_SIDE = 11585  # largest side of an image; a square of this side has at most data.MAX_PIXELS pixels
-# SIGHUP: the terminal was closed. Slurm can send SIGUSR1 before the time limit. Windows lacks SIGHUP and SIGUSR1.
+MAX_SIDE = 11585  # largest height or width in pixels; 11585 x 11585 is just below data.MAX_PIXELS
+# A terminal sends SIGHUP when closed. Slurm can send SIGUSR1 before the time limit. Windows lacks both signals.
 STOP_SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name)]
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folder of the project
 
@@ -21,70 +19,70 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # root folde
 # ---------------------------------------------------------------- flags
 
 def number(kind: type, low: float, high: float):
-    """Makes an argparse type that converts text to a number from `low` to `high`; `kind` is int or float."""
+    """Makes an argparse type: a number from `low` to `high`, where `kind` is int or float."""
     def parse(text):
         with contextlib.suppress(ValueError):
             value = kind(text)
             if low <= value <= high:
                 return value
-        noun = 'a whole number' if kind is int else 'a number'
-        raise argparse.ArgumentTypeError('%s: must be %s from %s to %s' % (text[:60], noun, low, high))
+        noun = 'whole number' if kind is int else 'number'
+        raise argparse.ArgumentTypeError('%s: must be a %s from %s to %s' % (text[:60], noun, low, high))
     return parse
 
 
 positive_int = number(int, 1, 10 ** 9)
-side = number(int, 1, MAX_SIDE)               # in pixels
+side = number(int, 1, MAX_SIDE)               # height or width in pixels
 fraction = number(float, 0, 1)
 positive_float = number(float, 1e-12, 1e9)
 seed = number(int, 0, 2 ** 32 - 1)
 
 
 def interval(text: str):
-    """Argparse type of --validate_every: checks and returns a text such as '5' (epochs) or '500steps'."""
+    """Argparse type of --validate_every: returns the text unchanged, such as '5' (epochs) or '500steps'."""
     if not re.match(r'\A[1-9][0-9]{0,8}(steps)?\Z', text):
-        raise argparse.ArgumentTypeError('%s: must be a number of epochs, or of steps as 500steps' % text[:40])
+        raise argparse.ArgumentTypeError('%s: must be epochs such as 5, or steps such as 500steps' % text[:40])
     return text
 
 
 def size(*words: str):
     """Makes an argparse type that converts 'HEIGHTxWIDTH', in pixels, to (height, width).
 
-    A text that is one of `words` is returned unchanged. Each side has 8 to MAX_SIDE pixels.
+    Height and width are 8 to MAX_SIDE pixels. A text that is one of `words` is returned unchanged.
     """
     def parse(text):
         match = re.match(r'\A([0-9]{1,5})x([0-9]{1,5})\Z', text)
-        sides = tuple(int(side) for side in match.groups()) if match else ()
-        if text not in words and not (sides and all(8 <= side <= MAX_SIDE for side in sides)):
-            raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
-                                             % (text[:60], ' or '.join(words), MAX_SIDE))
-        return text if text in words else sides
+        sides = tuple(map(int, match.groups())) if match else ()
+        if text in words or sides and 8 <= min(sides) <= max(sides) <= MAX_SIDE:
+            return sides or text
+        raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
+                                         % (text[:60], ' or '.join(words), MAX_SIDE))
 
-    parse.words = words  # marks the type of a size for `Parser.parse_known_args`
+    parse.words = words  # marks the type of a size, for `Parser.parse_known_args`
     return parse
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that reads recipe files (`@FILE`), raises UserError for bad flags and shows defaults."""
+    """ArgumentParser that reads recipe files (`@FILE`) and raises UserError for bad flags."""
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, fromfile_prefix_chars='@', formatter_class=Help, **settings)
 
     def convert_arg_line_to_args(self, line):
-        """Splits a line of a recipe file into arguments by the rules of a shell; drops `# comments`.
+        """Splits a line of a recipe file into arguments, by the rules of a shell -> list of str.
 
-        A comment begins at a # that is not inside a word or quotes. Raises UserError for an open quote or
-        a backslash at the end.
+        Comments are dropped; a comment begins at a # outside words and quotes. Raises UserError if a quote is not
+        closed or if the line ends with a backslash.
         """
         try:
-            line = line.lstrip('\ufeff')  # drops the byte order mark of some editors
+            line = line.lstrip('\ufeff')  # some editors write a byte order mark
             return shlex.split(re.sub(r'''(\\.|"(?:\\.|[^"\\])*"|'[^']*')|(?<!\S)#.*''', r'\1', line))
         except ValueError as error:
             raise UserError('recipe line %r: %s' % (line[:60], error))
 
     def parse_known_args(self, words=None, namespace=None):
-        """Parses flags as argparse does; '--tile 360 480', as in older revisions, means --tile 360x480.
+        """Parses flags. For commands of older revisions, '--tile 360 480' is read as '--tile 360x480'.
 
-        Raises UserError for a recipe that is not UTF-8 or includes itself.
+        Raises UserError if a recipe is not UTF-8 or includes itself.
         """
         words = list(sys.argv[1:] if words is None else words)
         sizes = {flag for action in self._actions if hasattr(action.type, 'words') for flag in action.option_strings}
@@ -97,34 +95,31 @@ class Parser(argparse.ArgumentParser):
             raise UserError('recipe: %s; save the file as UTF-8, and let no recipe include itself' % first_line(error))
 
     def refuse_unused(self, values: dict, used, reason: str):
-        """Raises UserError if the user set a flag that is not in `used` to another value than the default.
+        """Raises UserError if a flag that is not in `used` has another value than the default.
 
-        `values`: {name of the flag: value}. `reason` ends the error message, for example 'has no effect with --sweep'.
+        `values`: {name of the flag: value}. `reason`: end of the message, such as 'has no effect with --sweep'.
         """
         for name, value in values.items():
             if name not in used and value not in (self.get_default(name), []):
                 raise UserError('--%s: %s' % (name, reason))
 
     def error(self, message):
-        """Raises UserError with argparse's message, instead of printing the usage and exiting."""
+        """Raises UserError with argparse's message. The method of argparse would print the usage and exit."""
         raise UserError(message)
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Formats --help: shows the default of each flag that has one, and keeps the description's line breaks."""
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Formats --help: shows the defaults of the flags and keeps the line breaks of the description."""
 
     def _get_help_string(self, action):
         """Returns the help text of a flag, with '(default: ...)' at the end.
 
-        A text that has '(default' already is returned unchanged, and so is the text of a flag whose default is None,
-        False or empty. The values of a list are separated by spaces, as on the command line.
+        A default None, False or '' or an empty list is not shown. A text that contains '(default' is not changed. The
+        values of a list are separated by spaces, as on the command line.
         """
-        default = action.default
-        if default is None or default is False or default in ('', []) or '(default' in action.help:
-            return action.help
-        if isinstance(default, list):
-            return '%s (default: %s)' % (action.help, ' '.join(map(str, default)))
-        return super()._get_help_string(action)
+        default = ' '.join(map(str, action.default)) if isinstance(action.default, list) else str(action.default)
+        hidden = default in ('', 'None', 'False', argparse.SUPPRESS) or '(default' in action.help
+        return action.help if hidden else '%s (default: %s)' % (action.help, default)
 
 
 def command_line() -> str:
@@ -144,29 +139,28 @@ def revision() -> str:
 # ---------------------------------------------------------------- exit status and signals
 
 def main(script, smaller: str = '--batch_size, or --height and --width, or use --precision bfloat16'):
-    """Runs `script()`. Prints an expected error as one line and exits with a status.
+    """Runs `script()`. For an expected error, prints one line and exits with a status.
 
-    Exit statuses: 1 for a failure while running, 2 for an error that the user can fix, 128 + signal number for Ctrl-C
-    (SIGINT) or a closed pipe (SIGPIPE). Any other error is a bug, and Python prints the traceback.
+    Status 1: a failure while running. Status 2: an error that the user can fix. Status 128 + signal number: Ctrl-C
+    (SIGINT) or a closed pipe (SIGPIPE). Any other error is a bug, for which Python prints the traceback.
 
     Args:
-      smaller: the flags that the user should lower when memory runs out, for the error message.
+      smaller: the flags that the error message advises to lower when memory runs out.
     """
-    if sys.stdout:
-        sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # `system.quiet` set another handler for the imports
+    sys.stdout = sys.stdout or open(os.devnull, 'w')  # None if standard output is closed, as by `>&-`
+    sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `system.quiet` sets another handler
     try:
         check_names(sys.argv, 'command line')
         try:
             script()
         finally:
-            if sys.stdout:
-                sys.stdout.flush()  # raises BrokenPipeError here if the pipe is closed
+            sys.stdout.flush()  # a closed pipe raises BrokenPipeError here, inside the try block
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:  # the reader, such as `| head`, has closed its end
+    except BrokenPipeError:  # a reader such as `| head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(128 + 13)  # 13 is SIGPIPE; Python on Windows lacks the name
+        sys.exit(128 + 13)  # 13 is SIGPIPE, a name that Python lacks on Windows
     except Exception as error:
         reason = explain(error, smaller)
         if reason is None:
@@ -176,32 +170,32 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def one_line(text: str) -> str:
-    """Joins the lines of `text` by spaces. Spaces inside a line stay, because file names may contain spaces."""
+    """Joins the lines of `text` by spaces. Spaces inside a line are kept: file names may contain spaces."""
     return ' '.join(line.strip() for line in text.splitlines())
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """Describes an expected error -> str, with the fix if known.
+    """Returns the message of an expected error, with the fix if known: str.
 
     Any other error is a bug, for which the result is None.
 
     Args:
-      smaller: the flags or sizes that the user should lower when memory runs out.
+      smaller: the flags or sizes that the message advises to lower when memory runs out.
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
+    full = re.search('No space left|File too large|Disk quota', str(error))
+    fix = '; make room, then run the same command again' if full else ''
     if isinstance(error, OSError):
-        fix = '; make room, then run the same command again' if error.errno in FULL else ''
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
-    is_op_error = hasattr(error, 'error_code') and hasattr(error, 'op')  # detects tf.errors.OpError without an import
-    if not is_op_error and not isinstance(error, MemoryError):
+    if not isinstance(error, MemoryError) and not hasattr(error, 'error_code'):  # only tf.errors.OpError has error_code
         return None
-    raised = re.search('UserError: (.*)', str(error))  # Python code in a tf.data pipeline raised a UserError
+    raised = re.search('UserError: (.*)', str(error))  # raised by Python code in a tf.data pipeline
     first = first_line(error)
     if raised:
         return raised.group(1)
-    if re.search('No space left|File too large|Disk quota', str(error)):
-        return 'the disk is full: %s; make room, then run the same command again' % first
+    if full:
+        return 'the disk is full: %s%s' % (first, fix)
     if isinstance(error, MemoryError) or type(error).__name__ == 'ResourceExhaustedError':
         return 'out of memory: lower %s (%s)' % (smaller, first)
     return '%s: %s' % (type(error).__name__, first)
@@ -210,8 +204,7 @@ def explain(error: Exception, smaller: str = 'the size'):
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message, at most 300 characters.
 
-    TensorFlow 2 begins a message with a list of code locations and the number of root errors. The list and the number
-    are removed first.
+    The list of code locations and the number of root errors, with which TensorFlow 2 begins a message, are removed.
     """
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())
@@ -223,8 +216,8 @@ def stop_signals():
     """Context manager: inside the block each signal of STOP_SIGNALS is only appended to the yielded list.
 
     A second SIGINT or SIGTERM exits immediately. A second SIGHUP does not exit, because the shell and the terminal each
-    send a SIGHUP. A signal that was ignored before the block stays ignored; nohup, for example, ignores SIGHUP. After
-    the block the former handlers are restored. Output to a closed terminal is dropped.
+    send a SIGHUP. A signal that was ignored before the block, such as SIGHUP under nohup, stays ignored. Output to a
+    closed terminal is dropped. After the block the former handlers are restored.
     """
     received = []
     forced = {signal.SIGINT, signal.SIGTERM}
@@ -235,13 +228,11 @@ def stop_signals():
             os._exit(128 + number)
         received.append(number)
         for terminal in terminals:
-            if not os.isatty(terminal):  # the terminal was closed, so writing would raise an error
+            if not os.isatty(terminal):  # writing to a closed terminal would raise an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
 
-    old = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    old = {number: handler for number, handler in old.items() if handler != signal.SIG_IGN}
-    for number in old:
-        signal.signal(number, note)
+    numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    old = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:

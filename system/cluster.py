@@ -1,4 +1,4 @@
-"""Finds, starts and watches the processes that train together, from TF_CONFIG, Slurm or `--gpus`."""
+"""Finds, starts and watches the processes that train together, as TF_CONFIG, Slurm or `--gpus` says."""
 import contextlib
 import json
 import os
@@ -13,16 +13,16 @@ from system import cli
 from system.files import UserError
 
 START_SECONDS = 40    # longest wait for all processes to start
-SILENCE_SECONDS = 20  # time without an answer after which a process counts as lost
-LAUNCHED = 'SEGNET_LAUNCHED'  # environment variable of the processes that `launch` starts
+SILENCE_SECONDS = 20  # a process counts as lost after this time without an answer
+LAUNCHED = 'SEGNET_LAUNCHED'  # environment variable that marks the processes that `launch` starts
 
 
 def resolve_cluster() -> tuple:
-    """Reads TF_CONFIG or Slurm's variables -> (['host:port' of each process], index of this process).
+    """Reads TF_CONFIG, or else Slurm's variables -> (['host:port' of each process], index of this process).
 
-    For a single process the result is ([''], 0). If TF_CONFIG is set, Slurm's variables are ignored. Under Slurm,
-    CUDA_VISIBLE_DEVICES is limited to the GPU of this process. Raises UserError if TF_CONFIG is malformed, if a
-    variable of Slurm is missing, or if srun does not number the processes node by node.
+    For a single process the result is ([''], 0). Under Slurm, CUDA_VISIBLE_DEVICES is set to the GPU of this process.
+    Raises UserError if TF_CONFIG is malformed, if a variable of Slurm is missing, or if srun does not number the
+    processes node by node.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
@@ -30,15 +30,15 @@ def resolve_cluster() -> tuple:
     try:
         return from_tf_config(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise UserError('TF_CONFIG %s: expected {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
-                        '"task": {"type": "worker", "index": 0}}; no ps, no evaluator' % text[:200])
+        raise UserError('TF_CONFIG %s: expected JSON like %s, no ps' % (text[:200], tf_config(['a:1', 'b:2'], 0)))
 
 
 def from_tf_config(config: dict) -> tuple:
-    """Parses TF_CONFIG -> (['host:port' of each process], index of this process); the chief comes first.
+    """Parses the value of TF_CONFIG -> (['host:port' of each process], index of this process).
 
-    Without a cluster, or with a single host, the result is ([''], 0). Raises ValueError if there is an evaluator or a
-    parameter server. Raises ValueError, KeyError, TypeError, AttributeError or IndexError if the value is malformed.
+    The chief is the first process. Without a cluster, or with a single host, the result is ([''], 0). Raises ValueError
+    if there is an evaluator or a parameter server. Raises ValueError, KeyError, TypeError, AttributeError or IndexError
+    for a malformed value.
     """
     places = config.get('cluster') or {}
     if not places:
@@ -56,8 +56,8 @@ def from_tf_config(config: dict) -> tuple:
 def from_slurm() -> tuple:
     """Reads srun's variables -> (['host:port' of each process], index of this process).
 
-    If CUDA_VISIBLE_DEVICES lists several GPUs, only the GPU with this process's index on the node stays in the list.
-    Raises UserError if a variable is missing, or if srun does not number the processes node by node.
+    If CUDA_VISIBLE_DEVICES lists several GPUs, the variable is set to one GPU: the first process of the node gets the
+    first GPU. Raises UserError if a variable is missing, or if srun does not number the processes node by node.
     """
     try:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_STEP_NODELIST']],
@@ -66,33 +66,31 @@ def from_slurm() -> tuple:
         tasks = [int(count) for count, times in groups for _ in range(int(times or 1))]
         places = [(node, i) for node, count in zip(nodes, tasks) for i in range(count)]
         index, local = int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_LOCALID'])
-        ordered = places[index][1] == local
+        if places[index][1] != local:
+            raise UserError('SLURM_DISTRIBUTION %s: srun must number the processes node by node; use srun '
+                            '--distribution=block' % os.environ.get('SLURM_DISTRIBUTION', 'unset'))
         port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs on one node get different ports
         hosts = ['%s:%d' % (node, port + i) for node, i in places]
         gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
         if len(gpus) > 1:
             os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local % len(gpus)]
     except (OSError, KeyError, ValueError, IndexError, subprocess.CalledProcessError) as error:
-        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables of srun are missing or wrong (%r); set TF_CONFIG'
-                        % error)
-    if not ordered:
-        raise UserError('SLURM_PROCID %d: srun does not number the processes node by node (SLURM_DISTRIBUTION %s); '
-                        'start with srun --distribution=block' % (index, os.environ.get('SLURM_DISTRIBUTION', 'unset')))
+        raise UserError('SLURM_STEP_NUM_TASKS is set, but variables are missing or wrong (%r); set TF_CONFIG' % error)
     return hosts, index
 
 
 def add_flag(parser):
-    """Adds --gpus to the parser of a command that can run in several processes."""
+    """Adds --gpus to the parser of a command."""
     parser.add_argument('--gpus', type=cli.number(int, 1, 10000), default=1, help='GPUs to use, one process per GPU')
 
 
 def launch(count: int, device: str) -> None:
-    """Runs this command in `count` processes, one per GPU of this machine; exits with the highest status.
+    """Runs this command in `count` new processes, one per GPU of this machine; exits with the highest status.
 
-    With `device` 'cpu' all processes run on the CPU. Signals are passed to the processes. The processes get the
-    flags of this process, so that run folders record the command as typed. Returns at once if `count` is 1 or if
-    `launch` started this process. Raises UserError if there are fewer than `count` GPUs, or if TF_CONFIG or srun names
-    several processes.
+    If `device` is 'cpu', all processes run on the CPU. Signals are passed on to the processes. The new processes have
+    the same command line, so run folders record the command as typed. Returns at once if `count` is 1 or if `launch`
+    started this process. Raises UserError if there are fewer than `count` GPUs, or if TF_CONFIG or srun names several
+    processes.
     """
     if count == 1 or LAUNCHED in os.environ:
         return
@@ -105,12 +103,12 @@ def launch(count: int, device: str) -> None:
     if len(gpus) < count:
         raise UserError('--gpus %d: the GPUs are %s; lower --gpus, or use --device cpu' % (count, visible or 'none'))
     hosts = free_hosts(count)
-    # A signal that is ignored, such as SIGHUP under nohup, stays ignored.
+    # An ignored signal, such as SIGHUP under nohup, stays ignored.
     numbers = [number for number in cli.STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    early = []  # signals that arrive before all processes are started
+    early = []  # signals received before all processes are started
     for number in numbers:
         signal.signal(number, lambda number, _: early.append(number))
-    # The processes start in new sessions, so Ctrl-C in the terminal reaches the processes only through `forward`.
+    # The processes run in new sessions, so Ctrl-C in the terminal reaches the processes only through `forward`.
     started = [subprocess.Popen([sys.executable] + sys.argv, start_new_session=True, env=dict(
         os.environ, CUDA_VISIBLE_DEVICES=gpu, TF_CONFIG=tf_config(hosts, i), **{LAUNCHED: '1'}))
                for i, gpu in enumerate(gpus[:count])]
@@ -124,7 +122,7 @@ def launch(count: int, device: str) -> None:
     for number in early:
         forward(number, None)
     statuses = [process.wait() for process in started]
-    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # negative: killed by signal -status
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # -N means killed by signal N
 
 
 def free_hosts(count: int) -> list:
@@ -137,12 +135,12 @@ def free_hosts(count: int) -> list:
 
 
 def tf_config(hosts: list, index: int) -> str:
-    """Formats the value of TF_CONFIG, JSON text, for the process `index` of `hosts`, a list of 'host:port'."""
+    """Formats the value of TF_CONFIG as JSON, for process number `index` of `hosts`, a list of 'host:port'."""
     return json.dumps({'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}})
 
 
 def check_port(host: str) -> None:
-    """Raises UserError if the port in `host`, the 'host:port' of this process, is in use."""
+    """Raises UserError if the port of `host`, the 'host:port' of this process, is in use."""
     try:
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -161,23 +159,19 @@ def is_listening(host: str) -> bool:
 
 
 def wait_for_peers(hosts: list) -> None:
-    """Waits until all hosts answer. Raises UserError if a host does not answer within START_SECONDS.
-
-    Args:
-      hosts: list of 'host:port'.
-    """
+    """Waits until all `hosts`, a list of 'host:port', answer. Raises UserError after START_SECONDS."""
     missing = hosts
     until = time.time() + START_SECONDS
     while missing:
         missing = [host for host in missing if not is_listening(host)]
         if missing and time.time() > until:
-            raise UserError('%s: no answer within %d s; start all processes again, or check names, ports, indices '
-                            'and firewalls' % (', '.join(missing), START_SECONDS))
+            raise UserError('%s: no answer within %d s; check host names, ports, indices and firewalls, and start all '
+                            'processes again' % (', '.join(missing), START_SECONDS))
         time.sleep(0.2)
 
 
 def monitor_peers(hosts: list, done) -> None:
-    """Ends this process if a host is silent for SILENCE_SECONDS; returns when the Event `done` is set."""
+    """Ends this process if a host does not answer for SILENCE_SECONDS. Returns when the Event `done` is set."""
     heard = {}
     while not done.wait(2):
         for host in hosts:
@@ -189,12 +183,12 @@ def monitor_peers(hosts: list, done) -> None:
 
 
 def abort(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
-    """Ends this process with `status`, without closing sessions or files.
+    """Prints one line and ends this process with `status`. Sessions and files are not closed.
 
-    A session that waits for a lost process never returns, so the session cannot be closed. Prints one line with the
-    hosts that do not answer, or with `reason` if all hosts answer.
+    A session that waits for a lost process cannot be closed, because the call never returns. The line names the hosts
+    that do not answer. If all hosts answer, the line has `reason`.
     """
-    time.sleep(1)  # the port of a lost process may close a moment after the connections of the process
+    time.sleep(1)  # the port of a lost process may close a moment later than the connections
     lost = [host for host in hosts if not is_listening(host)]
     print('error: %s; start all processes again with the same commands to resume from the last checkpoint'
           % (' or '.join(lost) + ' is gone' if lost else reason), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Selects the device of `--device`: name, session configuration and supported precisions."""
+"""Describes and checks the device that `--device` selects; configures sessions on the device."""
 import contextlib
 import functools
 import os
@@ -9,47 +9,42 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.client import device_lib
 
 from system import cli, quiet
-from system.files import UserError, read_text
-from system.machine import NUM_CORES
+from system.files import UserError
+from system.machine import NUM_CORES, matches
 
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 UNSUPPORTED = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError, tf.errors.UnimplementedError, TypeError,
-               ValueError)  # errors of an op that has no kernel for a precision
+               ValueError)  # errors that TensorFlow raises if an op has no kernel for a precision
 
 
 def add_flags(parser):
     """Adds --device to the parser of a command."""
-    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto',
-                        help='auto: a GPU if there is one, else the CPU')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto', help='auto: a GPU, else the CPU')
 
 
 def add_tf32_flag(parser, default='on'):
-    """Adds --tf32 to the parser of a command that trains or predicts.
-
-    `default` None stands for the value of --tf32 that the run was trained with.
-    """
+    """Adds --tf32 to the parser of a command. `default` None means: as the run was trained."""
     parser.add_argument('--tf32', choices=('on', 'off'), default=default,
-                        help='off: float32 products in full precision, slower on new GPUs (default: as trained, or on)')
+                        help='off: compute float32 in full precision, slower on new GPUs (default: as trained, or on)')
 
 
 def kind(device: str) -> str:
-    """Returns the kind of device that a value of --device selects, 'GPU' or 'CPU'; without a GPU always 'CPU'."""
+    """Returns 'GPU' or 'CPU': the kind of device that `device`, a value of --device, selects on this machine."""
     return 'GPU' if device != 'cpu' and gpus() else 'CPU'
 
 
 @functools.lru_cache(maxsize=None)
 def gpus():
-    """Lists the descriptions of the GPUs that TensorFlow sees -> list of str. The list is cached."""
-    config = tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True))
+    """Returns TensorFlow's descriptions of all GPUs: list of str. The result is cached."""
     with quiet.suppress_stderr():
-        devices = device_lib.list_local_devices(config)
+        devices = device_lib.list_local_devices(tf.ConfigProto(gpu_options=tf.GPUOptions(allow_growth=True)))
     return [device.physical_device_desc for device in devices if device.device_type == 'GPU']
 
 
 def precision_name(precision: str, device: str, tf32: str) -> str:
-    """Names a precision for messages, as 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
+    """Names a precision for messages: 'float32 (TF32)' if the GPU multiplies float32 in TensorFloat-32.
 
-    GPUs of compute capability 8.0 or more use TensorFloat-32, unless `tf32` is 'off'.
+    GPUs of compute capability 8.0 or higher use TensorFloat-32, unless `tf32` is 'off'.
     """
     capability = re.search(r'compute capability: (\d+)', gpus()[0]) if kind(device) == 'GPU' else None
     rounded = precision == 'float32' and tf32 == 'on' and capability and int(capability.group(1)) >= 8
@@ -65,16 +60,15 @@ def device_name(device: str) -> str:
         return 'GPU ' + gpus()[0].split('name: ')[-1].split(',')[0]
     if device == 'gpu':
         raise UserError('--device gpu: TensorFlow sees no GPU; install tensorflow[and-cuda], or use --device cpu')
-    linux = os.path.exists('/proc/cpuinfo') and re.search(r'model name\s*: (.*)', read_text('/proc/cpuinfo'))
-    name = linux.group(1) if linux else platform.processor() or platform.machine()
-    return 'CPU %s, %d cores' % (name, NUM_CORES)
+    names = matches(r'^model name\s*: (.*)', '/proc/cpuinfo') or [platform.processor() or platform.machine()]
+    return 'CPU %s, %d cores' % (names[0], NUM_CORES)
 
 
 def needs_portable_pooling(device: str, xla: bool = False) -> bool:
     """Returns whether pooling must be built without the op MaxPoolWithArgmax.
 
-    XLA does not support the op. On a GPU the gradient of the op is not deterministic, so TF_DETERMINISTIC_OPS excludes
-    the op.
+    XLA does not support the op. On a GPU the gradient of the op is not deterministic, so the op is not used if the
+    environment variable TF_DETERMINISTIC_OPS is set.
     """
     deterministic = os.environ.get('TF_DETERMINISTIC_OPS', '').lower() in ('1', 'true')
     return xla or deterministic and kind(device) == 'GPU'
@@ -83,10 +77,10 @@ def needs_portable_pooling(device: str, xla: bool = False) -> bool:
 def session_config(device: str, xla: bool = False, tf32: str = None):
     """Configures a session on `device`, a value of --device -> tf.ConfigProto.
 
-    Raises UserError if `xla` is True and there is no GPU. TensorFlow takes GPU memory only as needed. A CPU runs one op
-    at a time on all cores, because two convolutions in parallel took 8% longer than in sequence, and needed more
-    memory. XLA is for GPUs: a CPU took 50% longer with XLA (SegNet-Basic, 360x480). `tf32`, 'on' or 'off', applies to
-    the whole process. If `tf32` is None, the value of the last call stays.
+    TensorFlow takes GPU memory only as needed. A CPU runs one op at a time, on all cores: two convolutions in parallel
+    took 8% longer than in sequence, and needed more memory. XLA is only for GPUs: a CPU took 50% longer with XLA
+    (SegNet-Basic, 360x480). `tf32`, 'on' or 'off', applies to the whole process; None keeps the value of the last call.
+    Raises UserError if `xla` is True and there is no GPU.
     """
     if tf32 and not tf.__version__.startswith('1.'):  # TensorFlow 1.15 has no TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
@@ -94,7 +88,7 @@ def session_config(device: str, xla: bool = False, tf32: str = None):
     if device == 'cpu':
         config.device_count['GPU'] = 0
         if not os.path.exists('/proc/driver/nvidia'):
-            gpus()  # TensorFlow reports a missing driver once; `gpus` suppresses this message
+            gpus()  # TensorFlow reports a missing driver once; `gpus` hides the report
     if kind(device) == 'CPU':
         config.inter_op_parallelism_threads = 1
         if xla:
@@ -105,10 +99,10 @@ def session_config(device: str, xla: bool = False, tf32: str = None):
 
 
 def precision(asked, trained_in: str, device: str) -> str:
-    """Selects the precision of a prediction: `asked` if not None, else `trained_in` or float32.
+    """Selects the precision of a prediction: `asked` if not None, else `trained_in`, the run's precision.
 
-    The result is float32 if `asked` is None and the device does not support `trained_in`. Raises UserError if the
-    device does not support `asked`.
+    Raises UserError if the device does not support `asked`. If the device does not support `trained_in`, the result is
+    float32.
     """
     if asked:
         check_precision(asked, device)
@@ -120,11 +114,10 @@ def precision(asked, trained_in: str, device: str) -> str:
 
 
 def check_precision(precision: str, device: str):
-    """Raises UserError if `device` cannot compute in `precision`. float32 is not checked.
+    """Raises UserError if `device` cannot compute in `precision`. Every device supports float32.
 
     The check runs a convolution, batch norm and pooling, and the gradient with respect to the image. Errors that do not
-    concern the precision are raised unchanged, such as tf.errors.ResourceExhaustedError if another program fills the
-    GPU.
+    concern the precision, such as tf.errors.ResourceExhaustedError, are raised unchanged.
     """
     if precision == 'float32':
         return
@@ -135,9 +128,9 @@ def check_precision(precision: str, device: str):
             image = tf.placeholder_with_default(tf.ones([1, 33, 31, 3]), [1, 33, 31, 3])
             x = tf.nn.conv2d(tf.cast(image, precision), tf.ones([3, 3, 3, 4], precision), [1, 1, 1, 1], 'SAME')
             x, _, _ = tf.nn.fused_batch_norm(x, tf.ones([4]), tf.zeros([4]))
-            if not needs_portable_pooling(device):  # the gradient of this pooling is the op of unpooling
+            if not needs_portable_pooling(device):  # the gradient of this pooling is also the op of unpooling
                 x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
             sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
     except UNSUPPORTED as error:
-        raise UserError('--precision %s: %s with TensorFlow %s does not support it (%s); float32 always works'
+        raise UserError('--precision %s: not supported by %s with TensorFlow %s (%s); use --precision float32'
                         % (precision, device_name(device), tf.__version__, cli.first_line(error)))

@@ -1,7 +1,7 @@
-"""Trains with several processes: each process takes a share of the batch; all-reduce sums the gradients.
+"""Trains with several processes: each process takes a share of the batch, all-reduce sums the gradients.
 
-Each process has a session and a copy of all variables. TensorFlow's CollectiveReduce connects the processes, without a
-parameter server. The first process, the chief, writes the run folder. `system/cluster.py` finds the processes.
+Each process has a session and a copy of all variables. TensorFlow's CollectiveReduce sums values over the processes,
+without a parameter server. The first process, the chief, writes the run folder.
 """
 import contextlib
 import itertools
@@ -15,15 +15,15 @@ import tensorflow.compat.v1 as tf
 from system import cli, cluster, devices, quiet
 from system.files import UserError
 
-HANG_SECONDS = 900  # longest wait for a process that answers, but does not reach a CollectiveReduce op
-CHUNK = 1 << 16     # int32 words that each process sends in one exchange
+HANG_SECONDS = 900  # longest wait at a CollectiveReduce op for a process that still answers
+CHUNK = 1 << 16     # number of int32 words that each process sends in one exchange
 OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ between processes
-LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session when another process is lost
+LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session if another process is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
 class Group:
-    """Connects the processes that train together, and exchanges values between the processes.
+    """The processes that train together; exchanges values between the processes.
 
     Args:
       hosts: 'host:port' of each process; [''] for a single process.
@@ -43,10 +43,10 @@ class Group:
         self.scratch = None if self.chief else self.temporary.name  # only the chief writes the run folder
 
     def share(self, batch_size: int) -> range:
-        """Returns the range of the positions in a batch that this process trains on.
+        """Returns the share of this process in a batch: a range of positions in the batch.
 
-        The shares of the processes differ by at most one image. Raises UserError if the batch has fewer images than
-        there are processes.
+        The sizes of the shares differ by at most one image. Raises UserError if there are fewer images in a batch than
+        processes.
         """
         if batch_size < self.size:
             raise UserError('--batch_size %d: must be at least the number of processes, %d' % (batch_size, self.size))
@@ -58,9 +58,10 @@ class Group:
         return names.count(names[self.index])
 
     def all_reduce(self, tensors, device: str = 'CPU') -> list:
-        """Sums each tensor over all processes, by one CollectiveReduce of all tensors, concatenated -> list.
+        """Sums each tensor over all processes -> list of tensors.
 
-        All tensors are float32, have the same static shapes in all processes, and lie on `device`, 'CPU' or 'GPU'.
+        All tensors are concatenated for a single CollectiveReduce. The tensors are float32, lie on `device`, 'CPU' or
+        'GPU', and have the same static shapes in all processes.
         """
         if self.size == 1:
             return list(tensors)
@@ -70,28 +71,25 @@ class Group:
             return [tf.reshape(part, x.shape) for part, x in zip(parts, tensors)]
 
     def _reduce(self, x, device='CPU'):
-        """Adds a CollectiveReduce op -> the sum of the tensor `x` over all processes, in the same shape."""
+        """Adds a CollectiveReduce op, which sums the tensor `x` over all processes -> tensor like `x`."""
         hint = {} if tf.__version__.startswith('1.') else {'communication_hint': 'nccl' if device == 'GPU' else 'ring'}
         return tf.raw_ops.CollectiveReduce(input=x, group_size=self.size, group_key=1 + (device == 'GPU'),
                                            instance_key=next(self.keys), merge_op='Add', final_op='Id',
                                            subdiv_offsets=[0], **hint)
 
     def broadcast(self, variables) -> tf.Operation:
-        """Returns an op that sets `variables` of all processes to the chief's values.
+        """Returns an op that sets `variables` in all processes to the chief's values.
 
-        The op sums the variables over all processes, where every process except the chief contributes zeros.
+        The op computes a sum over all processes, to which all processes but the chief contribute zeros.
         """
         mine = [tf.cast(variable if self.chief else tf.zeros_like(variable), tf.float32) for variable in variables]
         return tf.group(*[tf.assign(variable, tf.cast(value, variable.dtype.base_dtype))
                           for variable, value in zip(variables, self.all_reduce(mine))])
 
     def all_gather(self, value) -> list:
-        """Gathers the `value` of each process -> list, in the order of the processes.
+        """Returns the list of the values that the processes pass, in the order of the processes.
 
-        All processes must call this method.
-
-        Args:
-          value: any object that pickle can write.
+        All processes must call this method. `value` is any object that pickle can write.
         """
         if self.size == 1:
             return [value]
@@ -108,8 +106,8 @@ class Group:
     def session_config(self, device: str, xla: bool = False, tf32: str = None) -> tf.ConfigProto:
         """Configures a session of this process on `device`, a value of --device -> tf.ConfigProto.
 
-        With several processes the session sees only the devices of this process. An operation that takes longer than
-        HANG_SECONDS then ends with an error.
+        If there are several processes, the session sees only the devices of this process, and an operation that takes
+        longer than HANG_SECONDS ends with an error.
         """
         config = devices.session_config(device, xla, tf32)
         if self.size > 1:
@@ -119,13 +117,13 @@ class Group:
         return config
 
     def connect(self, device: str, settings: dict) -> None:
-        """Connects the processes and starts to monitor them; a single process returns at once.
+        """Connects the processes and starts a thread that watches the other processes.
 
-        The commands call this method before other work, because the other processes wait only START_SECONDS. Raises
-        UserError if the port of this process is in use, if a process is missing, or if the processes differ in a flag
-        of `settings` {flag: value}, in the revision of the code, in the version of TensorFlow or in the kind of device.
-        The flags in OWN may differ. Ends this process if another program answers at a port of the processes, because
-        TensorFlow 1.15 would wait for ever.
+        A single process returns at once. The commands call this method before any other work, because processes wait
+        only START_SECONDS for each other. Raises UserError if the port of this process is in use or if a process is
+        missing. Raises UserError if the processes differ in a flag of `settings` {flag: value}, in the Git revision, in
+        the version of TensorFlow or in the kind of device. The flags in OWN may differ. Ends this process if another
+        program answers at a port of the processes, because TensorFlow 1.15 would wait for ever.
         """
         if self.size == 1:
             return
@@ -151,7 +149,7 @@ class Group:
         threading.Thread(target=cluster.monitor_peers, args=(self.hosts, self.done), daemon=True).start()
 
     def check_equal(self, settings: dict) -> None:
-        """Raises UserError if `settings`, a dict, is not the same in all processes.
+        """Raises UserError if `settings`, a dict, differs between the processes.
 
         All processes must call this method. Ends this process if another process is lost.
         """
@@ -167,7 +165,7 @@ class Group:
 
     @contextlib.contextmanager
     def barrier(self):
-        """Context manager: at the end of the block all processes wait for each other.
+        """Context manager: at the end of the block, all processes wait for each other.
 
         Ends this process if another process is lost.
         """

@@ -1,4 +1,4 @@
-"""Reads the users' files, writes files atomically, and defines UserError. Does not import TensorFlow."""
+"""Reads files that users give, writes files atomically, and defines UserError. Does not import TensorFlow."""
 import contextlib
 import csv
 import functools
@@ -11,17 +11,17 @@ import sys
 import time
 import uuid
 
-MAX_FIELD = 1 << 25  # longest CSV field in characters; the RLE of a 2000x2000 checkerboard has 19.4 million
-KEPT_SECONDS = 3600  # age in seconds at which a temporary file counts as left by a killed process
-_noted = set()       # the notes that this process has printed
+MAX_FIELD = 1 << 25  # characters in a CSV field; the RLE of a 2000x2000 checkerboard has 19.4 million
+KEPT_SECONDS = 3600  # a temporary file older than this number of seconds belongs to a killed process
+_noted = set()       # topics of the notes that this process has printed
 
 
 class UserError(Exception):
-    """An error that the user can fix. The message is one line that names the file, row or flag, and the fix."""
+    """An error that the user can fix. The message is one line: the file, row or flag, and the fix."""
 
 
 def note(text: str, about: str = None):
-    """Prints 'note: TEXT' on standard error, once per process for each topic `about` (default: `text`)."""
+    """Prints 'note: TEXT' on standard error, one note per topic. `about`: the topic, by default `text`."""
     if (about or text) not in _noted:
         _noted.add(about or text)
         print('note: ' + text, file=sys.stderr, flush=True)
@@ -29,10 +29,10 @@ def note(text: str, about: str = None):
 
 @contextlib.contextmanager
 def atomic_write(path: str):
-    """Context manager: yields the name of a temporary file, which becomes `path` at the end of the block.
+    """Context manager: yields the name of a temporary file, which is renamed to `path` at the end of the block.
 
     After an error the temporary file is deleted, and `path` stays as before. The temporary file is in the folder of
-    `path`. The name is unique, because other processes may write `path` too.
+    `path` and has a unique name, because other processes may write `path` too.
     """
     folder = os.path.dirname(path)
     remove_unfinished(folder)
@@ -50,9 +50,9 @@ def atomic_write(path: str):
 
 @functools.lru_cache(maxsize=None)
 def remove_unfinished(folder: str):
-    """Deletes the temporary files in `folder` that killed processes left more than KEPT_SECONDS ago.
+    """Deletes temporary files in `folder` that are older than KEPT_SECONDS, which killed processes left.
 
-    The call is cached, so each process lists a folder only once, because listing a large folder takes long.
+    The call is cached: each process lists a folder only once, because listing a large folder takes long.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder or '.'):
@@ -62,11 +62,11 @@ def remove_unfinished(folder: str):
 
 
 def check_file(path: str):
-    """Raises UserError unless `path` is a regular file: reading a pipe or a device might never end."""
+    """Raises UserError unless `path` is a regular file. Reading a pipe or a device might never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError('%s: cannot be read (not a regular file)' % path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+    except (OSError, ValueError) as error:  # a NUL byte in the path raises ValueError
         raise UserError('%s: cannot be read (%s)' % (path, getattr(error, 'strerror', error)))
 
 
@@ -90,11 +90,11 @@ def read_bytes(path: str) -> bytes:
 
 
 def check_names(names, folder: str):
-    """Raises UserError if a name is not valid UTF-8, because the name could not be written to a text file.
+    """Raises UserError if a name is not valid UTF-8, because text files could not contain the name.
 
     Args:
       names: file names, paths or command-line arguments.
-      folder: folder or flag that the names come from, for the error message.
+      folder: where the names come from, for the error message: a folder or a flag.
     """
     for name in names:
         if name != name.encode('utf-8', 'replace').decode():
@@ -102,7 +102,7 @@ def check_names(names, folder: str):
 
 
 def read_text(path: str) -> str:
-    """Reads a text file in UTF-8, or in UTF-16 with a byte order mark (Windows) -> str.
+    """Reads a text file -> str. The encoding is UTF-8, or UTF-16 with a byte order mark (Windows).
 
     Raises UserError if the file cannot be read or decoded.
     """
@@ -115,10 +115,10 @@ def read_text(path: str) -> str:
 
 
 def read_csv(path: str, columns):
-    """Reads a CSV file with a header line; yields (line number, {column: text}) of each row.
+    """Reads a CSV file with a header line; yields (line number, {column: text}) for each row.
 
-    Raises UserError if the file cannot be read, if the header lacks one of `columns`, or if a cell in one of `columns`
-    is missing or holds NUL bytes.
+    Raises UserError if the file cannot be read, if the header lacks one of `columns`, or if a row has no cell in one of
+    `columns` or a cell with NUL bytes.
     """
     csv.field_size_limit(MAX_FIELD)
     try:

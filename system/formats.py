@@ -1,7 +1,5 @@
-"""Refuses image files that Pillow would decode wrong: TIFF bands that lose bits, damaged PNG chunks."""
+"""Refuses TIFF files that Pillow cannot decode, or would decode with fewer bits."""
 import io
-import struct
-import zlib
 
 from PIL import TiffImagePlugin
 
@@ -9,10 +7,10 @@ from system.files import UserError
 
 
 def check_tiff(content: bytes, path: str):
-    """Raises UserError unless a TIFF has grey, RGB or CMYK bands, with or without alpha, that Pillow can read.
+    """Raises UserError unless a TIFF is grey, RGB or CMYK, with or without alpha, and Pillow keeps all bits.
 
-    `content`: the bytes of the file. Pillow cannot read planar bands of more than 8 bits, RGB bands of more than 16
-      bits, and bands of more than 8 bits in CMYK or grey with alpha.
+    Pillow cannot read planar bands of more than 8 bits, RGB bands of more than 16 bits, CMYK bands of more than 8 bits,
+    and grey bands of more than 8 bits with alpha. `content`: the bytes of the file.
     """
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
     stream = io.BytesIO(content)
@@ -20,28 +18,12 @@ def check_tiff(content: bytes, path: str):
     directory.load(stream)
     bands = directory.get(277, 1)
     bits = max(directory.get(258, (1,)))
-    cmyk = directory.get(262) == 5  # TIFF tag 262 is PhotometricInterpretation; 5 is CMYK
-    if bands > 1 and directory.get(284) == 2 and bits > 8:  # Pillow would drop bits of planar bands
-        raise UserError('%s: has 16-bit bands one after the other (planar); save the pixels interleaved' % path)
-    alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # ExtraSamples: 1 and 2 are alpha
+    cmyk = directory.get(262) == 5  # tag 262, PhotometricInterpretation: 5 is CMYK
+    if bands > 1 and directory.get(284) == 2 and bits > 8:  # tag 284, PlanarConfiguration: 2 is planar
+        raise UserError('%s: has planar bands of more than 8 bits; save the bands interleaved' % path)
+    alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # tag 338, ExtraSamples: 1 and 2 are alpha
     if bands - alphas not in (1, 4 if cmyk else 3):
         raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
-    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow cannot read such bands
+    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow cannot read so many bits
         kind = 'CMYK' if cmyk else 'grey with alpha' if bands == 2 else 'RGB'
-        kind += ' as floats' if 3 in directory.get(339, ()) else ''
         raise UserError('%s: is %s of %d bits a band; save it as grey or RGB of 8 or 16 bits' % (path, kind, bits))
-
-
-def check_png(content: bytes):
-    """Raises ValueError or struct.error if a chunk of a PNG is truncated or has a wrong checksum.
-
-    Pillow itself compares the checksums of pixels only in `Image.verify`. After `Image.verify` an image cannot be
-    decoded, so each file would have to be opened twice.
-    """
-    name, at = b'', 8  # the PNG signature has 8 bytes
-    while name != b'IEND':
-        size, name = struct.unpack_from('>I4s', content, at)
-        checksum, = struct.unpack_from('>I', content, at + 8 + size)
-        if zlib.crc32(memoryview(content)[at + 4:at + 8 + size]) != checksum:
-            raise ValueError('wrong checksum of %s' % ascii(name))
-        at += 12 + size

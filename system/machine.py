@@ -1,4 +1,4 @@
-"""Finds the cores and memory that this process may use; reads ahead in threads; measures time and memory."""
+"""Finds the cores and memory that this process may use, reads ahead in threads, measures time and memory."""
 import collections
 import concurrent.futures
 import contextlib
@@ -6,83 +6,79 @@ import functools
 import itertools
 import os
 import re
-import time
+import timeit
 
-# Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some of the cores.
+# Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some cores.
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-WARM_UP = 3  # untimed runs before a measurement, in which TensorFlow chooses kernels and allocates memory
-UNKNOWN_FREE = 8 << 30  # bytes of free memory to assume on a system without /proc/meminfo
+WARM_UP = 3  # untimed runs before a measurement: TensorFlow chooses kernels and allocates memory
+UNKNOWN_FREE = 8 << 30  # bytes of free memory, if there is no /proc/meminfo
 
 
 def read_ahead(read, items, ahead: int):
-    """Yields (item, function that returns read(item)) in order, while threads read up to `ahead` later items.
+    """Yields (item, function that returns read(item)) per item, while threads read up to `ahead` later items.
 
-    A call of the yielded function waits for the result. If `read` raised an error, the call raises the same error. With
-    `ahead` 0 no thread is started, and the call itself reads the item. `items` is a sequence.
+    The yielded function waits for the result, and raises an error that `read` raised. If `ahead` is 0, no thread is
+    started, and the function itself calls `read`. `items` is a sequence.
     """
     if ahead == 0:
         yield from ((item, functools.partial(read, item)) for item in items)
         return
     remaining = iter(items)
     reading = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow decodes without Python's global lock
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow releases Python's global lock
         for item in items:
             for later in itertools.islice(remaining, ahead + 1 - len(reading)):
                 reading.append(pool.submit(read, later))
             yield item, reading.popleft().result
 
 
-def read_number(path: str, name: str = '', default: float = float('inf')) -> float:
-    """Reads the whole number that follows `name` at the beginning of a line of the file `path`.
+def matches(pattern: str, *path: str) -> list:
+    """Returns all matches of `pattern` in a text file, as `re.findall` does.
 
-    Returns `default` if the file cannot be read or has no such line.
+    The list is empty if the file cannot be read. In `pattern`, ^ matches the start of each line. The parts of `path`
+    are joined.
     """
-    with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding='utf-8') as file:
-        match = re.search(r'^%s\s*([0-9]+)' % name, file.read(), re.MULTILINE)
-        return int(match.group(1)) if match else default
-    return default
+    with contextlib.suppress(OSError, UnicodeDecodeError), open(os.path.join(*path), encoding='utf-8') as file:
+        return re.findall(pattern, file.read(), re.MULTILINE)
+    return []
 
 
 def group_folders(groups: str, root: str):
-    """Yields the folders of the control groups that limit memory, the innermost group first.
+    """Yields the folders of the Linux control groups that may limit this process's memory, innermost first.
 
     Args:
-      groups: path of the file that lists the control groups of this process. Each line is NUMBER:CONTROLLERS:PATH, and
-        CONTROLLERS is empty in version 2 of the control groups.
+      groups: path of the file that lists the control groups of this process. Each line is NUMBER:CONTROLLERS:PATH.
+        CONTROLLERS is 'memory' in version 1 of control groups, and empty in version 2.
       root: folder that contains the folders of all control groups.
     """
-    lines = []
-    with contextlib.suppress(OSError, UnicodeDecodeError), open(groups, encoding='utf-8') as file:
-        lines = [line.strip().split(':', 2) for line in file]
-    for _, controllers, path in lines:
-        if controllers in ('', 'memory'):
-            parts = path.strip('/').split('/')
-            for count in range(len(parts), -1, -1):
-                yield os.path.join(root, controllers, *parts[:count])
+    for controllers, path in matches(r'^[0-9]+:(|memory):/(.*)', groups):
+        parts = path.split('/')
+        for count in range(len(parts), -1, -1):
+            yield os.path.join(root, controllers, *parts[:count])
 
 
 def free_memory(meminfo: str = '/proc/meminfo', groups: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> int:
-    """Returns the bytes of memory that this process may still use.
+    """Returns the number of bytes of memory that this process may still use.
 
-    The result is the minimum of MemAvailable and of the memory left below the limit of each control group. A container,
-    Slurm or systemd may limit the memory of a control group. Inactive pages of files count as free, because the system
-    drops these pages first. Only tests pass arguments to the function.
+    The result is the minimum of MemAvailable and of the memory left in each control group. Containers, Slurm and
+    systemd limit memory by control groups. Inactive pages of the file cache count as free, because Linux drops inactive
+    pages first. Only tests pass arguments.
     """
-    available = read_number(meminfo, 'MemAvailable:', None)
-    free = [UNKNOWN_FREE if available is None else 1024 * available]
+    free = [1024 * int(size) for size in matches(r'^MemAvailable: *([0-9]+)', meminfo)] or [UNKNOWN_FREE]
     for folder in group_folders(groups, root):
         for limit, used, pages in (('memory.max', 'memory.current', 'inactive_file'),
                                    ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')):
-            limit = read_number(os.path.join(folder, limit))
-            used = read_number(os.path.join(folder, used), default=0)
-            free.append(limit - used + read_number(os.path.join(folder, 'memory.stat'), pages, 0))
-    return int(max(min(free), 0))
+            for limit_bytes in matches('^[0-9]+', folder, limit):
+                used_bytes = sum(map(int, matches('^[0-9]+', folder, used)))
+                inactive = sum(map(int, matches('^%s ([0-9]+)' % pages, folder, 'memory.stat')))
+                free.append(int(limit_bytes) - used_bytes + inactive)
+    return max(min(free), 0)
 
 
 def peak_memory() -> int:
     """Returns the peak memory of this process in bytes: VmHWM in /proc/self/status.
 
-    getrusage is not used: in a new process the peak that getrusage returns begins at the peak of the parent process.
+    The peak of `getrusage` is not used, because in a new process that peak starts at the peak of the parent process.
     """
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
@@ -90,9 +86,4 @@ def peak_memory() -> int:
 
 def seconds_of_runs(function, repeats: int) -> list:
     """Calls `function` WARM_UP times, then times `repeats` calls -> list of float, in seconds."""
-    seconds = []
-    for _ in range(WARM_UP + repeats):
-        began = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - began)
-    return seconds[WARM_UP:]
+    return timeit.repeat(function, 'gc.enable()', number=1, repeat=WARM_UP + repeats)[WARM_UP:]

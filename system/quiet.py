@@ -8,8 +8,8 @@ import sys
 import tempfile
 import warnings
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # drops most messages; TensorFlow 2.21 still prints a dozen lines
-os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # lifts OpenCV's limit, because `data.decode` checks the size
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # drops most messages of TensorFlow's C++ code
+os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # no limit in OpenCV: `data.decode` has one
 warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 warns with NumPy 1.17 or later
 
 
@@ -22,15 +22,14 @@ if sys.stderr is None:  # standard error was closed, for example by `2>&-`
 def suppress_stderr(importing: bool = False):
     """Context manager: silences standard error inside the block.
 
-    If there is an NVIDIA driver, TensorFlow's warnings and errors are printed after the block. All other text is
-    dropped, including text that Python prints. Without a driver all text is dropped, because TensorFlow only reports
-    missing CUDA libraries. If `importing` is True, all text is printed if the block raises an error or ends the
-    process.
+    With an NVIDIA driver, TensorFlow's warnings and errors are printed after the block. All other text is dropped.
+    Without a driver, TensorFlow's warnings are dropped too, because they only report missing CUDA libraries. With
+    `importing`, the whole text is printed if the block raises an error or ends the process.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
         terminal = os.dup(2)
-        watcher = watch(kept) if importing else None
+        watcher = watch(kept) if importing and os.path.exists('/bin/sh') else None
         os.dup2(kept.fileno(), 2)
         failed = importing
         try:
@@ -49,21 +48,18 @@ def suppress_stderr(importing: bool = False):
 
 
 def watch(kept):
-    """Starts a process that prints the file `kept` on standard error if this process dies.
+    """Starts a process that prints the file `kept` on standard error if this process dies -> subprocess.Popen.
 
-    On a CPU without AVX the import of TensorFlow aborts this process, so only another process can print the reason. A
-    line on the standard input of the new process ends the new process without printing. Returns the subprocess.Popen,
-    or None on Windows.
+    On a CPU without AVX, the import of TensorFlow aborts this process, so only another process can print the reason.
+    The new process ends without printing when a line is written to its standard input.
     """
-    if not os.path.exists('/bin/sh'):
-        return None
     number = kept.fileno()
     command = ['/bin/sh', '-c', 'read -r line || cat /dev/fd/%d >&2' % number]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[number])
 
 
 def silence_tensorflow():
-    """Drops the standard error of TensorFlow's C++ code from now on; Python's standard error stays open."""
+    """Drops all later messages of TensorFlow's C++ code; Python can still print on standard error."""
     sys.stderr = os.fdopen(os.dup(2), 'w', 1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

@@ -277,9 +277,10 @@ def test_results_show_test_first():
 
 
 def test_results_are_sorted_by_split_and_score():
-    rows = [{'scored on': split, 'mIoU': text} for split, text in
-            [('val, 5 images', '69.3'), ('test, 7 images', '8.8'), ('test', '50.2'), ('val, 5 images', '-')]]
-    assert sorted(rows, key=results.by_score) == [rows[2], rows[1], rows[0], rows[3]]
+    rows = [{'run': run, 'scored on': split, 'mIoU': text} for run, split, text in
+            [('a', 'val, 5 images', '69.3'), ('a', 'test, 7 images', '8.8'), ('the paper', 'test', '50.2'),
+             ('a', 'val, 5 images', '-'), ('b', 'test, 7 images', '50.2')]]
+    assert sorted(rows, key=results.by_score) == [rows[4], rows[2], rows[1], rows[0], rows[3]]
 
 
 def test_duration_has_its_unit():

@@ -152,9 +152,9 @@ def test_0_is_white_in_16_bits(tmp_path):
 
 
 @pytest.mark.parametrize('bands, bits, tags, said', [
-    (1, 16, {339: 2}, 'signed integers of 16 bits'), (1, 32, {339: 3}, 'floats'), (1, 32, {339: 1}, 'of 32 bits'),
+    (1, 16, {339: 2}, 'int32 pixels'), (1, 32, {339: 3}, 'float32 pixels'), (1, 32, {339: 1}, 'int32 pixels'),
     (4, 16, {262: 5}, 'CMYK of 16 bits'), (2, 16, {338: 2}, 'grey with alpha of 16 bits'),
-    (3, 32, {262: 2, 339: 3}, 'RGB as floats of 32 bits'), (3, 16, {262: 2, 284: 2}, 'planar'),
+    (3, 32, {262: 2, 339: 3}, 'RGB of 32 bits'), (3, 16, {262: 2, 284: 2}, 'planar'),
     (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
     (7, 8, {262: 2, 338: 0}, '7 bands'), (2, 8, {262: 2, 338: 0}, '2 bands'), (5, 8, {262: 2, 338: 2}, '5 bands, 1')])
 def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, said):
