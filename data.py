@@ -175,7 +175,9 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
-        raise UserError('%s: has %s pixels; save them as unsigned integers of 8 or 16 bits' % (path, array.dtype))
+        kind = ('floats' if array.dtype == np.float32 else 'signed integers of 16 bits'
+                if -1 << 15 <= array.min() <= array.max() < 1 << 15 else 'integers of 32 bits')
+        raise UserError('%s: has %s; save the image as unsigned integers of 8 or 16 bits' % (path, kind))
     if array.dtype.itemsize == 1:
         return array if image.mode == 'RGB' else np.array(image.convert('RGB'))
     bits = max(9, int(array.max()).bit_length())

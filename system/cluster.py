@@ -30,7 +30,8 @@ def resolve_cluster() -> tuple:
     try:
         return from_tf_config(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise UserError('TF_CONFIG %s: expected JSON like %s, no ps' % (text[:200], tf_config(['a:1', 'b:2'], 0)))
+        raise UserError('TF_CONFIG %s: expected JSON such as %s; ps and evaluator are not supported'
+                        % (text[:200], tf_config(['host:port', 'host2:port'], 0)))
 
 
 def from_tf_config(config: dict) -> tuple:

@@ -152,7 +152,7 @@ def test_0_is_white_in_16_bits(tmp_path):
 
 
 @pytest.mark.parametrize('bands, bits, tags, said', [
-    (1, 16, {339: 2}, 'int32 pixels'), (1, 32, {339: 3}, 'float32 pixels'), (1, 32, {339: 1}, 'int32 pixels'),
+    (1, 16, {339: 2}, 'signed integers of 16 bits'), (1, 32, {339: 3}, 'floats'), (1, 32, {339: 1}, 'of 32 bits'),
     (4, 16, {262: 5}, 'CMYK of 16 bits'), (2, 16, {338: 2}, 'grey with alpha of 16 bits'),
     (3, 32, {262: 2, 339: 3}, 'RGB of 32 bits'), (3, 16, {262: 2, 284: 2}, 'planar'),
     (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
