@@ -21,8 +21,8 @@ from system.files import UserError
 from system.machine import read_ahead
 
 FEW = 5  # a class in fewer training images than FEW is reported
-CONTRAST = 4  # images are reported if the area of the largest exceeds CONTRAST times the area of the smallest
-ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of other pairs
+CONTRAST = 4  # a split is reported if the largest image has more than CONTRAST times the area of the smallest
+ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of unrelated images
 
 # Result of `read_split`. counts: int64 [images, num_classes + 1], pixels of each class, void last.
 # sizes: [(height, width)] of the images. names: names of the images. digests: CRC-32 of the images. thumbs: the images
@@ -106,8 +106,9 @@ def shared(train: Split, other: Split, name: str):
     """Yields a line of text for each kind of overlap between the images of train and of the split `name`.
 
     The kinds are equal pixels, versions of one picture, and frames of one video. Two images count as frames of one
-    video if their names are equal up to the last number, no other image has a number between the two, and the images
-    look alike. Frames are reported only if more than a quarter of the split looks like a frame in train.
+    video if the names of the two images are equal up to the last number, no other image has a number between the two,
+    and the images look alike. Frames are reported only if more than a quarter of the images of the split are frames of
+    a video in train.
     """
     for kind, keys in (('the same pixels as an image', lambda split: split.digests),
                        ('another version of a picture', lambda split: map(files.picture, map(str, split.names)))):

@@ -62,7 +62,7 @@ def read_coco(documents: list, root: str, images: dict):
                 is_nameless = not names and annotation.get('category_id') is None
                 name = 'object' if is_nameless else lookup(names, key_of(annotation, 'category_id'), 'category_id')
                 segmentation = annotation.get('segmentation')
-                kind = 'mask' if isinstance(segmentation, dict) else 'polygon' if segmentation else NO_SEGMENTATION
+                kind = NO_SEGMENTATION if not segmentation else 'mask' if isinstance(segmentation, dict) else 'polygon'
                 draw = functools.partial(shapes.coco_mask, segmentation) if segmentation else None
                 layer = -1 if int(annotation.get('iscrowd') or 0) else 0
                 example = lookup(by_id, key_of(annotation, 'image_id'), 'image_id')

@@ -183,25 +183,22 @@ def main(argv=None):
 
     `argv`: list of str; None for the arguments of this process.
     """
-    parser = cli.Parser(prog='python -m datasets.convert', usage='%(prog)s [-h] [KIND] SOURCE OUT [flags]',
+    parser = cli.Parser(prog='python -m datasets.convert',
                         description='Converts annotations into the layout of --dataset folder.')
-    parser.add_argument('paths', nargs='+', metavar='[KIND] SOURCE OUT',
-                        help='KIND: %s (default: recognized); SOURCE: folder or JSON file to read; OUT: new folder'
-                        % ', '.join(KINDS))
+    parser.add_argument('kind', nargs='?', choices=KINDS, help='kind of annotations (default: recognized)')
+    parser.add_argument('source', metavar='SOURCE', help='folder or JSON file to read')
+    parser.add_argument('out', metavar='OUT', help='new folder')
     parser.add_argument('--line_width', type=cli.positive_float, default=10,
                         help='width in pixels at which lines of labelme and VIA are drawn')
     parser.add_argument('--attribute', help="name of the attribute of VIA's regions that gives the class")
     parser.add_argument('--small_on_top', action='store_true',
                         help='draw small annotations over large annotations, regardless of the order')
     args = parser.parse_intermixed_args(argv)
-    kind = args.paths.pop(0) if len(args.paths) == 3 else None
-    if len(args.paths) != 2 or kind not in (None,) + KINDS:
-        raise UserError('expected [KIND] SOURCE OUT, where KIND is one of %s' % ', '.join(KINDS))
     readers = {'coco': coco.read_coco, 'yolo': yolo.read_yolo,
                'labelme': functools.partial(labelme.read_labelme, line_width=args.line_width),
                'isat': functools.partial(labelme.read_labelme, line_width=0, keys=labelme.ISAT),
                'via': functools.partial(via.read_via, line_width=args.line_width, attribute=args.attribute)}
-    convert(kind, readers, args.paths[0], args.paths[1], args.small_on_top)
+    convert(args.kind, readers, args.source, args.out, args.small_on_top)
 
 
 if __name__ == '__main__':

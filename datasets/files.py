@@ -171,9 +171,8 @@ def label_path(folder: str, found: dict, name: str):
     """
     paths = found.get(name, [])
     if len(paths) != 1:
-        there = sorted(os.listdir(folder))
-        raise UserError('%s: %d labels for image %s; expected one file %s.png or %s_SUFFIX.png; the folder has %s'
-                        % (folder, len(paths), name, name, name, ', '.join(there[:4]) or 'no files'))
+        raise UserError('%s: %d labels for image %s; expected one file IMAGE.png or IMAGE_SUFFIX.png; the folder has %s'
+                        % (folder, len(paths), name, ', '.join(sorted(os.listdir(folder))[:4]) or 'no files'))
     return paths[0]
 
 
