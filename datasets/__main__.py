@@ -1,4 +1,4 @@
-"""Checks a data set before training: python -m datasets NAME --data_dir DIR (--download fetches it first)."""
+"""Checks a data set before training: python -m datasets NAME --data_dir DIR [--download]."""
 import collections
 import os
 import re
@@ -21,13 +21,13 @@ from system.files import UserError
 from system.machine import read_ahead
 
 FEW = 5  # a class in fewer training images than FEW is reported
-CONTRAST = 4  # images are reported if the area of the largest exceeds CONTRAST times the area of the smallest
-ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of other pairs
+CONTRAST = 4  # a split is reported if the largest image has more than CONTRAST times the area of the smallest
+ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of unrelated images
 
 # Result of `read_split`. counts: int64 [images, num_classes + 1], pixels of each class, void last.
-# sizes: [(height, width)] of the images. names: names of the images. faults: [a line for each faulty example].
-# digests: CRC-32 of the images. thumbs: the images as grey thumbnails, int16 [16, 16].
-Split = collections.namedtuple('Split', 'counts sizes names faults digests thumbs')
+# sizes: [(height, width)] of the images. names: names of the images. digests: CRC-32 of the images. thumbs: the images
+# as grey thumbnails, int16 [16, 16]. faults: one line of text per faulty example.
+Split = collections.namedtuple('Split', 'counts sizes names digests thumbs faults')
 
 
 def read_split(dataset, split: str):
@@ -36,19 +36,19 @@ def read_split(dataset, split: str):
     A faulty example adds a line to `faults` and is missing in the other fields.
     """
     def load(i):
-        try:
-            image, label = datasets.load_checked(dataset, split, i)
-        except UserError as error:
-            return str(error)
+        image, label = datasets.load_checked(dataset, split, i)
         thumb = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
-        return (data.label_counts(label, len(dataset.class_names)), label.shape, dataset.examples[split][i], '',
+        return (data.label_counts(label, len(dataset.class_names)), label.shape, dataset.examples[split][i],
                 zlib.crc32(np.ascontiguousarray(image), image.shape[0]), thumb.astype(np.int16))
 
-    loaded = [result() for _, result in read_ahead(load, range(len(dataset.examples[split])), datasets.ahead(dataset))]
-    intact = [found for found in loaded if not isinstance(found, str)]
-    columns = [list(column) for column in zip(*intact)] or [[] for _ in Split._fields]
-    counts = np.array(columns[0], np.int64).reshape(-1, len(dataset.class_names) + 1)
-    return Split(*columns)._replace(counts=counts, faults=[found for found in loaded if isinstance(found, str)])
+    intact, faults = [], []
+    for _, result in read_ahead(load, range(len(dataset.examples[split])), datasets.ahead(dataset)):
+        try:
+            intact.append(result())
+        except UserError as error:
+            faults.append(str(error))
+    counts, *columns = [list(column) for column in zip(*intact)] or [[]] * 5
+    return Split(np.array(counts, np.int64).reshape(-1, len(dataset.class_names) + 1), *columns, faults)
 
 
 def class_table(class_names: list, split: Split):
@@ -77,52 +77,50 @@ def advice(dataset, name: str, split: Split):
       name: name of the split.
     """
     if name == 'train':
-        images = (split.counts[:, :-1] > 0).sum(0)
-        absent = [entry for entry, count in zip(dataset.class_names, images) if not count]
-        rare = ['%s (%d)' % (entry, count) for entry, count in zip(dataset.class_names, images) if 0 < count < FEW]
+        images = dict(zip(dataset.class_names, (split.counts > 0).sum(0)))
+        absent = [entry for entry, count in images.items() if not count]
+        rare = ['%s (%d)' % (entry, count) for entry, count in images.items() if 0 < count < FEW]
         if absent:
             yield datasets.ABSENT % ', '.join(absent)
         if rare:
             yield 'classes in fewer than %d training images: %s' % (FEW, ', '.join(rare))
     uniform = np.flatnonzero((split.counts > 0).sum(1) == 1)
     if len(uniform):
-        i = uniform[0]
-        class_name = (list(dataset.class_names) + ['void'])[split.counts[i].argmax()]
-        yield '%d of %d labels of %s hold a single id, as %s (%s)' % (len(uniform), len(split.names), name,
-                                                                      split.names[i], class_name)
+        class_name = [*dataset.class_names, 'void'][split.counts[uniform[0]].argmax()]
+        yield '%d of %d labels of %s hold a single id, as %s (%s)' % (
+            len(uniform), len(split.names), name, split.names[uniform[0]], class_name)
     areas = split.counts.sum(1)
     small, large = areas.argmin(), areas.argmax()
     if areas[large] > CONTRAST * areas[small]:
         yield 'images of %s differ in size, from %dx%d (%s) to %dx%d (%s)' % (
-            (name,) + split.sizes[small] + (split.names[small],) + split.sizes[large] + (split.names[large],))
+            name, *split.sizes[small], split.names[small], *split.sizes[large], split.names[large])
     factors = dataset.size / np.array(split.sizes, float)
-    resized = (factors != 1).any(1)
-    if resized.any():
-        yield ('%d of %d images of %s are resized to %dx%d by default (see --height, --width and --fit): '
-               'heights by %.2f to %.2f, widths by %.2f to %.2f'
-               % ((resized.sum(), len(split.names), name) + tuple(dataset.size)
-                  + (factors[:, 0].min(), factors[:, 0].max(), factors[:, 1].min(), factors[:, 1].max())))
+    resized = (factors != 1).any(1).sum()
+    if resized:
+        ranges = np.stack([factors.min(0), factors.max(0)], 1).ravel()
+        yield ('%d of %d images of %s are resized to %dx%d by default (see --height, --width and --fit): heights by '
+               '%.2f to %.2f, widths by %.2f to %.2f' % (resized, len(split.names), name, *dataset.size, *ranges))
 
 
 def shared(train: Split, other: Split, name: str):
     """Yields a line of text for each kind of overlap between the images of train and of the split `name`.
 
     The kinds are equal pixels, versions of one picture, and frames of one video. Two images count as frames of one
-    video if their names are equal up to the last number, no other image has a number between the two, and the images
-    look alike. Frames are reported only if more than a quarter of the split looks like a frame in train.
+    video if the names of the two images are equal up to the last number, no other image has a number between the two,
+    and the images look alike. Frames are reported only if more than a quarter of the images of the split are frames of
+    a video in train.
     """
-    for kind, keys in (('the same pixels as an image', (train.digests, other.digests)),
-                       ('another version of a picture', [[files.picture(str(entry)) for entry in split.names]
-                                                         for split in (train, other)])):
-        partners = dict(zip(keys[0], train.names))
-        pairs = ['%s, in train %s' % (entry, partners[key]) for key, entry in zip(keys[1], other.names)
+    for kind, keys in (('the same pixels as an image', lambda split: split.digests),
+                       ('another version of a picture', lambda split: map(files.picture, map(str, split.names)))):
+        partners = dict(zip(keys(train), train.names))
+        pairs = ['%s, in train %s' % (entry, partners[key]) for key, entry in zip(keys(other), other.names)
                  if key in partners]
         if pairs:
-            yield '%d of %d images of %s have %s of train: %s' % (len(pairs), len(other.names), name, kind,
-                                                                 record.some(pairs))
-    frames = sorted((match.group(1), int(match.group(2)), split is other, i) for split in (train, other)
-                    for i, match in enumerate(re.match(r'(.*?)([0-9]{1,18})[^0-9/]*\Z', str(entry))
-                                              for entry in split.names) if match)
+            yield '%d of %d images of %s have %s of train: %s' % (
+                len(pairs), len(other.names), name, kind, record.some(pairs))
+    numbered = [(re.match(r'(.*?)([0-9]{1,18})[^0-9/]*\Z', str(entry)), split is other, i)
+                for split in (train, other) for i, entry in enumerate(split.names)]
+    frames = sorted((match.group(1), int(match.group(2)), *place) for match, *place in numbered if match)
     pairs = [sorted((a, b), key=lambda frame: frame[2]) for a, b in zip(frames, frames[1:])
              if a[0] == b[0] and a[2] != b[2]]
     near = {i: np.abs(train.thumbs[k] - other.thumbs[i]).mean() for (*_, k), (*_, i) in pairs}
@@ -136,28 +134,26 @@ def shared(train: Split, other: Split, name: str):
 def check(dataset, folder: str):
     """Checks all examples of a data set and returns the faults: list of str, one line per faulty example.
 
-    Prints for each split: sizes, the table of classes, likely causes of poor training results, and images of
-    other splits that are in train too. Writes a picture of examples of each split into `folder` and prints the path of
-    the picture.
+    Prints for each split: sizes, the table of classes, likely causes of poor training results, and images that are also
+    in train. Writes a picture of examples of each split into `folder` and prints the path of the picture.
     """
     found = {name: read_split(dataset, name) for name in dataset.examples}
     for name, split in found.items():
         sizes = collections.Counter(split.sizes)
-        print('%s %s: %d examples; sizes %s' % (dataset.name, name, len(dataset.examples[name]), ', '.join(
-            '%dx%d (%d)' % (size + (count,)) for size, count in sizes.most_common(5))
-            + (' and %d more' % (len(sizes) - 5) if len(sizes) > 5 else '')))
+        shown = ['%dx%d (%d)' % (*size, count) for size, count in sizes.most_common(5)]
+        shown += ['%d more' % (len(sizes) - 5)] if len(sizes) > 5 else []
+        print('%s %s: %d examples; sizes %s' % (dataset.name, name, len(dataset.examples[name]), ', '.join(shown)))
+        if not split.names:
+            continue
         if split.counts[:, :-1].any():
             print(class_table(dataset.class_names, split))
-        for line in advice(dataset, name, split) if split.names else ():
+        overlaps = shared(found['train'], split, name) if name != 'train' else ()
+        for line in [*advice(dataset, name, split), *overlaps]:
             print('note: ' + line)
-        if name != 'train' and split.names and found['train'].names:
-            for line in shared(found['train'], split, name):
-                print('note: ' + line)
-        if split.names:
-            path = os.path.join(folder, '%s-%s.png' % (dataset.name, name))
-            os.makedirs(folder, exist_ok=True)
-            pictures.draw_examples(record.with_splits(dataset, {name: split.names}), name, split.counts, path)
-            print('picture: %s' % path)
+        path = os.path.join(folder, '%s-%s.png' % (dataset.name, name))
+        os.makedirs(folder, exist_ok=True)
+        pictures.draw_examples(record.with_splits(dataset, {name: split.names}), name, split.counts, path)
+        print('picture: %s' % path)
     return [fault for split in found.values() for fault in split.faults]
 
 
@@ -167,14 +163,14 @@ def main(argv=None):
     With --download the data set is fetched first. Faults are printed on standard error, one line each.
     """
     parser = cli.Parser(prog='python -m datasets', description='Checks a data set: counts, sizes, class shares, class '
-                        'weights, likely causes of a bad training, and faults of each file.')
+                        'weights, causes of poor training results, and faulty files.')
     parser.add_argument('name', choices=datasets.MODULES, help='the data set')
     parser.add_argument('--data_dir', help='folder of the data set; not needed for sample')
     parser.add_argument('--download', action='store_true',
-                        help='first download camvid or voc2012 into --data_dir, or print the steps for other data sets')
+                        help='download camvid or voc2012 into --data_dir first; for other data sets print the steps')
     parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in run-length encoded labels')
     parser.add_argument('--depth', type=cli.number(int, 9, 16), help='number of bits that values use in 16-bit images')
-    parser.add_argument('--fold', metavar='K/N', help='use part K of N as val (default: 1/5), if there is no val')
+    parser.add_argument('--fold', metavar='K/N', help='part K of N is val (default: 1/5) if the data has no val')
     parser.add_argument('--pictures', metavar='FOLDER', default=os.path.join('Output', 'check'),
                         help='folder for pictures of examples with their labels')
     args = parser.parse_args(argv)

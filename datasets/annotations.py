@@ -9,29 +9,32 @@ import re
 import numpy as np
 
 import data
-from datasets import files, shapes, tables
-from system.files import UserError, check_file, read_bytes
+from datasets import files, tables
+from system.files import UserError, check_file, read_text
 
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
 # An image with its annotations. image: path of the image. split: 'train', 'val', 'test' or ''. size: (height, width)
-# in the annotations, or None. shapes: list of `Shape`. embedded: path of the JSON file that holds the image, or
-# None; if set, only the file name in `image` is used, as the name of the image in OUT.
+# in the annotations, or None. shapes: list of `Shape`. embedded: path of the JSON file that contains the image, or
+# None. The file name of an embedded image in OUT is the file name in `image`.
 Example = collections.namedtuple('Example', 'image split size shapes embedded', defaults=(None,))
 # An annotation. where: file and entry, for messages. name: class name. kind: 'polygon', 'mask', ... draw: function
-# (height, width) -> mask bool [height, width]. layer: number; shapes of lower layers are drawn first.
+# (height, width) -> mask bool [height, width], or None for an annotation without an area, such as a point. The `kind`
+# of an annotation without an area is the reason in the report. layer: number; annotations of lower layers are drawn
+# first.
 Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(0,))
 # Counts of a conversion. left_out: {reason: number of omitted annotations, images or files}. read: {kind of shape:
-# number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class: how many
-# of these pixels lie under annotations of other classes}. pixels: {name of an image: int64 [256], pixels of each id}.
+# number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class: number of
+# pixels in annotations of the class that lie under annotations of other classes}. pixels: {name of an image: int64
+# [256], pixels of each id}.
 Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
-MAX_CLASSES = 253  # largest number of class names; with background 254, the limit in `tables`
-MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # {lower-case name without outer _: id}
+MAX_CLASSES = 253  # most class names; background is one more class, and the limit in `tables` is 254
+MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # {class name in lower case, without _: id}
 
 
 @contextlib.contextmanager
 def error_context(where: str):
-    """Context manager: turns errors that malformed data cause inside the block into UserError.
+    """Context manager: converts KeyError and similar errors, which malformed data cause, to UserError.
 
     The message begins with `where`, which names the file and the entry.
     """
@@ -47,15 +50,11 @@ def shapes_of(entries: list, where: str, shape_of) -> list:
     """Makes a `Shape` from each entry of a list of annotations -> list of `Shape`.
 
     Args:
-      where: file and kind of entry, for error messages. The number of the entry, counted from 1, is appended.
+      where: file and kind of entry, such as 'a.json: shape'. An error message adds the number of the entry, from 1.
       shape_of: function (entry) -> (name, kind, draw) or (name, kind, draw, layer), the other fields of the `Shape`.
     """
-    found = []
-    for i, entry in enumerate(entries, 1):
-        place = '%s %d' % (where, i)
-        with error_context(place):
-            found.append(Shape(place, *shape_of(entry)))
-    return found
+    numbered = [('%s %d' % (where, i), entry) for i, entry in enumerate(entries, 1)]
+    return [Shape(place, *error_context(place)(shape_of)(entry)) for place, entry in numbered]
 
 
 def lookup(table: dict, key, what: str):
@@ -66,7 +65,7 @@ def lookup(table: dict, key, what: str):
 
 
 def kind_of(content):
-    """Recognizes the format of a JSON file's content -> 'coco', 'labelme', 'isat', 'via' or 'another form'."""
+    """Recognizes the format of parsed JSON -> 'coco', 'labelme', 'isat', 'via' or 'another form'."""
     if isinstance(content, dict):
         via = content.get('_via_img_metadata', content)
         if all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
@@ -83,30 +82,38 @@ def kind_of(content):
     return 'another form'
 
 
-def image_folder(source: str):
-    """Returns the folder that holds the images of `source`, a folder or a JSON file.
+def find_images(source: str):
+    """Finds the images of `source`, a folder or a JSON file -> (searched folder, {file name: list of paths}).
 
-    If `source` is a folder, the result is `source`. If `source` is a JSON file, the result is the folder of the file,
-    or the parent of this folder if this folder is called annotations. Raises UserError if `source` does not exist.
+    The searched folder is `source` or, for a JSON file, the folder of the file. If the folder of the JSON file is
+    called annotations, the parent folder is searched. Sub-folders are searched too. Raises UserError if `source` does
+    not exist.
     """
-    if os.path.isdir(source):
-        return source
-    check_file(source)
-    root = os.path.dirname(os.path.abspath(source))
-    return os.path.dirname(root) if os.path.basename(root) == 'annotations' else root
+    root = source
+    if not os.path.isdir(source):
+        check_file(source)
+        root = os.path.dirname(os.path.abspath(source))
+        root = os.path.dirname(root) if os.path.basename(root) == 'annotations' else root
+    images = collections.defaultdict(list)
+    for _, path in files.files_below(root, data.IMAGE_FILES):
+        images[os.path.basename(path)].append(path)
+    return root, images
 
 
 def read_documents(source: str):
     """Reads a JSON file, or all JSON files below a folder -> {kind: list of (path, content)}.
 
-    The kinds are the results of `kind_of`. For the kind 'another form' the content is None. The text of an image
-    embedded in a JSON file of labelme is cut to 9 characters, which are enough to recognize the format of the image.
-    Raises UserError for a file that is not JSON.
+    The kinds are the results of `kind_of`. For the kind 'another form' the content is None. An image embedded in a JSON
+    file of labelme is cut to 9 characters of base64, which are enough to recognize the format of the image. Raises
+    UserError for a file that is not JSON.
     """
     documents = collections.defaultdict(list)
     below = os.path.join(glob.escape(source), '**', '*.json')
     for path in sorted(glob.glob(below, recursive=True)) if os.path.isdir(source) else [source]:
-        content = read_json(path)
+        try:
+            content = json.loads(read_text(path))
+        except (ValueError, RecursionError) as error:
+            raise UserError('%s: not JSON (%s)' % (path, error))
         kind = kind_of(content)
         if kind == 'labelme' and isinstance(content.get('imageData'), str):
             content['imageData'] = content['imageData'][:9]
@@ -114,27 +121,11 @@ def read_documents(source: str):
     return documents
 
 
-def read_json(path: str):
-    """Reads a JSON file -> parsed content; raises UserError if the file is not JSON in UTF-8."""
-    try:
-        return json.loads(read_bytes(path).decode('utf-8-sig'))
-    except (ValueError, RecursionError) as error:
-        raise UserError('%s: not JSON in UTF-8 (%s)' % (path, error))
-
-
-def images_by_name(root: str):
-    """Finds the images below the folder `root` -> {file name: list of paths}."""
-    images = collections.defaultdict(list)
-    for _, path in files.files_below(root, data.IMAGE_FILES):
-        images[os.path.basename(path)].append(path)
-    return images
-
-
 def split_of(root: str, *paths):
-    """Finds the name of a split in paths relative to `root` -> 'train', 'val', 'test', or '' if there is none.
+    """Finds the name of a split in some paths -> 'train', 'val', 'test', or '' if no path contains a name.
 
-    The first of `paths` that contains the name of a split decides. For example, a folder valid/ and a file
-    instances_val2017.json both mean val.
+    The function ignores folders above `root`. The first path that contains the name of a split decides. For example, a
+    folder valid/ and a file instances_val2017.json both mean val.
     """
     found = [SPLIT.search(os.path.relpath(path, root).replace(os.sep, '/')) for path in paths]
     return next((files.FOLDERS[match.group(1).lower()] for match in found if match), '')
@@ -143,9 +134,9 @@ def split_of(root: str, *paths):
 def find_image(images: dict, name: str, source: str):
     """Finds the image that the JSON file `source` names -> path.
 
-    First the path `name`, relative to the folder of `source`, is tried. If no image is there, `name` may be a path on
-    another machine. Then, of the images with the same file name, the image is chosen whose path has the most trailing
-    folders in common with `name`. Raises UserError unless exactly one image has the most folders in common.
+    If `name` is the path of an image relative to the folder of `source`, the result is this image. Otherwise `name` may
+    be a path on another machine. Then the result is the image with the same file name whose path ends with the most
+    folders of `name`. Raises UserError if no image has this file name, or if two images fit equally well.
 
     Args:
       images: {file name: list of paths}, the candidates.
@@ -155,12 +146,12 @@ def find_image(images: dict, name: str, source: str):
     beside = os.path.normpath(os.path.join(os.path.dirname(source), name))
     if is_image(beside):
         return beside
-    paths = images.get(name.split('/')[-1], [])
-    tails = [len(os.path.commonprefix([path.split(os.sep)[::-1], name.split('/')[::-1]])) for path in paths]
-    fits = [path for path, tail in zip(paths, tails) if tail == max(tails)]
+    tails = {path: len(os.path.commonprefix([path.split(os.sep)[::-1], name.split('/')[::-1]]))
+             for path in images.get(name.split('/')[-1], ())}
+    fits = [path for path in tails if tails[path] == max(tails.values())]
     if len(fits) != 1:
-        raise UserError('image %s: %s' % (name, '%s or %s?' % tuple(fits[:2]) if fits
-                                               else 'no such file in SOURCE; put the images there'))
+        fault = '%s or %s?' % tuple(fits[:2]) if fits else 'no such file in SOURCE; put the images there'
+        raise UserError('image %s: %s' % (name, fault))
     return fits[0]
 
 
@@ -170,10 +161,10 @@ def is_image(path: str) -> bool:
 
 
 def class_ids(classes: list):
-    """Numbers the classes 1, 2, ... in the given order -> {name: id}; names may repeat.
+    """Numbers the classes 1, 2, ... in the given order -> {name: id}.
 
-    The class background has id 0, the classes void and ignore have id IGNORE. Raises UserError for an empty, long or
-    unprintable name and for more than MAX_CLASSES names.
+    A name may occur several times. The class background gets id 0; the classes void and ignore get id IGNORE. Raises
+    UserError for an empty, long or unprintable name and for more than MAX_CLASSES names.
     """
     ids = {}
     for name in classes:
@@ -189,45 +180,40 @@ def class_ids(classes: list):
 
 
 def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
-    """Draws an example's annotations into a label uint8 [h, w] of ids; later ones cover earlier ones.
+    """Draws the annotations of an image into a label, uint8 [h, w] of ids.
 
-    Lower layers are drawn first. With `small_on_top` the larger annotations of each layer are drawn first. Adds the
-    numbers of annotations and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height,
-    width) of the image, differs from the size in the annotations.
+    Annotations of lower layers are drawn first, and later annotations cover earlier annotations. With `small_on_top`
+    the larger annotations of each layer are drawn first. Adds the numbers of annotations and pixels to `tally`. Raises
+    UserError for a malformed annotation, and if `size`, (height, width) of the image, differs from the size in the
+    annotations.
     """
     if example.size not in (None, size):
-        fix = '; remove the EXIF orientation from the photo, or swap the two numbers' * (example.size == size[::-1])
-        raise UserError('%s: the image has %dx%d, its annotations say %sx%s%s'
-                        % ((example.image,) + size + example.size + (fix,)))
+        raise UserError('%s: the image has %dx%d, its annotations say %sx%s; if height and width are swapped, '
+                        'remove the EXIF orientation of the photo' % ((example.image,) + size + example.size))
 
     def draw(shape):
-        with error_context(shape.where):
-            try:
-                mask = shape.draw(*size)
-            except shapes.NoArea as error:
-                return np.zeros(size, bool), str(error)
-            return mask, '' if mask.any() else 'annotations that hold no pixel centre'
+        return error_context(shape.where)(shape.draw)(*size) if shape.draw else np.zeros(size, bool)
 
     def order(shape):
-        return shape.layer, -np.count_nonzero(draw(shape)[0]) if small_on_top else 0
+        return shape.layer, -np.count_nonzero(draw(shape)) if small_on_top else 0
 
-    front = np.zeros(size, np.int32)  # at each pixel: number of the annotation in front, from 1; 0 for none
-    drawn = [None]
+    front = np.zeros(size, np.int32)  # number, from 1, of the topmost annotation at each pixel; 0: no annotation
+    drawn = []
     of_class = {}
     for shape in sorted(example.shapes, key=order):
-        mask, reason = draw(shape)
-        if reason:
-            tally.left_out[reason] += 1
+        mask = draw(shape)
+        if not mask.any():
+            tally.left_out['annotations that hold no pixel centre' if shape.draw else shape.kind] += 1
             continue
-        np.copyto(front, len(drawn), where=mask)
         drawn.append(shape)
+        np.copyto(front, len(drawn), where=mask)
         of_class[shape.name] = of_class.get(shape.name, False) | mask
-    label = np.array([0] + [ids[shape.name] for shape in drawn[1:]], np.uint8)[front]
+    label = np.array([0] + [ids[shape.name] for shape in drawn], np.uint8)[front]
     for name, mask in of_class.items():
         tally.drawn[name] += np.count_nonzero(mask)
         tally.lost[name] += np.count_nonzero(label[mask] != ids[name])
-    for shape, seen in zip(drawn[1:], np.bincount(front.ravel(), minlength=len(drawn))[1:]):
-        if seen or (label[draw(shape)[0]] == ids[shape.name]).any():
+    for shape, seen in zip(drawn, np.bincount(front.ravel(), minlength=len(drawn) + 1)[1:]):
+        if seen or (label[draw(shape)] == ids[shape.name]).any():
             tally.read[shape.kind] += 1
         else:
             tally.left_out['annotations that lie wholly under others; --small_on_top draws the small ones over'] += 1
@@ -235,10 +221,10 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
 
 
 def out_names(examples: list):
-    """Returns the path of each output image, relative to OUT/images: list of SPLIT/FILE.
+    """Returns the path of each output image, relative to OUT/images -> list of SPLIT/FILE.
 
-    If two files of a split have the same name, apart from extension and case, all paths keep the folders of the source:
-    SPLIT/FOLDER/FILE.
+    If two files of a split have the same name, ignoring extension and case, all results contain the folders of the
+    source: SPLIT/FOLDER/FILE.
     """
     names = [(example.split, os.path.basename(example.image)) for example in examples]
     stems = collections.Counter((split, os.path.splitext(name)[0].lower()) for split, name in names)

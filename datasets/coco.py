@@ -1,10 +1,12 @@
-"""Reads COCO JSON, also as written by VGG Image Annotator, makesense.ai, COCO Annotator and others."""
+"""Reads COCO JSON, including the variants of VGG Image Annotator, makesense.ai and COCO Annotator."""
 import functools
 import os
 
 from datasets import shapes
 from datasets.annotations import Example, Shape, error_context, find_image, lookup, split_of
 from system.files import UserError
+
+NO_SEGMENTATION = 'annotations without a segmentation (boxes or key points)'
 
 
 def key_of(entry: dict, key: str):
@@ -21,21 +23,20 @@ def key_of(entry: dict, key: str):
 def read_coco(documents: list, root: str, images: dict):
     """Reads COCO JSON -> (class names in the order of the files, list of `Example`).
 
-    Crowds (`iscrowd`) are drawn below the other annotations. Masks are decoded when a shape is drawn.
+    Annotations with `iscrowd` 1 (crowds) are drawn below the other annotations.
 
     Args:
       documents: list of (path, content) of the JSON files.
       root: folder that holds the images, directly or in sub-folders.
       images: {file name: list of paths}, the images below `root`.
     Raises:
-      UserError: a listed image that is missing, two images or two classes with the same id, or an
-        annotation whose image or class is missing or unknown. The message names the file and the entry.
+      UserError: a listed image that is missing, two images or two classes with the same id, or an annotation with a
+        missing or unknown image or class. The message names the file and the entry.
     """
     classes = []
     examples = []
     for path, content in documents:
-        names = {}
-        by_id = {}
+        names, by_id = {}, {}
         for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator may repeat a class
             with error_context('%s: category %d' % (path, i)):
                 key = key_of(category, 'id')
@@ -48,21 +49,22 @@ def read_coco(documents: list, root: str, images: dict):
                 name = entry['file_name']
                 longer = str(entry.get('path'))  # COCO Annotator gives the folder in path, not in file_name
                 image = find_image(images, longer if longer.endswith('/' + name) else name, path)
-                if key in by_id:
-                    raise UserError('id %s is already the id of %s' % (key, by_id[key].image))
                 split = split_of(root, os.path.dirname(image), path)
                 size = entry.get('height'), entry.get('width')
+                if key in by_id:
+                    raise UserError('id %s is already the id of %s' % (key, by_id[key].image))
                 by_id[key] = Example(image, split, size if all(size) else None, [])
         examples += by_id.values()
         for i, annotation in enumerate(content['annotations'], 1):
             where = '%s: annotation %d' % (path, i)
             with error_context(where):
-                # makesense.ai may write COCO without categories; then all annotations are of the class object.
+                # makesense.ai may write COCO without categories; then the only class is called object.
                 is_nameless = not names and annotation.get('category_id') is None
                 name = 'object' if is_nameless else lookup(names, key_of(annotation, 'category_id'), 'category_id')
                 segmentation = annotation.get('segmentation')
-                kind = 'mask' if isinstance(segmentation, dict) else 'polygon'
-                lookup(by_id, key_of(annotation, 'image_id'), 'image_id').shapes.append(
-                    Shape(where, name, kind, functools.partial(shapes.coco_mask, segmentation),
-                          -1 if int(annotation.get('iscrowd') or 0) else 0))
+                kind = NO_SEGMENTATION if not segmentation else 'mask' if isinstance(segmentation, dict) else 'polygon'
+                draw = functools.partial(shapes.coco_mask, segmentation) if segmentation else None
+                layer = -1 if int(annotation.get('iscrowd') or 0) else 0
+                example = lookup(by_id, key_of(annotation, 'image_id'), 'image_id')
+                example.shapes.append(Shape(where, name, kind, draw, layer))
     return classes, examples

@@ -12,8 +12,8 @@ docs/data.md shows how to convert the export of each tool.
 """
 import base64
 import collections
-import contextlib
 import functools
+import json
 import os
 import shutil
 import signal
@@ -33,7 +33,7 @@ import datasets
 from datasets import annotations, coco, files, labelme, via, yolo
 from runs import pictures
 from system import cli
-from system.files import UserError, write_bytes, write_csv
+from system.files import UserError, read_text, write_bytes, write_csv
 
 KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
 
@@ -42,13 +42,12 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
     Each split has a sub-folder in images/ and in labels/. Raises UserError for two images of a folder whose names
-    differ only in the extension, for a malformed annotation, and for an image whose size differs from the size in the
-    annotations.
+    differ only in the extension, for a malformed annotation, and for an image of another size than its annotations say.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), annotations.out_names(examples)):
-        path, image = (os.path.join(out, kind, name) for kind in ('labels', 'images'))
-        path = os.path.splitext(path)[0] + '.png'
+        stem = os.path.splitext(name)[0].replace(os.sep, '/')
+        path, image = os.path.join(out, 'labels', stem + '.png'), os.path.join(out, 'images', name)
         if os.path.exists(path):
             raise UserError('%s: another image has this name; rename one of the images' % example.image)
         for file in (path, image):
@@ -56,7 +55,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
         where = '%s: imageData' % example.embedded if example.embedded else example.image
         if example.embedded:
             with annotations.error_context(where):
-                code = annotations.read_json(example.embedded)['imageData']
+                code = json.loads(read_text(example.embedded))['imageData']
                 write_bytes(image, base64.b64decode(code.split(',')[-1]))
         else:
             shutil.copyfile(example.image, image)
@@ -65,40 +64,36 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
         except UserError as error:  # the message names the source, not the unfinished copy in OUT
             raise UserError(str(error).replace(image, where))
         label = annotations.draw_label(example, size, ids, tally, small_on_top)
-        name = unicodedata.normalize('NFC', os.path.splitext(name)[0].replace(os.sep, '/'))
-        tally.pixels[name] = np.bincount(label.ravel(), minlength=256)
+        tally.pixels[unicodedata.normalize('NFC', stem)] = np.bincount(label.ravel(), minlength=256)
         picture = Image.fromarray(label)
         picture.putpalette(palette)
         picture.save(path)
-    named = {i: name.strip() for name, i in ids.items() if 0 < i < data.IGNORE}
-    rows = [('background', 0)] + [(name, i) for i, name in named.items()]
-    rows += [('void', data.IGNORE)] * (data.IGNORE in ids.values())
-    rows = [(name, i, '%d %d %d' % files.voc_color(i)) for name, i in rows]
+    fixed = {0: 'background', data.IGNORE: 'void'}
+    names = {i: fixed.get(i, name.strip()) for name, i in [('background', 0), *ids.items()]}
+    rows = [(names[i], i, '%d %d %d' % files.voc_color(i)) for i in sorted(names)]
     write_csv(os.path.join(out, 'classes.csv'), [('name', 'id', 'color')] + rows)
 
 
 def recognize(source: str, kind: str = None):
-    """Recognizes the annotations in `source` -> (kind, {kind: list of (path, content)}); prints the kind.
+    """Recognizes the format of the annotations in `source` -> (kind, {kind: list of (path, content)}).
 
-    For 'yolo' the dict holds `source` in place of a list. Raises UserError if no kind or several kinds fit, or if the
-    given `kind` does not fit. The error message lists the kinds of files found.
+    Prints the kind. The value for the kind 'yolo' is `source`, not a list. Raises UserError if no kind or several kinds
+    fit, or if the given `kind` does not fit. The error message lists the kinds of files that were found.
     """
     documents = {} if kind == 'yolo' else annotations.read_documents(source)
     if kind == 'yolo' or not kind and yolo.fits(source):
         documents['yolo'] = source
     fits = [name for name in ([kind] if kind else KINDS) if name in documents]
     if len(fits) > 1:
-        raise UserError('%s: holds annotations of %s; name the kind to convert, as: python -m datasets.convert %s ...'
-                        % (source, ' and '.join(fits), fits[0]))
+        raise UserError('%s: holds annotations of %s; name the kind to convert' % (source, ' and '.join(fits)))
     if not fits:
         found = ['JSON of %s (%d, as %s)' % (name, len(found), found[0][0]) for name, found in documents.items()]
-        if os.path.isdir(source):
-            endings = collections.Counter(os.path.splitext(name)[1].lower() or 'no extension'
-                                          for _, _, names in os.walk(source) for name in names)
-            found += ['%s (%d)' % (ending, count) for ending, count in endings.most_common(5) if ending != '.json']
+        endings = collections.Counter(os.path.splitext(name)[1].lower() or 'no extension'
+                                      for _, _, names in os.walk(source) for name in names)
+        found += ['%s (%d)' % (ending, count) for ending, count in endings.most_common(5) if ending != '.json']
+        known = kind or 'a known kind (%s with data.yaml or classes.txt)' % ', '.join(KINDS)
         raise UserError('%s: holds no annotations of %s; found: %s; most tools export COCO, and --dataset folder reads '
-                        'label images' % (source, kind or 'a known kind (%s with data.yaml or classes.txt)'
-                                          % ', '.join(KINDS), ', '.join(found) or 'nothing'))
+                        'label images' % (source, known, ', '.join(found) or 'nothing'))
     kind = fits[0]
     print('%s: read as %s%s' % (source, kind, '' if kind == 'yolo' else ', JSON files: %d' % len(documents[kind])))
     return kind, documents
@@ -110,8 +105,8 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     Args:
       kind: a key of `readers`, or None to recognize the kind.
       readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. Classes that occur in the
-        shapes but not in the class names are added after the class names, in the order of first use.
-      small_on_top: draws small annotations over large ones.
+        shapes but not in the class names get the next ids, in the order of first use.
+      small_on_top: draws small annotations over large annotations.
     Raises:
       UserError: a malformed source, a source without an annotation to draw, or an `out` that holds files. After an
         error no file is left in `out`.
@@ -120,19 +115,17 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
         raise UserError('%s: holds files already; name a new folder' % out)
     source = os.path.normpath(source)
     tally = annotations.Tally(*(collections.Counter() for _ in annotations.Tally._fields))
-    root = annotations.image_folder(source)
+    root, images = annotations.find_images(source)
     kind, documents = recognize(source, kind)
-    for other in set(documents) - {kind, 'yolo'}:
-        tally.left_out['JSON files of %s, as %s' % (other, documents[other][0][0])] = len(documents[other])
-    images = annotations.images_by_name(root)
+    tally.left_out.update({'JSON files of %s, as %s' % (other, found[0][0]): len(found)
+                           for other, found in documents.items() if other != kind})
     classes, examples = readers[kind](documents[kind], root, images)
     with annotations.error_context(source):
         ids = annotations.class_ids(classes + [shape.name for example in examples for shape in example.shapes])
     named = collections.Counter(os.path.abspath(example.image) for example in examples)
-    path, count = named.most_common(1)[0] if named else ('', 0)
-    if count > 1:
-        raise UserError('%s: image %s is listed twice; if there are several JSON files, name one as SOURCE, else '
-                        'remove the second entry' % (source, path))
+    twice = [path for path, count in named.items() if count > 1]
+    if twice:
+        raise UserError('%s: is listed twice; remove an entry, or name one JSON file as SOURCE' % twice[0])
     unnamed = {os.path.abspath(path) for paths in images.values() for path in paths} - set(named)
     tally.left_out['images that the annotations do not name'] = len(unnamed)
     os.makedirs(out, exist_ok=True)
@@ -140,14 +133,14 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
         with tempfile.TemporaryDirectory(suffix='.part', dir=out) as part:
             write(part, examples, ids, tally, small_on_top)
             if not tally.read:
+                reasons = ''.join('; left out: %s (%d)' % reason for reason in (+tally.left_out).items())
                 raise UserError('%s: of %d images no annotation can be drawn; export polygons or masks from the tool%s'
-                                % (source, len(examples), ''.join('; left out: %s (%d)' % reason
-                                                                  for reason in (+tally.left_out).items())))
+                                % (source, len(examples), reasons))
             # classes.csv is moved last, because OUT is a data set once classes.csv exists.
             for name in ('images', 'labels', 'classes.csv'):
                 os.replace(os.path.join(part, name), os.path.join(out, name))
     finally:
-        with contextlib.suppress(OSError):  # fails if the conversion succeeded, because OUT is then not empty
+        if not os.listdir(out):
             os.rmdir(out)
     report(examples, ids, tally)
     if len(examples) > 1:
@@ -168,7 +161,7 @@ def draw_examples(out: str, tally: annotations.Tally):
 def report(examples: list, ids: dict, tally: annotations.Tally):
     """Prints numbers of annotations per class and per shape, reasons for omissions, and hidden classes.
 
-    A class is hidden if most of the pixels of its annotations lie under annotations of other classes.
+    A class is hidden if annotations of other classes cover most pixels of the annotations of the class.
     """
     used = collections.Counter(shape.name for example in examples for shape in example.shapes)
     for name in ids:
@@ -190,27 +183,25 @@ def main(argv=None):
 
     `argv`: list of str; None for the arguments of this process.
     """
-    parser = cli.Parser(prog='python -m datasets.convert', usage='%(prog)s [-h] [KIND] SOURCE OUT [flags]',
+    parser = cli.Parser(prog='python -m datasets.convert',
                         description='Converts annotations into the layout of --dataset folder.')
-    parser.add_argument('paths', nargs='+', metavar='[KIND] SOURCE OUT',
-                        help='KIND: %s (default: recognized); SOURCE: folder or JSON file to read; OUT: new folder'
-                        % ', '.join(KINDS))
+    parser.add_argument('kind', nargs='?', choices=KINDS, help='kind of annotations (default: recognized)')
+    parser.add_argument('source', metavar='SOURCE', help='folder or JSON file to read')
+    parser.add_argument('out', metavar='OUT', help='new folder')
     parser.add_argument('--line_width', type=cli.positive_float, default=10,
-                        help='width, in pixels, at which lines of labelme and VIA are drawn')
-    parser.add_argument('--attribute', help="name of the attribute of VIA's regions that holds the class")
+                        help='width in pixels at which lines of labelme and VIA are drawn')
+    parser.add_argument('--attribute', help="name of the attribute of VIA's regions that gives the class")
     parser.add_argument('--small_on_top', action='store_true',
-                        help='draw small annotations over large ones, instead of later over earlier ones')
+                        help='draw small annotations over large annotations, regardless of the order')
     args = parser.parse_intermixed_args(argv)
-    kind = args.paths.pop(0) if len(args.paths) == 3 else None
-    if len(args.paths) != 2 or kind not in (None,) + KINDS:
-        raise UserError('expected [KIND] SOURCE OUT, where KIND is one of %s' % ', '.join(KINDS))
-    readers = {'coco': coco.read_coco, 'isat': labelme.read_isat, 'yolo': yolo.read_yolo,
+    readers = {'coco': coco.read_coco, 'yolo': yolo.read_yolo,
                'labelme': functools.partial(labelme.read_labelme, line_width=args.line_width),
+               'isat': functools.partial(labelme.read_labelme, line_width=0, keys=labelme.ISAT),
                'via': functools.partial(via.read_via, line_width=args.line_width, attribute=args.attribute)}
-    convert(kind, readers, args.paths[0], args.paths[1], args.small_on_top)
+    convert(args.kind, readers, args.source, args.out, args.small_on_top)
 
 
 if __name__ == '__main__':
-    # SIGTERM raises SystemExit, so that unfinished files are removed.
+    # SIGTERM raises SystemExit, so that `convert` removes unfinished files before the process ends.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     cli.main(main, 'the size of the images')

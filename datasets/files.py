@@ -13,7 +13,7 @@ GOLDEN = 2654435769  # 2^32 divided by the golden ratio; its multiples modulo 2^
 FOLD = '1/5'  # default of --fold: the first of five parts becomes val, in a data set without val
 SPLITS = ('train', 'val', 'test')
 FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
-           'testing': 'test'}  # {folder below images/: split}
+           'testing': 'test'}  # {name of a folder or of a list of images: split}
 # Extensions of files that are skipped without a note.
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # last word of a label's name: _mask, _L, -gt
@@ -25,11 +25,9 @@ MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg
 
 def check_data_dir(data_dir: str, name: str, layout: str):
     """Raises UserError if `data_dir` is None, missing or empty; the message shows the expected `layout`."""
-    if not data_dir:
-        raise UserError('--data_dir: data set %s needs the folder that holds %s' % (name, layout))
-    fault = 'no such folder' if not os.path.isdir(data_dir) else '' if os.listdir(data_dir) else 'is empty'
+    fault = 'no such folder' if not os.path.isdir(data_dir or '') else '' if os.listdir(data_dir) else 'is empty'
     if fault:
-        raise UserError('--data_dir %s: %s; data set %s expects %s there' % (data_dir, fault, name, layout))
+        raise UserError('--data_dir %s: %s; data set %s expects %s there' % (data_dir or '', fault, name, layout))
 
 
 def numbered_lines(path: str):
@@ -47,7 +45,7 @@ def read_names(path: str):
 
     If a line holds the paths of an image and its label, as in CamVid, the name is the path of the image.
 
-    Raises UserError for an empty list or a name that leads out of the folder.
+    Raises UserError for an empty list, and for a name such as ../a that leads out of the folder of the data set.
     """
     names = [PAIR.sub(r'\1', line.strip()) for _, line in numbered_lines(path)]
     if not names:
@@ -63,13 +61,10 @@ def files_below(folder: str, extensions: tuple):
 
     A name is the path of the file relative to `folder`, without the extension. The files of a folder, sorted, come
     before the files of the sub-folders. Hidden files and folders, such as macOS's ._NAME, are skipped. A link to a
-    folder that contains the link is skipped with a note. A note also gives the number of files with other extensions
-    that may be images. Raises UserError if a folder is missing or unreadable, or a file name is not UTF-8.
+    folder that contains the link is skipped with a note. Another note gives the number of files of other types that may
+    be images. Raises UserError if a folder is missing or unreadable, or a file name is not UTF-8.
     """
-    if not os.path.isdir(folder):
-        raise UserError('%s: no such folder' % folder)
-    found = []
-    others = []
+    found, others = [], []
     real_parents = {folder: [os.path.realpath(folder)]}  # {folder: real paths of the folder and its parents}
 
     def refuse(error):
@@ -93,16 +88,15 @@ def files_below(folder: str, extensions: tuple):
             elif extension.lower() not in NO_IMAGES:
                 others.append(file)
     if others:
-        note('%s: %d files are not read (%s%s); convert images to PNG, JPEG or TIFF'
-                  % (folder, len(others), ', '.join(others[:3]), ', ...' if others[3:] else ''))
+        note('%s: %d files are not read, as %s; convert images to PNG, JPEG or TIFF' % (folder, len(others), others[0]))
     return found
 
 
 def image_files(folder: str):
-    """Finds the images below a folder -> {name: path}, first from a folder, then from its sub-folders.
+    """Finds the images below a folder -> {name: path}, in the order of `files_below`.
 
     A name is the path of the image relative to `folder`, without the extension. Raises UserError for a missing or
-    unreadable folder, for two images with the same name, and for images in a folder that is linked twice.
+    unreadable folder, for two images with the same name, and for a folder of images that is reached by two paths.
     """
     paths = {}
     parents = {}  # {real path of a folder: path of the folder}
@@ -177,14 +171,13 @@ def label_path(folder: str, found: dict, name: str):
     """
     paths = found.get(name, [])
     if len(paths) != 1:
-        there = sorted(os.listdir(folder))
-        raise UserError('%s: %d labels for image %s; expected one file %s.png or %s_SUFFIX.png; the folder has %s'
-                        % (folder, len(paths), name, name, name, ', '.join(there[:4]) or 'no files'))
+        raise UserError('%s: %d labels for image %s; expected one file IMAGE.png or IMAGE_SUFFIX.png; the folder has %s'
+                        % (folder, len(paths), name, ', '.join(sorted(os.listdir(folder))[:4]) or 'no files'))
     return paths[0]
 
 
 def small_numbers(texts: list):
-    """Parses texts of whole numbers from 0 to 255 -> tuple of int, or None if a text is anything else."""
+    """Parses texts of whole numbers from 0 to 255 -> tuple of int, or None if a text is not such a number."""
     good = all(re.match(r'\A[0-9]{1,3}\Z', text) and int(text) < 256 for text in texts)
     return tuple(map(int, texts)) if good else None
 
@@ -244,8 +237,7 @@ def hold_out(names: list, fold: str = FOLD):
     start, end = ((numbers[0] - i) * (1 << 32) // numbers[1] for i in (1, 0))
     places = {name: (place(name) - start) % (1 << 32) for name in {picture(name) for name in names}}
     if len(places) < 2:
-        raise UserError('%d images to train and validate with (versions of one picture count once); at least two '
-                        'images or a split val are needed' % len(places))
+        raise UserError('%d images to train and validate (versions of one picture count once); need two' % len(places))
     count = min(max(1, sum(value < end - start for value in places.values())), len(places) - 1)
     held_out = set(sorted(places, key=lambda name: (places[name], name))[:count])
     val = HeldOut(sorted(name for name in names if picture(name) in held_out))

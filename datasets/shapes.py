@@ -1,10 +1,10 @@
 """Draws annotations as masks: polygons, ellipses, lines, run lengths; shapes of COCO, labelme, VIA, YOLO.
 
-A pixel at row i, column j belongs to a polygon if its centre (j + 0.5, i + 0.5) lies inside, by the even-odd rule.
-A pixel with its centre on an edge belongs to the polygon to the right of the edge or below it. So polygons with a
-common edge neither overlap nor leave a gap. Pillow and OpenCV, in contrast, also fill the pixels on the boundary. All
-masks are bool [height, width]. Malformed annotations raise UserError, or KeyError, ValueError and similar errors, which
-`annotations.error_context` turns into UserError.
+The centre of the pixel at row i and column j is (j + 0.5, i + 0.5). A pixel belongs to a polygon if the centre lies
+inside the polygon by the even-odd rule. If the centre lies on an edge, the pixel belongs to the polygon to the right of
+the edge, or below a horizontal edge. So polygons with a common edge neither overlap nor leave a gap. Pillow and OpenCV,
+in contrast, also fill the pixels on the boundary. Malformed annotations raise UserError, or KeyError, ValueError and
+similar errors, which `annotations.error_context` converts to UserError.
 """
 import base64
 
@@ -12,10 +12,6 @@ import cv2
 import numpy as np
 
 from system.files import UserError
-
-
-class NoArea(Exception):
-    """Raised for an annotation without an area; the message names the kind of annotation, in the plural."""
 
 
 def polygon_mask(points, height: int, width: int):
@@ -30,17 +26,14 @@ def polygon_mask(points, height: int, width: int):
     if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
         raise UserError('coordinates must be numbers up to a million')
     mask = np.zeros((height, width), bool)
-    starts, ends = points, np.roll(points, -1, axis=0)
-    falls = starts[:, 1] > ends[:, 1]
-    x0, y0 = np.where(falls, ends.T, starts.T)
-    x1, y1 = np.where(falls, starts.T, ends.T)
-    first, stop = (np.clip(np.ceil(y - 0.5), 0, height).astype(int) for y in (y0, y1))
-    counts = stop - first  # number of pixel rows that each edge crosses
-    edge = np.repeat(np.arange(len(points)), counts)
+    starts, ends = points.T, np.roll(points, -1, axis=0).T
+    (x0, y0), (x1, y1) = np.where(starts[1] > ends[1], (ends, starts), (starts, ends))  # y0 <= y1
+    first, stop = np.clip(np.ceil([y0 - 0.5, y1 - 0.5]), 0, height).astype(int)
+    edge = np.repeat(np.arange(len(points)), stop - first)  # an entry for each pixel row that an edge crosses
     if not len(edge):
         return mask
-    rows = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
-    x = x0[edge] + (rows + 0.5 - y0[edge]) * (x1 - x0)[edge] / np.maximum(y1 - y0, 1e-300)[edge]
+    rows = first[edge] + np.arange(len(edge)) - np.searchsorted(edge, edge)
+    x = x0[edge] + (rows + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
     columns = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
     top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max()
     flat = (rows - top) * (right - left + 1) + columns - left
@@ -60,9 +53,8 @@ def ellipse_mask(center, radii, angle: float, height: int, width: int):
     if not np.isfinite([*center, *radii, angle]).all() or min(radii) <= 0:
         return mask
     reach = max(radii)
-    top, bottom, left, right = (int(np.clip(edge, 0, size)) for edge, size in (
-        (center[1] - reach, height), (center[1] + reach + 1, height),
-        (center[0] - reach, width), (center[0] + reach + 1, width)))
+    (left, top), (right, bottom) = np.clip([np.subtract(center, reach), np.add(center, reach + 1)],
+                                           0, (width, height)).astype(int)
     y, x = np.ogrid[top:bottom, left:right]
     x, y = x + 0.5 - center[0], y + 0.5 - center[1]
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -86,20 +78,25 @@ def line_mask(points, line_width: float, height: int, width: int):
     return mask
 
 
+def box_mask(points, height: int, width: int):
+    """Fills the bounding box of `points`, float [n, 2] of (x, y) in pixels: bool [height, width]."""
+    (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+    return polygon_mask([left, top, right, top, right, bottom, left, bottom], height, width)
+
+
 def coco_counts(text: str):
     """Decodes the text of a compressed COCO mask -> list of run lengths, int.
 
     Each character holds five bits of a number, the lowest bits first. From the fourth number on, the text holds the
-    difference between a number and the number two places before. An unfinished last number is dropped without an error,
-    so the caller checks the sum of the run lengths. pycocotools, in contrast, returns uninitialized memory for a text
-    with an unfinished number.
+    difference from the number two places before. An incomplete last number is dropped without an error, so the caller
+    must check the sum of the run lengths.
     """
     counts = []
     value = shift = 0
     for code in text.encode():
         value |= (code - 48 & 31) << shift
         shift += 5
-        if not code - 48 & 32:  # the last character of a number; the highest of the five bits is the sign
+        if not code - 48 & 32:  # bit 5 is 0 in the last character of a number; bit 4 is the sign
             value -= (code - 48 & 16) << shift - 4
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
             value = shift = 0
@@ -110,21 +107,17 @@ def coco_mask(segmentation, height: int, width: int):
     """Draws a COCO segmentation: a union of polygons, or run lengths down the columns -> bool [height, width].
 
     A single polygon may be a flat list of numbers or a list of (x, y). Run lengths are a list or COCO's compressed
-    text. Raises NoArea for an empty segmentation, and UserError for sizes or run lengths that do not fit the image, and
-    for coordinates beyond a million.
+    text. Raises UserError for a size or run lengths that do not fit the image, and for coordinates beyond a million.
     """
-    if not segmentation:
-        raise NoArea('annotations without a segmentation (boxes or key points)')
     if isinstance(segmentation, list):
-        if not isinstance(segmentation[0], (list, dict)) or all(np.shape(point) == (2,) for point in segmentation):
+        parts = [part for part in segmentation if isinstance(part, (list, dict))]
+        if not parts or all(np.shape(part) == (2,) for part in segmentation):
             return polygon_mask(segmentation, height, width)
-        return np.any([coco_mask(part, height, width) if isinstance(part, dict) else polygon_mask(part, height, width)
-                       for part in segmentation], axis=0)
+        return np.any([coco_mask(part, height, width) for part in segmentation], axis=0)
     if list(segmentation['size']) != [height, width]:
         raise UserError('the mask has size %s, the image has size %s' % (segmentation['size'], [height, width]))
     counts = segmentation['counts']
-    if isinstance(counts, str):
-        counts = coco_counts(counts)
+    counts = coco_counts(counts) if isinstance(counts, str) else counts
     if min(counts, default=-1) < 0 or sum(counts) != height * width:
         raise UserError('the run lengths cover %d pixels, the image has %d' % (sum(counts), height * width))
     return (np.repeat(np.arange(len(counts)), counts) % 2 == 1).reshape(width, height).T
@@ -133,20 +126,14 @@ def coco_mask(segmentation, height: int, width: int):
 def labelme_mask(shape: dict, line_width: float, height: int, width: int):
     """Draws a shape of labelme or X-AnyLabeling: bool [height, width]; lines are `line_width` pixels wide.
 
-    Raises NoArea for single points, and UserError for an unknown shape type or a mask that is no PNG.
+    Raises UserError for an unknown shape type or a mask that is not a PNG.
     """
     kind = shape.get('shape_type') or 'polygon'
     points = np.array(shape['points'], float).reshape(-1, 2)
-    if kind in ('point', 'points'):
-        raise NoArea('points')
     if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral', 'rectangle'):
         # X-AnyLabeling and ISAT store a vertex on the right or lower border of the image at width - 1 or height - 1.
         points = np.where(points == (width - 1, height - 1), (width, height), points)
-    if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral'):
-        return polygon_mask(points, height, width)
-    if kind == 'rectangle':
-        (left, top), (right, bottom) = points.min(0), points.max(0)
-        return polygon_mask([(left, top), (right, top), (right, bottom), (left, bottom)], height, width)
+        return box_mask(points, height, width) if kind == 'rectangle' else polygon_mask(points, height, width)
     if kind == 'circle':
         center, rim = points
         return ellipse_mask(center, [np.hypot(*(rim - center))] * 2, 0, height, width)
@@ -164,9 +151,9 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
 def _patch_mask(patch, points, height, width):
     """Pastes the mask of a box into a mask of the image, as labelme does: bool [height, width].
 
-    The box may extend beyond the image. If the corners are whole numbers, the patch is cropped to the box; a patch
-    smaller than the box raises UserError. If the corners are fractional, as after a user moved the box, only the upper
-    left corner is used.
+    The box may extend beyond the image. If the corners are whole numbers, `patch` is cropped to the box. Corners of a
+    box that a user has moved may be fractional; then only the upper left corner is used, after rounding. Raises
+    UserError if a box with whole numbers is larger than `patch`.
 
     Args:
       patch: bool [h, w], the mask of the box.
@@ -186,18 +173,16 @@ def _patch_mask(patch, points, height, width):
 def via_mask(shape: dict, line_width: float, height: int, width: int):
     """Draws the shape_attributes of a VIA region: bool [height, width]; lines are `line_width` pixels wide.
 
-    Raises NoArea for single points, and UserError for an unknown shape.
+    Raises UserError for an unknown shape.
     """
     kind = shape['name']
-    if kind == 'point':
-        raise NoArea('points')
     if kind in ('polygon', 'polyline'):
         points = np.array([shape['all_points_x'], shape['all_points_y']], float).T
         is_line = kind == 'polyline'
         return line_mask(points, line_width, height, width) if is_line else polygon_mask(points, height, width)
     if kind == 'rect':
-        left, top, right, bottom = shape['x'], shape['y'], shape['x'] + shape['width'], shape['y'] + shape['height']
-        return polygon_mask([left, top, right, top, right, bottom, left, bottom], height, width)
+        left, top = shape['x'], shape['y']
+        return box_mask([(left, top), (left + shape['width'], top + shape['height'])], height, width)
     if kind not in ('circle', 'ellipse'):
         raise UserError('shape %r is unknown' % kind)
     radii = (shape['r'], shape['r']) if kind == 'circle' else (shape['rx'], shape['ry'])
@@ -207,11 +192,9 @@ def via_mask(shape: dict, line_width: float, height: int, width: int):
 def yolo_mask(numbers: list, height: int, width: int):
     """Draws a YOLO polygon: bool [height, width].
 
-    `numbers`: x y x y ..., as shares of the width and height. Raises NoArea for a box (four numbers), and UserError for
-    fewer than three vertices and for coordinates of 2 and above.
+    `numbers`: x y x y ..., as shares of the width and height. Raises UserError for fewer than three vertices and for
+    coordinates of 2 and above.
     """
-    if len(numbers) == 4:
-        raise NoArea('boxes')
     points = np.array(numbers).reshape(-1, 2)
     if len(points) < 3:
         raise UserError('%d numbers behind the class; a polygon needs 6 or more' % len(numbers))

@@ -451,6 +451,19 @@ def test_classes_of_via(tmp_path, attributes, flags, said):
     assert_refused(re.escape(said), converted, tmp_path, *flags)
 
 
+def test_malformed_regions_of_via(tmp_path):
+    via(tmp_path, [], _via_img_metadata={'a.png1': {'filename': 'a.png', 'regions': 5}})
+    assert_refused('v.json: a.png: malformed', converted, tmp_path, '--attribute', 'name')
+
+
+def test_coco_without_segmentation(tmp_path, capsys):
+    write_coco(tmp_path / 'in', annotations=[{}, {'segmentation': {}}, {'segmentation': []}, {'segmentation': None}])
+    converted(tmp_path)
+    out = capsys.readouterr().out
+    assert 'read: polygon (1)' in out
+    assert 'left out: annotations without a segmentation (boxes or key points) (3)' in out
+
+
 def test_folders_of_yolo(tmp_path, capsys):
     """Only the folders in data.yaml are read, and data.yaml names the splits.
 

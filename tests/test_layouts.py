@@ -248,7 +248,7 @@ def test_files_are_told_of(tmp_path, capsys):
     dataset = datasets.folder.read(folder)
     assert [dataset.load('train', 0)[1].tolist()] == [scene(0)[1].tolist()]
     error = capsys.readouterr().err
-    assert 'images: 1 files are not read (a.heic)' in error and '3 of 6 images are in no list' in error
+    assert 'images: 1 files are not read, as a.heic' in error and '3 of 6 images are in no list' in error
     assert 'labels: 2 labels belong to no image' in error and error.count('\n') == 3
 
 
