@@ -1,4 +1,4 @@
-"""Tests Bayesian SegNet: positions of dropout, Monte-Carlo samples against single passes, weight averaging."""
+"""Tests Bayesian SegNet: the positions of dropout, and the mean and variance of Monte-Carlo samples."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -11,14 +11,14 @@ from runs.folder import read_config, read_scores
 
 SPEC = networks.Spec('bayesian-segnet-basic', 5, dropout=0.5, seed=3)
 
-# Layers of the released prototxts before each dropout, in order.
+# Names of the dropout layers in the released prototxts, in order.
 PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop3'],
           'bayesian-segnet': ['encdrop3', 'encdrop4', 'encdrop5', 'decdrop5', 'decdrop4', 'decdrop3']}
 
 
 @pytest.mark.parametrize('name', sorted(PLACES))
 def test_places_of_dropout(graph, name):
-    """Dropout follows the third and deeper poolings and the decoders of these levels."""
+    """Dropout follows each pooling from the third on, and the decoder of each of these levels."""
     seen = []
     networks.build(networks.Spec(name, 11), tf.zeros([1, 48, 80, 3]), True, lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
@@ -29,7 +29,7 @@ def test_places_of_dropout(graph, name):
 
 
 def predict(images, samples, spec=SPEC):
-    """Runs `networks.prediction_graph` -> (ids, mean, variance). The random weights are the same in each call."""
+    """Returns (ids, mean, variance) of a prediction graph. The random weights are the same in each call."""
     with tf.Graph().as_default(), tf.Session() as sess:
         fetches = networks.prediction_graph(spec, tf.constant(images), images.shape[1:3], samples=samples)
         random_weights(sess, np.random.RandomState(7))
@@ -40,7 +40,10 @@ IMAGES = np.random.RandomState(1).randint(0, 256, (1, 21, 17, 3)).astype(np.uint
 
 
 def test_samples_are_the_mean_and_the_variance_of_single_passes():
-    """Running the first encoders once for all samples gives the same result as one whole pass per sample."""
+    """The reference runs the whole network once per sample.
+
+    `prediction_graph` runs the layers before the first dropout only once for all samples.
+    """
     _, mean, variance = predict(IMAGES, 6)
     with tf.Graph().as_default(), tf.Session() as sess:
         number = tf.placeholder(tf.int32, [])
@@ -58,7 +61,7 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
 
 
 def test_without_dropout_samples_agree():
-    """Without dropout all samples equal the prediction by weight averaging, which has no dropout."""
+    """Without dropout each sample equals the prediction by weight averaging."""
     plain_ids, plain_mean = predict(IMAGES, 0)[:2]
     ids, mean, variance = predict(IMAGES, 5, SPEC._replace(dropout=0.0))
     assert variance.max() < 1e-9

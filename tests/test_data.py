@@ -1,4 +1,4 @@
-"""Tests run lengths, class frequencies and class weights by hand, by brute force, and on real files."""
+"""Tests run lengths, class frequencies and class weights by hand, by brute force and on published data."""
 import os
 
 import hypothesis
@@ -18,7 +18,7 @@ from system.files import UserError, read_csv
     ('2 3 8 1', [[0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]), ('4 3', [[0, 0, 0, 1, 1], [1, 0, 0, 0, 0]]),
     ('', [[0, 0, 0], [0, 0, 0]]), ('1 4', [[1], [1], [1], [1]])])
 def test_rle_by_hand(rle, rows):
-    """Starts count from 1, and a run may continue in the next row."""
+    """Pixels are counted from 1. A run may continue in the next row."""
     assert data.rle_decode(rle, len(rows), len(rows[0])).tolist() == rows
     assert data.rle_encode(np.array(rows)) == rle
 
@@ -49,7 +49,7 @@ def test_rle_inverse(height, width, random):
     columns = data.rle_encode(mask, 'columns')
     np.testing.assert_array_equal(brute_force_decode(columns, width, height).T, mask)
     relative = data.rle_encode(mask, 'relative')
-    pixels = []  # decoded by the rule of SIIM-ACR
+    pixels = []  # decodes by the rule of the Kaggle competition SIIM-ACR
     for i, number in enumerate(relative.split()):
         pixels += [bool(i % 2)] * int(number)
     pixels += [False] * (height * width - len(pixels))
@@ -85,7 +85,7 @@ def test_rle_any_text(text):
 
 
 def test_class_names_that_look_like_numbers(tmp_path):
-    """Pandas writes the id 3 as 3.0, which is read as 3. The name v1.0 is not changed."""
+    """Pandas writes the id 3 as 3.0, and 3.0 is read as 3. The name v1.0 is not changed."""
     path = tmp_path / 'labels.csv'
     path.write_text('id,annotation,width,height,cell_type\na,1 2,3,2,3.0\na,4 1,3,2,v1.0\n')
     assert rle.read_cells(str(path), {'3': 7, 'v1.0': 8}) == {'a': (2, 3, [(2, 7, '1 2'), (3, 8, '4 1')])}
@@ -103,7 +103,6 @@ def test_rle_real_rows():
 
 @needs_real_data
 def test_real_camvid_counts():
-    """Compares the pixel counts and images per class with reference/original.md."""
     dataset = datasets.camvid.read(os.path.join(SHARED, 'camvid'))
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 367, 'val': 101}
     pixels, present = data.class_counts(dataset, 'train')
@@ -111,7 +110,7 @@ def test_real_camvid_counts():
     assert (present // 172800).tolist() == TRAIN_IMAGES
 
 
-# original.md, section 1: pixels and images of each class in CamVid's training split, void last.
+# Pixels and images of each class in the published training split of CamVid; the last entry is void.
 TRAIN_PIXELS = [10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877, 405385, 184967,
                 2503995]
 TRAIN_IMAGES = [366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201, 367]
@@ -132,7 +131,7 @@ def test_class_counts_by_hand():
     pixels, present = data.class_counts(dataset, 'train')
     assert pixels.tolist() == [4, 2, 0, 2]
     assert present.tolist() == [8, 6, 0, 8]
-    # the class frequencies are 4/8 and 2/6, with the median 5/12; class c does not occur
+    # The frequencies of classes a and b are 4/8 and 2/6, and the median is 5/12. Class c does not occur.
     np.testing.assert_allclose(data.median_frequency_weights(pixels, present), [5 / 6, 5 / 4, 0])
     counts = np.array([[3, 2, 0, 1], [1, 0, 0, 1]])  # pixels of each class in each image
     weights = datasets.class_weights('median-sqrt', dataset, counts)

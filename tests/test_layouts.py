@@ -1,4 +1,4 @@
-"""Each layout of `--dataset folder` gives the same six images and labels; refusals and notes."""
+"""Tests `--dataset folder`: each layout gives the same six images and labels."""
 import os
 import re
 import shutil
@@ -19,7 +19,7 @@ PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
 
 
 def scene(i):
-    """Image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE; sizes differ and are not square."""
+    """Returns image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE. Each `i` has another size."""
     rng = np.random.RandomState(i)
     label = np.repeat(rng.randint(0, 3, (9 + 2 * i, 1 + i)), 5, axis=1).astype(np.uint8)
     label[i] = IGNORE
@@ -48,7 +48,7 @@ def write_splits(folder):
 
 
 def write_lists(folder):
-    """As Notepad and Excel write text: UTF-16, a byte order mark, backslashes."""
+    """Writes lists as Notepad and Excel do: UTF-16, a byte order mark, backslashes."""
     write_own(folder)
     put_text(folder, 'train.txt', 'im 0.png\r\nim 1\r\nimages\\im 2.PNG\r\n', 'utf-16')
     put_text(folder, 'val.txt', './images/im 3.png\nim 4\n', 'utf-8-sig')
@@ -62,7 +62,7 @@ def write_palette(folder):
 
 
 def write_renumbered(folder, extension, colors, classes):
-    """Labels whose palette has its entries in another order, as image optimizers and GIF leave it."""
+    """Writes labels whose palette is in another order, as image optimizers and GIF encoders write palettes."""
     write_own(folder, classes=classes)
     places = np.array([2, 3, 0], np.uint8)
     palette = [colors[2], colors[3], colors[0], colors[1]] + [(0, 0, 0)] * 252
@@ -74,7 +74,10 @@ def write_renumbered(folder, extension, colors, classes):
 
 
 def write_custom_voc(folder):
-    """Pascal VOC's folders with own classes and an empty test.txt; SegmentationObject/ is not read."""
+    """Writes the folders of PASCAL VOC with other classes and an empty test.txt.
+
+    SegmentationObject/ must not be read.
+    """
     root = os.path.join(folder, 'VOCdevkit', 'VOC2007')
     write_own(root, 'JPEGImages/%s.png', 'SegmentationClass/%s.png')
     put(root, 'SegmentationObject/im 0.png', scene(1)[1])
@@ -83,14 +86,14 @@ def write_custom_voc(folder):
 
 
 def write_img_and_gt(folder):
-    """The lists name the images without their ending."""
+    """Writes names that end in _img and _gt. The lists have the names without these suffixes."""
     write_own(folder, 'imgs/%s_img.png', 'gts/%s_gt.png')
     put_text(folder, 'splits/train.txt', 'im 3\nim 1\nim 0\nim 5\n')
     put_text(folder, 'splits/val.txt', 'im 2\nim 4\n')
 
 
 def write_split_folders(folder, image, label):
-    """Colours of class_dict.csv; test has no labels."""
+    """Writes labels in the colours of class_dict.csv. The split test has no labels."""
     for i in range(6):
         split = 'train' if i < 4 else 'val'
         put(folder, image % (split, i), scene(i)[0])
@@ -100,7 +103,10 @@ def write_split_folders(folder, image, label):
 
 
 def write_runs(folder, kaggle=False, order='rows'):
-    """Runs in an order of `data.rle_decode`. The mask of b covers c too, and the later mask of c covers b."""
+    """Writes run lengths in an order of `data.rle_decode`.
+
+    The mask of class b also covers class c. The later mask of class c must win.
+    """
     rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
     for i in range(6):
         image, label = scene(i)
@@ -137,7 +143,7 @@ def write_roboflow(folder):
 
 
 def write_cvat_camvid(folder, first='default', second='default'):
-    """Writes CVAT's CamVid export; `first` and `second` are the names of the subsets of four and of two images."""
+    """Writes CVAT's CamVid export. The subset `first` has four images, the subset `second` two."""
     for i in range(6):
         subset = second if i > 3 else first
         put(folder, '%s/im %d.png' % (subset, i), scene(i)[0])
@@ -182,7 +188,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize('layout', sorted(LAYOUTS))
 def test_layouts(tmp_path, layout):
-    """Every layout gives the same six images and labels, pixel for pixel, and keeps the contract."""
+    """Each layout gives the same six images and labels, and keeps the contract of `Dataset`."""
     LAYOUTS[layout](str(tmp_path))
     order = 'columns' if layout == 'runs down' else None
     dataset = datasets.open('folder', str(tmp_path), rle_order=order)
@@ -209,7 +215,7 @@ def test_layouts(tmp_path, layout):
 
 
 def test_images_of_12_bits(tmp_path, capsys):
-    """The bits in use are measured over the training split, or given; a run keeps them."""
+    """The number of bits in use is measured on the training split, or given by --depth. A run keeps the number."""
     for i, top in enumerate((900, 4095, 17, 60000)):
         put(str(tmp_path), 'images/im%d.png' % i, np.full((3, 5), top, np.uint16))
         put(str(tmp_path), 'labels/im%d.png' % i, np.full((3, 5), i % 2, np.uint8))
@@ -221,7 +227,7 @@ def test_images_of_12_bits(tmp_path, capsys):
     assert dataset.load('val', 0)[0].min() == 255 and 'im3.png: has values up to 60000' in capsys.readouterr().err
     config = {'flags': {}, 'class_names': ['a', 'b'], 'depth': 14}
     assert datasets.open('folder', str(tmp_path), config).load('train', 1)[0][0, 0, 0] == 63
-    older = {'flags': {}, 'class_names': ['a', 'b']}  # took the highest 8 of 16 bits
+    older = {'flags': {}, 'class_names': ['a', 'b']}  # older revisions kept the upper 8 of 16 bits
     assert datasets.open('folder', str(tmp_path), older).load('train', 1)[0][0, 0, 0] == 15
     assert datasets.open('folder', str(tmp_path), depth=16).load('train', 1)[0][0, 0, 0] == 15
     assert_refused(r"trained on classes \[\], the data has \['a', 'b'\]", datasets.open, 'folder', str(tmp_path),
@@ -231,12 +237,12 @@ def test_images_of_12_bits(tmp_path, capsys):
     put(str(tmp_path), 'images/im4.png', np.full((3, 5), 200, np.uint8))
     put(str(tmp_path), 'labels/im4.png', np.zeros((3, 5), np.uint8))
     put_text(str(tmp_path), 'val.txt', 'im1\n')
-    for of_a_run in (None, dict(config, depth=None)):  # 12 bits beside training images of 8 bits
+    for of_a_run in (None, dict(config, depth=None)):  # a validation image of 12 bits, training images of 8 bits
         assert datasets.open('folder', str(tmp_path), of_a_run).load('val', 0)[0][0, 0, 0] == 255
 
 
 def test_files_are_told_of(tmp_path, capsys):
-    """Other files are skipped; notes report possible images, labels without an image and unlisted images."""
+    """Notes report files that may be images, labels without an image, and images in no list."""
     folder = str(tmp_path)
     write_own(folder)
     for path in ('images/._im 0.png', 'images/.DS_Store', 'images/Thumbs.db', 'images/a.heic', 'images/notes.txt'):
@@ -327,17 +333,17 @@ def test_bad_tables_and_files(tmp_path, path, content, said):
 
 
 def test_colors_of_classes(tmp_path):
-    """A label in colours needs a colour for each class, and no pixel may have another colour."""
+    """A label in colours needs a colour for each class. A pixel of another colour is refused."""
     for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
                           ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
         assert_refused(said, open_and_load, 'folder', str(tmp_path))
 
 
-# ---------------------------------------------------------------- splits and names that were taken in silence
+# ---------------------------------------------------------------- splits and names
 
 def write_plain(folder, names):
-    """Images and labels of 4x5 with two classes, in the first layout."""
+    """Writes 4x5 images and labels of two classes below images/ and labels/."""
     for name in names:
         put(str(folder), 'images/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
         put(str(folder), 'labels/%s.png' % name, np.eye(4, 5, dtype=np.uint8))
@@ -362,7 +368,7 @@ def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('image, label', [('e\u0301', '\xe9'), ('\xe9', 'e\u0301')])
 def test_accents_match_in_any_normal_form(tmp_path, image, label):
-    """A file name with an accented letter matches, even if macOS stores the letter as two code points."""
+    """macOS stores an accented letter as two code points. Such file names match names with one code point."""
     write_plain(tmp_path, [image, 'b'])
     os.rename(str(tmp_path / ('labels/%s.png' % image)), str(tmp_path / ('labels/%s.png' % label)))
     put_text(str(tmp_path), 'train.txt', label + '\n')
@@ -396,10 +402,10 @@ def test_roboflow_without_a_mask_and_with_other_classes(tmp_path):
     assert_refused('tables _classes.csv of the splits differ', datasets.open, 'folder', str(tmp_path))
 
 
-# ---------------------------------------------------------------- label values and folders with two readings
+# ---------------------------------------------------------------- ambiguous labels and folders
 
 def write_labels(folder, classes, *labels):
-    """Images of 4x5 named 0, 1 ... with these labels: arrays, or functions that write a file."""
+    """Writes 4x5 images named 0, 1, ...; a label is an array or a function that writes a file."""
     for i, label in enumerate(labels):
         put(folder, 'images/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
         if callable(label):
@@ -435,7 +441,7 @@ def with_palette(*colors):
     ('name,id\na,0\nb,1\n', ROW * 128, 'value 128 at row 0'), ('name,id\na,0\nb,1\n', ROW * 2, 'value 2 at row 0'),
     ('name,id\na,0\nb,1\n', with_palette((255, 255, 255), (0, 0, 0)), 'as its palette says')])
 def test_labels_with_two_readings(tmp_path, classes, label, said):
-    """Ids, colours and palettes that disagree are refused. None: the colours decide, or both agree."""
+    """A label is refused if its ids, colours and palette disagree. None in `said` means that the label is read."""
     write_labels(str(tmp_path), classes, label, label)
     if said:
         assert_refused(said, load_all, str(tmp_path))
@@ -455,7 +461,10 @@ def test_palette_without_colors_holds_ids(tmp_path):
 
 
 def test_masks_of_two_classes(tmp_path):
-    """0 and 255, 0 and 65535, near these values, as JPEG, as palette; 0 and 1 as JPEG and photos are refused."""
+    """Masks may have the values 0 and 255, 0 and 65535 or 0 and 1. JPEG masks have values near 0 and 255.
+
+    A JPEG with the values 0 and 1 and a JPEG photo are refused.
+    """
     mask = np.zeros((40, 50), np.uint8)
     mask[9:30, 13:33] = 255
     noisy = np.abs(mask.astype(int) - np.arange(50) % 4).astype(np.uint8)
@@ -491,7 +500,7 @@ def test_masks_of_single_classes(tmp_path, labels, said):
 
 
 def test_masks_of_the_only_other_class(tmp_path):
-    """If the table has the background and one other class, the masks may end in the name of this class."""
+    """With two classes a mask may end in the name of the class that is not the background."""
     write_own(str(tmp_path), label='masks/%s_b.png', make=lambda label: label % 2 * np.uint8(255),
               classes='background,0,\nb,1,\n')
     np.testing.assert_array_equal(load_all(str(tmp_path))['im 3'], scene(3)[1] % 2)
@@ -500,7 +509,7 @@ def test_masks_of_the_only_other_class(tmp_path):
 @pytest.mark.parametrize('folders, said', [
     (['masks', 'gt'], 'which of these has the data'), (['mask', '1st_manual'], 'which holds the labels')])
 def test_folders_that_may_hold_the_labels(tmp_path, folders, said):
-    """DRIVE's mask/ is the field of view, and 1st_manual/ the labels."""
+    """In the data set DRIVE mask/ has the field of view, and 1st_manual/ has the labels."""
     for folder in folders:
         write_own(str(tmp_path), label=folder + '/%s.png')
     assert_refused(said, datasets.open, 'folder', str(tmp_path))
@@ -529,7 +538,7 @@ def test_voc_folders_without_a_table_and_as_voc2012(tmp_path):
 
 
 def test_subsets_of_cvat(tmp_path, capsys):
-    """Train and Test without Validation: a fifth of Train is val. Test alone is test. Classes may be grey."""
+    """Without a subset Validation a fifth of Train becomes val. Labels may be grey."""
     folder = str(tmp_path)
     for i in range(6):
         put(folder, 'JPEGImages/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
@@ -566,7 +575,10 @@ def write_table(folder, header, *rows, classes='name,id\nship,1\nbackground,0\n'
 
 
 def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
-    """Also where another class is the first; images without a row have no object if no row says so."""
+    """The class named background is the background, even if another class comes first.
+
+    If no row of the table is empty, an image without a row has no object.
+    """
     write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,1 20')
     dataset = datasets.open('folder', str(tmp_path))
     label = dataset.load(*next((split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)
@@ -585,5 +597,8 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
     (['3 2 5 2 9 1', ''], 'columns'), (['3 2 2 2 3 1', '', '1 1'], 'relative'), (['3 2 3 2', '1 2 8 1'], 'relative'),
     (['3 2 2 2', '1 2 8 1 12 2'], 'columns'), (['3 2 x', '1 2 8 1'], 'columns')])
 def test_order_of_runs(lists, order):
-    """Starts that do not increase mean relative order. A table with lists of both kinds is read in column order."""
+    """Starts that do not increase show the relative order.
+
+    If another image has three or more runs with increasing starts, the order is columns.
+    """
     assert rle.detect_order(lists) == order

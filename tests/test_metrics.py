@@ -1,4 +1,4 @@
-"""Compares scores with asymmetric examples by hand and with brute force."""
+"""Compares scores with values by hand and by brute force."""
 import numpy as np
 import pytest
 
@@ -25,19 +25,22 @@ def test_scores_by_hand():
     ([[3, 1, 0], [0, 0, 0], [0, 0, 0]], {'accuracy': [0.75, None, None], 'IoU': [0.75, 0, None], 'mIoU': 0.375}),
     ([[0, 0], [0, 0]], {'G': 0, 'C': None, 'mIoU': None, 'fwIoU': 0})])
 def test_absent_classes(counts, expected):
-    """A class that is only predicted has no accuracy, and IoU 0. An absent class is left out of the means."""
+    """A class that is predicted but not labelled has no accuracy and an IoU of 0.
+
+    A class that is neither predicted nor labelled is left out of the means.
+    """
     scores = metrics.scores(np.array(counts))
     assert {name: scores[name] for name in expected} == expected
 
 
 def test_surest_pixels_equal_a_sorted_list():
-    """The reference sorts the pixels of two unequal images by variance. Void pixels do not count."""
+    """The reference sorts the labelled pixels of two images by variance."""
     rng = np.random.RandomState(2)
     counts, pixels = 0, []
     for height, width in ((9, 13), (7, 5)):
-        labels = rng.randint(0, 4, (height, width)).astype(np.uint8)  # 3 is void
+        labels = rng.randint(0, 4, (height, width)).astype(np.uint8)  # the label 3 is void
         predictions = rng.randint(0, 3, (height, width)).astype(np.uint8)
-        variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)  # a bin of its own each
+        variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)  # one bin each
         variance[0, :3] = 0
         counts = counts + metrics.confusion_by_uncertainty(labels, predictions, variance, 3)
         pixels += [pixel for pixel in zip(variance.flat, labels.flat, predictions.flat) if pixel[1] < 3]
@@ -51,7 +54,7 @@ def test_surest_pixels_equal_a_sorted_list():
 
 
 def test_calibration_error_equals_a_loop_over_pixels():
-    """The reference puts each labelled pixel of two images into one of 15 bins. 3 is void."""
+    """The reference puts each labelled pixel of two images into one of 15 bins. The label 3 is void."""
     rng = np.random.RandomState(3)
     counts, bins = 0, [[] for _ in range(15)]
     for shape in ((9, 13), (7, 5)):
@@ -69,13 +72,13 @@ def test_calibration_error_equals_a_loop_over_pixels():
 # ---------------------------------------------------------------- the boundary measure
 
 def boundary_reference(region):
-    """A pixel is on the boundary if the 2x2 block that starts at the pixel holds both values."""
+    """A pixel is on the boundary if the 2x2 block that starts at the pixel has both values."""
     height, width = region.shape
     return np.array([[len(set(region[y:y + 2, x:x + 2].flat)) == 2 for x in range(width)] for y in range(height)])
 
 
 def matching_reference(one, other, radius):
-    """Maximum matching by augmenting paths."""
+    """Counts the pairs of a maximum matching by augmenting paths."""
     right = [tuple(p) for p in np.argwhere(other)]
     partner = {}
 
@@ -104,7 +107,7 @@ def bf_reference(label, prediction, num_classes, tolerance):
 
 
 def test_bf_equals_brute_force(monkeypatch):
-    """Compares BF on 200 small maps, with tolerances of up to 3 pixels, with a matching by augmenting paths."""
+    """Compares BF of 200 small maps with a matching by augmenting paths. The tolerance is at most 3 pixels."""
     rng = np.random.RandomState(5)
     for i in range(200):
         (height, width), tolerance = rng.randint(5, 14, 2), rng.choice([0.0075, 0.1, 0.2])
@@ -128,14 +131,17 @@ def square(top, left, size=100):
 
 
 def test_bf_of_a_shifted_square():
-    """The tolerance at 100x100 is 1.06 pixels: all edges match after a shift by 1, only parallel edges after 5."""
+    """At 100x100 the tolerance is 1.06 pixels. After a shift by 1 pixel all boundary pixels match.
+
+    After a shift by 5 pixels only pixels of the upper and lower edges match.
+    """
     found = [metrics.boundary_f1(square(20, 30), square(20, left), 2) for left in (30, 31, 35)]
-    # Each square has 140 boundary pixels. 27 pixels and a corner of the upper edge have a match, and of the lower edge.
+    # Each square has 140 boundary pixels. 28 pixels of the upper edge and 28 of the lower edge have a match.
     assert found == [1, 1, pytest.approx(2 * 28 / 140)]
 
 
 def test_bf_of_missing_and_empty():
-    """A class in only one of truth and prediction counts 0. Without any boundary BF is None."""
+    """A class in only the label or only the prediction has a BF of 0. Without any boundary BF is None."""
     empty = np.zeros((100, 100), np.uint8)
     assert metrics.boundary_f1(square(20, 30), empty, 2) == metrics.boundary_f1(empty, square(20, 30), 2) == 0
     assert metrics.boundary_f1(empty, empty, 2) is None

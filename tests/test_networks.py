@@ -1,4 +1,4 @@
-"""Tests each network: number of parameters as in the papers, a training step, images of any size."""
+"""Tests each network: the number of weights, a training step, and images of any size."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -11,7 +11,7 @@ import optimize
 import segnet
 import utils
 
-# Convolution weights, by hand from the papers' layers (paper.md, "Parameter arithmetic", and each layer table).
+# Numbers of convolution weights for 11 classes, computed by hand from the layers in the papers.
 ENCODER = 7 * 7 * 3 * 64 + 3 * 7 * 7 * 64 * 64
 VGG16 = 9 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 2 * 256 * 256 + 256 * 512 + 5 * 512 * 512)
 EXPECTED = {
@@ -26,7 +26,7 @@ EXPECTED = {
     'fcn-deconv': VGG16 + 49 * 512 * 4096 + 4096 * (4096 + 11) + (512 + 256) * 11 + (2 * 4 * 4 + 16 * 16) * 11 * 11,
     'deconvnet': VGG16 + 2 * 49 * 512 * 1024 + 1024 * 1024 + VGG16 - 9 * 3 * 64 + 9 * 64 * 64 + 64 * 11,
     'deeplab-largefov': VGG16 + 9 * 512 * 1024 + 1024 * 1024 + 1024 * 11,
-    'unet': 31030593 + 2 * 9 * 64 + 10 * 64 - 6849,  # published for one channel, one class and 6,849 biases
+    'unet': 31030593 + 2 * 9 * 64 + 10 * 64 - 6849,  # published: 1 channel, 1 class; 6,849 biases
 }
 
 
@@ -38,26 +38,26 @@ def test_convolution_weights(graph, name):
 
 
 def batch():
-    """Random images uint8 [2, 45, 61, 3] and labels uint8 [2, 45, 61] of three classes."""
+    """Returns random images uint8 [2, 45, 61, 3] and labels uint8 [2, 45, 61] of three classes."""
     rng = np.random.RandomState(2)
     return rng.randint(0, 256, (2, 45, 61, 3)).astype(np.uint8), rng.randint(0, 3, (2, 45, 61)).astype(np.uint8)
 
 
 def loss_and_step(name, logits, labels):
-    """Returns the loss of the logits of a network, and the op that trains a step."""
+    """Returns the loss of `logits` and the op that trains one step."""
     loss = optimize.loss(logits, labels, np.ones(3))
     return loss, optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers(name, variable))
 
 
-SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # but for dropout, or for the upsampling
+SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # almost the graphs of other networks
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_GRAPH))
                                   for name in sorted(networks.NETWORKS)])
 def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, name):
-    """Trains one step at 45x61, then predicts at 45x61 and 1x17, in a batch and image by image.
+    """Trains one step at 45x61, then predicts at 45x61 and 1x17. A batch has the same logits as single images.
 
-    The layers of VGG16, the fully connected layers and U-Net are an eighth as wide.
+    Layers of `conv_bn_relu` have an eighth of the filters, to save time.
     """
     wide = utils.conv_bn_relu
     monkeypatch.setattr(utils, 'conv_bn_relu', lambda x, filters, *rest, **named: wide(x, filters // 8, *rest, **named))
@@ -86,7 +86,10 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, 
 @pytest.mark.parametrize('name', ['segnet-basic', 'fcn-basic'])
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_is_near_float32(graph, name, precision):
-    """Compares logits by their correlation, because rounding moves maxima. Variables and gradients stay float32."""
+    """Compares logits by correlation, because rounding changes the pooling indices.
+
+    Variables and gradients stay float32.
+    """
     images = tf.constant(batch()[0])
     modes = [(True, 'float32'), (True, precision), (False, 'float32'), (False, precision)]
     got = [networks.build(networks.Spec(name, 3, precision=kind), images, training, reuse=i > 0)
@@ -101,9 +104,10 @@ def test_half_precision_is_near_float32(graph, name, precision):
 
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 cannot compile a part of a graph on a CPU')
 def test_xla_compiles_a_training_step(monkeypatch):
-    """The losses of three steps of a SegNet of two levels equal the losses with the uncompiled scatter.
+    """The losses of three compiled steps of a two-level SegNet equal the losses without XLA.
 
-    With SGD: Adam's first steps are as long for a tiny gradient, which is all rounding, as for a large one.
+    The optimizer is SGD, because Adam's first steps are as long for a gradient of rounding errors as for a large
+    gradient.
     """
     monkeypatch.setattr(segnet, 'ENCODER', [(8, 1), (12, 1)])
     def step(images, labels):
@@ -115,7 +119,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
 
     def compiled_step(*tensors):
         with utils.portable_pooling():
-            return xla.compile(step, tensors)[0]  # an op that XLA lacks is an error
+            return xla.compile(step, tensors)[0]  # raises an error if XLA lacks an op
 
     losses = []
     for build in (step, compiled_step):
@@ -123,7 +127,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
             tf.set_random_seed(1)
             tensors = list(map(tf.constant, batch()))
             tf.train.get_or_create_global_step()
-            networks.build(networks.Spec('segnet', 3), tensors[0], True)  # makes variables outside the compiled part
+            networks.build(networks.Spec('segnet', 3), tensors[0], True)  # creates variables outside the compiled part
             loss = build(*tensors)
             sess.run(tf.global_variables_initializer())
             losses.append([sess.run(loss) for _ in range(3)])
@@ -133,7 +137,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
 
 @pytest.mark.parametrize('kernel_size, stride, height, width', [(8, 2, 23, 30), (4, 2, 5, 7), (16, 8, 9, 17)])
 def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, width):
-    """The initial kernels upsample each channel bilinearly, except at the border."""
+    """The initial kernels upsample each channel bilinearly, except at the border of the image."""
     like = tf.zeros([2, height, width, 1])
     x = np.random.RandomState(3).rand(2, -(-height // stride), -(-width // stride), 3).astype(np.float32)
     got, whole = utils.deconv(tf.constant(x), 3, kernel_size, stride, like, 'd'), np.array(x.shape[1:3]) * stride
@@ -145,7 +149,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
 
 
 def test_addition_is_of_the_encoders_own_map(sess):
-    """With gamma and beta 0 the decoders return 0, so the logits are the maps of the first encoder."""
+    """With gamma and beta 0 the decoders return 0, so the logits are the feature maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(networks.Spec('segnet-basic-encoderaddition', 64), tf.constant(images), is_training=False)
     sess.run(tf.global_variables_initializer())
@@ -173,7 +177,7 @@ def test_segnet_table():
 
 
 def test_describe(capsys, tmp_path, monkeypatch):
-    """Needs no data and writes no file. The layer of normalization is shown only if --input normalizes."""
+    """--describe needs no data and writes no file. The normalization is listed only if --input normalizes."""
     monkeypatch.chdir(tmp_path)
     main.describe(main.parse_args('--dataset voc2012 --model segnet-basic --height 45 --width 61'.split()))
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""Tests report.html, a page that needs no other file, and tables as Markdown and CSV."""
+"""Tests report.html, which needs no other file, and tables in Markdown and CSV."""
 import base64
 import csv
 import html
@@ -19,7 +19,7 @@ from system.files import write_json
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A run of two steps, with an HTML tag as the name of a class."""
+    """Trains and scores a run of two steps. The name of a class is an HTML tag."""
     folder = str(tmp_path_factory.mktemp('report') / 'run')
     train(write_sartorius(str(tmp_path_factory.mktemp('data'))), folder, '--dataset', 'sartorius', '--steps', '2')
     score(folder, '--bf_images', '1', '--bn', 'moving')
@@ -51,7 +51,7 @@ def test_page_holds_scores_pictures_and_command(run):
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):
-    """Cells are escaped; a row may lack a column; equal commands are printed once, below the table."""
+    """Cells are escaped. A row may lack a column. Equal commands are printed once, below the table."""
     quoted = 'python a.py "x | y"'
     rows = [{'network': 'a|b', 'G|C': '50.0', 'command': quoted}, {'network': 'c\nd', 'note': 'n', 'command': quoted},
             {'network': '1e3', 'command': 'python b.py'}]

@@ -1,4 +1,4 @@
-"""Compares layers with NumPy, at odd and unequal sizes."""
+"""Compares layers with loops and formulas in NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -8,14 +8,17 @@ import utils
 
 
 def lcn_reference(image):
-    """Jarrett et al. 2009, equations of section 2, by loops: [h, w, c] float64; weights scaled up near an edge."""
+    """Computes local contrast normalization by loops, as section 2 of Jarrett et al. 2009: float64 [h, w, c].
+
+    Near an edge the weights of the window are scaled to the sum 1.
+    """
     rows, columns = np.indices(image.shape[:2])
 
     def blurred(x):
         out = np.zeros(image.shape[:2] + (1,))
         for i, j in np.ndindex(image.shape[:2]):
             weights = np.exp(-((rows - i) ** 2 + (columns - j) ** 2) / (2 * 2.0 ** 2))
-            weights[(abs(rows - i) > 4) | (abs(columns - j) > 4)] = 0  # a window of 9x9
+            weights[(abs(rows - i) > 4) | (abs(columns - j) > 4)] = 0  # the window is 9x9
             out[i, j] = (weights * x.mean(-1)).sum() / weights.sum()
         return out
 
@@ -32,7 +35,7 @@ def test_lcn_equals_its_formula(graph):
 
 
 def test_deconvolution_with_moving_averages_equals_its_formula(sess):
-    """The reference upsamples 3x2 to 5x4 by loops. All four parameters of batch norm have random values."""
+    """The reference upsamples 3x2 to 5x4 by loops. All parameters of batch norm have random values."""
     rng = np.random.RandomState(6)
     x = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
     got = utils.deconv_bn(tf.constant(x), 3, 3, 2, tf.zeros([2, 5, 4, 1]), 'up', False)
@@ -40,7 +43,7 @@ def test_deconvolution_with_moving_averages_equals_its_formula(sess):
     expected = np.zeros((2, 7, 7, 3))
     for n, i, j, p, q in np.ndindex(2, 3, 2, 3, 3):
         expected[n, 2 * i + p, 2 * j + q] += values['weights'][p, q] @ x[n, i, j]
-    expected = expected[:, 1:6, :4]  # SAME pads 5 rows to 7 with one above, 4 columns to 5 with none on the left
+    expected = expected[:, 1:6, :4]  # SAME padding adds one row above and no column on the left
     expected = (expected - values['moving_mean']) / np.sqrt(values['moving_variance'] + utils.BN_EPSILON)
     expected = values['gamma'] * expected + values['beta']
     np.testing.assert_allclose(sess.run(got), expected, rtol=1e-4, atol=1e-4)
@@ -55,11 +58,11 @@ def test_dropout_is_a_function_of_seed_step_and_name(sess):
     assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
     assert abs((mask == 0).mean() - 0.25) < 0.02 and abs(mask.mean() - 1) < 0.02
     for other in others + [of_next_step]:
-        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ at 2 * 0.25 * 0.75 of the places
+        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ in a share of 2 * 0.25 * 0.75
 
 
 def pool_reference(x):
-    """Max pooling by loops -> pooled values, (row, column) of the first maximum of each window, shape of `x`."""
+    """Max pooling by loops; returns values, (row, column) of the first maximum of each window, shape of `x`."""
     batch, height, width, channels = x.shape
     out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
     positions = np.zeros(out.shape + (2,), int)
@@ -72,7 +75,7 @@ def pool_reference(x):
 
 
 def unpool_reference(x, positions, shape):
-    """Zeros of `shape`, with each value of `x` at its position."""
+    """Returns zeros of `shape` with each value of `x` at its position."""
     out = np.zeros(shape)
     for n, i, j, c in np.ndindex(*x.shape):
         row, column = positions[n, i, j, c]
@@ -85,7 +88,7 @@ SIZES = [(5, 7), (23, 30), (45, 60), (7, 1)]
 
 @pytest.mark.parametrize('height, width', SIZES)
 def test_pooling_and_unpooling(graph, height, width):
-    """Compares values, indices, unpooled maps and gradients with loops. The first of equal values is the maximum."""
+    """Compares pooling, unpooling and gradients with loops. Of equal values the first is the maximum."""
     rng = np.random.RandomState(height)
     x = rng.randint(-3, 3, (3, height, width, 4)).astype(np.float32)  # many windows have equal values
     x_ph = tf.placeholder(tf.float32, [None, None, None, 4])
@@ -108,7 +111,7 @@ def test_pooling_and_unpooling(graph, height, width):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('height, width', SIZES + [(None, None)])
 def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
-    """Pooled maps, unpooled maps and gradients are equal bit for bit, with ties, negative values and unknown sizes."""
+    """Values, unpooled maps and gradients are equal bit for bit, also for equal values and unknown sizes."""
     rng = np.random.RandomState(1)
     shape = [3, height or 7, width or 9, 4]
     x_ph = tf.placeholder(dtype, [None, height, width, 4])
@@ -140,7 +143,7 @@ def test_portable_pooling_ends_with_its_block(graph):
 
 
 def test_portable_unpooling_of_dropout_samples(graph):
-    """Three samples of an image share the indices of the image."""
+    """Three samples of an image share the pooling indices of the image."""
     rng = np.random.RandomState(4)
     encoded, samples = tf.constant(rng.rand(1, 5, 7, 2)), tf.constant(rng.rand(3, 3, 4, 2))
     maps = []
@@ -153,7 +156,7 @@ def test_portable_unpooling_of_dropout_samples(graph):
 
 
 def test_lrn_is_caffes(graph):
-    """Caffe: x / (1 + alpha / size * sum over 5 channels of x^2) ^ beta."""
+    """Caffe's formula is x / (1 + alpha / size * sum of x^2 over 5 channels) ^ beta."""
     x = np.random.RandomState(1).uniform(0, 255, (2, 5, 7, 9))
     padded = np.pad(x, [(0, 0)] * 3 + [(2, 2)], 'constant')
     squares = sum(padded[..., i:i + 9] ** 2 for i in range(5))
@@ -162,7 +165,7 @@ def test_lrn_is_caffes(graph):
 
 
 def test_initial_weights_depend_on_the_seed_and_the_name():
-    """Random ops that were created before change nothing. Layers differ from each other, and so do seeds."""
+    """Earlier random ops of the graph change no weights. Other layers and other seeds have other weights."""
     def initial(seed, ops):
         with tf.Graph().as_default():
             tf.set_random_seed(seed)
@@ -180,7 +183,7 @@ def test_initial_weights_depend_on_the_seed_and_the_name():
 
 
 def test_conv_initial_weights(graph):
-    """He et al.: standard deviation sqrt(2 / fan_in); biases 0."""
+    """Weights have the standard deviation sqrt(2 / fan_in) of He et al. Biases are 0."""
     utils.conv(tf.zeros([1, 5, 7, 32]), 48, 7, 'c')
     weights, biases = value_of(tf.trainable_variables())
     assert weights.shape == (7, 7, 32, 48) and not biases.any()
@@ -188,7 +191,7 @@ def test_conv_initial_weights(graph):
 
 
 def test_batch_norm_training_and_averages(sess):
-    """Training uses batch statistics, prediction moving averages, whose momentum grows."""
+    """Training uses the statistics of the batch. Prediction uses moving averages, and the momentum grows."""
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
@@ -200,7 +203,7 @@ def test_batch_norm_training_and_averages(sess):
         step_op = tf.assign_add(tf.train.get_global_step(), 1)
     mean, variance = np.zeros(3), np.ones(3)
     sess.run(tf.global_variables_initializer())
-    assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler
+    assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler in the prototxts
     for variable, value in ((weights, np.eye(3)[None, None]), (biases, [0.0, 3.0, -4.0]), (beta, [0.5] * 3)):
         variable.load(value, sess)
     for i, x in enumerate(steps):
@@ -216,13 +219,13 @@ def test_batch_norm_training_and_averages(sess):
 
 
 def test_dropout_in_bfloat16(graph):
-    """The scale 1 / 0.7 is 183 / 128 in bfloat16. TensorFlow 1.15 cannot divide in bfloat16."""
+    """In bfloat16 1 / 0.7 is 183 / 128. TensorFlow 1.15 cannot divide in bfloat16."""
     x = tf.cast(tf.get_variable('x', initializer=tf.ones([4, 5])), 'bfloat16')
     dropped = value_of(tf.cast(utils.dropout(x, 0.3, (1, 2), 'a'), tf.float32))
     assert set(dropped.flat) == {0.0, 183 / 128}
 
 
 def test_dilated_convolutions_have_a_gradient_on_any_cpu(graph):
-    """TensorFlow's gradient of a dilated Conv2D on a CPU needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 turns off."""
+    """On a CPU TensorFlow's gradient of a dilated convolution needs oneDNN, which may be turned off."""
     utils.conv_bn(tf.ones([1, 9, 7, 2]), 3, 3, 'a', True, rate=2)
     assert not [op for op in graph.get_operations() if op.type == 'Conv2D' and op.get_attr('dilations') != [1] * 4]
