@@ -46,7 +46,7 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
     """A one-level SegNet with identity kernels: the logits are the colours at the maxima, and 0 elsewhere."""
     monkeypatch.setattr(segnet, 'ENCODER', [(3, 1)])
     image = (8 * np.random.RandomState(3).permutation(9 * 7 * 3).reshape(9, 7, 3) % 256).astype(np.uint8)
-    expected = unpool_reference(*pool_reference(image[None, :, :, ::-1]))[0]  # classes: blue, green, red
+    expected = unpool_reference(*pool_reference(image[None, :, :, ::-1].astype(float)))[0]  # classes: blue, green, red
     kernel, one, zero = np.zeros((3, 3, 3, 3), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
     kernel[1, 1] = np.eye(3)
     values = dict.fromkeys(('conv1_1/biases', 'conv1_1_bn/beta', 'conv1_1_bn/moving_mean', 'conv1_1_D/biases'), zero)

@@ -70,29 +70,29 @@ def conv_bn_reference(x, w, name):
 
 def segnet_reference(images, w):
     """Computes the logits of SegNet with NumPy, in the order of Caffe's layers; the network sees BGR."""
-    x, pooled, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in SEGNET)
+    x, masks, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in SEGNET)
     for convolutions in (2, 2, 3, 3, 3):
         for _ in range(convolutions):
             x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-        x, *place = pool_reference(x)
-        pooled.append(place)
+        x, mask = pool_reference(x)
+        masks.append(mask)
     for convolutions in (3, 3, 3, 2):
-        x = unpool_reference(x, *pooled.pop())
+        x = unpool_reference(x, masks.pop())
         for _ in range(convolutions):
             x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-    x = unpool_reference(x, *pooled.pop())
+    x = unpool_reference(x, masks.pop())
     x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
     return conv_reference(x, w['conv1_1_D/weights'], w['conv1_1_D/biases'])
 
 
 def segnet_basic_reference(images, w):
-    x, pooled = images[..., ::-1].astype(float), []
+    x, masks = images[..., ::-1].astype(float), []
     x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75  # LRN over all three channels
     for layer in ('conv1', 'conv2', 'conv3', 'conv4'):
-        x, *place = pool_reference(np.maximum(conv_bn_reference(x, w, layer), 0))
-        pooled.append(place)
+        x, mask = pool_reference(np.maximum(conv_bn_reference(x, w, layer), 0))
+        masks.append(mask)
     for layer in ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1'):
-        x = conv_bn_reference(unpool_reference(x, *pooled.pop()), w, layer)
+        x = conv_bn_reference(unpool_reference(x, masks.pop()), w, layer)
     return conv_reference(x, w['conv_classifier/weights'], w['conv_classifier/biases'])
 
 

@@ -62,73 +62,44 @@ def test_dropout_is_a_function_of_seed_step_and_name(sess):
 
 
 def pool_reference(x):
-    """Max pooling by loops; returns values, (row, column) of the first maximum of each window, shape of `x`."""
+    """Max pooling by loops; returns the values and a mask of `x`, True at the first maximum of each window."""
     batch, height, width, channels = x.shape
     out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
-    positions = np.zeros(out.shape + (2,), int)
+    mask = np.zeros(x.shape, bool)
     for n, i, j, c in np.ndindex(*out.shape):
         block = x[n, 2 * i:2 * i + 2, 2 * j:2 * j + 2, c]
+        out[n, i, j, c] = block.max()
         row, column = np.unravel_index(block.argmax(), block.shape)
-        out[n, i, j, c] = block[row, column]
-        positions[n, i, j, c] = 2 * i + row, 2 * j + column
-    return out, positions, x.shape
+        mask[n, 2 * i + row, 2 * j + column, c] = True
+    return out, mask
 
 
-def unpool_reference(x, positions, shape):
-    """Returns zeros of `shape` with each value of `x` at its position."""
-    out = np.zeros(shape)
-    for n, i, j, c in np.ndindex(*x.shape):
-        row, column = positions[n, i, j, c]
-        out[n, row, column, c] = x[n, i, j, c]
-    return out
-
-
-SIZES = [(5, 7), (23, 30), (45, 60), (7, 1)]
-
-
-@pytest.mark.parametrize('height, width', SIZES)
-def test_pooling_and_unpooling(graph, height, width):
-    """Compares pooling, unpooling and gradients with loops. Of equal values the first is the maximum."""
-    rng = np.random.RandomState(height)
-    x = rng.randint(-3, 3, (3, height, width, 4)).astype(np.float32)  # many windows have equal values
-    x_ph = tf.placeholder(tf.float32, [None, None, None, 4])
-    pooled, indices = utils.max_pool_with_argmax(x_ph)
-    values_ph = tf.placeholder(tf.float32, [None, None, None, 4])
-    unpooled = utils.unpool(values_ph, indices, x_ph)
-    weights = rng.rand(*x.shape).astype(np.float32)
-    gradient, = tf.gradients(tf.reduce_sum(unpooled * weights), values_ph)
-    expected, positions, _ = pool_reference(x)
-    values = rng.rand(*expected.shape).astype(np.float32)
-    got, got_indices, got_map, got_gradient = value_of([pooled, indices, unpooled, gradient],
-                                                       {x_ph: x, values_ph: values})
-    np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(got_indices, (positions[..., 0] * width + positions[..., 1]) * 4 + np.arange(4))
-    np.testing.assert_array_equal(got_map, unpool_reference(values, positions, x.shape))
-    maxima = unpool_reference(np.ones_like(values), positions, x.shape)
-    np.testing.assert_array_equal(unpool_reference(got_gradient, positions, x.shape), maxima * weights)
+def unpool_reference(x, mask):
+    """Puts each value of `x` where `mask` is True in the window of the value; returns zeros elsewhere."""
+    return x.repeat(2, 1).repeat(2, 2)[:, :mask.shape[1], :mask.shape[2]] * mask
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('height, width', SIZES + [(None, None)])
-def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
-    """Values, unpooled maps and gradients are equal bit for bit, also for equal values and unknown sizes."""
+@pytest.mark.parametrize('height, width', [(5, 7), (23, 30), (45, 60), (7, 1), (None, None)])
+def test_pooling_and_unpooling(graph, height, width, dtype):
+    """Compares the scatter and portable pooling with loops, bit for bit. Of equal values the first is the maximum."""
     rng = np.random.RandomState(1)
-    shape = [3, height or 7, width or 9, 4]
+    x = rng.randint(-3, 3, [3, height or 7, width or 9, 4])  # many windows have equal values
+    weights = rng.randint(-4, 5, x.shape)
     x_ph = tf.placeholder(dtype, [None, height, width, 4])
-    image = rng.randint(-3, 3, shape)  # many windows have equal values
-    weights = rng.normal(size=shape)
-    outputs = []
+    pooled, mask = pool_reference(x)
+    expected = [pooled, unpool_reference(pooled ** 2 + 1, mask), 2 * x * weights * mask]
     for portable in (False, True):
         with utils.portable_pooling(portable):
-            pooled, indices = utils.max_pool_with_argmax(x_ph)
-            unpooled = utils.unpool(pooled * pooled + 0.5, indices, x_ph)
-        assert pooled.dtype == unpooled.dtype == x_ph.dtype and (indices.dtype == tf.int64) != portable
-        assert unpooled.shape.as_list() == [None, height, width, 4]
+            values, indices = utils.max_pool_with_argmax(x_ph)
+            unpooled = utils.unpool(values * values + 1, indices, x_ph)
+        assert values.dtype == unpooled.dtype == x_ph.dtype and unpooled.shape.as_list() == [None, height, width, 4]
         gradient, = tf.gradients(unpooled, x_ph, tf.constant(weights, dtype))
-        outputs.append([tf.cast(y, tf.float32) for y in (pooled, unpooled, gradient)])
-    scattered, portable = value_of(outputs, {x_ph: image})
-    np.testing.assert_equal(portable, scattered)
-    assert scattered[2].any()
+        found = value_of([tf.cast(y, tf.float32) for y in (values, unpooled, gradient)] + [indices], {x_ph: x})
+        np.testing.assert_equal(found[:3], expected)
+        if not portable:
+            places = np.where(mask, np.arange(x[0].size).reshape(x[0].shape), -1)
+            np.testing.assert_array_equal(found[3], pool_reference(places)[0])
 
 
 def test_portable_pooling_ends_with_its_block(graph):
