@@ -89,18 +89,20 @@ def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
 
 
 def test_gamma_is_drawn_evenly_on_a_logarithmic_axis():
-    """A quarter of the powers between 1/4 and 4 are below 1/2, and half of the powers are below 1."""
-    image = np.full((1, 1, 3), 128, np.uint8)
-    values = [augmented(image, image[:, :, 0], seed, gamma=4.0)[0][0, 0, 0] for seed in range(600)]
+    """A quarter of the powers between 1/4 and 4 are below 1/2, and half of the powers are below 1.
+
+    Black, white and the label do not change.
+    """
+    label = np.array([[0, 128, 255]], np.uint8)
+    outs = [augmented(label[:, :, None].repeat(3, 2), label, seed, gamma=4.0) for seed in range(600)]
+    values = [image[0, 1, 0] for image, _ in outs]
+    assert all((image[0, ::2, 0] == [0, 255]).all() and (same == label).all() for image, same in outs)
     powers = np.log(np.array(values) / 255) / np.log(128 / 255)
     np.testing.assert_allclose([np.mean(powers < power) for power in (0.5, 1, 2)], [0.25, 0.5, 0.75], atol=0.06)
 
 
 def test_turns_and_vertical_flips_move_image_and_label_together():
-    """An asymmetric 2x2 image gets all four rotations, with and without a flip.
-
-    Gamma changes neither black, white nor the label.
-    """
+    """An asymmetric 2x2 image gets all four rotations, with and without a flip."""
     label = np.array([[0, 1], [2, 3]], np.uint8)
     image = np.repeat(np.array([0, 60, 120, 255], np.uint8)[label][..., None], 3, 2)
     seen = set()
@@ -110,13 +112,6 @@ def test_turns_and_vertical_flips_move_image_and_label_together():
         seen.add(tuple(out_label.ravel()))
     assert seen == {(0, 1, 2, 3), (1, 3, 0, 2), (3, 2, 1, 0), (2, 0, 3, 1),  # the four counterclockwise rotations
                     (2, 3, 0, 1), (3, 1, 2, 0), (1, 0, 3, 2), (0, 2, 1, 3)}  # the four rotations of the flipped image
-    greys = set()
-    for seed in range(20):
-        out, out_label = augmented(image, label, seed, gamma=2.0)
-        np.testing.assert_array_equal(out_label, label)
-        assert out[0, 0, 0] == 0 and out[1, 1, 0] == 255
-        greys.add(out[1, 0, 0])
-    assert min(greys) >= 56 and max(greys) <= 175 and len(greys) > 10, '255 (120 / 255) ** 2 = 56, ** 0.5: 175'
 
 
 def test_no_augmentation_changes_nothing():

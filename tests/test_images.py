@@ -43,13 +43,6 @@ def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
     assert data.read_image(path).tolist() == [[[91, 91, 91], [4, 4, 4]]]
 
 
-@pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
-def test_alpha_is_dropped_not_multiplied(tmp_path, name):
-    rgba = np.dstack([noise(5, 7), np.arange(35, dtype=np.uint8).reshape(5, 7) + 9])
-    save(str(tmp_path / name), rgba, **({'lossless': True, 'exact': True} if name == 'a.webp' else {}))
-    np.testing.assert_array_equal(data.read_image(str(tmp_path / name)), rgba[:, :, :3])
-
-
 def test_bits_in_use(tmp_path, capsys):
     """Of 12 bits in use the upper 8 bits are kept. Larger values become white, with a note."""
     values = np.array([[0, 15, 16, 4095, 2048]], np.uint16)
@@ -69,13 +62,15 @@ def test_bits_in_use(tmp_path, capsys):
 
 @pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
 @pytest.mark.parametrize('orientation, upright', [(1, 'abc def'), (3, 'fed cba'), (6, 'da eb fc'), (8, 'cf be ad')])
-def test_exif_rotation_is_applied(tmp_path, name, orientation, upright):
+def test_exif_rotation_is_applied_and_alpha_dropped(tmp_path, name, orientation, upright):
+    """Colours are not multiplied by alpha."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.array([list(b'abc'), list(b'def')], np.uint8)
-    save(str(tmp_path / name), np.dstack([stored] * 3), exif=exif, **({'lossless': True} if name == 'a.webp' else {}))
-    image = data.read_image(str(tmp_path / name))
-    assert b' '.join(bytes(row) for row in image[:, :, 0].tolist()).decode() == upright
+    for image in (np.dstack([stored] * 3), np.dstack([stored] * 3 + [stored // 2])):
+        save(str(tmp_path / name), image, exif=exif, **({'lossless': True, 'exact': True} if name == 'a.webp' else {}))
+        found = data.read_image(str(tmp_path / name))
+        assert found.shape[2] == 3 and b' '.join(map(bytes, found[:, :, 1].tolist())).decode() == upright
 
 
 def write_tiff(path, body, *tags):
@@ -140,12 +135,15 @@ def test_further_pages_are_told_of(tmp_path, capsys):
     np.testing.assert_array_equal(data.read_image(str(tmp_path / 'a.tif')), first)
 
 
-def test_0_is_white_in_16_bits(tmp_path):
-    """If 0 is white, an image is inverted, and a label keeps the stored values.
+def test_0_is_white(tmp_path):
+    """If 0 is white, as in ImageJ's masks, an image is inverted, and a label keeps the stored values.
 
     `measured_depth` counts the bits of inverted values.
     """
     path = str(tmp_path / 'a.tif')
+    ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
+    write_tiff(path, ids.tobytes(), (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 1, 8), (262, 3, 1, 0))
+    assert data.read_label(path).tolist() == ids.tolist() and (data.read_image(path)[:, :, 0] == 255 - ids).all()
     values = np.array([[0, 65535 - 256 * 3], [65535, 300]], '<u2')
     tags = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, 16), (277, 3, 1, 1)]
     write_tiff(path, values.tobytes(), *tags, (262, 3, 1, 0))
@@ -248,15 +246,6 @@ def test_labels_of_colours_or_transparent(tmp_path):
 
 
 # ---------------------------------------------------------------- rare TIFF, PNG and NPY files
-
-def test_ids_of_imagej_masks_are_as_stored(tmp_path):
-    """In ImageJ's masks 0 is white. Pillow inverts the pixels, which is right for an image, wrong for a label."""
-    path = str(tmp_path / 'a.tif')
-    ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
-    write_tiff(path, ids.tobytes(), (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 1, 8), (262, 3, 1, 0))
-    np.testing.assert_array_equal(data.read_label(path), ids)
-    np.testing.assert_array_equal(data.read_image(path)[:, :, 0], 255 - ids)
-
 
 def test_large_metadata_of_a_png(tmp_path):
     info = PngImagePlugin.PngInfo()

@@ -31,19 +31,22 @@ def colored(label):
     return np.where((label == IGNORE)[:, :, None], np.uint8(0), COLORS[np.minimum(label, 2)])
 
 
-def write_own(folder, image='images/%s.png', label='labels/%s.png', make=lambda label: label,
+def write_scenes(folder, image, label, make=lambda label: label, splits=('',) * 6):
+    """Writes six scenes. `image` and `label` are paths with {i} and {split}; `make` changes a label."""
+    for i, split in enumerate(splits):
+        put(folder, image.format(i=i, split=split), scene(i)[0])
+        put(folder, label.format(i=i, split=split), make(scene(i)[1]))
+
+
+def write_own(folder, image='images/im {i}.png', label='labels/im {i}.png', make=lambda label: label,
               classes='a,0,\nb,1,\nc,2,\nVoid,255,\n'):
-    for i in range(6):
-        name = 'im %d' % i
-        put(folder, image % name, scene(i)[0])
-        put(folder, label % name, make(scene(i)[1]))
+    write_scenes(folder, image, label, make)
     put_text(folder, 'classes.csv', 'name,id,color\n' + classes)
 
 
 def write_splits(folder):
-    for i in range(6):
-        for kind, array in zip(('images', 'labels'), scene(i)):
-            put(folder, '%s/%s/im %d.png' % (kind, 'valid' if i > 3 else 'train', i), array)
+    splits = ['train'] * 4 + ['valid'] * 2
+    write_scenes(folder, 'images/{split}/im {i}.png', 'labels/{split}/im {i}.png', splits=splits)
     put_text(folder, 'classes.csv', '\ufeffname,id\r\na,0\r\nb,1\r\nc,2\r\nvoid,255\r\n')
 
 
@@ -79,7 +82,7 @@ def write_custom_voc(folder):
     SegmentationObject/ must not be read.
     """
     root = os.path.join(folder, 'VOCdevkit', 'VOC2007')
-    write_own(root, 'JPEGImages/%s.png', 'SegmentationClass/%s.png')
+    write_own(root, 'JPEGImages/im {i}.png', 'SegmentationClass/im {i}.png')
     put(root, 'SegmentationObject/im 0.png', scene(1)[1])
     for name, text in (('train', 'im 0\nim 1\nim 2\nim 3\n'), ('val', 'im 4\nim 5\n'), ('test', '')):
         put_text(root, 'ImageSets/Segmentation/%s.txt' % name, text)
@@ -87,18 +90,15 @@ def write_custom_voc(folder):
 
 def write_img_and_gt(folder):
     """Writes names that end in _img and _gt. The lists have the names without these suffixes."""
-    write_own(folder, 'imgs/%s_img.png', 'gts/%s_gt.png')
+    write_own(folder, 'imgs/im {i}_img.png', 'gts/im {i}_gt.png')
     put_text(folder, 'splits/train.txt', 'im 3\nim 1\nim 0\nim 5\n')
     put_text(folder, 'splits/val.txt', 'im 2\nim 4\n')
 
 
 def write_split_folders(folder, image, label):
     """Writes labels in the colours of class_dict.csv. The split test has no labels."""
-    for i in range(6):
-        split = 'train' if i < 4 else 'val'
-        put(folder, image % (split, i), scene(i)[0])
-        put(folder, label % (split, i), colored(scene(i)[1]))
-    put(folder, image % ('test', 6), scene(0)[0])
+    write_scenes(folder, image, label, colored, ['train'] * 4 + ['val'] * 2)
+    put(folder, image.format(i=6, split='test'), scene(0)[0])
     put_text(folder, 'class_dict.csv', 'name,r,g,b\na, 10, 20, 30\nVoid,0,0,0\nb,200,0,0\nc,0,200,7\n')
 
 
@@ -122,32 +122,28 @@ def write_runs(folder, kaggle=False, order='rows'):
 
 
 def write_cvat(folder, palette=False):
-    for i in range(6):
-        put(folder, 'JPEGImages/cam/im %d.png' % i, scene(i)[0])
-        path = 'SegmentationClass/cam/im %d.png' % i
-        put(folder, path, np.where(colored(scene(i)[1]).any(2, keepdims=True), colored(scene(i)[1]),
-                                   np.array([224, 224, 192], np.uint8)))
-        if palette:
-            save_palette(os.path.join(folder, path), scene(i)[1], PALETTE)
+    label = 'SegmentationClass/cam/im {i}.png'
+    write_scenes(folder, 'JPEGImages/cam/im {i}.png', label, lambda label: np.where(
+        label[:, :, None] == IGNORE, np.array([224, 224, 192], np.uint8), colored(label)))
+    for i in range(6 if palette else 0):
+        save_palette(os.path.join(folder, label.format(i=i)), scene(i)[1], PALETTE)
     put(folder, 'JPEGImages/cam/not yet.png', scene(1)[0])
     put_text(folder, 'ImageSets/Segmentation/default.txt', ''.join('cam/im %d\n' % i for i in range(6)))
     put_text(folder, 'labelmap.txt', '# label:color_rgb:parts:actions\na:10,20,30::\nb:200,0,0::\nc:0,200,7::\n')
 
 
 def write_roboflow(folder):
-    for i in range(6):
-        split = ('train', 'train', 'train', 'valid', 'valid', 'test')[i]
-        put(folder, '%s/im %d_jpg.rf.0af.png' % (split, i), scene(i)[0])
-        put(folder, '%s/im %d_jpg.rf.0af_mask.png' % (split, i), scene(i)[1])
+    splits = ['train'] * 3 + ['valid'] * 2 + ['test']
+    write_scenes(folder, '{split}/im {i}_jpg.rf.0af.png', '{split}/im {i}_jpg.rf.0af_mask.png', splits=splits)
+    for split in splits:
         put_text(folder, split + '/_classes.csv', 'Pixel Value, Class\n0, a\n1, b\n2, c\n255, void\n')
 
 
 def write_cvat_camvid(folder, first='default', second='default'):
     """Writes CVAT's CamVid export. The subset `first` has four images, the subset `second` two."""
-    for i in range(6):
-        subset = second if i > 3 else first
-        put(folder, '%s/im %d.png' % (subset, i), scene(i)[0])
-        put(folder, '%sannot/im %d.png' % (subset, i), colored(scene(i)[1]))
+    subsets = [first] * 4 + [second] * 2
+    write_scenes(folder, '{split}/im {i}.png', '{split}annot/im {i}.png', colored, subsets)
+    for i, subset in enumerate(subsets):
         with open(os.path.join(folder, subset + '.txt'), 'a') as file:
             file.write('/%s/im %d.png %sannot/im %d.png\n' % (subset, i, subset, i))
     put_text(folder, 'label_colors.txt', '# color name\n0 0 0 Void\n10 20 30 a\n200 0 0 b\n0 200 7\tc\n')
@@ -155,9 +151,9 @@ def write_cvat_camvid(folder, first='default', second='default'):
 
 LAYOUTS = {
     'ids': write_own,
-    'suffix': lambda folder: write_own(folder, 'images/%s.tif', 'labels/%s_mask-gt.PNG'),
-    'numbers': lambda folder: write_own(folder, label='labels/%s.npy'),
-    'colors': lambda folder: write_own(folder, 'images/%s.bmp', make=colored, classes='a,0,10 20 30\nb,1,200 0 0\n'
+    'suffix': lambda folder: write_own(folder, 'images/im {i}.tif', 'labels/im {i}_mask-gt.PNG'),
+    'numbers': lambda folder: write_own(folder, label='labels/im {i}.npy'),
+    'colors': lambda folder: write_own(folder, 'images/im {i}.bmp', make=colored, classes='a,0,10 20 30\nb,1,200 0 0\n'
                                        'c,2,0 200 7\nvoid,255,0 0 0\n'),
     'channels': lambda folder: write_own(folder, make=lambda label: np.dstack([label] * 3)),
     'greys': lambda folder: write_own(folder, make=lambda label: np.dstack([label + 9] * 3),
@@ -169,12 +165,14 @@ LAYOUTS = {
     'runs': write_runs, 'kaggle': lambda folder: write_runs(folder, kaggle=True, order='columns'),
     'runs down': lambda folder: write_runs(folder, order='columns'),
     'relative': lambda folder: write_runs(folder, kaggle=True, order='relative'),
-    'masks folder': lambda folder: write_own(folder, label='masks/%s.png'),
+    'masks folder': lambda folder: write_own(folder, label='masks/im {i}.png'),
     'img and gt': write_img_and_gt,
-    'together': lambda folder: write_own(folder, '%s_sat.png', '%s_mask.png'),
+    'together': lambda folder: write_own(folder, 'im {i}_sat.png', 'im {i}_mask.png'),
     'voc': write_custom_voc,
-    'inner folders': lambda folder: write_split_folders(folder, '%s/images/im %d.png', '%s/masks/im %d.png'),
-    'train and train_labels': lambda folder: write_split_folders(folder, '%s/im %d.png', '%s_labels/im %d_L.png'),
+    'inner folders': lambda folder: write_split_folders(
+        folder, '{split}/images/im {i}.png', '{split}/masks/im {i}.png'),
+    'train and train_labels': lambda folder: write_split_folders(
+        folder, '{split}/im {i}.png', '{split}_labels/im {i}_L.png'),
     'table in another order': lambda folder: write_renumbered(
         folder, 'png', COLORS.tolist() + [(0, 0, 0)], 'a,0,10 20 30\nb,1,200 0 0\nc,2,0 200 7\nvoid,255,0 0 0\n'),
     'greys in another order': lambda folder: write_renumbered(
@@ -270,24 +268,13 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
     assert_refused(said, open_and_load, 'folder', folder)
 
 
-def write_own_runs(folder, header, rows, classes='background,0,\nb,1,\nc,2,\n'):
-    write_own(folder, classes=classes)
-    shutil.rmtree(os.path.join(folder, 'labels'))
-    put_text(folder, 'labels.csv', '\n'.join([header] + rows))
-
-
 @pytest.mark.parametrize('header, rows, said', [
     ('id,annotation,width,height,cell_type', ['im 0,1 2,5,9,b'], '5 images without a row: im 1'),
     ('ImageId,EncodedPixels', ['im %d,' % i for i in range(6)] + ['7,'], '1 ids without an image: 7'),
     ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: ClassId ''; expected one of")])
 def test_bad_tables_of_runs(tmp_path, header, rows, said):
-    write_own_runs(str(tmp_path), header, rows)
+    write_table(str(tmp_path), header, *rows, classes='name,id\nbackground,0\nb,1\nc,2\n')
     assert_refused('labels.csv.*' + said, datasets.folder.read, str(tmp_path))
-
-
-def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
-    write_own_runs(str(tmp_path), 'ImageId,EncodedPixels', ['im %d,2 3' % i for i in range(6)], 'background,0,\nb,1,\n')
-    assert datasets.folder.read(str(tmp_path)).load('val', 0)[1].sum() == 3
 
 
 @pytest.mark.parametrize('lists, said', [
@@ -382,10 +369,7 @@ def test_accents_match_in_any_normal_form(tmp_path, image, label):
 
 
 def test_name_that_is_the_id_of_another_class(tmp_path):
-    put(str(tmp_path), 'images/a.png', np.zeros((4, 5, 3), np.uint8))
-    put(str(tmp_path), 'images/b.png', np.zeros((4, 5, 3), np.uint8))
-    put_text(str(tmp_path), 'classes.csv', 'name,id\nbackground,1\n1,0\n')
-    put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\na,1 2,1\nb,1 2,2\n')
+    write_table(str(tmp_path), 'ImageId,EncodedPixels,ClassId', 'im 0,1 2,1', classes='name,id\nbackground,1\n1,0\n')
     assert_refused('name of one class and the id of another', datasets.open, 'folder', str(tmp_path))
 
 
@@ -501,7 +485,7 @@ def test_masks_of_single_classes(tmp_path, labels, said):
 
 def test_masks_of_the_only_other_class(tmp_path):
     """With two classes a mask may end in the name of the class that is not the background."""
-    write_own(str(tmp_path), label='masks/%s_b.png', make=lambda label: label % 2 * np.uint8(255),
+    write_own(str(tmp_path), label='masks/im {i}_b.png', make=lambda label: label % 2 * np.uint8(255),
               classes='background,0,\nb,1,\n')
     np.testing.assert_array_equal(load_all(str(tmp_path))['im 3'], scene(3)[1] % 2)
 
@@ -511,7 +495,7 @@ def test_masks_of_the_only_other_class(tmp_path):
 def test_folders_that_may_hold_the_labels(tmp_path, folders, said):
     """In the data set DRIVE mask/ has the field of view, and 1st_manual/ has the labels."""
     for folder in folders:
-        write_own(str(tmp_path), label=folder + '/%s.png')
+        write_own(str(tmp_path), label=folder + '/im {i}.png')
     assert_refused(said, datasets.open, 'folder', str(tmp_path))
     shutil.move(str(tmp_path / 'images'), str(tmp_path / 'training' / 'images'))
     for folder in folders:
@@ -569,7 +553,7 @@ def test_new_colors_differ_from_all_others(tmp_path):
 
 def write_table(folder, header, *rows, classes='name,id\nship,1\nbackground,0\n'):
     for i in range(6):
-        put(folder, 'images/im%d.png' % i, np.zeros((4, 5, 3), np.uint8))
+        put(folder, 'images/im %d.png' % i, np.zeros((4, 5, 3), np.uint8))
     put_text(folder, 'labels.csv', '\n'.join((header,) + rows))
     put_text(folder, 'classes.csv', classes)
 
@@ -579,15 +563,15 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
 
     If no row of the table is empty, an image without a row has no object.
     """
-    write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,1 20')
+    write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im 0.jpg,2 3', 'im 1.jpg,1 20')
     dataset = datasets.open('folder', str(tmp_path))
     label = dataset.load(*next((split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)
-                               if name == 'im0'))[1]
+                               if name == 'im 0'))[1]
     assert label.T.ravel()[:6].tolist() == [1, 0, 0, 0, 1, 1]
     assert '4 of 6 images have no row' in capsys.readouterr().err
     assert dataset.rle == (('ImageId', 'EncodedPixels'), 'columns', '.jpg')
     for empty in ('', '-1'):
-        write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,' + empty)
+        write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im 0.jpg,2 3', 'im 1.jpg,' + empty)
         assert_refused('4 images without a row', datasets.open, 'folder', str(tmp_path))
     put_text(str(tmp_path), 'classes.csv', 'name,id\nship,1\nground,0\n')
     assert_refused('classes.csv: which class are pixels outside', datasets.open, 'folder', str(tmp_path))

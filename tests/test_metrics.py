@@ -5,14 +5,12 @@ import pytest
 import metrics
 
 
-def test_confusion_by_hand():
+def test_confusion_and_scores_by_hand():
     labels = np.array([[0, 0, 0, 1], [1, 2, 255, 3]], np.uint8)       # 255 and 3 are void
     predictions = np.array([[0, 1, 1, 1], [2, 2, 0, 1]], np.uint8)
-    assert metrics.confusion(labels, predictions, 3).tolist() == [[1, 2, 0], [0, 1, 1], [0, 0, 1]]
-
-
-def test_scores_by_hand():
-    scores = metrics.scores(np.array([[1, 2, 0], [0, 1, 1], [0, 0, 1]]))
+    confusion = metrics.confusion(labels, predictions, 3)
+    assert confusion.tolist() == [[1, 2, 0], [0, 1, 1], [0, 0, 1]]
+    scores = metrics.scores(confusion)
     assert scores['accuracy'] == pytest.approx([1 / 3, 1 / 2, 1])
     assert scores['IoU'] == pytest.approx([1 / 3, 1 / 4, 1 / 2])
     assert scores['precision'] == pytest.approx([1, 1 / 3, 1 / 2]) and scores['pixels'] == [3, 2, 1]

@@ -72,9 +72,6 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
     assert 'c.png: not an image' in capsys.readouterr().err
     done = [name for name in os.listdir(out) if name.endswith('-ids.png')]
     assert len(done) == 4 and 'b-ids.png' in done and 'a.jpg-ids.png' in done
-    again = os.path.join(folder, 'two', 'b.png'), '--output', out
-    assert_refused('b-ids.png: exists already; give --overwrite', go, run, *again)
-    assert go(run, *again, '--overwrite') == 0
 
 
 def test_entries_of_a_folder_that_are_passed_over(run, tmp_path, capsys):
@@ -192,8 +189,6 @@ def test_batches_and_shards_change_no_label(run, tmp_path):
         np.testing.assert_array_equal(one, two)
     one, two = [(tmp_path / name).read_text() for name in ('one/submission.csv', 'two/submission-1-of-2.csv')]
     assert two.splitlines() == [row for row in one.splitlines() if row[0] not in '13']
-    other = picture(str(tmp_path / 'other.png'))
-    assert_refused('submission.csv: exists already', go, run, other, '--output', tmp_path / 'one', '--submission')
 
 
 def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, capsys):
@@ -319,7 +314,7 @@ def test_video_with_a_colon_in_its_name(tmp_path, monkeypatch):
         assert len(list(frames)) == 3
 
 
-@pytest.mark.parametrize('name, flags', [('a-overlay.png', []), ('a-confidence.png', []), ('b-overlay.mp4', []),
+@pytest.mark.parametrize('name, flags', [('a-ids.png', []), ('a-confidence.png', []), ('b-overlay.mp4', []),
                                          ('a-probability-7.png', ['--probabilities', 'png']),
                                          ('submission.csv', ['--submission'])])
 def test_existing_results_are_kept(tmp_path, name, flags):
