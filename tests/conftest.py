@@ -46,6 +46,12 @@ def put(folder, path, array):
         cv2.imwrite(path, array if array.ndim == 2 else array[:, :, ::-1])
 
 
+def put_example(folder, name, image, label):
+    """Writes an image and a label to images/ and labels/ below `folder`, both as `name`.png."""
+    put(folder, 'images/%s.png' % name, image)
+    put(folder, 'labels/%s.png' % name, label)
+
+
 def put_text(folder, path, text, encoding='utf-8'):
     """Writes `text` to the file `path` below `folder`."""
     path = os.path.join(folder, path)
@@ -198,8 +204,7 @@ def write_folder(folder):
     for i in range(10):
         label = np.zeros((12 + i, 16), np.uint8)
         label[i:i + 4, 3:9] = 1 + i % 2
-        put(folder, 'images/im%d.png' % i, label * 90)
-        put(folder, 'labels/im%d.png' % i, label)
+        put_example(folder, 'im%d' % i, label * 90, label)
     put_text(folder, 'classes.csv', 'name,id,color\nground,0,0 0 0\ncat,1,200 0 0\ndog,2,\nvoid,255,\n')
     return folder
 

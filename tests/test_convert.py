@@ -64,6 +64,14 @@ def expected(masks):
     return labels
 
 
+def filled(shape, *parts, value=1):
+    """Returns zeros uint8 of `shape` with `value` in the slices `parts`."""
+    array = np.zeros(shape, np.uint8)
+    for part in parts:
+        array[part] = value
+    return array
+
+
 def write_image(path, size, seed=0):
     put('', path, np.random.RandomState(seed).randint(0, 256, size + (3,)).astype(np.uint8))
 
@@ -183,12 +191,9 @@ def test_many_polygons_and_run_lengths():
     ('circle', [[5.5, 5.5], [7.5, 5.5]], [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]])])
 def test_shapes(kind, points, parts):
     """The polygons of a COCO annotation are united. Lines of labelme are 4 pixels wide and have round corners."""
-    by_hand = np.zeros((11, 13), bool)
-    for part in parts:
-        by_hand[part] = True
     shape = {'shape_type': kind, 'points': points, 'segmentation': points}
     mask = shapes.coco_mask(points, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
-    assert (mask == by_hand).all()
+    assert (mask == filled((11, 13), *parts)).all()
 
 
 @pytest.mark.parametrize('points, target, part', [
@@ -209,12 +214,8 @@ def test_mask_of_labelme(points, target, part):
 
 def test_splits_and_equal_names(tmp_path):
     """In Roboflow's folders train, valid and test the files may have equal names. Each folder has a JSON file."""
-    content = {'categories': [{'id': 0, 'name': 'x'}], 'annotations': [
-        {'image_id': 5, 'category_id': 0, 'segmentation': [[0, 0, 3, 0, 3, 2, 0, 2]]}]}
     for i, split in enumerate(('train', 'valid', 'test')):
-        write_image(str(tmp_path / 'in' / split / '1.png'), (9 + i, 7))
-        content['images'] = [{'id': 5, 'file_name': '1.png', 'height': 9 + i, 'width': 7}]
-        (tmp_path / 'in' / split / '_annotations.coco.json').write_text(json.dumps(content))
+        write_coco(tmp_path / 'in' / split, ['1.png'], [{'segmentation': [[0, 0, 3, 0, 3, 2, 0, 2]]}], (9 + i, 7))
     convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
     dataset = datasets.open('folder', str(tmp_path / 'out'))
     assert [len(dataset.examples[split]) for split in ('train', 'val', 'test')] == [1, 1, 1]
@@ -228,11 +229,9 @@ def test_layouts_of_yolo(tmp_path, image, text):
     write_image(str(tmp_path / 'in' / image), (10, 20))
     put_text(str(tmp_path / 'in'), text, '1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')
     (tmp_path / 'in' / 'data.yaml').write_text('names: [a, no]  # YAML 1.1 takes a bare no for false\n')
-    convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
-    by_hand = np.zeros((10, 20), np.uint8)
-    by_hand[2:7, 5:10] = 2
-    folder = tmp_path / 'out' / 'labels' / ('train' if 'train' in image else '')
-    assert (np.array(Image.open(str(folder / '1.png'))) == by_hand).all()
+    (name, label), = converted(tmp_path, 'yolo').items()
+    assert name == os.path.join('train' if 'train' in image else '', '1')
+    assert (label == filled((10, 20), np.s_[2:7, 5:10], value=2)).all()
     assert 'no,2,' in (tmp_path / 'out' / 'classes.csv').read_text()
 
 
@@ -346,8 +345,7 @@ def test_dialects_of_coco(tmp_path):
         {'image_id': '1', 'segmentation': np.reshape(SQUARE, (-1, 2)).tolist()}],
         categories=[{'id': 7, 'name': 'cup'}, {'id': 8, 'name': 'root'}, {'id': 7, 'name': 'cup'}])
     labels = converted(tmp_path)
-    by_hand = np.zeros((9, 13), np.uint8)
-    by_hand[1:4, 2:5] = 1
+    by_hand = filled((9, 13), np.s_[1:4, 2:5])
     assert sorted(labels) == [os.path.join('x', 'a'), os.path.join('y', 'a')]
     assert all((label == by_hand).all() for label in labels.values())
     # For annotations without a class makesense.ai exports null.
@@ -439,10 +437,7 @@ def test_shapes_of_via(tmp_path, shape, part):
     """A region names an option of the attribute, and the text of this option is the class."""
     via(tmp_path, [({'kind': '2'}, shape), ({'kind': '1'}, {'name': 'point', 'cx': 1, 'cy': 1})],
         _via_attributes={'region': {'kind': {'options': {'1': 'can', '2': 'cup'}}}})
-    by_hand = np.zeros((11, 13), np.uint8)
-    for target in part:
-        by_hand[target] = 1
-    assert (converted(tmp_path, '--line_width', '4')['a'] == by_hand).all()
+    assert (converted(tmp_path, '--line_width', '4')['a'] == filled((11, 13), *part)).all()
     assert 'cup,1,' in (tmp_path / 'out' / 'classes.csv').read_text()
 
 
@@ -470,10 +465,8 @@ def test_folders_of_yolo(tmp_path, capsys):
     put_text(str(tmp_path / 'in'), 'data.yaml',
              'path: C:\\work\\set\ntrain: ../one/images\nval: [two/images]\ntest: three\nnames: [a, b]\n')
     labels = converted(tmp_path)
-    by_hand = np.zeros((10, 20), np.uint8)
-    by_hand[2:7, 5:10] = 2
     assert sorted(labels) == [os.path.join('train', 'a'), os.path.join('val', 'b')]
-    assert all((label == by_hand).all() for label in labels.values())
+    assert all((label == filled((10, 20), np.s_[2:7, 5:10], value=2)).all() for label in labels.values())
     out, error = capsys.readouterr()
     assert 'test: three: no such folder' in error and 'images that the annotations do not name (2)' in out
 

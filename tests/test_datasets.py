@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import (ROOT, SHARED, assert_contract, assert_refused, needs_real_data, open_and_load, put, put_text,
-                      write_camvid, write_folder, write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
+from conftest import (ROOT, SHARED, assert_contract, assert_refused, needs_real_data, open_and_load, put, put_example,
+                      put_text, write_camvid, write_folder, write_sartorius, write_sunrgbd_mat, write_sunrgbd_png,
+                      write_voc)
 
 import data
 import datasets
@@ -190,19 +191,15 @@ def test_check_tells_what_train_and_val_share(tmp_path, capsys):
     rng = np.random.RandomState(1)
     pictures = rng.randint(0, 256, (40, 9, 13, 3)).astype(np.uint8)
     moving = np.cumsum(rng.randint(0, 3, (40, 9, 13, 3)), 0).astype(np.uint8) + pictures[0] // 2
-    names = ['odd.png', 'p.rf.' + 'a' * 32 + '.png', 'x7.png'] + ['f%03d.png' % (30 * i) for i in range(20)]
+    names = ['odd', 'p.rf.' + 'a' * 32, 'x7'] + ['f%03d' % (30 * i) for i in range(20)]
     for sharing, images in ((True, moving), (False, pictures)):
         folder = str(tmp_path / str(sharing))
-        for i, name in enumerate(names):
-            put(folder, 'images/' + name, images[i])
-            put(folder, 'labels/' + name, np.eye(9, 13, dtype=np.uint8))
-        put(folder, 'images/copy.png', images[0] if sharing else images[30])
-        put(folder, 'images/p.rf.%s.png' % (('b' if sharing else 'A9') * 32), images[31])
-        for name in ('copy', 'p.rf.' + ('b' if sharing else 'A9') * 32):
-            put(folder, 'labels/%s.png' % name, np.eye(9, 13, dtype=np.uint8))
-        val = ['copy', 'p.rf.' + 'b' * 32] if sharing else ['copy', 'x7']
-        val += ['f%03d' % (30 * i) for i in range(4, 20, 5)]
-        put_text(folder, 'train.txt', '\n'.join(name[:-4] for name in names if name[:-4] not in val))
+        version = 'p.rf.' + ('b' if sharing else 'A9') * 32
+        shown = dict(zip(names, images), copy=images[0 if sharing else 30], **{version: images[31]})
+        for name, image in shown.items():
+            put_example(folder, name, image, np.eye(9, 13, dtype=np.uint8))
+        val = ['copy', version if sharing else 'x7'] + names[7::5]
+        put_text(folder, 'train.txt', '\n'.join(name for name in names if name not in val))
         put_text(folder, 'val.txt', '\n'.join(val))
         put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\n')
         drawn = str(tmp_path / 'pictures')
@@ -220,8 +217,7 @@ def test_check_tells_what_train_and_val_share(tmp_path, capsys):
 def test_check_tells_before_training(tmp_path, capsys):
     """The checker notes absent classes, labels of a single id and unequal sizes. Training notes absent classes."""
     folder = write_folder(str(tmp_path))  # five images show a cat, five a dog
-    for kind in ('images', 'labels'):
-        put(folder, kind + '/im5.png', np.zeros((30, 60), np.uint8))
+    put_example(folder, 'im5', np.zeros((30, 60), np.uint8), np.zeros((30, 60), np.uint8))
     put_text(folder, 'train.txt', 'im0\nim2\nim4\nim6\nim8\nim5\n')
     put_text(folder, 'val.txt', 'im1\nim3\n')
     dataset = datasets.folder.read(folder)
@@ -405,8 +401,7 @@ def test_run_keeps_its_split(tmp_path, capsys, fold):
     folder = write_folder(str(tmp_path / 'data'))
     before, config = run_of(folder, fold=fold)
     for i in range(20):
-        put(folder, 'images/more%d.png' % i, np.zeros((3, 4), np.uint8))
-        put(folder, 'labels/more%d.png' % i, np.eye(3, 4, dtype=np.uint8))
+        put_example(folder, 'more%d' % i, np.zeros((3, 4), np.uint8), np.eye(3, 4, dtype=np.uint8))
     after = datasets.open('folder', folder, config)
     assert after.examples == before.examples and 'note: %s: 20 images are new' % folder in capsys.readouterr().err
     for split, names in before.examples.items():

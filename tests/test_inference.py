@@ -4,7 +4,7 @@ import argparse
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import assert_refused, noise_video, random_weights, value_of
+from conftest import assert_refused, noise_video, random_image, random_weights, value_of
 
 import networks
 from data import Dataset
@@ -69,14 +69,9 @@ def network():
         yield lambda fit='resize', **settings: Predictor(sess, SPEC._replace(fit=fit), Settings(**settings), reuse=True)
 
 
-def images(count, height, width):
-    small = np.random.RandomState(3).randint(0, 256, (count, 3, 4, 3)).astype(np.uint8)
-    return [batches.resize(image, height, width) for image in small]
-
-
 def test_touching_tiles_are_labelled_as_single_images(network):
     """A mosaic of 2x2 images, predicted in four tiles, gets exactly the labels of the single images."""
-    singles = images(4, 33, 47)
+    singles = [random_image(33, 47, seed) for seed in range(4)]
     mosaic = np.vstack([np.hstack(singles[:2]), np.hstack(singles[2:])])
     expected = [prediction.ids for prediction in network(batch_size=4, probabilities=True).predict(singles)]
     ids = network(tile=(33, 47), tile_overlap=0, batch_size=3).predict([mosaic])[0].ids
@@ -86,7 +81,7 @@ def test_touching_tiles_are_labelled_as_single_images(network):
 
 def test_details_equal_the_graphs_prediction(network):
     """Confidence and probabilities fit the ids. A batch gives the same ids as a single image."""
-    image = images(1, 45, 61)
+    image = [random_image(45, 61)]
     plain = network().predict(image)[0]
     detailed = network(confidence=True, probabilities=True).predict(image)[0]
     assert (plain.ids == detailed.ids).mean() > 0.999
@@ -98,7 +93,7 @@ def test_details_equal_the_graphs_prediction(network):
 
 
 def test_augmentation_is_the_mean_of_passes(network):
-    image = images(1, 45, 61)[0]
+    image = random_image(45, 61)
     once = network(fit='crop', tile='off', probabilities=True)
 
     def probabilities(seen):
@@ -118,7 +113,7 @@ def test_augmentation_is_the_mean_of_passes(network):
 
 
 def test_samples_and_tiles_give_a_variance(network):
-    image = images(1, 45, 61)
+    image = [random_image(45, 61)]
     whole, tiled = [network(samples=3, **settings).predict(image)[0] for settings in ({}, {'tile': (33, 47)})]
     for prediction in (whole, tiled):
         assert prediction.variance.shape == (45, 61) and prediction.variance.max() > 0

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import assert_contract, assert_refused, open_and_load, put, put_text, save_palette
+from conftest import assert_contract, assert_refused, open_and_load, put, put_example, put_text, save_palette
 from PIL import Image
 
 import data
@@ -215,8 +215,7 @@ def test_layouts(tmp_path, layout):
 def test_images_of_12_bits(tmp_path, capsys):
     """The number of bits in use is measured on the training split, or given by --depth. A run keeps the number."""
     for i, top in enumerate((900, 4095, 17, 60000)):
-        put(str(tmp_path), 'images/im%d.png' % i, np.full((3, 5), top, np.uint16))
-        put(str(tmp_path), 'labels/im%d.png' % i, np.full((3, 5), i % 2, np.uint8))
+        put_example(str(tmp_path), 'im%d' % i, np.full((3, 5), top, np.uint16), np.full((3, 5), i % 2, np.uint8))
     put_text(str(tmp_path), 'classes.csv', 'name,id\na,0\nb,1\n')
     put_text(str(tmp_path), 'train.txt', 'im0\nim1\nim2\n')
     put_text(str(tmp_path), 'val.txt', 'im3\n')
@@ -232,8 +231,7 @@ def test_images_of_12_bits(tmp_path, capsys):
                    dict(config, class_names=[]))
     assert_refused('--rle_order and --depth: only for', datasets.open, 'sample', depth=12)
     put_text(str(tmp_path), 'train.txt', 'im4\n')
-    put(str(tmp_path), 'images/im4.png', np.full((3, 5), 200, np.uint8))
-    put(str(tmp_path), 'labels/im4.png', np.zeros((3, 5), np.uint8))
+    put_example(str(tmp_path), 'im4', np.full((3, 5), 200, np.uint8), np.zeros((3, 5), np.uint8))
     put_text(str(tmp_path), 'val.txt', 'im1\n')
     for of_a_run in (None, dict(config, depth=None)):  # a validation image of 12 bits, training images of 8 bits
         assert datasets.open('folder', str(tmp_path), of_a_run).load('val', 0)[0][0, 0, 0] == 255
@@ -332,8 +330,7 @@ def test_colors_of_classes(tmp_path):
 def write_plain(folder, names):
     """Writes 4x5 images and labels of two classes below images/ and labels/."""
     for name in names:
-        put(str(folder), 'images/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
-        put(str(folder), 'labels/%s.png' % name, np.eye(4, 5, dtype=np.uint8))
+        put_example(str(folder), name, np.zeros((4, 5, 3), np.uint8), np.eye(4, 5, dtype=np.uint8))
     put_text(str(folder), 'classes.csv', 'name,id\na,0\nb,1\n')
 
 

@@ -13,8 +13,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import (ROOT, assert_refused, assert_same_weights, put, put_text, undrawn, weights_of, write_camvid,
-                      write_folder)
+from conftest import (ROOT, assert_refused, assert_same_weights, put_example, put_text, undrawn, weights_of,
+                      write_camvid, write_folder)
 from test_segnet import conv_reference
 
 import data
@@ -601,16 +601,14 @@ def test_the_chief_decides_the_split(tmp_path, output):
     dataset, facts = datasets.preload(main.open_dataset(args, group), ('train', 'val'))
     config = {'flags': vars(args), 'depth': 8, 'class_names': dataset.class_names,
               'examples': record.make(dataset, facts, folder)}
-    put(folder, 'images/more.png', np.zeros((12, 16), np.uint8))
-    put(folder, 'labels/more.png', np.zeros((12, 16), np.uint8))
+    put_example(folder, 'more', np.zeros((12, 16), np.uint8), np.zeros((12, 16), np.uint8))
     assert sum(map(len, main.open_dataset(args, group).examples.values())) == 11
     group.all_gather = lambda value: [config, value]
     assert main.open_dataset(args, group).examples == dataset.examples
 
 
 def test_scores_on_data_without_a_train_split(tmp_path):
-    for name in ('images/a.png', 'labels/a.png'):
-        put(str(tmp_path), name, np.eye(9, dtype=np.uint8))
+    put_example(str(tmp_path), 'a', np.eye(9, dtype=np.uint8), np.eye(9, dtype=np.uint8))
     put_text(str(tmp_path), 'test.txt', 'a\n')
     put_text(str(tmp_path), 'classes.csv', 'name,id\nx,0\ny,1\n')
     flags = ['--weights', 'none.npz', '--model', 'segnet-basic', '--dataset', 'folder', '--data_dir', str(tmp_path)]

@@ -314,9 +314,9 @@ def test_video_with_a_colon_in_its_name(tmp_path, monkeypatch):
         assert len(list(frames)) == 3
 
 
-@pytest.mark.parametrize('name, flags', [('a-ids.png', []), ('a-confidence.png', []), ('b-overlay.mp4', []),
+@pytest.mark.parametrize('name, flags', [('a-ids.png', []), ('a-overlay.png', []), ('a-confidence.png', []),
                                          ('a-probability-7.png', ['--probabilities', 'png']),
-                                         ('submission.csv', ['--submission'])])
+                                         ('b-overlay.mp4', []), ('submission.csv', ['--submission'])])
 def test_existing_results_are_kept(tmp_path, name, flags):
     for each in ('a.png', 'b.mp4', name):
         (tmp_path / each).touch()

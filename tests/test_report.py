@@ -5,7 +5,6 @@ import html
 import os
 import pathlib
 import re
-import shlex
 
 import pytest
 from conftest import write_sartorius
@@ -13,7 +12,7 @@ from test_main import score, train
 
 from paper import tables
 from runs import report
-from runs.folder import read_config, read_json, without_folders
+from runs.folder import read_config, read_json
 from system.files import write_json
 
 
@@ -64,11 +63,3 @@ def test_markdown_and_csv_of_a_table(tmp_path):
     with open(str(tmp_path / 'table.csv')) as file:
         assert list(csv.reader(file)) == [['network', 'G|C', 'command', 'note'], ['a|b', '50.0', quoted, ''],
                                           ['c\nd', '', quoted, 'n'], ['1e3', '', 'python b.py', '']]
-
-
-@pytest.mark.parametrize('words', [['--data_dir=/home/j\xfcrgen/x'], ['--data_dir=/a (1)/b c'],
-                                   ['--data_dir', "/o'neil/x y"]])
-def test_folders_of_this_machine_are_cut_from_a_command(words):
-    command = ' '.join(map(shlex.quote, ['python', 'main.py', '@/home/me/r.txt', '--seed', '1'] + words))
-    cut = '--data_dir=DIR' if '=' in words[0] else '--data_dir DIR'
-    assert without_folders(command) == 'python main.py @r.txt --seed 1 ' + cut

@@ -234,12 +234,13 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01', '--optimizer', 'adam')
     config = read_config(run)
-    config['invocations'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
-                                      '--init_from Output/run --output=/mnt/run1/ --model x')
+    config['invocations'][0]['command'] = (
+        "python main.py @/home/me/r.txt --data_dir /home/o\\'neil\\ 1/x --vgg16 '/home/a b/vgg 16.h5' "
+        '--init_from Output/run --output=/mnt/run1/')
     config['flags']['class_weights'] = '/home/a b/weights.csv'
     write_json(os.path.join(run, 'config.json'), config)
     scores = score(run, '--publish', published, '--bf_images', '0')['val']
-    monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir', camvid_folder])
+    monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir=%s (1)/j\xfcrgen' % camvid_folder])
     monkeypatch.chdir(tmp_path)
     again = score(published, '--data_dir', camvid_folder, '--bn', 'moving', '--bf_images', '0')['val']
     assert again['step'] == scores['step'] == 2
@@ -247,8 +248,8 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
     assert moved <= 0.05 * np.sum(scores['confusion'])
     assert sorted(os.listdir(published)) == ['config.json', 'weights.npz'], 'scores go to another folder'
     text = ''.join(map(read_text, ('published/config.json', 'Output/published-published/metrics.json')))
-    trained = "\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
-    assert trained in text and 'evaluate.py published --data_dir DIR' in text
+    trained = "\"python main.py @r.txt --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1\""
+    assert trained in text and 'evaluate.py published --data_dir=DIR' in text
     assert str(tmp_path) not in text and '"seconds"' in text and '/home' not in text
     with np.load(os.path.join(published, 'weights.npz')) as file:
         assert file['conv1/weights'].dtype == np.int8 and file['conv1_bn/moving_variance'].dtype == np.float32
