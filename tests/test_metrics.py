@@ -41,13 +41,11 @@ def test_surest_pixels_equal_a_sorted_list():
         variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)  # one bin each
         variance[0, :3] = 0
         counts = counts + metrics.confusion_by_uncertainty(labels, predictions, variance, 3)
-        pixels += [pixel for pixel in zip(variance.flat, labels.flat, predictions.flat) if pixel[1] < 3]
+        pixels.append(np.array([variance[labels < 3], labels[labels < 3], predictions[labels < 3]]))
+    variance, labels, predictions = np.hstack(pixels)
     for share in (0.3, 0.5, 1.0):
-        ordered = sorted(pixel[0] for pixel in pixels)
-        limit = ordered[int(np.ceil(share * len(ordered))) - 1]
-        expected = np.zeros((3, 3), int)
-        for variance, label, prediction in pixels:
-            expected[label, prediction] += variance <= limit
+        surest = variance <= np.sort(variance)[int(np.ceil(share * len(variance))) - 1]
+        expected = metrics.confusion(labels[surest], predictions[surest].astype(int), 3)
         assert metrics.most_certain(counts, share).tolist() == expected.tolist()
 
 
