@@ -28,9 +28,10 @@ from runs import plots  # noqa: E402
 from system import files as system_files  # noqa: E402
 from system.files import UserError  # noqa: E402
 
-if os.environ.get('FUZZ'):  # `make fuzz` sets FUZZ to the number of examples for each test
-    hypothesis.settings.register_profile('fuzz', max_examples=int(os.environ['FUZZ']), deadline=None)
-    hypothesis.settings.load_profile('fuzz')
+hypothesis.settings.register_profile(  # `make fuzz` sets FUZZ to the number of examples for each test
+    'all', max_examples=int(os.environ.get('FUZZ', 100)), deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile('all')
 
 SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
 needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real data sets are not on this machine')

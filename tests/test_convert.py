@@ -37,13 +37,11 @@ def inside(polygon, height, width):
     The ray starts at the pixel centre. An edge through the pixel centre is crossed. The lower end of an edge is no
     part of the edge.
     """
-    mask = np.zeros((height, width), bool)
+    mask, (y, x) = np.zeros((height, width), bool), np.indices((height, width)) + 0.5
     points = list(zip(polygon[0::2], polygon[1::2]))
-    for i, j in itertools.product(range(height), range(width)):
-        x, y = j + 0.5, i + 0.5
-        crossings = sum(min(y0, y1) <= y < max(y0, y1) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x
-                        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1]) if y0 != y1)
-        mask[i, j] = crossings % 2
+    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1]):
+        if y0 != y1:
+            mask ^= (min(y0, y1) <= y) & (y < max(y0, y1)) & (x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x)
     return mask
 
 

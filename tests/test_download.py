@@ -20,9 +20,6 @@ class Server(http.server.BaseHTTPRequestHandler):
     content, sent = b'', None
 
     def do_GET(self):
-        if not self.path.startswith('/archive.'):
-            self.send_error(404)
-            return
         self.send_response(200)
         self.send_header('Content-Length', str(len(self.content)))
         self.end_headers()

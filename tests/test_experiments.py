@@ -36,6 +36,19 @@ def run(folder, output, *flags):
     return table_of(output)[0]
 
 
+@pytest.fixture
+def measured(monkeypatch):
+    """Replaces all measurements; returns the list of the measured (network, training, batch size)."""
+    asked = []
+
+    def measure(repeats, model, training, batch_size, **_):
+        asked.append((model, training, batch_size))
+        return {'seconds': [0.1, 0.3] if training else [0.05], 'memory': 5e6}
+
+    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', measure)
+    return asked
+
+
 def test_every_row_is_a_network_and_its_flags_are_known():
     for name, table in tables.TABLES.items():
         args = experiments.parse_args([name])
@@ -47,14 +60,12 @@ def test_every_row_is_a_network_and_its_flags_are_known():
     assert len(tables.TABLES['table5'].class_accuracies) == 37
 
 
-def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', lambda repeats, **_: {
-        'seconds': repeats * [0.1], 'memory': 1e6})
+def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, capsys, measured):
     output = str(tmp_path / 'table1')
     row = run(camvid_folder, output)
     assert (row['network'], row['weights'], row['storage']) == ('Bilinear-Interpolation', 'median', '0')
     assert (row['paper test G'], row['paper train mIoU']) == ('77.9', '82.7')
-    assert (row['parameters (M)'], row['ms'], row['budget']) == ('0.613', '100.0', '1 steps of 2 at 23x31')
+    assert (row['parameters (M)'], row['ms'], row['budget']) == ('0.613', '50.0', '1 steps of 2 at 23x31')
     assert row['command'].startswith('python main.py @recipes/paper-table1.txt --dataset camvid --model ')
     assert all(0 <= float(row[name]) <= 100 for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'))
     assert set(os.listdir(output)) > {'table.md', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'}
@@ -196,25 +207,16 @@ def test_order_is_compared_with_the_papers():
     assert results.rank_correlation(found[:2], 'val') == ''
 
 
-def test_table6_measures(tmp_path, monkeypatch):
-    asked = []
-
-    def measured(repeats, **settings):
-        asked.append((settings['model'], settings['training'], settings['batch_size']))
-        return {'seconds': [0.1, 0.3] if settings['training'] else [0.05], 'memory': 5e6}
-
-    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', measured)
+def test_table6_measures(tmp_path, measured):
     command('table6', '--output', str(tmp_path), '--rows', 'SegNet')
     row, = table_of(tmp_path)
-    assert asked == [('segnet', False, 1), ('segnet', True, 1), ('segnet', True, 4)]
+    assert measured == [('segnet', False, 1), ('segnet', True, 1), ('segnet', True, 4)]
     assert (row['forward ms'], row['backward ms'], row['prediction MB']) == ('50.0', '150.0', '5.0')
     assert row['paper forward ms'] == '422.5' and row['model MB'] == '117.8'
 
 
-def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch):
+def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch, measured):
     """Revisions A and B each measured one time. Times of older code have no revision."""
-    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess',
-                        lambda *_, **settings: {'seconds': [0.1], 'memory': None})
     args = experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet'])
     row = tables.TABLES['table6'].rows[0]
     monkeypatch.setattr(experiments, 'revision', lambda: 'A')

@@ -22,9 +22,8 @@ from datasets import files, rle, tables
 from system import devices, distribute
 from system.files import UserError
 
-quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 # Building graphs is slow, so the number of examples is divided by 300.
-builds = hypothesis.settings(quick, max_examples=max(2, hypothesis.settings.default.max_examples // 300))
+builds = hypothesis.settings(max_examples=max(2, hypothesis.settings.default.max_examples // 300))
 TEXT = st.text(alphabet=st.characters(blacklist_categories=['Cs']), max_size=60)
 CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'cort', 'astro', '-1', '../a', '"',
                                         '9' * 30]))
@@ -43,7 +42,6 @@ def written(content, read, *args):
 
 
 @hypothesis.given(st.lists(st.lists(CELL, min_size=1, max_size=6), max_size=4))
-@quick
 def test_cell_tables(rows):
     lines = ['id,annotation,width,height,cell_type'] + [','.join(row) for row in rows]
     images = written('\n'.join(lines), rle.read_cells, {'shsy5y': 1, 'astro': 2, 'cort': 3})
@@ -54,7 +52,6 @@ def test_cell_tables(rows):
 
 
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.integers(-9, 300).map(str)), TEXT), max_size=5))
-@quick
 def test_class_tables(rows):
     read = written('\n'.join(['name,id,color'] + [','.join(row) for row in rows]), tables.read_classes)
     if read:
@@ -65,7 +62,6 @@ def test_class_tables(rows):
 
 @hypothesis.given(st.binary(max_size=60), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'latin-1']), TEXT,
                   st.sampled_from([files.read_names, tables.read_labelmap, tables.read_classes]))
-@quick
 def test_texts_of_any_encoding(junk, encoding, text, read):
     written(text.encode(encoding, 'replace') + junk, read)
 
@@ -76,7 +72,6 @@ def test_texts_of_any_encoding(junk, encoding, text, read):
                   st.sampled_from(sorted(set(LABEL_WRITERS) - {'palette.gif'})),  # Pillow renumbers the ids of a GIF
                   st.sampled_from(['', '_mask', '_L', '-gt', '.label']),
                   st.sampled_from([str.lower, str.upper]), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
-@quick
 def test_labels(height, width, seed, kind, suffix, case, encoding):
     """Labels keep the ids that were written, for all palettes, bit depths, file suffixes and text encodings."""
     rng = np.random.RandomState(seed)
@@ -104,7 +99,6 @@ WHOLE_FILES.append(encoded(IMAGE, 'TIFF', compression='tiff_lzw'))
 
 
 @hypothesis.given(st.integers(0, 7), st.integers(0, 1 << 30), st.integers(0, 5), st.booleans())
-@quick
 def test_damaged_images(kind, seed, changes, cut):
     """A damaged or truncated file gives an image, or a UserError that names the file."""
     rng = np.random.RandomState(seed)
@@ -120,7 +114,6 @@ def test_damaged_images(kind, seed, changes, cut):
 # ---------------------------------------------------------------- weights and flags
 
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.floats().map(str))), max_size=4))
-@quick
 def test_weight_tables(rows):
     text = '\n'.join(['name,weight'] + [','.join(row) for row in rows])
     weights = written(text, tables.read_class_weights, ['a', 'b'])

@@ -17,16 +17,13 @@ pytestmark = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="1.15's 
 needs_gpu = pytest.mark.skipif(devices.kind('auto') == 'CPU', reason='this machine has no GPU')
 
 
-@functools.lru_cache(maxsize=None)
-def gpu_kernels(op_type):
-    """Lists the kernels of an op for GPUs, and DEFAULT kernels, which run on all devices."""
-    return [kernel for kernel in kernels.get_registered_kernels_for_op(op_type).kernel
-            if kernel.device_type in ('GPU', 'DEFAULT')]
+registered_kernels = functools.lru_cache(maxsize=None)(kernels.get_registered_kernels_for_op)
 
 
 def fits(kernel, node):
-    """Returns whether `kernel` supports the dtypes of `node`."""
-    return all(node.attr[limit.name].type in limit.allowed_values.list.type for limit in kernel.constraint)
+    """Returns whether `kernel` supports the dtypes of `node` on a GPU. DEFAULT kernels run on all devices."""
+    return kernel.device_type in ('GPU', 'DEFAULT') and all(
+        node.attr[limit.name].type in limit.allowed_values.list.type for limit in kernel.constraint)
 
 
 def lacking(outputs):
@@ -39,7 +36,7 @@ def lacking(outputs):
     nodes = list(tf.graph_util.extract_sub_graph(definition, names).node)
     nodes += [node for function in definition.library.function for node in function.node_def]
     return {(node.op, tuple(sorted(tf.as_dtype(value.type).name for value in node.attr.values() if value.type)))
-            for node in nodes if not any(fits(kernel, node) for kernel in gpu_kernels(node.op))}
+            for node in nodes if not any(fits(kernel, node) for kernel in registered_kernels(node.op).kernel)}
 
 
 def training(model, precision):

@@ -58,10 +58,15 @@ def write_lists(folder):
     put_text(folder, 'test.txt', 'im 5')
 
 
+def write_palettes(folder, path, palette=PALETTE, make=lambda label: label):
+    """Writes the labels of six scenes as palette images; `path` has an {i}."""
+    for i in range(6):
+        save_palette(os.path.join(folder, path.format(i=i)), make(scene(i)[1]), palette)
+
+
 def write_palette(folder):
     write_own(folder, classes='a,0,1 2 3\nb,1,4 5 6\nc,2,7 8 9\nvoid,255,\n')
-    for i in range(6):
-        save_palette(os.path.join(folder, 'labels', 'im %d.png' % i), scene(i)[1], PALETTE)
+    write_palettes(folder, 'labels/im {i}.png')
 
 
 def write_renumbered(folder, extension, colors, classes):
@@ -69,11 +74,10 @@ def write_renumbered(folder, extension, colors, classes):
     write_own(folder, classes=classes)
     places = np.array([2, 3, 0], np.uint8)
     palette = [colors[2], colors[3], colors[0], colors[1]] + [(0, 0, 0)] * 252
-    for i in range(6):
-        os.remove(os.path.join(folder, 'labels', 'im %d.png' % i))
-        label = scene(i)[1]
-        save_palette(os.path.join(folder, 'labels', 'im %d.%s' % (i, extension)),
-                     np.where(label == IGNORE, 1, places[label % 3]).astype(np.uint8), palette)
+    for name in os.listdir(os.path.join(folder, 'labels')):
+        os.remove(os.path.join(folder, 'labels', name))
+    write_palettes(folder, 'labels/im {i}.' + extension, palette, lambda label: np.where(
+        label == IGNORE, 1, places[label % 3]).astype(np.uint8))
 
 
 def write_custom_voc(folder):
@@ -125,8 +129,8 @@ def write_cvat(folder, palette=False):
     label = 'SegmentationClass/cam/im {i}.png'
     write_scenes(folder, 'JPEGImages/cam/im {i}.png', label, lambda label: np.where(
         label[:, :, None] == IGNORE, np.array([224, 224, 192], np.uint8), colored(label)))
-    for i in range(6 if palette else 0):
-        save_palette(os.path.join(folder, label.format(i=i)), scene(i)[1], PALETTE)
+    if palette:
+        write_palettes(folder, label)
     put(folder, 'JPEGImages/cam/not yet.png', scene(1)[0])
     put_text(folder, 'ImageSets/Segmentation/default.txt', ''.join('cam/im %d\n' % i for i in range(6)))
     put_text(folder, 'labelmap.txt', '# label:color_rgb:parts:actions\na:10,20,30::\nb:200,0,0::\nc:0,200,7::\n')

@@ -19,17 +19,12 @@ from runs.folder import read_config
 FORMATS = ALL_FORMATS[1:]  # TFLite and ONNX
 
 
-def exported(path, config, loaded, images, size=None, kind='int8'):
-    """Writes a quantized file; returns the text that describes the file."""
-    quantization = quantize.Quantization(kind, images if kind == 'int8' else [])
-    return export.export(str(path), spec_of(config), config, loaded, size, quantization)
-
-
 @pytest.mark.parametrize('kind, size, least', [('int8', 0.3, 0.9), ('float16', 0.6, 0.99)])
 @pytest.mark.parametrize('name', FORMATS)
 def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
     config, loaded = published()
-    text = exported(tmp_path / name, config, loaded, IMAGES[:2], kind=kind)
+    quantization = quantize.Quantization(kind, IMAGES[:2] if kind == 'int8' else [])
+    text = export.export(str(tmp_path / name), spec_of(config), config, loaded, None, quantization)
     export.export(str(tmp_path / ('float-' + name)), spec_of(config), config, loaded)
     assert (tmp_path / name).stat().st_size < size * (tmp_path / ('float-' + name)).stat().st_size
     expected = expected_ids(config, loaded, IMAGES)
@@ -72,7 +67,7 @@ def test_runs_and_sizes(tmp_path, name, flags, size):
     """Quantized files take images of other sizes than the calibration images, also thin images."""
     config, loaded = published(**flags)
     images = [blocks(90, 121, 3), blocks(90, 121, 5)] if size == (90, 121) else IMAGES[:2]
-    exported(tmp_path / name, config, loaded, images, size)
+    export.export(str(tmp_path / name), spec_of(config), config, loaded, size, quantize.Quantization('int8', images))
     images = images + [blocks(*sides, seed=4) for sides in ((31, 23), (3, 300), (300, 3), (1, 1))] * (size == 'free')
     for image, right in zip(images, expected_ids(config, loaded, images)):
         (ids, _), = run_exported(str(tmp_path / name), [image])

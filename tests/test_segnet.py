@@ -68,43 +68,39 @@ def conv_bn_reference(x, w, name):
     return x * w[name + '_bn/gamma'] + w[name + '_bn/beta']
 
 
-def segnet_reference(images, w):
-    """Computes the logits of SegNet with NumPy, in the order of Caffe's layers; the network sees BGR."""
-    x, masks, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in SEGNET)
-    for convolutions in (2, 2, 3, 3, 3):
+def logits_reference(images, w, layers, encoders, decoders, relu):
+    """Computes logits with NumPy, in the order of Caffe's layers; the network sees BGR.
+
+    `encoders` and `decoders` are the numbers of convolutions of each level, without the classifier. `relu` appends a
+    ReLU to the convolutions of the decoders.
+    """
+    x, masks, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in layers)
+    if not relu:  # SegNet-Basic begins with LRN over all three channels
+        x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75
+    for convolutions in encoders:
         for _ in range(convolutions):
             x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
         x, mask = pool_reference(x)
         masks.append(mask)
-    for convolutions in (3, 3, 3, 2):
+    for convolutions in decoders:
         x = unpool_reference(x, masks.pop())
         for _ in range(convolutions):
-            x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-    x = unpool_reference(x, masks.pop())
-    x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-    return conv_reference(x, w['conv1_1_D/weights'], w['conv1_1_D/biases'])
+            x = conv_bn_reference(x, w, next(layers))
+            x = np.maximum(x, 0) if relu else x
+    classifier = next(layers)
+    return conv_reference(x, w[classifier + '/weights'], w[classifier + '/biases'])
 
 
-def segnet_basic_reference(images, w):
-    x, masks = images[..., ::-1].astype(float), []
-    x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75  # LRN over all three channels
-    for layer in ('conv1', 'conv2', 'conv3', 'conv4'):
-        x, mask = pool_reference(np.maximum(conv_bn_reference(x, w, layer), 0))
-        masks.append(mask)
-    for layer in ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1'):
-        x = conv_bn_reference(unpool_reference(x, masks.pop()), w, layer)
-    return conv_reference(x, w['conv_classifier/weights'], w['conv_classifier/biases'])
-
-
-@pytest.mark.parametrize('model, reference', [('segnet', segnet_reference), ('segnet-basic', segnet_basic_reference)])
-def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, reference):
+@pytest.mark.parametrize('model, layers, encoders, decoders', [
+    ('segnet', SEGNET, (2, 2, 3, 3, 3), (3, 3, 3, 2, 1)), ('segnet-basic', SEGNET_BASIC, (1, 1, 1, 1), (1, 1, 1, 1))])
+def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, layers, encoders, decoders):
     """Images have 13x9 pixels. SegNet has a sixteenth of its filters."""
     if model == 'segnet':
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(networks.Spec(model, 3), tf.constant(images), is_training=False)
-    expected = reference(images, random_weights(sess, rng))
+    expected = logits_reference(images, random_weights(sess, rng), layers, encoders, decoders, model == 'segnet')
     got = sess.run(logits)
     assert got.shape == (2, 13, 9, 3)
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
