@@ -38,7 +38,7 @@ needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real
 
 
 def put(folder, path, array):
-    """Writes an image or a label to the file `path` below `folder`; the extension is the file format."""
+    """Writes an image or a label to the file `path` below `folder`. The extension sets the file format."""
     path = os.path.join(folder, path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if path.endswith('.npy'):
@@ -313,7 +313,7 @@ def value_of(tensors, feed=None):
 
 
 def random_weights(sess, rng):
-    """Sets the model's variables to random values; returns {name without the model: float64 array}.
+    """Sets the model's variables to random values; returns {name without the model's scope: float64 array}.
 
     The standard deviation of the weights keeps the feature maps from becoming all 0.
     """

@@ -59,7 +59,7 @@ def test_flip_moves_image_and_label_together():
 
 
 def test_augmentation_keeps_label_on_image():
-    """After flip, zoom and crop the edge in the label is at the edge in the image.
+    """After flip, zoom and crop an object has the same edge in the image and in the label.
 
     Pixels beyond the image are void.
     """
@@ -143,7 +143,10 @@ def test_resize_label_never_mixes_ids():
 
 
 def test_jitter_is_its_formula():
-    """The reference computes each pixel in floats. The random numbers 5 to 10 are contrast and brightness."""
+    """The reference computes each pixel in floats.
+
+    `augment` draws four other random numbers before the numbers for contrast and brightness.
+    """
     image, label = np.random.RandomState(0).randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
     for seed in range(5):
         found, _ = augmented(image, label, seed, jitter=0.5)

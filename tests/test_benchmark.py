@@ -47,7 +47,7 @@ def test_prediction_and_training_in_a_process():
 
 
 def test_ours_and_peers_take_turns():
-    """Each of three rounds times two runs.
+    """Each network is timed in three rounds of two runs.
 
     The result is the median of all six durations, and the memory of the last subprocess.
     """

@@ -63,7 +63,7 @@ def expected(masks):
 
 
 def filled(shape, *parts, value=1):
-    """Returns zeros uint8 of `shape` with `value` in the slices `parts`."""
+    """Returns an array uint8 of `shape` that is `value` in the slices `parts`, and 0 elsewhere."""
     array = np.zeros(shape, np.uint8)
     for part in parts:
         array[part] = value

@@ -1,4 +1,4 @@
-"""Compares exported files with predict.py's predictions, in the programs that run the files."""
+"""Runs exported files in the programs for their formats, and compares the results with predict.py."""
 import importlib.util
 import json
 import os
@@ -176,7 +176,10 @@ def test_opencv_reads_onnx(network):
                                       ((45, 61), (96, 128)), ((3, 300), (45, 61)), ((300, 3), (45, 61)),
                                       ((1, 1), (4, 5))])
 def test_resize_equals_opencv(graph, old, new):
-    """OpenCV rounds its weights, so area averages differ by at most 1, and 0.1% of the bilinear values differ."""
+    """OpenCV rounds interpolation weights, so area averages differ by at most 1.
+
+    Of the bilinear values 0.1% differ.
+    """
     image = blocks(*old, seed=2)
     resized = value_of(export.resize(tf.constant(image[None].astype(np.float32)), *new))[0]
     difference = np.abs(resized - batches.resize(image, *new))

@@ -80,7 +80,7 @@ def test_touching_tiles_are_labelled_as_single_images(network):
 
 
 def test_details_equal_the_graphs_prediction(network):
-    """Confidence and probabilities fit the ids. A batch gives the same ids as a single image."""
+    """The ids are equal with and without confidence and probabilities, and in a batch."""
     image = [random_image(45, 61)]
     plain = network().predict(image)[0]
     detailed = network(confidence=True, probabilities=True).predict(image)[0]

@@ -582,7 +582,7 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
     (['3 2 5 2 9 1', ''], 'columns'), (['3 2 2 2 3 1', '', '1 1'], 'relative'), (['3 2 3 2', '1 2 8 1'], 'relative'),
     (['3 2 2 2', '1 2 8 1 12 2'], 'columns'), (['3 2 x', '1 2 8 1'], 'columns')])
 def test_order_of_runs(lists, order):
-    """Starts that do not increase show the relative order.
+    """If the starts of the runs do not increase, the order is relative.
 
     If another image has three or more runs with increasing starts, the order is columns.
     """

@@ -493,7 +493,7 @@ def test_validation_is_due(camvid_folder, tmp_path):
 
 
 def test_best_weights_and_patience_where_validation_falls(camvid_folder, output, monkeypatch, capsys):
-    """With --patience 2 the run stops after two validations without a better mIoU, and stays stopped.
+    """With --patience 2 a run stops after two validations without a better mIoU. A restart trains no further.
 
     An equal mIoU is no better. An mIoU of None is no better.
     """

@@ -153,7 +153,10 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
 
 
 def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
-    """Probabilities fit the ids, and ids are class ids of config.json. With --alpha 0 the overlay is the image."""
+    """The id map has the most probable class of each pixel, as the class ids of config.json.
+
+    With --alpha 0 the overlay is the image.
+    """
     copy, out = str(tmp_path / 'copy'), str(tmp_path / 'out')
     shutil.copytree(run, copy)
     config = dict(read_config(copy), class_ids=[20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1])

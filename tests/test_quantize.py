@@ -64,7 +64,7 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
                                          ({'fit': 'crop'}, 'free'), ({}, 'free'), ({}, (90, 121))])
 @pytest.mark.parametrize('name', FORMATS)
 def test_runs_and_sizes(tmp_path, name, flags, size):
-    """Quantized files take images of other sizes than the calibration images, also thin images."""
+    """Quantized files also take images whose size differs from the size of the calibration images."""
     config, loaded = published(**flags)
     images = [blocks(90, 121, 3), blocks(90, 121, 5)] if size == (90, 121) else IMAGES[:2]
     export.export(str(tmp_path / name), spec_of(config), config, loaded, size, quantize.Quantization('int8', images))

@@ -49,7 +49,7 @@ class EncoderDecoder(nn.Module):
 
 
 class SegNet(EncoderDecoder):
-    """Has 13 encoder convolutions, as VGG16, and 13 decoder convolutions."""
+    """SegNet: 13 encoder convolutions, as in VGG16, and 13 decoder convolutions."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -57,7 +57,7 @@ class SegNet(EncoderDecoder):
         self.encoders = [['conv%d_%d' % (level, i + 1) for i in range(ENCODER[level - 1][1])] for level in levels]
         self.decoders = [[name + '_D' for name in names[::-1]] for names in self.encoders[::-1]]
         filters = [filters for filters, convolutions in ENCODER for _ in range(convolutions)]
-        channels = [3] + filters[:-1]  # each decoder convolution reverses an encoder convolution
+        channels = [3] + filters[:-1]  # the decoder swaps input and output channels
         for name, before, after in zip(sum(self.encoders, []), channels, filters):
             self.add_module(name, ConvBN(before, after, 3, True))
             self.add_module(name + '_D', ConvBN(after, before, 3, True))
@@ -65,7 +65,10 @@ class SegNet(EncoderDecoder):
 
 
 class SegNetBasic(EncoderDecoder):
-    """Has four 7x7 encoder convolutions, four 7x7 decoder convolutions without ReLU, and a 1x1 classifier."""
+    """SegNet-Basic: four 7x7 encoder convolutions, four 7x7 decoder convolutions, a 1x1 classifier.
+
+    The decoder has no ReLU.
+    """
 
     def __init__(self, num_classes):
         super().__init__()
@@ -95,7 +98,7 @@ def load(network, values):
         layer, kind = name.split('/')
         value = torch.from_numpy(value)
         key = '%s.%s' % (layer.replace('_bn', ''), kinds[kind])
-        key = key if key in state else key.replace('.0.', '.')  # a classifier without batch norm
+        key = key if key in state else key.replace('.0.', '.')  # the classifier has no batch norm
         state[key] = value.permute(3, 2, 0, 1) if kind == 'weights' else value
     network.load_state_dict(state)
 
