@@ -1,4 +1,4 @@
-"""Makes small data sets in the layouts of the real data sets; puts the project on the path."""
+"""Helpers of all tests: small data sets in the layouts of the published data sets, fixtures, assertions."""
 import contextlib
 import io
 import os
@@ -28,16 +28,17 @@ from runs import plots  # noqa: E402
 from system import files as system_files  # noqa: E402
 from system.files import UserError  # noqa: E402
 
-if os.environ.get('FUZZ'):  # set by `make fuzz`: number of examples for each property
-    hypothesis.settings.register_profile('fuzz', max_examples=int(os.environ['FUZZ']), deadline=None)
-    hypothesis.settings.load_profile('fuzz')
+hypothesis.settings.register_profile(  # `make fuzz` sets FUZZ to the number of examples for each test
+    'all', max_examples=int(os.environ.get('FUZZ', 100)), deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile('all')
 
 SHARED = os.path.join(os.path.dirname(ROOT), 'shared', 'data')
 needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real data sets are not on this machine')
 
 
 def put(folder, path, array):
-    """Writes an RGB image or ids to `path` below `folder`, as an image file or as NPY."""
+    """Writes an image or a label to the file `path` below `folder`. The extension sets the file format."""
     path = os.path.join(folder, path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if path.endswith('.npy'):
@@ -46,8 +47,14 @@ def put(folder, path, array):
         cv2.imwrite(path, array if array.ndim == 2 else array[:, :, ::-1])
 
 
+def put_example(folder, name, image, label):
+    """Writes an image and a label to images/ and labels/ below `folder`, both as `name`.png."""
+    put(folder, 'images/%s.png' % name, image)
+    put(folder, 'labels/%s.png' % name, label)
+
+
 def put_text(folder, path, text, encoding='utf-8'):
-    """Writes a text below `folder`."""
+    """Writes `text` to the file `path` below `folder`."""
     path = os.path.join(folder, path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, 'w', encoding=encoding, newline='') as f:
@@ -55,7 +62,7 @@ def put_text(folder, path, text, encoding='utf-8'):
 
 
 def noise_video(path, frames):
-    """Writes an AVI file of 64x48 frames of random colours, 5 a second; returns the path."""
+    """Writes an AVI video of random colours, 48x64 pixels at 5 frames per second; returns `path`."""
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
     for i in range(frames):
         writer.write(np.random.RandomState(i).randint(0, 256, (48, 64, 3)).astype(np.uint8))
@@ -64,7 +71,10 @@ def noise_video(path, frames):
 
 
 def png_bytes(height, width, bits, rows, color_type=0):
-    """Bytes of a PNG whose IDAT chunk holds the bytes `rows`; colour type 0 is grey, 2 RGB, with `bits` a sample."""
+    """Returns the bytes of a PNG; `rows` is the pixel data before compression.
+
+    The colour type 0 is grey, 2 is RGB. `bits` is the number of bits per channel.
+    """
     def chunk(kind, body):
         return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
 
@@ -73,19 +83,23 @@ def png_bytes(height, width, bits, rows, color_type=0):
 
 
 def random_image(height, width, seed=1):
-    """Random image uint8 [height, width, 3] of 5x7 blurred blocks."""
+    """Returns a random image uint8 [height, width, 3]: 5x7 colours, enlarged by bilinear interpolation."""
     return cv2.resize(np.random.RandomState(seed).randint(0, 256, (5, 7, 3)).astype(np.uint8), (width, height))
 
 
 def encoded(image, kind, **settings):
-    """Bytes of a Pillow image in the format `kind`."""
+    """Returns the bytes of a Pillow image in the file format `kind`."""
     content = io.BytesIO()
     image.save(content, kind, **settings)
     return content.getvalue()
 
 
 def write_camvid(folder, sizes):
-    """Writes a CamVid folder of 45x61 blocks of colour, {split: number of images}, with void and foreign paths."""
+    """Writes CamVid with 45x61 images; returns the folder. `sizes` is {split: number of images}.
+
+    The first two rows of each label are void. The lists have absolute paths of another machine, as the published
+    lists.
+    """
     rng = np.random.RandomState(3)
     for split, size in sizes.items():
         names = ['%s_%02d.png' % (split, i) for i in range(size)]
@@ -102,7 +116,10 @@ def write_camvid(folder, sizes):
 
 
 def write_voc(folder):
-    """Writes a VOCdevkit of images of three sizes with palette PNGs and void outlines."""
+    """Writes PASCAL VOC 2012 with images of three sizes; returns the folder.
+
+    Each label has one object and a void row above the object.
+    """
     root = os.path.join(folder, 'VOCdevkit', 'VOC2012')
     os.makedirs(os.path.join(root, 'SegmentationClass'))
     palette = [files.voc_color(i) for i in range(256)]
@@ -119,14 +136,17 @@ def write_voc(folder):
 
 
 def save_palette(path, ids, palette, **settings):
-    """Writes `ids` uint8 [h, w] as a palette image; the extension of `path` is the format."""
+    """Writes `ids` uint8 [h, w] as a palette image. The extension of `path` is the file format."""
     image = Image.fromarray(ids)
     image.putpalette([value for color in palette for value in color])
     image.save(path, **settings)
 
 
 def write_sartorius(folder, rows=None):
-    """Writes a Sartorius folder of ten 20x30 images with two squares each, of alternating cell types."""
+    """Writes the Sartorius data set with ten 20x30 images of two cells each; returns the folder.
+
+    If `rows` is given, train.csv has these rows and not the rows of the cells.
+    """
     lines = ['id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta']
     for i in range(10):
         put(folder, 'train/cell%d.png' % i, np.full((20, 30), 10 * i, np.uint8))
@@ -139,7 +159,7 @@ def write_sartorius(folder, rows=None):
 
 
 def sunrgbd_example(split, i):
-    """Image and label uint8 of 20x32; 0 is void."""
+    """Returns an image uint8 [20, 32, 3] and a label uint8 [20, 32] of SUN RGB-D; 0 is void."""
     image, label = np.zeros((20, 32, 3), np.uint8), np.zeros((20, 32), np.uint8)
     image[:, :, 0] = {'train': 100, 'test': 203}[split] + 3 * i
     label[3, 4:6] = 37, 1
@@ -158,7 +178,7 @@ def write_sunrgbd_png(folder):
 
 
 def write_sunrgbd_mat(folder):
-    """Writes SUN RGB-D in the home page's form: paths on the authors' machine, labels in MATLAB 7.3 (HDF5)."""
+    """Writes SUN RGB-D in the authors' format: labels in MATLAB 7.3 (HDF5), paths on the authors' machine."""
     toolbox, theirs = os.path.join(folder, 'SUNRGBDtoolbox'), '/n/fs/sun3d/data/SUNRGBD/'
     for name in ('Metadata', 'traintestSUNRGBD'):
         os.makedirs(os.path.join(toolbox, name))
@@ -181,24 +201,23 @@ def write_sunrgbd_mat(folder):
 
 
 def write_folder(folder):
-    """Writes ten images of several sizes in the layout of `folder`, with three classes by ids."""
+    """Writes a data set for `--dataset folder`: ten images of different sizes, three classes."""
     for i in range(10):
         label = np.zeros((12 + i, 16), np.uint8)
         label[i:i + 4, 3:9] = 1 + i % 2
-        put(folder, 'images/im%d.png' % i, label * 90)
-        put(folder, 'labels/im%d.png' % i, label)
+        put_example(folder, 'im%d' % i, label * 90, label)
     put_text(folder, 'classes.csv', 'name,id,color\nground,0,0 0 0\ncat,1,200 0 0\ndog,2,\nvoid,255,\n')
     return folder
 
 
 def open_and_load(name, folder):
-    """Opens a data set and loads all examples; raises UserError if a file is bad."""
+    """Opens a data set and loads all examples of all splits."""
     dataset = datasets.open(name, folder)
     return datasets.preload(dataset, dataset.examples)[0]
 
 
 def assert_contract(dataset):
-    """Checks the `Dataset` contract: types, shapes and ids of the first examples of each split."""
+    """Checks the classes of a data set, and types, shapes and ids of the first examples of each split."""
     num_classes = len(dataset.class_names)
     assert len(dataset.colors) == num_classes == len(set(dataset.colors))
     assert dataset.class_ids is None or len(set(dataset.class_ids)) == num_classes
@@ -217,24 +236,24 @@ def assert_contract(dataset):
 
 @pytest.fixture
 def camvid_folder(tmp_path):
-    """A CamVid folder of 7 training, 5 validation and 3 test images of 45x61."""
+    """Writes a CamVid folder of 7 training, 5 validation and 3 test images, each 45x61."""
     return write_camvid(str(tmp_path / 'camvid'), {'train': 7, 'val': 5, 'test': 3})
 
 
 @pytest.fixture
 def output(tmp_path):
-    """Path of a run folder that does not exist yet."""
+    """Returns the path of a run folder that does not exist yet."""
     return str(tmp_path / 'run')
 
 
 @pytest.fixture(autouse=True)
 def no_notes_yet():
-    """Forgets the printed notes before each test, because a process prints each note only once."""
+    """Forgets the notes of earlier tests, because a process prints each note only once."""
     system_files._noted.clear()
 
 
 def undrawn():
-    """Context manager: figures are PNG files of 2x3 pixels. Drawing takes most of the time of a small training."""
+    """Context manager: replaces each figure by an image of 2x3 pixels, because drawing takes long."""
     def writes(position):
         return lambda *values, **_: cv2.imwrite(values[position], np.zeros((2, 3), np.uint8))
 
@@ -243,19 +262,19 @@ def undrawn():
 
 @pytest.fixture
 def figures():
-    """A test that uses this fixture draws its figures."""
+    """Lets a test draw real figures."""
 
 
 @pytest.fixture(autouse=True)
 def no_figures(request):
-    """Draws no figures in tests without the fixture `figures`."""
+    """Replaces figures by tiny images, except in tests that request the fixture `figures`."""
     with contextlib.nullcontext() if 'figures' in request.fixturenames else undrawn():
         yield
 
 
 @pytest.fixture
 def graph():
-    """A new graph for each test."""
+    """Opens a new default graph with the random seed 1."""
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(1)
         yield graph
@@ -263,40 +282,40 @@ def graph():
 
 @pytest.fixture
 def sess(graph):
-    """A session of a new graph."""
+    """Opens a session of a new default graph."""
     with tf.Session() as sess:
         yield sess
 
 
 def assert_same_weights(expected, got):
-    """Checks that results of `weights_of` are equal bit for bit."""
+    """Checks that two results of `weights_of` are equal bit for bit."""
     assert 'global_step' in got
     np.testing.assert_equal(got, expected)
 
 
 def weights_of(folder, place='checkpoints'):
-    """{variable: value} of the newest checkpoint of a run, or of the best weights for the place 'best'."""
+    """Returns {variable: value} of the newest checkpoint in the subfolder `place` of a run."""
     reader = tf.train.NewCheckpointReader(tf.train.latest_checkpoint(os.path.join(folder, place)))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def assert_refused(said, function, *args, **settings):
-    """Checks that `function(*args, **settings)` raises UserError, with a text in which the pattern `said` is found."""
+    """Checks that a function raises UserError with a message that the regular expression `said` matches."""
     with pytest.raises(UserError, match=said):
         function(*args, **settings)
 
 
 def value_of(tensors, feed=None):
-    """Runs tensors or ops of the default graph in a new session, after the initializers of all variables."""
+    """Initializes all variables of the default graph in a new session; returns the values of `tensors`."""
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         return sess.run(tensors, feed)
 
 
 def random_weights(sess, rng):
-    """Sets the model's variables to random values, with which feature maps do not become all 0.
+    """Sets the model's variables to random values; returns {name without the model's scope: float64 array}.
 
-    Returns {name without the model: float64 array}.
+    The standard deviation of the weights keeps the feature maps from becoming all 0.
     """
     values = {}
     for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES):
@@ -311,9 +330,9 @@ def random_weights(sess, rng):
 
 @contextlib.contextmanager
 def file_size_limit(size):
-    """Context manager: limits all files written by this process and by new processes to `size` bytes, like a full disk.
+    """Context manager that simulates a full disk: no file can grow beyond `size` bytes.
 
-    Python ignores SIGXFSZ, so that a longer write fails.
+    A write beyond the limit raises OSError, because Python ignores the signal SIGXFSZ.
     """
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))

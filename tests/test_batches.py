@@ -1,4 +1,4 @@
-"""Augmentation and batches: alignment of image and label, order of the examples, exact resume."""
+"""Tests augmentation and batches: image and label stay aligned, and a resumed run gets the same batches."""
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -9,7 +9,10 @@ FLAGS = dict(batches.NO_AUGMENTATION, height=9, width=13, fit='resize', batch_si
 
 
 def made(size=7, shapes=((9, 13),)):
-    """Makes a data set: image i has i in red and the column in green. The label is 0 on the left, 1 on the right."""
+    """Makes a data set: the red channel of image i is i, and the green channel is the column.
+
+    The label is 0 in the left half of an image and 1 in the right half.
+    """
     def load(split, i):
         height, width = shapes[i % len(shapes)]
         image = np.zeros((height, width, 3), np.uint8)
@@ -19,8 +22,8 @@ def made(size=7, shapes=((9, 13),)):
 
 
 def stream(dataset, first, steps, **flags):
-    """Returns `steps` batches of `batches.training_batches` from step `first` on, with other values of FLAGS."""
-    batches.epoch_order.cache_clear()  # as in a new process
+    """Returns `steps` training batches from step `first` on; `flags` override FLAGS."""
+    batches.epoch_order.cache_clear()  # a new process starts with an empty cache
     with tf.Graph().as_default(), tf.Session() as sess:
         start, *tensors = batches.training_batches(dataset, dict(FLAGS, **flags))
         sess.run(*start(first))
@@ -28,14 +31,14 @@ def stream(dataset, first, steps, **flags):
 
 
 def augmented(image, label, seed, **settings):
-    """Augments an example at its own size with these random numbers and settings."""
+    """Augments an example without resizing; `seed` sets the random numbers, `settings` the augmentation."""
     return batches.augment(image, label, *label.shape, 'resize', np.random.RandomState(seed),
                            dict(batches.NO_AUGMENTATION, **settings))
 
 
 def test_each_epoch_visits_each_example_once():
     seen = np.concatenate([images[:, 0, 0, 0] for seed in (5, 6) for images, _ in stream(made(), 0, 7, seed=seed)])
-    epochs = seen.reshape(6, 7)  # 21 examples are 3 epochs of 7
+    epochs = seen.reshape(6, 7)  # 21 examples for each of two seeds are 3 epochs of 7 examples
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs.tolist())
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 6, 'the order changes from epoch to epoch and by seed'
 
@@ -56,28 +59,27 @@ def test_flip_moves_image_and_label_together():
 
 
 def test_augmentation_keeps_label_on_image():
-    """After flip, zoom and crop, the edges of label and image coincide, and pixels outside the image are void."""
+    """After flip, zoom and crop an object has the same edge in the image and in the label.
+
+    Pixels beyond the image are void.
+    """
     image = np.full((40, 60, 3), 200, np.uint8)
     image[:, 30:] = 50
     label = (image[:, :, 0] == 50).astype(np.uint8)
-    void = mirrored = 0
+    void = 0
     for seed in range(40):
         out, out_label = augmented(image, label, seed, flip=True, scale=1.6, crop=(30, 50))
         assert out.shape == (30, 50, 3) and out_label.shape == (30, 50)
         np.testing.assert_array_equal(out_label == IGNORE, (out == 0).all(2))
         known = out_label != IGNORE
         void += (~known).sum()
-        mirrored += out[15, known[15].argmax(), 0] < 125
         wrong = ((out[:, :, 0] < 125) != (out_label == 1)) & known
         assert wrong.sum() <= 30, 'at most one column, where the edge is blurred'
-    assert void > 0 and 10 < mirrored < 30, 'about half of 40'
+    assert void > 0
 
 
 def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
-    """A quarter of the zooms from 1/4 to 4 are below 1/2, and half are below 1.
-
-    Zooms drawn evenly on a linear axis would give 7% and 20%.
-    """
+    """A quarter of the zoom factors between 1/4 and 4 are below 1/2, and half of the factors are below 1."""
     image = np.zeros((40, 40, 3), np.uint8)
     labels = [augmented(image, image[:, :, 0], seed, scale=4.0, crop=(160, 160))[1] for seed in range(600)]
     sides = [np.sqrt((label != IGNORE).sum()) for label in labels]
@@ -86,15 +88,20 @@ def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
 
 
 def test_gamma_is_drawn_evenly_on_a_logarithmic_axis():
-    """A quarter of the powers from 1/4 to 4 are below 1/2, and half are below 1."""
-    image = np.full((1, 1, 3), 128, np.uint8)
-    values = [augmented(image, image[:, :, 0], seed, gamma=4.0)[0][0, 0, 0] for seed in range(600)]
+    """A quarter of the powers between 1/4 and 4 are below 1/2, and half of the powers are below 1.
+
+    Black, white and the label do not change.
+    """
+    label = np.array([[0, 128, 255]], np.uint8)
+    outs = [augmented(label[:, :, None].repeat(3, 2), label, seed, gamma=4.0) for seed in range(600)]
+    values = [image[0, 1, 0] for image, _ in outs]
+    assert all((image[0, ::2, 0] == [0, 255]).all() and (same == label).all() for image, same in outs)
     powers = np.log(np.array(values) / 255) / np.log(128 / 255)
     np.testing.assert_allclose([np.mean(powers < power) for power in (0.5, 1, 2)], [0.25, 0.5, 0.75], atol=0.06)
 
 
 def test_turns_and_vertical_flips_move_image_and_label_together():
-    """An asymmetric 2x2 image gets all four rotations, with and without a flip. Gamma keeps black, white and labels."""
+    """An asymmetric 2x2 image gets all four rotations, with and without a flip."""
     label = np.array([[0, 1], [2, 3]], np.uint8)
     image = np.repeat(np.array([0, 60, 120, 255], np.uint8)[label][..., None], 3, 2)
     seen = set()
@@ -102,15 +109,8 @@ def test_turns_and_vertical_flips_move_image_and_label_together():
         out, out_label = augmented(image, label, seed, flip_vertical=True, rotate=90)
         np.testing.assert_array_equal(out[:, :, 1], np.array([0, 60, 120, 255])[out_label])
         seen.add(tuple(out_label.ravel()))
-    assert seen == {(0, 1, 2, 3), (1, 3, 0, 2), (3, 2, 1, 0), (2, 0, 3, 1),  # counterclockwise turns, by hand
-                    (2, 3, 0, 1), (3, 1, 2, 0), (1, 0, 3, 2), (0, 2, 1, 3)}  # of the image upside down
-    greys = set()
-    for seed in range(20):
-        out, out_label = augmented(image, label, seed, gamma=2.0)
-        np.testing.assert_array_equal(out_label, label)
-        assert out[0, 0, 0] == 0 and out[1, 1, 0] == 255
-        greys.add(out[1, 0, 0])
-    assert min(greys) >= 56 and max(greys) <= 175 and len(greys) > 10, '255 (120 / 255) ** 2 = 56, ** 0.5: 175'
+    assert seen == {(0, 1, 2, 3), (1, 3, 0, 2), (3, 2, 1, 0), (2, 0, 3, 1),  # the four counterclockwise rotations
+                    (2, 3, 0, 1), (3, 1, 2, 0), (1, 0, 3, 2), (0, 2, 1, 3)}  # the four rotations of the flipped image
 
 
 def test_no_augmentation_changes_nothing():
@@ -120,7 +120,7 @@ def test_no_augmentation_changes_nothing():
 
 
 def test_fit_crop_keeps_the_scale():
-    """Images of 9x13 and 6x5 become 8x8: larger sides are cut, smaller sides padded with void."""
+    """Sides longer than 8 pixels are cropped, and shorter sides are padded with void."""
     got = stream(made(7, shapes=((9, 13), (6, 5))), 0, 7, height=8, width=8, fit='crop', batch_size=2)
     places = set()
     for image, label in (pair for images, labels in got for pair in zip(images, labels)):
@@ -139,13 +139,13 @@ def test_resize_label_never_mixes_ids():
     big = batches.resize_label(label, 5, 7)
     assert set(np.unique(big)) == {0, 3, 9}
     np.testing.assert_array_equal(batches.resize_label(big, 2, 2), label)
-    assert batches.resize_label(np.arange(6, dtype=np.uint8)[None], 1, 3).tolist() == [[1, 3, 5]]  # pixel centres
+    assert batches.resize_label(np.arange(6, dtype=np.uint8)[None], 1, 3).tolist() == [[1, 3, 5]]  # at pixel centres
 
 
 def test_jitter_is_its_formula():
     """The reference computes each pixel in floats.
 
-    `augment` makes four random draws before it draws the jitter factors of the channels.
+    `augment` draws four other random numbers before the numbers for contrast and brightness.
     """
     image, label = np.random.RandomState(0).randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
     for seed in range(5):

@@ -1,4 +1,4 @@
-"""Tests benchmark.py: a process for each measurement, and the rows of the tables."""
+"""Tests benchmark.py: measurements in subprocesses, and tables of results."""
 import csv
 import functools
 import importlib.util
@@ -19,7 +19,7 @@ def python(code):
 
 
 def test_result_is_the_last_line_of_output_whatever_else_is_written():
-    """The process writes 200,000 bytes to standard error, more than a pipe holds, and two lines to standard output."""
+    """The subprocess writes 200,000 bytes to standard error, more than a pipe holds."""
     code = ("import sys; sys.stderr.write('x' * 200000 + '\\n'); print('a library greets'); "
             "print('{\"seconds\": [1.5], \"memory\": null}')")
     assert python(code) == {'seconds': [1.5], 'memory': None}
@@ -37,17 +37,20 @@ def test_failed_measurement_says_why():
 
 
 def test_prediction_and_training_in_a_process():
-    """Training takes more memory, because the feature maps of all layers are kept for the gradients."""
+    """Training takes more memory than prediction, because all feature maps are kept for the gradients."""
     sizes = {'height': 90, 'width': 120, 'batch_size': 2, 'device': 'cpu'}
     predicted = benchmark.measure_in_subprocess(2, model='segnet-basic', training=False, **sizes)
     trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)
     assert len(predicted['seconds']) == 2 and len(trained['seconds']) == 1
     assert min(predicted['seconds'] + trained['seconds']) > 0
-    assert trained['memory'] > predicted['memory'] > 2 * 90 * 120 * 64 * 4  # bytes of the first layer's maps
+    assert trained['memory'] > predicted['memory'] > 2 * 90 * 120 * 64 * 4  # bytes of the first feature maps
 
 
 def test_ours_and_peers_take_turns():
-    """Three rounds time two runs each. The result: the median of the six durations, the last process's memory."""
+    """Each network is timed in three rounds of two runs.
+
+    The result is the median of all six durations, and the memory of the last subprocess.
+    """
     asked = []
     times = {'a': iter([[1, 9], [2, 3], [4, 5]]), 'b': iter([[1, 1]] * 3)}
 
@@ -62,7 +65,7 @@ def test_ours_and_peers_take_turns():
 
 
 def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
-    """The ratios are computed by hand: 0.65 s for ours, 0.5 s for the faster peer, and 106.7 G MACs."""
+    """The expected numbers follow from 0.65 s for our SegNet, 0.5 s for the faster peer and 106.7 G MACs."""
     seconds = {('matrix-product', None): 0.5, ('segnet', None): 0.65, ('segnet', False): 0.7, ('segnet', True): 0.5}
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, compiled=None, **_: {
         'seconds': [seconds[model, compiled]] * repeats, 'memory': 3e6 if compiled is None else 2e6})
@@ -70,7 +73,7 @@ def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
     ours, eager, compiled = [[cell.strip() for cell in line.split('|')[1:-1]]
                              for line in (tmp_path / 'benchmark.md').read_text().splitlines()[-3:]]
     assert ours[:9] == ['segnet', 'predict', 'float32', '360x480', '1', 'ours', '650.0', '1.54', '3']
-    utilization = (2 * 106.7e9 / 0.65) / (2 * 3072 ** 3 / 0.5)  # of the operations a second of the matrix product
+    utilization = (2 * 106.7e9 / 0.65) / (2 * 3072 ** 3 / 0.5)  # share of the matrix product's operations per second
     assert ours[9:] == ['29.449 M', '106.7 G', '%.2f' % utilization, '1.30', '1.50']
     assert eager[5:7] == ['PyTorch eager', '700.0'] and compiled[5:7] == ['PyTorch compiled', '500.0']
     assert set(eager[9:]) == {''} and sorted(os.listdir(str(tmp_path))) == ['benchmark.csv', 'benchmark.md']
@@ -83,18 +86,19 @@ def test_measurements_of_a_sweep():
                 for settings in benchmark.settings_to_measure(args)]
     assert measured == [(45, 61, 1), (45, 61, 2), (45, 61, 4), (45, 61, 8), (180, 240, 1), (360, 480, 1),
                         (540, 720, 1), (720, 960, 1)]
-    assert len(list(benchmark.settings_to_measure(benchmark.parse_args(['segnet', '--sweep'])))) == 7  # 360x480 once
+    # The size 360x480, in both parts of the sweep, is measured once.
+    assert len(list(benchmark.settings_to_measure(benchmark.parse_args(['segnet', '--sweep'])))) == 7
 
 
 def run(*words):
-    """Runs benchmark.py with these words."""
+    """Runs benchmark.py with `words` as arguments."""
     benchmark.main(benchmark.parse_args(list(words)))
 
 
 def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
-    """The published SegNet-Basic at 45x61: each engine's ids, times and scores; a missing engine is named.
+    """Each engine predicts almost the same ids as predict.py. An engine that is not installed is named.
 
-    The class ids of the run are not 0 to 10. The scores compare class indices.
+    The class ids of the run are 20 to 10, because the scores must compare class indices and not ids.
     """
     monkeypatch.setattr(benchmark, 'read_config', lambda run: dict(read_config(run), class_ids=list(range(20, 9, -1))))
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, **settings: engines.measure(

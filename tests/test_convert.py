@@ -1,4 +1,4 @@
-"""Annotations of other tools: six small images with polygons in each format, against labels drawn by brute force."""
+"""Compares converted annotations of other tools with labels that are drawn by brute force."""
 import base64
 import io
 import itertools
@@ -15,15 +15,15 @@ import datasets
 from datasets import annotations, convert, shapes
 
 SIZES = {'a': (45, 61), 'b': (31, 40), 'c': (44, 29), 'd': (17, 53), 'e': (20, 20), 'f': (33, 35)}
-CLASSES = {7: 'zebra', 3: 'ant', 9: 'Background', 1: '__ignore__'}  # the order of the file, not of the ids
+CLASSES = {7: 'zebra', 3: 'ant', 9: 'Background', 1: '__ignore__'}  # {class id: name}, not in the order of the ids
 IDS = {7: 1, 3: 2, 9: 0, 1: 255}
-POLYGONS = {  # {image: [(class, [x, y, x, y, ...])]}; later polygons lie on top of earlier polygons
-    'a': [(3, [3, 2, 30, 2, 30, 40, 3, 40]),                       # whole numbers
+POLYGONS = {  # {image: [(class id, [x, y, x, y, ...])]}; a later polygon lies on top of earlier polygons
+    'a': [(3, [3, 2, 30, 2, 30, 40, 3, 40]),                       # vertices on pixel corners
           (7, [10.5, 5.5, 50.5, 9.5, 44.5, 39.5, 8.5, 30.5]),      # vertices on pixel centres
-          (9, [20.2, 12.1, 26.7, 14.9, 22.3, 23.8]),               # a hole
+          (9, [20.2, 12.1, 26.7, 14.9, 22.3, 23.8]),               # a polygon of the background
           (1, [0, 41, 61, 43, 61, 45, 0, 45])],
-    'b': [(7, [5, 5, 35, 25, 5, 25, 35, 5]),                       # crosses itself: even-odd
-          (3, [-4, 20.3, 12.25, 20.3, 12.25, 40, -4, 40])],        # leaves the image
+    'b': [(7, [5, 5, 35, 25, 5, 25, 35, 5]),                       # crosses itself
+          (3, [-4, 20.3, 12.25, 20.3, 12.25, 40, -4, 40])],        # reaches beyond the image
     'c': [(1, [2.5, 2.5, 9.5, 2.5, 9.5, 9.5, 2.5, 9.5]), (3, [9.5, 2.5, 16.5, 2.5, 16.5, 9.5, 9.5, 9.5]),
           (7, [14.2, 15.1, 21.9, 30.3, 14.8, 41.7, 3.3, 28.6])],
     'd': [], 'f': [(3, [1.1, 1.2, 33.3, 2.2, 17.7, 31.9, 16.6, 8.4])],
@@ -32,35 +32,42 @@ POLYGONS = {  # {image: [(class, [x, y, x, y, ...])]}; later polygons lie on top
 
 
 def inside(polygon, height, width):
-    """Makes the mask by brute force: a pixel is inside if a ray to the left crosses an odd number of edges.
+    """Draws a polygon by brute force: a pixel is inside if a ray to the left crosses an odd number of edges.
 
-    The ray starts at the pixel centre. An edge through the centre is crossed; the lower end of an edge is not.
+    The ray starts at the pixel centre. An edge through the pixel centre is crossed. The lower end of an edge is no
+    part of the edge.
     """
-    mask = np.zeros((height, width), bool)
+    mask, (y, x) = np.zeros((height, width), bool), np.indices((height, width)) + 0.5
     points = list(zip(polygon[0::2], polygon[1::2]))
-    for i, j in itertools.product(range(height), range(width)):
-        x, y = j + 0.5, i + 0.5
-        crossings = sum(min(y0, y1) <= y < max(y0, y1) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x
-                        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1]) if y0 != y1)
-        mask[i, j] = crossings % 2
+    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1]):
+        if y0 != y1:
+            mask ^= (min(y0, y1) <= y) & (y < max(y0, y1)) & (x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x)
     return mask
 
 
 @pytest.fixture(scope='module')
 def masks():
-    """{image: [(class, mask)]} of all polygons."""
+    """Returns {image: [(class id, mask)]}, drawn by brute force."""
     return {name: [(key, inside(polygon, *SIZES[name])) for key, polygon in polygons]
             for name, polygons in POLYGONS.items()}
 
 
 @pytest.fixture(scope='module')
 def expected(masks):
-    """{image: label}."""
+    """Returns {image: label}, drawn by brute force."""
     labels = {name: np.zeros(size, np.uint8) for name, size in SIZES.items()}
     for name, drawn in masks.items():
         for key, mask in drawn:
             labels[name][mask] = IDS[key]
     return labels
+
+
+def filled(shape, *parts, value=1):
+    """Returns an array uint8 of `shape` that is `value` in the slices `parts`, and 0 elsewhere."""
+    array = np.zeros(shape, np.uint8)
+    for part in parts:
+        array[part] = value
+    return array
 
 
 def write_image(path, size, seed=0):
@@ -73,9 +80,9 @@ def write_images(folder, suffix='.png'):
 
 
 def coco(folder, segmentation, change=lambda content: None):
-    """COCO as CVAT exports it.
+    """Writes COCO in the format of CVAT; `change` edits the content of the JSON file.
 
-    segmentation: function (image, number of the polygon) -> value of the annotation; change: function of the JSON.
+    `segmentation` is a function of the image name and the number of the polygon.
     """
     write_images(folder / 'images')
     numbers = {name: 10 * (i + 3) for i, name in enumerate(SIZES)}
@@ -91,7 +98,7 @@ def coco(folder, segmentation, change=lambda content: None):
 
 
 def run_lengths(mask):
-    """COCO's run lengths by hand: along the columns, starting with a run of zeros."""
+    """Computes the run lengths of COCO: down the columns, first a run of zeros."""
     runs = [(value, len(list(group))) for value, group in itertools.groupby(mask.T.ravel().tolist())]
     return [0] * runs[0][0] + [length for _, length in runs]
 
@@ -121,7 +128,7 @@ def yolo(folder, names='data.yaml'):
 
 
 def segmentation(form, polygon, mask):
-    """Returns the 'segmentation' of a COCO annotation: polygons, run lengths or compressed run lengths."""
+    """Returns the segmentation of a COCO annotation as polygons, run lengths or compressed run lengths."""
     if form == 'polygons':
         return [polygon]
     if form == 'RLE':
@@ -134,7 +141,7 @@ def segmentation(form, polygon, mask):
 @pytest.mark.parametrize('tool, form', [('coco', 'polygons'), ('coco', 'RLE'), ('coco', 'compressed RLE'),
                                         ('labelme', ''), ('yolo', 'data.yaml'), ('yolo', 'classes.txt')])
 def test_tools(tmp_path, masks, expected, tool, form, capsys):
-    """Converts each format to a folder of palette PNGs. `--dataset folder` reads from it the brute-force labels."""
+    """Each format is converted to palette PNGs, which `--dataset folder` reads as the brute-force labels."""
     write = {'coco': lambda folder: coco(folder, lambda name, i: segmentation(
         form, POLYGONS[name][i][1], masks[name][i][1])), 'labelme': labelme, 'yolo': lambda folder: yolo(folder, form)}
     write[tool](tmp_path / 'in')
@@ -154,7 +161,7 @@ def test_tools(tmp_path, masks, expected, tool, form, capsys):
 
 
 def test_ids_of_class_names():
-    """Names that differ in spaces around them are one class; background and void keep their ids."""
+    """Spaces around a class name do not count. The background has the id 0, void has the id 255."""
     assert annotations.class_ids(['car', '_background_', 'car ', 'VOID', 'bus']) == {
         'car': 1, '_background_': 0, 'car ': 1, 'VOID': 255, 'bus': 2}
 
@@ -181,22 +188,19 @@ def test_many_polygons_and_run_lengths():
     ('linestrip', [[2, 3], [8, 3], [8, 9]], [np.s_[1:5, 2:8], np.s_[3:9, 6:10], np.s_[2, 8:10], np.s_[1, 8]]),
     ('circle', [[5.5, 5.5], [7.5, 5.5]], [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]])])
 def test_shapes(kind, points, parts):
-    """Polygons of a COCO annotation are united; labelme's lines are 4 pixels wide, with a round corner."""
-    by_hand = np.zeros((11, 13), bool)
-    for part in parts:
-        by_hand[part] = True
+    """The polygons of a COCO annotation are united. Lines of labelme are 4 pixels wide and have round corners."""
     shape = {'shape_type': kind, 'points': points, 'segmentation': points}
     mask = shapes.coco_mask(points, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
-    assert (mask == by_hand).all()
+    assert (mask == filled((11, 13), *parts)).all()
 
 
 @pytest.mark.parametrize('points, target, part', [
     ([[2, 7], [4, 8]], np.s_[7:9, 2:5], np.s_[:, :]),
-    ([[-1, 10], [1, 11]], np.s_[10:11, 0:2], np.s_[:1, 1:]),          # over the left and the lower border
-    ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # dragged: the corner is rounded
-    ([[2, 7], [3, 7]], np.s_[7:8, 2:4], np.s_[:1, :2])])              # a box smaller than the mask cuts it off
+    ([[-1, 10], [1, 11]], np.s_[10:11, 0:2], np.s_[:1, 1:]),          # reaches beyond the left and lower borders
+    ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # the corner of the mask is rounded
+    ([[2, 7], [3, 7]], np.s_[7:8, 2:4], np.s_[:1, :2])])              # a box smaller than the mask crops the mask
 def test_mask_of_labelme(points, target, part):
-    """The mask is placed in the image by the rule of labelme's function shapes_to_label."""
+    """The function shapes_to_label of labelme places a mask in the same way."""
     mask = np.array([[True, False, True], [False, True, True]])
     png = io.BytesIO()
     Image.fromarray(mask).save(png, 'PNG')
@@ -207,13 +211,9 @@ def test_mask_of_labelme(points, target, part):
 
 
 def test_splits_and_equal_names(tmp_path):
-    """Roboflow's folders train, valid and test with equal file names, and one JSON file each."""
-    content = {'categories': [{'id': 0, 'name': 'x'}], 'annotations': [
-        {'image_id': 5, 'category_id': 0, 'segmentation': [[0, 0, 3, 0, 3, 2, 0, 2]]}]}
+    """In Roboflow's folders train, valid and test the files may have equal names. Each folder has a JSON file."""
     for i, split in enumerate(('train', 'valid', 'test')):
-        write_image(str(tmp_path / 'in' / split / '1.png'), (9 + i, 7))
-        content['images'] = [{'id': 5, 'file_name': '1.png', 'height': 9 + i, 'width': 7}]
-        (tmp_path / 'in' / split / '_annotations.coco.json').write_text(json.dumps(content))
+        write_coco(tmp_path / 'in' / split, ['1.png'], [{'segmentation': [[0, 0, 3, 0, 3, 2, 0, 2]]}], (9 + i, 7))
     convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
     dataset = datasets.open('folder', str(tmp_path / 'out'))
     assert [len(dataset.examples[split]) for split in ('train', 'val', 'test')] == [1, 1, 1]
@@ -223,15 +223,13 @@ def test_splits_and_equal_names(tmp_path):
 @pytest.mark.parametrize('image, text', [('images/train/1.png', 'labels/train/1.txt'), ('1.png', '1.txt'),
                                          ('train/images/1.png', 'train/labels/1.txt')])
 def test_layouts_of_yolo(tmp_path, image, text):
-    """Ultralytics' folders, Roboflow's folders, and text files beside the images; x comes before y."""
+    """Reads the layouts of Ultralytics and of Roboflow, and text files beside the images."""
     write_image(str(tmp_path / 'in' / image), (10, 20))
     put_text(str(tmp_path / 'in'), text, '1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')
     (tmp_path / 'in' / 'data.yaml').write_text('names: [a, no]  # YAML 1.1 takes a bare no for false\n')
-    convert.main(['yolo', str(tmp_path / 'in'), str(tmp_path / 'out')])
-    by_hand = np.zeros((10, 20), np.uint8)
-    by_hand[2:7, 5:10] = 2
-    folder = tmp_path / 'out' / 'labels' / ('train' if 'train' in image else '')
-    assert (np.array(Image.open(str(folder / '1.png'))) == by_hand).all()
+    (name, label), = converted(tmp_path, 'yolo').items()
+    assert name == os.path.join('train' if 'train' in image else '', '1')
+    assert (label == filled((10, 20), np.s_[2:7, 5:10], value=2)).all()
     assert 'no,2,' in (tmp_path / 'out' / 'classes.csv').read_text()
 
 
@@ -312,11 +310,11 @@ def test_splits_in_capitals_and_slashes_behind_the_source(tmp_path):
     assert sorted(os.listdir(str(tmp_path / 'out/images'))) == ['train', 'val']
 
 
-SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # rows 1 to 3, columns 2 to 4
+SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # covers rows 1 to 3 and columns 2 to 4
 
 
 def write_coco(folder, names=('a.png',), annotations=(), size=(9, 13), **more):
-    """COCO JSON of images of one size with the classes 7 'cup' and 8 'table'."""
+    """Writes COCO with the classes 7 (cup) and 8 (table); `more` replaces keys of the JSON file."""
     for i, name in enumerate(names):
         write_image(str(folder / name), size, i)
     content = {'images': [{'id': i, 'file_name': name, 'height': size[0], 'width': size[1]}
@@ -328,7 +326,7 @@ def write_coco(folder, names=('a.png',), annotations=(), size=(9, 13), **more):
 
 
 def converted(tmp_path, *flags):
-    """Converts tmp_path/in -> {name of the label without extension: label}."""
+    """Converts the folder `in`; returns {name of the label file without extension: label}."""
     convert.main([*flags, str(tmp_path / 'in'), str(tmp_path / 'out')])
     root = str(tmp_path / 'out' / 'labels')
     return {os.path.relpath(os.path.join(folder, name), root)[:-4]: np.array(Image.open(os.path.join(folder, name)))
@@ -336,7 +334,7 @@ def converted(tmp_path, *flags):
 
 
 def test_dialects_of_coco(tmp_path):
-    """Ids as texts, flat polygons, lists of points, repeated categories and an unused category are read.
+    """Ids may be texts, polygons may be flat lists or lists of points, and categories may be listed twice.
 
     Images in different folders may have equal names.
     """
@@ -345,16 +343,19 @@ def test_dialects_of_coco(tmp_path):
         {'image_id': '1', 'segmentation': np.reshape(SQUARE, (-1, 2)).tolist()}],
         categories=[{'id': 7, 'name': 'cup'}, {'id': 8, 'name': 'root'}, {'id': 7, 'name': 'cup'}])
     labels = converted(tmp_path)
-    by_hand = np.zeros((9, 13), np.uint8)
-    by_hand[1:4, 2:5] = 1
+    by_hand = filled((9, 13), np.s_[1:4, 2:5])
     assert sorted(labels) == [os.path.join('x', 'a'), os.path.join('y', 'a')]
     assert all((label == by_hand).all() for label in labels.values())
-    write_coco(tmp_path / 'b/in', annotations=[{'category_id': None}], categories=[])  # makesense.ai without labels
+    # For annotations without a class makesense.ai exports null.
+    write_coco(tmp_path / 'b/in', annotations=[{'category_id': None}], categories=[])
     assert (converted(tmp_path / 'b')['a'] == by_hand).all()
 
 
 def test_crowds_and_hidden_annotations(tmp_path, capsys):
-    """A crowd lies below other annotations. A hidden annotation is reported; --small_on_top draws it on top."""
+    """A crowd is drawn below all other annotations. A note counts annotations that are hidden below others.
+
+    --small_on_top draws small annotations last.
+    """
     table = [[0, 0, 13, 0, 13, 9, 0, 9]]
     write_coco(tmp_path / 'in', annotations=[{}, {'category_id': 8, 'segmentation': table, 'iscrowd': 1}])
     label = converted(tmp_path)['a']
@@ -381,9 +382,9 @@ def test_ambiguous_coco(tmp_path, more, said):
 
 
 def test_images_in_labelme_and_outside_the_folder(tmp_path):
-    """The image inside the JSON is used if the image file is missing or has another size.
+    """The JSON field imageData replaces an image file that is missing or has another size.
 
-    imagePath may lead out of the folder.
+    The JSON field imagePath may lead out of the folder.
     """
     png = io.BytesIO()
     Image.fromarray(np.full((9, 13, 3), 77, np.uint8)).save(png, 'PNG')
@@ -405,7 +406,7 @@ def test_images_in_labelme_and_outside_the_folder(tmp_path):
 
 
 def test_isat(tmp_path):
-    """The layer decides which object is in front. A vertex in the last column or row means the border of the image."""
+    """The object with the higher layer is in front. A vertex in the last row or column is on the image border."""
     write_image(str(tmp_path / 'in' / 'a.png'), (9, 13))
     entries = [{'category': name, 'layer': layer, 'segmentation': np.reshape(points, (-1, 2)).tolist()}
                for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 12, 0, 12, 8, 0, 8]))]
@@ -416,7 +417,7 @@ def test_isat(tmp_path):
 
 
 def via(folder, regions, **more):
-    """A project of VIA with the regions [(attributes, shape)] of one image."""
+    """Writes a VIA project with one image; `regions` is [(attributes, shape)]."""
     write_image(str(folder / 'in' / 'a.png'), (11, 13))
     entry = {'filename': 'a.png', 'size': 1, 'file_attributes': {}, 'regions': [
         {'shape_attributes': shape, 'region_attributes': attributes} for attributes, shape in regions]}
@@ -431,13 +432,10 @@ def via(folder, regions, **more):
     ({'name': 'ellipse', 'cx': 6.5, 'cy': 5.5, 'rx': 3, 'ry': 0.5, 'theta': np.pi / 4},
      [(np.arange(3, 8), np.arange(4, 9))])])
 def test_shapes_of_via(tmp_path, shape, part):
-    """The class is the text of the chosen option."""
+    """A region names an option of the attribute, and the text of this option is the class."""
     via(tmp_path, [({'kind': '2'}, shape), ({'kind': '1'}, {'name': 'point', 'cx': 1, 'cy': 1})],
         _via_attributes={'region': {'kind': {'options': {'1': 'can', '2': 'cup'}}}})
-    by_hand = np.zeros((11, 13), np.uint8)
-    for target in part:
-        by_hand[target] = 1
-    assert (converted(tmp_path, '--line_width', '4')['a'] == by_hand).all()
+    assert (converted(tmp_path, '--line_width', '4')['a'] == filled((11, 13), *part)).all()
     assert 'cup,1,' in (tmp_path / 'out' / 'classes.csv').read_text()
 
 
@@ -465,9 +463,9 @@ def test_coco_without_segmentation(tmp_path, capsys):
 
 
 def test_folders_of_yolo(tmp_path, capsys):
-    """Only the folders in data.yaml are read, and data.yaml names the splits.
+    """Only the folders in data.yaml are read. The path in data.yaml is a path of another machine.
 
-    The path in data.yaml is of another machine. Each line of a label ends with a confidence.
+    Each line of a label ends with a confidence, which is ignored.
     """
     for name in ('one/images/a', 'two/images/b', 'runs/train/images/plot', 'preview'):
         write_image(str(tmp_path / 'in' / (name + '.png')), (10, 20))
@@ -478,10 +476,8 @@ def test_folders_of_yolo(tmp_path, capsys):
     put_text(str(tmp_path / 'in'), 'data.yaml',
              'path: C:\\work\\set\ntrain: ../one/images\nval: [two/images]\ntest: three\nnames: [a, b]\n')
     labels = converted(tmp_path)
-    by_hand = np.zeros((10, 20), np.uint8)
-    by_hand[2:7, 5:10] = 2
     assert sorted(labels) == [os.path.join('train', 'a'), os.path.join('val', 'b')]
-    assert all((label == by_hand).all() for label in labels.values())
+    assert all((label == filled((10, 20), np.s_[2:7, 5:10], value=2)).all() for label in labels.values())
     out, error = capsys.readouterr()
     assert 'test: three: no such folder' in error and 'images that the annotations do not name (2)' in out
 
@@ -505,9 +501,9 @@ def test_what_is_no_polygon_in_yolo(tmp_path, row, yaml, said):
 
 
 def test_recognition(tmp_path):
-    """A folder with annotations of two tools is an error unless the command names the tool.
+    """A folder with annotations of two tools is refused unless the command names the tool.
 
-    If no annotations are found, the error lists the files that were found.
+    The error for a folder without annotations lists the files in the folder.
     """
     write_coco(tmp_path / 'in', annotations=[{}])
     (tmp_path / 'in' / 'b.json').write_text(json.dumps({'imagePath': 'a.png', 'shapes': []}))

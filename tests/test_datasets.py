@@ -1,5 +1,4 @@
-"""Tests the readers of published data sets and the checker on small files that the tests write."""
-import contextlib
+"""Tests the readers of published data sets, and the checker `python -m datasets`, on small files."""
 import json
 import os
 import pathlib
@@ -11,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import (ROOT, SHARED, assert_contract, assert_refused, needs_real_data, open_and_load, put, put_text,
-                      write_camvid, write_folder, write_sartorius, write_sunrgbd_mat, write_sunrgbd_png, write_voc)
+from conftest import (ROOT, SHARED, assert_contract, assert_refused, needs_real_data, open_and_load, put, put_example,
+                      put_text, write_camvid, write_folder, write_sartorius, write_sunrgbd_mat, write_sunrgbd_png,
+                      write_voc)
 
 import data
 import datasets
@@ -25,9 +25,9 @@ from system import machine
 
 COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0, 0, 0)), ('Wall', (64, 192, 0)),
           ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
-COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # one row per colour
+COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # each row has one colour
 IDS = [8, 0, IGNORE, 1, IGNORE, 10]
-CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # ids 0 7 8 26 33 4, 23 30 7 7 31 1
+CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # of labelIds 0 7 8 26 33 4 and 23 30 7 7 31 1
 
 
 def write_frames(folder):
@@ -40,7 +40,7 @@ def write_frames(folder):
 
 
 def write_kaggle(folder):
-    """Writes CamVid in Kaggle's layout: class_dict.csv, no label_colors.txt."""
+    """Writes CamVid in Kaggle's layout, which has class_dict.csv and no label_colors.txt."""
     put_text(folder, 'class_dict.csv', 'name,r,g,b\n' + ''.join('%s,%d,%d,%d\n' % ((name,) + color)
                                                                 for name, color in COLORS))
     for name in ('train/f0', 'train/f1', 'val/f2', 'test/f3'):
@@ -50,7 +50,10 @@ def write_kaggle(folder):
 
 
 def write_cityscapes(folder, kind='labelIds'):
-    """Writes three images in train, two in val and one in test (all void), and the other files of the download."""
+    """Writes Cityscapes with three training, two validation and one test image.
+
+    The label of the test image is all void. The `kind` labelTrainIds leaves out the files labelIds.
+    """
     for split, size in (('train', 3), ('val', 2), ('test', 1)):
         for i in range(size):
             name = '%s/%s/ulm_%06d_000019_' % (split, split[::-1], i)
@@ -74,7 +77,7 @@ def write_ade20k(folder):
     return folder
 
 
-LAYOUTS = {  # test_layouts.py has the layouts of `folder`
+LAYOUTS = {  # {layout: function that writes the layout}; test_layouts.py tests more layouts of `folder`
     'sample': lambda folder: None, 'sartorius': write_sartorius, 'voc2012': write_voc, 'folder': write_folder,
     'camvid': lambda folder: write_camvid(folder, {'train': 3, 'val': 2}), 'camvid frames': write_frames,
     'camvid kaggle': write_kaggle, 'sunrgbd': write_sunrgbd_png, 'sunrgbd mat': write_sunrgbd_mat,
@@ -95,7 +98,7 @@ def test_contract(tmp_path, layout):
 
 
 def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
-    """Predictions use the ids of the label files: Cityscapes' labelIds or labelTrainIds, ADE20K's ids from 1."""
+    """Class ids are the ids of the label files: labelIds or labelTrainIds of Cityscapes, ids from 1 of ADE20K."""
     city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'a')))
     assert city.class_ids[:3] == [7, 8, 11] and city.class_ids[18] == 33 and city.colors[13] == (0, 0, 142)
     assert city.examples['val'] == ['lav/ulm_000000_000019_leftImg8bit', 'lav/ulm_000001_000019_leftImg8bit']
@@ -108,7 +111,6 @@ def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
 
 
 def test_voc_palette():
-    """Compares eight colours, among them the first and the last, with VOC's palette."""
     assert [files.voc_color(i) for i in (0, 1, 2, 3, 8, 15, 20, 255)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)]
 
@@ -119,14 +121,14 @@ def test_voc_palette():
     ('ade20k', np.s_[:2, :3], [[IGNORE, 0, 149], [12, 0, 1]]), ('cityscapes', np.s_[:, ::4], CITY),
     ('cityscapes train ids', np.s_[:, ::4], CITY)])
 def test_ids(tmp_path, layout, place, ids):
-    """Compares label pixels of the second training image, void included, with class indices known by hand."""
+    """Compares label pixels of the second training image with class indices found by hand."""
     dataset = datasets.open(layout.split()[0], LAYOUTS[layout](str(tmp_path)))
     assert dataset.load('train', 1)[1][place].tolist() == ids
 
 
 @pytest.mark.parametrize('write', [write_sunrgbd_png, write_sunrgbd_mat])
 def test_sunrgbd(tmp_path, write):
-    """Both layouts give the same data set. Images and labels belong together for any order of the files."""
+    """The layouts with PNG and MATLAB files give the same data set. Each image has its own label."""
     dataset = datasets.sunrgbd.read(write(str(tmp_path)))
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
     for split, i, red in (('train', 0, 100), ('train', 1, 103), ('test', 1, 206), ('val', 0, 203)):
@@ -144,7 +146,7 @@ def test_sunrgbd_refuses_two_files_of_one_number(tmp_path):
 
 
 def test_camvid_lists_of_frames(tmp_path):
-    """Without lists the last fifth of the sorted names is val, because neighbouring frames look alike."""
+    """Without lists the last fifth of the frames is val, because neighbouring frames look alike."""
     folder = write_frames(str(tmp_path))
     for lists, expected in (({}, [['f0', 'f1', 'f2', 'f3'], ['f4']]),
                             ({'train': 'f3.png\n', 'val': 'f1\n'}, [['f3'], ['f1']])):
@@ -156,7 +158,7 @@ def test_camvid_lists_of_frames(tmp_path):
 
 @needs_real_data
 def test_real_camvid_frames_agree_with_the_released_labels():
-    """At least 0.97 of the labelled pixels agree after subsampling by two."""
+    """At least 97% of the labelled pixels agree at half the resolution."""
     frames = datasets.camvid.read(os.path.join(SHARED, 'camvid_color'))
     agree = total = 0
     for split, names in frames.examples.items():
@@ -169,7 +171,7 @@ def test_real_camvid_frames_agree_with_the_released_labels():
 
 
 def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
-    """`python -m datasets` prints counts and weights of the intact files, and each faulty file."""
+    """`python -m datasets` prints statistics of a data set, and one error for each faulty file."""
     drawn = str(tmp_path / 'pictures')
     assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder, '--pictures', drawn]) == 0
     out = capsys.readouterr().out
@@ -184,23 +186,19 @@ def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
 
 
 def test_check_tells_what_train_and_val_share(tmp_path, capsys):
-    """Reports equal images under two names, versions of one image, and similar images with neighbouring numbers."""
+    """Reports equal images, versions of one picture, and neighbouring frames that are in both train and val."""
     rng = np.random.RandomState(1)
     pictures = rng.randint(0, 256, (40, 9, 13, 3)).astype(np.uint8)
     moving = np.cumsum(rng.randint(0, 3, (40, 9, 13, 3)), 0).astype(np.uint8) + pictures[0] // 2
-    names = ['odd.png', 'p.rf.' + 'a' * 32 + '.png', 'x7.png'] + ['f%03d.png' % (30 * i) for i in range(20)]
+    names = ['odd', 'p.rf.' + 'a' * 32, 'x7'] + ['f%03d' % (30 * i) for i in range(20)]
     for sharing, images in ((True, moving), (False, pictures)):
         folder = str(tmp_path / str(sharing))
-        for i, name in enumerate(names):
-            put(folder, 'images/' + name, images[i])
-            put(folder, 'labels/' + name, np.eye(9, 13, dtype=np.uint8))
-        put(folder, 'images/copy.png', images[0] if sharing else images[30])
-        put(folder, 'images/p.rf.%s.png' % (('b' if sharing else 'A9') * 32), images[31])
-        for name in ('copy', 'p.rf.' + ('b' if sharing else 'A9') * 32):
-            put(folder, 'labels/%s.png' % name, np.eye(9, 13, dtype=np.uint8))
-        val = ['copy', 'p.rf.' + 'b' * 32] if sharing else ['copy', 'x7']
-        val += ['f%03d' % (30 * i) for i in range(4, 20, 5)]
-        put_text(folder, 'train.txt', '\n'.join(name[:-4] for name in names if name[:-4] not in val))
+        version = 'p.rf.' + ('b' if sharing else 'A9') * 32
+        shown = dict(zip(names, images), copy=images[0 if sharing else 30], **{version: images[31]})
+        for name, image in shown.items():
+            put_example(folder, name, image, np.eye(9, 13, dtype=np.uint8))
+        val = ['copy', version if sharing else 'x7'] + names[7::5]
+        put_text(folder, 'train.txt', '\n'.join(name for name in names if name not in val))
         put_text(folder, 'val.txt', '\n'.join(val))
         put_text(folder, 'classes.csv', 'name,id\na,0\nb,1\n')
         drawn = str(tmp_path / 'pictures')
@@ -216,10 +214,9 @@ def test_check_tells_what_train_and_val_share(tmp_path, capsys):
 
 
 def test_check_tells_before_training(tmp_path, capsys):
-    """The checker notes absent and rare classes, labels of one id and unequal sizes; main.py notes absent classes."""
-    folder = write_folder(str(tmp_path))  # cat in five images, dog in five
-    for kind in ('images', 'labels'):
-        put(folder, kind + '/im5.png', np.zeros((30, 60), np.uint8))
+    """The checker notes absent classes, labels of a single id and unequal sizes. Training notes absent classes."""
+    folder = write_folder(str(tmp_path))  # five images show a cat, five a dog
+    put_example(folder, 'im5', np.zeros((30, 60), np.uint8), np.zeros((30, 60), np.uint8))
     put_text(folder, 'train.txt', 'im0\nim2\nim4\nim6\nim8\nim5\n')
     put_text(folder, 'val.txt', 'im1\nim3\n')
     dataset = datasets.folder.read(folder)
@@ -248,11 +245,11 @@ def test_sartorius_split_is_stratified_and_fixed(tmp_path):
     dataset = datasets.sartorius.read(folder)
     assert dataset.examples == datasets.sartorius.read(folder).examples
     kinds = sorted(int(name[4:]) % 3 for name in dataset.examples['val'])
-    assert kinds == [0, 1, 2]  # a fifth of 4, 3 and 3 images, rounded up
+    assert kinds == [0, 1, 2]  # one fifth of the 4, 3 and 3 images of each cell type, rounded up
     assert len(dataset.examples['train']) == 7
 
 
-# ---------------------------------------------------------------- bad input: each names the file or row
+# ---------------------------------------------------------------- bad input: the error names the file or row
 
 CELLS = 'id,annotation,width,height,cell_type\n'
 TOOLBOX = 'SUNRGBDtoolbox/Metadata/'
@@ -278,7 +275,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid', 'train.txt', '\n', 'no images in train.txt'),
     ('camvid', 'trainannot/train_02.png', np.full((45, 61), 12, np.uint8), '_02.png: id 12 at row 0, column 0'),
     ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
-    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # changed as by anti-aliasing
+    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # as anti-aliasing changes colours
      r'f1_L.png: colour \[193, 129, 193\] at row 0, column 0'),
     ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt row 1'),
     ('camvid frames', 'label_colors.txt', '1 2 3 Sky\n4 5 6 Lane', 'Lane is no class of CamVid; .* --dataset folder'),
@@ -316,7 +313,7 @@ def test_bad_data_dir(tmp_path, folder, said):
 
 
 def test_preload_does_not_load_all_examples_ahead(monkeypatch):
-    """The cache holds four examples. Threads read at most five later examples ahead, in order."""
+    """The cache holds four examples. Threads read at most five examples ahead, in order."""
     loaded = []
     example = np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
     monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: example)
@@ -339,15 +336,18 @@ def test_label_of_a_reader_with_an_unknown_class():
     ('datasets', ['sample'], 'sample train:'), ('datasets/__main__.py', ['--help'], 'usage: python -m datasets'),
     ('datasets/convert.py', ['--help'], 'usage: python -m datasets.convert')])
 def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
-    """`python -m datasets` works in the project's folder only."""
+    """Each script can be started by its path, because `python -m datasets` works in the project's folder only."""
     command = [sys.executable, os.path.join(ROOT, script)] + flags
     assert said in subprocess.check_output(command, cwd=str(tmp_path), universal_newlines=True, timeout=120)
 
 
-# ---------------------------------------------------------------- splits, and the record of a run
+# ---------------------------------------------------------------- splits, and their record in a run
 
 def test_held_out_part_depends_on_the_name_alone():
-    """In any subset each name stays in train or in val. The N folds are disjoint and cover all names."""
+    """A name stays in train or in val, whatever other names there are.
+
+    The N folds are disjoint and cover all names.
+    """
     names = ['p%d' % i for i in range(400)]
     val = set(files.hold_out(names)['val'])
     assert 50 < len(val) < 110
@@ -377,7 +377,7 @@ def test_versions_of_a_picture_stay_together():
 
 
 def test_links_are_followed_once(tmp_path, capsys):
-    """Links that lead back to their own folder are not followed. Two links to one folder are refused."""
+    """A link that leads back to a folder above is not followed. Two links to one folder are refused."""
     folder = write_folder(str(tmp_path / 'data'))
     for name, target in (('images/self', 'images'), ('images/up', '.'), ('labels/self', 'labels')):
         os.symlink(os.path.join(folder, target), os.path.join(folder, name))
@@ -392,7 +392,7 @@ def test_links_are_followed_once(tmp_path, capsys):
 
 
 def run_of(folder, **flags):
-    """Opens the data set in `folder` -> (`Dataset`, config of a run on this data set)."""
+    """Opens the data set in `folder`; returns the data set and the config of a run on this data set."""
     dataset = datasets.open('folder', folder, fold=flags.get('fold'))
     dataset, facts = datasets.preload(dataset, ('train', 'val'))
     return dataset, {'flags': flags, 'class_names': dataset.class_names, 'depth': dataset.depth,
@@ -402,32 +402,30 @@ def run_of(folder, **flags):
 
 @pytest.mark.parametrize('fold', [None, '2/3'])
 def test_run_keeps_its_split(tmp_path, capsys, fold):
-    """New images are left out of both splits. A data set without any image of the run gets a new split."""
+    """Images that are added after the start of a run are ignored. Another data set gets a new split."""
     folder = write_folder(str(tmp_path / 'data'))
     before, config = run_of(folder, fold=fold)
     for i in range(20):
-        put(folder, 'images/more%d.png' % i, np.zeros((3, 4), np.uint8))
-        put(folder, 'labels/more%d.png' % i, np.eye(3, 4, dtype=np.uint8))
+        put_example(folder, 'more%d' % i, np.zeros((3, 4), np.uint8), np.eye(3, 4, dtype=np.uint8))
     after = datasets.open('folder', folder, config)
     assert after.examples == before.examples and 'note: %s: 20 images are new' % folder in capsys.readouterr().err
     for split, names in before.examples.items():
         for i in range(len(names)):
             np.testing.assert_array_equal(after.load(split, i)[1], before.load(split, i)[1])
-    del config['examples']  # as in the configs of the published runs
+    del config['examples']  # configs of the published runs do not list examples
     published = datasets.open('folder', folder, config).examples
     assert set(published['val']) > set(before.examples['val']) and len(published['train'] + published['val']) == 30
     config = run_of(write_folder(str(tmp_path / 'other')), fold=fold)[1]
     os.remove(os.path.join(folder, 'images', 'im3.png'))
     assert_refused('data: 1 of 10 images of the run are missing: im3; restore', datasets.open, 'folder', folder, config)
-    for i in range(10):
-        with contextlib.suppress(OSError):
-            os.remove(os.path.join(folder, 'images', 'im%d.png' % i))
+    for path in pathlib.Path(folder, 'images').glob('im*.png'):
+        path.unlink()
     assert len(datasets.open('folder', folder, config).examples['val']) > 0
     assert 'holds no image of the run, so it is taken for another data set' in capsys.readouterr().err
 
 
 def test_run_of_an_older_revision_keeps_its_split(tmp_path):
-    """The expected names were printed by revision e4c2371 for this folder."""
+    """Revision e4c2371 printed the expected names for this folder."""
     folder = write_folder(str(tmp_path))
     os.makedirs(os.path.join(folder, 'images', 'a'))
     for kind in ('images', 'labels'):
@@ -437,7 +435,7 @@ def test_run_of_an_older_revision_keeps_its_split(tmp_path):
     assert datasets.open('folder', folder, config).examples['val'] == ['im4', 'im9']
     config['sizes'] = {'train': 8, 'val': 2}
     assert_refused('older revision had .* now there are 11 images', datasets.open, 'folder', folder, config)
-    put_text(folder, 'train.txt', 'im1\nim4\n')  # a fix that the error message proposes
+    put_text(folder, 'train.txt', 'im1\nim4\n')  # the error message proposes this fix
     put_text(folder, 'val.txt', 'im2\n')
     assert datasets.open('folder', folder, config).examples['val'] == ['im2']
 

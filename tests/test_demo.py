@@ -1,4 +1,4 @@
-"""demo.py: the page in Chromium, results beside predict.py, hostile uploads, what a visitor can read."""
+"""Tests demo.py: the page in Chromium, ids as from predict.py, hostile uploads, what visitors can read."""
 import collections
 import concurrent.futures
 import importlib.util
@@ -43,7 +43,7 @@ def label_image(prediction, path):
 
 
 def test_values_of_an_image(tmp_path):
-    """Masks partition the image, shares count pixels, the id map has the ids of the label files."""
+    """Each pixel is in one mask. The table has the share of each class, and the id map has the run's class ids."""
     ids = np.zeros((45, 61), np.uint8)
     ids[:9] = 2
     ids[9:12, :5] = 1
@@ -60,7 +60,7 @@ def test_values_of_an_image(tmp_path):
 
 
 def test_a_large_image_is_shown_smaller(tmp_path):
-    """The id map keeps its size. A Bayesian run shows its uncertainty."""
+    """The id map keeps the size of the image. A Bayesian run shows the uncertainty of each pixel."""
     ids = np.zeros((2048, 30), np.uint8)
     ids[1024:] = 1
     variance = np.random.RandomState(1).uniform(0, 0.2, ids.shape).astype(np.float32)
@@ -81,7 +81,10 @@ def test_without_gradio(monkeypatch, tmp_path):
 # ---------------------------------------------------------------- the server
 
 class Server(collections.namedtuple('Server', 'url run folder process')):
-    """A running demo.py. Below `folder` are its home, working and temporary folders and its output in 'terminal'."""
+    """A running demo.py.
+
+    `folder` holds the home, working and temporary folders of the process, and the output in the file 'terminal'.
+    """
 
     def get(self, path):
         return requests.get(self.url + '/' + path, timeout=60)
@@ -90,7 +93,7 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
         return requests.post(self.url + '/gradio_api/upload', files={'files': (name, content)}, timeout=60)
 
     def call(self, function, *values):
-        """Calls an event of the page -> ('complete', list of results) or ('error', {'error': text})."""
+        """Calls a function of the page; returns ('complete', results) or ('error', {'error': message})."""
         url = self.url + '/gradio_api/call/' + function
         event = requests.post(url, json={'data': list(values)}, timeout=60).json()['event_id']
         kind = None
@@ -106,13 +109,13 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
         return self.call(function, dict(FILE, path=answer.json()[0]), *values)
 
     def ids(self, name, content):
-        """Labels an image -> the id map, as downloaded from the page."""
+        """Labels an image; returns the id map that the page offers for download."""
         kind, results = self.label(name, content)
         assert kind == 'complete', results
         return cv2.imdecode(np.frombuffer(requests.get(results[2]['url']).content, np.uint8), cv2.IMREAD_UNCHANGED)
 
     def files(self):
-        """Lists all files, except those in the temporary folder."""
+        """Lists all files below `folder` except temporary files."""
         return sorted(os.path.join(where, name) for where, _, names in os.walk(self.folder) for name in names
                       if os.sep + 'tmp' not in where)
 
@@ -122,7 +125,10 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):
-    """demo.py with a SegNet-Basic after four steps, at 23x31; SIGTERM ends it and removes its files."""
+    """Runs demo.py with a SegNet-Basic after four training steps at 23x31.
+
+    SIGTERM must end demo.py, and the temporary files must be deleted.
+    """
     folder = str(tmp_path_factory.mktemp('demo'))
     run = os.path.join(folder, 'r')
     train(write_camvid(folder + '/data', {'train': 4, 'val': 2}), run, '--steps', '4', '--optimizer', 'adam')
@@ -146,12 +152,12 @@ def server(tmp_path_factory):
 
 
 def png(height=40, width=56, seed=1):
-    """Bytes of a PNG of random blocks."""
+    """Returns the bytes of a PNG with random colours."""
     return cv2.imencode('.png', random_image(height, width, seed))[1].tobytes()
 
 
 def expected_ids(server, content, tmp_path):
-    """Labels an image with predict.py -> the id map."""
+    """Returns the id map that predict.py writes for an image."""
     path = tmp_path / 'image.png'
     path.write_bytes(content)
     predict.predict(predict.parse_args([server.run, str(path), '--output', str(tmp_path / 'out'), '--overwrite']))
@@ -159,17 +165,20 @@ def expected_ids(server, content, tmp_path):
 
 
 def black_png(side):
-    """A PNG of 1 bit per pixel, side x side: few bytes, many pixels."""
+    """Returns a black PNG of side x side pixels with 1 bit per pixel: few bytes, many pixels."""
     return png_bytes(side, side, 1, bytes((1 + (side + 7) // 8) * side))
 
 
 def hostile_images():
-    """Lists (name, content, whether it must be labelled; None for names that the upload may refuse)."""
+    """Lists (name, content, expectation) of uploads.
+
+    The expectation is True for a labelled image, False for a refusal, and None if the upload may fail.
+    """
     good, image = png(), Image.open(io.BytesIO(png()))
     jpeg, archive = encoded(image, 'JPEG'), zipped({'../../x.png': good})
     frames = {'save_all': True, 'append_images': [image.transpose(Image.FLIP_LEFT_RIGHT)] * 3}
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # EXIF orientation: rotated by 90 degrees
     svg = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY p SYSTEM "file:///etc/passwd">]><svg><text>&p;</text></svg>'
     page = b'<html><script>alert(1)</script></html>'
     refused = [('text.png', b'no image'), ('empty.png', b''), ('cut.jpg', jpeg[:len(jpeg) // 2]),
@@ -193,7 +202,7 @@ def hostile_images():
 
 @needs_gradio
 def test_hostile_images(server, tmp_path):
-    """Each is labelled or refused in one sentence; nothing is written elsewhere, and the server goes on."""
+    """Each upload is labelled or refused in one sentence. The server writes no other files and keeps running."""
     assert len(hostile_images()) > 40
     server.ids('first.png', png())
     before = server.files()
@@ -212,7 +221,7 @@ def test_hostile_images(server, tmp_path):
 
 @needs_gradio
 def test_videos(server, tmp_path):
-    """A video returns its overlay. A playlist must not open the file of this machine that it names."""
+    """The page returns an overlay of each frame. A playlist must not open files of the server's machine."""
     here = noise_video(str(tmp_path / 'a.avi'), 9).encode()
     good = (tmp_path / 'a.avi').read_bytes()
     kind, results = server.label('a.avi', good, 0.5, function='show_video')
@@ -242,7 +251,7 @@ def test_visitors_at_the_same_time_get_their_own(server, tmp_path):
 
 @needs_gradio
 def test_what_a_visitor_can_read(server):
-    """Neither files of this machine nor, through the server, those of others."""
+    """A visitor can read neither files of the server's machine nor, through the server, other websites."""
     config = os.path.join(server.run, 'config.json')
     inside = os.path.join(server.folder, 'tmp', os.listdir(os.path.join(server.folder, 'tmp'))[0])
     for path in ('/etc/passwd', config, 'config.json', '../r/config.json', inside, inside + '/../../r/config.json',
@@ -266,7 +275,7 @@ def test_what_a_visitor_can_read(server):
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    """Headless Chromium, which logs its console and its requests."""
+    """Starts headless Chromium with a log of the console and of all requests."""
     from selenium import webdriver
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which('chromium')
@@ -281,7 +290,7 @@ def browser(tmp_path_factory):
 @needs_gradio
 @pytest.mark.skipif(no_browser, reason='chromium, chromedriver or selenium is not installed')
 def test_page_in_a_browser(server, request, tmp_path):
-    """An image becomes masks, names and an id map; a text becomes a sentence; nothing comes from elsewhere."""
+    """An image gives masks, names and an id map, a text file an error. All requests go to the server."""
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait
@@ -317,7 +326,7 @@ def test_page_in_a_browser(server, request, tmp_path):
     box = all_of('#overlay .image-container')[0]
     flat = cv2.dilate(expected, np.ones((3, 3))) == cv2.erode(expected, np.ones((3, 3)))
     for i, name in [(i, name) for i, name in zip(order, names) if i in expected[flat]][:3]:
-        y, x = np.argwhere(flat & (expected == i))[0]  # a pixel whose neighbours have its class
+        y, x = np.argwhere(flat & (expected == i))[0]  # a pixel whose neighbours have the same class
         right, down = ((x + 0.5) / 61 - 0.5) * box.size['width'], ((y + 0.5) / 45 - 0.5) * box.size['height']
         ActionChains(browser).move_to_element_with_offset(box, int(right), int(down)).perform()
         wait(lambda name=name: box.get_attribute('data-name') == name)

@@ -1,4 +1,4 @@
-"""Checks the rules of CONTRIBUTING.md: imports go down the layers, each flag is read, files are short."""
+"""Checks the rules of CONTRIBUTING.md: imports between layers, flags that are read, sizes of files."""
 import ast
 import glob
 import os
@@ -15,7 +15,7 @@ import main
 import predict
 from system import cli
 
-LAYERS = [  # from the ground up; a module may import modules of its own layer and of lower ones
+LAYERS = [  # from the lowest layer; a module imports no module of a higher layer
     {'system'},
     {'data', 'metrics', 'utils'},
     {'batches', 'datasets', 'segnet', 'optimize'},
@@ -29,13 +29,13 @@ FILES = sorted(os.path.relpath(path, ROOT) for folder in ('', 'system', 'dataset
 
 
 def source(path):
-    """The text of a file of the project."""
+    """Returns the text of a file of the project."""
     with open(os.path.join(ROOT, path), encoding='utf-8') as file:
         return file.read()
 
 
 def imports(path):
-    """Yields the full names of the imported modules: `from runs import run` is runs.run."""
+    """Yields the full names of imported modules, for example runs.run for `from runs import run`."""
     for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             prefix = node.module + '.' if isinstance(node, ast.ImportFrom) else ''
@@ -43,7 +43,7 @@ def imports(path):
 
 
 def layer(module):
-    """Returns the index of a module's layer in LAYERS; None for a module outside the project."""
+    """Returns the index of a module in LAYERS, or None for a module outside the project."""
     heights = {name: height for height, names in enumerate(LAYERS) for name in names}
     parts = module.split('.')
     return heights.get('.'.join(parts[:2]), heights.get(parts[0]))
@@ -69,12 +69,12 @@ def test_imports_go_down(path):
 @pytest.mark.skipif(not hasattr(sys, 'stdlib_module_names'), reason='Python 3.10 lists the standard library')
 @pytest.mark.parametrize('name', ['requirements.txt', 'requirements-tf1.txt'])
 def test_imported_packages_are_required(name):
-    """The requirements must list each imported package: an update of another package may drop a dependency."""
+    """The requirements list each imported package, because an update of another package may drop a dependency."""
     packages = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'yaml': 'pyyaml'}
-    required = re.findall(r'^([\w-]+)==', source(name), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # by TensorFlow 1
+    required = re.findall(r'^([\w-]+)==', source(name), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # needed by TF 1
     found = {module.split('.')[0] for path in FILES for module in imports(path) if layer(module) is None}
-    found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # requirements-export.txt
-    found -= {'gradio', 'openvino'}  # requirements-demo.txt; an engine of benchmark.py
+    found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # in requirements-export.txt
+    found -= {'gradio', 'openvino'}  # gradio: in requirements-demo.txt; openvino: an optional engine of benchmark.py
     assert {packages.get(module, module) for module in found} - set(required) == set()
 
 
@@ -101,7 +101,7 @@ def test_each_flag_is_read(script):
 
 
 def test_help_shows_defaults_as_they_are_typed():
-    """The help shows the values of a list without brackets, and hides the defaults [], '', None and False."""
+    """The help shows lists without brackets, and hides the defaults [], '', None and False."""
     parser = cli.Parser()
     for name, default in {'size': [45, 61], 'none': [], 'text': '', 'unset': None, 'off': False, 'zero': 0}.items():
         parser.add_argument('--' + name, default=default, help='about ' + name)
@@ -110,7 +110,7 @@ def test_help_shows_defaults_as_they_are_typed():
 
 
 TAKE_FLAGS = {('runs/run.py', 'output_folder'), ('runs/run.py', '__init__'),
-              ('batches.py', 'training_batches'), ('networks.py', 'spec_of')}  # a dict of flags, {name: value}
+              ('batches.py', 'training_batches'), ('networks.py', 'spec_of')}  # these take a dict {flag: value}
 
 
 @pytest.mark.parametrize('path', FILES)
@@ -126,7 +126,7 @@ def test_parsed_flags_stay_in_the_commands(path):
 
 @pytest.mark.parametrize('path', FILES)
 def test_sizes(path):
-    """A file has at most 350 lines, a function 60 (main.train: 30) and 8 parameters."""
+    """A file has at most 350 lines; a function has at most 60 lines (main.train: 30) and 8 parameters."""
     assert len(source(path).splitlines()) <= 350
     for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):

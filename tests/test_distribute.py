@@ -1,7 +1,7 @@
-"""Compares several processes with one process that computes their shares in turn, with SGD by NumPy in float32.
+"""Compares training by several processes with a reference: one process, and SGD by NumPy in float32.
 
-The network is FCN-Basic at a low learning rate: a difference in the last bit can move a maximum, and then two trainings
-diverge. With a reference in float64, two processes on TensorFlow 1.15 differed by 1e-4 after 20 steps.
+The learning rate is low, because a rounding error can move the maximum of a pooling window, and then two trainings
+diverge.
 """
 import os
 import re
@@ -31,7 +31,7 @@ from system import cluster, distribute
 STEPS, BATCH, RATE = 7, 5, 1e-4
 FLAGS = ('--dataset camvid --model fcn-basic --height 23 --width 31 --batch_size %d --optimizer sgd --learning_rate %g '
          '--schedule constant --class_weights none --flip --device cpu' % (BATCH, RATE)).split()
-# Runs main.py's `main` and saves all variables of this process at the end. KILL makes the process kill itself earlier.
+# Runs main.py and saves all variables at the end. KILL names the moment at which the process kills itself.
 DRIVER = """
 import os, signal, sys, threading
 sys.path.insert(0, %r)
@@ -60,7 +60,7 @@ cli.main(main.main)
 
 
 def start(output, index, hosts, flags, **variables):
-    """Starts one process of a training; the process writes the final variables to output.INDEX.npz."""
+    """Starts one process of a training. At the end the process writes all variables to OUTPUT.INDEX.npz."""
     environment = dict(os.environ, TF_CONFIG=cluster.tf_config(hosts, index), DUMP='%s.%d.npz' % (output, index),
                        **variables)
     return subprocess.Popen([sys.executable, '-c', DRIVER] + FLAGS + ['--output', output] + list(flags),
@@ -68,7 +68,7 @@ def start(output, index, hosts, flags, **variables):
 
 
 def ends(processes, seconds):
-    """Waits at most `seconds` for each process: [(exit status, standard output, lines of errors)]."""
+    """Waits at most `seconds` for each process; returns [(exit status, standard output, lines of errors)]."""
     try:
         said = [process.communicate(timeout=seconds) for process in processes]
     finally:
@@ -79,19 +79,20 @@ def ends(processes, seconds):
 
 
 def has_gradient(variable):
-    """Whether a trainable variable of the default graph has a gradient: biases before a batch norm have none."""
+    """Returns whether a trainable variable has a gradient. Biases before a batch norm have no gradient."""
     layer, kind = variable.op.name.rsplit('/', 1)
     return kind != 'biases' or layer + '_bn/gamma' not in {v.op.name for v in tf.trainable_variables()}
 
 
 def reference(folder, *splits):
-    """Trains in this process with each list of shares; yields the losses and the variables.
+    """Trains once for each list of shares in this process; yields the losses and the variables.
 
-    Variables are {name: (value at the start, value after STEPS steps)}.
+    A share is the number of images that one process takes from each batch. The variables are {name: (value at the
+    start, value after STEPS steps)}.
     """
     dataset = camvid.read(folder)
     with tf.Graph().as_default():
-        tf.set_random_seed(1)  # as --seed
+        tf.set_random_seed(1)  # the default of --seed
         start, images, labels = batches.training_batches(dataset, vars(main.parse_args(FLAGS)))
         tf.train.get_or_create_global_step()
         images_ph, labels_ph = tf.placeholder(tf.uint8, [None, 23, 31, 3]), tf.placeholder(tf.uint8, [None, 23, 31])
@@ -131,7 +132,7 @@ def reference(folder, *splits):
 
 @pytest.mark.parametrize('shares', [[2, 3], pytest.param([1, 2, 2], marks=pytest.mark.slow)])
 def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shares):
-    """Losses and variables equal the reference to 1e-5, and the changes of variables to 1%."""
+    """Losses and variables equal the reference within 1e-5, changes of variables within 1%."""
     hosts = cluster.free_hosts(len(shares))
     flags = ['--data_dir', camvid_folder, '--steps', str(STEPS)]
     said = ends([start(output, i, hosts, flags) for i in range(len(shares))], 240)
@@ -143,10 +144,10 @@ def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shar
     assert abs(np.array(whole) - losses).max() > 1e-2
     values = [np.load('%s.%d.npz' % (output, i)) for i in range(len(shares))]
     for name, (old, value) in variables.items():
-        atol = 1e-5 * max(1.0, abs(value).max())  # a small mean is the difference of large products
+        atol = 1e-5 * max(1.0, abs(value).max())  # small values have the rounding errors of large values
         np.testing.assert_allclose(values[0][name], value, rtol=1e-5, atol=atol, err_msg=name)
         np.testing.assert_allclose(values[0][name] - old, value - old, atol=0.01 * abs(value - old).max(), err_msg=name)
-    for name in values[0].files:  # includes the optimizer's variables and the global step
+    for name in values[0].files:  # also the optimizer's variables and the global step
         assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
     alone = score(output, '--data_dir', camvid_folder, '--bn', 'moving', '--tile', 'off')['val']
     shared = read_scores(output)['val (while training)']
@@ -166,7 +167,7 @@ def test_a_step_sends_gradients_and_statistics_only(graph):
     assert sorted(op.inputs[0].shape.num_elements() for op in reductions) == [1, numbers + 1]
     assert len({op.get_attr('instance_key') for op in reductions}) == 2
     assert {op.device for op in reductions} == {'/job:worker/task:1/device:CPU:0'}
-    assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # nothing is sent
+    assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # in this process
 
 
 def test_shares_cover_the_batch():
@@ -236,11 +237,11 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
                       + ['--learning_rate', '0.5'] * (i == 1 and case == 'flags'))
                 for i in range(1 if case == 'missing' else 2)]
         subprocess.check_call([sys.executable, '-c', 'import main'], cwd=ROOT, stderr=subprocess.DEVNULL)
-        imported = time.time()  # the imports take as long as in the two processes
+        imported = time.time()  # by now the two processes have imported TensorFlow
         said = ends(pair, 150)
     assert time.time() - imported < 60
     assert all(status == 2 and len(lines) == 1 for status, _, lines in said), said
-    assert any(re.search(message, lines[0]) for _, _, lines in said), said  # case 'index': either comes first
+    assert any(re.search(message, lines[0]) for _, _, lines in said), said  # case 'index': either process fails first
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '[' * 100000, '{"cluster": {"worker": ["a:1"]}}'] + [
@@ -266,7 +267,7 @@ BOTH = '{"cluster": {%s, "worker": ["b:1", "b:2"]}, "task": {"type": "%s", "inde
     (BOTH % (CHIEF, 'worker', '"1"'), (['a:1', 'b:1', 'b:2'], 2)),
     (BOTH % ('"master": ["a:1"]', 'worker', 0), (['a:1', 'b:1', 'b:2'], 1))])
 def test_usual_forms_of_tf_config(monkeypatch, text, expected):
-    """Vertex AI and Kubeflow name a chief beside the workers, or no cluster for a single process."""
+    """Vertex AI and Kubeflow list a chief besides the workers. For a single process the cluster may be missing."""
     monkeypatch.setenv('TF_CONFIG', text)
     assert cluster.resolve_cluster() == expected
 
@@ -283,7 +284,7 @@ def test_processes_of_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     assert cluster.resolve_cluster() == (['gpu3:20007', 'gpu3:20008', 'gpu7:20007', 'gpu7:20008', 'gpu8:20007'], 3)
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '6'
-    # Cyclic: processes 0 and 3 are on gpu3, 1 and 4 on gpu7, 2 on gpu8.
+    # A cyclic distribution puts processes 0 and 3 on gpu3, 1 and 4 on gpu7, and 2 on gpu8.
     for name, value in {'SLURM_DISTRIBUTION': 'cyclic', 'SLURM_LOCALID': '0', 'SLURM_PROCID': '1'}.items():
         monkeypatch.setenv(name, value)
     assert_refused('SLURM_DISTRIBUTION cyclic.*--distribution=block', cluster.resolve_cluster)
@@ -304,9 +305,9 @@ def test_settings_that_differ(monkeypatch):
 
 
 def test_launched_processes_get_one_signal_each(tmp_path):
-    """Ctrl-C reaches the whole process group of a terminal; a killed process gives 128 + 9. The GPU is not needed.
+    """Ctrl-C sends one signal to each process. A process that was killed gives the exit status 128 + 9.
 
-    Each process has the flags as typed.
+    Each process has the flags as typed. The test needs no GPU.
     """
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
@@ -315,7 +316,7 @@ def test_launched_processes_get_one_signal_each(tmp_path):
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
                       'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
     settings = {'stdout': subprocess.PIPE, 'start_new_session': True, 'env': dict(os.environ, CUDA_VISIBLE_DEVICES='0'),
-                'preexec_fn': lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # as for `make test &`
+                'preexec_fn': lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # `make test &` ignores SIGINT
     for number, status in ((0, 0), (9, 137)):
         parent = subprocess.Popen([sys.executable, str(script), str(number)], **settings)
         assert [parent.stdout.readline(), parent.stdout.readline()] == [b"ready ['%d']\n" % number] * 2
@@ -324,7 +325,7 @@ def test_launched_processes_get_one_signal_each(tmp_path):
 
 
 def test_a_signal_while_processes_are_started(tmp_path):
-    """The signal reaches all processes, also the process that is started after the signal."""
+    """The signal also reaches the process that is started after the signal."""
     script = tmp_path / 'script.py'
     script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
                       'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'
@@ -345,7 +346,7 @@ def test_gpus_that_are_not_there(monkeypatch):
 
 @pytest.mark.slow
 def test_gpus_shares_training_and_scoring(camvid_folder, output):
-    """Two processes share five validation images, three test images and four batches of training images."""
+    """Two processes and one process give the same scores and files."""
 
     def run(script, *flags):
         command = [sys.executable, os.path.join(ROOT, script), '--device', 'cpu', *flags]

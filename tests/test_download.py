@@ -16,13 +16,10 @@ from datasets import download
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves the first `sent` bytes of `content`."""
+    """Serves the first `sent` bytes of `content`, or all bytes if `sent` is None."""
     content, sent = b'', None
 
     def do_GET(self):
-        if not self.path.startswith('/archive.'):
-            self.send_error(404)
-            return
         self.send_response(200)
         self.send_header('Content-Length', str(len(self.content)))
         self.end_headers()
@@ -34,7 +31,10 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A plain TCPServer: HTTPServer would look up the host's full name in the DNS, which may take minutes."""
+    """Starts a server on this machine.
+
+    HTTPServer in place of TCPServer would look up the host name in the DNS, which may take minutes.
+    """
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     handler = type('Handler', (Server,), {})
@@ -46,7 +46,7 @@ def server(monkeypatch):
 
 
 def zipped(files):
-    """Bytes of a zip of {name: content}; the members named link are symbolic links to their content."""
+    """Returns the bytes of a zip of {name: content}. A member whose name ends in link is a symbolic link."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as archive:
         for name, content in files.items():
@@ -57,7 +57,7 @@ def zipped(files):
 
 
 def tarred(files):
-    """Bytes of a tar of {name: content}."""
+    """Returns the bytes of a tar of {name: content}."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode='w') as archive:
         for name, content in files.items():
@@ -74,7 +74,7 @@ DIGEST = hashlib.sha256(b'a.png\0' + hashlib.sha256(b'abc').digest()
 
 @pytest.fixture
 def serve(server, monkeypatch):
-    """Function that serves an archive as data set camvid."""
+    """Returns a function that serves an archive as the download of CamVid."""
     def start(content, md5=None, contents=None, into='', ending='.zip'):
         server.content = content
         monkeypatch.setitem(download.SOURCES, 'camvid', download.Source(
@@ -83,12 +83,12 @@ def serve(server, monkeypatch):
 
 
 def files_below(folder):
-    """{path below the folder: content} of all files."""
+    """Returns {path below the folder: content} of all files."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
 def check_refused(folder, said):
-    """Checks that a download ends with a UserError and leaves nothing, in the folder or beside it."""
+    """Checks that a download is refused and leaves no files."""
     assert_refused(said, download.download, 'camvid', str(folder / 'd'))
     assert [path.name for path in folder.rglob('*')] == ['d']
 
@@ -106,7 +106,7 @@ def test_unpacked_and_verified(serve, tmp_path, pack, ending):
 @pytest.mark.parametrize('name', ['/tmp/evil', '../../../evil', 'repo/data/../../../evil', 'repo\\..\\evil', 'C:evil',
                                   'repo/data//tmp/evil', 'repo/data/link'])
 def test_unsafe_zip_stays_in_its_folder(serve, tmp_path, name):
-    """Tries absolute paths, paths that lead out of the folder, Windows paths, and a link, which becomes a text file."""
+    """Absolute paths, paths with .. and Windows paths stay in the folder. A link becomes a text file."""
     serve(zipped(dict(GOOD, **{name: b'../../../evil'})))
     download.download('camvid', str(tmp_path / 'd' / 'e' / 'f'))
     below = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*') if not path.is_dir()}
@@ -116,7 +116,7 @@ def test_unsafe_zip_stays_in_its_folder(serve, tmp_path, name):
 
 
 def test_a_tar_is_unpacked_only_after_its_checksum(serve, tmp_path):
-    """The members of a tar can lead out of the folder. A tar in place of a zip is refused."""
+    """The members of a tar may lead out of the folder. A tar under the name of a zip is refused."""
     assert all(source.md5 for source in download.SOURCES.values() if not source.url.endswith('.zip'))
     for md5, ending in (('0' * 32, '.tar'), (None, '.zip')):
         serve(tarred(dict(GOOD, **{'repo/data/../../../evil': b'x'})), md5, ending=ending)

@@ -1,4 +1,4 @@
-"""Tests experiments.py: rows, commands, resume, seeds and columns of the paper's tables, and tables of results."""
+"""Tests experiments.py: the paper's tables with the commands and scores of our runs."""
 import csv
 import os
 import pathlib
@@ -19,21 +19,34 @@ from runs.folder import read_scores
 
 
 def table_of(output):
-    """Rows {column: text} of table.csv in a folder."""
+    """Returns the rows of table.csv as {column: text}."""
     return list(csv.DictReader(pathlib.Path(output, 'table.csv').read_text().splitlines()))
 
 
 def command(*words):
-    """Runs experiments.py with these words."""
+    """Runs experiments.py with `words` as arguments."""
     experiments.run(experiments.parse_args(list(words)))
 
 
 def run(folder, output, *flags):
-    """Trains and scores a row of table 1 on CamVid with a few steps; returns the first row of table.csv."""
+    """Trains and scores a row of table 1 on CamVid for a few steps; returns the first row of table.csv."""
     words = ('table1 --height 23 --width 31 --batch_size 2 --steps 1 --bf_images 2 --split val '
              '--rows Bilinear-Interpolation --class_weights median --data_dir').split()
     command(*words, folder, '--output', output, *flags)
     return table_of(output)[0]
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Replaces all measurements; returns the list of the measured (network, training, batch size)."""
+    asked = []
+
+    def measure(repeats, model, training, batch_size, **_):
+        asked.append((model, training, batch_size))
+        return {'seconds': [0.1, 0.3] if training else [0.05], 'memory': 5e6}
+
+    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', measure)
+    return asked
 
 
 def test_every_row_is_a_network_and_its_flags_are_known():
@@ -47,14 +60,12 @@ def test_every_row_is_a_network_and_its_flags_are_known():
     assert len(tables.TABLES['table5'].class_accuracies) == 37
 
 
-def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', lambda repeats, **_: {
-        'seconds': repeats * [0.1], 'memory': 1e6})
+def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, capsys, measured):
     output = str(tmp_path / 'table1')
     row = run(camvid_folder, output)
     assert (row['network'], row['weights'], row['storage']) == ('Bilinear-Interpolation', 'median', '0')
     assert (row['paper test G'], row['paper train mIoU']) == ('77.9', '82.7')
-    assert (row['parameters (M)'], row['ms'], row['budget']) == ('0.613', '100.0', '1 steps of 2 at 23x31')
+    assert (row['parameters (M)'], row['ms'], row['budget']) == ('0.613', '50.0', '1 steps of 2 at 23x31')
     assert row['command'].startswith('python main.py @recipes/paper-table1.txt --dataset camvid --model ')
     assert all(0 <= float(row[name]) <= 100 for name in ('val G', 'val C', 'val mIoU', 'val BF', 'train G'))
     assert set(os.listdir(output)) > {'table.md', 'scores.png', 'costs.json', 'bilinear-interpolation-median-seed1'}
@@ -80,7 +91,7 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
 
 def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, monkeypatch):
-    """Refuses --steps below the step of the run, other flags than the run's, and an unknown split.
+    """Refuses --steps below the step of a run, flags other than the run's flags, and an unknown split.
 
     A recipe in --flags does not override the flags of the row.
     """
@@ -99,13 +110,13 @@ def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, m
 
 
 def scores_of(split_scores):
-    """Entries of metrics.json, two classes, from {split: (G, C, mIoU, BF)} in percent."""
+    """Returns entries of metrics.json for two classes from {split: (G, C, mIoU, BF)} in percent."""
     entry = {'accuracy': [0.5, 0.25], 'IoU': [0.5, 0.25], 'class_names': ['Sky', 'Pole'], 'images': 3, 'bf_images': 3}
     return {split: dict(zip(results.MEASURES, np.array(four) / 100), **entry) for split, four in split_scores.items()}
 
 
 def test_scores_on_the_training_split(tmp_path, monkeypatch):
-    """Scores on train are printed beside the paper's scores on train and ranked against them."""
+    """The table compares scores on train with the paper's scores on train."""
     train = {row.model: row.published['train'][:3] for row in tables.TABLES['table1'].rows[:3]}
     config = {'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'invocations': [{'device': 'd', 'revision': 'r'}]}
     for name, function in (('row_scores', lambda args, row, seed: scores_of({'train': train[row.model] + (10.0,)})),
@@ -121,9 +132,9 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
 
 
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
-    """On SUN RGB-D the validation images are a part of the test split, in each table. --bf_images may be 0.
+    """The validation images of SUN RGB-D are test images, so the last weights are scored, not the best.
 
-    The scores of a row are the entry that evaluate.py wrote. A scored row is not trained again.
+    A row that has scores is neither trained nor scored again.
     """
     asked = []
 
@@ -165,7 +176,7 @@ def test_accuracy_of_each_class_beside_the_papers():
 
 
 def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    """With --class_weights only the rows of these class weights are shown. Table 6 lists its measurements."""
+    """--class_weights selects the rows. Table 6 lists the commands of benchmark.py."""
     monkeypatch.chdir(tmp_path)
     for name in ('table1', 'table2', 'table3', 'table6', 'bayesian'):
         command(name, '--list')
@@ -187,7 +198,7 @@ def test_mean_and_spread():
 
 
 def test_order_is_compared_with_the_papers():
-    """C ranks the rows as the paper does, mIoU in reverse, G with the last two rows exchanged. BF has too few rows."""
+    """C has the paper's order of rows, mIoU has the reverse order, and in G the last two rows are exchanged."""
     found = [{'val G': g, 'val C': c + ' +- 0.5', 'val mIoU': m, 'val BF': '-', 'paper test G': t, 'paper test C': t,
               'paper test mIoU': t, 'paper test BF': t} for g, c, m, t in (
                   ('50.0', '5.0', '9.0', '1.0'), ('61.0', '6.0', '8.0', '2.0'), ('60.0', '7.0', '7.0', '3.0'))]
@@ -196,25 +207,16 @@ def test_order_is_compared_with_the_papers():
     assert results.rank_correlation(found[:2], 'val') == ''
 
 
-def test_table6_measures(tmp_path, monkeypatch):
-    asked = []
-
-    def measured(repeats, **settings):
-        asked.append((settings['model'], settings['training'], settings['batch_size']))
-        return {'seconds': [0.1, 0.3] if settings['training'] else [0.05], 'memory': 5e6}
-
-    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess', measured)
+def test_table6_measures(tmp_path, measured):
     command('table6', '--output', str(tmp_path), '--rows', 'SegNet')
     row, = table_of(tmp_path)
-    assert asked == [('segnet', False, 1), ('segnet', True, 1), ('segnet', True, 4)]
+    assert measured == [('segnet', False, 1), ('segnet', True, 1), ('segnet', True, 4)]
     assert (row['forward ms'], row['backward ms'], row['prediction MB']) == ('50.0', '150.0', '5.0')
     assert row['paper forward ms'] == '422.5' and row['model MB'] == '117.8'
 
 
-def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch):
-    """The times were measured at revisions A and B. Times stored by older code have no revision."""
-    monkeypatch.setattr(experiments.benchmark, 'measure_in_subprocess',
-                        lambda *_, **settings: {'seconds': [0.1], 'memory': None})
+def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch, measured):
+    """Revisions A and B each measured one time. Times of older code have no revision."""
     args = experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet'])
     row = tables.TABLES['table6'].rows[0]
     monkeypatch.setattr(experiments, 'revision', lambda: 'A')
@@ -231,7 +233,7 @@ def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypa
 
 
 def test_the_papers_numbers_are_whole():
-    """Each variant has all scores. The class accuracies of tables 5 and 2 have the printed means."""
+    """Each variant has all scores. The class accuracies of tables 2 and 5 have the means that the paper prints."""
     for variant in tables.TABLE1:
         assert len(variant.balanced) == len(variant.natural) == 4
         assert len(variant.balanced_train) == len(variant.natural_train) == 3
@@ -240,7 +242,7 @@ def test_the_papers_numbers_are_whole():
 
 
 def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
-    """The page has the scores of metrics.json and no local paths. Copies of the run folders give the same page."""
+    """The page has the scores of metrics.json and no local paths. Copies of run folders give the same page."""
     monkeypatch.chdir(tmp_path)
     train(camvid_folder, os.path.join('Output', 'run'), '--steps', '1')
     scores = score(os.path.join('Output', 'run'))['val']
@@ -269,7 +271,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
 
 
 def test_results_show_test_first():
-    """Test comes before val. Scores of validations while training are left out."""
+    """Scores on test come before scores on val. Scores of validations while training are left out."""
     keys = 'train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)', 'val (tta flip)'
     assert results.scored_entries({key: key for key in keys}) == [
         ('test', 'population', 'test'), ('test', 'moving', 'test (moving)'), ('val', 'population', 'val'),
@@ -304,6 +306,6 @@ def test_results_of_any_weights_stand_beside_the_balanced_row():
     (['table1', '--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
     (['table1', '--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, '),
     (['table3', '--class_weights', 'median'], '--class_weights median: table3 has no such row'),
-    (['bayesian', '--list', '--flags=--vgg16 x'], '--vgg16: needs --input raw')])  # the third row is SegNet-Basic
+    (['bayesian', '--list', '--flags=--vgg16 x'], '--vgg16: needs --input raw')])  # row 3: SegNet-Basic
 def test_bad_words_are_refused(words, message):
     assert_refused(message, command, *words)

@@ -1,4 +1,4 @@
-"""Compares exported files, run by the programs for their formats, with the graph that predict.py runs."""
+"""Runs exported files in the programs for their formats, and compares the results with predict.py."""
 import importlib.util
 import json
 import os
@@ -28,7 +28,7 @@ FORMATS = [pytest.param('saved', id='SavedModel'), pytest.param('a.tflite', id='
 
 
 def blocks(height, width, seed):
-    """uint8 [height, width, 3]: blocks of random colours and noise."""
+    """Returns an image uint8 [height, width, 3] of random colours and noise."""
     rng = np.random.RandomState(seed)
     colors = rng.randint(0, 200, (5, 7, 3)).astype(np.uint8)
     image = cv2.resize(colors, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -39,7 +39,7 @@ IMAGES = [blocks(45, 61, seed) for seed in range(3)]
 
 
 def published(**flags):
-    """Config and weights of the published SegNet-Basic, at 45x61 in float32, with other values of `flags`."""
+    """Returns config and weights of the published SegNet-Basic at 45x61 in float32; `flags` change the config."""
     config = read_config(PUBLISHED)
     config['flags'].update({'height': 45, 'width': 61, 'precision': 'float32'}, **flags)
     return config, weights.load(PUBLISHED)
@@ -47,9 +47,9 @@ def published(**flags):
 
 @pytest.fixture(scope='module', params=['segnet', 'segnet-basic'])
 def network(request, tmp_path_factory):
-    """(function that exports a network of 45x61 to a file's name, its ids of IMAGES).
+    """Returns (function that exports a network to a file name, expected ids of IMAGES).
 
-    The networks are SegNet, a sixteenth as wide with random weights, and the published SegNet-Basic.
+    The networks are a narrow SegNet with random weights and the published SegNet-Basic.
     """
     config, loaded = published()
     folder = tmp_path_factory.mktemp(request.param)
@@ -75,7 +75,7 @@ def spec_of(config):
 
 
 def expected_ids(config, loaded, images):
-    """Predicts class indices as predict.py does, with MaxPoolWithArgmax -> list of [h, w]."""
+    """Predicts class indices as predict.py does; returns a list of [h, w]."""
     with tf.Graph().as_default(), tf.Session() as sess:
         predictor = Predictor(sess, spec_of(config), Settings())
         weights.load_all(sess, loaded, 'test')
@@ -83,14 +83,14 @@ def expected_ids(config, loaded, images):
 
 
 def run_onnx(path, images):
-    """Runs an ONNX file on uint8 [batch, h, w, 3] -> [ids, probabilities]."""
+    """Runs an ONNX file on images uint8 [batch, h, w, 3]; returns [ids, probabilities]."""
     import onnxruntime
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return session.run(export.OUTPUTS, {'images': images})
 
 
 def run_exported(path, images):
-    """Runs an exported file on uint8 images in the program for its format -> list of (ids, probabilities)."""
+    """Runs an exported file on uint8 images; returns a list of (ids, probabilities)."""
     if path.endswith('.tflite'):
         run = tf.lite.Interpreter(path).get_signature_runner()
         outputs = [run(images=image[None]) for image in images]
@@ -118,9 +118,9 @@ def test_exported_network_predicts_the_same_classes(network, name):
 @pytest.mark.parametrize('name', FORMATS)
 @pytest.mark.parametrize('size', ['free', (90, 121)])
 def test_images_are_resized_as_predict_does(tmp_path, name, size):
-    """An export of a --fit resize run takes smaller and larger images if its size is free, else larger images.
+    """The network has 45x61. With a free size the file takes smaller and larger images.
 
-    An ONNX file of a free size takes a batch of images.
+    An ONNX file with a free size takes batches of images.
     """
     (config, loaded), path = published(), str(tmp_path / name)
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
@@ -165,7 +165,7 @@ def test_opencv_reads_onnx(network):
     import onnx
     exported, expected = network
     net = cv2.dnn.readNetFromONNX(exported('a.onnx'))
-    net.enableWinograd(False)  # its convolutions are less exact: 2% of the pixels of the random SegNet differ
+    net.enableWinograd(False)  # Winograd convolutions are less exact and change 2% of the pixels
     net.setInput(IMAGES[0][None])
     assert (net.forward('ids')[0] == expected[0]).mean() >= 0.9999
     metadata = {entry.key: entry.value for entry in onnx.load(exported('a.onnx')).metadata_props}
@@ -176,7 +176,10 @@ def test_opencv_reads_onnx(network):
                                       ((45, 61), (96, 128)), ((3, 300), (45, 61)), ((300, 3), (45, 61)),
                                       ((1, 1), (4, 5))])
 def test_resize_equals_opencv(graph, old, new):
-    """OpenCV rounds its weights: area averages differ by one at most, and 1 of 1,000 bilinear values differs."""
+    """OpenCV rounds interpolation weights, so area averages differ by at most 1.
+
+    Of the bilinear values 0.1% differ.
+    """
     image = blocks(*old, seed=2)
     resized = value_of(export.resize(tf.constant(image[None].astype(np.float32)), *new))[0]
     difference = np.abs(resized - batches.resize(image, *new))
@@ -207,7 +210,7 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_full_disk_leaves_nothing(tmp_path, name):
-    """A limit on the size of files stands for the full disk. The SavedModel exceeds the limit."""
+    """A limit on the size of files simulates the full disk."""
     config, loaded = published()
     with file_size_limit(100000), pytest.raises((OSError, tf.errors.OpError)):
         export.export(str(tmp_path / name), spec_of(config), config, loaded)

@@ -22,16 +22,15 @@ from datasets import files, rle, tables
 from system import devices, distribute
 from system.files import UserError
 
-quick = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
-# Graph builds take a while: a three-hundredth of the examples.
-builds = hypothesis.settings(quick, max_examples=max(2, hypothesis.settings.default.max_examples // 300))
+# Building graphs is slow, so the number of examples is divided by 300.
+builds = hypothesis.settings(max_examples=max(2, hypothesis.settings.default.max_examples // 300))
 TEXT = st.text(alphabet=st.characters(blacklist_categories=['Cs']), max_size=60)
 CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'cort', 'astro', '-1', '../a', '"',
                                         '9' * 30]))
 
 
 def written(content, read, *args):
-    """Writes `content` to a file and returns `read(file)`; None if `read` refuses the file."""
+    """Writes `content` to a file and returns `read(file)`, or None if `read` refuses the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, 'file.csv')
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -43,7 +42,6 @@ def written(content, read, *args):
 
 
 @hypothesis.given(st.lists(st.lists(CELL, min_size=1, max_size=6), max_size=4))
-@quick
 def test_cell_tables(rows):
     lines = ['id,annotation,width,height,cell_type'] + [','.join(row) for row in rows]
     images = written('\n'.join(lines), rle.read_cells, {'shsy5y': 1, 'astro': 2, 'cort': 3})
@@ -54,7 +52,6 @@ def test_cell_tables(rows):
 
 
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.integers(-9, 300).map(str)), TEXT), max_size=5))
-@quick
 def test_class_tables(rows):
     read = written('\n'.join(['name,id,color'] + [','.join(row) for row in rows]), tables.read_classes)
     if read:
@@ -65,7 +62,6 @@ def test_class_tables(rows):
 
 @hypothesis.given(st.binary(max_size=60), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'latin-1']), TEXT,
                   st.sampled_from([files.read_names, tables.read_labelmap, tables.read_classes]))
-@quick
 def test_texts_of_any_encoding(junk, encoding, text, read):
     written(text.encode(encoding, 'replace') + junk, read)
 
@@ -76,9 +72,8 @@ def test_texts_of_any_encoding(junk, encoding, text, read):
                   st.sampled_from(sorted(set(LABEL_WRITERS) - {'palette.gif'})),  # Pillow renumbers the ids of a GIF
                   st.sampled_from(['', '_mask', '_L', '-gt', '.label']),
                   st.sampled_from([str.lower, str.upper]), st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
-@quick
 def test_labels(height, width, seed, kind, suffix, case, encoding):
-    """Labels are read with the ids written: repeated palette colours, bit depths, suffixes, extensions, encodings."""
+    """Labels keep the ids that were written, for all palettes, bit depths, file suffixes and text encodings."""
     rng = np.random.RandomState(seed)
     bits = next((int(letter) for letter in kind if letter.isdigit()), 8)
     ids = rng.randint(0, 1 << bits, (height, width)).astype(np.uint8)
@@ -104,13 +99,12 @@ WHOLE_FILES.append(encoded(IMAGE, 'TIFF', compression='tiff_lzw'))
 
 
 @hypothesis.given(st.integers(0, 7), st.integers(0, 1 << 30), st.integers(0, 5), st.booleans())
-@quick
 def test_damaged_images(kind, seed, changes, cut):
-    """Random changes and a cut end give an image, or a UserError that names the file."""
+    """A damaged or truncated file gives an image, or a UserError that names the file."""
     rng = np.random.RandomState(seed)
     content = bytearray(WHOLE_FILES[kind])
     for _ in range(changes):
-        content[int(len(content) * rng.rand() ** 3)] = rng.randint(256)  # headers more often
+        content[int(len(content) * rng.rand() ** 3)] = rng.randint(256)  # mostly in the header
     content = content[:rng.randint(len(content))] if cut else content
     for read in (data.read_image, data.read_label):
         array = written(bytes(content), read)
@@ -120,14 +114,13 @@ def test_damaged_images(kind, seed, changes, cut):
 # ---------------------------------------------------------------- weights and flags
 
 @hypothesis.given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.floats().map(str))), max_size=4))
-@quick
 def test_weight_tables(rows):
     text = '\n'.join(['name,weight'] + [','.join(row) for row in rows])
     weights = written(text, tables.read_class_weights, ['a', 'b'])
     assert weights is None or (np.isfinite(weights).all() and (weights >= 0).all())
 
 
-# Values that parse; what they ask for together may still be refused.
+# Each value is valid alone. A combination of values may be refused.
 FITTING = {
     '--model': ['segnet-basic', 'bayesian-segnet-basic', 'fcn-basic', 'bilinear-interpolation'], '--rotate': ['90'],
     '--input': sorted(networks.INPUTS), '--fit': ['resize', 'crop'], '--scale': ['1', '1.5', '10'], '--gamma': '12',
@@ -142,7 +135,7 @@ SIZES = st.integers(1, 70).map(str)
                   st.one_of(st.none(), st.tuples(SIZES, SIZES)), st.booleans(), st.data())
 @builds
 def test_training_graphs(sizes, names, crop, flip, draw):
-    """Any combination of flags of main.py gives a training graph with a float32 loss, or a UserError."""
+    """Any combination of main.py's flags gives a training graph with a float32 loss, or a UserError."""
     given = dict(sizes, **{name: draw.draw(st.sampled_from(list(FITTING[name]))) for name in names})
     flags = [part for pair in given.items() for part in pair] + ['--flip'] * flip
     flags += ['--crop'] + list(crop) if crop else []

@@ -1,4 +1,4 @@
-"""Tests the decoding of images and labels on files with known pixels, written by hand or by another library."""
+"""Tests the decoding of images and labels with known pixels."""
 import functools
 import pathlib
 import struct
@@ -14,7 +14,7 @@ import datasets
 from system import files as system_files
 
 IDS = np.array([[0, 3, 2, 0, 1], [1, 1, 0, 2, 3], [3, 0, 0, 1, 2]], np.uint8)
-TWINS = [(9, 9, 9), (200, 0, 0), (200, 0, 0), (0, 0, 0)] + [(0, 0, 0)] * 252  # colours of two ids each
+TWINS = [(9, 9, 9), (200, 0, 0), (200, 0, 0), (0, 0, 0)] + [(0, 0, 0)] * 252  # several ids have the same colour
 
 
 def noise(height=99, width=95):
@@ -31,7 +31,10 @@ def save(path, array, **settings):
 @pytest.mark.parametrize('extension', ['png', 'tif'])
 @pytest.mark.parametrize('scale, dtype', [(1, np.uint8), (257, np.uint16)])
 def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
-    """OpenCV writes BGR, `read_image` returns RGB. Grey is repeated, and the upper 8 of 16 bits are kept."""
+    """OpenCV writes BGR, `read_image` returns RGB. Grey is repeated in all channels.
+
+    Of 16 bits the upper 8 bits are kept.
+    """
     path = str(tmp_path / ('a.' + extension))
     stored = np.array([[[91, 92, 93], [4, 5, 6]]]) * scale
     cv2.imwrite(path, stored.astype(dtype))
@@ -40,15 +43,8 @@ def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
     assert data.read_image(path).tolist() == [[[91, 91, 91], [4, 4, 4]]]
 
 
-@pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
-def test_alpha_is_dropped_not_multiplied(tmp_path, name):
-    rgba = np.dstack([noise(5, 7), np.arange(35, dtype=np.uint8).reshape(5, 7) + 9])
-    save(str(tmp_path / name), rgba, **({'lossless': True, 'exact': True} if name == 'a.webp' else {}))
-    np.testing.assert_array_equal(data.read_image(str(tmp_path / name)), rgba[:, :, :3])
-
-
 def test_bits_in_use(tmp_path, capsys):
-    """Of 12 bits in use the highest 8 are kept. Larger values become white, with a note."""
+    """Of 12 bits in use the upper 8 bits are kept. Larger values become white, with a note."""
     values = np.array([[0, 15, 16, 4095, 2048]], np.uint16)
     for name in ('a.png', 'b.tif'):
         path = str(tmp_path / name)
@@ -66,38 +62,40 @@ def test_bits_in_use(tmp_path, capsys):
 
 @pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.webp'])
 @pytest.mark.parametrize('orientation, upright', [(1, 'abc def'), (3, 'fed cba'), (6, 'da eb fc'), (8, 'cf be ad')])
-def test_exif_rotation_is_applied(tmp_path, name, orientation, upright):
+def test_exif_rotation_is_applied_and_alpha_dropped(tmp_path, name, orientation, upright):
+    """Colours are not multiplied by alpha."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.array([list(b'abc'), list(b'def')], np.uint8)
-    save(str(tmp_path / name), np.dstack([stored] * 3), exif=exif, **({'lossless': True} if name == 'a.webp' else {}))
-    image = data.read_image(str(tmp_path / name))
-    assert b' '.join(bytes(row) for row in image[:, :, 0].tolist()).decode() == upright
+    for image in (np.dstack([stored] * 3), np.dstack([stored] * 3 + [stored // 2])):
+        save(str(tmp_path / name), image, exif=exif, **({'lossless': True, 'exact': True} if name == 'a.webp' else {}))
+        found = data.read_image(str(tmp_path / name))
+        assert found.shape[2] == 3 and b' '.join(map(bytes, found[:, :, 1].tolist())).decode() == upright
 
 
 def write_tiff(path, body, *tags):
-    """Writes an uncompressed TIFF by hand; tags: (number, type, count, value)."""
+    """Writes an uncompressed TIFF by hand. A tag is (number, type, count, value)."""
     directory = struct.pack('<H', len(tags) + 1) + b''.join(struct.pack('<HHII', *tag) for tag in sorted(
         tags + ((273, 4, 1, 8),))) + b'\0' * 4
     pathlib.Path(path).write_bytes(b'II*\0' + struct.pack('<I', 8 + len(body)) + body + directory)
 
 
 def test_rotation_of_16_bits(tmp_path):
-    """Each image is turned exactly once, although Pillow (for grey) and OpenCV (for colours) may turn it too."""
+    """The EXIF rotation is applied exactly once, although Pillow and OpenCV may apply the rotation too."""
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in ('a.png', 'a.tif'):
         path = save(str(tmp_path / name), np.array([[256, 512, 768]], np.uint16) * 16, exif=exif)
         assert data.read_image(path, 16)[:, :, 0].tolist() == [[16], [32], [48]]
     values = np.arange(6).reshape(2, 3, 1) * 256 + [0, 512, 1024]
-    bits = struct.pack('<HHH', 16, 16, 16)  # behind the 36 bytes of the pixels
+    bits = struct.pack('<HHH', 16, 16, 16)  # stored behind 36 bytes of pixels
     write_tiff(path, values.astype('<u2').tobytes() + bits, (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 3, 8 + 36),
                (262, 3, 1, 2), (274, 3, 1, 6), (277, 3, 1, 3))
     assert data.read_image(path, 16).tolist() == [[[i, i + 2, i + 4] for i in row] for row in ((3, 0), (4, 1), (5, 2))]
 
 
 def test_bytes_behind_a_jpeg(tmp_path):
-    """A motion photo of a phone has a video behind the JPEG. The video is ignored."""
+    """The motion photo of a phone has a video behind the JPEG. The video is ignored."""
     path = str(tmp_path / 'a.jpg')
     cv2.imwrite(path, noise())
     image = cv2.imread(path)[:, :, ::-1]
@@ -137,9 +135,15 @@ def test_further_pages_are_told_of(tmp_path, capsys):
     np.testing.assert_array_equal(data.read_image(str(tmp_path / 'a.tif')), first)
 
 
-def test_0_is_white_in_16_bits(tmp_path):
-    """Where 0 is white an image is inverted, a label keeps the stored values. `measured_depth` inverts too."""
+def test_0_is_white(tmp_path):
+    """If 0 is white, as in ImageJ's masks, an image is inverted, and a label keeps the stored values.
+
+    `measured_depth` counts the bits of inverted values.
+    """
     path = str(tmp_path / 'a.tif')
+    ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
+    write_tiff(path, ids.tobytes(), (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 1, 8), (262, 3, 1, 0))
+    assert data.read_label(path).tolist() == ids.tolist() and (data.read_image(path)[:, :, 0] == 255 - ids).all()
     values = np.array([[0, 65535 - 256 * 3], [65535, 300]], '<u2')
     tags = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, 16), (277, 3, 1, 1)]
     write_tiff(path, values.tobytes(), *tags, (262, 3, 1, 0))
@@ -158,7 +162,7 @@ def test_0_is_white_in_16_bits(tmp_path):
     (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
     (7, 8, {262: 2, 338: 0}, '7 bands'), (2, 8, {262: 2, 338: 0}, '2 bands'), (5, 8, {262: 2, 338: 2}, '5 bands, 1')])
 def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, said):
-    """Bands of satellites and microscopes are neither dropped nor read as alpha; TIFF tags written by hand."""
+    """Images of satellites and microscopes are refused. Their bands are neither dropped nor read as alpha."""
     dtype = {8: '<u1', 16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits]
     body = np.full(2 * bands, {8: 0, 16: -1, 32: 4e9}[bits], dtype)
     fields = {256: 2, 257: 1, 258: bits, 262: 1, 277: bands, 279: body.nbytes}
@@ -170,21 +174,21 @@ def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, s
 # ---------------------------------------------------------------- labels
 
 def test_palette_of_other_greys(tmp_path):
-    """GIF stores grey as a palette. Without a table of classes, index and grey may both be the id."""
+    """GIF stores grey as a palette. The id may be the index or the grey value."""
     save_palette(str(tmp_path / 'a.gif'), IDS, [(0, 0, 0), (1, 1, 1), (2, 2, 2), (9, 9, 9)])
     assert_refused('a.gif: index 3 at row 0, column 1; the palette shows another grey', data.read_label,
                    str(tmp_path / 'a.gif'))
 
 
 def write_grey(path, ids, bits):
-    """Writes uint8 [h, w] by hand as a grey PNG of 1 to 8 bits, which Pillow cannot write."""
+    """Writes ids uint8 [h, w] by hand as a grey PNG of 1 to 8 bits; Pillow cannot write all these depths."""
     each = 8 // bits
     pixels = np.pad(ids, [(0, 0), (0, -ids.shape[1] % each)], 'constant').reshape(len(ids), -1, each)
     rows = (pixels.astype(int) << bits * np.arange(each)[::-1]).sum(2).astype(np.uint8)
     pathlib.Path(path).write_bytes(png_bytes(*ids.shape, bits, np.pad(rows, [(0, 0), (1, 0)], 'constant').tobytes()))
 
 
-LABEL_WRITERS = {  # {file name: function (path, ids)}; a digit is the number of bits
+LABEL_WRITERS = {  # {file name: function (path, ids)}; a digit in the name is the number of bits
     'transparent.png': lambda path, ids: save_palette(path, ids, TWINS, transparency=b'\0\x80'),
     'long.png': lambda path, ids: cv2.imwrite(path, ids.astype(np.uint16)),
     'long.tif': lambda path, ids: cv2.imwrite(path, ids.astype(np.uint16)),
@@ -210,14 +214,14 @@ def test_labels_are_their_ids(tmp_path, name):
     LABEL_WRITERS[name](path, ids)
     label = data.read_label(path)
     assert label.dtype == np.uint8 and label.tolist() == ids.tolist()
-    label[0] = 1  # readers write into it
+    label[0] = 1  # readers need a writable array
 
 
 @pytest.mark.parametrize('name, settings', [
     ('a.jpg', {}), ('a.png', {'format': 'JPEG'}), ('a.tif', {'format': 'JPEG'}), ('b.webp', {}),
     ('c.tif', {'compression': 'jpeg'})])
 def test_formats_that_change_ids_are_refused(tmp_path, name, settings):
-    """The content of the file counts, not the extension. A TIFF may contain JPEG."""
+    """The content of a file decides, not the extension. A TIFF may contain JPEG data."""
     path = save(str(tmp_path / name), np.dstack([IDS] * 3), **settings)
     assert_refused(name + ': lossy (JPEG|WEBP|TIFF) changes ids', data.read_label, path)
 
@@ -243,15 +247,6 @@ def test_labels_of_colours_or_transparent(tmp_path):
 
 # ---------------------------------------------------------------- rare TIFF, PNG and NPY files
 
-def test_ids_of_imagej_masks_are_as_stored(tmp_path):
-    """ImageJ's masks have 0 for white. Pillow inverts the pixels, which is right for an image but not for a label."""
-    path = str(tmp_path / 'a.tif')
-    ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
-    write_tiff(path, ids.tobytes(), (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 1, 8), (262, 3, 1, 0))
-    np.testing.assert_array_equal(data.read_label(path), ids)
-    np.testing.assert_array_equal(data.read_image(path)[:, :, 0], 255 - ids)
-
-
 def test_large_metadata_of_a_png(tmp_path):
     info = PngImagePlugin.PngInfo()
     info.add_text('a', 'x' * (1 << 21), zip=True)
@@ -260,7 +255,7 @@ def test_large_metadata_of_a_png(tmp_path):
 
 
 def test_damaged_npy(tmp_path):
-    """Refuses an .npz under the name of an .npy, a header with a broken shape, and a file without the last bytes."""
+    """Refuses an .npz that is named .npy, a header with a broken shape, and a file without the last bytes."""
     path = tmp_path / 'a.npy'
     np.save(str(path), IDS)
     content = path.read_bytes()

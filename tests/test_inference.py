@@ -1,11 +1,11 @@
-"""Compares tiles with plain sums, enlargement with TensorFlow's, and test-time augmentation with single passes."""
+"""Tests tiles, enlargement, test-time augmentation and the predictor."""
 import argparse
 import types
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import assert_refused, noise_video, random_weights, value_of
+from conftest import assert_refused, noise_video, random_image, random_weights, value_of
 
 import networks
 from data import Dataset
@@ -26,7 +26,10 @@ def test_starts_of_tiles(length, tile, overlap, expected):
 @pytest.mark.parametrize('size,tile,overlap', [
     ((45, 61), (16, 24), 0.25), ((45, 61), (45, 20), 0), ((17, 40), (9, 8), 0.7), ((10, 11), (10, 11), 0.25)])
 def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
-    """Each pixel is the mean over all tiles at the pixel, weighted by the product of the distances to the borders."""
+    """Each pixel is a weighted mean of all tiles that cover the pixel.
+
+    The weight is the product of the pixel's distances to the upper or lower and the left or right border of the tile.
+    """
     rng = np.random.RandomState(1)
     grid = tiles.grid(size, tile, overlap)
     maps = rng.rand(len(grid.tops) * len(grid.lefts), *tile, 3).astype(np.float32)
@@ -43,7 +46,7 @@ def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
         blended[place] = block
         times[place] += 1
     assert (times == 1).all()
-    # the weights of rows and of columns are normalized apart, which is the same: tiles lie on a grid
+    # `blend` normalizes the weights of rows and columns separately, which is equal for tiles on a grid.
     np.testing.assert_allclose(blended, total / weights, atol=1e-5)
 
 
@@ -60,21 +63,16 @@ def test_enlarge_equals_tensorflow(graph, small, large):
 
 @pytest.fixture(scope='module')
 def network():
-    """Function (fit, settings) -> Predictor with random weights that predict more than one class."""
+    """Returns a function (fit, settings) -> Predictor with random weights that predict several classes."""
     with tf.Graph().as_default(), tf.Session() as sess:
         Predictor(sess, SPEC, Settings())
         random_weights(sess, np.random.RandomState(4))
         yield lambda fit='resize', **settings: Predictor(sess, SPEC._replace(fit=fit), Settings(**settings), reuse=True)
 
 
-def images(count, height, width):
-    small = np.random.RandomState(3).randint(0, 256, (count, 3, 4, 3)).astype(np.uint8)
-    return [batches.resize(image, height, width) for image in small]
-
-
 def test_touching_tiles_are_labelled_as_single_images(network):
-    """With tiles that do not overlap, a mosaic of 2x2 images gets exactly the labels of the single images."""
-    singles = images(4, 33, 47)
+    """A mosaic of 2x2 images, predicted in four tiles, gets exactly the labels of the single images."""
+    singles = [random_image(33, 47, seed) for seed in range(4)]
     mosaic = np.vstack([np.hstack(singles[:2]), np.hstack(singles[2:])])
     expected = [prediction.ids for prediction in network(batch_size=4, probabilities=True).predict(singles)]
     ids = network(tile=(33, 47), tile_overlap=0, batch_size=3).predict([mosaic])[0].ids
@@ -83,8 +81,8 @@ def test_touching_tiles_are_labelled_as_single_images(network):
 
 
 def test_details_equal_the_graphs_prediction(network):
-    """test_predict.py compares the probabilities and the confidence with these ids."""
-    image = images(1, 45, 61)
+    """The ids are equal with and without confidence and probabilities, and in a batch."""
+    image = [random_image(45, 61)]
     plain = network().predict(image)[0]
     detailed = network(confidence=True, probabilities=True).predict(image)[0]
     assert (plain.ids == detailed.ids).mean() > 0.999
@@ -96,7 +94,7 @@ def test_details_equal_the_graphs_prediction(network):
 
 
 def test_augmentation_is_the_mean_of_passes(network):
-    image = images(1, 45, 61)[0]
+    image = random_image(45, 61)
     once = network(fit='crop', tile='off', probabilities=True)
 
     def probabilities(seen):
@@ -111,19 +109,19 @@ def test_augmentation_is_the_mean_of_passes(network):
         small = value_of(tf.image.resize_bilinear(small[None].astype(np.float32), (45, 61), half_pixel_centers=True))[0]
     np.testing.assert_allclose(scaled.probabilities, (probabilities(image) + small) / 2, atol=2e-3)
     assert abs(scaled.probabilities.astype(float) - probabilities(image)).max() > 0.01
-    ids = network(fit='crop', tile='off', tta='0.5').predict([image])[0].ids  # a single scale, ids alone
+    ids = network(fit='crop', tile='off', tta='0.5').predict([image])[0].ids  # one scale, without probabilities
     assert (ids == small.argmax(-1)).mean() > 0.99 > (ids == probabilities(image).argmax(-1)).mean()
 
 
 def test_samples_and_tiles_give_a_variance(network):
-    image = images(1, 45, 61)
+    image = [random_image(45, 61)]
     whole, tiled = [network(samples=3, **settings).predict(image)[0] for settings in ({}, {'tile': (33, 47)})]
     for prediction in (whole, tiled):
         assert prediction.variance.shape == (45, 61) and prediction.variance.max() > 0
 
 
 def test_a_split_is_predicted_in_order(network):
-    """Batches end where the size changes; whole images of a --fit crop run are predicted one by one."""
+    """All images of a batch have one size. A --fit crop run predicts whole images one by one."""
     shapes = [(33, 47)] * 4 + [(16, 24), (33, 47), (33, 47)]
     seen = []
     for fit, sizes in (('resize', [3, 1, 1, 2]), ('crop', [1] * 7)):
@@ -139,7 +137,7 @@ def test_a_split_is_predicted_in_order(network):
 
 
 def test_choice_of_tiles(network):
-    """A run of --fit resize shrinks images; a run of --fit crop has tiles for images larger than 512x512."""
+    """A --fit resize run shrinks images. A --fit crop run cuts images larger than 512x512 into tiles."""
     resize = network()
     assert resize.tile_size(5000, 4000) == (5000, 4000) and resize.shrinks(33, 24) and not resize.shrinks(32, 48)
     crop = network(fit='crop')

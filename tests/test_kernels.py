@@ -1,4 +1,4 @@
-"""Checks without a GPU that all ops have GPU kernels: TensorFlow registers its kernels on every machine."""
+"""Checks that all ops have GPU kernels. No GPU is needed: TensorFlow lists its kernels on every machine."""
 import functools
 
 import numpy as np
@@ -17,33 +17,30 @@ pytestmark = pytest.mark.skipif(tf.__version__.startswith('1.'), reason="1.15's 
 needs_gpu = pytest.mark.skipif(devices.kind('auto') == 'CPU', reason='this machine has no GPU')
 
 
-@functools.lru_cache(maxsize=None)
-def gpu_kernels(op_type):
-    """Lists the registered kernels of an op for GPUs, and DEFAULT kernels, which run on all devices."""
-    return [kernel for kernel in kernels.get_registered_kernels_for_op(op_type).kernel
-            if kernel.device_type in ('GPU', 'DEFAULT')]
+registered_kernels = functools.lru_cache(maxsize=None)(kernels.get_registered_kernels_for_op)
 
 
 def fits(kernel, node):
-    """Returns whether `kernel` computes the dtypes of `node`."""
-    return all(node.attr[limit.name].type in limit.allowed_values.list.type for limit in kernel.constraint)
+    """Returns whether `kernel` supports the dtypes of `node` on a GPU. DEFAULT kernels run on all devices."""
+    return kernel.device_type in ('GPU', 'DEFAULT') and all(
+        node.attr[limit.name].type in limit.allowed_values.list.type for limit in kernel.constraint)
 
 
 def lacking(outputs):
-    """Finds the ops without a GPU kernel that a session runs for `outputs` -> {(op type, dtypes)}.
+    """Returns {(op type, dtypes)} of all ops that `outputs` need and that have no GPU kernel.
 
-    The bodies of loops are included.
+    Ops in the bodies of loops are included.
     """
     definition = tf.get_default_graph().as_graph_def()
     names = [getattr(x, 'op', x).name for x in outputs]
     nodes = list(tf.graph_util.extract_sub_graph(definition, names).node)
     nodes += [node for function in definition.library.function for node in function.node_def]
     return {(node.op, tuple(sorted(tf.as_dtype(value.type).name for value in node.attr.values() if value.type)))
-            for node in nodes if not any(fits(kernel, node) for kernel in gpu_kernels(node.op))}
+            for node in nodes if not any(fits(kernel, node) for kernel in registered_kernels(node.op).kernel)}
 
 
 def training(model, precision):
-    """Builds a training step -> list of the tensors and ops that the step fetches."""
+    """Builds a training step; returns the tensors and ops that the step fetches."""
     args = main.parse_args(['--model', model, '--precision', precision, '--batch_size', '2', '--optimizer', 'sgd'])
     batch = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.uint8, [2, 45, 61])
     return list(main.training_graph(args, networks.spec_of(vars(args), 3), np.ones(3), batch, 10,
@@ -51,7 +48,7 @@ def training(model, precision):
 
 
 def prediction(model, precision):
-    """Builds a prediction -> list of the tensor of predicted ids."""
+    """Builds a prediction; returns the tensor of predicted ids in a list."""
     images, size = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.int32, [2])
     return [networks.prediction_graph(networks.Spec(model, 3, precision=precision), images, size)[0]]
 
@@ -59,10 +56,10 @@ def prediction(model, precision):
 @pytest.mark.parametrize('model, precision', [(model, 'bfloat16') for model in sorted(networks.NETWORKS)] + [
     ('segnet-basic', 'float32'), ('segnet-basic', 'float16')])
 def test_all_ops_have_gpu_kernels(monkeypatch, model, precision):
-    """Checks the ops of training and prediction; SegNet-Basic is also checked with pooling built from basic ops.
+    """Checks the ops of training and prediction. SegNet-Basic is also checked with portable pooling.
 
-    VGG16 has one convolution per level here, because further convolutions add no op. An op with a kernel for bfloat16
-    also has kernels for float32 and float16. The case float16 covers the ops of the loss scale.
+    Each level of VGG16 has one convolution here, because further convolutions add no op. An op with a kernel for
+    bfloat16 also has kernels for float32 and float16. The case float16 covers the ops of the loss scale.
     """
     for module in (segnet, baselines):
         monkeypatch.setattr(module, 'ENCODER', [(filters, 1) for filters, _ in segnet.ENCODER])
@@ -93,10 +90,10 @@ def test_precisions_are_checked_without_the_scatter(monkeypatch):
 
 def test_a_missing_kernel_is_found(graph):
     image = tf.placeholder(tf.float16, [1, 4, 4, 8])
-    assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # TensorFlow has LRN in float32 only
+    assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # on GPUs LRN has a float32 kernel only
     pooled = tf.raw_ops.MaxPoolWithArgmax(input=image, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding='SAME',
                                           Targmax=tf.int32)
-    assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # there are kernels for int64 indices only
+    assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # all kernels have int64 indices
 
 
 @pytest.mark.gpu
@@ -122,7 +119,7 @@ def test_a_gpu_pools_and_unpools_as_the_cpu(sess):
 
 
 def test_an_index_before_the_image_is_clipped(sess, monkeypatch):
-    """Max pooling on a GPU gives the index -1 for a window of NaNs; the unpooling op does not check indices."""
+    """On a GPU a pooling window of NaNs has the index -1. The unpooling op does not check indices."""
     pool = tf.nn.max_pool_with_argmax
 
     def on_gpu(x, *settings):

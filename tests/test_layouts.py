@@ -1,11 +1,11 @@
-"""Each layout of `--dataset folder` gives the same six images and labels; refusals and notes."""
+"""Tests `--dataset folder`: each layout gives the same six images and labels."""
 import os
 import re
 import shutil
 
 import numpy as np
 import pytest
-from conftest import assert_contract, assert_refused, open_and_load, put, put_text, save_palette
+from conftest import assert_contract, assert_refused, open_and_load, put, put_example, put_text, save_palette
 from PIL import Image
 
 import data
@@ -19,7 +19,7 @@ PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
 
 
 def scene(i):
-    """Image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE; sizes differ and are not square."""
+    """Returns image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE. Each `i` has another size."""
     rng = np.random.RandomState(i)
     label = np.repeat(rng.randint(0, 3, (9 + 2 * i, 1 + i)), 5, axis=1).astype(np.uint8)
     label[i] = IGNORE
@@ -31,76 +31,86 @@ def colored(label):
     return np.where((label == IGNORE)[:, :, None], np.uint8(0), COLORS[np.minimum(label, 2)])
 
 
-def write_own(folder, image='images/%s.png', label='labels/%s.png', make=lambda label: label,
+def write_scenes(folder, image, label, make=lambda label: label, splits=('',) * 6):
+    """Writes six scenes. `image` and `label` are paths with {i} and {split}; `make` changes a label."""
+    for i, split in enumerate(splits):
+        put(folder, image.format(i=i, split=split), scene(i)[0])
+        put(folder, label.format(i=i, split=split), make(scene(i)[1]))
+
+
+def write_own(folder, image='images/im {i}.png', label='labels/im {i}.png', make=lambda label: label,
               classes='a,0,\nb,1,\nc,2,\nVoid,255,\n'):
-    for i in range(6):
-        name = 'im %d' % i
-        put(folder, image % name, scene(i)[0])
-        put(folder, label % name, make(scene(i)[1]))
+    write_scenes(folder, image, label, make)
     put_text(folder, 'classes.csv', 'name,id,color\n' + classes)
 
 
 def write_splits(folder):
-    for i in range(6):
-        for kind, array in zip(('images', 'labels'), scene(i)):
-            put(folder, '%s/%s/im %d.png' % (kind, 'valid' if i > 3 else 'train', i), array)
+    splits = ['train'] * 4 + ['valid'] * 2
+    write_scenes(folder, 'images/{split}/im {i}.png', 'labels/{split}/im {i}.png', splits=splits)
     put_text(folder, 'classes.csv', '\ufeffname,id\r\na,0\r\nb,1\r\nc,2\r\nvoid,255\r\n')
 
 
 def write_lists(folder):
-    """As Notepad and Excel write text: UTF-16, a byte order mark, backslashes."""
+    """Writes lists as Notepad and Excel do: UTF-16, a byte order mark, backslashes."""
     write_own(folder)
     put_text(folder, 'train.txt', 'im 0.png\r\nim 1\r\nimages\\im 2.PNG\r\n', 'utf-16')
     put_text(folder, 'val.txt', './images/im 3.png\nim 4\n', 'utf-8-sig')
     put_text(folder, 'test.txt', 'im 5')
 
 
+def write_palettes(folder, path, palette=PALETTE, make=lambda label: label):
+    """Writes the labels of six scenes as palette images; `path` has an {i}."""
+    for i in range(6):
+        save_palette(os.path.join(folder, path.format(i=i)), make(scene(i)[1]), palette)
+
+
 def write_palette(folder):
     write_own(folder, classes='a,0,1 2 3\nb,1,4 5 6\nc,2,7 8 9\nvoid,255,\n')
-    for i in range(6):
-        save_palette(os.path.join(folder, 'labels', 'im %d.png' % i), scene(i)[1], PALETTE)
+    write_palettes(folder, 'labels/im {i}.png')
 
 
 def write_renumbered(folder, extension, colors, classes):
-    """Labels whose palette has its entries in another order, as image optimizers and GIF leave it."""
+    """Writes labels whose palette is in another order, as image optimizers and GIF encoders write palettes."""
     write_own(folder, classes=classes)
     places = np.array([2, 3, 0], np.uint8)
     palette = [colors[2], colors[3], colors[0], colors[1]] + [(0, 0, 0)] * 252
-    for i in range(6):
-        os.remove(os.path.join(folder, 'labels', 'im %d.png' % i))
-        label = scene(i)[1]
-        save_palette(os.path.join(folder, 'labels', 'im %d.%s' % (i, extension)),
-                     np.where(label == IGNORE, 1, places[label % 3]).astype(np.uint8), palette)
+    for name in os.listdir(os.path.join(folder, 'labels')):
+        os.remove(os.path.join(folder, 'labels', name))
+    write_palettes(folder, 'labels/im {i}.' + extension, palette, lambda label: np.where(
+        label == IGNORE, 1, places[label % 3]).astype(np.uint8))
 
 
 def write_custom_voc(folder):
-    """Pascal VOC's folders with own classes and an empty test.txt; SegmentationObject/ is not read."""
+    """Writes the folders of PASCAL VOC with other classes and an empty test.txt.
+
+    SegmentationObject/ must not be read.
+    """
     root = os.path.join(folder, 'VOCdevkit', 'VOC2007')
-    write_own(root, 'JPEGImages/%s.png', 'SegmentationClass/%s.png')
+    write_own(root, 'JPEGImages/im {i}.png', 'SegmentationClass/im {i}.png')
     put(root, 'SegmentationObject/im 0.png', scene(1)[1])
     for name, text in (('train', 'im 0\nim 1\nim 2\nim 3\n'), ('val', 'im 4\nim 5\n'), ('test', '')):
         put_text(root, 'ImageSets/Segmentation/%s.txt' % name, text)
 
 
 def write_img_and_gt(folder):
-    """The lists name the images without their ending."""
-    write_own(folder, 'imgs/%s_img.png', 'gts/%s_gt.png')
+    """Writes names that end in _img and _gt. The lists have the names without these suffixes."""
+    write_own(folder, 'imgs/im {i}_img.png', 'gts/im {i}_gt.png')
     put_text(folder, 'splits/train.txt', 'im 3\nim 1\nim 0\nim 5\n')
     put_text(folder, 'splits/val.txt', 'im 2\nim 4\n')
 
 
 def write_split_folders(folder, image, label):
-    """Colours of class_dict.csv; test has no labels."""
-    for i in range(6):
-        split = 'train' if i < 4 else 'val'
-        put(folder, image % (split, i), scene(i)[0])
-        put(folder, label % (split, i), colored(scene(i)[1]))
-    put(folder, image % ('test', 6), scene(0)[0])
+    """Writes labels in the colours of class_dict.csv. The split test has no labels."""
+    write_scenes(folder, image, label, colored, ['train'] * 4 + ['val'] * 2)
+    put(folder, image.format(i=6, split='test'), scene(0)[0])
     put_text(folder, 'class_dict.csv', 'name,r,g,b\na, 10, 20, 30\nVoid,0,0,0\nb,200,0,0\nc,0,200,7\n')
 
 
 def write_runs(folder, kaggle=False, order='rows'):
-    """Runs in an order of `data.rle_decode`. The mask of b covers c too, and the later mask of c covers b."""
+    """Writes run lengths in an order of `data.rle_decode`.
+
+    The mask of class b also covers class c. The later mask of class c must win.
+    """
     rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
     for i in range(6):
         image, label = scene(i)
@@ -116,32 +126,28 @@ def write_runs(folder, kaggle=False, order='rows'):
 
 
 def write_cvat(folder, palette=False):
-    for i in range(6):
-        put(folder, 'JPEGImages/cam/im %d.png' % i, scene(i)[0])
-        path = 'SegmentationClass/cam/im %d.png' % i
-        put(folder, path, np.where(colored(scene(i)[1]).any(2, keepdims=True), colored(scene(i)[1]),
-                                   np.array([224, 224, 192], np.uint8)))
-        if palette:
-            save_palette(os.path.join(folder, path), scene(i)[1], PALETTE)
+    label = 'SegmentationClass/cam/im {i}.png'
+    write_scenes(folder, 'JPEGImages/cam/im {i}.png', label, lambda label: np.where(
+        label[:, :, None] == IGNORE, np.array([224, 224, 192], np.uint8), colored(label)))
+    if palette:
+        write_palettes(folder, label)
     put(folder, 'JPEGImages/cam/not yet.png', scene(1)[0])
     put_text(folder, 'ImageSets/Segmentation/default.txt', ''.join('cam/im %d\n' % i for i in range(6)))
     put_text(folder, 'labelmap.txt', '# label:color_rgb:parts:actions\na:10,20,30::\nb:200,0,0::\nc:0,200,7::\n')
 
 
 def write_roboflow(folder):
-    for i in range(6):
-        split = ('train', 'train', 'train', 'valid', 'valid', 'test')[i]
-        put(folder, '%s/im %d_jpg.rf.0af.png' % (split, i), scene(i)[0])
-        put(folder, '%s/im %d_jpg.rf.0af_mask.png' % (split, i), scene(i)[1])
+    splits = ['train'] * 3 + ['valid'] * 2 + ['test']
+    write_scenes(folder, '{split}/im {i}_jpg.rf.0af.png', '{split}/im {i}_jpg.rf.0af_mask.png', splits=splits)
+    for split in splits:
         put_text(folder, split + '/_classes.csv', 'Pixel Value, Class\n0, a\n1, b\n2, c\n255, void\n')
 
 
 def write_cvat_camvid(folder, first='default', second='default'):
-    """Writes CVAT's CamVid export; `first` and `second` are the names of the subsets of four and of two images."""
-    for i in range(6):
-        subset = second if i > 3 else first
-        put(folder, '%s/im %d.png' % (subset, i), scene(i)[0])
-        put(folder, '%sannot/im %d.png' % (subset, i), colored(scene(i)[1]))
+    """Writes CVAT's CamVid export. The subset `first` has four images, the subset `second` two."""
+    subsets = [first] * 4 + [second] * 2
+    write_scenes(folder, '{split}/im {i}.png', '{split}annot/im {i}.png', colored, subsets)
+    for i, subset in enumerate(subsets):
         with open(os.path.join(folder, subset + '.txt'), 'a') as file:
             file.write('/%s/im %d.png %sannot/im %d.png\n' % (subset, i, subset, i))
     put_text(folder, 'label_colors.txt', '# color name\n0 0 0 Void\n10 20 30 a\n200 0 0 b\n0 200 7\tc\n')
@@ -149,9 +155,9 @@ def write_cvat_camvid(folder, first='default', second='default'):
 
 LAYOUTS = {
     'ids': write_own,
-    'suffix': lambda folder: write_own(folder, 'images/%s.tif', 'labels/%s_mask-gt.PNG'),
-    'numbers': lambda folder: write_own(folder, label='labels/%s.npy'),
-    'colors': lambda folder: write_own(folder, 'images/%s.bmp', make=colored, classes='a,0,10 20 30\nb,1,200 0 0\n'
+    'suffix': lambda folder: write_own(folder, 'images/im {i}.tif', 'labels/im {i}_mask-gt.PNG'),
+    'numbers': lambda folder: write_own(folder, label='labels/im {i}.npy'),
+    'colors': lambda folder: write_own(folder, 'images/im {i}.bmp', make=colored, classes='a,0,10 20 30\nb,1,200 0 0\n'
                                        'c,2,0 200 7\nvoid,255,0 0 0\n'),
     'channels': lambda folder: write_own(folder, make=lambda label: np.dstack([label] * 3)),
     'greys': lambda folder: write_own(folder, make=lambda label: np.dstack([label + 9] * 3),
@@ -163,12 +169,14 @@ LAYOUTS = {
     'runs': write_runs, 'kaggle': lambda folder: write_runs(folder, kaggle=True, order='columns'),
     'runs down': lambda folder: write_runs(folder, order='columns'),
     'relative': lambda folder: write_runs(folder, kaggle=True, order='relative'),
-    'masks folder': lambda folder: write_own(folder, label='masks/%s.png'),
+    'masks folder': lambda folder: write_own(folder, label='masks/im {i}.png'),
     'img and gt': write_img_and_gt,
-    'together': lambda folder: write_own(folder, '%s_sat.png', '%s_mask.png'),
+    'together': lambda folder: write_own(folder, 'im {i}_sat.png', 'im {i}_mask.png'),
     'voc': write_custom_voc,
-    'inner folders': lambda folder: write_split_folders(folder, '%s/images/im %d.png', '%s/masks/im %d.png'),
-    'train and train_labels': lambda folder: write_split_folders(folder, '%s/im %d.png', '%s_labels/im %d_L.png'),
+    'inner folders': lambda folder: write_split_folders(
+        folder, '{split}/images/im {i}.png', '{split}/masks/im {i}.png'),
+    'train and train_labels': lambda folder: write_split_folders(
+        folder, '{split}/im {i}.png', '{split}_labels/im {i}_L.png'),
     'table in another order': lambda folder: write_renumbered(
         folder, 'png', COLORS.tolist() + [(0, 0, 0)], 'a,0,10 20 30\nb,1,200 0 0\nc,2,0 200 7\nvoid,255,0 0 0\n'),
     'greys in another order': lambda folder: write_renumbered(
@@ -182,7 +190,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize('layout', sorted(LAYOUTS))
 def test_layouts(tmp_path, layout):
-    """Every layout gives the same six images and labels, pixel for pixel, and keeps the contract."""
+    """Each layout gives the same six images and labels, and keeps the contract of `Dataset`."""
     LAYOUTS[layout](str(tmp_path))
     order = 'columns' if layout == 'runs down' else None
     dataset = datasets.open('folder', str(tmp_path), rle_order=order)
@@ -209,10 +217,9 @@ def test_layouts(tmp_path, layout):
 
 
 def test_images_of_12_bits(tmp_path, capsys):
-    """The bits in use are measured over the training split, or given; a run keeps them."""
+    """The number of bits in use is measured on the training split, or given by --depth. A run keeps the number."""
     for i, top in enumerate((900, 4095, 17, 60000)):
-        put(str(tmp_path), 'images/im%d.png' % i, np.full((3, 5), top, np.uint16))
-        put(str(tmp_path), 'labels/im%d.png' % i, np.full((3, 5), i % 2, np.uint8))
+        put_example(str(tmp_path), 'im%d' % i, np.full((3, 5), top, np.uint16), np.full((3, 5), i % 2, np.uint8))
     put_text(str(tmp_path), 'classes.csv', 'name,id\na,0\nb,1\n')
     put_text(str(tmp_path), 'train.txt', 'im0\nim1\nim2\n')
     put_text(str(tmp_path), 'val.txt', 'im3\n')
@@ -221,22 +228,21 @@ def test_images_of_12_bits(tmp_path, capsys):
     assert dataset.load('val', 0)[0].min() == 255 and 'im3.png: has values up to 60000' in capsys.readouterr().err
     config = {'flags': {}, 'class_names': ['a', 'b'], 'depth': 14}
     assert datasets.open('folder', str(tmp_path), config).load('train', 1)[0][0, 0, 0] == 63
-    older = {'flags': {}, 'class_names': ['a', 'b']}  # took the highest 8 of 16 bits
+    older = {'flags': {}, 'class_names': ['a', 'b']}  # older revisions kept the upper 8 of 16 bits
     assert datasets.open('folder', str(tmp_path), older).load('train', 1)[0][0, 0, 0] == 15
     assert datasets.open('folder', str(tmp_path), depth=16).load('train', 1)[0][0, 0, 0] == 15
     assert_refused(r"trained on classes \[\], the data has \['a', 'b'\]", datasets.open, 'folder', str(tmp_path),
                    dict(config, class_names=[]))
     assert_refused('--rle_order and --depth: only for', datasets.open, 'sample', depth=12)
     put_text(str(tmp_path), 'train.txt', 'im4\n')
-    put(str(tmp_path), 'images/im4.png', np.full((3, 5), 200, np.uint8))
-    put(str(tmp_path), 'labels/im4.png', np.zeros((3, 5), np.uint8))
+    put_example(str(tmp_path), 'im4', np.full((3, 5), 200, np.uint8), np.zeros((3, 5), np.uint8))
     put_text(str(tmp_path), 'val.txt', 'im1\n')
-    for of_a_run in (None, dict(config, depth=None)):  # 12 bits beside training images of 8 bits
+    for of_a_run in (None, dict(config, depth=None)):  # a validation image of 12 bits, training images of 8 bits
         assert datasets.open('folder', str(tmp_path), of_a_run).load('val', 0)[0][0, 0, 0] == 255
 
 
 def test_files_are_told_of(tmp_path, capsys):
-    """Other files are skipped; notes report possible images, labels without an image and unlisted images."""
+    """Notes report files that may be images, labels without an image, and images in no list."""
     folder = str(tmp_path)
     write_own(folder)
     for path in ('images/._im 0.png', 'images/.DS_Store', 'images/Thumbs.db', 'images/a.heic', 'images/notes.txt'):
@@ -264,24 +270,13 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
     assert_refused(said, open_and_load, 'folder', folder)
 
 
-def write_own_runs(folder, header, rows, classes='background,0,\nb,1,\nc,2,\n'):
-    write_own(folder, classes=classes)
-    shutil.rmtree(os.path.join(folder, 'labels'))
-    put_text(folder, 'labels.csv', '\n'.join([header] + rows))
-
-
 @pytest.mark.parametrize('header, rows, said', [
     ('id,annotation,width,height,cell_type', ['im 0,1 2,5,9,b'], '5 images without a row: im 1'),
     ('ImageId,EncodedPixels', ['im %d,' % i for i in range(6)] + ['7,'], 'ids without image: 7'),
     ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: class ''; expected one of")])
 def test_bad_tables_of_runs(tmp_path, header, rows, said):
-    write_own_runs(str(tmp_path), header, rows)
+    write_table(str(tmp_path), header, *rows, classes='name,id\nbackground,0\nb,1\nc,2\n')
     assert_refused('labels.csv.*' + said, datasets.folder.read, str(tmp_path))
-
-
-def test_runs_of_two_classes_need_no_column_of_classes(tmp_path):
-    write_own_runs(str(tmp_path), 'ImageId,EncodedPixels', ['im %d,2 3' % i for i in range(6)], 'background,0,\nb,1,\n')
-    assert datasets.folder.read(str(tmp_path)).load('val', 0)[1].sum() == 3
 
 
 @pytest.mark.parametrize('lists, said', [
@@ -327,20 +322,19 @@ def test_bad_tables_and_files(tmp_path, path, content, said):
 
 
 def test_colors_of_classes(tmp_path):
-    """A label in colours needs a colour for each class, and no pixel may have another colour."""
+    """A label in colours needs a colour for each class. A pixel of another colour is refused."""
     for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
                           ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
         assert_refused(said, open_and_load, 'folder', str(tmp_path))
 
 
-# ---------------------------------------------------------------- splits and names that were taken in silence
+# ---------------------------------------------------------------- splits and names
 
 def write_plain(folder, names):
-    """Images and labels of 4x5 with two classes, in the first layout."""
+    """Writes 4x5 images and labels of two classes below images/ and labels/."""
     for name in names:
-        put(str(folder), 'images/%s.png' % name, np.zeros((4, 5, 3), np.uint8))
-        put(str(folder), 'labels/%s.png' % name, np.eye(4, 5, dtype=np.uint8))
+        put_example(str(folder), name, np.zeros((4, 5, 3), np.uint8), np.eye(4, 5, dtype=np.uint8))
     put_text(str(folder), 'classes.csv', 'name,id\na,0\nb,1\n')
 
 
@@ -362,7 +356,7 @@ def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('image, label', [('e\u0301', '\xe9'), ('\xe9', 'e\u0301')])
 def test_accents_match_in_any_normal_form(tmp_path, image, label):
-    """A file name with an accented letter matches, even if macOS stores the letter as two code points."""
+    """macOS stores an accented letter as two code points. Such file names match names with one code point."""
     write_plain(tmp_path, [image, 'b'])
     os.rename(str(tmp_path / ('labels/%s.png' % image)), str(tmp_path / ('labels/%s.png' % label)))
     put_text(str(tmp_path), 'train.txt', label + '\n')
@@ -376,10 +370,7 @@ def test_accents_match_in_any_normal_form(tmp_path, image, label):
 
 
 def test_name_that_is_the_id_of_another_class(tmp_path):
-    put(str(tmp_path), 'images/a.png', np.zeros((4, 5, 3), np.uint8))
-    put(str(tmp_path), 'images/b.png', np.zeros((4, 5, 3), np.uint8))
-    put_text(str(tmp_path), 'classes.csv', 'name,id\nbackground,1\n1,0\n')
-    put_text(str(tmp_path), 'labels.csv', 'ImageId,EncodedPixels,ClassId\na,1 2,1\nb,1 2,2\n')
+    write_table(str(tmp_path), 'ImageId,EncodedPixels,ClassId', 'im 0,1 2,1', classes='name,id\nbackground,1\n1,0\n')
     assert_refused('1 names one class and is the id of another', datasets.open, 'folder', str(tmp_path))
 
 
@@ -396,10 +387,10 @@ def test_roboflow_without_a_mask_and_with_other_classes(tmp_path):
     assert_refused('tables _classes.csv of the splits differ', datasets.open, 'folder', str(tmp_path))
 
 
-# ---------------------------------------------------------------- label values and folders with two readings
+# ---------------------------------------------------------------- ambiguous labels and folders
 
 def write_labels(folder, classes, *labels):
-    """Images of 4x5 named 0, 1 ... with these labels: arrays, or functions that write a file."""
+    """Writes 4x5 images named 0, 1, ...; a label is an array or a function that writes a file."""
     for i, label in enumerate(labels):
         put(folder, 'images/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
         if callable(label):
@@ -435,7 +426,7 @@ def with_palette(*colors):
     ('name,id\na,0\nb,1\n', ROW * 128, 'value 128 at row 0'), ('name,id\na,0\nb,1\n', ROW * 2, 'value 2 at row 0'),
     ('name,id\na,0\nb,1\n', with_palette((255, 255, 255), (0, 0, 0)), 'as its palette says')])
 def test_labels_with_two_readings(tmp_path, classes, label, said):
-    """Ids, colours and palettes that disagree are refused. None: the colours decide, or both agree."""
+    """A label is refused if its ids, colours and palette disagree. None in `said` means that the label is read."""
     write_labels(str(tmp_path), classes, label, label)
     if said:
         assert_refused(said, load_all, str(tmp_path))
@@ -455,7 +446,10 @@ def test_palette_without_colors_holds_ids(tmp_path):
 
 
 def test_masks_of_two_classes(tmp_path):
-    """0 and 255, 0 and 65535, near these values, as JPEG, as palette; 0 and 1 as JPEG and photos are refused."""
+    """Masks may have the values 0 and 255, 0 and 65535 or 0 and 1. JPEG masks have values near 0 and 255.
+
+    A JPEG with the values 0 and 1 and a JPEG photo are refused.
+    """
     mask = np.zeros((40, 50), np.uint8)
     mask[9:30, 13:33] = 255
     noisy = np.abs(mask.astype(int) - np.arange(50) % 4).astype(np.uint8)
@@ -491,8 +485,8 @@ def test_masks_of_single_classes(tmp_path, labels, said):
 
 
 def test_masks_of_the_only_other_class(tmp_path):
-    """If the table has the background and one other class, the masks may end in the name of this class."""
-    write_own(str(tmp_path), label='masks/%s_b.png', make=lambda label: label % 2 * np.uint8(255),
+    """With two classes a mask may end in the name of the class that is not the background."""
+    write_own(str(tmp_path), label='masks/im {i}_b.png', make=lambda label: label % 2 * np.uint8(255),
               classes='background,0,\nb,1,\n')
     np.testing.assert_array_equal(load_all(str(tmp_path))['im 3'], scene(3)[1] % 2)
 
@@ -500,9 +494,9 @@ def test_masks_of_the_only_other_class(tmp_path):
 @pytest.mark.parametrize('folders, said', [
     (['masks', 'gt'], 'which of these has the data'), (['mask', '1st_manual'], 'which holds the labels')])
 def test_folders_that_may_hold_the_labels(tmp_path, folders, said):
-    """DRIVE's mask/ is the field of view, and 1st_manual/ the labels."""
+    """In the data set DRIVE mask/ has the field of view, and 1st_manual/ has the labels."""
     for folder in folders:
-        write_own(str(tmp_path), label=folder + '/%s.png')
+        write_own(str(tmp_path), label=folder + '/im {i}.png')
     assert_refused(said, datasets.open, 'folder', str(tmp_path))
     shutil.move(str(tmp_path / 'images'), str(tmp_path / 'training' / 'images'))
     for folder in folders:
@@ -529,7 +523,7 @@ def test_voc_folders_without_a_table_and_as_voc2012(tmp_path):
 
 
 def test_subsets_of_cvat(tmp_path, capsys):
-    """Train and Test without Validation: a fifth of Train is val. Test alone is test. Classes may be grey."""
+    """Without a subset Validation a fifth of Train becomes val. Labels may be grey."""
     folder = str(tmp_path)
     for i in range(6):
         put(folder, 'JPEGImages/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
@@ -560,22 +554,25 @@ def test_new_colors_differ_from_all_others(tmp_path):
 
 def write_table(folder, header, *rows, classes='name,id\nship,1\nbackground,0\n'):
     for i in range(6):
-        put(folder, 'images/im%d.png' % i, np.zeros((4, 5, 3), np.uint8))
+        put(folder, 'images/im %d.png' % i, np.zeros((4, 5, 3), np.uint8))
     put_text(folder, 'labels.csv', '\n'.join((header,) + rows))
     put_text(folder, 'classes.csv', classes)
 
 
 def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
-    """Also where another class is the first; images without a row have no object if no row says so."""
-    write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,1 20')
+    """The class named background is the background, even if another class comes first.
+
+    If no row of the table is empty, an image without a row has no object.
+    """
+    write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im 0.jpg,2 3', 'im 1.jpg,1 20')
     dataset = datasets.open('folder', str(tmp_path))
     label = dataset.load(*next((split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)
-                               if name == 'im0'))[1]
+                               if name == 'im 0'))[1]
     assert label.T.ravel()[:6].tolist() == [1, 0, 0, 0, 1, 1]
     assert '4 of 6 images have no row' in capsys.readouterr().err
     assert dataset.rle == (('ImageId', 'EncodedPixels'), 'columns', '.jpg')
     for empty in ('', '-1'):
-        write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im0.jpg,2 3', 'im1.jpg,' + empty)
+        write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im 0.jpg,2 3', 'im 1.jpg,' + empty)
         assert_refused('4 images without a row', datasets.open, 'folder', str(tmp_path))
     put_text(str(tmp_path), 'classes.csv', 'name,id\nship,1\nground,0\n')
     assert_refused('classes.csv: which class are pixels outside', datasets.open, 'folder', str(tmp_path))
@@ -585,5 +582,8 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
     (['3 2 5 2 9 1', ''], 'columns'), (['3 2 2 2 3 1', '', '1 1'], 'relative'), (['3 2 3 2', '1 2 8 1'], 'relative'),
     (['3 2 2 2', '1 2 8 1 12 2'], 'columns'), (['3 2 x', '1 2 8 1'], 'columns')])
 def test_order_of_runs(lists, order):
-    """Starts that do not increase mean relative order. A table with lists of both kinds is read in column order."""
+    """If the starts of the runs do not increase, the order is relative.
+
+    If another image has three or more runs with increasing starts, the order is columns.
+    """
     assert rle.detect_order(lists) == order

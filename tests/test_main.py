@@ -1,4 +1,4 @@
-"""Tests main.py and evaluate.py from end to end on small data: files, scores, exact resume, errors."""
+"""Tests main.py and evaluate.py on small data: files of a run, scores, exact resume and errors."""
 import json
 import os
 import pathlib
@@ -13,8 +13,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import (ROOT, assert_refused, assert_same_weights, put, put_text, undrawn, weights_of, write_camvid,
-                      write_folder)
+from conftest import (ROOT, assert_refused, assert_same_weights, put_example, put_text, undrawn, weights_of,
+                      write_camvid, write_folder)
 from test_segnet import conv_reference
 
 import data
@@ -32,7 +32,7 @@ from system.files import atomic_write, write_json
 
 FLAGS = ['--dataset', 'camvid', '--model', 'segnet-basic', '--height', '23', '--width', '31', '--batch_size', '2',
          '--learning_rate', '0.01', '--optimizer', 'sgd', '--flip', '--validate_every', '1']
-LONG = FLAGS + ['--steps', '9', '--dropout', '0.5']  # flags of `runs`
+LONG = FLAGS + ['--steps', '9', '--dropout', '0.5']  # flags of the run in the fixture `runs`
 
 
 def train(folder, output, *flags):
@@ -40,18 +40,18 @@ def train(folder, output, *flags):
 
 
 def score(*flags):
-    """Results of `evaluate.py`: {split: scores}."""
+    """Runs evaluate.py with `flags` as arguments; returns {split: scores}."""
     return evaluate.evaluate(evaluate.parse_args(list(flags)))
 
 
 def start(folder, output, *flags, **popen):
-    """Starts `main.py` in a new process."""
+    """Starts main.py in a new process."""
     command = [sys.executable, os.path.join(ROOT, 'main.py'), *FLAGS, '--data_dir', folder, '--output', output, *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, **popen)
 
 
 def wait_for_log(process, output, lines=1):
-    """Waits until log.jsonl of a process from `start` has so many lines."""
+    """Waits until the process has written `lines` lines to log.jsonl."""
     log, deadline = os.path.join(output, 'log.jsonl'), time.time() + 120
     while not os.path.exists(log) or open(log).read().count('\n') < lines:
         assert process.poll() is None and time.time() < deadline, process.communicate()
@@ -63,9 +63,9 @@ def read_log(output):
 
 
 def test_run_folder(camvid_folder, output, figures):
-    """Checks files and log of a run. The validation scores equal the scores of evaluate.py for any batch size.
+    """Training writes the files of a run. evaluate.py gives the validation scores for any batch size.
 
-    The folder holds a temporary file, an hour old, of a process that died while it wrote config.json.
+    At the start the folder has a temporary file of a process that died an hour ago.
     """
     put_text(output, '.lock', '')
     put_text(output, '.lock.pid', '1 on elsewhere')
@@ -80,7 +80,7 @@ def test_run_folder(camvid_folder, output, figures):
     log = read_log(output)
     assert [record['step'] for record in log if 'loss' in record] == list(range(1, 8))
     validations = [record for record in log if 'mIoU' in record]
-    assert [record['step'] for record in validations] == [4, 7]  # epochs of 7 images, 2 a step
+    assert [record['step'] for record in validations] == [4, 7]  # an epoch has 7 images, a step 2
     for name in ('loss.png', 'predictions.png'):
         assert data.read_image(os.path.join(output, name)).shape[0] > 300
 
@@ -95,9 +95,9 @@ def test_run_folder(camvid_folder, output, figures):
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    """Folder of a run of 9 steps in whole/, and in 6/ and 8/ its copies in the middle of these steps.
+    """Trains a run of 9 steps in whole/. The folders 6/ and 8/ are copies of the run during steps 6 and 8.
 
-    A copy is what a process leaves that is killed at that moment.
+    A process that is killed during step 6 or 8 leaves the same files.
     """
     folder = str(tmp_path_factory.mktemp('runs'))
     log_step = main.Run.log_step
@@ -114,13 +114,13 @@ def runs(tmp_path_factory):
 
 
 def copy_of(runs, name, output):
-    """Copies a folder of `runs` to `output`; returns the folder of the whole run."""
+    """Copies a folder of the fixture `runs` to `output`; returns the folder whole/."""
     shutil.copytree(os.path.join(runs, name), output)
     return os.path.join(runs, 'whole')
 
 
 def edit_config(output, **flags):
-    """Changes flags in config.json of a run; removes a flag that is None."""
+    """Changes flags in config.json of a run. The value None removes a flag."""
     config = read_config(output)
     config['flags'].update(flags)
     config['flags'] = {name: value for name, value in config['flags'].items() if value is not None or name not in flags}
@@ -128,10 +128,10 @@ def edit_config(output, **flags):
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, runs, output):
-    """After a kill in the second epoch the same command ends with weights equal bit for bit, also with dropout."""
+    """A run that is killed in the second epoch and resumed has the weights of an undisturbed run, bit for bit."""
     whole = copy_of(runs, '6', output)
     with open(os.path.join(output, 'log.jsonl'), 'a') as f:
-        f.write('{"step": 6, "los')  # as if killed while writing
+        f.write('{"step": 6, "los')  # a kill cut the line
     train(camvid_folder, output, *LONG)
     assert_same_weights(weights_of(whole), weights_of(output))
     np.testing.assert_equal(weights_of(output, 'best'), weights_of(whole, 'best'))
@@ -140,7 +140,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, runs, 
 
 
 def damage(path, how):
-    """Truncates, zeroes or removes the file `path`."""
+    """Truncates, zeroes or deletes the file `path`."""
     content = pathlib.Path(path).read_bytes()
     os.remove(path)
     if how != 'gone':
@@ -150,7 +150,7 @@ def damage(path, how):
 @pytest.mark.parametrize('how, part', [('truncated', 'data-00000-of-00001')] + [
     pytest.param(how, 'index', marks=pytest.mark.slow) for how in ('zeroed', 'gone')])
 def test_damaged_checkpoint(camvid_folder, runs, output, capsys, how, part):
-    """The newest checkpoint is reported and skipped; the run ends with the weights of an undamaged run."""
+    """A damaged newest checkpoint is reported and skipped. The run ends with the weights of an undamaged run."""
     whole, checkpoints = copy_of(runs, '8', output), os.path.join(output, 'checkpoints')
     damage(os.path.join(checkpoints, 'model-7.' + part), how)
     pathlib.Path(os.path.join(checkpoints, 'model-9.data-00000-of-00001.tempstate123')).write_text('half')
@@ -164,10 +164,7 @@ def test_damaged_checkpoint(camvid_folder, runs, output, capsys, how, part):
 
 
 def test_run_without_checkpoints(camvid_folder, runs, output):
-    """A run whose checkpoints are all damaged or deleted is refused.
-
-    Otherwise the log would begin again beside the best weights of the training that is lost.
-    """
+    """A run whose checkpoints are all damaged or deleted is refused."""
     copy_of(runs, '8', output)
     for step in (4, 7):
         damage(os.path.join(output, 'checkpoints', 'model-%d.index' % step), 'truncated')
@@ -180,7 +177,7 @@ def test_run_without_checkpoints(camvid_folder, runs, output):
 
 
 def left_behind(folder, age):
-    """Writes the temporary file that a process killed `age` seconds ago would leave; returns the path."""
+    """Writes the temporary file of a process that was killed `age` seconds ago; returns the path."""
     part = os.path.join(folder, '.%032x.part' % age)
     pathlib.Path(part).write_text('{')
     os.utime(part, (time.time() - age,) * 2)
@@ -188,7 +185,7 @@ def left_behind(folder, age):
 
 
 def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
-    """Recent files, which a process may still write to, and files of other programs are kept."""
+    """Recent temporary files and files of other programs are kept."""
     old, new = [left_behind(str(tmp_path), age) for age in (3700, 60)]
     (tmp_path / 'film.part').write_text('a download')
     os.utime(str(tmp_path / 'film.part'), (0, 0))
@@ -197,7 +194,7 @@ def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
 
 
 def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
-    """The error names the process of the lock file, not of config.json. A lock file of a dead process is ignored."""
+    """The error names the process in .lock.pid. The lock file of a dead process is ignored."""
     run, other = main.Run.__new__(main.Run), main.Run.__new__(main.Run)
     run.folder = other.folder = str(tmp_path)
     (tmp_path / '.lock.pid').write_text('1 on elsewhere')
@@ -209,7 +206,7 @@ def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
 
 
 def test_two_writers_of_one_file(tmp_path):
-    """The writer that finishes last wins. An error names the file, not the temporary file."""
+    """The file of the last writer is kept. An error names the file, not the temporary file."""
     path = str(tmp_path / 'a.txt')
     with atomic_write(path) as first, atomic_write(path) as second:
         pathlib.Path(first).write_text('first')
@@ -221,7 +218,7 @@ def test_two_writers_of_one_file(tmp_path):
 
 
 def test_two_processes_write_scores(tmp_path):
-    """No write fails and no entry is lost. Threads stand for the processes."""
+    """Two threads write scores at the same time. No entry is lost."""
     with futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda i: add_scores(str(tmp_path), {'entry %d' % i: {}}), range(100)))
     assert len(read_scores(str(tmp_path))) == 100
@@ -240,13 +237,10 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, runs, out
     assert [r['step'] for r in read_log(output) if 'loss' in r] == list(range(1, 11))
     kernel = 'segnet-basic/conv1/weights'
     assert (weights_of(output)[kernel] != weights_of(whole)[kernel]).any()
-    for said, flags in (('--learning_rate 0.5: the run .* has 0.01', ['--learning_rate', '0.5']),
-                        ('--model segnet: ', ['--model', 'segnet'])):
-        assert_refused(said, train, camvid_folder, output, *LONG, *flags)
 
 
 def test_images_of_several_sizes_at_their_own_scale(tmp_path):
-    """With --fit crop a run trains on 16x16 parts and scores whole images. evaluate.py reads --input from the run."""
+    """A --fit crop run trains on 16x16 crops and scores whole images. evaluate.py reads --input from the run."""
     folder, output = write_folder(str(tmp_path / 'own')), str(tmp_path / 'run')
     train(folder, output, *'--dataset folder --steps 2 --fit crop --height 16 --width 16 --input lcn'.split())
     scores = [score(output, '--batch_size', size)['val']['confusion'] for size in '13']
@@ -256,7 +250,7 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
 
 
 def test_interrupt_saves_and_tells(camvid_folder, output, monkeypatch, capsys):
-    """A signal in step 2 is seen after step 3. Until then no other run can train in the folder."""
+    """A signal in step 2 stops the run after step 3. Until then the run holds the lock of the folder."""
     log_step = main.Run.log_step
 
     def interrupted(run, step, fetched):
@@ -288,16 +282,16 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, output, monk
 
 
 def test_scores_of_a_known_prediction(camvid_folder):
-    """Scoring counts each labelled pixel once, at the size of the label."""
+    """Each labelled pixel counts once, at the size of the label."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))[0]
     labels = [dataset.load('val', i)[1] for i in range(5)]
     predictions = [(i, label, Prediction(np.full((45, 61), 7, np.uint8))) for i, label in enumerate(labels)]
     scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
-    counts = np.array([np.bincount(label.ravel(), minlength=256)[:11] for label in labels])  # pixels by image and class
+    counts = np.array([np.bincount(label.ravel(), minlength=256)[:11] for label in labels])  # pixels of each class
     np.testing.assert_array_equal(scores['confusion'], np.outer(counts.sum(0), np.arange(11) == 7))
     assert scores['bf_images'] == 2 and 0 <= scores['BF'] < 0.5
     assert sorted(shown) == [0, 1, 2, 3] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
-    # The IoU of class 7 is the share of class 7 in the image, the IoU of the other classes in the image is 0.
+    # All pixels are predicted as class 7. So the IoU of class 7 is the share of class 7, and all other IoUs are 0.
     each = [count[7] / count.sum() / len({*np.flatnonzero(count), 7}) for count in counts]
     order = np.argsort([-value for value in each], kind='stable')[[0, 1, 3, 4]]
     assert [i for _, i, _ in ends] == list(order)
@@ -319,7 +313,7 @@ def test_evaluate_writes_the_confusion_matrix_and_the_papers_row(camvid_folder, 
 
 
 def test_each_setting_has_an_entry_in_metrics():
-    """Each setting has an entry in metrics.json. A split that is named twice is scored once."""
+    """Flags that change scores are in the name of the entry. A split that is given twice is scored once."""
     for flags, entry in (('--batch_size 2', 'val'), ('--checkpoint last', 'val (last)'),
                          ('--tile off --bn moving --precision float32', 'val (moving, tile off, float32)'),
                          ('--tile 45x61 --tile_overlap 0.25', 'val (tile 45x61, overlap 0.25)')):
@@ -328,9 +322,9 @@ def test_each_setting_has_an_entry_in_metrics():
 
 
 def test_population_statistics_equal_numpy(camvid_folder):
-    """In the first batch norm the statistics are the means, over one pass, of batch means and unbiased variances.
+    """The statistics of the first layer are the means of batch means and of unbiased batch variances.
 
-    With dropout the variances of the layers after the first dropout layer are larger, and those before it are equal.
+    Dropout increases the variances of the layers after the first dropout, not of the layers before.
     """
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
     spec = networks.Spec('segnet-basic', 11, height=45, width=61, input='raw')
@@ -387,7 +381,7 @@ def test_bad_config(tmp_path, config, said):
 
 
 def test_exit_status(tmp_path):
-    """Status 2 and one line on standard error; no file is written."""
+    """A wrong flag gives status 2 and one line on standard error. No file is written."""
     done = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py'), '--dataset', 'camvid', '--data_dir', 'none'],
                           cwd=str(tmp_path), capture_output=True, text=True)
     assert done.returncode == 2 and not done.stdout and not os.listdir(str(tmp_path))
@@ -417,14 +411,14 @@ def test_the_first_line_says_whether_tf32_is_used(monkeypatch, capability, preci
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 has no TensorFloat-32')
 def test_tf32_is_switched(monkeypatch):
     devices.session_config('cpu', tf32='off')
-    devices.session_config('cpu')  # as for an export
+    devices.session_config('cpu')  # without the argument tf32 nothing changes
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     devices.session_config('cpu', tf32='on')
     assert tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def test_recipes_and_later_flags(monkeypatch):
-    """Recipe files hold the paper's settings; later flags override them; all data sets have the same defaults."""
+    """Recipes have the paper's settings, and flags after a recipe win. All data sets have the same defaults."""
     monkeypatch.chdir(ROOT)
     args = main.parse_args(['@recipes/paper-table1.txt', '--model', 'segnet-basic', '--batch_size', '6'])
     assert (args.momentum, args.batch_size, args.schedule, args.select_by) == (0.9, 6, 'constant', 'G')
@@ -446,9 +440,9 @@ def run_of(dataset, output, *flags):
 
 
 def test_runs_of_older_revisions_resume(camvid_folder, runs, output):
-    """A flag that config.json lacks counts as its default. A removed flag that changed the result is an error.
+    """A flag that config.json lacks has the default value. A removed flag that changed the result is an error.
 
-    Other class weights than the weights in config.json are an error too.
+    Class weights that differ from config.json are an error.
     """
     copy_of(runs, 'whole', output)
     lacking = 'validate_every loss gamma rotate encoder_rate freeze_encoder flip_vertical'.split()
@@ -464,7 +458,10 @@ def test_runs_of_older_revisions_resume(camvid_folder, runs, output):
 
 
 def test_a_step_uses_the_class_weights_the_labelled_pixels_and_its_own_dropout(sess, monkeypatch):
-    """Probabilities 1/2, 1/4 and 1/8 of the truth, weights 3, 1 and void: (3 log 2 + 1 log 4) / 2."""
+    """The true classes of two pixels have probabilities 1/2 and 1/4 and weights 3 and 1; a third pixel is void.
+
+    The loss is (3 log 2 + 1 log 4) / 2.
+    """
     masks = []
 
     def network(spec, images, is_training, dropout):
@@ -483,7 +480,7 @@ def test_a_step_uses_the_class_weights_the_labelled_pixels_and_its_own_dropout(s
 
 
 def test_validation_is_due(camvid_folder, tmp_path):
-    """An epoch has 3.5 steps. The default is every 5 epochs, as 6 * 5 validation / 7 training images is 4.3."""
+    """An epoch has 3.5 steps. The default is 6 * 5 validation images / 7 training images, rounded up: 5 epochs."""
     dataset = datasets.camvid.read(camvid_folder)
     for flags, due in (
             ('--validate_every 1', [4, 7, 11, 14, 18, 21]), ('--validate_every 2', [7, 14, 21]), ('', [18, 21]),
@@ -497,9 +494,9 @@ def test_validation_is_due(camvid_folder, tmp_path):
 
 
 def test_best_weights_and_patience_where_validation_falls(camvid_folder, output, monkeypatch, capsys):
-    """The best weights are kept; the run stops after two validations that are no better, and stays stopped.
+    """With --patience 2 a run stops after two validations without a better mIoU. A restart trains no further.
 
-    An equal score is no better, neither is the score of labels that are all void.
+    An equal mIoU is no better. An mIoU of None is no better.
     """
     real, means = evaluate.score_split, [0.3, 0.5, 0.5, None, 0.2]
 
@@ -515,7 +512,7 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, output,
 
 
 def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, output, monkeypatch):
-    """Each validation is the best so far. A saver without its history would never delete the weights of before."""
+    """Each validation is the best so far. The best weights from before the resume must be deleted."""
     copy_of(runs, '8', output)
     assert not checkpoint(output, 'best').endswith('model-9')
     monkeypatch.setattr(main.Run, 'log_scores', lambda *_: True)
@@ -524,17 +521,17 @@ def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, outpu
 
 
 def test_training_time_is_steps_times_the_median_step(tmp_path):
-    """Batches of 4 run at 2, 8 and 1 images per second, the last after a pause. Validation does not count."""
+    """Batches of 4 images are trained at 2, 8 and 1 images per second. The time of validation does not count."""
     records = ['"step": 1, "images_per_second": 2.0', '"step": 2, "images_per_second": 8.0', '"step": 2, "mIoU": 0.5',
                '"step": 3, "images_per_second": 1.0']
     (tmp_path / 'log.jsonl').write_text(''.join('{%s}\n' % record for record in records))
     assert [training_seconds(str(tmp_path / name), 4) for name in ('', 'none')] == [3 * 4 / 2.0, 0]
 
 
-# ---------------------------------------------------------------- what a review found
+# ---------------------------------------------------------------- rare cases
 
 def test_recipe_files_of_any_editor(tmp_path):
-    """Recipes may have a byte order mark, quotes in comments, and # inside a word, which begins no comment.
+    """A recipe may have a byte order mark and quotes in comments. A # inside a word begins no comment.
 
     A recipe in UTF-16 and a recipe that includes itself are refused.
     """
@@ -550,7 +547,7 @@ def test_recipe_files_of_any_editor(tmp_path):
 
 
 def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, monkeypatch):
-    """GPUs have no deterministic MaxPoolGradWithArgmax. A run of --tf32 off is scored without TensorFloat-32."""
+    """MaxPoolGradWithArgmax is not deterministic on GPUs. A run of --tf32 off is also scored without TF32."""
     monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
     for name in ('kind', 'device_name', 'precision_name'):
         monkeypatch.setattr(devices, name, lambda *_: 'GPU')
@@ -566,7 +563,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     (main.train, main.parse_args([]), (main, 'open_dataset')),
     (evaluate.evaluate, evaluate.parse_args(['run']), (evaluate, 'open_inputs'))])
 def test_processes_connect_before_they_open_the_data_or_the_gpu(monkeypatch, command, flags, opens):
-    """The others wait only START_SECONDS for a connection, and Slurm's variables select the GPU of each process."""
+    """The other processes wait at most START_SECONDS for a connection."""
     for owner, name in (opens, (devices, 'device_name')):
         monkeypatch.setattr(owner, name, lambda *_: pytest.fail('opens the data or the GPU'))
     monkeypatch.setattr(distribute.Group, 'connect', lambda *_: 1 / 0)
@@ -584,7 +581,7 @@ def test_signal_during_the_last_validation():
 
 
 def test_a_run_that_another_process_trained_in_between(tmp_path, output):
-    """The flags are compared again inside the lock."""
+    """After a run gets the lock, the flags are compared with config.json again."""
     dataset = datasets.open('folder', write_folder(str(tmp_path / 'data')))
     run, other = run_of(dataset, output, '--seed', '7'), run_of(dataset, output)
     os.makedirs(output)
@@ -595,23 +592,21 @@ def test_a_run_that_another_process_trained_in_between(tmp_path, output):
 
 
 def test_the_chief_decides_the_split(tmp_path, output):
-    """Another machine has no run folder, and its data set has grown."""
+    """The data set of this machine has one image more than the data set of the chief."""
     folder = write_folder(str(tmp_path / 'data'))
     args = main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output])
     group = distribute.Group()
     dataset, facts = datasets.preload(main.open_dataset(args, group), ('train', 'val'))
     config = {'flags': vars(args), 'depth': 8, 'class_names': dataset.class_names,
               'examples': record.make(dataset, facts, folder)}
-    put(folder, 'images/more.png', np.zeros((12, 16), np.uint8))
-    put(folder, 'labels/more.png', np.zeros((12, 16), np.uint8))
+    put_example(folder, 'more', np.zeros((12, 16), np.uint8), np.zeros((12, 16), np.uint8))
     assert sum(map(len, main.open_dataset(args, group).examples.values())) == 11
     group.all_gather = lambda value: [config, value]
     assert main.open_dataset(args, group).examples == dataset.examples
 
 
 def test_scores_on_data_without_a_train_split(tmp_path):
-    for name in ('images/a.png', 'labels/a.png'):
-        put(str(tmp_path), name, np.eye(9, dtype=np.uint8))
+    put_example(str(tmp_path), 'a', np.eye(9, dtype=np.uint8), np.eye(9, dtype=np.uint8))
     put_text(str(tmp_path), 'test.txt', 'a\n')
     put_text(str(tmp_path), 'classes.csv', 'name,id\nx,0\ny,1\n')
     flags = ['--weights', 'none.npz', '--model', 'segnet-basic', '--dataset', 'folder', '--data_dir', str(tmp_path)]
@@ -619,7 +614,7 @@ def test_scores_on_data_without_a_train_split(tmp_path):
 
 
 def test_images_without_a_labelled_pixel_are_no_extremes():
-    """The IoU of the first image is 1, of the third 0. The second image is all void."""
+    """The first image has an IoU of 1, the third an IoU of 0. The second image is all void."""
     dataset = data.Dataset('made', ['a', 'b'], [], (3, 5), {'val': 'xyz'}, None, 'predictions.png')
     predictions = [(i, np.full((3, 5), value, np.uint8), Prediction(np.zeros((3, 5), np.uint8)))
                    for i, value in enumerate((0, data.IGNORE, 1))]

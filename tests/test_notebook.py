@@ -1,4 +1,4 @@
-"""The notebook has outputs of today's code, and its cells run from top to bottom on a copy of the code."""
+"""Tests the notebook: the committed outputs are outputs of the current code, and all cells run."""
 import inspect
 import os
 import re
@@ -26,25 +26,25 @@ def notebook():
 
 
 def code_cell(notebook, text):
-    """The code cell that holds `text`."""
+    """Returns the code cell that contains `text`."""
     return next(cell for cell in notebook.cells if cell.cell_type == 'code' and text in cell.source)
 
 
 def outputs(notebook, kind):
-    """The outputs of all cells: 'text' of the streams, or the data of a MIME type."""
+    """Returns the outputs of all cells: printed texts for the kind 'text', else data of the MIME type `kind`."""
     found = [output for cell in notebook.cells for output in cell.get('outputs', [])]
     return [output.text if kind == 'text' else output.data[kind] for output in found
             if kind in output or kind in output.get('data', {})]
 
 
 def lines(notebook):
-    """Set of the lines in the outputs, without numbers, devices and the predicted class."""
+    """Returns the set of output lines without numbers, devices and the predicted class."""
     text = re.sub(r'( on | with )[CG]PU .*|predicted: .*', '', ''.join(outputs(notebook, 'text')))
     return {' '.join(re.sub(r'[-\d.,]+', '', line).split()) for line in text.splitlines()}
 
 
 def assert_whole(notebook):
-    """Checks that all code cells ran in order, with all images, without warnings and local paths."""
+    """Checks that all code cells ran in order, and that outputs have no warnings and no local paths."""
     cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert len(outputs(notebook, 'image/jpeg')) == 8
@@ -59,7 +59,7 @@ def test_committed_with_outputs(notebook):
 
 
 def test_validation_steps(notebook, tmp_path):
-    """The output of the training cell has the validation steps that today's code gives for the flags of the cell."""
+    """The training cell shows the validation steps that the current code has for the flags of the cell."""
     cell = code_cell(notebook, "'--steps'")
     typed = []
     names = {'command': lambda *arguments: typed.extend(arguments)}
@@ -76,7 +76,7 @@ def test_validation_steps(notebook, tmp_path):
 
 
 def test_sources_and_layers(notebook):
-    """The functions and layers in the outputs equal today's code."""
+    """The functions and layers in the outputs equal the current code."""
     shown = ['```python\n%s```' % inspect.getsource(function) for function in (segnet.segnet, utils.unpool)]
     assert outputs(notebook, 'text/markdown') == shown, RUN_AGAIN
     text = ''.join(outputs(notebook, 'text'))
@@ -85,12 +85,12 @@ def test_sources_and_layers(notebook):
 
 
 def test_command_prints_while_it_runs(notebook, tmp_path, monkeypatch):
-    """The script ends only after its first line was printed."""
+    """The script waits until the first line was printed."""
     monkeypatch.delenv('PYTHONUNBUFFERED', raising=False)
     seen = tmp_path / 'seen'
     script = tmp_path / 'script.py'
-    script.write_text("import os, sys, time\nprint('first')\nend = time.time() + 20\nwhile not os.path.exists(%r):\n"
-                      "    time.sleep(0.01)\n    if time.time() > end: sys.exit()\nprint('last')\n" % str(seen))
+    script.write_text("import os, signal\nsignal.alarm(20)\nprint('first')\n"
+                      "while not os.path.exists(%r): pass\nprint('last')\n" % str(seen))
     printed = []
 
     def show(line, **_):
@@ -107,11 +107,11 @@ def test_command_prints_while_it_runs(notebook, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_cell_runs(notebook, tmp_path):
-    """Two steps at a smaller size: the outputs have the lines that are committed, apart from the numbers."""
+    """The cells run with two training steps at a smaller size. Only numbers in the outputs may change."""
     committed = lines(notebook)
     ignore = shutil.ignore_patterns('.*', 'Output', 'tests', 'docs', 'shared', '__pycache__')
     shutil.copytree(ROOT, str(tmp_path / 'copy'), ignore=ignore)
-    notebook = nbformat.read(PATH, 4)  # the fixture stays unchanged
+    notebook = nbformat.read(PATH, 4)  # a copy, because the fixture must not change
     code_cell(notebook, 'STEPS = ').source += '\nSTEPS = 2\nHEIGHT, WIDTH = 65, 99\n'
     nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3',
                             resources={'metadata': {'path': str(tmp_path / 'copy')}}).execute()

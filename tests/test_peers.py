@@ -1,4 +1,4 @@
-"""The PyTorch networks of benchmark.py --peer give the same logits as ours; needs PyTorch."""
+"""Compares the logits of the PyTorch networks of `benchmark.py --peer pytorch` with our logits."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf

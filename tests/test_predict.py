@@ -26,13 +26,13 @@ from system.files import write_json
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A SegNet-Basic after four steps, at 23x31."""
+    """Trains SegNet-Basic for four steps at 23x31; returns the run folder."""
     folder = write_camvid(str(tmp_path_factory.mktemp('data')), {'train': 4, 'val': 2})
     return train(folder, str(tmp_path_factory.mktemp('run') / 'r'), '--steps', '4', '--optimizer', 'adam')
 
 
 def picture(path, height=40, width=56, seed=1):
-    """Writes an image of random blocks; returns the path."""
+    """Writes an image of random colours; returns the path."""
     put('', path, random_image(height, width, seed))
     return path
 
@@ -42,7 +42,7 @@ def go(run, *flags):
 
 
 def test_results_of_a_picture(run, tmp_path):
-    """The id map equals the prediction graph at the size of the image; the other files show these ids."""
+    """The id map equals the ids of the prediction graph. The other files show the same ids in colours."""
     path, out = picture(str(tmp_path / 'in' / 'a.jpg')), str(tmp_path / 'out')
     assert go(run, path, '--output', out, '--side_by_side') == 0
     assert sorted(os.listdir(out)) == ['a-colors.png', 'a-ids.png', 'a-overlay.png', 'a-side.png']
@@ -63,7 +63,7 @@ def test_results_of_a_picture(run, tmp_path):
 
 
 def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
-    """Names of results are unique; a bad image is reported, the others are labelled, and the status is 2."""
+    """Each result has a unique name. A bad image is reported, the other images are labelled, the status is 2."""
     folder, out = str(tmp_path / 'x y \u00e9'), str(tmp_path / 'out')
     for name in ('one/a.jpg', 'one/a.png', 'two/a.png', 'two/b.png'):
         picture(os.path.join(folder, name), 20, 30)
@@ -72,13 +72,10 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
     assert 'c.png: not an image' in capsys.readouterr().err
     done = [name for name in os.listdir(out) if name.endswith('-ids.png')]
     assert len(done) == 4 and 'b-ids.png' in done and 'a.jpg-ids.png' in done
-    again = os.path.join(folder, 'two', 'b.png'), '--output', out
-    assert_refused('b-colors.png: exists already; give --overwrite', go, run, *again)
-    assert go(run, *again, '--overwrite') == 0
 
 
 def test_entries_of_a_folder_that_are_passed_over(run, tmp_path, capsys):
-    """A note names the entries that are not labelled. HEIC files given by name or glob are faults."""
+    """A note names the files of a folder that are not labelled. A HEIC file given by name or glob is an error."""
     folder, out = str(tmp_path / 'in'), str(tmp_path / 'out')
     picture(os.path.join(folder, 'a.png'))
     picture(os.path.join(folder, 'more.png', 'deep.jpg'))
@@ -108,7 +105,7 @@ def test_refusals(run, tmp_path):
 
 
 def test_video(run, tmp_path, capsys):
-    """The overlay has all frames. Of a damaged video the readable frames are labelled, the missing frames reported."""
+    """The overlay has all frames. Readable frames of a damaged video are labelled, missing frames are reported."""
     path, out = noise_video(str(tmp_path / 'v.avi'), 9), str(tmp_path / 'out')
     assert go(run, path, '--output', out) == 0
     assert '9 frames' in capsys.readouterr().out and os.listdir(out) == ['v-overlay.mp4']
@@ -156,7 +153,10 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
 
 
 def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
-    """Probabilities and ids agree; ids are written as config.json names them; an overlay of --alpha 0 is the image."""
+    """The id map has the most probable class of each pixel, as the class ids of config.json.
+
+    With --alpha 0 the overlay is the image.
+    """
     copy, out = str(tmp_path / 'copy'), str(tmp_path / 'out')
     shutil.copytree(run, copy)
     config = dict(read_config(copy), class_ids=[20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1])
@@ -180,7 +180,7 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
 
 
 def test_batches_and_shards_change_no_label(run, tmp_path):
-    """Batches of images of two sizes, in two shards, give the same labels as one call."""
+    """Images of two sizes get the same labels in batches and two shards as in one call."""
     paths = [picture(str(tmp_path / ('%d.png' % i)), 40, 56 - i // 2, seed=i) for i in range(5)]
     assert go(run, *paths, '--output', tmp_path / 'one', '--submission') == 0
     assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '1/2', '--submission') == 0
@@ -192,8 +192,6 @@ def test_batches_and_shards_change_no_label(run, tmp_path):
         np.testing.assert_array_equal(one, two)
     one, two = [(tmp_path / name).read_text() for name in ('one/submission.csv', 'two/submission-1-of-2.csv')]
     assert two.splitlines() == [row for row in one.splitlines() if row[0] not in '13']
-    other = picture(str(tmp_path / 'other.png'))
-    assert_refused('submission.csv: exists already', go, run, other, '--output', tmp_path / 'one', '--submission')
 
 
 def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, capsys):
@@ -209,7 +207,7 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
 
 
 def test_evaluate_by_tiles_and_augmentation(run):
-    """metrics.json records the settings; a tile of the image's size changes nothing; mirroring changes scores."""
+    """metrics.json records the flags. A tile as large as the image changes no score, --tta flip changes scores."""
     flags = [run, '--bn', 'moving', '--bf_images', '0']
     for more in ([], ['--tile', '45x61'], ['--tta', 'flip']):
         score(*flags + more)
@@ -240,8 +238,8 @@ def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsy
 
 
 def test_uncertainty_has_one_scale():
-    """The colour of a variance does not depend on the rest of the image; the ends are viridis' ends."""
-    largest = 0.75 / 4  # four samples, each certain of another of four classes: 4 * 0.25 * 0.75 / 4
+    """The colour of a variance does not depend on other pixels. The extreme colours are the ends of viridis."""
+    largest = 0.75 / 4  # four samples, each certain of another class: 4 * 0.25 * 0.75 / 4
     one, other = [plots.uncertainty(np.array([row, [0.01, 0.01]], np.float32), 4) for row in ([0, largest], [0, 0.03])]
     assert (one[1] == other[1]).all()
     ends = cv2.applyColorMap(np.array([[0, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)[0, :, ::-1]
@@ -287,7 +285,7 @@ PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name)
 @pytest.mark.parametrize('pretrained, size', zip(PRETRAINED, (32e6, 1.5e6, 32e6)),
                          ids=map(os.path.basename, PRETRAINED))
 def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
-    """A blue half above a grey half is predicted as sky above road. The file has at most `size` bytes."""
+    """The blue upper half of an image is labelled as sky. weights.npz has at most `size` bytes."""
     scene = np.full((120, 160, 3), 90, np.uint8)
     scene[:60] = 170, 200, 230
     put(str(tmp_path), 'scene.png', scene)
@@ -318,9 +316,9 @@ def test_video_with_a_colon_in_its_name(run, tmp_path, monkeypatch):
         assert len(list(frames)) == 3
 
 
-@pytest.mark.parametrize('name, flags', [('a-overlay.png', []), ('a-confidence.png', []), ('b-overlay.mp4', []),
+@pytest.mark.parametrize('name, flags', [('a-ids.png', []), ('a-overlay.png', []), ('a-confidence.png', []),
                                          ('a-probability-7.png', ['--probabilities', 'png']),
-                                         ('submission.csv', ['--submission'])])
+                                         ('b-overlay.mp4', []), ('submission.csv', ['--submission'])])
 def test_existing_results_are_kept(tmp_path, name, flags):
     for each in ('a.png', 'b.mp4', name):
         (tmp_path / each).touch()
@@ -334,7 +332,7 @@ def test_existing_results_are_kept(tmp_path, name, flags):
 
 @pytest.mark.parametrize('columns', [('id', 'predicted'), ('ImageId', 'ClassId', 'EncodedPixels')])
 def test_memory_of_a_submission(columns):
-    """An image of 400 cells takes the memory of a few masks."""
+    """An image of 400 cells needs no more memory than a few masks."""
     ids = np.kron(np.pad(np.ones((20, 20), np.uint8), 0), np.pad(np.ones((7, 7), np.uint8), 2))  # [220, 220]
     config = {'class_names': ['ground', 'cell'], 'class_ids': [0, 1], 'rle': (columns, 'rows', '')}
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Exported files in 8-bit integers and 16-bit floats, in the programs that read them."""
+"""Tests exports that are quantized to 8-bit integers or 16-bit floats."""
 import importlib.util
 
 import numpy as np
@@ -19,17 +19,12 @@ from runs.folder import read_config
 FORMATS = ALL_FORMATS[1:]  # TFLite and ONNX
 
 
-def exported(path, config, loaded, images, size=None, kind='int8'):
-    """Writes a quantized file -> text that describes it."""
-    quantization = quantize.Quantization(kind, images if kind == 'int8' else [])
-    return export.export(str(path), spec_of(config), config, loaded, size, quantization)
-
-
 @pytest.mark.parametrize('kind, size, least', [('int8', 0.3, 0.9), ('float16', 0.6, 0.99)])
 @pytest.mark.parametrize('name', FORMATS)
 def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
     config, loaded = published()
-    text = exported(tmp_path / name, config, loaded, IMAGES[:2], kind=kind)
+    quantization = quantize.Quantization(kind, IMAGES[:2] if kind == 'int8' else [])
+    text = export.export(str(tmp_path / name), spec_of(config), config, loaded, None, quantization)
     export.export(str(tmp_path / ('float-' + name)), spec_of(config), config, loaded)
     assert (tmp_path / name).stat().st_size < size * (tmp_path / ('float-' + name)).stat().st_size
     expected = expected_ids(config, loaded, IMAGES)
@@ -43,10 +38,10 @@ def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_unpooling_is_exact(tmp_path, monkeypatch, name):
-    """A SegNet of one level with identity kernels: each class has the values of a colour at the maxima, else 0."""
+    """A one-level SegNet with identity kernels: the logits are the colours at the maxima, and 0 elsewhere."""
     monkeypatch.setattr(segnet, 'ENCODER', [(3, 1)])
     image = (8 * np.random.RandomState(3).permutation(9 * 7 * 3).reshape(9, 7, 3) % 256).astype(np.uint8)
-    expected = unpool_reference(*pool_reference(image[None, :, :, ::-1]))[0]  # the classes are blue, green, red
+    expected = unpool_reference(*pool_reference(image[None, :, :, ::-1].astype(float)))[0]  # classes: blue, green, red
     kernel, one, zero = np.zeros((3, 3, 3, 3), np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
     kernel[1, 1] = np.eye(3)
     values = dict.fromkeys(('conv1_1/biases', 'conv1_1_bn/beta', 'conv1_1_bn/moving_mean', 'conv1_1_D/biases'), zero)
@@ -62,17 +57,17 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
     logits = np.log(np.maximum(probabilities, 1e-30))
     logits -= logits.max(-1, keepdims=True)
     expected -= expected.max(-1, keepdims=True)
-    assert np.abs(logits - expected)[expected > -40].max() < 3  # the steps are about 1; the rest has no probability
+    assert np.abs(logits - expected)[expected > -40].max() < 3  # a step is about 1; smaller logits have probability 0
 
 
 @pytest.mark.parametrize('flags, size', [({'model': 'bayesian-segnet-basic', 'dropout': 0.5}, None),
                                          ({'fit': 'crop'}, 'free'), ({}, 'free'), ({}, (90, 121))])
 @pytest.mark.parametrize('name', FORMATS)
 def test_runs_and_sizes(tmp_path, name, flags, size):
-    """Images of another size than those to calibrate with; thin images; a batch in an ONNX file of any size."""
+    """Quantized files also take images whose size differs from the size of the calibration images."""
     config, loaded = published(**flags)
     images = [blocks(90, 121, 3), blocks(90, 121, 5)] if size == (90, 121) else IMAGES[:2]
-    exported(tmp_path / name, config, loaded, images, size)
+    export.export(str(tmp_path / name), spec_of(config), config, loaded, size, quantize.Quantization('int8', images))
     images = images + [blocks(*sides, seed=4) for sides in ((31, 23), (3, 300), (300, 3), (1, 1))] * (size == 'free')
     for image, right in zip(images, expected_ids(config, loaded, images)):
         (ids, _), = run_exported(str(tmp_path / name), [image])
@@ -84,7 +79,7 @@ def test_runs_and_sizes(tmp_path, name, flags, size):
 
 
 def test_calibration_images(tmp_path):
-    """Twelve training images, evenly spaced; resized or cut from the centre; an error names the flag."""
+    """Calibration takes twelve evenly spaced training images. A --fit crop run cuts out the centres of images."""
     config, _ = published(data_dir=write_camvid(str(tmp_path), {'train': 25, 'val': 1}))
     spec = spec_of(config)
     images = quantize.calibration_images([], config, spec, None)

@@ -1,11 +1,10 @@
-"""Tests report.html, a page that needs no other file, and tables as Markdown and CSV."""
+"""Tests report.html, which needs no other file, and tables in Markdown and CSV."""
 import base64
 import csv
 import html
 import os
 import pathlib
 import re
-import shlex
 
 import pytest
 from conftest import write_sartorius
@@ -13,13 +12,13 @@ from test_main import score, train
 
 from paper import tables
 from runs import report
-from runs.folder import read_config, read_json, without_folders
+from runs.folder import read_config, read_json
 from system.files import write_json
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A run of two steps, with an HTML tag as the name of a class."""
+    """Trains and scores a run of two steps. The name of a class is an HTML tag."""
     folder = str(tmp_path_factory.mktemp('report') / 'run')
     train(write_sartorius(str(tmp_path_factory.mktemp('data'))), folder, '--dataset', 'sartorius', '--steps', '2')
     score(folder, '--bf_images', '1', '--bn', 'moving')
@@ -51,7 +50,7 @@ def test_page_holds_scores_pictures_and_command(run):
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):
-    """Cells are escaped; a row may lack a column; equal commands are printed once, below the table."""
+    """Cells are escaped. A row may lack a column. Equal commands are printed once, below the table."""
     quoted = 'python a.py "x | y"'
     rows = [{'network': 'a|b', 'G|C': '50.0', 'command': quoted}, {'network': 'c\nd', 'note': 'n', 'command': quoted},
             {'network': '1e3', 'command': 'python b.py'}]
@@ -64,11 +63,3 @@ def test_markdown_and_csv_of_a_table(tmp_path):
     with open(str(tmp_path / 'table.csv')) as file:
         assert list(csv.reader(file)) == [['network', 'G|C', 'command', 'note'], ['a|b', '50.0', quoted, ''],
                                           ['c\nd', '', quoted, 'n'], ['1e3', '', 'python b.py', '']]
-
-
-@pytest.mark.parametrize('words', [['--data_dir=/home/j\xfcrgen/x'], ['--data_dir=/a (1)/b c'],
-                                   ['--data_dir', "/o'neil/x y"]])
-def test_folders_of_this_machine_are_cut_from_a_command(words):
-    command = ' '.join(map(shlex.quote, ['python', 'main.py', '@/home/me/r.txt', '--seed', '1'] + words))
-    cut = '--data_dir=DIR' if '=' in words[0] else '--data_dir DIR'
-    assert without_folders(command) == 'python main.py @r.txt --seed 1 ' + cut

@@ -1,4 +1,4 @@
-"""Tests faults in a long run: kills at any moment, full and read-only disks, edited files."""
+"""Tests faults in a long run: kills at any moment, full and read-only disks, damaged files."""
 import contextlib
 import ctypes
 import os
@@ -26,12 +26,12 @@ from runs.folder import checkpoints, read_json
 from system import cli, files as system_files, machine
 from system.files import read_bytes, read_csv, write_json
 
-LIBC = ctypes.CDLL(None)  # loaded here: dlopen is unsafe between fork and exec
+LIBC = ctypes.CDLL(None)  # loaded at import, because dlopen is unsafe between fork and exec
 
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
-    """Kills hit steps, validation and saving. The last start ends with the weights of an undisturbed run."""
+    """Kills hit training, validation and saving. The run ends with the weights of an undisturbed run."""
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     train(camvid_folder, whole, '--steps', '600')
     rng = np.random.RandomState(4)
@@ -43,14 +43,14 @@ def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
         assert process.poll() is None, ('it ended too soon', process.communicate())
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # the last kill was a moment ago
+    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # deletes the files of the last kill
     train(camvid_folder, killed, '--steps', '600')
     assert_same_weights(weights_of(whole), weights_of(killed))
     assert [record['step'] for record in read_log(killed) if 'loss' in record] == list(range(1, 601))
     left = [name for _, _, names in os.walk(killed) for name in names]
     assert not [name for name in left if 'temp' in name or name.endswith('.part')]
     assert {name.split('.')[0] for name in os.listdir(os.path.join(killed, 'checkpoints'))} == {
-        'checkpoint', 'model-595', 'model-599', 'model-600'}  # epochs of 3.5 steps, and the end
+        'checkpoint', 'model-595', 'model-599', 'model-600'}  # epochs have 3.5 steps; step 600 is the end
 
 
 def test_second_signal_ends_at_once():
@@ -61,7 +61,7 @@ def test_second_signal_ends_at_once():
 
 
 def test_stop_signals_are_collected():
-    """A second SIGHUP does not exit. Signals that nohup ignores stay ignored. The former handlers are restored."""
+    """A second SIGHUP does not end the process. Ignored signals stay ignored, and old handlers are restored."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_DFL), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with cli.stop_signals() as stop:
         for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
@@ -75,7 +75,7 @@ def test_stop_signals_are_collected():
 
 
 def test_closed_terminal():
-    """The kernel sends SIGHUP. Printing to the closed terminal raises no error, so that the run can still be saved."""
+    """A closed terminal sends SIGHUP. Printing to the closed terminal raises no error, so the run can be saved."""
     script = ('import sys, time\nsys.path.insert(0, %r)\nfrom system import cli\nwith cli.stop_signals() as stop:\n'
               '    print("ready", flush=True)\n    while not stop:\n        time.sleep(0.01)\n'
               'print("saved", flush=True)\nprint("saved", file=sys.stderr)\nsys.exit(128 + stop[0])' % ROOT)
@@ -90,7 +90,7 @@ def test_closed_terminal():
 
 
 def assert_ends(capsys, status, said, command, *args):
-    """Checks that a script that runs `command(*args)` ends with this status and one line on standard error."""
+    """Checks that a script that calls `command` exits with `status` and one line on standard error."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         cli.main(lambda: command(*args))
@@ -99,7 +99,7 @@ def assert_ends(capsys, status, said, command, *args):
 
 
 def test_full_disk(camvid_folder, output, capsys):
-    """A full disk gives one line and status 1. The run resumes from the checkpoint before."""
+    """A full disk gives one line and status 1. The run resumes from the last complete checkpoint."""
     flags = [camvid_folder, output, '--schedule', 'constant', '--steps']
     train(*flags, '4')
     before = weights_of(output)
@@ -112,7 +112,7 @@ def test_full_disk(camvid_folder, output, capsys):
 
 @contextlib.contextmanager
 def as_any_user():
-    """Context manager: root cannot write where the mode forbids it (this thread has no CAP_DAC_OVERRIDE, bit 1)."""
+    """Context manager: root cannot write to read-only files, because the thread loses CAP_DAC_OVERRIDE (bit 1)."""
     version, rights = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
     LIBC.capget(version, rights)
     rights[0] ^= 2
@@ -131,7 +131,7 @@ def set_mode(folder, mode):
 
 
 def test_forbidden_output(camvid_folder, output, monkeypatch, capsys):
-    """A folder that is read-only gives one line and status 1. The run resumes when the folder is writable again."""
+    """A read-only folder gives one line and status 1. The run resumes when the folder is writable again."""
     parent = os.path.dirname(output)
     log_step, modes = main.Run.log_step, [0o555, 0o755]
 
@@ -154,7 +154,7 @@ def test_forbidden_output(camvid_folder, output, monkeypatch, capsys):
 
 
 def test_data_that_disappears_is_named(camvid_folder, output, monkeypatch):
-    """Data that does not fit in memory is read again when needed."""
+    """Images that do not fit in memory are read again in each epoch."""
     monkeypatch.setattr(data, 'CACHE_BYTES', 0)
     real = evaluate.score_split
 
@@ -179,7 +179,7 @@ def test_data_that_disappears_is_named(camvid_folder, output, monkeypatch):
     ({'memory/memory.limit_in_bytes': 300, 'memory/memory.usage_in_bytes': 310}, 0),
     ({'memory.max': 200, 'memory.current': 50}, 150), ({'memory/old/memory.limit_in_bytes': 1 << 62}, 921600)])
 def test_free_memory(tmp_path, files, free):
-    """The result is the least free memory of the machine and of all control groups of this process."""
+    """The free memory is the least over the machine and all control groups of this process."""
     for name, content in files.items():
         put_text(str(tmp_path / 'root'), name, '%s\n' % content)
     put_text(str(tmp_path), 'groups', '7:cpu:/x\n5:memory:/old\n0::/group/job\n')
@@ -191,9 +191,9 @@ def test_free_memory(tmp_path, files, free):
 
 
 def test_failed_op_says_what_to_do():
-    """Errors as TensorFlow raises them; 2.x puts a list of code locations in front."""
+    """TensorFlow 2 puts a list of code locations before the message of an error."""
     with tf.Graph().as_default(), tf.Session() as sess, pytest.raises(tf.errors.ResourceExhaustedError) as error:
-        shape = tf.placeholder(tf.int32, [2])  # more than any address space
+        shape = tf.placeholder(tf.int32, [2])  # too large for any address space
         sess.run(tf.nn.relu(tf.fill(shape, 1.)) + 1, {shape: [1 << 23, 1 << 23]})
     said = cli.explain(error.value)
     assert 'lower the size' in said and 'OOM when allocating tensor with shape[8388608,8388608]' in said
@@ -212,7 +212,7 @@ def test_edited_config_is_refused(tmp_path, flag, value):
 
 
 def test_claims_of_size(tmp_path):
-    """A PNG that claims 100000x100000 pixels and a CSV field of 100 million characters are refused within seconds."""
+    """A PNG that claims 100000x100000 pixels and a CSV field of 100 million characters are refused in seconds."""
     (tmp_path / 'big.png').write_bytes(png_bytes(100000, 100000, 8, b'', color_type=2))
     began = time.process_time()
     assert_refused('big.png', data.read_image, str(tmp_path / 'big.png'))
@@ -233,7 +233,7 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
 
 
 def test_junk_in_the_log_is_passed_over(tmp_path):
-    """A power cut can leave junk. Records up to the last step are kept."""
+    """After a power cut log.jsonl can contain junk. Complete records up to the given step are kept."""
     junk = b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
     (tmp_path / 'log.jsonl').write_bytes(
         b'{"step": 1}\n%s\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo' % junk)
@@ -263,7 +263,7 @@ def test_file_names_that_are_no_utf8(tmp_path, monkeypatch, capsys):
     ('os.abort()', -signal.SIGABRT, 'needs AVX'), ('raise ImportError("libcuda")', 1, 'ImportError: libcuda'),
     ('os.kill(os.getpid(), 4)', -signal.SIGILL, 'needs AVX'), ('os.kill(os.getpid(), 2)', -signal.SIGINT, 'needs AVX')])
 def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last):
-    """A stand-in for TensorFlow writes to standard error, as C++ code does, and fails or gets a signal (2: Ctrl-C)."""
+    """A fake TensorFlow writes to file descriptor 2, as C++ code does, and fails or gets a signal."""
     put_text(str(tmp_path), 'tensorflow/__init__.py', 'import os\nos.write(2, b"needs AVX\\n")\n' + end)
     done = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py')], stderr=subprocess.PIPE, text=True,
                           env=dict(os.environ, PYTHONPATH=str(tmp_path)), timeout=60)
@@ -271,7 +271,7 @@ def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last)
 
 
 def test_closed_standard_error(tmp_path):
-    """A stand-in for TensorFlow prints the level of its messages."""
+    """A fake TensorFlow prints the level of the messages that are shown."""
     put_text(str(tmp_path), 'tensorflow/__init__.py', '')
     put_text(str(tmp_path), 'tensorflow/compat/v1.py', 'class logging:\n    ERROR, set_verbosity = 3, print')
     command = '"%s" -c "import sys; from system import quiet; print(file=sys.stderr)" 2>&-' % sys.executable
@@ -281,7 +281,7 @@ def test_closed_standard_error(tmp_path):
 
 @pytest.mark.parametrize('failing', ['pytest', 'benchmark.py', 'main.py', 'nothing'])
 def test_gpu_report_fails_with_its_parts(tmp_path, failing):
-    """A stand-in for Python fails in one of the commands. The report is written to the end."""
+    """A fake Python fails in one of the commands. The report is written to the end."""
     shutil.copy(os.path.join(ROOT, 'Makefile'), str(tmp_path))
     put_text(str(tmp_path), '.venv/bin/python', '#!/bin/sh\ncase "$*" in *%s*) exit 3; esac\n' % failing)
     (tmp_path / '.venv' / 'bin' / 'python').chmod(0o755)
@@ -293,7 +293,7 @@ def test_gpu_report_fails_with_its_parts(tmp_path, failing):
 
 
 def test_reader_that_has_seen_enough():
-    """`| head -1` ends the command quietly."""
+    """`main.py --describe | head -1` ends without an error message."""
     buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
     main_py = subprocess.Popen([sys.executable, os.path.join(ROOT, 'main.py'), '--describe', '--model', 'fcn-basic'],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered)
@@ -302,7 +302,10 @@ def test_reader_that_has_seen_enough():
 
 
 def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
-    """Errors keep double blanks and macOS' narrow blank in file names. A data folder that is not UTF-8 is refused."""
+    """Errors keep double spaces and macOS' narrow space in file names.
+
+    A working folder whose name is not UTF-8 is refused.
+    """
     assert_ends(capsys, 2, 'error: a  b\u202fAM.png: cannot', read_bytes, 'a  b\u202fAM.png')
     monkeypatch.setattr(os, 'getcwd', lambda: '/home/m\udcfcller')
     flags = vars(main.parse_args('--dataset folder --data_dir x --height 9 --width 9'.split()))

@@ -1,4 +1,4 @@
-"""The bundled cells are reproducible, well-formed, and not solvable by local brightness and contrast."""
+"""Tests the bundled cell images: fixed, without overlaps, not solvable by local brightness and contrast."""
 import os
 
 import cv2
@@ -62,17 +62,14 @@ def test_other_tables(tmp_path):
 
 
 def local_mean_and_variance(image):
-    """Mean and variance of the 9x9 pixels around each pixel, two float32 [h, w]."""
+    """Returns the mean and the variance of the 9x9 pixels around each pixel, both float32 [h, w]."""
     x = image[:, :, 0].astype(np.float32)
     mean = cv2.blur(x, (9, 9))
     return mean, cv2.blur(x * x, (9, 9)) - mean ** 2
 
 
 def test_local_mean_and_variance_do_not_tell_the_classes():
-    """The likeliest class of each of 32 x 32 ranges of both, balanced or not, reaches an mIoU below 0.45.
-
-    A logistic regression on both is one such rule, apart from the rounding to ranges.
-    """
+    """Classes predicted from local mean and variance, in 32 ranges each, reach an mIoU below 0.45."""
     train, val = examples('train'), examples('val')
     pixels = [local_mean_and_variance(image) for image, _ in train]
     edges = [np.quantile(values, np.arange(1, 32) / 32) for values in zip(*pixels)]
@@ -91,6 +88,6 @@ def test_local_mean_and_variance_do_not_tell_the_classes():
 
 @pytest.mark.slow
 def test_segnet_succeeds(tmp_path):
-    """`python main.py` without flags: validation mIoU at least 0.75."""
+    """`python main.py` without flags reaches a validation mIoU of at least 0.75."""
     folder = main.train(main.parse_args(['--output', str(tmp_path / 'run')]))
     assert read_scores(folder)['val (while training)']['mIoU'] >= 0.75

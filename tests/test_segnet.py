@@ -1,4 +1,4 @@
-"""Compares names, parameter counts and logits of SegNet and SegNet-Basic with a forward pass by NumPy."""
+"""Compares SegNet and SegNet-Basic with the released prototxts and with a forward pass by NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -8,7 +8,7 @@ from test_utils import pool_reference, unpool_reference
 import networks
 import segnet
 
-# Layers of the released prototxts, in order, with (input, output) channels for 11 classes.
+# Layers of the released prototxts in order: (name, input channels, output channels) for 11 classes.
 SEGNET = [
     ('conv1_1', 3, 64), ('conv1_2', 64, 64), ('conv2_1', 64, 128), ('conv2_2', 128, 128), ('conv3_1', 128, 256),
     ('conv3_2', 256, 256), ('conv3_3', 256, 256), ('conv4_1', 256, 512), ('conv4_2', 512, 512), ('conv4_3', 512, 512),
@@ -42,7 +42,10 @@ def test_variables(graph, model, layers, kernel, count):
 
 
 def test_released_multipliers(graph):
-    """segnet_train.prototxt: biases 2/0, batch-norm shift 1/0, others 1/1; Basic's shift decays."""
+    """Compares multipliers of learning rate and weight decay with segnet_train.prototxt.
+
+    Only SegNet-Basic has weight decay of the batch-norm shift.
+    """
     for model, beta in (('segnet', 0.0), ('segnet-basic', 1.0)):
         networks.build(networks.Spec(model, 11), tf.zeros([1, 8, 8, 3]), is_training=True)
         expected = {'weights': (1, 1), 'biases': (2, 0), 'gamma': (1, 1), 'beta': (1, beta)}
@@ -52,7 +55,7 @@ def test_released_multipliers(graph):
 
 
 def conv_reference(x, weights, biases):
-    """Cross-correlation by NumPy, zeros beyond the edge: [batch, h, w, c] -> [batch, h, w, filters]."""
+    """Computes a convolution with NumPy, zeros beyond the edge: [batch, h, w, c] -> [batch, h, w, filters]."""
     height, width = x.shape[1:3]
     margin = len(weights) // 2
     x = np.pad(x, [(0, 0), (margin, margin), (margin, margin), (0, 0)], 'constant')
@@ -65,43 +68,39 @@ def conv_bn_reference(x, w, name):
     return x * w[name + '_bn/gamma'] + w[name + '_bn/beta']
 
 
-def segnet_reference(images, w):
-    """Caffe's order: convolution, batch norm, ReLU, pooling with indices, upsampling; BGR in."""
-    x, pooled, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in SEGNET)
-    for convolutions in (2, 2, 3, 3, 3):
+def logits_reference(images, w, layers, encoders, decoders, relu):
+    """Computes logits with NumPy, in the order of Caffe's layers; the network sees BGR.
+
+    `encoders` and `decoders` are the numbers of convolutions of each level, without the classifier. `relu` appends a
+    ReLU to the convolutions of the decoders.
+    """
+    x, masks, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in layers)
+    if not relu:  # SegNet-Basic begins with LRN over all three channels
+        x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75
+    for convolutions in encoders:
         for _ in range(convolutions):
             x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-        x, *place = pool_reference(x)
-        pooled.append(place)
-    for convolutions in (3, 3, 3, 2):
-        x = unpool_reference(x, *pooled.pop())
+        x, mask = pool_reference(x)
+        masks.append(mask)
+    for convolutions in decoders:
+        x = unpool_reference(x, masks.pop())
         for _ in range(convolutions):
-            x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-    x = unpool_reference(x, *pooled.pop())
-    x = np.maximum(conv_bn_reference(x, w, next(layers)), 0)
-    return conv_reference(x, w['conv1_1_D/weights'], w['conv1_1_D/biases'])
+            x = conv_bn_reference(x, w, next(layers))
+            x = np.maximum(x, 0) if relu else x
+    classifier = next(layers)
+    return conv_reference(x, w[classifier + '/weights'], w[classifier + '/biases'])
 
 
-def segnet_basic_reference(images, w):
-    x, pooled = images[..., ::-1].astype(float), []
-    x = x / (1 + 1e-4 / 5 * (x ** 2).sum(-1, keepdims=True)) ** 0.75  # three channels, all in the window of five
-    for layer in ('conv1', 'conv2', 'conv3', 'conv4'):
-        x, *place = pool_reference(np.maximum(conv_bn_reference(x, w, layer), 0))
-        pooled.append(place)
-    for layer in ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1'):
-        x = conv_bn_reference(unpool_reference(x, *pooled.pop()), w, layer)
-    return conv_reference(x, w['conv_classifier/weights'], w['conv_classifier/biases'])
-
-
-@pytest.mark.parametrize('model, reference', [('segnet', segnet_reference), ('segnet-basic', segnet_basic_reference)])
-def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, reference):
-    """At 13x9, batch 2, 3 classes, with SegNet a sixteenth as wide."""
+@pytest.mark.parametrize('model, layers, encoders, decoders', [
+    ('segnet', SEGNET, (2, 2, 3, 3, 3), (3, 3, 3, 2, 1)), ('segnet-basic', SEGNET_BASIC, (1, 1, 1, 1), (1, 1, 1, 1))])
+def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, layers, encoders, decoders):
+    """Images have 13x9 pixels. SegNet has a sixteenth of its filters."""
     if model == 'segnet':
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)
     images = rng.randint(0, 256, (2, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(networks.Spec(model, 3), tf.constant(images), is_training=False)
-    expected = reference(images, random_weights(sess, rng))
+    expected = logits_reference(images, random_weights(sess, rng), layers, encoders, decoders, model == 'segnet')
     got = sess.run(logits)
     assert got.shape == (2, 13, 9, 3)
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())

@@ -1,23 +1,23 @@
-"""Compares layers with NumPy, at odd and unequal sizes."""
+"""Compares layers with loops and formulas in NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import random_weights, value_of
+from scipy import ndimage
 
 import utils
 
 
 def lcn_reference(image):
-    """Jarrett et al. 2009, equations of section 2, by loops: [h, w, c] float64; weights scaled up near an edge."""
-    rows, columns = np.indices(image.shape[:2])
+    """Computes local contrast normalization with SciPy, as section 2 of Jarrett et al. 2009: float64 [h, w, c].
+
+    Near an edge the weights of the window are scaled to the sum 1.
+    """
+    window = np.exp(-(np.arange(-4, 5)[:, None] ** 2 + np.arange(-4, 5) ** 2) / (2 * 2.0 ** 2))
 
     def blurred(x):
-        out = np.zeros(image.shape[:2] + (1,))
-        for i, j in np.ndindex(image.shape[:2]):
-            weights = np.exp(-((rows - i) ** 2 + (columns - j) ** 2) / (2 * 2.0 ** 2))
-            weights[(abs(rows - i) > 4) | (abs(columns - j) > 4)] = 0  # a window of 9x9
-            out[i, j] = (weights * x.mean(-1)).sum() / weights.sum()
-        return out
+        total, weights = [ndimage.correlate(y, window, mode='constant') for y in (x.mean(-1), np.ones(x.shape[:2]))]
+        return (total / weights)[:, :, None]
 
     centred = image - blurred(image)
     deviation = np.sqrt(blurred(centred ** 2))
@@ -32,7 +32,7 @@ def test_lcn_equals_its_formula(graph):
 
 
 def test_deconvolution_with_moving_averages_equals_its_formula(sess):
-    """The reference upsamples 3x2 to 5x4 by loops. All four parameters of batch norm have random values."""
+    """The reference upsamples 3x2 to 5x4 by loops. All parameters of batch norm have random values."""
     rng = np.random.RandomState(6)
     x = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
     got = utils.deconv_bn(tf.constant(x), 3, 3, 2, tf.zeros([2, 5, 4, 1]), 'up', False)
@@ -40,7 +40,7 @@ def test_deconvolution_with_moving_averages_equals_its_formula(sess):
     expected = np.zeros((2, 7, 7, 3))
     for n, i, j, p, q in np.ndindex(2, 3, 2, 3, 3):
         expected[n, 2 * i + p, 2 * j + q] += values['weights'][p, q] @ x[n, i, j]
-    expected = expected[:, 1:6, :4]  # SAME pads 5 rows to 7 with one above, 4 columns to 5 with none on the left
+    expected = expected[:, 1:6, :4]  # SAME padding adds one row above and no column on the left
     expected = (expected - values['moving_mean']) / np.sqrt(values['moving_variance'] + utils.BN_EPSILON)
     expected = values['gamma'] * expected + values['beta']
     np.testing.assert_allclose(sess.run(got), expected, rtol=1e-4, atol=1e-4)
@@ -55,77 +55,48 @@ def test_dropout_is_a_function_of_seed_step_and_name(sess):
     assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
     assert abs((mask == 0).mean() - 0.25) < 0.02 and abs(mask.mean() - 1) < 0.02
     for other in others + [of_next_step]:
-        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ at 2 * 0.25 * 0.75 of the places
+        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ in a share of 2 * 0.25 * 0.75
 
 
 def pool_reference(x):
-    """Max pooling by loops -> pooled values, (row, column) of the first maximum of each window, shape of `x`."""
+    """Max pooling by loops; returns the values and a mask of `x`, True at the first maximum of each window."""
     batch, height, width, channels = x.shape
     out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
-    positions = np.zeros(out.shape + (2,), int)
+    mask = np.zeros(x.shape, bool)
     for n, i, j, c in np.ndindex(*out.shape):
         block = x[n, 2 * i:2 * i + 2, 2 * j:2 * j + 2, c]
+        out[n, i, j, c] = block.max()
         row, column = np.unravel_index(block.argmax(), block.shape)
-        out[n, i, j, c] = block[row, column]
-        positions[n, i, j, c] = 2 * i + row, 2 * j + column
-    return out, positions, x.shape
+        mask[n, 2 * i + row, 2 * j + column, c] = True
+    return out, mask
 
 
-def unpool_reference(x, positions, shape):
-    """Zeros of `shape`, with each value of `x` at its position."""
-    out = np.zeros(shape)
-    for n, i, j, c in np.ndindex(*x.shape):
-        row, column = positions[n, i, j, c]
-        out[n, row, column, c] = x[n, i, j, c]
-    return out
-
-
-SIZES = [(5, 7), (23, 30), (45, 60), (7, 1)]
-
-
-@pytest.mark.parametrize('height, width', SIZES)
-def test_pooling_and_unpooling(graph, height, width):
-    """Compares values, indices, unpooled maps and gradients with loops. The first of equal values is the maximum."""
-    rng = np.random.RandomState(height)
-    x = rng.randint(-3, 3, (3, height, width, 4)).astype(np.float32)  # many windows have equal values
-    x_ph = tf.placeholder(tf.float32, [None, None, None, 4])
-    pooled, indices = utils.max_pool_with_argmax(x_ph)
-    values_ph = tf.placeholder(tf.float32, [None, None, None, 4])
-    unpooled = utils.unpool(values_ph, indices, x_ph)
-    weights = rng.rand(*x.shape).astype(np.float32)
-    gradient, = tf.gradients(tf.reduce_sum(unpooled * weights), values_ph)
-    expected, positions, _ = pool_reference(x)
-    values = rng.rand(*expected.shape).astype(np.float32)
-    got, got_indices, got_map, got_gradient = value_of([pooled, indices, unpooled, gradient],
-                                                       {x_ph: x, values_ph: values})
-    np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(got_indices, (positions[..., 0] * width + positions[..., 1]) * 4 + np.arange(4))
-    np.testing.assert_array_equal(got_map, unpool_reference(values, positions, x.shape))
-    maxima = unpool_reference(np.ones_like(values), positions, x.shape)
-    np.testing.assert_array_equal(unpool_reference(got_gradient, positions, x.shape), maxima * weights)
+def unpool_reference(x, mask):
+    """Puts each value of `x` where `mask` is True in the window of the value; returns zeros elsewhere."""
+    return x.repeat(2, 1).repeat(2, 2)[:, :mask.shape[1], :mask.shape[2]] * mask
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('height, width', SIZES + [(None, None)])
-def test_portable_pooling_equals_the_scatter(graph, height, width, dtype):
-    """Pooled maps, unpooled maps and gradients are equal bit for bit, with ties, negative values and unknown sizes."""
+@pytest.mark.parametrize('height, width', [(5, 7), (23, 30), (45, 60), (7, 1), (None, None)])
+def test_pooling_and_unpooling(graph, height, width, dtype):
+    """Compares the scatter and portable pooling with loops, bit for bit. Of equal values the first is the maximum."""
     rng = np.random.RandomState(1)
-    shape = [3, height or 7, width or 9, 4]
+    x = rng.randint(-3, 3, [3, height or 7, width or 9, 4])  # many windows have equal values
+    weights = rng.randint(-4, 5, x.shape)
     x_ph = tf.placeholder(dtype, [None, height, width, 4])
-    image = rng.randint(-3, 3, shape)  # many windows have equal values
-    weights = rng.normal(size=shape)
-    outputs = []
+    pooled, mask = pool_reference(x)
+    expected = [pooled, unpool_reference(pooled ** 2 + 1, mask), 2 * x * weights * mask]
     for portable in (False, True):
         with utils.portable_pooling(portable):
-            pooled, indices = utils.max_pool_with_argmax(x_ph)
-            unpooled = utils.unpool(pooled * pooled + 0.5, indices, x_ph)
-        assert pooled.dtype == unpooled.dtype == x_ph.dtype and (indices.dtype == tf.int64) != portable
-        assert unpooled.shape.as_list() == [None, height, width, 4]
+            values, indices = utils.max_pool_with_argmax(x_ph)
+            unpooled = utils.unpool(values * values + 1, indices, x_ph)
+        assert values.dtype == unpooled.dtype == x_ph.dtype and unpooled.shape.as_list() == [None, height, width, 4]
         gradient, = tf.gradients(unpooled, x_ph, tf.constant(weights, dtype))
-        outputs.append([tf.cast(y, tf.float32) for y in (pooled, unpooled, gradient)])
-    scattered, portable = value_of(outputs, {x_ph: image})
-    np.testing.assert_equal(portable, scattered)
-    assert scattered[2].any()
+        found = value_of([tf.cast(y, tf.float32) for y in (values, unpooled, gradient)] + [indices], {x_ph: x})
+        np.testing.assert_equal(found[:3], expected)
+        if not portable:
+            places = np.where(mask, np.arange(x[0].size).reshape(x[0].shape), -1)
+            np.testing.assert_array_equal(found[3], pool_reference(places)[0])
 
 
 def test_portable_pooling_ends_with_its_block(graph):
@@ -140,7 +111,7 @@ def test_portable_pooling_ends_with_its_block(graph):
 
 
 def test_portable_unpooling_of_dropout_samples(graph):
-    """Three samples of an image share the indices of the image."""
+    """Three samples of an image share the pooling indices of the image."""
     rng = np.random.RandomState(4)
     encoded, samples = tf.constant(rng.rand(1, 5, 7, 2)), tf.constant(rng.rand(3, 3, 4, 2))
     maps = []
@@ -153,7 +124,7 @@ def test_portable_unpooling_of_dropout_samples(graph):
 
 
 def test_lrn_is_caffes(graph):
-    """Caffe: x / (1 + alpha / size * sum over 5 channels of x^2) ^ beta."""
+    """Caffe's formula is x / (1 + alpha / size * sum of x^2 over 5 channels) ^ beta."""
     x = np.random.RandomState(1).uniform(0, 255, (2, 5, 7, 9))
     padded = np.pad(x, [(0, 0)] * 3 + [(2, 2)], 'constant')
     squares = sum(padded[..., i:i + 9] ** 2 for i in range(5))
@@ -162,7 +133,7 @@ def test_lrn_is_caffes(graph):
 
 
 def test_initial_weights_depend_on_the_seed_and_the_name():
-    """Random ops that were created before change nothing. Layers differ from each other, and so do seeds."""
+    """Earlier random ops of the graph change no weights. Other layers and other seeds have other weights."""
     def initial(seed, ops):
         with tf.Graph().as_default():
             tf.set_random_seed(seed)
@@ -180,7 +151,7 @@ def test_initial_weights_depend_on_the_seed_and_the_name():
 
 
 def test_conv_initial_weights(graph):
-    """He et al.: standard deviation sqrt(2 / fan_in); biases 0."""
+    """Weights have the standard deviation sqrt(2 / fan_in) of He et al. Biases are 0."""
     utils.conv(tf.zeros([1, 5, 7, 32]), 48, 7, 'c')
     weights, biases = value_of(tf.trainable_variables())
     assert weights.shape == (7, 7, 32, 48) and not biases.any()
@@ -188,7 +159,7 @@ def test_conv_initial_weights(graph):
 
 
 def test_batch_norm_training_and_averages(sess):
-    """Training uses batch statistics, prediction moving averages, whose momentum grows."""
+    """Training uses the statistics of the batch. Prediction uses moving averages, and the momentum grows."""
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
@@ -200,7 +171,7 @@ def test_batch_norm_training_and_averages(sess):
         step_op = tf.assign_add(tf.train.get_global_step(), 1)
     mean, variance = np.zeros(3), np.ones(3)
     sess.run(tf.global_variables_initializer())
-    assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler
+    assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler in the prototxts
     for variable, value in ((weights, np.eye(3)[None, None]), (biases, [0.0, 3.0, -4.0]), (beta, [0.5] * 3)):
         variable.load(value, sess)
     for i, x in enumerate(steps):
@@ -216,13 +187,13 @@ def test_batch_norm_training_and_averages(sess):
 
 
 def test_dropout_in_bfloat16(graph):
-    """The scale 1 / 0.7 is 183 / 128 in bfloat16. TensorFlow 1.15 cannot divide in bfloat16."""
+    """In bfloat16 1 / 0.7 is 183 / 128. TensorFlow 1.15 cannot divide in bfloat16."""
     x = tf.cast(tf.get_variable('x', initializer=tf.ones([4, 5])), 'bfloat16')
     dropped = value_of(tf.cast(utils.dropout(x, 0.3, (1, 2), 'a'), tf.float32))
     assert set(dropped.flat) == {0.0, 183 / 128}
 
 
 def test_dilated_convolutions_have_a_gradient_on_any_cpu(graph):
-    """TensorFlow's gradient of a dilated Conv2D on a CPU needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 turns off."""
+    """On a CPU TensorFlow's gradient of a dilated convolution needs oneDNN, which may be turned off."""
     utils.conv_bn(tf.ones([1, 9, 7, 2]), 3, 3, 'a', True, rate=2)
     assert not [op for op in graph.get_operations() if op.type == 'Conv2D' and op.get_attr('dilations') != [1] * 4]

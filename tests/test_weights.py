@@ -1,4 +1,4 @@
-"""Tests weights from a synthetic VGG16 file in Keras' layout, an earlier run, a .npz and a .caffemodel."""
+"""Tests weights from a VGG16 file of Keras, an earlier run, a .npz and a .caffemodel."""
 import os
 import shutil
 
@@ -20,7 +20,7 @@ from runs.folder import read_config
 from system.files import read_text, write_json
 
 def write_vgg16(path):
-    """Writes the layout of vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5; returns {layer: (kernel, bias)}."""
+    """Writes random weights in the layout of Keras' VGG16 file; returns {layer: (kernel, bias)}."""
     rng, values = np.random.RandomState(6), {}
     with h5py.File(path, 'w') as file:
         for layer, channels, filters in SEGNET[:13]:
@@ -35,7 +35,7 @@ def write_vgg16(path):
 
 
 def loaded(sess, values, num_classes, place):
-    """Loads weights into the variables with these names; returns the result of `match_variables`."""
+    """Loads weights into the variables with the same names; returns the result of `match_variables`."""
     found = weights.match_variables(values, tf.global_variables(), num_classes, place)
     sess.run(tf.global_variables_initializer())
     weights.load_into(sess, found[0])
@@ -43,7 +43,7 @@ def loaded(sess, values, num_classes, place):
 
 
 def test_vgg16_is_the_same_function(sess, tmp_path):
-    """Away from the border, conv1_1 of SegNet on an RGB image equals VGG16's conv1_1 on the image prepared by Keras."""
+    """Except at the border, conv1_1 of SegNet equals conv1_1 of VGG16 on the image as Keras prepares the image."""
     stored = write_vgg16(str(tmp_path / 'vgg.h5'))
     values = weights.vgg16(str(tmp_path / 'vgg.h5')).values
     assert set(values) == {layer + kind for layer in stored for kind in ('/weights', '/biases')}
@@ -53,9 +53,9 @@ def test_vgg16_is_the_same_function(sess, tmp_path):
     networks.build(networks.Spec('segnet', 4), tf.constant(images), is_training=False)
     given, fresh = loaded(sess, values, 4, '--vgg16')
     got = sess.run(sess.graph.get_tensor_by_name('segnet/conv1_1/BiasAdd:0'))
-    prepared = images[..., ::-1].astype(float) - [103.939, 116.779, 123.68]  # keras imagenet_utils, mode caffe
+    prepared = images[..., ::-1].astype(float) - [103.939, 116.779, 123.68]  # keras: mode 'caffe'
     expected = conv_reference(prepared, *[value.astype(float) for value in stored['conv1_1']])
-    expected = expected / np.sqrt(1 + 1.001e-5) + 0.001  # batch norm as initialized is folded in
+    expected = expected / np.sqrt(1 + 1.001e-5) + 0.001  # the initial batch norm is folded into the convolution
     np.testing.assert_allclose(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-3)
     assert len(given) == 26 and 'conv1_1_D/weights' in fresh and 'conv1_1_bn/gamma' in fresh
 
@@ -101,7 +101,7 @@ def test_init_from_a_run(tmp_path, capsys):
 
 
 def test_fitting_refuses_other_shapes(graph):
-    """A classifier with another number of classes is left out. A 7x7 kernel for a 3x3 kernel is an error."""
+    """A classifier for another number of classes is left out. A 7x7 kernel for a 3x3 layer is an error."""
     networks.build(networks.Spec('segnet', 3), tf.zeros([1, 8, 8, 3]), is_training=False)
     variables = tf.global_variables()
     for name, shape, said in (('conv2_1/weights', (7, 7, 64, 128), r'\[7, 7, 64, 128\], this network has \[3, 3'),
@@ -116,17 +116,18 @@ def test_fitting_refuses_other_shapes(graph):
 # ---------------------------------------------------------------- .npz and .caffemodel
 
 def varint(value):
-    """A number in groups of seven bits, the lowest first. The highest bit of a byte says that a group follows."""
+    """Encodes an integer as a protobuf varint."""
     return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
 
 
 def message(number, body):
-    """A length-delimited field."""
+    """Encodes a length-delimited protobuf field."""
     return varint(number << 3 | 2) + varint(len(body)) + body
 
 
 def blob(array, old):
-    """BlobProto: by num, channels, height, width and single floats, or by shape and packed floats."""
+    """Encodes a BlobProto: four sizes and single floats if `old`, else a shape and packed floats.
+    """
     if old:
         sizes = enumerate((1,) * (4 - array.ndim) + array.shape, 1)
         return b''.join([varint(i << 3) + varint(size) for i, size in sizes]
@@ -135,7 +136,7 @@ def blob(array, old):
 
 
 def caffemodel(layers, old=False):
-    """Bytes of a .caffemodel. `layers`: [(name, type, arrays)]; `old`: V1LayerParameter."""
+    """Encodes a .caffemodel of layers [(name, type, arrays)]; `old` layers are V1LayerParameter."""
     name_field, type_field, blobs_field = (4, 5, 6) if old else (1, 2, 7)
     content = message(1, b'net') if not old else b''
     for name, kind, arrays in layers:
@@ -147,7 +148,7 @@ def caffemodel(layers, old=False):
 
 
 def caffe_layers(rng):
-    """SegNet-Basic for 11 classes as caffe-segnet stores it."""
+    """Returns the layers of SegNet-Basic for 11 classes as caffe-segnet stores the layers."""
     layers = [('data', 'DenseImageData', [])]
     for name, channels, _ in SEGNET_BASIC[:-1]:
         layers.append((name, 'Convolution', [rng.normal(size=(64, channels, 7, 7)) * 0.02, rng.normal(size=64) * 0.1]))
@@ -157,9 +158,9 @@ def caffe_layers(rng):
 
 @pytest.mark.parametrize('old', [False, True])
 def test_caffemodel_is_the_same_function(sess, tmp_path, old):
-    """Compares conv1 and batch norm (with folded statistics) on BGR with NumPy, from arrays in Caffe's order."""
+    """The first convolution with batch norm and ReLU equals NumPy's result for arrays in Caffe's order."""
     layers = caffe_layers(np.random.RandomState(8))
-    if old:  # with three layers, as each value is a field; the name in the authors' segnet_basic_camvid.prototxt
+    if old:  # three layers, as each value is a field; the classifier's name is from segnet_basic_camvid.prototxt
         layers = layers[:3] + [('dense_softmax_inner_prod',) + layers[-1][1:]]
     path = tmp_path / 'a.caffemodel'
     path.write_bytes(caffemodel(layers, old))
@@ -176,7 +177,7 @@ def test_caffemodel_is_the_same_function(sess, tmp_path, old):
 
 
 def test_weights_are_scored(tmp_path, monkeypatch):
-    """evaluate.py --weights: a .caffemodel and an equal .npz give the same confusion matrix and the files of a run."""
+    """evaluate.py gives equal confusion matrices for a .caffemodel and an equal .npz."""
     read = datasets.camvid.read
     monkeypatch.setattr(datasets.camvid, 'read', lambda *folders: read(*folders)._replace(size=(45, 61)))
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
@@ -229,25 +230,26 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
 
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, monkeypatch):
-    """A published folder (8-bit kernels, population statistics, no local paths) scores almost as the run."""
+    """A published run has 8-bit kernels, population statistics, no local paths and almost equal scores."""
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01', '--optimizer', 'adam')
     config = read_config(run)
-    config['invocations'][0]['command'] = ("python main.py --data_dir '/home/a b/CamVid' --vgg16 '/home/a b/vgg 16.h5' "
-                                      '--init_from Output/run --output=/mnt/run1/ --model x')
+    config['invocations'][0]['command'] = (
+        "python main.py @/home/me/r.txt --data_dir /home/o\\'neil\\ 1/x --vgg16 '/home/a b/vgg 16.h5' "
+        '--init_from Output/run --output=/mnt/run1/')
     config['flags']['class_weights'] = '/home/a b/weights.csv'
     write_json(os.path.join(run, 'config.json'), config)
     scores = score(run, '--publish', published, '--bf_images', '0')['val']
-    monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir', camvid_folder])
+    monkeypatch.setattr('sys.argv', ['evaluate.py', published, '--data_dir=%s (1)/j\xfcrgen' % camvid_folder])
     monkeypatch.chdir(tmp_path)
     again = score(published, '--data_dir', camvid_folder, '--bn', 'moving', '--bf_images', '0')['val']
     assert again['step'] == scores['step'] == 2
-    moved = abs(np.array(again['confusion']) - scores['confusion']).sum()  # a moved pixel counts two
+    moved = abs(np.array(again['confusion']) - scores['confusion']).sum()  # a changed pixel changes two entries
     assert moved <= 0.05 * np.sum(scores['confusion'])
     assert sorted(os.listdir(published)) == ['config.json', 'weights.npz'], 'scores go to another folder'
     text = ''.join(map(read_text, ('published/config.json', 'Output/published-published/metrics.json')))
-    trained = "\"python main.py --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1 --model x\""
-    assert trained in text and 'evaluate.py published --data_dir DIR' in text
+    trained = "\"python main.py @r.txt --data_dir DIR --vgg16 'vgg 16.h5' --init_from Output/run --output=run1\""
+    assert trained in text and 'evaluate.py published --data_dir=DIR' in text
     assert str(tmp_path) not in text and '"seconds"' in text and '/home' not in text
     with np.load(os.path.join(published, 'weights.npz')) as file:
         assert file['conv1/weights'].dtype == np.int8 and file['conv1_bn/moving_variance'].dtype == np.float32
@@ -255,9 +257,9 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
 
 
 def test_classes_are_matched_by_name(sess, capsys):
-    """Classifier weights move to the index of the same class name. A new class gets no weights (NaN here).
+    """The classifier weights of a class move to the index of the same class name.
 
-    Weights of the encoder do not change.
+    The weights of a new class are NaN. Encoder weights do not change.
     """
     values = {'conv_classifier/biases': np.arange(3.0)}
     for layer, shape in (('conv_classifier', (3, 3, 2, 3)), ('conv1_1_D', (3,) * 4), ('upscore2', (3,) * 4),
@@ -269,7 +271,7 @@ def test_classes_are_matched_by_name(sess, capsys):
     nan = np.nan
     for name, place, expected in (
             ('conv_classifier/weights', (2, 1), [[44, nan, 42], [47, nan, 45]]),
-            ('conv1_1_D/weights', (0, 2), [[20, nan, 18], [23, nan, 21], [26, nan, 24]]),  # classes are the last axis
+            ('conv1_1_D/weights', (0, 2), [[20, nan, 18], [23, nan, 21], [26, nan, 24]]),  # last axis: classes
             ('upscore2/weights', (1, 0), [[35, nan, 33], [nan] * 3, [29, nan, 27]]),
             ('conv_classifier/biases', (), [2, nan, 0]), ('conv2/weights', (), values['conv2/weights'])):
         np.testing.assert_array_equal(matched[name][place], expected)
@@ -280,7 +282,7 @@ def test_classes_are_matched_by_name(sess, capsys):
 
 
 def test_published_kernels_in_8_bits(sess, tmp_path, monkeypatch):
-    """Each output channel has a scale. The rounding error is at most half the scale."""
+    """Each output channel of a kernel has a scale. The rounding error is at most half the scale."""
     monkeypatch.setattr(weights, 'publish_config', lambda *_: None)
     kernel = np.random.RandomState(2).normal(size=(3, 3, 5, 4)) * [1e-3, 1, 50, 0]
     with tf.variable_scope('net'):

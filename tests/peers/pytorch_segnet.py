@@ -1,6 +1,7 @@
-"""SegNet and SegNet-Basic in PyTorch, to compare logits, speed and memory: benchmark.py --peer pytorch.
+"""SegNet and SegNet-Basic in PyTorch, for comparisons of logits, speed and memory with our networks.
 
-Layers have the names of segnet.py, so that both networks load the same weights. Needs only torch and numpy.
+`benchmark.py --peer pytorch` runs this file, which needs only PyTorch and NumPy. Layers have the names of segnet.py,
+so that both networks load the same weights.
 """
 import contextlib
 import json
@@ -11,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-WARM_UP = 3  # runs that are not counted, as in benchmark.py
+WARM_UP = 3  # number of untimed runs, as in benchmark.py
 ENCODER = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]
-EPSILON = 1.001e-5  # as utils.BN_EPSILON
+EPSILON = 1.001e-5  # equals utils.BN_EPSILON
 
 
 class ConvBN(nn.Sequential):
-    """Convolution and batch norm, with a ReLU or without."""
+    """A convolution with batch norm; `relu` appends a ReLU."""
 
     def __init__(self, channels, filters, size, relu):
         layers = [nn.Conv2d(channels, filters, size, padding=size // 2), nn.BatchNorm2d(filters, EPSILON)]
@@ -25,9 +26,9 @@ class ConvBN(nn.Sequential):
 
 
 class EncoderDecoder(nn.Module):
-    """[batch, 3, h, w], BGR 0..255 -> logits [batch, num_classes, h, w].
+    """Maps images [batch, 3, h, w], BGR in 0..255, to logits [batch, num_classes, h, w].
 
-    `encoders` and `decoders` are lists of levels, each a list of layer names. The last layer is the classifier.
+    `encoders` and `decoders` list the layer names of each level. The last layer is the classifier.
     """
 
     def forward(self, x):
@@ -48,7 +49,7 @@ class EncoderDecoder(nn.Module):
 
 
 class SegNet(EncoderDecoder):
-    """13 convolutions as in VGG16, and 13 convolutions in the decoders."""
+    """SegNet: 13 encoder convolutions, as in VGG16, and 13 decoder convolutions."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -56,7 +57,7 @@ class SegNet(EncoderDecoder):
         self.encoders = [['conv%d_%d' % (level, i + 1) for i in range(ENCODER[level - 1][1])] for level in levels]
         self.decoders = [[name + '_D' for name in names[::-1]] for names in self.encoders[::-1]]
         filters = [filters for filters, convolutions in ENCODER for _ in range(convolutions)]
-        channels = [3] + filters[:-1]  # the decoders have the channels of the encoders in reverse
+        channels = [3] + filters[:-1]  # the decoder swaps input and output channels
         for name, before, after in zip(sum(self.encoders, []), channels, filters):
             self.add_module(name, ConvBN(before, after, 3, True))
             self.add_module(name + '_D', ConvBN(after, before, 3, True))
@@ -64,7 +65,10 @@ class SegNet(EncoderDecoder):
 
 
 class SegNetBasic(EncoderDecoder):
-    """Four convolutions of 7x7, four decoders without ReLU, and a classifier of 1x1."""
+    """SegNet-Basic: four 7x7 encoder convolutions, four 7x7 decoder convolutions, a 1x1 classifier.
+
+    The decoder has no ReLU.
+    """
 
     def __init__(self, num_classes):
         super().__init__()
@@ -83,7 +87,10 @@ NETWORKS = {'segnet': SegNet, 'segnet-basic': SegNetBasic}
 
 
 def load(network, values):
-    """Sets the weights by name: `values` as weights.npz of a run, {'conv1_1/weights': [3, 3, 3, 64], ...}."""
+    """Copies the weights `values`, as weights.npz of a run stores the weights, to a network.
+
+    Example: `values` is {'conv1_1/weights': float32 [3, 3, 3, 64], 'conv1_1/biases': float32 [64]}.
+    """
     kinds = {'weights': '0.weight', 'biases': '0.bias', 'gamma': '1.weight', 'beta': '1.bias',
              'moving_mean': '1.running_mean', 'moving_variance': '1.running_var'}
     state = network.state_dict()
@@ -97,7 +104,7 @@ def load(network, values):
 
 
 def folded(network):
-    """The network with batch norm folded into the convolutions."""
+    """Folds batch norm into the convolutions of a network; returns the network."""
     for layer in network.children():
         if isinstance(layer, ConvBN):
             layer[0] = nn.utils.fusion.fuse_conv_bn_eval(layer[0], layer[1])
@@ -106,16 +113,16 @@ def folded(network):
 
 
 def synchronize(device):
-    """Waits for the GPU."""
+    """Waits until a GPU has finished all operations."""
     if device == 'cuda':
         torch.cuda.synchronize()
 
 
 def step(model, height, width, batch_size, num_classes, training, precision, device, compiled):
-    """Returns a function that runs one training step, or predicts ids, on constant data."""
+    """Returns a function without arguments that trains one step or predicts ids, on constant data."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision('high')  # TF32 on a GPU, as TensorFlow's default
+    torch.set_float32_matmul_precision('high')  # allows TF32 on a GPU, as TensorFlow does by default
     images = torch.randint(0, 256, (batch_size, 3, height, width)).float().to(device, memory_format=torch.channels_last)
     labels = torch.randint(0, num_classes, (batch_size, height, width)).to(device)
     network = NETWORKS[model](num_classes).to(device, memory_format=torch.channels_last)
@@ -143,13 +150,13 @@ def step(model, height, width, batch_size, num_classes, training, precision, dev
 
 
 def peak_memory():
-    """Peak memory of this process in bytes."""
+    """Returns the peak memory of this process in bytes."""
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM'))
 
 
 def measure(repeats, device, **settings):
-    """Measures seconds of each run and peak memory in bytes, as `benchmark.measure`."""
+    """Returns the seconds of each timed run and the peak memory in bytes, as `benchmark.measure` does."""
     device = 'cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu'
     before = peak_memory()
     run = step(num_classes=11, device=device, **settings)
