@@ -76,7 +76,7 @@ def _class_of(content, region, attribute):
     ticked = [key for key, on in value.items() if on] if isinstance(value, dict) else [value]
     if len(ticked) != 1:
         raise UserError('attribute %s has %d ticked boxes; tick exactly one, the class' % (attribute, len(ticked)))
-    text = str(ticked[0] or '').strip()
+    text = '' if ticked[0] is None else str(ticked[0]).strip()
     if not text:
         raise UserError('attribute %s is empty; give the region its class in VIA' % attribute)
     settings = content.get('_via_attributes', {}).get('region', {}).get(attribute, {})
