@@ -126,6 +126,9 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
     twice = [path for path, count in named.items() if count > 1]
     if twice:
         raise UserError('%s: is listed twice; remove an entry, or name one JSON file as SOURCE' % twice[0])
+    loose = [example.image for example in examples if not example.split]
+    if loose and 'train' in [example.split for example in examples]:
+        raise UserError('%s: outside the folders of the splits; move the image into train/, val/ or test/' % loose[0])
     unnamed = {os.path.abspath(path) for paths in images.values() for path in paths} - set(named)
     tally.left_out['images that the annotations do not name'] = len(unnamed)
     os.makedirs(out, exist_ok=True)

@@ -381,6 +381,12 @@ def test_ambiguous_coco(tmp_path, more, said):
     assert not (tmp_path / 'out').exists()
 
 
+def test_image_outside_the_folders_of_the_splits(tmp_path):
+    write_coco(tmp_path / 'in', ('train/a.png', 'b.png'), [{}])
+    assert_refused('b.png: outside the folders of the splits', converted, tmp_path)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_images_in_labelme_and_outside_the_folder(tmp_path):
     """The JSON field imageData replaces an image file that is missing or has another size.
 
