@@ -1,7 +1,7 @@
 """FCN, DeconvNet and DeepLab-LargeFOV, the paper's baselines (section 4), and U-Net.
 
 Batch norm follows each convolution, as in the paper's benchmark. Classifiers and transposed convolutions have no batch
-norm. Convolutions are padded, so images of any size work. The dropout layers are those of the original networks.
+norm. Convolutions are padded, so images of any size work. Dropout follows the same layers as in the original networks.
 
 Each network takes images [batch, h, w, 3], num_classes, is_training and a function dropout(x, name), and returns logits
 [batch, h, w, num_classes].
@@ -16,7 +16,7 @@ def vgg16(x, is_training, pool, rates=(1, 1, 1, 1, 1)):
     """Builds VGG16's 13 convolutions, each with batch norm and ReLU; returns the pooled maps of the 5 blocks.
 
     Args:
-      pool: function (x, block) -> pooled feature maps. The first block is 1.
+      pool: function (x, number of the block, 1 to 5) -> pooled feature maps.
       rates: dilation rate of the convolutions in each block.
     """
     pooled = []
@@ -34,7 +34,8 @@ def fcn(images, num_classes, is_training, dropout, learnt):
     The class scores of pool3, pool4 and fc7 are upsampled and summed.
 
     Args:
-      learnt: True upsamples by trainable deconvolutions, initialized as bilinear upsampling; False resizes bilinearly.
+      learnt: bool, whether trainable deconvolutions, initialized as bilinear upsampling, upsample the class scores.
+        False: the class scores are resized bilinearly.
     """
     def up(x, stride, shape_like, name):
         return (utils.deconv(x, num_classes, 2 * stride, stride, shape_like, name) if learnt
@@ -52,8 +53,8 @@ def fcn(images, num_classes, is_training, dropout, learnt):
 def deconvnet(images, num_classes, is_training, dropout):
     """Builds DeconvNet (Noh, Hong and Han 2015) and returns the logits.
 
-    DeconvNet is SegNet with fully connected layers between encoder and decoder. The layers fc6 and fc7 have 1,024 units
-    instead of 4,096, as in the SegNet paper. Fully connected layers are built as convolutions.
+    DeconvNet is SegNet with fully connected layers between encoder and decoder. As in the SegNet paper, the layers fc6
+    and fc7 have 1,024 units. The original network has 4,096. Fully connected layers are built as convolutions.
     """
     pooled = []
 
@@ -69,7 +70,7 @@ def deconvnet(images, num_classes, is_training, dropout):
     for block in range(5, 0, -1):
         filters, convolutions = ENCODER[block - 1]
         x = utils.unpool(x, *pooled.pop())
-        for i in range(1, convolutions + 1):  # a deconvolution of stride 1 equals a convolution
+        for i in range(1, convolutions + 1):  # equivalent to deconvolutions of stride 1
             filters = ENCODER[block - 2][0] if i == convolutions and block > 1 else filters
             x = utils.conv_bn_relu(x, filters, 3, 'deconv%d_%d' % (block, i), is_training)
     return utils.conv(x, num_classes, 1, 'seg_score')  # [batch, h, w, num_classes]
@@ -90,8 +91,8 @@ def deeplab_largefov(images, num_classes, is_training, dropout):
 def unet(x, num_classes, is_training, dropout):
     """Builds U-Net (Ronneberger, Fischer and Brox 2015) with padding and returns the logits.
 
-    The levels have 64 to 1,024 filters. Each level of the decoder concatenates the encoder's feature maps of the same
-    size.
+    The number of filters doubles at each level of the encoder, from 64 to 1,024. Each level of the decoder concatenates
+    the encoder's feature maps of the same size.
     """
     def pair(x, filters, name):
         x = utils.conv_bn_relu(x, filters, 3, name + '_1', is_training)

@@ -20,10 +20,10 @@ NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale
 def resize(image, height: int, width: int):
     """Resizes an image uint8 [h, w, 3] to [height, width, 3], by area averaging or bilinearly.
 
-    If the result has fewer pixels than the image, each pixel is the average of an area. Otherwise pixels are
-    interpolated bilinearly. OpenCV averages areas only if neither side grows. If one side grows and the result still
-    has fewer pixels, the shrinking side is averaged first, and then the growing side is resized. An image that already
-    has the size is returned itself, not as a copy.
+    If the result has fewer pixels than the image, each pixel of the result is the average of an area of the image.
+    Otherwise pixels are interpolated bilinearly. OpenCV averages areas only if neither side grows. If one side grows
+    and the result still has fewer pixels, the shrinking side is averaged first, and then the growing side is resized.
+    An image that already has the size is returned itself, not as a copy.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -77,10 +77,11 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         jitter: largest relative change of contrast and brightness; each channel gets random changes.
         gamma: pixel values, scaled to 0..1, are raised to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
-      image uint8 [height, width, 3] and label uint8 [height, width]; `crop` replaces height and width. Padding has the
-      value IGNORE in the label. In the image, padding has the value 0 before `jitter` changes the image.
+      image uint8 [height, width, 3] and label uint8 [height, width]. If `crop` is set, the result has the size `crop`.
+      Padding has the value IGNORE in the label. In the image, padding has the value 0, but `jitter` changes padding
+      like all other pixels.
     """
-    mirrored = rng.rand() < 0.5  # another order of the random draws would change the examples of older runs
+    mirrored = rng.rand() < 0.5  # the order of the random draws is fixed, so that old runs can be repeated
     zoom = augmentation['scale'] ** rng.uniform(-1, 1)
     place = rng.rand(), rng.rand()
     contrast, brightness = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
@@ -121,8 +122,8 @@ def epoch_order(size: int, seed: int, epoch: int):
 def position_example(position: int, size: int, seed: int):
     """Finds the example at a position of the endless training stream -> (epoch, index of the example).
 
-    Positions and epochs count from 0. A batch may continue in the next epoch, as in Caffe's data layer, so all batches
-    have the same size.
+    Positions and epochs count from 0. A batch may contain the end of an epoch and the start of the next epoch, as in
+    Caffe's data layer, so all batches have the same size.
     """
     epoch = position // size
     return epoch, int(epoch_order(size, seed, epoch)[position % size])
@@ -136,14 +137,14 @@ def batch_names(dataset, step: int, batch_size: int, seed: int):
 
 
 def pipeline_options():
-    """Makes the options of a tf.data pipeline: NUM_CORES threads, and no autotuning.
+    """Makes the options of a tf.data pipeline, with NUM_CORES threads and without autotuning.
 
-    With autotuning, each start of a pipeline took seconds longer.
+    Autotuning would delay each start of a pipeline by seconds.
     """
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = NUM_CORES  # a private pool, as a session may have only one thread
+        options.threading.private_threadpool_size = NUM_CORES  # the pool of a session may have only one thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = NUM_CORES
@@ -151,16 +152,16 @@ def pipeline_options():
 
 
 def training_batches(dataset, flags: dict, share: range = None):
-    """Makes an endless stream of training batches. The seed and the number of the step determine each batch.
+    """Makes an endless stream of training batches. A batch depends only on the seed and the step.
 
     Args:
       flags: {flag: value} of a run, with batch_size, seed, height, width, fit and the keys of NO_AUGMENTATION.
       share: range of the positions in a batch that this process loads; None for the whole batch.
     Returns:
-      start: function (number of finished steps) -> (initializer op, feed_dict). After 0 steps the stream starts with
-        the batch of step 1. After END steps the stream is empty, so that a session closes at once.
-      images: [len(share), height, width, 3] uint8; the flag `crop` replaces height and width.
-      labels: [len(share), height, width] uint8, IGNORE where unlabelled; `crop` replaces height and width.
+      start: function (number of finished steps) -> (initializer op, feed_dict). The op starts the stream at the batch
+        of the next step. With END finished steps the stream is empty, so that a session closes at once.
+      images: [len(share), height, width, 3] uint8. If the flag `crop` is set, the images have the size `crop`.
+      labels: [len(share), height, width] uint8, IGNORE where unlabelled; the same size as the images.
     """
     height, width, batch_size, seed = [flags[name] for name in ('height', 'width', 'batch_size', 'seed')]
     share = range(batch_size) if share is None else share

@@ -45,7 +45,7 @@ UNUSED = {'with --engines': {'batch_size', 'what', 'precision', 'sweep', 'xla', 
 MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # rows of the square matrices whose product measures the peak speed
 
 
-# ---------------------------------------------------------------- inside the measuring process
+# ---------------------------------------------------------------- measuring process
 
 def network_op(device: str, model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
     """Builds a network on fixed random images; returns the op that runs one training step or one prediction.
@@ -91,7 +91,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     return {'seconds': seconds, 'memory': None if devices.kind(device) == 'GPU' else machine.peak_memory() - before}
 
 
-# ---------------------------------------------------------------- in the parent process
+# ---------------------------------------------------------------- parent process
 
 def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     """Runs `measure` in a new process -> dict of seconds (list of float) and memory (bytes or None).
@@ -99,8 +99,8 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     Each measurement runs in a separate process, so that the peak memory belongs to a single network.
 
     Args:
-      command: sequence of str, the command to run. OURS measures our network. (path of Python, PEER) measures the same
-        network in PyTorch; on a GPU the memory is then the peak of PyTorch's allocator.
+      command: sequence of str: OURS to measure our network, or (path of Python, PEER) to measure the same network in
+        PyTorch. On a GPU the memory of PyTorch is the peak of PyTorch's allocator.
       settings: keyword arguments of `measure` or `engines.measure`. For PyTorch the keyword arguments are model,
         height, width, batch_size, training, precision, device and compiled (bool).
     Raises:
@@ -121,7 +121,7 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
 def measured_in_turns(participants: dict, repeats: int) -> dict:
     """Measures all participants; two or more participants take turns in ROUNDS rounds.
 
-    Taking turns spreads a change of the machine's load over all participants.
+    Because participants take turns, a change of the machine's load affects all participants alike.
 
     Args:
       participants: {name: function (repeats) -> dict of seconds (list of float) and memory (bytes or None)}.
@@ -170,9 +170,10 @@ def peers(args, settings: dict) -> dict:
 def benchmark_row(args, settings: dict, name: str, measured: dict):
     """Formats the measurement of the participant `name` as a table row {column: text}.
 
-    The row of 'ours' has more columns: parameters, MACs, the speed as a fraction of the device's peak speed, and with
-    --peer the ratios of our time and memory to the time and memory of PyTorch. Each call for 'ours' measures the peak
-    speed. The operations of a training step are counted as three forward passes.
+    The row of our network, 'ours', has additional columns: parameters, MACs, the speed as a fraction of the device's
+    peak speed, and with --peer the ratios of our time and memory to the time and memory of PyTorch. If `name` is
+    'ours', the call also measures the device's peak speed. The operations of a training step are counted as three
+    forward passes.
 
     Args:
       settings: dict of model, height, width, batch_size, training and precision.
@@ -263,11 +264,11 @@ def parse_args(argv=None):
     parser.add_argument('--precision', nargs='+', choices=devices.PRECISIONS, default=['float32'], help='layer dtype')
     parser.add_argument('--peer', choices=('pytorch',), help='also measure the same network in PyTorch')
     parser.add_argument('--peer_python', default=sys.executable, help='path of a Python that has PyTorch')
-    parser.add_argument('--sweep', action='store_true', help='measure at increasing batch and image sizes')
+    parser.add_argument('--sweep', action='store_true', help='measure several batch sizes and image sizes')
     parser.add_argument('--engines', action='store_true', help='compare predict.py with programs that run exports')
     parser.add_argument('--data_dir', help="with --engines: folder of the run's data set (default: as in training)")
     parser.add_argument('--images', type=cli.positive_int, default=12, help='with --engines: number of images')
-    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='number of timed runs, as in the paper')
+    parser.add_argument('--repeats', type=cli.positive_int, default=50, help='number of timed runs; the paper uses 50')
     parser.add_argument('--output', default=os.path.join('Output', 'benchmark'), help='folder for the table')
     parser.add_argument('--into', metavar='FILE', help='also insert the table into this Markdown file')
     parser.add_argument('--xla', action='store_true', help='compile the TensorFlow graph with XLA (GPUs only)')
@@ -292,15 +293,15 @@ def parse_args(argv=None):
 def main(args):
     """Measures the networks; prints and writes a table as Markdown and CSV, with --sweep also a figure.
 
-    With --into FILE the table is also inserted into the Markdown file FILE. With --measure, which
-    `measure_in_subprocess` uses, the function measures one network in this process and prints only the result as JSON.
+    With --into FILE the table is also inserted into the Markdown file FILE. With --measure, which only
+    `measure_in_subprocess` passes, the function measures one network in this process and prints the result as JSON.
     """
     if args.measure:
         print(json.dumps((engines.measure if 'engine' in args.measure else measure)(**args.measure)))
         return
     device = devices.device_name(args.device)
     devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
-    os.makedirs(args.output, exist_ok=True)  # before the measurements, so that an error costs no time
+    os.makedirs(args.output, exist_ok=True)  # a bad path is an error before the measurements
     print(device, flush=True)
     rows = []
     for settings in args.models if args.engines else settings_to_measure(args):

@@ -1,4 +1,4 @@
-"""Reads images, labels and run-length masks; counts classes; computes class weights. Defines `Dataset`.
+"""Defines `Dataset`; reads images, labels and run-length masks; counts pixels; computes class weights.
 
 The modules in `datasets/` read the data sets. `batches.py` makes the batches. This module does not import TensorFlow.
 """
@@ -44,21 +44,22 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png', which has a row per class.
     released_weights: class weights that the authors of the data set or of the paper published, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None if the ids are 0, 1, 2, ...
-    depth: number of used bits, 9 to 16, of pixels with 16 bits; None if `read_image` measures the number in each image.
-    rle: None if the labels are image files. If the labels are masks in a table, a tuple that describes the table:
-        (column names, one of RLE_ORDERS, file extension in the image ids). `predict.py --submission` writes the same
-        kind of table.
+    depth: number of bits, 9 to 16, that the values in 16-bit images use. None: `read_image` measures the number in each
+        image.
+    rle: None if the labels are image files. If the labels are run-length masks in a table, the format of the table:
+        (column names, one of RLE_ORDERS, file extension in the image ids). `predict.py --submission` writes a table in
+        the same format.
     """
 
 
 # ---------------------------------------------------------------- run-length encoding
 
 def rle_numbers(rle: str, order: str = 'rows'):
-    """Parses Kaggle's run-length encoding -> (starts, ends), int64 arrays: the runs as pixel numbers from 0.
+    """Parses Kaggle's run-length encoding -> (starts, ends) of the runs, int64 pixel numbers from 0.
 
     The end of a run is the number of the first pixel after the run. `order` is one of RLE_ORDERS, explained in
-    `rle_decode`. Raises UserError if a token is not a whole number, if the count of numbers is odd, or if runs are
-    empty, overlap or are out of order.
+    `rle_decode`. Raises UserError for a text that does not consist of pairs of whole numbers, and for runs that
+    overlap, are empty or are out of order.
     """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
@@ -90,14 +91,14 @@ def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
       columns: pixels are counted down the columns, as in most of Kaggle's competitions;
       relative: pixels are counted down the columns, and a start is the number of pixels between the end of the previous
         run and the start of the run, as in the SIIM-ACR competition.
-    Raises UserError if a token is not a whole number, if the count of numbers is odd, or if runs are empty, overlap,
+    Raises UserError for a text that does not consist of pairs of whole numbers, and for runs that overlap, are empty,
     are out of order or end outside the image.
     """
     starts, ends = rle_numbers(rle, order)
     if ends.max(initial=0) > height * width:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     edges = np.stack([starts, ends], 1).ravel()
-    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths of background, run, background, ...
+    stretches = np.diff(edges, prepend=0, append=height * width)  # alternating lengths of background and runs
     pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
@@ -109,7 +110,7 @@ def rle_encode(mask, order: str = 'rows'):
     """
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask if order == 'rows' else mask.T, bool).ravel()
-    edges = np.flatnonzero(np.diff(padded))  # start, end, start, end, ...: pixel numbers from 0
+    edges = np.flatnonzero(np.diff(padded))  # pixel numbers from 0: the start and the end of each run
     starts = np.diff(edges, prepend=0)[0::2] if order == 'relative' else edges[0::2] + 1
     return ' '.join(map(str, np.stack([starts, edges[1::2] - edges[0::2]], 1).ravel().tolist()))
 
@@ -119,11 +120,12 @@ def rle_encode(mask, order: str = 'rows'):
 def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     """Decodes an image file -> (`PIL.Image`, array of the pixels), rotated as the EXIF data says.
 
-    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels], and has the bits of the file. The
-    `PIL.Image` may have other bits: Pillow scales 2-bit grey, 4-bit grey and 16-bit colours to 8 bits. The array of a
-    palette image holds palette indices. In some TIFF files the value 0 means white. The array inverts the values of
-    such a file, unless `stored` is true. Only the first page of a file is read, and a note reports further pages.
-    Raises UserError if the file is unreadable, damaged or of an unknown format, or has more than `max_pixels` pixels.
+    The array is bool, uint8, uint16, int32 or float32, [h, w] or [h, w, channels], and holds the values of the file.
+    The `PIL.Image` may hold other values, because Pillow scales 2-bit grey, 4-bit grey and 16-bit colours to 8 bits.
+    The array of a palette image holds palette indices. If 0 means white in a TIFF file, the values in the array are
+    inverted, so that 0 means black; with `stored` the values are not inverted. Only the first page of a file is read,
+    and a note is printed if the file has more pages. Raises UserError if the file is unreadable, damaged or of an
+    unknown format, or has more than `max_pixels` pixels.
     """
     content = read_bytes(path)
     kind = 'image'
@@ -135,8 +137,8 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         if image.width * image.height > max_pixels:
             raise UserError('%s: more than %d pixels; shrink it, or raise predict.py --max_pixels' % (path, max_pixels))
         if kind == 'PNG':
-            Image.open(io.BytesIO(content)).verify()  # compares checksums; a verified image cannot be decoded
-        if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # the second image of a phone's MPO is a preview
+            Image.open(io.BytesIO(content)).verify()  # checks the checksums; Pillow cannot decode a verified image
+        if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # an MPO's second image is a preview
             note('%s: has %d pages; only the first page of a file is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
         image.load()
@@ -167,11 +169,12 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """Reads an image file -> uint8 [h, w, 3] RGB, rotated as the EXIF data says. Alpha is dropped.
 
-    Grey is copied to all three channels. Of pixels with 16 bits, 8 bits are kept: the highest 8 of the lower `depth`
-    bits. Most microscopes use 12 of the 16 bits. Values of more than `depth` bits become 255, and a note is printed.
-    If `depth` is None, `depth` is the number of bits of the largest value, at least 9, and a note is printed. For more
-    than 12 bits, `depth` is 16 and no note is printed. Raises UserError if the file is unreadable or damaged, if the
-    image has more than `max_pixels` pixels, or if pixels are floats or integers outside 0 to 65535.
+    Grey is copied to all three channels. A 16-bit image is reduced to 8 bits: of the lowest `depth` bits of each value
+    the highest 8 are kept. Most microscopes use 12 of the 16 bits. Values of more than `depth` bits become 255, and a
+    note is printed. If `depth` is None and the largest value has at most 12 bits, `depth` is the number of bits of this
+    value, at least 9, and a note is printed. If the largest value has more than 12 bits, `depth` is 16. Raises
+    UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for pixels that are floats or
+    integers outside 0 to 65535.
     """
     image, array = decode(path, max_pixels)
     if array.dtype == np.float32 or array.dtype == np.int32 and not 0 <= array.min() <= array.max() < 1 << 16:
@@ -195,7 +198,8 @@ def refuse_pixels(label, bad, path: str, kind: str, fix: str):
     """Raises UserError if `bad` is true anywhere. The message has value, row and column of the first bad pixel.
 
     Args:
-      label, bad: arrays [h, w] or [h, w, channels]. `bad` is bool.
+      label: array [h, w] or [h, w, channels], the pixels.
+      bad: bool array of the same shape.
       kind: noun for the value in the message, such as 'id'.
       fix: end of the message: advice for the user.
     """
@@ -208,13 +212,10 @@ def read_ids_or_colors(path: str, binary: bool = False):
     """Reads a label file -> (ids or colours, palette).
 
     Ids are uint8 [h, w], as stored in a grey image, a palette image or an NPY file. Colours are uint8 [h, w, 3] RGB.
-    The palette is uint8 [n, 3] RGB, or None if the file is not a palette image. With `binary`, a black and white JPEG
-    and an image of the values 0 and 65535 are read as ids 0 and 255. Raises UserError if
-      the file is unreadable;
-      the file is WebP, JPEG 2000 or any other JPEG;
-      an alpha channel of 8 bits has a value below 255;
-      the array is neither [h, w] nor [h, w, 3];
-      an id is not a whole number from 0 to 255.
+    The palette is uint8 [n, 3] RGB, or None if the file is not a palette image. With `binary`, a black and white JPEG,
+    or an image whose values are 0 and 65535, is read as ids 0 and 255. Raises UserError for an
+    unreadable file, for any other lossy file, for transparent pixels, for an array that is neither [h, w] nor
+    [h, w, 3], and for ids that are not whole numbers from 0 to 255.
     """
     palette = None
     if path.lower().endswith('.npy'):
@@ -256,8 +257,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
 def black_and_white(grey, path: str, soft: float = 0):
     """Rounds a mask [h, w] that is nearly black and white -> uint8 [h, w] of 0 and 255.
 
-    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223. A mask without white
-    pixels must be 0 everywhere, because dark values may be class ids.
+    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223. Raises UserError also if
+    a mask without white pixels is not 0 everywhere, because dark values may be class ids.
     """
     bad = (grey > 31) & (grey < 224)
     if grey.max() < 224:
@@ -272,8 +273,8 @@ def read_label(path: str):
     """Reads a label file -> ids, uint8 [h, w]. An image with three equal channels counts as grey.
 
     Raises UserError for an unreadable or lossy file, for transparent pixels, for colours, and for ids that are not
-    whole numbers from 0 to 255. Raises UserError also for a palette of greys where a grey differs from the index,
-    because either number may be the id.
+    whole numbers from 0 to 255. Raises UserError also if a palette of greys maps an index to another grey, because
+    either number may be the id.
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
@@ -300,7 +301,7 @@ def pixel_sums(counts):
       counts: int64 [images, num_classes + 1], the pixels of each class in each image. Void is last.
     Returns:
       pixels: int64 [num_classes + 1], the pixels of each class in all images.
-      present: int64 [num_classes + 1], the pixels of any class, or of void, in the images that contain the class.
+      present: int64 [num_classes + 1], all pixels, also void, of the images that contain the class.
     """
     return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
 
@@ -319,7 +320,7 @@ def median_frequency_weights(pixels, present, void_in_median: bool = False):
 
     Args:
       pixels: int64 [num_classes + 1], the pixels of each class. Void is last.
-      present: int64 [num_classes + 1], the pixels of any class, or of void, in the images that contain the class.
+      present: int64 [num_classes + 1], all pixels, also void, of the images that contain the class.
       void_in_median: whether the median includes the frequency of void, as in the weights released with SegNet.
     Returns:
       float64 [num_classes], with 0 for a class without a pixel.

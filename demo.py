@@ -97,7 +97,7 @@ def write_examples(config: dict, data_dir, folder: str) -> list:
 
 
 def result_path(upload: str, ending: str) -> str:
-    """Returns the path of a result, in a new folder beside the file `upload`.
+    """Returns the path of a result file, in a new folder beside the file `upload`.
 
     For the file street.jpg and the ending -ids.png the name of the result is street-ids.png.
     """
@@ -109,12 +109,12 @@ def label_image(predictor, config: dict, max_pixels: int, path: str) -> tuple:
     """Labels an image file -> (annotated image, colours, map, path of the id map).
 
     Args:
-      predictor: `inference.Predictor`.
+      predictor: an `inference.Predictor`.
       config: dict, the content of the run's config.json.
     Returns:
-      annotated image: (image, list of masks), the value of a gradio.AnnotatedImage. A mask is (bool [h, w], name). Each
-        predicted class has a mask. The name is the class and the share of the pixels, such as 'road 34.5%'. The class
-        with the largest share comes first.
+      annotated image: (image, list of masks), the value of a gradio.AnnotatedImage. The list has a mask, (bool [h, w],
+        name), for each predicted class. The name of a mask consists of the class and the share of the pixels, such as
+        'road 34.5%'. The class with the largest share comes first.
       colours: {name of a mask: colour, such as '#ff0000'}.
       map: the confidence, uint8 [h, w]; with Monte-Carlo samples the uncertainty, uint8 [h, w, 3].
       path of the id map: path of a PNG file with the class ids, at the size of the uploaded image.

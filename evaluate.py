@@ -19,12 +19,12 @@ from runs.folder import add_scores, read_config, run_folder, without_folders
 from system import cli, cluster, devices, distribute
 from system.files import UserError, check_output, write_csv
 
-# ---------------------------------------------------------------- a run in a session
+# ---------------------------------------------------------------- loading a run
 
 def samples_of(samples, spec) -> int:
-    """Returns the number of dropout samples: `samples`, or if `samples` is None, the default of the network.
+    """Returns the number of Monte-Carlo dropout samples; if `samples` is None, the default of the network.
 
-    For a run without dropout the default is 0, and a larger number raises UserError.
+    The default for a run without dropout is 0. Raises UserError if a run without dropout gets `samples` above 0.
     """
     if samples is None:
         return networks.SAMPLES.get(spec.model, 0) if spec.dropout else 0
@@ -44,7 +44,7 @@ def open_run(args, name: str, flags: dict, spec, group=None, confidence: bool = 
       args: parsed flags of evaluate.py, predict.py or demo.py.
       name: path of a run folder or of a file with weights.
       flags: dict of the flags in the run's config.json; empty for a file with weights.
-      spec: `networks.Spec` of the run.
+      spec: the run's `networks.Spec`.
       group: connected `distribute.Group`, or None for a single process.
       confidence, probabilities: bool, the fields of `Settings` with these names.
     """
@@ -76,8 +76,8 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
 
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`) of this process.
-      bf_images: BF is computed on the first `bf_images` examples of the split.
-      num_extremes: `extremes` has `num_extremes` images with the highest mIoU, and as many with the lowest mIoU.
+      bf_images: number of examples that are scored for BF; the first examples of the split are taken.
+      num_extremes: number of images with the highest mIoU, and of images with the lowest mIoU, in `extremes`.
       all_gather: function (results of this process) -> list of the results of all processes.
     Returns:
       scores: the dict that `metrics.scores` returns, with these additional keys:
@@ -85,9 +85,10 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
         confusion: list of lists of pixel counts, with a row per true class and a column per predicted class.
         BF: boundary F1 score 0..1, the mean over the images that have a boundary; None if no image has a boundary.
         bf_images: number of images scored for BF.
-        ECE: expected calibration error 0..1; None if no pixel is labelled. Predictions without confidence have no ECE.
+        ECE: expected calibration error 0..1; None if no pixel is labelled. The key is missing if the predictions have
+          no confidence.
         most_certain: {'50%': {'G': ..., 'C': ..., 'mIoU': ...}, '90%': ..., '100%': ...}, the scores of the 50%, 90%
-          and 100% of the pixels with the least variance. Predictions without variance have no such key.
+          and 100% of the pixels with the least variance. The key is missing if the predictions have no variance.
       shown: {example index: prediction uint8 [h, w]} for the examples that `plots.panel_examples` selects.
       extremes: list of (mIoU of the image, example index, prediction uint8 [h, w]), the highest mIoU first. Images
         without a labelled pixel have no mIoU and are left out.
@@ -132,7 +133,7 @@ def best_and_worst(extremes: list, count: int) -> list:
     """Selects the `count` images with the highest mIoU and the `count` images with the lowest mIoU -> list.
 
     `extremes` and the result are lists of (mIoU, example index, prediction). The result begins with the highest mIoU.
-    `count` must be at least 1 unless `extremes` is empty.
+    If `extremes` is not empty, `count` must be at least 1.
     """
     extremes = sorted(extremes, key=lambda extreme: (-extreme[0], extreme[1]))
     return extremes[:count] + extremes[count:][-count:]
@@ -146,12 +147,12 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
     by the statistics of the batch. The images are not augmented, but a run of --fit crop cuts out random parts of the
     images, as in training.
 
-    The order of the examples is random with a fixed seed. If the last batch is not full, examples from the next random
-    order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches are
-    averaged in order, so the result does not depend on the number of processes.
+    The order of the examples is random with a fixed seed. If the last batch is not full, the first examples of a second
+    random order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches
+    are averaged in order, so the result does not depend on the number of processes.
 
     Args:
-      spec: `networks.Spec` of the run. The dropout rate must be 0 for predictions without Monte-Carlo samples.
+      spec: the run's `networks.Spec`. For predictions without Monte-Carlo samples, the dropout rate must be set to 0.
       batch_size: number of images per batch, the same as in training.
     """
     steps = -(-len(dataset.examples['train']) // batch_size)
@@ -177,7 +178,7 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
 
     Args:
       scores: dict that `score_split` returns, with fractions 0..1.
-      papers: list of (name of a table, (G, C, mIoU, BF) in percent), the paper's scores, for the last lines.
+      papers: list of (name of a table, (G, C, mIoU, BF) in percent), the paper's scores, which become the last lines.
     """
     def line(values, text=report.percent):
         return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
@@ -209,12 +210,12 @@ def parse_args(argv=None):
     add_flags(parser, batch_size=4)
     parser.add_argument('--bf_images', type=cli.number(int, 0, 10 ** 9), default=10 ** 9, metavar='N',
                         help='compute the boundary measure BF on the first N images; 0: no BF (default: all)')
-    parser.add_argument('--publish', metavar='FOLDER', help='also write the run, with kernels in 8 bits, to FOLDER')
+    parser.add_argument('--publish', metavar='FOLDER', help='also write the run, with 8-bit kernels, to FOLDER')
     cluster.add_flag(parser)
     group = parser.add_argument_group('weights of a file, instead of a run')
-    group.add_argument('--weights', metavar='FILE', help='.npz file with arrays by layer name, or .caffemodel file')
-    group.add_argument('--model', choices=sorted(networks.NETWORKS), help='the network of the weights')
-    group.add_argument('--dataset', choices=datasets.MODULES, help='the data set to score the weights on')
+    group.add_argument('--weights', metavar='FILE', help='.caffemodel file, or .npz file with an array per variable')
+    group.add_argument('--model', choices=sorted(networks.NETWORKS), help='network that the weights belong to')
+    group.add_argument('--dataset', choices=datasets.MODULES, help='data set to score the weights on')
     group.add_argument('--output', help='folder for the scores (default: Output/<dataset>-<model>-weights)')
     args = parser.parse_args(argv)
     args.split = list(dict.fromkeys(args.split))

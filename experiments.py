@@ -23,7 +23,8 @@ from system import cli, devices, distribute
 from system.cli import ROOT, revision
 from system.files import UserError, check_output, write_json
 
-# Flags of main.py that --flags may not contain. Each row sets the first seven flags; the others would have no effect.
+# Flags of main.py that --flags may not contain. experiments.py itself sets the first eight flags; the last three would
+# have no effect.
 NOT_IN_FLAGS = 'dataset data_dir model class_weights seed steps output device epochs gpus describe'.split()
 # Flags that the tables `results` and `table6` use. All other tables use all flags except --runs and --into.
 OF_RESULTS = ('table', 'runs', 'into', 'output')
@@ -75,10 +76,10 @@ def parse_args(argv=None):
     return args
 
 
-# ---------------------------------------------------------------- a row as a command
+# ---------------------------------------------------------------- commands
 
 def row_folder(args, row, seed: int) -> str:
-    """Returns the path of the run folder of a row and a seed: a folder in --output."""
+    """Returns the path of the run folder of a row and a seed; all run folders are in --output."""
     return os.path.join(args.output, '%s-%s-seed%d' % (row.model, row.class_weights, seed))
 
 
@@ -105,7 +106,7 @@ def row_command(args, row, seed: int) -> str:
 
 
 def shown_splits(args) -> list:
-    """Returns the splits that the table has scores of: list of str. The first is --split, by default 'test'."""
+    """Returns the splits that the table shows: list of str. The first split is --split, by default 'test'."""
     more = [split for split in tables.TABLES[args.table].splits if split not in ('test', args.split)]
     return [args.split or 'test'] + more
 
@@ -113,7 +114,7 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError if a split is missing, or if the run folder was trained with other flags or more steps."""
+    """Raises UserError if the data set lacks a split, or if the run folder has other flags or more steps."""
     flags = main.parse_args(row_flags(args, row, seed))
     run = main.Run(vars(flags), main.open_dataset(flags, distribute.Group()), vars(main.parse_args([])))
     for split in shown_splits(args):
@@ -129,14 +130,14 @@ def check_row(args, row, seed: int):
 
 
 def is_scored(scores: dict, steps: int, bf_images: int) -> bool:
-    """Returns whether `scores`, from metrics.json, belong to `steps` steps and to BF on `bf_images` images."""
+    """Returns whether `scores` come from a run of `steps` steps, with BF computed on `bf_images` images."""
     return scores.get('asked_steps') == steps and scores['bf_images'] == min(bf_images, scores['images'])
 
 
 def row_scores(args, row, seed: int) -> dict:
     """Trains and scores a row -> {split: entry of metrics.json}.
 
-    Scores that metrics.json has already are not computed again. Raises UserError for bad flags or data. Raises
+    Scores that are already in metrics.json are not computed again. Raises UserError for bad flags or data. Raises
     FloatingPointError if the loss is not finite.
     """
     folder = row_folder(args, row, seed)
@@ -162,7 +163,7 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
     The result is stored in costs.json in --output. A stored result is not measured again.
 
     Returns:
-      dict: ms (mean time in milliseconds), MB (peak memory in megabytes, None on a GPU) and revision (of the code).
+      dict of ms (mean time in milliseconds), MB (peak memory in megabytes, None on a GPU) and revision (Git revision).
     """
     path = os.path.join(args.output, 'costs.json')
     key = '%s, %s, batch %d, %d runs, %s' % (model, 'training' if training else 'prediction', batch_size, args.repeats,
@@ -174,10 +175,10 @@ def measured_cost(args, model: str, training: bool = False, batch_size: int = 1)
         megabytes = measured['memory'] and measured['memory'] / 1e6
         costs[key] = {'ms': 1000 * float(np.mean(measured['seconds'])), 'MB': megabytes, 'revision': revision()}
         write_json(path, costs)
-    return dict({'revision': 'unknown'}, **costs[key])  # a costs.json of older code has no revision
+    return dict({'revision': 'unknown'}, **costs[key])  # costs.json files of older code have no revision
 
 
-# ---------------------------------------------------------------- a row as text
+# ---------------------------------------------------------------- formatting
 
 def num_parameters(model: str) -> int:
     """Counts the trainable parameters of a network for CamVid's 11 classes."""
@@ -187,8 +188,8 @@ def num_parameters(model: str) -> int:
 def variant_columns(args, row):
     """Measures the forward time of a row of table 1 and formats the cost columns -> {column: text}.
 
-    The columns are the number of parameters and the forward time, ours and the paper's, the paper's storage multiplier,
-    and the Git revision that was measured.
+    The columns are our and the paper's number of parameters, our and the paper's forward time, the paper's storage
+    multiplier, and the Git revision that was measured.
     """
     variant = next(variant for variant in tables.TABLE1 if variant.name == row.name)
     cost = measured_cost(args, row.model)
@@ -198,9 +199,10 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains and scores a row and formats the scores -> {column: text}. Table 1 also gets the forward time.
+    """Trains and scores a row and formats the scores -> {column: text}.
 
-    If a loss is not finite, the row has only the columns 'network', 'weights' and 'failed'.
+    A row of table 1 also has the forward time. If a loss is not finite, the row has only the columns 'network',
+    'weights' and 'failed'.
     """
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
@@ -222,7 +224,7 @@ def trained_row(args, row):
 
 
 def measured_row(args, row):
-    """Measures time, memory and model size of a row of table 6 -> {column: text}, ours and the paper's."""
+    """Measures time, memory and model size of a row of table 6 -> {column: text}, our and the paper's values."""
     forward = measured_cost(args, row.model)
     training = measured_cost(args, row.model, training=True)
     batch = measured_cost(args, row.model, training=True, batch_size=4)
@@ -242,8 +244,8 @@ def measured_row(args, row):
 def run_table(args, rows: list):
     """Trains or measures the rows; writes table.md and table.csv after each row and prints the whole table.
 
-    Table 1 also gets the figure scores.png: scores against forward time. Raises FloatingPointError after the last row
-    if a loss was not finite.
+    For table 1 the function also draws scores.png, the scores against the forward time. Raises FloatingPointError after
+    the last row if a loss was not finite.
     """
     table = tables.TABLES[args.table]
     split = args.split or 'test'
@@ -266,8 +268,8 @@ def run_table(args, rows: list):
 def run(args):
     """Trains or measures the rows of a table of the paper. With --list, only prints the command of each row.
 
-    The table `results` only writes tables of the runs in --runs. Raises UserError before any training if no row is
-    selected, if a split is missing, or if a run folder was trained with other flags.
+    If the table is `results`, only tables of the runs in --runs are written. Raises UserError before any training if no
+    row is selected, if the data set lacks a split, or if a run folder was trained with other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

@@ -33,7 +33,7 @@ from system.files import UserError
 # batch: (images, labels), the tensors that a training step reads.
 # fetches: dict of the tensors and ops that a training step runs.
 # signals: placeholder [2] for (stop, validate), each 0 or 1; a training step sums the signals of all processes.
-# predictor: `Predictor` that predicts the validation images with the training variables.
+# predictor: the `Predictor` that predicts the validation images with the training variables.
 # init: op that initializes all variables.
 # assignments: list of (variable, float32 array), the starting weights.
 # uninitialized: names of the variables that have no starting weights.
@@ -51,12 +51,12 @@ def add_data_flags(parser):
     group.add_argument('--data_dir', help='folder of the data set; not needed for --dataset sample')
     group.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of pixels in RLE masks (default: detected)')
     group.add_argument('--depth', type=cli.number(int, 9, 16), help='bits that 16-bit images use (default: measured)')
-    group.add_argument('--fold', metavar='K/N', help='if there is no split val: hold out part K of N (default: 1/5)')
+    group.add_argument('--fold', metavar='K/N', help='without a val split: validate on part K of N (default: 1/5)')
     group.add_argument('--cache', type=cli.number(float, 0, 10 ** 6), metavar='GB',
                        help='memory for decoded images, in GB (default: half of the free memory, at most 8.6)')
     group.add_argument('--height', type=cli.side, help='height of training images, in pixels (default: by data set)')
     group.add_argument('--width', type=cli.side, help='width of training images, in pixels (default: by data set)')
-    group.add_argument('--fit', choices=('resize', 'crop'), default='resize', help='stretch images, or crop or pad')
+    group.add_argument('--fit', choices=('resize', 'crop'), default='resize', help='resize: stretch; crop: cut or pad')
     group.add_argument('--flip', action='store_true', help='mirror half of the images left to right')
     group.add_argument('--flip_vertical', action='store_true', help='mirror half of the images top to bottom')
     group.add_argument('--rotate', type=int, choices=(90,), help='rotate images by a random multiple of 90 degrees')
@@ -71,7 +71,7 @@ def add_training_flags(parser):
     group = parser.add_argument_group('training')
     group.add_argument('--model', choices=sorted(networks.NETWORKS), default='segnet', help='network to train')
     group.add_argument('--input', choices=sorted(networks.INPUTS), help='normalization of images (default: by --model)')
-    group.add_argument('--dropout', type=cli.number(float, 0, 0.99), help='dropout (default: 0.5 if Bayesian, else 0)')
+    group.add_argument('--dropout', type=cli.number(float, 0, 0.99), help='dropout rate (default: 0; Bayesian: 0.5)')
     start = group.add_mutually_exclusive_group()
     start.add_argument('--vgg16', metavar='PATH', help="start the encoder from Keras' VGG16: file or 'download'")
     start.add_argument('--init_from', metavar='RUN|FILE', help='start from the weights of a run, .npz or .caffemodel')
@@ -82,7 +82,7 @@ def add_training_flags(parser):
     group.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=4, help='images per step')
     group.add_argument('--optimizer', choices=('sgd', 'adam'), default='adam', help='optimizer; the paper uses sgd')
     group.add_argument('--learning_rate', type=cli.positive_float, default=0.001, help='the paper: 0.1 or 0.001 (sgd)')
-    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='poly: the rate falls to 0')
+    group.add_argument('--schedule', choices=('constant', 'poly'), default='poly', help='poly: learning rate goes to 0')
     group.add_argument('--momentum', type=cli.fraction, default=0.9, help='momentum of sgd; the paper uses 0.9')
     group.add_argument('--weight_decay', type=cli.fraction, default=5e-4, help='weight decay; the authors use 5e-4')
     group.add_argument('--loss', choices=('ce', 'ce-dice'), default='ce', help='ce-dice: cross-entropy plus Dice loss')
@@ -95,7 +95,7 @@ def add_run_flags(parser):
     group = parser.add_argument_group('run')
     group.add_argument('--output', help='run folder (default: Output/<dataset>-<model>)')
     group.add_argument('--validate_every', type=cli.interval, metavar='N|Nsteps',
-                       help='epochs or steps between validations (default: validation takes a tenth of the time)')
+                       help='validate every N epochs or N steps (default: validation takes a tenth of the time)')
     group.add_argument('--select_by', choices=('mIoU', 'G', 'C'), default='mIoU', help='score that selects weights')
     group.add_argument('--patience', type=cli.positive_int, metavar='N', help='stop after N validations without a gain')
     group.add_argument('--describe', action='store_true', help='print the layers of --model and exit')
@@ -134,11 +134,11 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
     divided by the number of labelled pixels in the whole batch.
 
     Args:
-      spec: `networks.Spec`.
+      spec: the run's `networks.Spec`.
       class_weights: num_classes floats, the weights of the classes in the loss.
       batch: images [n, h, w, 3] uint8 and labels [n, h, w] uint8, where n is the number of images in the share.
       total: number of steps of the run, for the learning-rate schedule.
-      group: `distribute.Group`.
+      group: the `distribute.Group`.
     Returns:
       dict of `loss` and `learning_rate`, both scalar tensors, and the op `step_op`. The losses of all processes add up
       to the loss of the batch.
@@ -298,7 +298,7 @@ def open_dataset(args, group):
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
-        config = None  # for another data set than before, `Run` raises the error
+        config = None  # if --dataset has changed, `Run` raises the error
     config = group.all_gather(config)[0]  # the other processes may lack the run folder
     dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):

@@ -22,7 +22,7 @@ def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
     The first axis is a bin of the variance. The number of the bin consists of the exponent and the highest four
-    fraction bits of the variance as float32, so the variances in a bin differ by at most 6.25%.
+    fraction bits of the float32 variance, so the variances in a bin differ by at most 6.25%.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
@@ -40,7 +40,8 @@ def most_certain(counts, share: float):
 
     Args:
       counts: int64 [bins, num_classes, num_classes] from `confusion_by_uncertainty`, summed over a whole split.
-      share: fraction of all pixels to include, 0..1. Only whole bins are included, so the sum may include more pixels.
+      share: fraction of all pixels to include, 0..1. Only whole bins are included, so the sum may include more pixels
+        than `share`.
     """
     pixels = np.cumsum(counts.sum((1, 2)))
     return counts[:np.searchsorted(pixels, share * pixels[-1]) + 1].sum(0)
@@ -76,7 +77,7 @@ def calibration_error(counts):
 
 
 def mean(values):
-    """Averages the values that are not None -> float. Without such values the result is None."""
+    """Averages the values that are not None -> float; None if all values are None."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -84,15 +85,15 @@ def mean(values):
 def scores(counts):
     """Computes global accuracy, class average accuracy and mean IoU from the confusion matrix of a whole split.
 
-    A class without true pixels has the accuracy None. A class without true or predicted pixels has the IoU None. The
-    means C and mIoU ignore None. SegNet's script compute_test_results.m divides by the number of all classes, which
-    gives the same means if every class occurs.
+    A class without labelled pixels has the accuracy None. A class with neither labelled nor predicted pixels has the IoU
+    None. The means C and mIoU ignore None. SegNet's script compute_test_results.m divides by the number of all classes;
+    the means are the same if every class occurs.
 
     Args:
       counts: int64 [num_classes, num_classes]. Rows are true classes, columns are predicted classes.
     Returns:
-      dict: G, C, mIoU and fwIoU (mean IoU weighted by class frequency), and lists with one entry per class: accuracy
-        (recall), precision, F1 (Dice), IoU and pixels (number of true pixels). All scores are fractions 0..1. C and
+      dict of G, C, mIoU and fwIoU (mean IoU weighted by class frequency), and lists with one entry per class: accuracy
+        (recall), precision, F1 (Dice), IoU and pixels (number of labelled pixels). All scores are fractions 0..1. C and
         mIoU are None if the values of all classes are None. G and fwIoU are 0 if `counts` has no pixels.
     """
     true_positives = np.diag(counts)
@@ -116,22 +117,22 @@ def boundary(region):
     """Marks the boundary pixels of a region: bool [h, w] -> bool [h, w].
 
     A pixel is on the boundary if the pixel to the right, the pixel below, or the pixel diagonally below to the right
-    has the other value. The authors of the paper use the same rule: seg2bdry(..., 'imageSize') of BSDS.
+    has a different value. The authors of the paper use the same rule: seg2bdry(..., 'imageSize') of BSDS.
     """
     padded = np.pad(region, [(0, 1), (0, 1)], 'edge')
     return (padded[1:, :-1] != region) | (padded[:-1, 1:] != region) | (padded[1:, 1:] != region)
 
 
 def matched_pixels(one, other, radius: float) -> int:
-    """Counts the pairs of a maximum one-to-one matching between the true pixels of two bool maps [h, w].
+    """Counts the pairs of a maximum one-to-one matching between the True pixels of two bool maps [h, w].
 
-    The distance of the pixels of a pair is at most `radius`. As in correspondPixels of BSDS, the matching has as many
-    pairs as possible. Each map must have at least one true pixel.
+    The two pixels of a pair are at most `radius` apart. As in correspondPixels of BSDS, the matching has as many pairs
+    as possible. Each map must have at least one True pixel.
     """
     num_one, num_other = int(one.sum()), int(other.sum())
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
     near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
-    alone = np.arange(num_one)  # each pixel of `one` may also have a dummy partner, at a high cost
+    alone = np.arange(num_one)  # each pixel of `one` without a partner is matched to a dummy, at a high cost
     # All pairs have the same cost: with the distances as costs, SciPy takes ten times longer.
     costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])
     pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
@@ -141,7 +142,7 @@ def matched_pixels(one, other, radius: float) -> int:
 
 
 def boundary_f1(label, prediction, num_classes: int):
-    """Computes the boundary measure BF of one image: F1 of precision and recall, averaged over the classes.
+    """Computes the boundary measure BF of one image: the F1 of precision and recall, averaged over the classes.
 
     A boundary pixel is correct if the one-to-one matching finds a partner for the pixel within the tolerance,
     BF_TOLERANCE times the image diagonal. The average includes the classes that have a boundary in the label or in the

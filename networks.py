@@ -22,7 +22,7 @@ NETWORKS.update({'fcn': functools.partial(baselines.fcn, learnt=False),
 
 # Default numbers of Monte-Carlo dropout samples, from the released code. Other networks have the default 0.
 SAMPLES = {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}
-INPUTS = {  # value of --input -> function that normalizes images, BGR 0..255
+INPUTS = {  # {value of --input: function that normalizes BGR images 0..255}
     'raw': lambda x: x,     # no scaling and no centring, as in segnet_train.prototxt
     'lrn': utils.lrn,       # local response normalization, as in segnet_basic_train.prototxt
     'lcn': utils.lcn,       # local contrast normalization, as in section 3 of the paper
@@ -36,7 +36,7 @@ def is_basic(name):
 
 class Spec(collections.namedtuple('Spec', 'model num_classes input dropout precision seed fit height width',
                                   defaults=(None, None, 'float32', 1, 'resize', 360, 480))):
-    """The settings of a run that graphs need.
+    """The settings of a run that determine the graph of the network.
 
     model: key of NETWORKS.
     num_classes: number of classes, without void.
@@ -67,7 +67,7 @@ def build(spec, images, is_training, dropout=lambda x, name: x, reuse=False):
 
     Args:
       images: [batch, height, width, 3] RGB, 0..255, uint8 or float32, of any height and width.
-      is_training: Python bool. If True, batch norm uses the statistics of the batch and adds the statistics to the
+      is_training: a Python bool. If True, batch norm uses the statistics of the batch and adds the statistics to the
         collection utils.BN_STATISTICS. If False, batch norm uses the moving averages.
       dropout: function (x, name) -> x, called at each dropout layer of the network. The default is no dropout.
       reuse: bool, whether to reuse the variables of an earlier call.
@@ -118,7 +118,7 @@ def prediction_graph(spec, images, size, reuse=False, samples=0):
     """Builds the graph that predicts the class of each pixel: softmax, resize to `size`, argmax.
 
     Args:
-      spec: `Spec` of the run.
+      spec: the run's `Spec`.
       images: [batch, height, width, 3] uint8 or float32 RGB, at the input size of the network.
       size: (height, width) of the predictions, two ints or an int32 tensor [2].
       reuse: bool, whether to reuse the variables of an earlier call.
@@ -141,7 +141,7 @@ def prediction_graph(spec, images, size, reuse=False, samples=0):
 
 
 def multipliers(name, variable):
-    """Returns two factors for a variable of the network `name`: (of the learning rate, of the weight decay).
+    """Returns the multipliers of a variable of the network `name`: (learning rate, weight decay).
 
     Source: the `param` blocks of the released prototxts. Biases have twice the learning rate and no weight decay. The
     batch-norm shift has no weight decay, except in networks with SegNet-Basic's encoder: the prototxt of SegNet-Basic
@@ -158,7 +158,7 @@ def in_encoder(variable):
     return re.search(r'/(conv|down)\d(_\d)?(_bn)?/\w+\Z', variable.op.name) is not None
 
 
-# ---------------------------------------------------------------- layers as a table
+# ---------------------------------------------------------------- layer table
 
 Layer = collections.namedtuple('Layer', 'name kind shape parameters macs')  # shape: (height, width, channels)
 KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2DBackpropInput': 'deconvolution',
@@ -169,8 +169,8 @@ KINDS = {'Conv2D': 'convolution', 'DepthwiseConv2dNative': 'convolution', 'Conv2
 def network_layers(spec: Spec) -> list:
     """Lists the layers of a network in order, for one image of spec.height x spec.width: list of `Layer`.
 
-    Only ops with a type in KINDS are listed. ReLU, for example, is not. `parameters` counts the trainable values of the
-    layer and of the layer's batch norm. The network is built in a new graph, in prediction mode.
+    Only ops with a type in KINDS are listed, so for example ReLU is left out. `parameters` counts the trainable values
+    of the layer and of the layer's batch norm. The network is built in a new graph, in prediction mode.
     """
     with tf.Graph().as_default() as graph:
         build(spec, tf.zeros([1, spec.height, spec.width, 3]), False)

@@ -41,8 +41,8 @@ def loss(logits, labels, class_weights, count=None):
 def dice_loss(logits, labels):
     """Computes one minus the mean Dice coefficient of the classes that occur in `labels`.
 
-    Source: Drozdzal et al., 2016, equation 1. The Dice coefficient of a class is 2 sum(p y) / (sum(p) + sum(y)), with
-    the softmax p and the one-hot label y. Each sum runs over the labelled pixels of the batch.
+    Source: Drozdzal et al., 2016, equation 1. The Dice coefficient of a class is 2 sum(p y) / (sum(p) +
+    sum(y)), with the softmax p and the one-hot label y. Each sum runs over the labelled pixels of the batch.
 
     Args:
       logits: [batch, height, width, num_classes] float32.
@@ -144,8 +144,8 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       weight_decay: weight_decay * variable is added to the gradient before momentum, as in Caffe.
       multipliers: function variable -> (multiplier of the learning rate, multiplier of the weight decay). If the
         multiplier of the learning rate is 0, the variable is frozen.
-      optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so with
-        Adam a multiplier of the learning rate has an effect only if the multiplier is 0.
+      optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so with Adam
+        only a learning-rate multiplier of 0 has an effect.
       precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale of the loss falls
         when a gradient overflows, and rises after 2,000 steps without an overflow. A step with an overflow updates the
         batch-norm averages and the global step, but not the trained variables.

@@ -93,10 +93,10 @@ def shard(text: str) -> tuple:
 # ---------------------------------------------------------------- inputs and outputs
 
 def expand(inputs: list) -> list:
-    """Lists the files that `inputs`, a list of paths, globs and folders, name -> list of paths, each file once.
+    """Lists the files of the paths, globs and folders in `inputs` -> list of paths, each file once.
 
-    A folder stands for the images and videos directly in the folder, except hidden files. A note names the other
-    entries of the folder. Raises UserError for an input that matches no file.
+    A folder stands for the images and videos directly in the folder, except hidden files. A printed note names the
+    entries that are left out. Raises UserError for an input that matches no file.
     """
     paths = {}  # {absolute path: path}
     for path in inputs:
@@ -122,9 +122,9 @@ def expand(inputs: list) -> list:
 def output_names(paths: list) -> list:
     """Chooses a unique name for the results of each file in `paths` -> list of str.
 
-    The name is the file name without extension. If two names are equal, both get the extension. If two file names are
-    equal, both names get the folders. If two names are still equal, one of the names gets a number. Of a name with more
-    than LONGEST_NAME bytes only the last LONGEST_NAME bytes are kept.
+    The name is the file name without extension. Equal names get the file extension, and names that are still equal also
+    get the folders. If names are equal even then, all but the first get a number. A name with more than LONGEST_NAME
+    bytes is shortened to the last LONGEST_NAME bytes.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):

@@ -40,7 +40,7 @@ def segnet(x, num_classes, is_training, dropout):
     return utils.conv(x, num_classes, 3, 'conv1_1_D')  # [batch, h, w, num_classes]
 
 
-VARIANTS = {  # the networks of the paper's table 1: SegNet-Basic's encoder with eight different decoders
+VARIANTS = {  # the networks of the paper's table 1, SegNet-Basic's encoder with eight different decoders
     'bilinear-interpolation':              {'upsample': 'bilinear'},
     'segnet-basic':                        {'upsample': 'indices', 'decoder': 'full'},
     'segnet-basic-encoderaddition':        {'upsample': 'indices', 'decoder': 'full', 'addition': True},
@@ -64,7 +64,7 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
       decoder: with 'indices', the kind of the 7x7 convolution after unpooling: 'full', or 'single channel' (depthwise).
         Batch norm follows the convolution, but no ReLU.
       addition: bool, whether the decoder adds the encoder's feature maps of the same size: with 'indices' the feature
-        maps before pooling, with 'deconv' the pooled feature maps.
+        maps before pooling, with 'deconv' the feature maps after pooling.
       reduction: bool, with 'deconv': whether 1x1 convolutions reduce the pooled feature maps to num_classes channels.
     """
     pooled = [x]  # the input and the pooled feature maps of each level

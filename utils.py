@@ -18,7 +18,7 @@ PORTABLE = 'portable_pooling'  # collection of bools, one per open block of `por
 
 
 def variable(name, shape, initializer, trainable=True):
-    """Creates or reuses a float32 variable in MODEL_VARIABLES, the collection that best/ and exports save."""
+    """Creates or reuses a float32 variable in MODEL_VARIABLES, the collection saved in best/ and in exports."""
     return tf.get_variable(name, shape, tf.float32, initializer, trainable=trainable,
                            collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES])
 
@@ -77,7 +77,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
     weights and biases, which saves a pass over the feature maps.
 
     Args:
-      is_training: Python bool.
+      is_training: a Python bool.
       rate: dilation rate of the convolution; ignored with `single_channel`.
       single_channel: bool, whether the convolution is depthwise, with one filter per channel. `filters` must be c.
     """
@@ -328,7 +328,7 @@ def portable_max_pool(x):
     A position is the place of the maximum in the window: 0 upper left, 1 upper right, 2 lower left, 3 lower right.
     """
     for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeats the last row or column; with tf.pad, TFLite loses c
+        if isinstance(size, tf.Tensor) or size % 2:  # repeats the last row or column; TFLite loses c after tf.pad
             x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # of equal values the first gets the gradient

@@ -19,9 +19,10 @@ from system import devices, machine
 from system.files import UserError
 from system.machine import NUM_CORES
 
-# packages: packages that the engine needs.  file: name of the exported file that the engine reads; None for predict.py.
-# start: function that opens the engine. The argument is the path of the exported file; for predict.py the arguments are
-#   (run folder, `networks.Spec`). The result is a function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
+# packages: names of the Python packages that the engine needs.
+# file: name of the exported file that the engine reads; None for predict.py.
+# start: function that opens the exported file and returns a function (image uint8 [h, w, 3] RGB) -> ids uint8 [h, w].
+#   The argument of start is the path of the exported file; for predict.py, the run folder and the `networks.Spec`.
 Engine = collections.namedtuple('Engine', 'packages file start')
 
 
@@ -109,7 +110,7 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
     """
     np.save(os.path.join(folder, 'images.npy'), images)
     loaded = weights.load(run)
-    config = dict(config, class_ids=list(range(len(config['class_names']))))  # the engines shall return class indices
+    config = dict(config, class_ids=list(range(len(config['class_names']))))  # exports then return class indices
     paths = {name: ENGINES[name].file and os.path.join(folder, ENGINES[name].file) for name in names}
     spec, image_size = spec_of_run(config, size), images[0].shape[:2]
     int8 = quantize.Quantization('int8', quantize.calibration_images([], config, spec, image_size))

@@ -31,8 +31,8 @@ CLASSES = 'classes.json'  # file with the names, ids and colours of the classes,
 def checked_path(text: str) -> str:
     """Argparse type of --export: checks and returns the path NAME.tflite, NAME.onnx or FOLDER.
 
-    Raises UserError for another ending, TFLite with TensorFlow 1, ONNX without tf2onnx, or a path that exists and is
-    not an empty folder.
+    Raises UserError for an unknown ending, for a format that the installed packages cannot write, and for a path that
+    exists and is not an empty folder.
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
@@ -54,20 +54,20 @@ def format_of(path: str) -> str:
 def export(path: str, spec, config: dict, loaded, size=None, quantization=None) -> str:
     """Writes the network and weights of a run to `path` atomically, as TFLite, ONNX or SavedModel.
 
-    The ending of `path` selects the format. A SavedModel, and an ONNX file for images of any size, take any number of
-    images at a time. Any other exported file takes one image at a time.
+    The ending of `path` selects the format. A SavedModel, and an ONNX file for images of any size, take batches of any
+    size. Any other exported file takes a single image.
 
     Args:
-      spec: `networks.Spec` of the run.
+      spec: the run's `networks.Spec`.
       config: config.json of the run. The export gets the names, ids and colours of the classes, and `depth`, the
         number of bits that the values in 16-bit images use.
-      loaded: `weights.Weights`.
+      loaded: the weights, a `weights.Weights`.
       size: (height, width) of the images that the export takes, or 'free' for images of any size. None selects 'free'
-        for a SavedModel and the size of training for a file.
-      quantization: `quantize.Quantization`, or None for float32.
+        for a SavedModel, and the training size for a TFLite or ONNX file.
+      quantization: a `quantize.Quantization`, or None for float32.
     Returns:
-      text for a message, str: for a quantized file the file size and the share of pixels with the same id as in
-      float32, for any other export ''.
+      text for a message: the file size and the share of pixels with the same id as in float32; '' if the export is not
+      quantized.
     Raises:
       UserError: the weights do not fit the network.
     """
@@ -179,16 +179,16 @@ def product(rows, columns, x, inner=tf.identity):
 
 
 def positions(old, x):
-    """Returns the numbers 0 to `old` - 1, float32 [old], as a tensor that depends on the images `x`.
+    """Returns the numbers 0 to `old` - 1, float32 [old], computed from the images `x` to avoid constants.
 
     Constant resize weights would be stored in the exported file: 1 MB for a resize from 360x480 to 240x320. Adding
-    min(x, 0), which is always 0, makes the weights depend on `x`, so they are computed for each image.
+    min(x, 0), which is always 0, makes the weights depend on `x`, so the graph computes the weights for each image.
     """
     return tf.cast(tf.range(old), tf.float32) + tf.minimum(tf.reshape(x[:1, :1, :1, :1], [1]), 0)
 
 
 def area_weights(old, new: int, x):
-    """Computes the weights that average `old` pixels along an axis to `new` pixels -> float32 [new, old]."""
+    """Computes the weights that average `old` pixels along an axis into `new` pixels -> float32 [new, old]."""
     pixel = positions(old, x)
     scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale
@@ -245,7 +245,7 @@ def write_onnx(path: str, graph_def, classes: str, quantization):
     """Converts a frozen graph to the ONNX file `path` with tf2onnx, with the text `classes` in the metadata."""
     import tf2onnx  # an optional package, listed in requirements-export.txt
     logging.getLogger('tf2onnx').setLevel(logging.ERROR)
-    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # otherwise tf2onnx copies the weights: 10 GB, not 6
+    os.environ['TF2ONNX_CATCH_ERRORS'] = 'false'  # otherwise tf2onnx needs 10 GB of memory, not 6
     with quiet.suppress_stderr():
         names = {name + ':0': name for name in ('images',) + OUTPUTS}
         model, _ = tf2onnx.convert.from_graph_def(graph_def, input_names=['images:0'], output_names=list(names)[1:],

@@ -12,7 +12,7 @@ from system.files import atomic_write, write_bytes
 
 SMALLEST_CELL = 30  # number of pixels; a smaller connected component has no row in submission.csv
 ENDINGS = ('-ids.png', '-colors.png', '-overlay.png', '-side.png', '-confidence.png', '-uncertainty.png',
-           '-probabilities.npz')  # endings of all result files of an image, without the files of --probabilities png
+           '-probabilities.npz')  # endings of all result files of an image, except the files of --probabilities png
 
 
 def write_png(path: str, rgb_or_ids):
@@ -41,13 +41,13 @@ def submission_rows(name: str, ids, config: dict) -> list:
 
     If ClassId is a column, each class in the image has a row. Otherwise each cell of a class has a row (see `cells`).
     The class named background has no row. If no class is named background, the first class has no row. If ImageId is a
-    column, an image without a cell or class gets one row, whose mask is the text '', or '-1' for relative run lengths.
+    column, an image that would have no row gets one row with an empty mask: '', or '-1' for relative run lengths.
 
     Args:
       name: name of the image, for the columns id and ImageId.
       ids: uint8 [h, w], class indices.
       config: config.json of the run. The entry 'rle' is (columns, order of the pixels in the runs, ending of the image
-        ids). If the entry is None, the columns are id and predicted, and the runs go along the rows.
+        ids). If 'rle' is None, the columns are id and predicted, and pixels are counted along the rows.
     """
     columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
     names = [class_name.lower() for class_name in config['class_names']]
@@ -77,7 +77,7 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
         Args:
           name: beginning of the file names, such as street for street-ids.png.
           image: uint8 RGB [h, w, 3].
-          prediction: `predictor.Prediction`. A confidence or variance that is not None is written too.
+          prediction: a `predictor.Prediction`. The confidence and the variance are also written, if not None.
         """
         stem = os.path.join(self.folder, name)
         class_names, colors = self.config['class_names'], self.config['colors']

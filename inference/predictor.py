@@ -1,4 +1,4 @@
-"""Predicts images of any size with a run's network: whole or in tiles; test-time augmentation is optional."""
+"""Predicts images of any size, whole or in tiles; test-time augmentation is optional."""
 import argparse
 import collections
 import functools
@@ -54,7 +54,7 @@ def add_flags(parser, batch_size: int = 1):
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
                         help="least overlap of tiles, as a fraction of a tile's side (default: %s)" % tiles.OVERLAP)
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...',
-                        help='average over the mirrored image and over scales, such as flip,0.75,1 (default: one pass)')
+                        help='average over mirrored and scaled images, such as flip,0.75,1 (default: one forward pass)')
     parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per batch')
     parser.add_argument('--precision', choices=devices.PRECISIONS, help='dtype of the layers (default: as in training)')
     devices.add_flags(parser)
@@ -110,8 +110,8 @@ class Predictor:
 
     Args:
       sess: tf.Session of the default graph, in which the prediction graph is built.
-      spec: `networks.Spec` of the run.
-      settings: `Settings`.
+      spec: the run's `networks.Spec`.
+      settings: a `Settings` tuple.
       reuse: bool, whether the default graph has the variables of the network already, as in training.
     Raises:
       UserError: --tile_overlap is set, but images are not cut into tiles.

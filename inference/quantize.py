@@ -32,7 +32,7 @@ def calibration_images(paths: list, config: dict, spec, size) -> list:
     Args:
       paths: list of image files. If the list is empty, NUM_IMAGES evenly spaced training images of the run are read.
       config: config.json of the run.
-      spec: `networks.Spec` of the run.
+      spec: the run's `networks.Spec`.
       size: value of --export_size: (height, width), 'free' or None.
     Raises:
       UserError: an image cannot be read, or `paths` is empty and the run's data set is missing.
@@ -78,8 +78,8 @@ def to_onnx(model, quantization: Quantization):
 def onnx_float16(model):
     """Stores the weights of convolutions in float16, each with a Cast to float32 -> onnx.ModelProto.
 
-    Programs compute the Cast only once, when they load the file. The layers compute in float32, because float16 would
-    overflow in the resize and in LRN.
+    Programs that run the file compute the Cast only once, at loading. The layers compute in float32, because float16
+    would overflow in the resize and in LRN.
     """
     from onnx import TensorProto, helper, numpy_helper  # an optional package, listed in requirements-export.txt
     graph = model.graph
@@ -111,7 +111,8 @@ def onnx_int8(model, images: list):
         onnx.save(model, exported)
         quant_pre_process(exported, optimized, skip_symbolic_shape=True)
         first = next(node.name for node in onnx.load(optimized).graph.node if node.op_type == 'Conv')
-        # reduce_range stores weights in 7 bits: CPUs without VNNI add two products in 16 bits, and the sum of two 8-bit
+        # reduce_range stores weights in 7 bits, because CPUs without VNNI add two products in 16 bits, and the sum of
+        # two 8-bit
         # products would overflow. The first convolution stays in float32, because int8 in this convolution costs
         # SegNet-Basic 0.7 points of mIoU. Each ReLU and the convolution before the ReLU are quantized as a single op.
         tools.quantize_static(optimized, quantized, Images(), op_types_to_quantize=['Conv', 'Relu'], per_channel=True,

@@ -27,7 +27,7 @@ def grid(size: tuple, tile: tuple, overlap: float = None) -> Grid:
 
 
 def tile_offsets(length: int, tile: int, overlap: float) -> list:
-    """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of int, the tiles' first pixels.
+    """Covers an axis of `length` pixels with tiles of `tile` pixels -> list of each tile's first pixel.
 
     The first tile begins at pixel 0, the last tile ends at the last pixel, and the tiles are evenly spaced.
     Neighbouring tiles share at least int(tile * overlap) pixels. If a tile is as long as the axis, the result is [0].
@@ -68,7 +68,7 @@ def blend(maps, grid: Grid, channels: int):
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in the columns that two tiles share
+        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in the overlap with the tile on the left
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]

@@ -73,12 +73,13 @@ def write_overlays(source, path: str, predictor, colors: list, alpha: float, max
 
     Args:
       source: path of a video, or number of a camera.
-      predictor: `predictor.Predictor`.
+      predictor: a `predictor.Predictor`.
       alpha: weight of the colours in the overlay, 0 to 1.
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
       UserError: no frame can be read, a frame has more than `max_pixels` pixels, or not all frames could be written.
-        If more than a tenth of the frames plus one second is missing, UserError is raised after the file is written.
+        A video may end early by a tenth of the frames plus one second. If more frames are missing, UserError is raised
+        after the file is written.
     """
     part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the ending .mp4
     writer = cv2.VideoWriter()
@@ -103,6 +104,6 @@ def write_overlays(source, path: str, predictor, colors: list, alpha: float, max
         if num_frames(part) < count:
             raise UserError('%s: could not be written; is the disk full, or the image tiny?' % path)
         os.replace(part, path)
-    if count < 0.9 * total - rate:  # the number of frames in the header may come from a longer sound track
+    if count < 0.9 * total - rate:  # the header counts more frames if the sound track is longer
         raise UserError('%s: ends after frame %d of %d; get the file again' % (source, count, total))
     return count, codec

@@ -1,4 +1,4 @@
-"""Reads and writes the files of a run folder: JSON, config, scores, log and checkpoints."""
+"""Reads and writes the files of a run folder: the config, the scores, the log and the checkpoints."""
 import contextlib
 import datetime
 import json
@@ -43,7 +43,7 @@ def run_folder(path: str) -> str:
 
 
 def check_folder_name(folder: str):
-    """Raises UserError if a path contains `[`, `]` or `\\`: TensorFlow reads checkpoint paths as glob patterns."""
+    """Raises UserError if a path contains `[`, `]` or `\\`; TensorFlow reads checkpoint paths as glob patterns."""
     if set(folder) & set('[]' if os.sep == '\\' else '[]\\'):
         raise UserError('%s: TensorFlow cannot read checkpoints in a path with [, ] or \\; rename the folder' % folder)
 

@@ -18,10 +18,10 @@ GAP = 4       # space between drawn images, in pixels
 def choose(counts, number: int = NUMBER) -> list:
     """Chooses images so that each class appears -> sorted list of at most `number` indices.
 
-    The images are chosen one by one, always the image with the most points. For each class that the image shows and no
-    chosen image shows, the image gets 1 point, plus the pixels of the class in the image / the most pixels of the class
-    in any image. When all classes are shown, the remaining choices are evenly spaced over the other images, so that
-    typical images appear too.
+    The images are chosen one by one, always the image with the most points. An image gets points for each class of the
+    image that no chosen image shows: 1 point, plus the pixels of the class in the image divided by the largest number
+    of pixels of the class in any image. When all classes are shown, the remaining choices are evenly spaced over the
+    other images, so that typical images appear too.
 
     Args:
       counts: int64 [images, classes], the number of pixels of each class in each image.

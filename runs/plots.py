@@ -29,12 +29,12 @@ def save(figure, path: str):
 
 
 def drawable(text: str) -> str:
-    """Replaces each character that DejaVu Sans lacks by a backslash escape, such as the six characters \\u80cc."""
+    """Replaces each character that the font DejaVu Sans lacks by a backslash escape, such as \\u80cc."""
     return ''.join(char if ord(char) in GLYPHS else char.encode('ascii', 'backslashreplace').decode() for char in text)
 
 
 def plain(text: str) -> str:
-    """Escapes text so that Matplotlib draws `$` literally, and escapes characters that DejaVu Sans lacks."""
+    """Escapes `$`, which Matplotlib would read as mathematics, and characters that DejaVu Sans lacks."""
     return drawable(text).replace('$', r'\$')
 
 

@@ -70,7 +70,7 @@ def insert_tables(path: str, texts: list):
     BEGIN and END once, in this order.
 
     Args:
-      texts: Markdown texts, each with a title and a table, as returned by `write_table`.
+      texts: list of Markdown texts, each with a title and a table, as returned by `write_table`.
     """
     page = read_text(path)
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):

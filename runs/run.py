@@ -43,11 +43,11 @@ class Run:
       total: number of steps of the whole run, including the steps before a resume.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
-      facts: {split: `datasets.Facts`}, as returned by `datasets.preload`.
+      facts: {split: Facts}, as returned by `datasets.preload`.
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
-        """Checks the run folder and writes nothing. The folder may be missing or empty, or may hold the same run.
+        """Checks the run folder and writes nothing. The folder may be missing or empty, or may hold this run.
 
         Raises UserError if the folder holds a run with other flags, or files but no run.
 
@@ -82,7 +82,7 @@ class Run:
         if os.path.exists(self.path('config.json')):
             was = dict(self.defaults, **read_config(self.folder)['flags'])
             now = dict(REMOVED_FLAGS, **self.flags)
-            for name in ['dataset', 'model'] + sorted(now):  # first the flags that other defaults depend on
+            for name in ['dataset', 'model'] + sorted(now):  # first the flags that change other defaults
                 if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
                     raise UserError('--%s %s: the run in %s has %s; give another --output'
                                     % (name, now[name], self.folder, was[name]))
@@ -104,7 +104,7 @@ class Run:
         Raises UserError if another process holds the lock, or if another run began in the folder after `__init__`.
         """
         os.makedirs(self.folder, exist_ok=True)
-        owner = self.path('.lock.pid')  # a second file, because each attempt to lock truncates .lock
+        owner = self.path('.lock.pid')  # not in .lock, because each attempt to lock truncates .lock
         try:
             with filelock.FileLock(self.path('.lock'), timeout=0):
                 write_text(owner, '%d on %s' % (os.getpid(), platform.node()))
@@ -115,7 +115,7 @@ class Run:
                             % (self.folder, read_text(owner) if os.path.exists(owner) else 'of unknown id'))
 
     def create_savers(self):
-        """Adds two savers to the default graph: `saver` of all variables, `best_saver` of the model's variables."""
+        """Adds two savers to the default graph, `saver` of all variables and `best_saver` of the model's variables."""
         self.saver = tf.train.Saver(max_to_keep=3)
         self.best_saver = tf.train.Saver(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES), max_to_keep=1)
 
@@ -235,7 +235,7 @@ class Run:
         return self.note_score(self.records[-1])
 
     def note_score(self, record: dict) -> bool:
-        """Updates `best` and `stale` by the record of a validation; returns True if the score is the best so far."""
+        """Updates `best` and `stale` with the record of a validation; returns True if the score is the best so far."""
         score = record.get(self.flags['select_by']) or 0.0
         self.stale = 0 if score > self.best else self.stale + 1
         self.best = max(score, self.best)

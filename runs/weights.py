@@ -174,8 +174,8 @@ def load(path: str, which: str = 'best') -> Weights:
 def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
     """Loads the weights of --vgg16 or --init_from -> ({name: array}, flag and value for messages).
 
-    Returns ({}, '') if both flags are None. Feature maps of classes are ordered by `class_names`, the classes of
-    the new run. Raises UserError for weights that cannot be read.
+    Returns ({}, '') if both flags are None. Feature maps of classes are sorted into the order of `class_names`, the
+    classes of the new run. Raises UserError for weights that cannot be read.
     """
     if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
@@ -188,12 +188,12 @@ def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
 
 
 def match_classes(loaded: Weights, class_names: list) -> Weights:
-    """Orders the feature maps of the classes by `class_names`, the classes of the new run -> `Weights`.
+    """Sorts feature maps of classes into the order of `class_names`, the new run's classes -> `Weights`.
 
     Weights of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
     that holds only NaN is left out. Prints which classes `loaded` has, and which classes `loaded` lacks. If the classes
-    of `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The field
-    `class_names` is not changed.
+    of `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The result keeps
+    the `class_names` of `loaded`.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -237,7 +237,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
       uninitialized: names of the variables that keep their random initial values: variables without an array, and
         variables with another number of classes than the array.
     Raises:
-      UserError: an array has no variable of its name, or its shape differs in more than the number of classes.
+      UserError: an array has no variable of the same name, or the shapes differ in more than the number of classes.
     """
     named = {variable.op.name.split('/', 1)[1]: variable for variable in variables}
     unknown = sorted(set(values) - set(named))
