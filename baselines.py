@@ -54,7 +54,7 @@ def deconvnet(images, num_classes, is_training, dropout):
     """Builds DeconvNet (Noh, Hong and Han 2015) and returns the logits.
 
     DeconvNet is SegNet with fully connected layers between encoder and decoder. As in the SegNet paper, the layers fc6
-    and fc7 have 1,024 units. The original network has 4,096. Fully connected layers are built as convolutions.
+    and fc7 have 1,024 units, not 4,096 as in the original DeconvNet. Fully connected layers are built as convolutions.
     """
     pooled = []
 

@@ -144,7 +144,7 @@ def pipeline_options():
     options = tf.data.Options()
     if hasattr(options, 'autotune'):
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = NUM_CORES  # the pool of a session may have only one thread
+        options.threading.private_threadpool_size = NUM_CORES  # because the session's pool may have only one thread
     else:  # TensorFlow 1.15
         options.experimental_optimization.autotune = False
         options.experimental_threading.private_threadpool_size = NUM_CORES

@@ -99,8 +99,8 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     Each measurement runs in a separate process, so that the peak memory belongs to a single network.
 
     Args:
-      command: sequence of str: OURS to measure our network, or (path of Python, PEER) to measure the same network in
-        PyTorch. On a GPU the memory of PyTorch is the peak of PyTorch's allocator.
+      command: sequence of str, either OURS to measure our network, or (path of Python, PEER) to measure the same
+        network in PyTorch. On a GPU the memory of PyTorch is the peak of PyTorch's allocator.
       settings: keyword arguments of `measure` or `engines.measure`. For PyTorch the keyword arguments are model,
         height, width, batch_size, training, precision, device and compiled (bool).
     Raises:

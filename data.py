@@ -44,8 +44,8 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png', which has a row per class.
     released_weights: class weights that the authors of the data set or of the paper published, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None if the ids are 0, 1, 2, ...
-    depth: number of bits, 9 to 16, that the values in 16-bit images use. None: `read_image` measures the number in each
-        image.
+    depth: number of bits, 9 to 16, that the values in 16-bit images use; None if `read_image` measures the number in
+        each image.
     rle: None if the labels are image files. If the labels are run-length masks in a table, the format of the table:
         (column names, one of RLE_ORDERS, file extension in the image ids). `predict.py --submission` writes a table in
         the same format.
@@ -214,8 +214,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
     Ids are uint8 [h, w], as stored in a grey image, a palette image or an NPY file. Colours are uint8 [h, w, 3] RGB.
     The palette is uint8 [n, 3] RGB, or None if the file is not a palette image. With `binary`, a black and white JPEG,
     or an image whose values are 0 and 65535, is read as ids 0 and 255. Raises UserError for an
-    unreadable file, for any other lossy file, for transparent pixels, for an array that is neither [h, w] nor
-    [h, w, 3], and for ids that are not whole numbers from 0 to 255.
+    unreadable file, for a lossy file other than a black and white JPEG, for transparent pixels, for an array that is
+    neither [h, w] nor [h, w, 3], and for ids that are not whole numbers from 0 to 255.
     """
     palette = None
     if path.lower().endswith('.npy'):

@@ -21,7 +21,7 @@ def confusion(labels, predictions, num_classes: int):
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
-    The first axis is a bin of the variance. The number of the bin consists of the exponent and the highest four
+    The first axis is the bin of the variance. The number of the bin consists of the exponent and the highest four
     fraction bits of the float32 variance, so the variances in a bin differ by at most 6.25%.
 
     Args:
@@ -85,9 +85,9 @@ def mean(values):
 def scores(counts):
     """Computes global accuracy, class average accuracy and mean IoU from the confusion matrix of a whole split.
 
-    A class without labelled pixels has the accuracy None. A class with neither labelled nor predicted pixels has the IoU
-    None. The means C and mIoU ignore None. SegNet's script compute_test_results.m divides by the number of all classes;
-    the means are the same if every class occurs.
+    A class without labelled pixels has the accuracy None. A class with neither labelled nor predicted pixels has the
+    IoU None. The means C and mIoU ignore None. SegNet's script compute_test_results.m divides by the number of all
+    classes; the means are the same if every class occurs.
 
     Args:
       counts: int64 [num_classes, num_classes]. Rows are true classes, columns are predicted classes.

@@ -176,9 +176,9 @@ def lrn(x):
 def lcn(x):
     """Subtracts the local mean, then divides by the local standard deviation -> tensor of the same shape.
 
-    Source: local contrast normalization, Jarrett et al., 2009, section 2. The weights are a 9x9 Gaussian over all
-    channels. Jarrett et al. do not give the standard deviation of the Gaussian, for which we chose 2 pixels. Near an
-    edge, the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0 everywhere.
+    Source: local contrast normalization, Jarrett et al., 2009, section 2. Mean and deviation are weighted by a 9x9
+    Gaussian over all channels. Jarrett et al. do not give the standard deviation of the Gaussian; we chose 2 pixels.
+    Near an edge, the weights inside the image are rescaled to sum to 1, so a uniform grey image becomes 0.
     """
     height, width = tf.shape(x)[1], tf.shape(x)[2]
     channels = x.shape.as_list()[-1]
@@ -227,7 +227,7 @@ def max_pool_with_argmax(x):
     Returns:
       pooled: [batch, ceil(h / 2), ceil(w / 2), c].
       indices: int64 in the shape of `pooled`: (row * w + column) * c + channel of the maximum. Inside a block of
-        `portable_pooling`: 0 to 3, the position of the maximum in the window, in the dtype of x.
+        `portable_pooling`, an index is the position of the maximum in the window, 0 to 3, in the dtype of x.
     """
     if is_portable():
         return portable_max_pool(x)
@@ -301,7 +301,7 @@ def gather(y, indices):
 def portable_pooling(portable=True):
     """Context manager: inside the block, pooling with indices and unpooling are built from basic ops.
 
-    TFLite, ONNX and XLA lack the op MaxPoolWithArgmax. The basic ops return the same values and gradients. Pooling and
+    TFLite, ONNX and XLA lack the op MaxPoolWithArgmax. The basic ops return the op's values and gradients. Pooling and
     unpooling must be built in the same block. With `portable` False, an inner block uses MaxPoolWithArgmax.
     """
     stack = tf.get_collection_ref(PORTABLE)

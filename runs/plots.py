@@ -210,7 +210,7 @@ def uncertainty(variance, num_classes: int):
 
 
 def with_legend(image, class_names: list, colors: list, shown):
-    """Adds the colours and names of the classes `shown` below an image -> uint8 RGB, a larger image.
+    """Adds a legend of the classes `shown` below an image -> uint8 RGB, a larger image.
 
     The result is at least as wide as the image, as the longest name, and as 160 pixels.
 

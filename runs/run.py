@@ -43,7 +43,7 @@ class Run:
       total: number of steps of the whole run, including the steps before a resume.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
-      facts: {split: Facts}, as returned by `datasets.preload`.
+      facts: dict of the `datasets.Facts` of each split, as returned by `datasets.preload`.
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
