@@ -310,7 +310,7 @@ def test_splits_in_capitals_and_slashes_behind_the_source(tmp_path):
     assert sorted(os.listdir(str(tmp_path / 'out/images'))) == ['train', 'val']
 
 
-SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # covers rows 1 to 3 and columns 2 to 4
+SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # the polygon covers rows 1 to 3 and columns 2 to 4
 
 
 def write_coco(folder, names=('a.png',), annotations=(), size=(9, 13), **more):

@@ -187,7 +187,7 @@ def test_places_of_dropout(graph, name):
 
 
 def predict(images, samples, spec=SPEC):
-    """Returns (ids, mean, variance) of a prediction graph. The random weights are the same in each call."""
+    """Returns (ids, mean, variance) of a prediction graph. Each call uses the same random weights."""
     with tf.Graph().as_default(), tf.Session() as sess:
         fetches = networks.prediction_graph(spec, tf.constant(images), images.shape[1:3], samples=samples)
         random_weights(sess, np.random.RandomState(7))

@@ -18,7 +18,7 @@ from system.files import write_json
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """Trains and scores a run of two steps. The name of a class is an HTML tag."""
+    """Trains and scores a run of two steps. One class is named like an HTML tag."""
     folder = str(tmp_path_factory.mktemp('report') / 'run')
     train(write_sartorius(str(tmp_path_factory.mktemp('data'))), folder, '--dataset', 'sartorius', '--steps', '2')
     score(folder, '--bf_images', '1', '--bn', 'moving')
