@@ -109,7 +109,7 @@ def write_split_folders(folder, image, label):
 def write_runs(folder, kaggle=False, order='rows'):
     """Writes run lengths in an order of `data.rle_decode`.
 
-    The mask of class b also covers class c. The later mask of class c must win.
+    The mask of class b also covers class c. Where the masks overlap, the label must be c, the class of the later mask.
     """
     rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
     for i in range(6):

@@ -291,7 +291,7 @@ def test_scores_of_a_known_prediction(camvid_folder):
     np.testing.assert_array_equal(scores['confusion'], np.outer(counts.sum(0), np.arange(11) == 7))
     assert scores['bf_images'] == 2 and 0 <= scores['BF'] < 0.5
     assert sorted(shown) == [0, 1, 2, 3] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
-    # All pixels are predicted as class 7. So the IoU of class 7 is the share of class 7, and all other IoUs are 0.
+    # The prediction is class 7 at all pixels. So the IoU of class 7 is the share of class 7, and all other IoUs are 0.
     each = [count[7] / count.sum() / len({*np.flatnonzero(count), 7}) for count in counts]
     order = np.argsort([-value for value in each], kind='stable')[[0, 1, 3, 4]]
     assert [i for _, i, _ in ends] == list(order)
@@ -411,7 +411,7 @@ def test_the_first_line_says_whether_tf32_is_used(monkeypatch, capability, preci
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 has no TensorFloat-32')
 def test_tf32_is_switched(monkeypatch):
     devices.session_config('cpu', tf32='off')
-    devices.session_config('cpu')  # without the argument tf32 nothing changes
+    devices.session_config('cpu')  # without the argument tf32 the setting of TF32 stays
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     devices.session_config('cpu', tf32='on')
     assert tf.config.experimental.tensor_float_32_execution_enabled()
@@ -497,10 +497,9 @@ def test_validation_is_due(camvid_folder, tmp_path):
 
 
 def test_best_weights_and_patience_where_validation_falls(camvid_folder, output, monkeypatch, capsys):
-    """With --patience 2 a run stops after two validations without a better mIoU.
+    """With --patience 2 a run stops after two validations without a better mIoU; an equal mIoU is not better.
 
-    Starting the stopped run again does not train further. An mIoU of None, or equal to the
-    best mIoU, is not better.
+    Starting the stopped run again does not train further. An mIoU of None is not better.
     """
     real, means = evaluate.score_split, [0.3, 0.5, 0.5, None, 0.2]
 
@@ -525,7 +524,7 @@ def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, outpu
 
 
 def test_training_time_is_steps_times_the_median_step(tmp_path):
-    """Batches of 4 images are trained at 2, 8 and 1 images per second. The time of validation does not count."""
+    """Batches of 4 images are trained at 2, 8 and 1 images per second. The time spent on validation is not counted."""
     records = ['"step": 1, "images_per_second": 2.0', '"step": 2, "images_per_second": 8.0', '"step": 2, "mIoU": 0.5',
                '"step": 3, "images_per_second": 1.0']
     (tmp_path / 'log.jsonl').write_text(''.join('{%s}\n' % record for record in records))

@@ -123,7 +123,7 @@ def square(top, left, size=100):
 
 
 def test_bf_of_a_shifted_square():
-    """At 100x100 the tolerance is 1.06 pixels. After a shift by 1 pixel all boundary pixels match.
+    """For 100x100 maps the tolerance of BF is 1.06 pixels. After a shift by 1 pixel all boundary pixels match.
 
     After a shift by 5 pixels only pixels of the upper and lower edges match.
     """

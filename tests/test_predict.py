@@ -108,7 +108,10 @@ def test_refusals(run, tmp_path):
 
 
 def test_video(run, tmp_path, capsys):
-    """The overlay has all frames. Readable frames of a damaged video are labelled, missing frames are reported."""
+    """The overlay video has as many frames as the input video.
+
+    Readable frames of a damaged video are labelled, missing frames are reported.
+    """
     path, out = noise_video(str(tmp_path / 'v.avi'), 9), str(tmp_path / 'out')
     assert go(run, path, '--output', out) == 0
     assert '9 frames' in capsys.readouterr().out and os.listdir(out) == ['v-overlay.mp4']
@@ -241,7 +244,10 @@ def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsy
 
 
 def test_uncertainty_has_one_scale():
-    """The colour of a variance does not depend on other pixels. The extreme colours are the ends of viridis."""
+    """The colour of a variance does not depend on other pixels.
+
+    The variance 0 and the largest possible variance have the first and the last colour of viridis.
+    """
     largest = 0.75 / 4  # each of four samples is certain of a different class: 4 * 0.25 * 0.75 / 4
     one, other = [plots.uncertainty(np.array([row, [0.01, 0.01]], np.float32), 4) for row in ([0, largest], [0, 0.03])]
     assert (one[1] == other[1]).all()

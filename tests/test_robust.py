@@ -31,7 +31,10 @@ LIBC = ctypes.CDLL(None)  # loaded at import, because dlopen is unsafe between f
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
-    """Kills hit training, validation and saving. The run ends with the weights of an undisturbed run."""
+    """The process is killed during training, validation and saving.
+
+    The run ends with the weights of an undisturbed run.
+    """
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     train(camvid_folder, whole, '--steps', '600')
     rng = np.random.RandomState(4)

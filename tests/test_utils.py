@@ -84,7 +84,7 @@ def test_pooling_and_unpooling(graph, height, width, dtype):
     If a window has the maximum twice, the first position counts.
     """
     rng = np.random.RandomState(1)
-    x = rng.randint(-3, 3, [3, height or 7, width or 9, 4])  # values repeat inside most windows
+    x = rng.randint(-3, 3, [3, height or 7, width or 9, 4])  # most windows contain equal values
     weights = rng.randint(-4, 5, x.shape)
     x_ph = tf.placeholder(dtype, [None, height, width, 4])
     pooled, mask = pool_reference(x)
@@ -165,7 +165,10 @@ def test_conv_initial_weights(graph):
 
 
 def test_batch_norm_training_and_averages(sess):
-    """Training uses the statistics of the batch. Prediction uses moving averages, and the momentum grows."""
+    """Training uses the statistics of the batch.
+
+    Prediction uses the moving averages, whose momentum grows with the steps.
+    """
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
