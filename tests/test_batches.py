@@ -61,7 +61,7 @@ def test_flip_moves_image_and_label_together():
 def test_augmentation_keeps_label_on_image():
     """After flip, zoom and crop an object has the same edge in the image and in the label.
 
-    Pixels beyond the image are void.
+    Pixels outside the original image are void in the label.
     """
     image = np.full((40, 60, 3), 200, np.uint8)
     image[:, 30:] = 50

@@ -43,7 +43,7 @@ def test_prediction_and_training_in_a_process():
     trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)
     assert len(predicted['seconds']) == 2 and len(trained['seconds']) == 1
     assert min(predicted['seconds'] + trained['seconds']) > 0
-    assert trained['memory'] > predicted['memory'] > 2 * 90 * 120 * 64 * 4  # bytes of the first feature maps
+    assert trained['memory'] > predicted['memory'] > 2 * 90 * 120 * 64 * 4  # bytes of the 64 first feature maps
 
 
 def test_ours_and_peers_take_turns():
@@ -73,7 +73,7 @@ def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
     ours, eager, compiled = [[cell.strip() for cell in line.split('|')[1:-1]]
                              for line in (tmp_path / 'benchmark.md').read_text().splitlines()[-3:]]
     assert ours[:9] == ['segnet', 'predict', 'float32', '360x480', '1', 'ours', '650.0', '1.54', '3']
-    utilization = (2 * 106.7e9 / 0.65) / (2 * 3072 ** 3 / 0.5)  # share of the matrix product's operations per second
+    utilization = (2 * 106.7e9 / 0.65) / (2 * 3072 ** 3 / 0.5)  # relative to the FLOP/s of the matrix product
     assert ours[9:] == ['29.449 M', '106.7 G', '%.2f' % utilization, '1.30', '1.50']
     assert eager[5:7] == ['PyTorch eager', '700.0'] and compiled[5:7] == ['PyTorch compiled', '500.0']
     assert set(eager[9:]) == {''} and sorted(os.listdir(str(tmp_path))) == ['benchmark.csv', 'benchmark.md']
@@ -96,7 +96,7 @@ def run(*words):
 
 
 def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
-    """Each engine predicts almost the same ids as predict.py. An engine that is not installed is named.
+    """Each engine predicts almost the same ids as predict.py. The output names each engine that is not installed.
 
     The class ids of the run are 20 to 10, because the scores must compare class indices and not ids.
     """

@@ -161,7 +161,7 @@ def test_tools(tmp_path, masks, expected, tool, form, capsys):
 
 
 def test_ids_of_class_names():
-    """Spaces around a class name do not count. The background has the id 0, void has the id 255."""
+    """Spaces around a class name are ignored. The background has the id 0, void has the id 255."""
     assert annotations.class_ids(['car', '_background_', 'car ', 'VOID', 'bus']) == {
         'car': 1, '_background_': 0, 'car ': 1, 'VOID': 255, 'bus': 2}
 
@@ -188,7 +188,10 @@ def test_many_polygons_and_run_lengths():
     ('linestrip', [[2, 3], [8, 3], [8, 9]], [np.s_[1:5, 2:8], np.s_[3:9, 6:10], np.s_[2, 8:10], np.s_[1, 8]]),
     ('circle', [[5.5, 5.5], [7.5, 5.5]], [np.s_[3:8, 5], np.s_[5, 3:8], np.s_[4:7, 4:7]])])
 def test_shapes(kind, points, parts):
-    """The polygons of a COCO annotation are united. Lines of labelme are 4 pixels wide and have round corners."""
+    """The mask of a COCO annotation is the union of the polygons of the annotation.
+
+    Line shapes of labelme are drawn 4 pixels wide and have round corners.
+    """
     shape = {'shape_type': kind, 'points': points, 'segmentation': points}
     mask = shapes.coco_mask(points, 11, 13) if kind == 'coco' else shapes.labelme_mask(shape, 4, 11, 13)
     assert (mask == filled((11, 13), *parts)).all()
@@ -310,7 +313,7 @@ def test_splits_in_capitals_and_slashes_behind_the_source(tmp_path):
     assert sorted(os.listdir(str(tmp_path / 'out/images'))) == ['train', 'val']
 
 
-SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # covers rows 1 to 3 and columns 2 to 4
+SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # the polygon covers rows 1 to 3 and columns 2 to 4
 
 
 def write_coco(folder, names=('a.png',), annotations=(), size=(9, 13), **more):

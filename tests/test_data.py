@@ -77,7 +77,7 @@ def test_rle_any_text(text):
 
 
 def test_class_names_that_look_like_numbers(tmp_path):
-    """Pandas writes the id 3 as 3.0, and 3.0 is read as 3. The name v1.0 is not changed."""
+    """Pandas writes the id 3 as 3.0, and 3.0 is read as 3. The class name v1.0 stays v1.0."""
     path = tmp_path / 'labels.csv'
     path.write_text('id,annotation,width,height,cell_type\na,1 2,3,2,3.0\na,4 1,3,2,v1.0\n')
     assert rle.read_cells(str(path), {'3': 7, 'v1.0': 8}) == {'a': (2, 3, [(2, 7, '1 2'), (3, 8, '4 1')])}

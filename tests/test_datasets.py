@@ -27,7 +27,7 @@ COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0,
           ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
 COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # each row has one colour
 IDS = [8, 0, IGNORE, 1, IGNORE, 10]
-CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # of labelIds 0 7 8 26 33 4 and 23 30 7 7 31 1
+CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # labelIds: 0 7 8 26 33 4; 23 30 7 7 31 1
 
 
 def write_frames(folder):
@@ -186,7 +186,7 @@ def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
 
 
 def test_check_tells_what_train_and_val_share(tmp_path, capsys):
-    """Reports equal images, versions of one picture, and neighbouring frames that are in both train and val."""
+    """Reports images of val that equal an image of train, show the same picture, or are neighbouring frames."""
     rng = np.random.RandomState(1)
     pictures = rng.randint(0, 256, (40, 9, 13, 3)).astype(np.uint8)
     moving = np.cumsum(rng.randint(0, 3, (40, 9, 13, 3)), 0).astype(np.uint8) + pictures[0] // 2
@@ -344,7 +344,7 @@ def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
 # ---------------------------------------------------------------- splits, and their record in a run
 
 def test_held_out_part_depends_on_the_name_alone():
-    """A name stays in train or in val, whatever other names there are.
+    """The other names in a data set do not change whether a name is in train or in val.
 
     The N folds are disjoint and cover all names.
     """
@@ -402,7 +402,7 @@ def run_of(folder, **flags):
 
 @pytest.mark.parametrize('fold', [None, '2/3'])
 def test_run_keeps_its_split(tmp_path, capsys, fold):
-    """Images that are added after the start of a run are ignored. Another data set gets a new split."""
+    """Images that are added after the start of a run are ignored. A different data set gets a new split."""
     folder = write_folder(str(tmp_path / 'data'))
     before, config = run_of(folder, fold=fold)
     for i in range(20):

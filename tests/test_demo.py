@@ -43,7 +43,10 @@ def label_image(prediction, path):
 
 
 def test_values_of_an_image(tmp_path):
-    """Each pixel is in one mask. The table has the share of each class, and the id map has the run's class ids."""
+    """Each pixel is in exactly one mask.
+
+    The table has the share of each class, and the id map has the run's class ids.
+    """
     ids = np.zeros((45, 61), np.uint8)
     ids[:9] = 2
     ids[9:12, :5] = 1
@@ -170,7 +173,7 @@ def black_png(side):
 
 
 def hostile_images():
-    """Lists (name, content, expectation) of uploads.
+    """Returns a list of uploads as (file name, content, expectation).
 
     The expectation is True for a labelled image, False for a refusal, and None if the upload may fail.
     """
@@ -290,7 +293,7 @@ def browser(tmp_path_factory):
 @needs_gradio
 @pytest.mark.skipif(no_browser, reason='chromium, chromedriver or selenium is not installed')
 def test_page_in_a_browser(server, request, tmp_path):
-    """An image gives masks, names and an id map, a text file an error. All requests go to the server."""
+    """An image gives masks, class names and an id map. A text file gives an error. All requests go to the server."""
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait
@@ -348,5 +351,5 @@ def test_page_in_a_browser(server, request, tmp_path):
     messages = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
     asked = [message['params']['request']['url'] for message in messages
              if message['method'] == 'Network.requestWillBeSent']
-    ours = (server.url, 'data:', 'blob:', 'chrome:', 'chrome-untrusted:')  # the last two: the page of a new tab
+    ours = (server.url, 'data:', 'blob:', 'chrome:', 'chrome-untrusted:')  # chrome:...: the page of a new tab
     assert len(asked) > 10 and [url for url in asked if not url.startswith(ours)] == []

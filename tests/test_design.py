@@ -110,7 +110,7 @@ def test_help_shows_defaults_as_they_are_typed():
 
 
 TAKE_FLAGS = {('runs/run.py', 'output_folder'), ('runs/run.py', '__init__'),
-              ('batches.py', 'training_batches'), ('networks.py', 'spec_of')}  # these take a dict {flag: value}
+              ('batches.py', 'training_batches'), ('networks.py', 'spec_of')}  # each takes a dict of flags
 
 
 @pytest.mark.parametrize('path', FILES)

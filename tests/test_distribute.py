@@ -144,10 +144,10 @@ def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shar
     assert abs(np.array(whole) - losses).max() > 1e-2
     values = [np.load('%s.%d.npz' % (output, i)) for i in range(len(shares))]
     for name, (old, value) in variables.items():
-        atol = 1e-5 * max(1.0, abs(value).max())  # small values have the rounding errors of large values
+        atol = 1e-5 * max(1.0, abs(value).max())  # rounding errors grow with the largest value
         np.testing.assert_allclose(values[0][name], value, rtol=1e-5, atol=atol, err_msg=name)
         np.testing.assert_allclose(values[0][name] - old, value - old, atol=0.01 * abs(value - old).max(), err_msg=name)
-    for name in values[0].files:  # also the optimizer's variables and the global step
+    for name in values[0].files:  # the files also hold the optimizer's variables and the global step
         assert all(other[name].tobytes() == values[0][name].tobytes() for other in values[1:]), name
     alone = score(output, '--data_dir', camvid_folder, '--bn', 'moving', '--tile', 'off')['val']
     shared = read_scores(output)['val (while training)']
@@ -241,7 +241,7 @@ def test_a_wrong_start_is_told_within_a_minute(camvid_folder, tmp_path, case, me
         said = ends(pair, 150)
     assert time.time() - imported < 60
     assert all(status == 2 and len(lines) == 1 for status, _, lines in said), said
-    assert any(re.search(message, lines[0]) for _, _, lines in said), said  # case 'index': either process fails first
+    assert any(re.search(message, lines[0]) for _, _, lines in said), said  # any process may fail first
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '[' * 100000, '{"cluster": {"worker": ["a:1"]}}'] + [
@@ -305,9 +305,9 @@ def test_settings_that_differ(monkeypatch):
 
 
 def test_launched_processes_get_one_signal_each(tmp_path):
-    """Ctrl-C sends one signal to each process. A process that was killed gives the exit status 128 + 9.
+    """Ctrl-C sends one signal to each process. If a process is killed by SIGKILL (9), the exit status is 128 + 9.
 
-    Each process has the flags as typed. The test needs no GPU.
+    Each process gets the flags as the user typed them. The test needs no GPU.
     """
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'

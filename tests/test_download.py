@@ -106,7 +106,10 @@ def test_unpacked_and_verified(serve, tmp_path, pack, ending):
 @pytest.mark.parametrize('name', ['/tmp/evil', '../../../evil', 'repo/data/../../../evil', 'repo\\..\\evil', 'C:evil',
                                   'repo/data//tmp/evil', 'repo/data/link'])
 def test_unsafe_zip_stays_in_its_folder(serve, tmp_path, name):
-    """Absolute paths, paths with .. and Windows paths stay in the folder. A link becomes a text file."""
+    """Absolute paths, Windows paths and paths with .. are unpacked inside the folder.
+
+    A symbolic link in the zip becomes a text file.
+    """
     serve(zipped(dict(GOOD, **{name: b'../../../evil'})))
     download.download('camvid', str(tmp_path / 'd' / 'e' / 'f'))
     below = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*') if not path.is_dir()}

@@ -134,7 +134,7 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
     """The validation images of SUN RGB-D are test images, so the last weights are scored, not the best.
 
-    A row that has scores is neither trained nor scored again.
+    A row of the table that has scores already is neither trained nor scored again.
     """
     asked = []
 
@@ -216,7 +216,7 @@ def test_table6_measures(tmp_path, measured):
 
 
 def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch, measured):
-    """Revisions A and B each measured one time. Times of older code have no revision."""
+    """Revisions A and B each measured one time. A time that older code measured has no revision."""
     args = experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet'])
     row = tables.TABLES['table6'].rows[0]
     monkeypatch.setattr(experiments, 'revision', lambda: 'A')
@@ -233,7 +233,10 @@ def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypa
 
 
 def test_the_papers_numbers_are_whole():
-    """Each variant has all scores. The class accuracies of tables 2 and 5 have the means that the paper prints."""
+    """Each network variant of table 1 has all scores of the paper.
+
+    The class accuracies of tables 2 and 5 have the means that the paper prints.
+    """
     for variant in tables.TABLE1:
         assert len(variant.balanced) == len(variant.natural) == 4
         assert len(variant.balanced_train) == len(variant.natural_train) == 3
@@ -271,7 +274,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
 
 
 def test_results_show_test_first():
-    """Scores on test come before scores on val. Scores of validations while training are left out."""
+    """Scores on test come before scores on val. Scores of the validations during training are left out."""
     keys = 'train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)', 'val (tta flip)'
     assert results.scored_entries({key: key for key in keys}) == [
         ('test', 'population', 'test'), ('test', 'moving', 'test (moving)'), ('val', 'population', 'val'),

@@ -178,7 +178,7 @@ def test_opencv_reads_onnx(network):
 def test_resize_equals_opencv(graph, old, new):
     """OpenCV rounds interpolation weights, so area averages differ by at most 1.
 
-    Of the bilinear values 0.1% differ.
+    About 0.1% of the bilinear values differ.
     """
     image = blocks(*old, seed=2)
     resized = value_of(export.resize(tf.constant(image[None].astype(np.float32)), *new))[0]

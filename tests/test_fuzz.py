@@ -120,7 +120,7 @@ def test_weight_tables(rows):
     assert weights is None or (np.isfinite(weights).all() and (weights >= 0).all())
 
 
-# Each value is valid alone. A combination of values may be refused.
+# Each flag value is valid without the other flags. A combination of values may be refused.
 FITTING = {
     '--model': ['segnet-basic', 'bayesian-segnet-basic', 'fcn-basic', 'bilinear-interpolation'], '--rotate': ['90'],
     '--input': sorted(networks.INPUTS), '--fit': ['resize', 'crop'], '--scale': ['1', '1.5', '10'], '--gamma': '12',

@@ -33,7 +33,7 @@ def save(path, array, **settings):
 def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
     """OpenCV writes BGR, `read_image` returns RGB. Grey is repeated in all channels.
 
-    Of 16 bits the upper 8 bits are kept.
+    The upper 8 bits of a 16-bit image are kept.
     """
     path = str(tmp_path / ('a.' + extension))
     stored = np.array([[[91, 92, 93], [4, 5, 6]]]) * scale
@@ -44,7 +44,7 @@ def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
 
 
 def test_bits_in_use(tmp_path, capsys):
-    """Of 12 bits in use the upper 8 bits are kept. Larger values become white, with a note."""
+    """If 12 bits are in use, the upper 8 of these 12 bits are kept. Larger values become white, with a note."""
     values = np.array([[0, 15, 16, 4095, 2048]], np.uint16)
     for name in ('a.png', 'b.tif'):
         path = str(tmp_path / name)
@@ -88,7 +88,7 @@ def test_rotation_of_16_bits(tmp_path):
         path = save(str(tmp_path / name), np.array([[256, 512, 768]], np.uint16) * 16, exif=exif)
         assert data.read_image(path, 16)[:, :, 0].tolist() == [[16], [32], [48]]
     values = np.arange(6).reshape(2, 3, 1) * 256 + [0, 512, 1024]
-    bits = struct.pack('<HHH', 16, 16, 16)  # stored behind 36 bytes of pixels
+    bits = struct.pack('<HHH', 16, 16, 16)  # the bits per channel are stored after 36 bytes of pixels
     write_tiff(path, values.astype('<u2').tobytes() + bits, (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 3, 8 + 36),
                (262, 3, 1, 2), (274, 3, 1, 6), (277, 3, 1, 3))
     assert data.read_image(path, 16).tolist() == [[[i, i + 2, i + 4] for i in row] for row in ((3, 0), (4, 1), (5, 2))]
@@ -162,7 +162,10 @@ def test_0_is_white(tmp_path):
     (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
     (7, 8, {262: 2, 338: 0}, '7 bands'), (2, 8, {262: 2, 338: 0}, '2 bands'), (5, 8, {262: 2, 338: 2}, '5 bands, 1')])
 def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, said):
-    """Images of satellites and microscopes are refused. Their bands are neither dropped nor read as alpha."""
+    """Images of satellites and microscopes are refused.
+
+    The extra bands of these images are neither dropped nor read as alpha.
+    """
     dtype = {8: '<u1', 16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits]
     body = np.full(2 * bands, {8: 0, 16: -1, 32: 4e9}[bits], dtype)
     fields = {256: 2, 257: 1, 258: bits, 262: 1, 277: bands, 279: body.nbytes}
@@ -214,14 +217,14 @@ def test_labels_are_their_ids(tmp_path, name):
     LABEL_WRITERS[name](path, ids)
     label = data.read_label(path)
     assert label.dtype == np.uint8 and label.tolist() == ids.tolist()
-    label[0] = 1  # readers need a writable array
+    label[0] = 1  # the arrays that the readers return must be writable
 
 
 @pytest.mark.parametrize('name, settings', [
     ('a.jpg', {}), ('a.png', {'format': 'JPEG'}), ('a.tif', {'format': 'JPEG'}), ('b.webp', {}),
     ('c.tif', {'compression': 'jpeg'})])
 def test_formats_that_change_ids_are_refused(tmp_path, name, settings):
-    """The content of a file decides, not the extension. A TIFF may contain JPEG data."""
+    """The format is recognized by the content of a file, not by the extension. A TIFF may contain JPEG data."""
     path = save(str(tmp_path / name), np.dstack([IDS] * 3), **settings)
     assert_refused(name + ': lossy (JPEG|WEBP|TIFF) changes ids', data.read_label, path)
 

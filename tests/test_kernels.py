@@ -93,7 +93,7 @@ def test_a_missing_kernel_is_found(graph):
     assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # on GPUs LRN has a float32 kernel only
     pooled = tf.raw_ops.MaxPoolWithArgmax(input=image, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding='SAME',
                                           Targmax=tf.int32)
-    assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # all kernels have int64 indices
+    assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # all kernels return int64 indices
 
 
 @pytest.mark.gpu

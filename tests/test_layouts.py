@@ -19,7 +19,7 @@ PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
 
 
 def scene(i):
-    """Returns image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE. Each `i` has another size."""
+    """Returns image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE. Each scene has a different size."""
     rng = np.random.RandomState(i)
     label = np.repeat(rng.randint(0, 3, (9 + 2 * i, 1 + i)), 5, axis=1).astype(np.uint8)
     label[i] = IGNORE
@@ -109,7 +109,7 @@ def write_split_folders(folder, image, label):
 def write_runs(folder, kaggle=False, order='rows'):
     """Writes run lengths in an order of `data.rle_decode`.
 
-    The mask of class b also covers class c. The later mask of class c must win.
+    The mask of class b also covers class c. Where the masks overlap, the label must be c, the class of the later mask.
     """
     rows = ['ImageId,ClassId,EncodedPixels' if kaggle else 'id,annotation,width,height,cell_type']
     for i in range(6):
@@ -217,7 +217,10 @@ def test_layouts(tmp_path, layout):
 
 
 def test_images_of_12_bits(tmp_path, capsys):
-    """The number of bits in use is measured on the training split, or given by --depth. A run keeps the number."""
+    """The number of bits in use is measured on the training split, or given by --depth.
+
+    config.json of a run keeps the number of bits.
+    """
     for i, top in enumerate((900, 4095, 17, 60000)):
         put_example(str(tmp_path), 'im%d' % i, np.full((3, 5), top, np.uint16), np.full((3, 5), i % 2, np.uint8))
     put_text(str(tmp_path), 'classes.csv', 'name,id\na,0\nb,1\n')
@@ -322,7 +325,7 @@ def test_bad_tables_and_files(tmp_path, path, content, said):
 
 
 def test_colors_of_classes(tmp_path):
-    """A label in colours needs a colour for each class. A pixel of another colour is refused."""
+    """A label in colours needs a colour for each class. A pixel whose colour belongs to no class is refused."""
     for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
                           ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
@@ -356,7 +359,10 @@ def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('image, label', [('e\u0301', '\xe9'), ('\xe9', 'e\u0301')])
 def test_accents_match_in_any_normal_form(tmp_path, image, label):
-    """macOS stores an accented letter as two code points. Such file names match names with one code point."""
+    """macOS stores an accented letter as two code points.
+
+    A file name with two code points matches the same name with one code point.
+    """
     write_plain(tmp_path, [image, 'b'])
     os.rename(str(tmp_path / ('labels/%s.png' % image)), str(tmp_path / ('labels/%s.png' % label)))
     put_text(str(tmp_path), 'train.txt', label + '\n')
@@ -426,7 +432,10 @@ def with_palette(*colors):
     ('name,id\na,0\nb,1\n', ROW * 128, 'value 128 at row 0'), ('name,id\na,0\nb,1\n', ROW * 2, 'value 2 at row 0'),
     ('name,id\na,0\nb,1\n', with_palette((255, 255, 255), (0, 0, 0)), 'as its palette says')])
 def test_labels_with_two_readings(tmp_path, classes, label, said):
-    """A label is refused if its ids, colours and palette disagree. None in `said` means that the label is read."""
+    """A label is refused if its ids, colours and palette disagree.
+
+    If `said` is None, the label is read without an error.
+    """
     write_labels(str(tmp_path), classes, label, label)
     if said:
         assert_refused(said, load_all, str(tmp_path))

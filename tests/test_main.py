@@ -80,7 +80,7 @@ def test_run_folder(camvid_folder, output, figures):
     log = read_log(output)
     assert [record['step'] for record in log if 'loss' in record] == list(range(1, 8))
     validations = [record for record in log if 'mIoU' in record]
-    assert [record['step'] for record in validations] == [4, 7]  # an epoch has 7 images, a step 2
+    assert [record['step'] for record in validations] == [4, 7]  # an epoch has 7 images, and a step takes 2 images
     for name in ('loss.png', 'predictions.png'):
         assert data.read_image(os.path.join(output, name)).shape[0] > 300
 
@@ -120,7 +120,7 @@ def copy_of(runs, name, output):
 
 
 def edit_config(output, **flags):
-    """Changes flags in config.json of a run. The value None removes a flag."""
+    """Changes flags in config.json of a run. A flag with the value None is removed."""
     config = read_config(output)
     config['flags'].update(flags)
     config['flags'] = {name: value for name, value in config['flags'].items() if value is not None or name not in flags}
@@ -131,7 +131,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, runs, 
     """A run that is killed in the second epoch and resumed has the weights of an undisturbed run, bit for bit."""
     whole = copy_of(runs, '6', output)
     with open(os.path.join(output, 'log.jsonl'), 'a') as f:
-        f.write('{"step": 6, "los')  # a kill cut the line
+        f.write('{"step": 6, "los')  # a line that is incomplete because the process was killed
     train(camvid_folder, output, *LONG)
     assert_same_weights(weights_of(whole), weights_of(output))
     np.testing.assert_equal(weights_of(output, 'best'), weights_of(whole, 'best'))
@@ -250,7 +250,7 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
 
 
 def test_interrupt_saves_and_tells(camvid_folder, output, monkeypatch, capsys):
-    """A signal in step 2 stops the run after step 3. Until then the run holds the lock of the folder."""
+    """A signal in step 2 stops the run after step 3. Until the end of step 3 the run holds the lock of the folder."""
     log_step = main.Run.log_step
 
     def interrupted(run, step, fetched):
@@ -291,7 +291,7 @@ def test_scores_of_a_known_prediction(camvid_folder):
     np.testing.assert_array_equal(scores['confusion'], np.outer(counts.sum(0), np.arange(11) == 7))
     assert scores['bf_images'] == 2 and 0 <= scores['BF'] < 0.5
     assert sorted(shown) == [0, 1, 2, 3] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
-    # All pixels are predicted as class 7. So the IoU of class 7 is the share of class 7, and all other IoUs are 0.
+    # The prediction is class 7 at all pixels. So the IoU of class 7 is the share of class 7, and all other IoUs are 0.
     each = [count[7] / count.sum() / len({*np.flatnonzero(count), 7}) for count in counts]
     order = np.argsort([-value for value in each], kind='stable')[[0, 1, 3, 4]]
     assert [i for _, i, _ in ends] == list(order)
@@ -411,14 +411,17 @@ def test_the_first_line_says_whether_tf32_is_used(monkeypatch, capability, preci
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 has no TensorFloat-32')
 def test_tf32_is_switched(monkeypatch):
     devices.session_config('cpu', tf32='off')
-    devices.session_config('cpu')  # without the argument tf32 nothing changes
+    devices.session_config('cpu')  # without the argument tf32 the setting of TF32 stays
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     devices.session_config('cpu', tf32='on')
     assert tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def test_recipes_and_later_flags(monkeypatch):
-    """Recipes have the paper's settings, and flags after a recipe win. All data sets have the same defaults."""
+    """Recipes have the paper's settings, and flags after a recipe win.
+
+    The defaults of flags do not depend on the data set.
+    """
     monkeypatch.chdir(ROOT)
     args = main.parse_args(['@recipes/paper-table1.txt', '--model', 'segnet-basic', '--batch_size', '6'])
     assert (args.momentum, args.batch_size, args.schedule, args.select_by) == (0.9, 6, 'constant', 'G')
@@ -494,9 +497,9 @@ def test_validation_is_due(camvid_folder, tmp_path):
 
 
 def test_best_weights_and_patience_where_validation_falls(camvid_folder, output, monkeypatch, capsys):
-    """With --patience 2 a run stops after two validations without a better mIoU. A restart trains no further.
+    """With --patience 2 a run stops after two validations without a better mIoU; an equal mIoU is not better.
 
-    An equal mIoU is no better. An mIoU of None is no better.
+    Starting the stopped run again does not train further. An mIoU of None is not better.
     """
     real, means = evaluate.score_split, [0.3, 0.5, 0.5, None, 0.2]
 
@@ -521,7 +524,7 @@ def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, outpu
 
 
 def test_training_time_is_steps_times_the_median_step(tmp_path):
-    """Batches of 4 images are trained at 2, 8 and 1 images per second. The time of validation does not count."""
+    """Batches of 4 images are trained at 2, 8 and 1 images per second. The time spent on validation is not counted."""
     records = ['"step": 1, "images_per_second": 2.0', '"step": 2, "images_per_second": 8.0', '"step": 2, "mIoU": 0.5',
                '"step": 3, "images_per_second": 1.0']
     (tmp_path / 'log.jsonl').write_text(''.join('{%s}\n' % record for record in records))
@@ -531,7 +534,7 @@ def test_training_time_is_steps_times_the_median_step(tmp_path):
 # ---------------------------------------------------------------- rare cases
 
 def test_recipe_files_of_any_editor(tmp_path):
-    """A recipe may have a byte order mark and quotes in comments. A # inside a word begins no comment.
+    """A recipe may have a byte order mark and quotes in comments. A # inside a word does not begin a comment.
 
     A recipe in UTF-16 and a recipe that includes itself are refused.
     """

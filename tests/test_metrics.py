@@ -123,7 +123,7 @@ def square(top, left, size=100):
 
 
 def test_bf_of_a_shifted_square():
-    """At 100x100 the tolerance is 1.06 pixels. After a shift by 1 pixel all boundary pixels match.
+    """For 100x100 maps the tolerance of BF is 1.06 pixels. After a shift by 1 pixel all boundary pixels match.
 
     After a shift by 5 pixels only pixels of the upper and lower edges match.
     """
@@ -133,7 +133,7 @@ def test_bf_of_a_shifted_square():
 
 
 def test_bf_of_missing_and_empty():
-    """A class in only the label or only the prediction has a BF of 0. Without any boundary BF is None."""
+    """A class in only the label or only the prediction has a BF of 0. If neither map has a boundary, BF is None."""
     empty = np.zeros((100, 100), np.uint8)
     assert metrics.boundary_f1(square(20, 30), empty, 2) == metrics.boundary_f1(empty, square(20, 30), 2) == 0
     assert metrics.boundary_f1(empty, empty, 2) is None

@@ -187,7 +187,7 @@ def test_places_of_dropout(graph, name):
 
 
 def predict(images, samples, spec=SPEC):
-    """Returns (ids, mean, variance) of a prediction graph. The random weights are the same in each call."""
+    """Returns (ids, mean, variance) of a prediction graph. Each call uses the same random weights."""
     with tf.Graph().as_default(), tf.Session() as sess:
         fetches = networks.prediction_graph(spec, tf.constant(images), images.shape[1:3], samples=samples)
         random_weights(sess, np.random.RandomState(7))
@@ -219,7 +219,7 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
 
 
 def test_without_dropout_samples_agree():
-    """Without dropout each sample equals the prediction by weight averaging."""
+    """Without dropout each Monte Carlo sample equals the prediction by weight averaging."""
     plain_ids, plain_mean = predict(IMAGES, 0)[:2]
     ids, mean, variance = predict(IMAGES, 5, SPEC._replace(dropout=0.0))
     assert variance.max() < 1e-9

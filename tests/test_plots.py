@@ -115,7 +115,7 @@ def example_set(labels):
 
 
 def test_examples_show_where_and_what_a_label_is(tmp_path, monkeypatch):
-    """Exchanged classes and a label of pure background change the picture."""
+    """The picture changes if classes are exchanged or a label is all background."""
     texts, legend = [], plots.with_legend
     monkeypatch.setattr(pictures, 'with_legend', lambda image, names, *rest: texts.append(names) or
                         legend(image, names, *rest))

@@ -42,7 +42,10 @@ def go(run, *flags):
 
 
 def test_results_of_a_picture(run, tmp_path):
-    """The id map equals the ids of the prediction graph. The other files show the same ids in colours."""
+    """The id map equals the ids of the prediction graph.
+
+    The overlay and the colour map show the same ids as colours.
+    """
     path, out = picture(str(tmp_path / 'in' / 'a.jpg')), str(tmp_path / 'out')
     assert go(run, path, '--output', out, '--side_by_side') == 0
     assert sorted(os.listdir(out)) == ['a-colors.png', 'a-ids.png', 'a-overlay.png', 'a-side.png']
@@ -105,7 +108,10 @@ def test_refusals(run, tmp_path):
 
 
 def test_video(run, tmp_path, capsys):
-    """The overlay has all frames. Readable frames of a damaged video are labelled, missing frames are reported."""
+    """The overlay video has as many frames as the input video.
+
+    Readable frames of a damaged video are labelled, missing frames are reported.
+    """
     path, out = noise_video(str(tmp_path / 'v.avi'), 9), str(tmp_path / 'out')
     assert go(run, path, '--output', out) == 0
     assert '9 frames' in capsys.readouterr().out and os.listdir(out) == ['v-overlay.mp4']
@@ -134,7 +140,7 @@ def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
     path, other = [picture(str(tmp_path / 'p' / name)) for name in ('x.png', 'y.png')]
     twice = os.path.join(str(tmp_path), 'p', '..', 'p', 'x.png')
     assert predict.expand([path, twice, other, path]) == [path, other]
-    assert predict.expand([str(tmp_path / '*')]) == [path, other]  # a glob that matches a folder
+    assert predict.expand([str(tmp_path / '*')]) == [path, other]  # the glob matches only the folder p
 
 
 def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, capsys):
@@ -238,8 +244,11 @@ def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsy
 
 
 def test_uncertainty_has_one_scale():
-    """The colour of a variance does not depend on other pixels. The extreme colours are the ends of viridis."""
-    largest = 0.75 / 4  # four samples, each certain of another class: 4 * 0.25 * 0.75 / 4
+    """The colour of a variance does not depend on other pixels.
+
+    The variance 0 and the largest possible variance have the first and the last colour of viridis.
+    """
+    largest = 0.75 / 4  # each of four samples is certain of a different class: 4 * 0.25 * 0.75 / 4
     one, other = [plots.uncertainty(np.array([row, [0.01, 0.01]], np.float32), 4) for row in ([0, largest], [0, 0.03])]
     assert (one[1] == other[1]).all()
     ends = cv2.applyColorMap(np.array([[0, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)[0, :, ::-1]

@@ -31,7 +31,10 @@ LIBC = ctypes.CDLL(None)  # loaded at import, because dlopen is unsafe between f
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
-    """Kills hit training, validation and saving. The run ends with the weights of an undisturbed run."""
+    """The process is killed during training, validation and saving.
+
+    The run ends with the weights of an undisturbed run.
+    """
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     train(camvid_folder, whole, '--steps', '600')
     rng = np.random.RandomState(4)
@@ -43,7 +46,7 @@ def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
         assert process.poll() is None, ('it ended too soon', process.communicate())
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # deletes the files of the last kill
+    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # a restart deletes the temporary files of the last kill
     train(camvid_folder, killed, '--steps', '600')
     assert_same_weights(weights_of(whole), weights_of(killed))
     assert [record['step'] for record in read_log(killed) if 'loss' in record] == list(range(1, 601))
@@ -99,7 +102,10 @@ def assert_ends(capsys, status, said, command, *args):
 
 
 def test_full_disk(camvid_folder, output, capsys):
-    """A full disk gives one line and status 1. The run resumes from the last complete checkpoint."""
+    """On a full disk main.py prints one error line and exits with status 1.
+
+    The run resumes from the last complete checkpoint.
+    """
     flags = [camvid_folder, output, '--schedule', 'constant', '--steps']
     train(*flags, '4')
     before = weights_of(output)
@@ -131,7 +137,10 @@ def set_mode(folder, mode):
 
 
 def test_forbidden_output(camvid_folder, output, monkeypatch, capsys):
-    """A read-only folder gives one line and status 1. The run resumes when the folder is writable again."""
+    """In a read-only folder main.py prints one error line and exits with status 1.
+
+    The run resumes when the folder is writable again.
+    """
     parent = os.path.dirname(output)
     log_step, modes = main.Run.log_step, [0o555, 0o755]
 
@@ -281,7 +290,7 @@ def test_closed_standard_error(tmp_path):
 
 @pytest.mark.parametrize('failing', ['pytest', 'benchmark.py', 'main.py', 'nothing'])
 def test_gpu_report_fails_with_its_parts(tmp_path, failing):
-    """A fake Python fails in one of the commands. The report is written to the end."""
+    """A fake Python fails in one of the commands. The rest of the report is still written."""
     shutil.copy(os.path.join(ROOT, 'Makefile'), str(tmp_path))
     put_text(str(tmp_path), '.venv/bin/python', '#!/bin/sh\ncase "$*" in *%s*) exit 3; esac\n' % failing)
     (tmp_path / '.venv' / 'bin' / 'python').chmod(0o755)

@@ -79,9 +79,12 @@ def unpool_reference(x, mask):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('height, width', [(5, 7), (23, 30), (45, 60), (7, 1), (None, None)])
 def test_pooling_and_unpooling(graph, height, width, dtype):
-    """Compares the scatter and portable pooling with loops, bit for bit. Of equal values the first is the maximum."""
+    """Compares the scatter and portable pooling with loops, bit for bit.
+
+    If a window has the maximum twice, the first position counts.
+    """
     rng = np.random.RandomState(1)
-    x = rng.randint(-3, 3, [3, height or 7, width or 9, 4])  # many windows have equal values
+    x = rng.randint(-3, 3, [3, height or 7, width or 9, 4])  # most windows contain equal values
     weights = rng.randint(-4, 5, x.shape)
     x_ph = tf.placeholder(dtype, [None, height, width, 4])
     pooled, mask = pool_reference(x)
@@ -133,7 +136,10 @@ def test_lrn_is_caffes(graph):
 
 
 def test_initial_weights_depend_on_the_seed_and_the_name():
-    """Earlier random ops of the graph change no weights. Other layers and other seeds have other weights."""
+    """Random ops created earlier in the graph do not change the weights.
+
+    Two layers, or two seeds, have different initial weights.
+    """
     def initial(seed, ops):
         with tf.Graph().as_default():
             tf.set_random_seed(seed)
@@ -159,7 +165,10 @@ def test_conv_initial_weights(graph):
 
 
 def test_batch_norm_training_and_averages(sess):
-    """Training uses the statistics of the batch. Prediction uses moving averages, and the momentum grows."""
+    """Training uses the statistics of the batch.
+
+    Prediction uses the moving averages, whose momentum grows with the steps.
+    """
     rng = np.random.RandomState(2)
     steps = [rng.normal(i, 1 + i, (2, 5, 7, 3)).astype(np.float32) for i in range(4)]
     x_ph = tf.placeholder(tf.float32, [2, 5, 7, 3])
@@ -187,7 +196,7 @@ def test_batch_norm_training_and_averages(sess):
 
 
 def test_dropout_in_bfloat16(graph):
-    """In bfloat16 1 / 0.7 is 183 / 128. TensorFlow 1.15 cannot divide in bfloat16."""
+    """In bfloat16, 1 / 0.7 is rounded to 183 / 128. TensorFlow 1.15 cannot divide in bfloat16."""
     x = tf.cast(tf.get_variable('x', initializer=tf.ones([4, 5])), 'bfloat16')
     dropped = value_of(tf.cast(utils.dropout(x, 0.3, (1, 2), 'a'), tf.float32))
     assert set(dropped.flat) == {0.0, 183 / 128}
