@@ -103,7 +103,7 @@ def validation_images(run: str, config: dict, number: int) -> tuple:
 
 
 def export_files(folder: str, names: list, run: str, config: dict, size: list, images) -> dict:
-    """Writes images.npy and the files that the engines `names` read -> {engine: path of the exported file}.
+    """Exports a run for each engine in `names`, and writes images.npy -> {engine: path of the exported file}.
 
     images.npy holds `images`, the input of every engine. The path of the engine 'predict.py' is None, because
     predict.py reads no exported file. The int8 files are calibrated with training images of the run.
