@@ -158,7 +158,7 @@ def is_label(name: str):
 
 
 def words(text: str, without=()):
-    """Joins the words of a name with _ in lower case, dropping the words in `without`: Optic-Disc -> optic_disc."""
+    """Joins a name's words with _ in lower case, dropping the words in `without`: Optic-Disc -> optic_disc."""
     return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
