@@ -5,7 +5,7 @@ import re
 import sys
 import zlib
 
-if not __package__:  # true for a start from another folder, by `python PROJECT/datasets NAME`
+if not __package__:  # true if started from another folder, as `python PROJECT/datasets NAME`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import cv2
@@ -20,7 +20,7 @@ from system import cli
 from system.files import UserError
 from system.machine import read_ahead
 
-FEW = 5  # a class in fewer training images than FEW is reported
+FEW = 5  # a class that occurs in fewer than FEW training images is reported
 CONTRAST = 4  # a split is reported if the largest image has more than CONTRAST times the area of the smallest
 ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of unrelated images
 
@@ -70,8 +70,8 @@ def class_table(class_names: list, split: Split):
 def advice(dataset, name: str, split: Split):
     """Yields a line of text for each likely cause of poor training results in a split.
 
-    The causes are classes absent or rare in train, labels with a single id, images of very unequal sizes, and images
-    that are resized. The split must have examples.
+    The causes are classes absent or rare in train, label files that contain a single id, images of very unequal sizes,
+    and images that are resized. The split must have examples.
 
     Args:
       name: name of the split.
@@ -169,8 +169,8 @@ def main(argv=None):
     parser.add_argument('--download', action='store_true',
                         help='download camvid or voc2012 into --data_dir first; for other data sets print the steps')
     parser.add_argument('--rle_order', choices=data.RLE_ORDERS, help='order of the pixels in run-length encoded labels')
-    parser.add_argument('--depth', type=cli.number(int, 9, 16), help='number of bits that values use in 16-bit images')
-    parser.add_argument('--fold', metavar='K/N', help='part K of N is val (default: 1/5) if the data has no val')
+    parser.add_argument('--depth', type=cli.number(int, 9, 16), help='bits that pixel values use in 16-bit images')
+    parser.add_argument('--fold', metavar='K/N', help='if the data has no val: use part K of N as val (default: 1/5)')
     parser.add_argument('--pictures', metavar='FOLDER', default=os.path.join('Output', 'check'),
                         help='folder for pictures of examples with their labels')
     args = parser.parse_args(argv)

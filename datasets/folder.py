@@ -46,7 +46,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     runs = os.path.exists(os.path.join(data_dir, 'labels.csv'))
     images, label, examples, runs_form = (rle.read_runs(data_dir, table, classes, rle_order) if runs else
                                           _labelled(root or data_dir, root, table, classes))
-    first = next(iter(examples.values()))  # names of train, or of val or test if there is no train
+    first = next(iter(examples.values()))  # image names of train; without train, image names of val or test
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -171,7 +171,7 @@ def _labelled(root, is_voc, table, classes):
     """
     names = [files.words(entry.name) for entry in classes if not tables.is_void(entry)]
     if len(names) == 2 and any(tables.is_background(entry) and 0 in entry.ids for entry in classes):
-        names = []  # a mask of the only class besides background is a complete label
+        names = []  # there is one class besides background, so a mask of this class is a complete label
     images, labels = {}, {}
     pairs = find_pairs(root)
     for name, image_folder, label_folder in pairs:

@@ -18,8 +18,8 @@ def read_class_label(path: str, classes: list):
 
     If `classes` has two classes besides void, a label may be a black and white mask: black is the class with id 0 or
     colour 0 0 0, and white is the other class. Raises UserError for an unreadable file, for an id or a colour that is
-    not in `classes`, and for a label in colours if a class other than void has no colour. A label whose ids and colours
-    (or palette) mean different classes is an error too.
+    not in `classes`, and for a label in colours if a class other than void has no colour. A label is an error too if
+    its values mean one class as ids and another class as colours (or by the palette).
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -81,9 +81,10 @@ def _by_palette(path, used, palette, by_id, by_color):
     """Decides which class each index of a palette label means -> {index: class index}.
 
     If every palette colour in use is the colour of a class, each index means the class of this colour. Otherwise the
-    indices are ids, and an index with the colour of another class is an error. But GIF and image optimizers may
-    renumber the indices. So if the palette holds greys or PASCAL VOC's colours in another order than usual, each index
-    means the id that has the same colour in the usual order. Raises UserError if two readings are possible.
+    indices are ids, and an index with the colour of another class is an error. Programs that write GIF files or
+    optimize images may renumber the indices of a palette. So if the palette holds the greys or PASCAL VOC's colours,
+    but in another order than usual, each index means the id that has this colour in the usual order. Raises UserError
+    if the indices could mean different classes.
 
     Args:
       used: list of the indices in the label.
@@ -154,8 +155,8 @@ def dataset_of_pairs(name: str, class_names: list, colors: list, size: tuple, pa
     Args:
       class_names, colors: names and (red, green, blue) of the classes, without void.
       size: default (height, width) of the training images, in pixels.
-      pairs: {split: list of (name, image path, label) or of (image path, label)}. Without a name
-        the image path is the name of the example.
+      pairs: {split: list of (name, image path, label) or of (image path, label)}. For a pair without a name, the image
+        path is the name of the example.
       read_label: function (label of a pair) -> uint8 [h, w] of class indices, IGNORE for void.
       panel, fields: further fields of the `Dataset`.
     """

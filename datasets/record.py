@@ -58,8 +58,8 @@ def changes(before: dict, now: dict) -> str:
 def with_splits(dataset, examples: dict):
     """Replaces splits of a data set by `examples`, {split: list of names} -> `Dataset`.
 
-    The names must be names of examples in `dataset`. An example has the same name in all splits. Splits that `examples`
-    does not contain stay unchanged.
+    The names must be names of examples in `dataset`. An example that moves to another split keeps its name. Splits that
+    `examples` does not contain stay unchanged.
     """
     places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
     examples = dict(dataset.examples, **examples)

@@ -36,7 +36,7 @@ def read_runs(data_dir, table, classes, rle_order):
                 raise UserError('%s: %s names one class and is the id of another; rename the class' % (table, text))
     objects = set(indices.values()) - {outside, IGNORE}
     if len(objects) == 1:
-        indices[''] = objects.pop()  # the class of all masks in a table without a column of classes
+        indices[''] = objects.pop()  # the class given to each mask if the table has no class column
     cells = read_cells(path, indices, images)
     header = files.csv_header(path)
     order = rle_order
@@ -79,16 +79,16 @@ def read_cells(path: str, indices: dict, images=None):
     height and width. RLE is the text of the run lengths, which `cell_masks` checks. The row number is the line in the
     file.
 
-    An empty annotation, or -1 in EncodedPixels, marks an image without an object. In a table with EncodedPixels and
-    without a marked image, an image without a row has no object, and a note is printed.
+    An empty annotation, or -1 in EncodedPixels, marks an image without an object. If a table with EncodedPixels marks
+    no image as empty, each image without a row counts as empty, and a note is printed.
 
     Args:
-      indices: {name or id of a class, as text: class index}. The key '' is for masks in a table without a column of
-        classes.
+      indices: {name or id of a class, as text: class index}. The key '' gives the class of all masks if the table has
+        no class column.
       images: names of the images; None accepts any id of letters, digits, _ and -.
     Raises:
-      UserError: a malformed row, an id without an image, or an image without a row in a table that marks images without
-        an object.
+      UserError: a malformed row, an id without an image, or an image without a row in a table that has the column
+        annotation or marks images without an object.
     """
     kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
@@ -130,8 +130,9 @@ def read_cells(path: str, indices: dict, images=None):
 def _size(row, where):
     """Parses the height and width in a row of a table -> (int, int), or (None, None).
 
-    Returns (None, None) for a row with EncodedPixels and without height and width. The text 520.0 is valid, because
-    pandas may write 520 as 520.0. Raises UserError for other texts and for more than MAX_PIXELS pixels.
+    Returns (None, None) for a row that has EncodedPixels but neither height nor width. The text 520.0 is valid, because
+    pandas may write 520 as 520.0. Raises UserError if a side is not a whole positive number, and for more than
+    MAX_PIXELS pixels.
 
     Args:
       where: file name and row number, for the error message.

@@ -11,7 +11,7 @@ CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # di
 
 
 def stratified(images):
-    """Groups images by the class of the first cell -> {class index: list of image ids}; 0 for no cell.
+    """Groups images by the class of the first cell -> {class index: list of image ids}; index 0: no cell.
 
     Args:
       images: {image id: (height, width, [(row number, class index, RLE), ...])}.

@@ -29,7 +29,7 @@ def polygon_mask(points, height: int, width: int):
     starts, ends = points.T, np.roll(points, -1, axis=0).T
     (x0, y0), (x1, y1) = np.where(starts[1] > ends[1], (ends, starts), (starts, ends))  # y0 <= y1
     first, stop = np.clip(np.ceil([y0 - 0.5, y1 - 0.5]), 0, height).astype(int)
-    edge = np.repeat(np.arange(len(points)), stop - first)  # an entry for each pixel row that an edge crosses
+    edge = np.repeat(np.arange(len(points)), stop - first)  # edge number, once for each pixel row that the edge crosses
     if not len(edge):
         return mask
     rows = first[edge] + np.arange(len(edge)) - np.searchsorted(edge, edge)

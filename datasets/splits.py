@@ -45,8 +45,9 @@ def find(folder: str, images: dict):
 def find_lists(folder: str):
     """Finds the lists of the splits -> {split: path}.
 
-    Searches the folders PLACES below `folder` in this order, up to the first folder with a list. The name of a list is
-    a key of files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. An empty list of test is ignored.
+    Searches the folders of PLACES below `folder`, in the order of PLACES, and stops at the first folder with a list.
+    The name of a list is a key of files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. An empty list
+    of test is ignored.
     """
     for place in PLACES:
         found = {}

@@ -101,8 +101,8 @@ def _classes(path, rows):
     and too few or too many classes.
 
     Args:
-      rows: list of (row number, name, list of texts of the ids, list of texts of red, green and blue). The last list is
-        empty for a class without a colour.
+      rows: list of (row number, name, list of texts of the ids, list of texts of red, green and blue). The list of red,
+        green and blue is empty for a class without a colour.
     """
     seen = set()
     classes = []

@@ -19,8 +19,9 @@ ROW = re.compile(rb'\s*[0-9]+(\s+-?[0-9.]+){4}')
 def data_yaml(source: str):
     """Finds the YAML file with the class names in the folder `source` -> (path, content), or ('', {}).
 
-    If data.yaml exists, no other YAML file is read. Else files without class names are ignored. Raises UserError if
-    data.yaml is malformed or has no class names, and if several other files have class names.
+    If data.yaml exists, no other YAML file is read. Without data.yaml all YAML files are read, and files without class
+    names are ignored. Raises UserError if data.yaml is malformed or has no class names, and if several other files have
+    class names.
     """
     names = [name for name in sorted(os.listdir(source)) if name.lower().endswith(('.yaml', '.yml'))]
     found = {}
@@ -96,7 +97,8 @@ def listed_images(source: str, path: str, content: dict):
       source: folder of the data set.
       path, content: path and content of the YAML file.
     Raises:
-      UserError: a missing folder of train, a listed image that does not exist, or two names for the same folder.
+      UserError: a missing folder of train, a listed image that does not exist, or two different paths that lead to the
+        same folder or text file.
     """
     images, used = {}, {}
     listed = [(key, name) for key, value in content.items() if value and key.lower() in files.FOLDERS
@@ -203,7 +205,8 @@ def add_shapes(rows: list, path: str, content: dict):
     """Adds a `Shape` to the `Example` of each row.
 
     Boxes and key points have no area, so they are not drawn. `kpt_shape` in the YAML file gives the length of rows with
-    key points. If every row has an odd number of values, the last value is a confidence, which is ignored.
+    key points. If every row has an odd number of values after the class, the last value is a confidence, which is
+    ignored.
 
     Args:
       rows: all rows of the data set, list of (example, file and line, class name, numbers).
@@ -212,7 +215,7 @@ def add_shapes(rows: list, path: str, content: dict):
       UserError: a malformed kpt_shape, a row whose length does not fit kpt_shape, or rows that look like key points
         although the YAML file has no kpt_shape.
     """
-    pose = 0  # number of values of a box with key points
+    pose = 0  # number of values in a row with a box and key points; 0 without kpt_shape
     if 'kpt_shape' in content:
         with error_context('%s: kpt_shape' % path):
             number, values = map(int, content['kpt_shape'])

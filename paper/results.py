@@ -26,7 +26,7 @@ def mean_and_spread(fractions: list) -> str:
 
 
 def published_split(split: str) -> str:
-    """Returns the split, 'train' or 'test', of the paper's scores that stand beside our scores on `split`."""
+    """Returns the paper's split, 'train' or 'test', whose scores stand beside our scores on `split`."""
     return 'train' if split == 'train' else 'test'
 
 
@@ -66,8 +66,8 @@ def class_columns(entries: list, published: dict, split: str):
 def rank_correlation(rows: list, split: str) -> str:
     """Computes Spearman's rank correlation of our scores on `split` with the paper's -> a sentence, or ''.
 
-    `rows` is a list of {column: text}. A measure is left out unless at least three rows have our score and the paper's
-    score. If all measures are left out, the result is ''.
+    `rows` is a list of {column: text}. A measure, such as mIoU, is left out if fewer than three rows have both our
+    score and the paper's score. If all measures are left out, the result is ''.
     """
     published = published_split(split)
     correlations = []
@@ -86,7 +86,7 @@ def keep_sources(run_folder: str, output: str) -> str:
 
     Returns the path of the copy. Local paths and images of the data set are left out. An earlier copy is overwritten.
     If `run_folder` is itself a copy in `output`, nothing is copied. Raises UserError if `run_folder` lies in `output`
-    and is no copy.
+    but is not a copy.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):

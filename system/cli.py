@@ -57,7 +57,7 @@ def size(*words: str):
         raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
                                          % (text[:60], ' or '.join(words), MAX_SIDE))
 
-    parse.words = words  # marks the type of a size, for `Parser.parse_known_args`
+    parse.words = words  # `Parser.parse_known_args` recognizes the flags of sizes by this attribute
     return parse
 
 
@@ -190,7 +190,7 @@ def explain(error: Exception, smaller: str = 'the size'):
         return '%s: %s%s' % (error.filename or 'input or output failed', error.strerror or error, fix)
     if not isinstance(error, MemoryError) and not hasattr(error, 'error_code'):  # only tf.errors.OpError has error_code
         return None
-    raised = re.search('UserError: (.*)', str(error))  # raised by Python code in a tf.data pipeline
+    raised = re.search('UserError: (.*)', str(error))  # a UserError that Python code raised inside a tf.data pipeline
     first = first_line(error)
     if raised:
         return raised.group(1)

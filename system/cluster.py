@@ -70,7 +70,7 @@ def from_slurm() -> tuple:
         if places[index][1] != local:
             raise UserError('SLURM_DISTRIBUTION %s: srun must number the processes node by node; use srun '
                             '--distribution=block' % os.environ.get('SLURM_DISTRIBUTION', 'unset'))
-        port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs on one node get different ports
+        port = 20000 + int(os.environ['SLURM_JOB_ID']) % 20000  # so that jobs on the same node use different ports
         hosts = ['%s:%d' % (node, port + i) for node, i in places]
         gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
         if len(gpus) > 1:
@@ -123,7 +123,7 @@ def launch(count: int, device: str) -> None:
     for number in early:
         forward(number, None)
     statuses = [process.wait() for process in started]
-    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # -N means killed by signal N
+    sys.exit(max(128 - status if status < 0 else status for status in statuses))  # status -N: killed by signal N
 
 
 def free_hosts(count: int) -> list:

@@ -23,7 +23,7 @@ def add_flags(parser):
 
 
 def add_tf32_flag(parser, default='on'):
-    """Adds --tf32 to the parser of a command. `default` None means: as the run was trained."""
+    """Adds --tf32 to the parser of a command. If `default` is None, the training run's setting is used."""
     parser.add_argument('--tf32', choices=('on', 'off'), default=default,
                         help='off: compute float32 in full precision, slower on new GPUs (default: as trained, or on)')
 
@@ -128,7 +128,7 @@ def check_precision(precision: str, device: str):
             image = tf.placeholder_with_default(tf.ones([1, 33, 31, 3]), [1, 33, 31, 3])
             x = tf.nn.conv2d(tf.cast(image, precision), tf.ones([3, 3, 3, 4], precision), [1, 1, 1, 1], 'SAME')
             x, _, _ = tf.nn.fused_batch_norm(x, tf.ones([4]), tf.zeros([4]))
-            if not needs_portable_pooling(device):  # the gradient of this pooling is also the op of unpooling
+            if not needs_portable_pooling(device):  # unpooling uses the gradient op of this pooling too
                 x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
             sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
     except UNSUPPORTED as error:

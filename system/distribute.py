@@ -18,7 +18,7 @@ from system.files import UserError
 HANG_SECONDS = 900  # longest wait at a CollectiveReduce op for a process that still answers
 CHUNK = 1 << 16     # number of int32 words that each process sends in one exchange
 OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ between processes
-LOST = tuple(getattr(tf.errors, name + 'Error')  # errors of a session if another process is lost
+LOST = tuple(getattr(tf.errors, name + 'Error')  # errors that a session raises if another process is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 

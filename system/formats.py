@@ -24,6 +24,6 @@ def check_tiff(content: bytes, path: str):
     alphas = sum(kind in (1, 2) for kind in directory.get(338, ()))  # tag 338, ExtraSamples: 1 and 2 are alpha
     if bands - alphas not in (1, 4 if cmyk else 3):
         raise UserError('%s: has %d bands, %d of them alpha; save one band or three (RGB)' % (path, bands, alphas))
-    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # Pillow cannot read so many bits
+    if bits > 16 < 16 * bands or bits > 8 and (cmyk or bands == 2):  # more bits than Pillow can read
         kind = 'CMYK' if cmyk else 'grey with alpha' if bands == 2 else 'RGB'
         raise UserError('%s: is %s of %d bits a band; save it as grey or RGB of 8 or 16 bits' % (path, kind, bits))

@@ -25,7 +25,7 @@ def read_ahead(read, items, ahead: int):
         return
     remaining = iter(items)
     reading = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # Pillow releases Python's global lock
+    with concurrent.futures.ThreadPoolExecutor(NUM_CORES) as pool:  # threads run in parallel: Pillow releases the GIL
         for item in items:
             for later in itertools.islice(remaining, ahead + 1 - len(reading)):
                 reading.append(pool.submit(read, later))
@@ -35,8 +35,8 @@ def read_ahead(read, items, ahead: int):
 def matches(pattern: str, *path: str) -> list:
     """Returns all matches of `pattern` in a text file, as `re.findall` does.
 
-    The list is empty if the file cannot be read. In `pattern`, ^ matches the start of each line. The parts of `path`
-    are joined.
+    The list is empty if the file cannot be read. In `pattern`, ^ matches the start of each line. `path`: the path of
+    the file, in one or more parts.
     """
     with contextlib.suppress(OSError, UnicodeDecodeError), open(os.path.join(*path), encoding='utf-8') as file:
         return re.findall(pattern, file.read(), re.MULTILINE)
@@ -47,8 +47,8 @@ def group_folders(groups: str, root: str):
     """Yields the folders of the Linux control groups that may limit this process's memory, innermost first.
 
     Args:
-      groups: path of the file that lists the control groups of this process. Each line is NUMBER:CONTROLLERS:PATH.
-        CONTROLLERS is 'memory' in version 1 of control groups, and empty in version 2.
+      groups: path of the file that lists the control groups of this process. Each line is NUMBER:CONTROLLERS:PATH. Only
+        lines with the controller 'memory' (version 1 of control groups) or without a controller (version 2) are used.
       root: folder that contains the folders of all control groups.
     """
     for controllers, path in matches(r'^[0-9]+:(|memory):/(.*)', groups):
