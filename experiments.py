@@ -42,7 +42,7 @@ def parse_args(argv=None):
     parser.add_argument('--runs', nargs='+', default=[], metavar='RUN', help='with results: folders of scored runs')
     parser.add_argument('--into', metavar='FILE', help='with results: Markdown file to update')
     parser.add_argument('--data_dir', help="folder of the table's data set")
-    parser.add_argument('--dataset', choices=datasets.MODULES, help="data set to use instead of the table's")
+    parser.add_argument('--dataset', choices=datasets.MODULES, help="data set to use instead of the paper's")
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='run only these rows, named as in the paper')
     parser.add_argument('--class_weights', choices=('median', 'none'), help='run only rows with these class weights')
     parser.add_argument('--steps', type=cli.positive_int, help="training steps of each row (default: the paper's)")

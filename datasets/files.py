@@ -206,8 +206,8 @@ def place(name: str) -> int:
     """Hashes the name of a picture to a number from 0 to 2^32 - 1; `hold_out` selects val by this number.
 
     A name is split into the last number in the name and the remaining text. The hash is the first 32 bits of the
-    SHA-256 of the text, plus GOLDEN times the number, modulo 2^32. So the hashes of consecutively numbered names are
-    evenly spread.
+    SHA-256 of the text, plus GOLDEN times the number, modulo 2^32. GOLDEN spreads the hashes of
+    consecutively numbered names evenly.
     """
     text, number, rest = re.match(r'(.*?)([0-9]*)([^0-9]*)\Z', name, re.DOTALL).groups()
     start = int(hashlib.sha256((text + '#' + rest).encode('utf-8')).hexdigest()[:8], 16)

@@ -66,8 +66,8 @@ def class_columns(entries: list, published: dict, split: str):
 def rank_correlation(rows: list, split: str) -> str:
     """Computes Spearman's rank correlation of our scores on `split` with the paper's -> a sentence, or ''.
 
-    `rows` is a list of {column: text}. A measure, such as mIoU, is left out if fewer than three rows have both our
-    score and the paper's score. If all measures are left out, the result is ''.
+    `rows` is a list of {column: text}. The sentence has the correlation of each score, such as mIoU, for which at least
+    three rows have a value of ours and of the paper. Without such a score the result is ''.
     """
     published = published_split(split)
     correlations = []

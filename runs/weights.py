@@ -216,8 +216,8 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 def class_axes(name: str, num_axes: int) -> range:
     """Returns the axes of a variable that have one index per class -> range; empty for layers without classes.
 
-    In a layer with one feature map per class, the range holds the last axis of a kernel, the last two axes of an
-    upsampling kernel, and all axes of other variables.
+    A kernel has one such axis, the last. The kernel of an upsampling layer has two, because input and output have one
+    feature map per class. A bias has one.
     """
     if not CLASS_LAYERS.match(name):
         return range(0)

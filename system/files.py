@@ -117,8 +117,8 @@ def read_text(path: str) -> str:
 def read_csv(path: str, columns):
     """Reads a CSV file with a header line; yields (line number, {column: text}) for each row.
 
-    Raises UserError if the file cannot be read, if the header lacks one of `columns`, or if a row has no cell in one of
-    `columns` or a cell with NUL bytes.
+    Raises UserError if the file cannot be read, if the header lacks one of `columns`, if a row lacks a cell in one of
+    `columns`, or if a cell holds NUL bytes.
     """
     csv.field_size_limit(MAX_FIELD)
     try:

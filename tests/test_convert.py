@@ -203,7 +203,7 @@ def test_shapes(kind, points, parts):
     ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # the corner of the mask is rounded
     ([[2, 7], [3, 7]], np.s_[7:8, 2:4], np.s_[:1, :2])])              # a box smaller than the mask crops the mask
 def test_mask_of_labelme(points, target, part):
-    """The function shapes_to_label of labelme places a mask in the same way."""
+    """Expected values come from the rule of labelme's function shapes_to_label."""
     mask = np.array([[True, False, True], [False, True, True]])
     png = io.BytesIO()
     Image.fromarray(mask).save(png, 'PNG')

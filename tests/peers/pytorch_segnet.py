@@ -87,7 +87,7 @@ NETWORKS = {'segnet': SegNet, 'segnet-basic': SegNetBasic}
 
 
 def load(network, values):
-    """Copies the weights `values`, as weights.npz of a run stores the weights, to a network.
+    """Copies weights to a network; `values` has the names and shapes of a run's weights.npz.
 
     Example: `values` is {'conv1_1/weights': float32 [3, 3, 3, 64], 'conv1_1/biases': float32 [64]}.
     """
