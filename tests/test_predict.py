@@ -288,7 +288,8 @@ def test_names():
 
 
 PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name)
-              for name in ('camvid-segnet', 'camvid-segnet-basic', 'camvid-bayesian-segnet')]
+              for name in ('camvid-segnet', 'camvid-segnet-basic', 'camvid-segnet-360x480',
+                           'camvid-bayesian-segnet')]
 
 
 @pytest.mark.parametrize('pretrained, size', zip(PRETRAINED, (32e6, 1.5e6, 32e6)),
