@@ -292,7 +292,7 @@ PRETRAINED = [os.path.join(ROOT, 'Output', 'pretrained', name)
                            'camvid-bayesian-segnet')]
 
 
-@pytest.mark.parametrize('pretrained, size', zip(PRETRAINED, (32e6, 1.5e6, 32e6)),
+@pytest.mark.parametrize('pretrained, size', zip(PRETRAINED, (32e6, 1.5e6, 32e6, 32e6)),
                          ids=map(os.path.basename, PRETRAINED))
 def test_pretrained_weights_label_a_picture(tmp_path, pretrained, size):
     """The blue upper half of an image is labelled as sky. weights.npz has at most `size` bytes."""
