@@ -81,15 +81,16 @@ def write_examples(config: dict, data_dir, folder: str) -> list:
     The examples are bundled images of cells and, if the run's data set is found, validation images of the data set.
     Raises UserError if --data_dir is given but does not hold the data set of the run.
     """
-    found = {'sample': sample.read()}
+    found = {}
     try:
         name = config['flags']['dataset']
         found[name] = datasets.open(name, data_dir or config['flags']['data_dir'], config)
     except UserError:
         if data_dir:
             raise
+    found.setdefault('sample', sample.read())
     paths = []
-    for name, dataset in reversed(list(found.items())):
+    for name, dataset in found.items():
         for i in plots.panel_examples(dataset, 'val'):
             paths.append(os.path.join(folder, '%s-%d.png' % (name, i)))
             outputs.write_png(paths[-1], dataset.load('val', i)[0])

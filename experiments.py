@@ -131,7 +131,7 @@ def check_row(args, row, seed: int):
 
 def is_scored(scores: dict, steps: int, bf_images: int) -> bool:
     """Returns whether `scores` come from a run of `steps` steps, with BF computed on `bf_images` images."""
-    return scores.get('asked_steps') == steps and scores['bf_images'] == min(bf_images, scores['images'])
+    return scores.get('asked_steps') == steps and scores.get('bf_images') == min(bf_images, scores.get('images', 0))
 
 
 def row_scores(args, row, seed: int) -> dict:

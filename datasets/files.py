@@ -25,9 +25,11 @@ MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg
 
 def check_data_dir(data_dir: str, name: str, layout: str):
     """Raises UserError if `data_dir` is None, missing or empty; the message shows the expected `layout`."""
-    fault = 'no such folder' if not os.path.isdir(data_dir or '') else '' if os.listdir(data_dir) else 'is empty'
+    if not data_dir:
+        raise UserError('--data_dir: data set %s needs the folder that holds %s' % (name, layout))
+    fault = 'no such folder' if not os.path.isdir(data_dir) else '' if os.listdir(data_dir) else 'is empty'
     if fault:
-        raise UserError('--data_dir %s: %s; data set %s expects %s there' % (data_dir or '', fault, name, layout))
+        raise UserError('--data_dir %s: %s; data set %s expects %s there' % (data_dir, fault, name, layout))
 
 
 def numbered_lines(path: str):

@@ -21,9 +21,12 @@ FOLDERS = {'best': 'best', 'last': 'checkpoints'}  # {value of --checkpoint: fol
 def read_json(path: str) -> dict:
     """Reads a JSON object from a file -> dict; raises UserError if the file is unreadable or not a JSON object."""
     try:
-        return dict(json.loads(read_bytes(path).decode('utf-8')))
-    except (TypeError, ValueError, RecursionError) as error:
+        content = json.loads(read_bytes(path).decode('utf-8'))
+        if not isinstance(content, dict):
+            raise ValueError('found a %s' % type(content).__name__)
+    except (ValueError, RecursionError) as error:
         raise UserError('%s: not a JSON object (%s); restore the file, or train into another --output' % (path, error))
+    return content
 
 
 def file_names(folder: str):

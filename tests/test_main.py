@@ -373,7 +373,8 @@ def test_bad_flags(camvid_folder, tmp_path, flags, said):
 
 
 @pytest.mark.parametrize('config, said', [('{"flags": 3}', 'not the config of a run'), ('[1]', 'not a JSON object'),
-                                          ('{', 'not a JSON object'), (None, 'cannot be read')])
+                                          ('[]', 'not a JSON object'), ('{', 'not a JSON object'),
+                                          (None, 'cannot be read')])
 def test_bad_config(tmp_path, config, said):
     if config is not None:
         (tmp_path / 'config.json').write_text(config)
