@@ -36,7 +36,7 @@ OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # modes of PyTorch; each uses the memory format channels_last, which is faster
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # number of rounds; in each round a new process measures each participant once
+ROUNDS = 3  # number of rounds; in each round, each implementation is measured once, in a new process
 NUM_CLASSES = 11
 # {mode: flags that have no effect in the mode}
 UNUSED = {'with --engines': {'batch_size', 'what', 'precision', 'sweep', 'xla', 'device'},
@@ -119,16 +119,19 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
 
 
 def measured_in_turns(participants: dict, repeats: int) -> dict:
-    """Measures all participants; two or more participants take turns in ROUNDS rounds.
+    """Measures each implementation of a network once per round, in ROUNDS rounds.
 
-    Because participants take turns, a change of the machine's load affects all participants alike.
+    Because the implementations take turns, a change of the machine's load affects all implementations alike. A single
+    implementation is measured in one round.
 
     Args:
-      participants: {name: function (repeats) -> dict of seconds (list of float) and memory (bytes or None)}.
-      repeats: number of timed runs of each participant over all rounds, rounded up to a multiple of the number of
+      participants: {name of an implementation: function (repeats) -> dict of seconds and memory}, where seconds is a
+        list of float, and memory is in bytes or None.
+      repeats: number of timed runs of each implementation over all rounds, rounded up to a multiple of the number of
         rounds.
     Returns:
-      {name: (median seconds of the timed runs of all rounds, peak memory of the last round in bytes or None)}.
+      {name of an implementation: (median seconds of the timed runs of all rounds, peak memory of the last round in
+        bytes or None)}.
     """
     rounds = ROUNDS if len(participants) > 1 else 1
     seconds = collections.defaultdict(list)
@@ -161,23 +164,27 @@ def benchmark_rows(args, settings: dict) -> list:
 
 
 def peers(args, settings: dict) -> dict:
-    """Returns the participants of `measured_in_turns` that run PyTorch: {name: function}; {} without --peer."""
+    """Returns the functions that measure the network in PyTorch, for `measured_in_turns`.
+
+    Returns:
+      {name, such as 'PyTorch eager': function (repeats) -> dict of seconds and memory}; empty without --peer.
+    """
     return {'PyTorch ' + kind: functools.partial(measure_in_subprocess, command=(args.peer_python, PEER),
                                                  compiled=kind == 'compiled', **settings)
             for kind in PEERS if args.peer}
 
 
 def benchmark_row(args, settings: dict, name: str, measured: dict):
-    """Formats the measurement of the participant `name` as a table row {column: text}.
+    """Formats the measurement of the implementation `name` as a table row {column: text}.
 
     The row of our network, 'ours', has additional columns: parameters, MACs, the speed as a fraction of the device's
     peak speed, and with --peer the ratios of our time and memory to the time and memory of PyTorch. If `name` is
-    'ours', the call also measures the device's peak speed. The operations of a training step are counted as three
-    forward passes.
+    'ours', the call also measures the device's peak speed. A training step counts as three times the operations of a
+    forward pass.
 
     Args:
       settings: dict of model, height, width, batch_size, training and precision.
-      measured: {name of a participant: (median seconds of a run, peak memory in bytes or None)}.
+      measured: {name of an implementation: (median seconds of a run, peak memory in bytes or None)}.
     """
     batch_size = settings['batch_size']
     seconds, memory = measured[name]
@@ -204,9 +211,9 @@ def benchmark_row(args, settings: dict, name: str, measured: dict):
 def engine_rows(args, run: str, folder: str) -> list:
     """Exports a run for each engine, measures and scores the engines -> list of table rows {column: text}.
 
-    The engines are predict.py and programs that run an exported file. All engines take turns. The exported files are
-    written to `folder`. If an engine cannot run, the reason is printed, and the table has no row for the engine. Raises
-    UserError if the images of the run's data set have several sizes.
+    The engines are predict.py and programs that run an exported file. The engines are measured in turns. The exported
+    files are written to `folder`. If an engine cannot run, the reason is printed, and the table has no row for the
+    engine. Raises UserError if the images of the run's data set have several sizes.
     """
     config = read_config(run)
     config['flags']['data_dir'] = args.data_dir or config['flags']['data_dir']
@@ -301,7 +308,7 @@ def main(args):
         return
     device = devices.device_name(args.device)
     devices.session_config(args.device, args.xla)  # raises UserError for --xla without a GPU
-    os.makedirs(args.output, exist_ok=True)  # a bad path is an error before the measurements
+    os.makedirs(args.output, exist_ok=True)  # a bad path fails here, before the measurements
     print(device, flush=True)
     rows = []
     for settings in args.models if args.engines else settings_to_measure(args):

@@ -100,7 +100,7 @@ def write_examples(config: dict, data_dir, folder: str) -> list:
 def result_path(upload: str, ending: str) -> str:
     """Returns the path of a result file, in a new folder beside the file `upload`.
 
-    For the file street.jpg and the ending -ids.png the name of the result is street-ids.png.
+    For example, the upload street.jpg and the ending '-ids.png' give the file name street-ids.png.
     """
     stem = os.path.splitext(os.path.basename(upload))[0]
     return os.path.join(tempfile.mkdtemp(dir=os.path.dirname(upload)), stem + ending)
@@ -120,7 +120,7 @@ def label_image(predictor, config: dict, max_pixels: int, path: str) -> tuple:
       map: the confidence, uint8 [h, w]; with Monte-Carlo samples the uncertainty, uint8 [h, w, 3].
       path of the id map: path of a PNG file with the class ids, at the size of the uploaded image.
     Raises:
-      UserError: the file is no image, is damaged, or has more than `max_pixels` pixels.
+      UserError: the file is not an image, is damaged, or has more than `max_pixels` pixels.
     """
     image = data.read_image(path, config.get('depth', 16), max_pixels)
     ids, variance, confidence, _ = predictor.predict([image])[0]
@@ -174,7 +174,8 @@ def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, tit
                 video_upload = gr.File(label='Video')
                 alpha = gr.Slider(0, 1, 0.5, label='Opacity of the classes')
             film = gr.Video(label='Classes', scale=2)
-        dataset.click(lambda row: row[0], dataset, upload, api_name='example')  # the change calls show_image
+        # A click on an example sets `upload`. The change event of `upload` then calls show_image.
+        dataset.click(lambda row: row[0], dataset, upload, api_name='example')
         upload.change(show_image, upload, [overlay, details, id_map])
         video_upload.change(show_video, [video_upload, alpha], film)
         opacity.change(None, opacity, js="value => document.documentElement.style.setProperty('--opacity', value)")
@@ -182,7 +183,7 @@ def build_page(gr, predictor, config: dict, max_pixels: int, examples: list, tit
 
 
 def explain_errors(gr, page, folder: str):
-    """Makes the page show each error as one sentence without folder names, and the terminal print no traceback.
+    """Shows each error on the page as one sentence without folder names; keeps tracebacks out of the terminal.
 
     Args:
       folder: folder of the uploaded files and results.

@@ -299,8 +299,8 @@ def evaluate(args) -> dict:
 def entry_name(args, split: str) -> str:
     """Returns the key of the scores of a split in metrics.json, such as 'val (moving, 20 samples)'.
 
-    The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are also
-    listed if the user gave the default value. --bf_images and --batch_size are never listed.
+    The parentheses list the flags that differ from the defaults. --samples, --tile_overlap and --precision are listed
+    whenever the user gave them, even with the default value. --bf_images and --batch_size are never listed.
     """
     kinds = ['moving'] if args.bn == 'moving' else []
     kinds += ['last'] if args.checkpoint == 'last' else []
@@ -313,14 +313,16 @@ def entry_name(args, split: str) -> str:
 
 
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
-    """Writes the scores of a split to `folder`: metrics.json, the panel figure and the confusion matrix.
+    """Writes the scores of a split to `folder`: metrics.json, a figure of predictions, the confusion matrix.
 
-    The confusion matrix is written as confusion-SPLIT.csv and confusion-SPLIT.png. Each call overwrites the panel and
-    the confusion matrix of the same split. The titles of the figures name `entry` and the step of the weights.
+    The figure shows images, labels and predictions; the file name is `dataset.panel`, such as predictions.png. The
+    confusion matrix is written as confusion-SPLIT.csv and confusion-SPLIT.png. The call replaces
+    the entry `entry` in metrics.json, and overwrites the other files. The titles of the figures name `entry` and the
+    step of the weights.
 
     Args:
       entry: key of the scores in metrics.json.
-      shown: {example index: prediction uint8 [h, w]}, for the panel.
+      shown: {example index: prediction uint8 [h, w]}, for the figure of predictions.
     """
     os.makedirs(folder, exist_ok=True)
     add_scores(folder, {entry: scores})

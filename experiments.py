@@ -1,8 +1,9 @@
 """Reproduces a table of the paper: python experiments.py table1 --data_dir DIR
 
-The command trains and scores each row of the table, and writes our scores beside the paper's scores to Output/table1.
-For table6 the command measures time and memory. The same command resumes an interrupted run.
-`python experiments.py results --runs RUN ...` only writes tables of scored runs, to Output/results.
+The command trains and scores the network of each row, and writes our scores beside the paper's scores to
+Output/table1. For table6 the command measures time and memory. The same command resumes an interrupted run.
+`python experiments.py results --runs RUN ...` trains nothing: the command writes tables of runs that are already
+scored, to Output/results.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
 import itertools
@@ -79,12 +80,12 @@ def parse_args(argv=None):
 # ---------------------------------------------------------------- commands
 
 def row_folder(args, row, seed: int) -> str:
-    """Returns the path of the run folder of a row and a seed; all run folders are in --output."""
+    """Returns the path of the run folder for a row and a seed; all run folders are in --output."""
     return os.path.join(args.output, '%s-%s-seed%d' % (row.model, row.class_weights, seed))
 
 
 def row_flags(args, row, seed: int) -> list:
-    """Returns the flags of main.py that train a row: list of str.
+    """Returns the flags with which main.py trains the network of a row -> list of str.
 
     The recipe comes first, then the flags in --flags, then the flags of the row. Later flags override earlier flags.
     """
@@ -98,7 +99,7 @@ def row_flags(args, row, seed: int) -> list:
 
 
 def row_command(args, row, seed: int) -> str:
-    """Returns the command that trains a row, or that measures a row of table 6, quoted for a shell."""
+    """Returns the shell command that trains the network of a row, or for table 6 measures the network."""
     if row.recipe is None:
         return ('python benchmark.py %s --what predict train --batch_size 1 4 --repeats %d --device %s'
                 % (row.model, args.repeats, args.device))
@@ -114,7 +115,11 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError if the data set lacks a split, or if the run folder has other flags or more steps."""
+    """Raises UserError if the data set lacks a split of the table, or if the run folder does not fit the row.
+
+    The run folder does not fit if the run was trained with other flags, or for more steps, than `args` and `row` ask
+    for.
+    """
     flags = main.parse_args(row_flags(args, row, seed))
     run = main.Run(vars(flags), main.open_dataset(flags, distribute.Group()), vars(main.parse_args([])))
     for split in shown_splits(args):
@@ -135,7 +140,7 @@ def is_scored(scores: dict, steps: int, bf_images: int) -> bool:
 
 
 def row_scores(args, row, seed: int) -> dict:
-    """Trains and scores a row -> {split: entry of metrics.json}.
+    """Trains and scores the network of a row -> {split: entry of metrics.json}.
 
     Scores that are already in metrics.json are not computed again. Raises UserError for bad flags or data. Raises
     FloatingPointError if the loss is not finite.
@@ -186,7 +191,7 @@ def num_parameters(model: str) -> int:
 
 
 def variant_columns(args, row):
-    """Measures the forward time of a row of table 1 and formats the cost columns -> {column: text}.
+    """Measures the forward pass of a network of table 1; formats the cost as table columns -> {column: text}.
 
     The columns are our and the paper's number of parameters, our and the paper's forward time, the paper's storage
     multiplier, and the Git revision that was measured.
@@ -199,10 +204,10 @@ def variant_columns(args, row):
 
 
 def trained_row(args, row):
-    """Trains and scores a row and formats the scores -> {column: text}.
+    """Trains and scores the network of a row; formats the scores as table columns -> {column: text}.
 
-    A row of table 1 also has the forward time. If a loss is not finite, the row has only the columns 'network',
-    'weights' and 'failed'.
+    Table 1 also gets the columns of `variant_columns`. If a loss is not finite, the result has only the columns
+    'network', 'weights' and 'failed'.
     """
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
@@ -224,7 +229,10 @@ def trained_row(args, row):
 
 
 def measured_row(args, row):
-    """Measures time, memory and model size of a row of table 6 -> {column: text}, our and the paper's values."""
+    """Measures time, memory and model size of the network in a row of table 6 -> {column: text}.
+
+    A column NAME has our value, and the column 'paper NAME' has the paper's value.
+    """
     forward = measured_cost(args, row.model)
     training = measured_cost(args, row.model, training=True)
     batch = measured_cost(args, row.model, training=True, batch_size=4)
@@ -242,10 +250,11 @@ def measured_row(args, row):
 # ---------------------------------------------------------------- a table
 
 def run_table(args, rows: list):
-    """Trains or measures the rows; writes table.md and table.csv after each row and prints the whole table.
+    """Trains or measures the network of each row, writes table.md and table.csv, and prints the table.
 
-    For table 1 the function also draws scores.png, the scores against the forward time. Raises FloatingPointError after
-    the last row if a loss was not finite.
+    The files are written after each row, so an interrupted command leaves the finished rows. The table is printed after
+    the last row. For table 1 the function also draws scores.png, the scores against the forward time. Raises
+    FloatingPointError after the last row if a loss was not finite.
     """
     table = tables.TABLES[args.table]
     split = args.split or 'test'
@@ -266,10 +275,11 @@ def run_table(args, rows: list):
 
 
 def run(args):
-    """Trains or measures the rows of a table of the paper. With --list, only prints the command of each row.
+    """Trains or measures the networks of a table of the paper.
 
-    If the table is `results`, only tables of the runs in --runs are written. Raises UserError before any training if no
-    row is selected, if the data set lacks a split, or if a run folder was trained with other flags.
+    With --list the command of each row is printed, and nothing is trained. If the table is `results`, nothing is
+    trained either: the tables of the runs in --runs are written. Raises UserError before any training if no row is
+    selected, if the data set lacks a split, or if a run folder was trained with other flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

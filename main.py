@@ -29,7 +29,7 @@ from runs.run import Run, output_folder
 from system import cli, cluster, devices, distribute
 from system.files import UserError
 
-# start: function (number of finished steps) -> (op, feed_dict); the op starts the stream at the next step.
+# start: function (number of finished steps) -> (op, feed_dict); the op starts the input pipeline at the next step.
 # batch: (images, labels), the tensors that a training step reads.
 # fetches: dict of the tensors and ops that a training step runs.
 # signals: placeholder [2] for (stop, validate), each 0 or 1; a training step sums the signals of all processes.
@@ -217,14 +217,14 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     """Runs the training steps after `run.step`, until the last step, a stop signal or the limit of --patience.
 
     Logs each step. Validates and saves checkpoints at the intervals that `run` sets. `stop` is the list of signals that
-    this process received. If only another process received a signal, SIGTERM is added to `stop`.
+    this process received. If a signal reached another process but not this process, `stop` gets SIGTERM.
     """
     if group.chief and run.step == 0:
         draw_data(sess, graph, run)
     sess.run(*graph.start(run.step))
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     with bar, contextlib.ExitStack() as at_end:
-        at_end.callback(sess.run, *graph.start(batches.END))  # with an empty stream the session closes at once
+        at_end.callback(sess.run, *graph.start(batches.END))  # an empty input pipeline lets the session close at once
         # No step is left if --patience has ended the run.
         last = run.step if group.all_gather(run.out_of_patience())[0] else run.total
         for step in range(run.step + 1, last + 1):

@@ -21,8 +21,8 @@ def confusion(labels, predictions, num_classes: int):
 def confusion_by_uncertainty(labels, predictions, variance, num_classes: int):
     """Counts pixels by uncertainty, true class and predicted class: int64 [2048, num_classes, num_classes].
 
-    The first axis is the bin of the variance. The number of the bin consists of the exponent and the highest four
-    fraction bits of the float32 variance, so the variances in a bin differ by at most 6.25%.
+    The first axis is the bin of the variance. The bin index consists of the exponent and the top four mantissa bits of
+    the float32 variance, so the variances in a bin differ by at most 6.25%.
 
     Args:
       labels: uint8 array of class ids; pixels labelled num_classes or more (void) are ignored.
@@ -40,7 +40,7 @@ def most_certain(counts, share: float):
 
     Args:
       counts: int64 [bins, num_classes, num_classes] from `confusion_by_uncertainty`, summed over a whole split.
-      share: fraction of all pixels to include, 0..1. Only whole bins are included, so the sum may include more pixels
+      share: fraction of all pixels to include, 0..1. Bins are not split, so the sum may include more pixels
         than `share`.
     """
     pixels = np.cumsum(counts.sum((1, 2)))

@@ -5,8 +5,10 @@ import tensorflow.compat.v1 as tf
 import utils
 from data import IGNORE
 
-STRIP_BYTES = 2 ** 20     # most bytes of a strip of image rows; a strip and its gradient fit into a core's cache
-LARGEST_KERNEL = 2 ** 22  # bytes; a strip and the gradient of a larger kernel do not fit into the cache together
+# Maximum size of a strip of image rows, in bytes. A strip and the gradient of the strip fit into the cache of a core.
+STRIP_BYTES = 2 ** 20
+# Maximum size of a kernel, in bytes. The gradient of a larger kernel does not fit into the cache together with a strip.
+LARGEST_KERNEL = 2 ** 22
 
 
 def labelled_pixels(labels):

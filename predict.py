@@ -26,11 +26,11 @@ from system import cli, machine
 from system.files import UserError, check_names, check_output, note, write_csv
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
-LONGEST_NAME = 200        # number of bytes in the file name of a result, without ending; file systems allow 255 bytes
+LONGEST_NAME = 200        # maximum length of NAME in result files NAME-ids.png, in bytes; file systems allow 255 bytes
 THREADS = 2               # number of threads that write results
 PENDING_VALUES = 2 ** 24  # largest number of values, 3 per pixel, in the images that wait to be written
 
-# Flags that have an effect if --export is given and no input.
+# Flags that are allowed if --export is given, but no image, video or camera to label.
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
@@ -96,13 +96,13 @@ def expand(inputs: list) -> list:
     """Lists the files of the paths, globs and folders in `inputs` -> list of paths, each file once.
 
     A folder stands for the images and videos directly in the folder, except hidden files. A printed note names the
-    entries that are left out. Raises UserError for an input that matches no file.
+    files and sub-folders that are left out. Raises UserError for an input that matches no file.
     """
-    paths = {}  # {absolute path: path}
+    paths = {}  # {absolute path: path as given in `inputs` or found in a folder}
     for path in inputs:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path))
         files = [match for match in matches if not os.path.isdir(match)]
-        passed = []  # names of the entries that are not labelled
+        passed = []  # names of the files and sub-folders that are left out
         for folder in filter(os.path.isdir, matches):
             for entry in sorted(glob.glob(os.path.join(glob.escape(folder), '*'))):
                 if entry.lower().endswith(data.IMAGE_FILES + VIDEOS) and not os.path.isdir(entry):
@@ -144,8 +144,8 @@ def output_names(paths: list) -> list:
 def plan(args) -> list:
     """Lists the images, videos and camera that this process labels -> list of `Job`.
 
-    With --shard the list has only the inputs of this process. Raises UserError if an input is missing, or if a file of
-    the results exists already and --overwrite is not given.
+    With --shard the list has only the inputs of this process. Raises UserError if an input is missing, or if an output
+    file exists already and --overwrite is not given.
     """
     paths = expand(args.inputs)
     check_names(paths, 'images')
@@ -208,7 +208,7 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 
 
 def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixels: int) -> tuple:
-    """Predicts the images of `jobs` and writes the results, while threads decode the next images.
+    """Labels the images of `jobs` and writes the results, while threads decode the next images.
 
     Prints a note if a run of --fit resize shrinks an image by more than half.
 
@@ -224,7 +224,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     writing = collections.deque()  # pairs (number of values in an image, Future of writing the results)
 
     def wait(values):
-        """Waits until the images whose results are not yet written have at most `values` values, 3 per pixel."""
+        """Waits until the images with unwritten results have at most `values` numbers in total, 3 per pixel."""
         while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 
@@ -262,7 +262,8 @@ def predict(args) -> int:
     """Labels all inputs, and with --export writes the network; returns the exit status, 0 or 2.
 
     The status is 2 if an input could not be labelled. The errors are printed at the end, and all other inputs are
-    labelled. Raises UserError for a bad run or flag, a missing input or an existing result, before a result is written.
+    labelled. Before writing any file, raises UserError for a bad run or flag, a missing input, or an output file that
+    exists already.
     """
     config = read_config(args.run)
     spec = networks.spec_of(config['flags'], len(config['class_names']))

@@ -59,8 +59,8 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
     Variants without pooling indices have only the two dropout layers of the encoder.
 
     Args:
-      upsample: 'indices' unpools by the pooling indices. 'deconv' learns 8x8 deconvolutions, initialized as bilinear
-        upsampling. 'bilinear' resizes the output of the classifier.
+      upsample: 'indices': unpooling with the pooling indices. 'deconv': learned 8x8 deconvolutions, initialized as
+        bilinear upsampling. 'bilinear': bilinear resizing of the classifier's output.
       decoder: with 'indices', the kind of the 7x7 convolution after unpooling: 'full', or 'single channel' (depthwise).
         Batch norm follows the convolution, but no ReLU.
       addition: bool, whether the decoder adds the encoder's feature maps of the same size: with 'indices' the feature

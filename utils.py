@@ -59,10 +59,11 @@ def norm_variables(filters, name):
 
 
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
-    """Normalizes x by the mean and variance of the batch, and adds both to BN_STATISTICS -> tensor like x.
+    """Normalizes x by the mean and variance of the batch -> tensor like x.
 
-    `mean` and `variance` are the variables of the moving averages. `biases` of the convolution are not yet added to x,
-    because batch norm cancels biases. The batch mean in BN_STATISTICS includes the biases.
+    Adds the mean and variance of the batch to BN_STATISTICS, each with its moving average, `mean` or `variance`. x does
+    not include `biases`, the biases of the convolution, because batch norm cancels biases. The batch mean in
+    BN_STATISTICS includes the biases.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -79,7 +80,7 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
     Args:
       is_training: a Python bool.
       rate: dilation rate of the convolution; ignored with `single_channel`.
-      single_channel: bool, whether the convolution is depthwise, with one filter per channel. `filters` must be c.
+      single_channel: bool, whether the convolution is depthwise, with one filter per channel; `filters` must then be c.
     """
     channels = 1 if single_channel else x.shape.as_list()[-1]
     weights, biases = conv_variables([kernel_size, kernel_size, channels, filters], name)
@@ -91,7 +92,8 @@ def conv_bn(x, filters, kernel_size, name, is_training, rate=1, single_channel=F
     if single_channel:
         kernel = tf.transpose(weights, [0, 1, 3, 2])  # [size, size, c, 1]
         x = tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], 'SAME', name=name + '/depthwise')
-    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):  # the gradient of a dilated conv2d needs oneDNN
+    elif rate > 1 and (is_training or tf.__version__.startswith('1.')):
+        # On a CPU, a dilated conv2d has no gradient in TensorFlow 1.15 and in TensorFlow 2 without oneDNN.
         x = tf.nn.atrous_conv2d(x, weights, rate, 'SAME', name=name + '/atrous')
     else:
         x = tf.nn.conv2d(x, weights, [1, 1, 1, 1], 'SAME', dilations=[1, rate, rate, 1], name=name + '/Conv2D')
@@ -118,7 +120,7 @@ def bilinear_kernel(kernel_size, stride, channels):
 def deconv(x, filters, kernel_size, stride, shape_like, name):
     """Upsamples [batch, h, w, c] by a transposed convolution without biases -> [batch, H, W, filters].
 
-    The initial weights are bilinear upsampling if c == filters, otherwise random (He et al., 2015).
+    The weights are initialized to bilinear upsampling if c == filters, otherwise at random (He et al., 2015).
 
     Args:
       shape_like: tensor of height H and width W. The size of x is H / stride by W / stride, rounded up.
@@ -156,9 +158,8 @@ def upsample_bilinear(x, shape_like):
 def update_averages(statistics):
     """Creates the ops that update the moving averages of batch norm: list, one op per moving average.
 
-    The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates. The
-    lower momentum of the first steps removes the initial values quickly. `statistics`: list of pairs (moving average,
-    batch statistic).
+    The momentum is min(0.9, (1 + step) / (10 + step)), as in tf.train.ExponentialMovingAverage with num_updates, so
+    the initial values are forgotten quickly. `statistics`: list of pairs (moving average, batch statistic).
     """
     step = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
     momentum = tf.minimum(BN_MOMENTUM, (1 + step) / (10 + step))
@@ -197,13 +198,13 @@ def lcn(x):
 
 
 def dropout(x, rate, key, name):
-    """Sets values to 0 with probability `rate` and multiplies the others by 1 / (1 - rate), as in Caffe.
+    """Sets values to 0 with probability `rate` and multiplies all other values by 1 / (1 - rate), as in Caffe.
 
     The mask depends only on `key`, `name` and the shape of x, so a resumed run draws the same masks.
 
     Args:
       rate: float in [0, 1). If `rate` is 0, x itself is returned.
-      key: (seed, number), an int and an int or integer tensor, such as the step.
+      key: (seed, number). The seed is an int. The number is an int or an integer tensor, such as the step.
     """
     if not rate:
         return x
@@ -301,7 +302,7 @@ def gather(y, indices):
 def portable_pooling(portable=True):
     """Context manager: inside the block, pooling with indices and unpooling are built from basic ops.
 
-    TFLite, ONNX and XLA lack the op MaxPoolWithArgmax. The basic ops return the op's values and gradients. Pooling and
+    TFLite, ONNX and XLA lack the op MaxPoolWithArgmax. The basic ops give the same values and gradients. Pooling and
     unpooling must be built in the same block. With `portable` False, an inner block uses MaxPoolWithArgmax.
     """
     stack = tf.get_collection_ref(PORTABLE)
@@ -328,7 +329,7 @@ def portable_max_pool(x):
     A position is the place of the maximum in the window: 0 upper left, 1 upper right, 2 lower left, 3 lower right.
     """
     for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeats the last row or column; TFLite loses c after tf.pad
+        if isinstance(size, tf.Tensor) or size % 2:  # repeats the edge; after tf.pad, TFLite loses the channel count
             x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     upper = tf.maximum(upper_left, upper_right)  # of equal values the first gets the gradient

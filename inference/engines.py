@@ -1,4 +1,7 @@
-"""Times and scores a network in predict.py, ONNX Runtime, OpenVINO, OpenCV and TFLite."""
+"""Measures the speed, the memory and the mIoU of inference engines, on the network of a run.
+
+The engines are predict.py, ONNX Runtime, OpenVINO, OpenCV and TFLite.
+"""
 import collections
 import functools
 import importlib.util
@@ -122,8 +125,8 @@ def export_files(folder: str, names: list, run: str, config: dict, size: list, i
 def measure(repeats: int, engine: str, run: str, path, size: list, folder: str) -> dict:
     """Measures time and memory of an engine -> {'seconds': list of float, 'memory': bytes}.
 
-    The first image of images.npy in `folder` is predicted `repeats` times. 'memory' is the growth of the peak memory of
-    this process. The first call for an engine writes the predicted ids of all images to ENGINE.npy in `folder`.
+    The first image of images.npy in `folder` is labelled `repeats` times. 'memory' is the growth of the peak memory of
+    this process. The first call for an engine writes the class ids of all images to ENGINE.npy in `folder`.
 
     Args:
       engine: key of ENGINES.

@@ -31,8 +31,8 @@ CLASSES = 'classes.json'  # file with the names, ids and colours of the classes,
 def checked_path(text: str) -> str:
     """Argparse type of --export: checks and returns the path NAME.tflite, NAME.onnx or FOLDER.
 
-    Raises UserError for an unknown ending, for a format that the installed packages cannot write, and for a path that
-    exists and is not an empty folder.
+    Raises UserError for an unknown file extension, for a format that the installed packages cannot write, and for a
+    path that exists and is not an empty folder.
     """
     ending = format_of(text)
     if ending not in ('', '.tflite', '.onnx'):
@@ -47,15 +47,15 @@ def checked_path(text: str) -> str:
 
 
 def format_of(path: str) -> str:
-    """Returns the ending of a path in lower case, such as '.tflite'; '' for a SavedModel, which has no ending."""
+    """Returns the file extension of a path in lower case, such as '.tflite'; '' for a SavedModel."""
     return os.path.splitext(path.rstrip(os.sep))[1].lower()
 
 
 def export(path: str, spec, config: dict, loaded, size=None, quantization=None) -> str:
     """Writes the network and weights of a run to `path` atomically, as TFLite, ONNX or SavedModel.
 
-    The ending of `path` selects the format. A SavedModel, and an ONNX file for images of any size, take batches of any
-    size. Any other exported file takes a single image.
+    The file extension of `path` selects the format. A SavedModel, and an ONNX file for images of any size, take batches
+    of any size. Any other exported file takes a single image.
 
     Args:
       spec: the run's `networks.Spec`.
@@ -162,7 +162,7 @@ def bilinear(x, height: int, width: int):
 
 
 def product(rows, columns, x, inner=tf.identity):
-    """Multiplies images [batch, h, w, 3] by a matrix along the width, then along the height.
+    """Multiplies images [batch, h, w, 3] by one matrix along the width, then by another along the height.
 
     Args:
       rows: matrix along the height, float32 [height, h].

@@ -12,7 +12,7 @@ from system.files import atomic_write, write_bytes
 
 SMALLEST_CELL = 30  # number of pixels; a smaller connected component has no row in submission.csv
 ENDINGS = ('-ids.png', '-colors.png', '-overlay.png', '-side.png', '-confidence.png', '-uncertainty.png',
-           '-probabilities.npz')  # endings of all result files of an image, except the files of --probabilities png
+           '-probabilities.npz')  # file-name suffixes of the results, except those of --probabilities png
 
 
 def write_png(path: str, rgb_or_ids):
@@ -22,7 +22,7 @@ def write_png(path: str, rgb_or_ids):
 
 
 def probability_ending(class_id: int) -> str:
-    """Returns the ending of the file with the probabilities of one class, such as '-probability-3.png'."""
+    """Returns the file-name suffix of the probability map of a class, such as '-probability-3.png'."""
     return '-probability-%d.png' % class_id
 
 
@@ -46,13 +46,14 @@ def submission_rows(name: str, ids, config: dict) -> list:
     Args:
       name: name of the image, for the columns id and ImageId.
       ids: uint8 [h, w], class indices.
-      config: config.json of the run. The entry 'rle' is (columns, order of the pixels in the runs, ending of the image
-        ids). If 'rle' is None, the columns are id and predicted, and pixels are counted along the rows.
+      config: config.json of the run. The entry 'rle' is (columns, order of the pixels in the runs, file
+        extension of the names in the column ImageId). If 'rle' is None, the columns are id and predicted, and pixels
+        are counted along the rows.
     """
     columns, order, extension = config.get('rle') or (('id', 'predicted'), 'rows', '')
     names = [class_name.lower() for class_name in config['class_names']]
     background = names.index('background') if 'background' in names else 0
-    runs = []  # (class id, run-length encoding), one pair per row
+    runs = []  # (class id, run-length encoding), one pair per row of submission.csv
     for i in np.unique(ids[ids != background]):
         masks = [ids == i] if 'ClassId' in columns else cells(ids == i)
         runs += [(str(config['class_ids'][i]), data.rle_encode(mask, order)) for mask in masks]

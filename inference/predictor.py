@@ -1,4 +1,4 @@
-"""Predicts images of any size, whole or in tiles; test-time augmentation is optional."""
+"""Labels images of any size, whole or in tiles; test-time augmentation is optional."""
 import argparse
 import collections
 import functools
@@ -15,7 +15,7 @@ from system import cli, devices, machine
 from system.files import UserError
 
 SMALLEST_TILE = 512     # smallest side of a tile in pixels, with --tile auto
-WHOLE_VALUES = 2 ** 26  # largest number of probabilities that the graph enlarges at once: 256 MiB of float32
+WHOLE_VALUES = 2 ** 26  # largest number of values in the probability maps that the graph upsamples at once: 256 MiB
 MAX_SCALE = 8           # largest scale in --tta
 
 
@@ -24,7 +24,7 @@ class Settings(collections.namedtuple('Settings', 'samples tile tile_overlap tta
     """Settings of a prediction.
 
     samples: number of Monte-Carlo dropout samples, 0 for none.  tile: 'auto', 'off' or (height, width).
-    tile_overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None selects tiles.OVERLAP.
+    tile_overlap: minimum overlap of neighbouring tiles, as a fraction of a tile's side; None selects tiles.OVERLAP.
     tta: value of --tta, or None.  batch_size: number of images or tiles per forward pass.
     confidence: bool, whether to compute the confidence.  probabilities: bool, whether to return the probabilities.
     """
@@ -52,7 +52,7 @@ def add_flags(parser, batch_size: int = 1):
     parser.add_argument('--tile', type=cli.size('auto', 'off'), default='auto', metavar='auto|off|HEIGHTxWIDTH',
                         help='size of overlapping tiles; auto: only large images of --fit crop runs are cut into tiles')
     parser.add_argument('--tile_overlap', type=cli.number(float, 0, 0.9), metavar='FRACTION',
-                        help="least overlap of tiles, as a fraction of a tile's side (default: %s)" % tiles.OVERLAP)
+                        help="minimum overlap of tiles, as a fraction of a tile's side (default: %s)" % tiles.OVERLAP)
     parser.add_argument('--tta', type=check_tta, metavar='flip,SCALE,...',
                         help='average over mirrored and scaled images, such as flip,0.75,1 (default: one forward pass)')
     parser.add_argument('--batch_size', type=cli.number(int, 1, 10000), default=batch_size, help='images per batch')
@@ -106,7 +106,7 @@ def batches_of_one_size(examples, batch_size: int):
 
 
 class Predictor:
-    """Predicts images with the network of a run. The caller loads the variables into the session.
+    """Labels images with the network of a run. The caller loads the variables into the session.
 
     Args:
       sess: tf.Session of the default graph, in which the prediction graph is built.
@@ -125,14 +125,14 @@ class Predictor:
         if settings.tile_overlap is not None and not self.uses_tiles:
             raise UserError('--tile_overlap %g: needs --tile HEIGHTxWIDTH' % settings.tile_overlap)
         self.passes = passes(settings.tta)
-        # With samples an image is predicted alone, because dropout masks depend on the position in a batch.
+        # With Monte-Carlo samples a batch has one image, because dropout masks depend on the position in a batch.
         self.batch_size = 1 if settings.samples else settings.batch_size
         self.images = tf.placeholder(tf.uint8, [1 if settings.samples else None, None, None, 3], 'image')
         self.size = tf.placeholder(tf.int32, [2], 'size')
         ids, probabilities, variance, confidence = networks.prediction_graph(spec, self.images, self.size, reuse,
                                                                              settings.samples)
         self.maps = tf.concat([probabilities, variance[..., None]], -1) if settings.samples else probabilities
-        self.whole = {'ids': ids}  # {field of `Prediction`: tensor}, for images that are predicted whole
+        self.whole = {'ids': ids}  # {field of `Prediction`: tensor}, for images that are not cut into tiles
         if settings.samples:
             self.whole['variance'] = variance
         if settings.confidence:
@@ -141,9 +141,9 @@ class Predictor:
     def tile_size(self, height: int, width: int) -> tuple:
         """Returns the (height, width) of the tiles for an image; without tiles, the size of the image.
 
-        With --tile auto only runs of --fit crop have tiles. Each side of a tile is twice the side of the training size,
-        but at least SMALLEST_TILE. An image with no more pixels than a tile is predicted whole, because each edge of a
-        tile costs accuracy. Raises UserError if --tile is larger than the image.
+        With --tile auto, images are cut into tiles if the run was trained with --fit crop. Each side of a tile is twice
+        the side of the training size, but at least SMALLEST_TILE. An image with no more pixels than a tile is not cut,
+        because each edge of a tile costs accuracy. Raises UserError if --tile is larger than the image.
         """
         tile = self.settings.tile
         if not self.uses_tiles:
@@ -164,12 +164,13 @@ class Predictor:
         return tile[0] > 2 * seen[0] or tile[1] > 2 * seen[1]
 
     def predict_split(self, dataset, split: str, first: int = 0, step: int = 1):
-        """Predicts a split in order, while threads load the next examples; yields (index, label, `Prediction`).
+        """Yields (example index, true label, `Prediction`) for each image of a split, in order.
 
-        Shows a progress bar on a terminal. If `step` processes share the split, the process with the number `first`
-        predicts every `step`-th example, beginning with example `first`.
+        Threads load the next examples while the network labels a batch. A terminal shows a progress bar. If `step`
+        processes share the split, the process with the number `first` labels every `step`-th image, beginning with
+        image `first`.
         """
-        # In runs of --fit crop images may be large, so each image is predicted alone, to save memory.
+        # With --fit crop, images may be large. Each batch then has one image, to save memory.
         batch_size = 1 if self.spec.fit == 'crop' else self.batch_size
         share = range(first, len(dataset.examples[split]), step)
         loading = machine.read_ahead(functools.partial(dataset.load, split), share, batch_size)
@@ -181,7 +182,7 @@ class Predictor:
                 bar.update(len(batch))
 
     def predict(self, images: list) -> list:
-        """Predicts uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
+        """Labels uint8 RGB images [h, w, 3] of one size -> list of `Prediction`.
 
         `images` has at most `self.batch_size` images, and only one image if Monte-Carlo dropout is on. Raises UserError
         if --tile is larger than the image.
@@ -200,8 +201,8 @@ class Predictor:
     def network_size(self, height: int, width: int, scale: float = 1.0) -> tuple:
         """Returns the size of the network's input, (height, width), for an image or tile of `height` x `width`.
 
-        In runs of --fit resize the input has the training size times `scale`. In runs of --fit crop the input has the
-        size of the image times `scale`. The result is rounded.
+        If the run was trained with --fit resize, the input has the training size times `scale`. If the run was trained
+        with --fit crop, the input has the size of the image times `scale`. The result is rounded.
         """
         if self.spec.fit == 'resize':
             height, width = self.spec.height, self.spec.width
@@ -231,7 +232,7 @@ class Predictor:
         samples an additional last channel holds the variance.
 
         Args:
-          tile: (height, width) of the tiles. If the tile size is the size of the image, the image is predicted whole.
+          tile: (height, width) of the tiles. If the tile size is the size of the image, the image is not cut.
         """
         height, width = image.shape[:2]
         channels = self.spec.num_classes + bool(self.settings.samples)
@@ -245,7 +246,11 @@ class Predictor:
         yield from tiles.blend(self.tile_maps(image, grid), grid, channels)
 
     def tile_maps(self, image, grid: tiles.Grid):
-        """Yields the mean over the passes of --tta for each tile: float32 [tile height, tile width, channels]."""
+        """Yields the probabilities of each tile, averaged over the passes of --tta.
+
+        A result is float32 [tile height, tile width, channels]. With Monte-Carlo samples an additional last channel
+        holds the variance.
+        """
         height, width = grid.tile
         corners = list(itertools.product(grid.tops, grid.lefts))
         for first in range(0, len(corners), self.batch_size):
@@ -255,7 +260,10 @@ class Predictor:
                 yield mean_enlarged(same_tile, height, width, 0, height)
 
     def assemble(self, height: int, width: int, blocks) -> Prediction:
-        """Builds the `Prediction` of an image of `height` x `width` pixels from `blocks`, as `self.blocks` yields."""
+        """Builds the `Prediction` of an image of `height` x `width` pixels.
+
+        `blocks`: the blocks of the image that `self.blocks` yields.
+        """
         settings = self.settings
         num_classes = self.spec.num_classes
         ids = np.empty((height, width), np.uint8)

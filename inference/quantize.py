@@ -26,8 +26,9 @@ Quantization = collections.namedtuple('Quantization', 'kind images')
 def calibration_images(paths: list, config: dict, spec, size) -> list:
     """Reads the calibration images -> list of uint8 [height, width, 3], at the image size of the export.
 
-    If the export takes images of any size, the calibration images have the training size. In a run of --fit resize the
-    images are resized. In a run of --fit crop the centre of each image is cut out.
+    If the export takes images of any size, the calibration images have the training size. If the run was trained
+    with --fit resize, the images are resized. If the run was trained with --fit crop, the centre of each image is cut
+    out.
 
     Args:
       paths: list of image files. If the list is empty, NUM_IMAGES evenly spaced training images of the run are read.
@@ -61,7 +62,8 @@ def to_tflite(converter, quantization: Quantization) -> bytes:
         return converter.convert()
     converter.representative_dataset = lambda: ({'images': image[None]} for image in quantization.images)
     # QuantizationDebugger can exclude ops from quantization. Without exclusions the converter also quantizes the masks
-    # of unpooling, the softmax and the resize matrices. Then 82% of the pixels changed their class (XNNPACK on AVX2).
+    # of unpooling, the softmax and the resize matrices. With these ops quantized, 82% of the pixels got another class
+    # than in float32 (XNNPACK on AVX2).
     from tensorflow.lite.python import schema_py_generated
     others = [name for name in vars(schema_py_generated.BuiltinOperator)
               if not name.startswith('_') and name not in CONVOLUTIONS]
@@ -78,8 +80,8 @@ def to_onnx(model, quantization: Quantization):
 def onnx_float16(model):
     """Stores the weights of convolutions in float16, each with a Cast to float32 -> onnx.ModelProto.
 
-    Programs that run the file compute the Cast only once, at loading. The layers compute in float32, because float16
-    would overflow in the resize and in LRN.
+    Programs that run the file evaluate each Cast once, when the file is loaded. The layers compute in float32, because
+    float16 would overflow in the resize and in LRN.
     """
     from onnx import TensorProto, helper, numpy_helper  # an optional package, listed in requirements-export.txt
     graph = model.graph
@@ -112,9 +114,8 @@ def onnx_int8(model, images: list):
         quant_pre_process(exported, optimized, skip_symbolic_shape=True)
         first = next(node.name for node in onnx.load(optimized).graph.node if node.op_type == 'Conv')
         # reduce_range stores weights in 7 bits, because CPUs without VNNI add two products in 16 bits, and the sum of
-        # two 8-bit
-        # products would overflow. The first convolution stays in float32, because int8 in this convolution costs
-        # SegNet-Basic 0.7 points of mIoU. Each ReLU and the convolution before the ReLU are quantized as a single op.
+        # two 8-bit products would overflow. The first convolution stays in float32, because int8 in this convolution
+        # costs SegNet-Basic 0.7 points of mIoU. Each ReLU is quantized together with the convolution before the ReLU.
         tools.quantize_static(optimized, quantized, Images(), op_types_to_quantize=['Conv', 'Relu'], per_channel=True,
                               reduce_range=True, activation_type=tools.QuantType.QUInt8, nodes_to_exclude=[first])
         return onnx.load(quantized)

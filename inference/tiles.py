@@ -1,4 +1,4 @@
-"""Covers large images with overlapping tiles, blends the maps of the tiles, and enlarges maps.
+"""Covers large images with overlapping tiles; blends and enlarges the probability maps of the tiles.
 
 `blend` keeps in memory only one tile and the overlap between two rows of tiles, so the memory does not grow with the
 height of the image.
@@ -8,7 +8,7 @@ import collections
 import cv2
 import numpy as np
 
-OVERLAP = 0.5  # least overlap of tiles, as a fraction of a tile's side
+OVERLAP = 0.5  # minimum overlap of neighbouring tiles, as a fraction of a tile's side
 
 # tops: top pixel row of each row of tiles.  lefts: left pixel column of each column of tiles.
 # tile: (height, width) of a tile.  size: (height, width) of the image.
@@ -20,7 +20,7 @@ def grid(size: tuple, tile: tuple, overlap: float = None) -> Grid:
 
     Args:
       size, tile: (height, width) of the image and of a tile, in pixels.
-      overlap: least overlap of neighbouring tiles, as a fraction of a tile's side; None for OVERLAP.
+      overlap: minimum overlap of neighbouring tiles, as a fraction of a tile's side; None for OVERLAP.
     """
     overlap = OVERLAP if overlap is None else overlap
     return Grid(*(tile_offsets(length, side, overlap) for length, side in zip(size, tile)), tile, size)
@@ -51,7 +51,7 @@ def blending_weights(first: list, tile: int):
 
 
 def blend(maps, grid: Grid, channels: int):
-    """Blends the maps of overlapping tiles; yields each block of the image as soon as the block is complete.
+    """Blends the probability maps of overlapping tiles; yields each image block once the block is complete.
 
     Args:
       maps: iterable of float32 [tile height, tile width, channels], one map per tile, row by row of the grid.
@@ -63,7 +63,7 @@ def blend(maps, grid: Grid, channels: int):
     row_weights = blending_weights(tops, tile[0])
     column_weights = blending_weights(lefts, tile[1])
     # The first `shared` rows of `carried` hold weighted sums over the tiles above the current row of tiles.
-    # After each tile, `carried` gets the sums that the next row of tiles needs, in the columns of the tile.
+    # After each tile, the columns of the tile in `carried` receive the sums that the next row of tiles needs.
     carried = np.empty((tile[0] - min(np.diff(tops), default=tile[0]), width, channels), np.float32)
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):

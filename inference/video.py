@@ -1,4 +1,4 @@
-"""Reads frames of videos and cameras and writes videos, with OpenCV."""
+"""Reads frames from videos and cameras, and writes videos, with OpenCV."""
 import contextlib
 import os
 
@@ -15,7 +15,7 @@ os.environ.update({
     'OPENCV_VIDEOIO_PRIORITY_CV_IMAGES': '0',
     'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because a message would quote bytes of the file
 })
-SUFFIX = '-overlay.mp4'  # ending of the files that `write_overlays` writes
+SUFFIX = '-overlay.mp4'  # file-name suffix of the videos that `write_overlays` writes
 CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; MPEG-4 is part of every OpenCV
 
 
@@ -26,7 +26,7 @@ def read_frames(source):
     Yields:
       rate: frames per second; 25 if unknown.
       total: number of frames that the header of the file states; 0 if unknown.
-      frames: iterator of uint8 RGB [h, w, 3]; empty if the file is no video or the camera is missing.
+      frames: iterator of uint8 RGB [h, w, 3]; empty if the file is not a video or the camera is missing.
     Raises:
       UserError: the path is not a regular file.
     """
@@ -43,7 +43,10 @@ def read_frames(source):
 
 
 def num_frames(path: str) -> int:
-    """Returns the number of frames that the header of a video file states; 0 if `path` is missing or no video."""
+    """Returns the number of frames that the header of a video file states.
+
+    The result is 0 if `path` is missing or is not a video.
+    """
     with contextlib.suppress(UserError), read_frames(path) as (_, total, _):
         return total
     return 0
@@ -66,10 +69,10 @@ def open_video(writer, path: str, rate: float, size: tuple) -> str:
 
 
 def write_overlays(source, path: str, predictor, colors: list, alpha: float, max_pixels: int, progress) -> tuple:
-    """Writes the overlays of the frames of a video or camera to the MP4 file `path` -> (frame count, codec).
+    """Labels each frame of a video or camera, and writes the overlays to `path` -> (frame count, codec).
 
-    A camera is read until Ctrl-C. The file is written atomically: after an error there is no new file. OpenCV drops a
-    frame that differs in size from the first frame.
+    The file `path` is an MP4 and is written atomically. A camera is read until Ctrl-C. OpenCV drops a frame that
+    differs in size from the first frame.
 
     Args:
       source: path of a video, or number of a camera.
@@ -78,16 +81,16 @@ def write_overlays(source, path: str, predictor, colors: list, alpha: float, max
       progress: function (frames, total=, unit=) -> iterator of the frames, such as tqdm.tqdm.
     Raises:
       UserError: no frame can be read, a frame has more than `max_pixels` pixels, or not all frames could be written.
-        A video may end early by a tenth of the frames plus one second. If more frames are missing, UserError is raised
-        after the file is written.
+        UserError is also raised if more than a tenth of the video plus one second is missing at the end. In this case
+        the overlays of all other frames are written.
     """
-    part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the ending .mp4
+    part = os.path.splitext(os.path.abspath(path))[0] + '.part.mp4'  # OpenCV needs the extension .mp4
     writer = cv2.VideoWriter()
     count = 0
     with read_frames(source) as (rate, total, frames), contextlib.ExitStack() as last:
         last.callback(lambda: os.path.exists(part) and os.remove(part))
         last.callback(writer.release)
-        # Ctrl-C only ends the recording of a camera: the file is then complete.
+        # For a camera, Ctrl-C stops the recording, and the video file is still completed.
         with contextlib.suppress(KeyboardInterrupt if isinstance(source, int) else ()):
             for image in progress(frames, total=total or None, unit='frame'):
                 if image.shape[0] * image.shape[1] > max_pixels:

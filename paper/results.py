@@ -17,7 +17,8 @@ NOTE = "Scores in percent, at the labels' own size, sorted by split and mIoU. Ru
 def mean_and_spread(fractions: list) -> str:
     """Formats the mean of fractions 0..1 in percent, such as '61.3'; two or more fractions give '61.3 +- 0.4'.
 
-    The number after +- is the sample standard deviation. None is skipped. Returns '-' if all fractions are None.
+    The number after +- is the sample standard deviation. None values are left out. The result is '-' if all
+    fractions are None.
     """
     values = [100 * fraction for fraction in fractions if fraction is not None]
     if not values:
@@ -66,8 +67,8 @@ def class_columns(entries: list, published: dict, split: str):
 def rank_correlation(rows: list, split: str) -> str:
     """Computes Spearman's rank correlation of our scores on `split` with the paper's -> a sentence, or ''.
 
-    `rows` is a list of {column: text}. The sentence has the correlation of each score, such as mIoU, for which at least
-    three rows have a value of ours and of the paper. Without such a score the result is ''.
+    `rows` is a list of {column: text}. The sentence gives the correlation for each score, such as mIoU, for which at
+    least three rows have both our value and the paper's. If there is no such score, the result is ''.
     """
     published = published_split(split)
     correlations = []
@@ -82,15 +83,15 @@ def rank_correlation(rows: list, split: str) -> str:
 
 
 def keep_sources(run_folder: str, output: str) -> str:
-    """Copies config, scores, loss curves and confusion figures of a run to a folder in `output`.
+    """Copies the config, the scores and the figures of a run to a folder in `output` -> path of the folder.
 
-    Returns the path of the copy. Local paths and images of the data set are left out. An earlier copy is overwritten.
-    If `run_folder` is itself a copy in `output`, nothing is copied. Raises UserError if `run_folder` lies in `output`
-    but is not a copy.
+    The figures are the loss curves and the confusion matrices. Local paths and images of the data set are left out. An
+    earlier copy is overwritten. If `run_folder` is itself a copy in `output`, nothing is copied. Raises UserError if
+    `run_folder` lies in `output` but is not a copy.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
-        if 'seconds' not in read_config(folder):  # only copies have the key 'seconds'
+        if 'seconds' not in read_config(folder):  # a copy has the key 'seconds', which `publish_config` adds
             raise UserError('--output %s: %s is the run itself; name another folder' % (output, run_folder))
         return folder
     os.makedirs(folder, exist_ok=True)
@@ -106,9 +107,9 @@ def keep_sources(run_folder: str, output: str) -> str:
 
 
 def scored_entries(metrics: dict) -> list:
-    """Lists the entries of metrics.json on test and val: list of (split, settings, scores), test first.
+    """Lists the scores on test and val in metrics.json -> list of (split, settings, scores), test first.
 
-    Scores of validations while training are left out. `settings` is the text in parentheses that evaluate.py adds to
+    Validation scores from training are left out. `settings` is the text in parentheses that evaluate.py adds to
     the split, such as 'moving, 20 samples'. The text begins with the batch-norm statistics: 'population' or 'moving'.
     """
     entries = []
@@ -127,9 +128,9 @@ def duration(seconds: float) -> str:
 
 
 def result_rows(folder: str) -> list:
-    """Formats the scores of a run as table rows: list of {column: text}, one row per entry of `scored_entries`.
+    """Formats the scores of a run as table rows -> list of {column: text}, one per item of `scored_entries`.
 
-    `folder` must be a copy that `keep_sources` made, because config.json of a copy has the training time.
+    `folder` must be a copy that `keep_sources` made, because `keep_sources` adds the training time to config.json.
     """
     config = read_config(folder)
     flags = config['flags']
@@ -148,7 +149,7 @@ def result_rows(folder: str) -> list:
 
 
 def published_rows(dataset: str, model: str, class_weights: str) -> list:
-    """Formats the paper's scores of a network as table rows: list of {column: text}; may be empty."""
+    """Formats the paper's scores of a network as table rows -> list of {column: text}; may be empty."""
     return [{'run': 'the paper', 'network': model, 'scored on': 'test', 'batch norm': 'population',
              **{name: report.decimal(value) for name, value in zip(MEASURES, scores)}, 'trained at': where}
             for where, scores in tables.published_scores(dataset, model, class_weights)]
@@ -164,7 +165,8 @@ def write_results(run_folders: list, output: str, into: str = None):
 
     The files are DATASET.md and DATASET.csv in `output`, beside a copy of each run. If `into` is given, the tables are
     also inserted into this Markdown file. Raises UserError if two runs have the same name, if a run has no scores, if a
-    run lies in `output` but is no copy, or if `into` lacks the lines BEGIN and END of runs/report.py.
+    run folder in `output` is not a copy that `keep_sources` made, or if `into` lacks the lines BEGIN and END of
+    runs/report.py.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):

@@ -57,7 +57,7 @@ TABLE4_BALANCED = {'SegNet': (71.75, 44.85, 32.08, 14.06)}  # section 4.2: train
 class Row(collections.namedtuple('Row', 'name class_weights recipe steps published')):
     """A row of a table: the flags of main.py that differ between rows, and the paper's scores.
 
-    recipe: name of a file in recipes/, without the ending; None in table 6, where networks are timed but not trained.
+    recipe: name of a file in recipes/, without the extension; None in table 6, where networks are timed, not trained.
     steps: number of training steps in the paper.
     published: {split: (G, C, mIoU, BF)} in percent.
     """
@@ -82,11 +82,11 @@ THOUSANDS4 = {'SegNet': 240, 'DeepLab-LargeFOV': 240, 'FCN-Deconv': 200, 'Deconv
 
 
 def table_rows(scores: dict, recipe: str, thousands: dict, class_weights: str = 'none'):
-    """Makes a `Row` for each network in `thousands`, with the paper's scores on test: list of `Row`.
+    """Makes a `Row` for each network in `thousands`, with the paper's test scores -> list of `Row`.
 
     Args:
-      scores: {network: (G, C, mIoU, BF)} on test, in percent. Networks that are not in `thousands` are ignored.
-      recipe: name of a file in recipes/, without the ending.
+      scores: {network: (G, C, mIoU, BF)} on the test split, in percent. Networks that `thousands` lacks are ignored.
+      recipe: name of a file in recipes/, without the extension.
       thousands: {network: number of training steps, in thousands}, in the order of the rows.
       class_weights: value of --class_weights for all rows.
     """
@@ -119,7 +119,9 @@ TABLES = {
 
 
 def published_scores(dataset: str, model: str, class_weights: str) -> list:
-    """Returns the paper's scores of a network on test: list of (table and settings, (G, C, mIoU, BF)).
+    """Returns the paper's scores of a network on the test split -> list of (source, (G, C, mIoU, BF)).
+
+    The source names the table and the settings, such as 'table 1, natural frequencies'.
 
     Where the paper gives scores with and without class balancing, `class_weights` 'none' selects the scores without
     class balancing, and any other value selects the scores with class balancing. The list is empty if the paper does
@@ -137,5 +139,5 @@ def published_scores(dataset: str, model: str, class_weights: str) -> list:
 
 
 def class_accuracies(dataset: str, model: str) -> dict:
-    """Returns the paper's accuracy of each class on test, {class: percent}, for segnet on camvid; otherwise {}."""
+    """Returns the paper's class accuracies on the test split -> {class: percent}; {} unless segnet on camvid."""
     return TABLE2_CLASSES if (dataset, model) == ('camvid', 'segnet') else {}

@@ -1,4 +1,4 @@
-"""Reads a .caffemodel of caffe-segnet without Caffe, from the wire format of protocol buffers.
+"""Reads a .caffemodel of caffe-segnet without Caffe, by parsing the protobuf wire format.
 
 All lengths in the file are checked. Field numbers come from caffe-segnet's caffe.proto.
 """
@@ -8,7 +8,7 @@ import numpy as np
 
 from system.files import UserError, read_bytes
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 
 def varint(content, at: int):
@@ -26,11 +26,10 @@ def varint(content, at: int):
 
 
 def fields(content) -> dict:
-    """Parses a message of protocol buffers (memoryview) -> {(field number, wire type): list of values}.
+    """Parses a protobuf message, a memoryview -> {(field number, wire type): list of values}.
 
-    The value of a varint is an int. The value of any other wire type is a memoryview of the bytes. The
-    list is empty for a field that the message lacks. Raises LookupError or ValueError if the message is damaged or cut
-    short.
+    The value of a varint is an int. The value of any other wire type is a memoryview of the bytes. The list is empty
+    for a field that the message lacks. Raises LookupError or ValueError if the message is damaged or cut short.
     """
     found = collections.defaultdict(list)
     at = 0

@@ -29,12 +29,12 @@ def save(figure, path: str):
 
 
 def drawable(text: str) -> str:
-    """Replaces each character that the font DejaVu Sans lacks by a backslash escape, such as \\u80cc."""
+    """Escapes each character that the font DejaVu Sans lacks, for example as \\u80cc."""
     return ''.join(char if ord(char) in GLYPHS else char.encode('ascii', 'backslashreplace').decode() for char in text)
 
 
 def plain(text: str) -> str:
-    """Escapes `$`, which Matplotlib would read as mathematics, and characters that DejaVu Sans lacks."""
+    """Escapes `$`, which Matplotlib would parse as math text, and characters that DejaVu Sans lacks."""
     return drawable(text).replace('$', r'\$')
 
 
@@ -73,8 +73,8 @@ def scores_against_time(rows: list, split: str, path: str):
     """Draws mIoU and BF against the time of a forward pass, a dot per row of table 1; writes the PNG `path`.
 
     Args:
-      rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are text in percent, such as '61.3' or '61.3 +-
-        0.4', and '-' if missing.
+      rows: list of (network, class weights, ms, mIoU, BF). mIoU and BF are percentages as text, such as '61.3' or
+        '61.3 +- 0.4'; a missing score is '-'.
       split: name of the split that was scored.
     """
     figure, panels = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
@@ -212,7 +212,7 @@ def uncertainty(variance, num_classes: int):
 def with_legend(image, class_names: list, colors: list, shown):
     """Adds a legend of the classes `shown` below an image -> uint8 RGB, a larger image.
 
-    The result is at least as wide as the image, as the longest name, and as 160 pixels.
+    The result is wide enough for the image and for the longest name, and at least 160 pixels wide.
 
     Args:
       image: uint8 RGB [h, w, 3].

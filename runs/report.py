@@ -64,7 +64,7 @@ def write_table(path: str, title: str, note: str, rows: list) -> str:
 
 
 def insert_tables(path: str, texts: list):
-    """Replaces the text between the lines BEGIN and END of the Markdown file `path` by tables.
+    """Inserts tables between the lines BEGIN and END of the Markdown file `path`, in place of the old text.
 
     The title of each table becomes a heading of the third level. Raises UserError unless the file has each of the lines
     BEGIN and END once, in this order.

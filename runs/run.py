@@ -1,4 +1,4 @@
-"""Manages a run in training: the run folder, log, checkpoints, best weights and --patience.
+"""Manages a training run: the run folder, log, checkpoints, best weights and --patience.
 
 This module draws no figures and builds no graph.
 """
@@ -25,7 +25,7 @@ from system.files import UserError, check_names, check_output, note, read_bytes,
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # {flag of older revisions: value without effect}; runs with another value cannot resume
 STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a process killed at the start may leave
-SAVE_SECONDS = 600  # longest time between checkpoints in seconds; a killed process loses at most the work of this time
+SAVE_SECONDS = 600  # longest time between checkpoints in seconds; a killed process loses at most this much work
 
 
 def output_folder(flags: dict) -> str:
@@ -34,7 +34,9 @@ def output_folder(flags: dict) -> str:
 
 
 class Run:
-    """Manages a run in training: the run folder with config, log, checkpoints and best weights, and the steps.
+    """Manages a training run: counts the steps, and reads and writes the files of the run folder.
+
+    The run folder has the config, the log, checkpoints and the best weights.
 
     Attributes:
       folder: path of the run folder.
@@ -43,7 +45,7 @@ class Run:
       total: number of steps of the whole run, including the steps before a resume.
       step: step of the newest checkpoint.
       records: records of log.jsonl.
-      facts: dict of the `datasets.Facts` of each split, as returned by `datasets.preload`.
+      facts: {split: `datasets.Facts`}, as returned by `datasets.preload`.
     """
 
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
@@ -99,7 +101,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self):
-        """Context manager: makes the run folder and locks the folder against other processes inside the block.
+        """Context manager: makes the run folder, and locks the folder until the end of the block.
 
         Raises UserError if another process holds the lock, or if another run began in the folder after `__init__`.
         """
@@ -261,7 +263,10 @@ class Run:
         return step == self.total or step * images // interval > (step - 1) * images // interval
 
     def save_due(self) -> bool:
-        """Returns whether the last checkpoint, or the start of training, is more than SAVE_SECONDS ago."""
+        """Returns whether the last checkpoint is more than SAVE_SECONDS ago.
+
+        If this process has not saved a checkpoint yet, the time since the start of training counts.
+        """
         return time.time() - self.saved > SAVE_SECONDS
 
     def save(self, sess, step: int):

@@ -86,7 +86,7 @@ def of_run(folder: str, which: str) -> Weights:
 
 
 def caffemodel(path: str) -> Weights:
-    """Loads a .caffemodel. Convolutions are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
+    """Loads a .caffemodel. Convolution kernels are transposed from Caffe's [out, in, h, w] to [h, w, in, out].
 
     Caffe stores no batch-norm statistics. The moving mean becomes 0 and the moving variance 1 - BN_EPSILON, so that
     batch norm divides by 1. Files written by compute_bn_statistics.py have the statistics folded into scale and shift:
@@ -174,8 +174,8 @@ def load(path: str, which: str = 'best') -> Weights:
 def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
     """Loads the weights of --vgg16 or --init_from -> ({name: array}, flag and value for messages).
 
-    Returns ({}, '') if both flags are None. Feature maps of classes are sorted into the order of `class_names`, the
-    classes of the new run. Raises UserError for weights that cannot be read.
+    Returns ({}, '') if both flags are None. The weights of the class layers, which have one feature map per class,
+    are reordered to match `class_names`, the classes of the new run. Raises UserError for weights that cannot be read.
     """
     if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
@@ -188,12 +188,12 @@ def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
 
 
 def match_classes(loaded: Weights, class_names: list) -> Weights:
-    """Sorts feature maps of classes into the order of `class_names`, the new run's classes -> `Weights`.
+    """Reorders the weights of the class layers to match `class_names`, the classes of the new run -> `Weights`.
 
-    Weights of a class that `loaded` lacks become NaN, for which `load_into` keeps the random initial values. An array
-    that holds only NaN is left out. Prints which classes `loaded` has, and which classes `loaded` lacks. If the classes
-    of `loaded` are unknown, or equal `class_names` in the same order, `loaded` is returned unchanged. The result keeps
-    the `class_names` of `loaded`.
+    The class layers have one feature map per class. Weights of a class that `loaded` lacks become NaN, for which
+    `load_into` keeps the random initial values. An array of NaN values alone is left out. Prints which classes `loaded`
+    has, and which classes `loaded` lacks. If the classes of `loaded` are unknown, or equal `class_names` in the same
+    order, `loaded` is returned unchanged. The result keeps the `class_names` of `loaded`.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -260,7 +260,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
 def load_into(sess, assignments: list):
     """Assigns arrays to variables in `sess`, all with one call of `sess.run`.
 
-    Where an array is NaN, the variable keeps the present value, so the caller must initialize the variable first.
+    Where an array is NaN, the variable keeps its current value, so the caller must initialize the variable first.
 
     Args:
       assignments: list of (variable, array).
