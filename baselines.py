@@ -34,8 +34,8 @@ def fcn(images, num_classes, is_training, dropout, learnt):
     The class scores of pool3, pool4 and fc7 are upsampled and summed.
 
     Args:
-      learnt: bool, whether trainable deconvolutions, initialized as bilinear upsampling, upsample the class scores.
-        False: the class scores are resized bilinearly.
+      learnt: bool. True: the class scores are upsampled by trainable deconvolutions that start as bilinear
+        interpolation. False: the class scores are upsampled by bilinear interpolation.
     """
     def up(x, stride, shape_like, name):
         return (utils.deconv(x, num_classes, 2 * stride, stride, shape_like, name) if learnt
@@ -92,7 +92,7 @@ def unet(x, num_classes, is_training, dropout):
     """Builds U-Net (Ronneberger, Fischer and Brox 2015) with padding and returns the logits.
 
     The number of filters doubles at each level of the encoder, from 64 to 1,024. Each level of the decoder concatenates
-    the encoder's feature maps of the same size.
+    its upsampled feature maps with the encoder's feature maps of the same size.
     """
     def pair(x, filters, name):
         x = utils.conv_bn_relu(x, filters, 3, name + '_1', is_training)

@@ -18,12 +18,12 @@ NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale
 
 
 def resize(image, height: int, width: int):
-    """Resizes an image uint8 [h, w, 3] to [height, width, 3], by area averaging or bilinearly.
+    """Resizes an image uint8 [h, w, 3] to [height, width, 3], by area averaging or bilinear interpolation.
 
     If the result has fewer pixels than the image, each pixel of the result is the average of an area of the image.
     Otherwise pixels are interpolated bilinearly. OpenCV averages areas only if neither side grows. If one side grows
     and the result still has fewer pixels, the shrinking side is averaged first, and then the growing side is resized.
-    An image that already has the size is returned itself, not as a copy.
+    An image that already has this height and width is returned without a copy.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -37,7 +37,7 @@ def resize(image, height: int, width: int):
 def resize_label(label, height: int, width: int):
     """Resizes a label uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres.
 
-    A label that already has the size is returned itself, not as a copy.
+    A label that already has this height and width is returned without a copy.
     """
     if label.shape == (height, width):
         return label
@@ -74,7 +74,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
         scale: the zoom factor is drawn log-uniformly between 1 / scale and scale.
         crop: (height, width) of the window that is cut at a random place out of the zoomed image; None for the training
           size.
-        jitter: largest relative change of contrast and brightness; each channel gets random changes.
+        jitter: largest relative change of contrast and brightness; the changes are drawn separately for each channel.
         gamma: pixel values, scaled to 0..1, are raised to a power drawn log-uniformly between 1 / gamma and gamma.
     Returns:
       image uint8 [height, width, 3] and label uint8 [height, width]. If `crop` is set, the result has the size `crop`.
@@ -105,7 +105,7 @@ def augment(image, label, height: int, width: int, fit: str, rng, augmentation: 
     label = window(label, top, left, out_height, out_width, IGNORE)
     if augmentation['jitter']:
         jitter = augmentation['jitter']
-        # A table of all 256 values is 20 times faster than arithmetic on the image.
+        # A lookup table of 256 entries is 20 times faster than arithmetic on each pixel.
         table = (np.arange(256)[:, None] - 128.0) * (1 + jitter * contrast) + 128 * (1 + jitter * brightness)
         image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])
     if augmentation['gamma'] != 1:
@@ -152,14 +152,16 @@ def pipeline_options():
 
 
 def training_batches(dataset, flags: dict, share: range = None):
-    """Makes an endless stream of training batches. A batch depends only on the seed and the step.
+    """Makes a stream of training batches. A batch depends only on the seed and the step.
+
+    The stream ends after step END, which no run reaches.
 
     Args:
       flags: {flag: value} of a run, with batch_size, seed, height, width, fit and the keys of NO_AUGMENTATION.
       share: range of the positions in a batch that this process loads; None for the whole batch.
     Returns:
       start: function (number of finished steps) -> (initializer op, feed_dict). The op starts the stream at the batch
-        of the next step. With END finished steps the stream is empty, so that a session closes at once.
+        of the next step. If the number of finished steps is END, the stream is empty, and a session can close at once.
       images: [len(share), height, width, 3] uint8. If the flag `crop` is set, the images have the size `crop`.
       labels: [len(share), height, width] uint8, IGNORE where unlabelled; the same size as the images.
     """
@@ -168,7 +170,7 @@ def training_batches(dataset, flags: dict, share: range = None):
     size = len(dataset.examples['train'])
     first_ph = tf.placeholder(tf.int64, [], 'first_position')
 
-    def load(number):  # `number`: position in the stream of this process
+    def load(number):  # `number`: position in the sequence of examples that this process reads
         step, place = divmod(int(number), len(share))
         epoch, i = position_example(step * batch_size + share[place], size, seed)
         rng = np.random.RandomState([seed, epoch, i])

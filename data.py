@@ -22,7 +22,7 @@ warnings.filterwarnings('ignore', module='PIL')  # hides Pillow's warnings, such
 
 MAX_PIXELS = 2 ** 27    # images with more pixels are refused before decoding
 IGNORE = 255            # label of void (unlabelled) pixels, in all data sets
-RLE_ORDERS = ('rows', 'columns', 'relative')  # orders of pixels in run-length encoding, explained in `rle_decode`
+RLE_ORDERS = ('rows', 'columns', 'relative')  # pixel orders of the run-length encoding, explained in `rle_decode`
 CACHE_BYTES = 8 << 30   # bytes of memory for decoded examples; examples that do not fit are read again in each epoch
 # File extensions of images and of labels, in lower case.
 IMAGE_FILES = ('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2')
@@ -32,7 +32,7 @@ FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'JPEG2000')  # Pi
 
 class Dataset(collections.namedtuple('Dataset', 'name class_names colors size examples load panel released_weights '
                                      'class_ids depth rle', defaults=(None, None, None, None))):
-    """A data set: the classes, the training size, the names of the examples, a function that loads an example.
+    """A data set: classes, training size, names of the examples, and a function that loads an example.
 
     name: str, the value of --dataset.
     class_names: list of str. Void is not a class.
@@ -55,10 +55,10 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
 # ---------------------------------------------------------------- run-length encoding
 
 def rle_numbers(rle: str, order: str = 'rows'):
-    """Parses Kaggle's run-length encoding -> (starts, ends) of the runs, int64 pixel numbers from 0.
+    """Parses Kaggle's run-length encoding -> (starts, ends) of the runs, int64 pixel indices from 0.
 
-    The end of a run is the number of the first pixel after the run. `order` is one of RLE_ORDERS, explained in
-    `rle_decode`. Raises UserError for a text that does not consist of pairs of whole numbers, and for runs that
+    The end of a run is the index of the first pixel after the run. `order` is one of RLE_ORDERS, explained in
+    `rle_decode`. Raises UserError for a string that does not consist of pairs of whole numbers, and for runs that
     overlap, are empty or are out of order.
     """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
@@ -85,20 +85,20 @@ def rle_numbers(rle: str, order: str = 'rows'):
 def rle_decode(rle: str, height: int, width: int, order: str = 'rows'):
     """Decodes Kaggle's run-length encoding of a mask -> bool [height, width].
 
-    `rle` is the text 'start length start length ...', where starts increase; '' is a mask without pixels. The first
+    `rle` is the string 'start length start length ...', where starts increase; '' is a mask without pixels. The first
     pixel has number 1. Values of `order`:
       rows: pixels are counted along the rows, as in the Sartorius competition;
       columns: pixels are counted down the columns, as in most of Kaggle's competitions;
       relative: pixels are counted down the columns, and a start is the number of pixels between the end of the previous
         run and the start of the run, as in the SIIM-ACR competition.
-    Raises UserError for a text that does not consist of pairs of whole numbers, and for runs that overlap, are empty,
+    Raises UserError for a string that does not consist of pairs of whole numbers, and for runs that overlap, are empty,
     are out of order or end outside the image.
     """
     starts, ends = rle_numbers(rle, order)
     if ends.max(initial=0) > height * width:
         raise UserError('RLE run ends at pixel %d, outside the %dx%d image' % (ends.max(), height, width))
     edges = np.stack([starts, ends], 1).ravel()
-    stretches = np.diff(edges, prepend=0, append=height * width)  # alternating lengths of background and runs
+    stretches = np.diff(edges, prepend=0, append=height * width)  # lengths of background, run, background, run, ...
     pixels = np.repeat(np.arange(len(stretches)) % 2 == 1, stretches)
     return pixels.reshape(height, width) if order == 'rows' else pixels.reshape(width, height).T
 
@@ -110,7 +110,7 @@ def rle_encode(mask, order: str = 'rows'):
     """
     padded = np.zeros(mask.size + 2, np.int8)
     padded[1:-1] = np.asarray(mask if order == 'rows' else mask.T, bool).ravel()
-    edges = np.flatnonzero(np.diff(padded))  # pixel numbers from 0: the start and the end of each run
+    edges = np.flatnonzero(np.diff(padded))  # zero-based pixel indices: start and (exclusive) end of each run
     starts = np.diff(edges, prepend=0)[0::2] if order == 'relative' else edges[0::2] + 1
     return ' '.join(map(str, np.stack([starts, edges[1::2] - edges[0::2]], 1).ravel().tolist()))
 
@@ -160,7 +160,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
     deep = array.dtype.kind == 'u' and array.itemsize == 2
     if inverted if stored else deep and kind == 'TIFF' and image.tag_v2.get(262) == 0:
         array = ~array
-    for bits, scale in (('L;2', 85), ('L;4', 17)):  # undoes Pillow's scaling of grey of 2 and 4 bits to 0..255
+    for bits, scale in (('L;2', 85), ('L;4', 17)):  # undoes Pillow's scaling of 2-bit and 4-bit grey values to 0..255
         array = array // scale if bits in coding else array
     image.format = kind
     return image, array
@@ -169,11 +169,11 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """Reads an image file -> uint8 [h, w, 3] RGB, rotated as the EXIF data says. Alpha is dropped.
 
-    Grey is copied to all three channels. A 16-bit image is reduced to 8 bits: of the lowest `depth` bits of each value
-    the highest 8 are kept. Most microscopes use 12 of the 16 bits. Values of more than `depth` bits become 255, and a
+    Grey is copied to all three channels. A 16-bit image is reduced to 8 bits: the highest 8 of the lowest `depth` bits
+    of each value are kept. Most microscopes use 12 of the 16 bits. Values of more than `depth` bits become 255, and a
     note is printed. If `depth` is None and the largest value has at most 12 bits, `depth` is the number of bits of this
     value, at least 9, and a note is printed. If the largest value has more than 12 bits, `depth` is 16. Raises
-    UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for pixels that are floats or
+    UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for pixels that are floats, or
     integers outside 0 to 65535.
     """
     image, array = decode(path, max_pixels)
@@ -195,7 +195,9 @@ def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
 
 
 def refuse_pixels(label, bad, path: str, kind: str, fix: str):
-    """Raises UserError if `bad` is true anywhere. The message has value, row and column of the first bad pixel.
+    """Raises UserError if `bad` is true anywhere.
+
+    The message gives the value, row and column of the first bad pixel.
 
     Args:
       label: array [h, w] or [h, w, channels], the pixels.
@@ -257,8 +259,8 @@ def read_ids_or_colors(path: str, binary: bool = False):
 def black_and_white(grey, path: str, soft: float = 0):
     """Rounds a mask [h, w] that is nearly black and white -> uint8 [h, w] of 0 and 255.
 
-    Raises UserError if more than the fraction `soft` of the pixels has values from 32 to 223. Raises UserError also if
-    a mask without white pixels is not 0 everywhere, because dark values may be class ids.
+    Raises UserError if the share of pixels with values from 32 to 223 exceeds `soft`. Raises UserError also if a mask
+    has values above 0 but no value above 223, because small values may be class ids.
     """
     bad = (grey > 31) & (grey < 224)
     if grey.max() < 224:
@@ -273,8 +275,8 @@ def read_label(path: str):
     """Reads a label file -> ids, uint8 [h, w]. An image with three equal channels counts as grey.
 
     Raises UserError for an unreadable or lossy file, for transparent pixels, for colours, and for ids that are not
-    whole numbers from 0 to 255. Raises UserError also if a palette of greys maps an index to another grey, because
-    either number may be the id.
+    whole numbers from 0 to 255. Raises UserError also if a grey palette maps an index i to a grey value other than i,
+    because the id could be the index or the grey value.
     """
     label, palette = read_ids_or_colors(path)
     if label.ndim == 3 and (label != label[:, :, :1]).any():
@@ -298,10 +300,10 @@ def pixel_sums(counts):
     """Sums pixel counts over the images of a split -> (pixels, present), for `median_frequency_weights`.
 
     Args:
-      counts: int64 [images, num_classes + 1], the pixels of each class in each image. Void is last.
+      counts: int64 [images, num_classes + 1], number of pixels of each class in each image. Void is last.
     Returns:
-      pixels: int64 [num_classes + 1], the pixels of each class in all images.
-      present: int64 [num_classes + 1], all pixels, also void, of the images that contain the class.
+      pixels: int64 [num_classes + 1], number of pixels of each class in all images.
+      present: int64 [num_classes + 1], number of pixels, including void, in the images that contain the class.
     """
     return counts.sum(0), ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
 
@@ -319,8 +321,8 @@ def median_frequency_weights(pixels, present, void_in_median: bool = False):
     `pixels` / `present`: the share of the class in the images that contain the class.
 
     Args:
-      pixels: int64 [num_classes + 1], the pixels of each class. Void is last.
-      present: int64 [num_classes + 1], all pixels, also void, of the images that contain the class.
+      pixels: int64 [num_classes + 1], number of pixels of each class. Void is last.
+      present: int64 [num_classes + 1], number of pixels, including void, in the images that contain the class.
       void_in_median: whether the median includes the frequency of void, as in the weights released with SegNet.
     Returns:
       float64 [num_classes], with 0 for a class without a pixel.

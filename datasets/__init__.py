@@ -18,11 +18,11 @@ from system.machine import NUM_CORES, free_memory, read_ahead
 # {value of --dataset: module}
 MODULES = {'ade20k': ade20k, 'camvid': camvid, 'cityscapes': cityscapes, 'folder': folder, 'sample': sample,
            'sartorius': sartorius, 'sunrgbd': sunrgbd, 'voc2012': voc2012}
-SMALL = 1 << 14  # smaller images load faster without threads (45x61: 0.9 ms without threads, 1.8 ms with two threads)
+SMALL = 1 << 14  # number of pixels; smaller images load faster without threads (45x61: 0.9 ms; two threads: 1.8 ms)
 ABSENT = 'classes without a training pixel: %s; the network cannot learn them'
 
-# Result of `preload` for a split. counts: int64 [images, num_classes + 1], pixels of each class in each label, void
-# last. digests: list of str, one per example: CRC-32 of the image, a space, CRC-32 of the label, in hexadecimal.
+# Result of `preload` for a split. counts: int64 [images, num_classes + 1], number of pixels of each class in each
+# label, void last. digests: list of str, one per example: CRC-32 of the image, a space, CRC-32 of the label, in hex.
 Facts = collections.namedtuple('Facts', 'counts digests')
 
 
@@ -36,14 +36,14 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
       config: content of config.json if a run exists already, else None. The data set must have the class names of the
         run. `depth` and `rle_order` are taken from the run. If the data set has no val split, the images are split into
         train and val as in the run.
-      rle_order: order of the pixels in the run lengths of labels.csv, one of data.RLE_ORDERS; None detects the order.
-      depth: number of bits that pixel values use in images of 16 bits per channel; None measures the number.
+      rle_order: pixel order of the run-length encoding in labels.csv, one of data.RLE_ORDERS; None detects the order.
+      depth: number of bits that pixel values use in images of 16 bits per channel; None measures `depth`.
       fold: 'K/N' divides the images into N parts and makes part K the val split. `fold` is ignored if `config` is
         given.
     Raises:
       UserError: an unknown name; a missing or malformed list of images or table of classes; class names that differ
-        from the run; missing images of the run; `rle_order` or `depth` for another data set than 'folder'; `fold` for a
-        data set that has a val split.
+        from the class names of the run; missing images of the run; `rle_order` or `depth` for a data set other than
+        'folder'; `fold` for a data set that has a val split.
     """
     if name not in MODULES:
         raise UserError('--dataset %s: unknown; choose one of %s' % (name, ', '.join(MODULES)))
@@ -148,7 +148,7 @@ def class_weights(choice: str, dataset, counts):
       choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of the 'median'
         weights), 'median-void' (void counts as a class in the median), 'released' (published with the data set), or the
         path of a CSV file with columns name,weight.
-      counts: int64 [images, num_classes + 1], pixels of each class in each training label, void last.
+      counts: int64 [images, num_classes + 1], number of pixels of each class in each training label, void last.
     Raises:
       UserError: an unknown choice, a missing or malformed file, a data set without released weights, or a training
         split without labelled pixels.

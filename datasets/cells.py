@@ -13,9 +13,9 @@ NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # neurites (thin outgrowths) pe
 
 
 def noise(rng, height: int, width: int, sigma: float):
-    """Draws smooth random noise: float32 [height, width] of mean 0 and standard deviation 1.
+    """Draws white noise smoothed by a Gaussian filter: float32 [height, width], mean 0, standard deviation 1.
 
-    `sigma`: standard deviation of the blur, in pixels.
+    `sigma`: standard deviation of the Gaussian filter, in pixels.
     """
     blurred = cv2.GaussianBlur(rng.randn(height, width).astype(np.float32), (0, 0), sigma)
     return (blurred - blurred.mean()) / blurred.std()

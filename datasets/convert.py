@@ -1,7 +1,7 @@
 """Converts the annotations of other tools into the `folder` layout: images/, labels/ and classes.csv.
 
     python -m datasets.convert SOURCE OUT           recognizes the format in SOURCE
-    python -m datasets.convert coco SOURCE OUT      COCO JSON: polygons and masks in run lengths
+    python -m datasets.convert coco SOURCE OUT      COCO JSON: polygons and run-length encoded masks
     python -m datasets.convert labelme SOURCE OUT   JSON files of labelme, AnyLabeling and X-AnyLabeling
     python -m datasets.convert isat SOURCE OUT      JSON files of ISAT
     python -m datasets.convert via SOURCE OUT       JSON of VGG Image Annotator
@@ -42,7 +42,8 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
     Each split has a sub-folder in images/ and in labels/. Raises UserError for two images of a folder whose names
-    differ only in the extension, for a malformed annotation, and for an image of another size than its annotations say.
+    differ only in the extension, for a malformed annotation, and for an image whose size differs from the size in its
+    annotations.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), annotations.out_names(examples)):
@@ -104,8 +105,9 @@ def convert(kind: str, readers: dict, source: str, out: str, small_on_top: bool)
 
     Args:
       kind: a key of `readers`, or None to recognize the kind.
-      readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. Classes that occur in the
-        shapes but not in the class names get the next ids, in the order of first use.
+      readers: {kind: function (documents, root, images) -> (class names, list of `Example`)}. The class names get the
+        first ids. Classes of annotations that are not in the class names get the next ids, in order of first
+        occurrence.
       small_on_top: draws small annotations over large annotations.
     Raises:
       UserError: a malformed source, a source without an annotation to draw, or an `out` that holds files. After an

@@ -101,7 +101,7 @@ def image_files(folder: str):
     unreadable folder, for two images with the same name, and for a folder of images that is reached by two paths.
     """
     paths = {}
-    parents = {}  # {real path of a folder: path of the folder}
+    parents = {}  # {real path of a folder: path by which the folder was reached}
     for name, path in files_below(folder, data.IMAGE_FILES):
         name = unicodedata.normalize('NFC', name)  # macOS may store an accent as a separate character
         if name in paths:
@@ -117,11 +117,11 @@ def image_files(folder: str):
 def label_files(folder: str, images: dict, class_names=()):
     """Finds the labels below a folder -> {image name: list of the paths of candidate labels}.
 
-    The file of a label has the name of the image. If there is no such file, the label may have an ending after the
+    The file of a label has the name of the image. If there is no such file, the label may have a suffix after the
     image's name, as in NAME_mask.png or NAME_L.png. If the image's name ends in a word of IMAGE_SUFFIX, such as _img,
     the label's name may lack this word. An image without a label has no entry. A note gives the number of labels
-    without an image. Raises UserError for labels with different endings, and for an ending that is the name of a class,
-    because such a label shows only one class.
+    without an image. Raises UserError for labels with different suffixes, not counting words of MASK_WORDS. Raises
+    UserError also for a suffix that is the name of a class, because such a label shows only one class.
 
     Args:
       images: {name: path}.
@@ -179,7 +179,7 @@ def label_path(folder: str, found: dict, name: str):
 
 
 def small_numbers(texts: list):
-    """Parses texts of whole numbers from 0 to 255 -> tuple of int, or None if a text is not such a number."""
+    """Parses strings of whole numbers -> tuple of int, or None if a string is not a whole number from 0 to 255."""
     good = all(re.match(r'\A[0-9]{1,3}\Z', text) and int(text) < 256 for text in texts)
     return tuple(map(int, texts)) if good else None
 
@@ -187,8 +187,8 @@ def small_numbers(texts: list):
 def voc_color(i: int):
     """Returns the colour of id `i` in PASCAL VOC's palette: (red, green, blue), 0 to 255 each.
 
-    Each group of three bits of `i`, from the lowest bits up, sets one bit each of red, green and blue, from the highest
-    bit down.
+    Bits 0, 1 and 2 of `i` are the highest bits of red, green and blue; bits 3, 4 and 5 are the next lower bits; and so
+    on. Bit 0 is the lowest bit of `i`.
     """
     return tuple(sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
 
@@ -226,8 +226,9 @@ class HeldOut(list):
 def hold_out(names: list, fold: str = FOLD):
     """Splits image names into train and val -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
 
-    The split of an image depends on its name only, so adding images does not change the split of other images. Versions
-    of one picture are in the same split. Each split gets at least one picture.
+    The split of an image depends only on the image's name, so adding images does not change the split of other images.
+    Augmented versions of one picture, for which `picture` returns equal names, are in the same split. Each split gets
+    at least one picture.
 
     Args:
       fold: 'K/N': the images are divided into N parts of about the same size, and val is the K-th part.

@@ -33,7 +33,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     Labels are opened later, by `load` of the returned `Dataset`.
 
     Args:
-      rle_order: order of the pixels in the run lengths of labels.csv: 'rows', 'columns' or 'relative'. None detects the
+      rle_order: pixel order of the run-length encoding in labels.csv: 'rows', 'columns' or 'relative'. None detects the
         order. `rle_order` is ignored if there is no labels.csv.
       depth: number of bits that pixel values use in images of 16 bits per channel; None measures the number in the
         training images.
@@ -46,7 +46,7 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     runs = os.path.exists(os.path.join(data_dir, 'labels.csv'))
     images, label, examples, runs_form = (rle.read_runs(data_dir, table, classes, rle_order) if runs else
                                           _labelled(root or data_dir, root, table, classes))
-    first = next(iter(examples.values()))  # image names of train; without train, image names of val or test
+    first = next(iter(examples.values()))  # image names of the first split: train, or else val, or else test
     depth = depth or measured_depth([images[name] for name in first])
 
     def load(split, i):
@@ -104,11 +104,11 @@ def _folders(parent):
 
 
 def _pair(parent):
-    """Finds the folders of images and of labels in `parent` -> (images, labels): a path or None each.
+    """Finds the folders of images and of labels in `parent` -> (images, labels), each a path or None.
 
-    Raises UserError if several folders have a name of IMAGE_FOLDERS, or several a name of LABEL_FOLDERS. A third folder
-    with images is an error too, because the third folder may hold the labels. But beside labels/, label/ and Pascal
-    VOC's SegmentationClass/ a third folder is ignored.
+    Raises UserError if several folders have names in IMAGE_FOLDERS, or if several folders have names in LABEL_FOLDERS.
+    A third folder with images is ignored if the labels are in labels/, label/ or Pascal VOC's SegmentationClass/.
+    Otherwise UserError is raised for a third folder with images, because the third folder may hold the labels.
     """
     holding = [(os.path.basename(path).lower(), path) for path in _folders(parent) if _holds_images(path)]
     images = _only([path for name, path in holding if name in IMAGE_FOLDERS])
@@ -122,7 +122,7 @@ def _pair(parent):
 
 
 def _holds_images(folder):
-    """Tells whether a file below a folder has the extension of an image or label."""
+    """Tells whether any file below a folder has the extension of an image or of a label."""
     return any(name.lower().endswith(data.IMAGE_FILES + data.LABEL_FILES)
                for _, _, names in os.walk(folder, followlinks=True) for name in names)
 
@@ -159,9 +159,9 @@ def find_pairs(data_dir: str):
 def _labelled(root, is_voc, table, classes):
     """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}, None).
 
-    The last result is the field `rle` of the `Dataset`, None for label files. Prints the names of the folders, except
-    images/ and labels/. A split val or test in which no image has a label is left out. In Pascal VOC's layout without
-    lists of splits, all images without a label are left out.
+    The last result is the field `rle` of the `Dataset`, None for label files. Prints the paths of the folders, unless
+    the folders are images/ and labels/. A val or test split without any labelled image is left out. In Pascal VOC's
+    layout without lists of splits, all images without a label are left out.
 
     Args:
       root: folder of the data set.
@@ -191,7 +191,7 @@ def _labelled(root, is_voc, table, classes):
         note('%s: read as images in %s and labels in %s, classes in %s%s'
              % (root, ', '.join(pair[1] for pair in pairs), ', '.join(pair[2] for pair in pairs), table,
                 '; for the classes of Cityscapes give --dataset cityscapes' * pairs[0][2].endswith('gtFine')))
-    if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT exports frames without a label too
+    if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT also exports unlabelled frames
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
     return (images, lambda name, _: read_class_label(files.label_path(pairs[0][2], labels, name), classes),
@@ -199,10 +199,10 @@ def _labelled(root, is_voc, table, classes):
 
 
 def measured_depth(paths: list):
-    """Measures how many bits the largest value in images of 16 bits per channel needs: int, at least 9.
+    """Returns the number of bits needed for the largest value in the 16-bit images: int, at least 9.
 
-    Decodes the images that have 16 bits per channel or 32-bit integers; returns None if `paths` has no such image. For
-    a value above 65535 the result is more than 16, and `read_image` later refuses the image.
+    Images of 32-bit integers are measured too. Returns None if `paths` has neither 16-bit nor 32-bit integer images.
+    For a value above 65535 the result is more than 16, and `read_image` later refuses the image.
     """
     deep = [path for path in paths if _is_deep(path)]
     return max([9] + [int(data.decode(path)[1].max()).bit_length() for path in deep]) if deep else None
@@ -213,7 +213,7 @@ def _is_deep(path):
     try:
         with open(path, 'rb') as file:
             header = file.read(25)
-            # JPEG has 8 bits per channel. A PNG's header gives the number of bits, and is read faster than by Pillow.
+            # A JPEG has 8 bits per channel. Reading a PNG's bit depth here is faster than opening the PNG with Pillow.
             if header[:2] == b'\xff\xd8' or header[:4] == b'\x89PNG':
                 return header[:4] == b'\x89PNG' and header[24] == 16
             image = Image.open(file, formats=data.FORMATS)

@@ -32,7 +32,7 @@ def read_labelme(documents: list, root: str, images: dict, line_width: float, ke
         if kind in ('point', 'points'):
             return entry[class_key], 'points', None
         draw = functools.partial(shapes.labelme_mask, dict(entry, points=entry[points_key]), line_width)
-        return entry[class_key], kind, draw, float(entry.get('layer', 2)) if keys is ISAT else 0  # ISAT uses 2
+        return entry[class_key], kind, draw, float(entry.get('layer', 2)) if keys is ISAT else 0  # ISAT's default is 2
 
     name_key, height_key, width_key, list_key, class_key, points_key = keys
     examples = []
@@ -70,7 +70,7 @@ def _find(images, name, size, code, path):
 
 
 def _upright_size(path):
-    """Reads the size of an image after EXIF rotation from the header -> (height, width), or None if unreadable."""
+    """Reads an image's header -> (height, width) after EXIF rotation, or None if the file is unreadable."""
     with contextlib.suppress(Exception), Image.open(path) as image:  # Pillow raises many kinds of errors
         turned = image.getexif().get(0x0112, 1) > 4
         return image.size if turned else image.size[::-1]

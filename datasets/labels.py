@@ -18,8 +18,8 @@ def read_class_label(path: str, classes: list):
 
     If `classes` has two classes besides void, a label may be a black and white mask: black is the class with id 0 or
     colour 0 0 0, and white is the other class. Raises UserError for an unreadable file, for an id or a colour that is
-    not in `classes`, and for a label in colours if a class other than void has no colour. A label is an error too if
-    its values mean one class as ids and another class as colours (or by the palette).
+    not in `classes`, and for a label in colours if a class other than void has no colour. Raises UserError also if
+    the function cannot decide whether the values of the label are ids or colours.
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -80,11 +80,11 @@ def _by_value(path, used, by_id, by_color):
 def _by_palette(path, used, palette, by_id, by_color):
     """Decides which class each index of a palette label means -> {index: class index}.
 
-    If every palette colour in use is the colour of a class, each index means the class of this colour. Otherwise the
-    indices are ids, and an index with the colour of another class is an error. Programs that write GIF files or
-    optimize images may renumber the indices of a palette. So if the palette holds the greys or PASCAL VOC's colours,
-    but in another order than usual, each index means the id that has this colour in the usual order. Raises UserError
-    if the indices could mean different classes.
+    If every palette colour in use is the colour of a class, each index means the class of its colour. Otherwise the
+    indices are ids, and an index with the colour of another class is an error. But programs that write GIF files or
+    optimize images may reorder a palette. So if the palette has several greys and no other colours, or only colours
+    of PASCAL VOC's palette, the colour of an index gives the id: grey (v, v, v) means id v, and a colour of VOC's
+    palette means the id that VOC gives this colour. Raises UserError if an index could mean two different classes.
 
     Args:
       used: list of the indices in the label.

@@ -21,7 +21,9 @@ def names_of(dataset, split: str, data_dir: str) -> list:
 
 
 def make(dataset, facts: dict, data_dir: str) -> dict:
-    """Makes the record of some splits: {split: ['NAME IMAGE LABEL', ...]}, path and two CRC-32 per example.
+    """Makes the record of the splits in `facts`: {split: ['NAME IMAGE LABEL', ...]}.
+
+    Each string holds the name of an example, the CRC-32 of the image and the CRC-32 of the label.
 
     Args:
       facts: {split: datasets.Facts}, the second result of `datasets.preload`.
@@ -67,9 +69,10 @@ def with_splits(dataset, examples: dict):
 
 
 def take_fold(dataset, fold: str):
-    """Divides the images into N parts, for `fold` 'K/N' -> `Dataset` with part K as val, all others as train.
+    """Divides the images into N parts -> `Dataset` in which part K is val and the other parts are train.
 
-    Raises UserError if the data set has a val split of its own, or if `fold` is malformed.
+    `fold`: the string 'K/N', such as '2/5'. Raises UserError if the data set has a val split of its own, or if `fold`
+    is malformed.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         raise UserError('--fold %s: data set %s has a split val already; leave out --fold' % (fold, dataset.name))
@@ -85,9 +88,10 @@ def restore(dataset, config: dict, data_dir: str):
     rule of the older revision.
 
     Args:
-      config: content of config.json of the run, with the record of the run as `examples`.
+      config: content of the run's config.json; the entry `examples` is the record of the run.
     Raises:
-      UserError: images of the run are missing, or the number of images differs from the run of an older revision.
+      UserError: images of the run are missing, or the number of images differs from the number in a run of an older
+        revision.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         return dataset

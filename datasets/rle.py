@@ -14,7 +14,7 @@ from system.files import UserError, note, read_csv
 def read_runs(data_dir, table, classes, rle_order):
     """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
 
-    Prints the order of the pixels in the run lengths, unless `rle_order` gives the order. Raises UserError for a
+    Prints the pixel order that the run-length encoding uses, unless `rle_order` gives the order. Raises UserError for a
     malformed file, for a folder labels/ beside labels.csv, and if no class is named background.
 
     Args:
@@ -51,10 +51,11 @@ def read_runs(data_dir, table, classes, rle_order):
 
 
 def detect_order(texts: list):
-    """Detects the order of the pixels in Kaggle's run lengths -> 'columns' or 'relative'.
+    """Detects the pixel order of Kaggle's run-length encoded masks -> 'columns' or 'relative'.
 
-    `data.rle_decode` defines the orders. The order is 'relative' if a text is valid in the order 'relative' only, and
-    no text of three or more runs is valid in the order 'columns'. Otherwise the order is 'columns'.
+    `data.rle_decode` defines the orders. The result is 'relative' if two conditions hold: at least one mask is valid as
+    'relative' but not as 'columns', and no mask with three or more runs is valid as 'columns'. `texts`: the encoded
+    masks.
     """
     others = [text for text in texts if not _is_rle(text, 'columns')]
     if not any(_is_rle(text, 'relative') for text in others):
@@ -64,7 +65,7 @@ def detect_order(texts: list):
 
 
 def _is_rle(rle, order):
-    """Tells whether the text `rle` is a valid run-length encoding in the order `order`, for any image size."""
+    """Tells whether the string `rle` is a valid run-length encoding in the order `order`, for any image size."""
     try:
         return data.rle_numbers(rle, order) is not None
     except UserError:
@@ -75,20 +76,20 @@ def read_cells(path: str, indices: dict, images=None):
     """Reads Kaggle's table of masks -> {image id: (height, width, [(row number, class index, RLE), ...])}.
 
     The columns are id,annotation,width,height,cell_type. If `images` is given, the columns may also be
-    ImageId,EncodedPixels and optionally ClassId,Width,Height. Height and width are None for a table without columns of
-    height and width. RLE is the text of the run lengths, which `cell_masks` checks. The row number is the line in the
-    file.
+    ImageId,EncodedPixels and optionally ClassId,Width,Height. Height and width are None if the table has no columns for
+    height and width. RLE is the run-length encoded mask as a string, which `cell_masks` checks later. The row number is
+    the line number in the file.
 
     An empty annotation, or -1 in EncodedPixels, marks an image without an object. If a table with EncodedPixels marks
     no image as empty, each image without a row counts as empty, and a note is printed.
 
     Args:
-      indices: {name or id of a class, as text: class index}. The key '' gives the class of all masks if the table has
-        no class column.
+      indices: {name or id of a class, as str: class index}. The key '' gives the class of all masks if the table has no
+        class column.
       images: names of the images; None accepts any id of letters, digits, _ and -.
     Raises:
-      UserError: a malformed row, an id without an image, or an image without a row in a table that has the column
-        annotation or marks images without an object.
+      UserError: a malformed row, or an id without an image. UserError also for an image without a row, if the table has
+        the column `annotation` or marks a different image as empty.
     """
     kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
@@ -130,9 +131,9 @@ def read_cells(path: str, indices: dict, images=None):
 def _size(row, where):
     """Parses the height and width in a row of a table -> (int, int), or (None, None).
 
-    Returns (None, None) for a row that has EncodedPixels but neither height nor width. The text 520.0 is valid, because
-    pandas may write 520 as 520.0. Raises UserError if a side is not a whole positive number, and for more than
-    MAX_PIXELS pixels.
+    Returns (None, None) for a row that has EncodedPixels but neither height nor width. The value 520.0 is valid,
+    because pandas may write 520 as 520.0. Raises UserError if a side is not a positive integer, or if the image has
+    more than MAX_PIXELS pixels.
 
     Args:
       where: file name and row number, for the error message.
@@ -155,7 +156,7 @@ def cells_label(path: str, entry: tuple, shape: tuple = None, order: str = 'rows
       path: path of the table, for error messages.
       entry: (height, width, [(row number, class index, RLE), ...]), a value of the dict that `read_cells` returns.
       shape: (height, width) of the image, used if height and width in `entry` are None.
-      order: order of the pixels in the run lengths, one of data.RLE_ORDERS.
+      order: pixel order of the run-length encoding, one of data.RLE_ORDERS.
       outside: index of the class of the pixels outside all masks.
     """
     height, width, masks = entry
@@ -172,8 +173,8 @@ def cell_masks(path: str, shape: tuple, masks: list, order: str = 'rows'):
 
     Args:
       shape: (height, width).
-      masks: list of (row number, class index, RLE); the RLE is the text 'start length start length ...'.
-      order: order of the pixels in the run lengths, one of data.RLE_ORDERS, which `data.rle_decode` defines.
+      masks: list of (row number, class index, RLE); the RLE is the string 'start length start length ...'.
+      order: pixel order of the run-length encoding, one of data.RLE_ORDERS, which `data.rle_decode` defines.
     """
     for number, _, rle in masks:
         try:

@@ -1,4 +1,4 @@
-"""Reads the bundled synthetic cells -> `Dataset`."""
+"""Reads the bundled data set of synthetic cell images -> `Dataset`."""
 import os
 
 import numpy as np

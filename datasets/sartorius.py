@@ -5,7 +5,7 @@ import numpy as np
 
 from datasets import files, labels, rle
 
-CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # background and three cell types, as in the bundled cells
+CLASSES = ['background', 'shsy5y', 'astro', 'cort']  # background and three cell types, as in the data set `sample`
 INDICES = {'shsy5y': 1, 'astro': 2, 'cort': 3}
 CELL_COLORS = [(40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115)]  # distinct for colour-blind readers too
 

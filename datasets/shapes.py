@@ -1,4 +1,4 @@
-"""Draws annotations as masks: polygons, ellipses, lines, run lengths; shapes of COCO, labelme, VIA, YOLO.
+"""Draws annotations of COCO, labelme, VIA and YOLO as masks: polygons, ellipses, lines and run lengths.
 
 The centre of the pixel at row i and column j is (j + 0.5, i + 0.5). A pixel belongs to a polygon if the centre lies
 inside the polygon by the even-odd rule. If the centre lies on an edge, the pixel belongs to the polygon to the right of
@@ -63,7 +63,7 @@ def ellipse_mask(center, radii, angle: float, height: int, width: int):
 
 
 def line_mask(points, line_width: float, height: int, width: int):
-    """Draws a line `line_width` pixels wide, with flat ends (butt caps) and round bends: bool [height, width].
+    """Draws a line `line_width` pixels wide, with flat (butt) caps and round joins: bool [height, width].
 
     Args:
       points: float [n, 2] of (x, y) in pixels.
@@ -192,8 +192,8 @@ def via_mask(shape: dict, line_width: float, height: int, width: int):
 def yolo_mask(numbers: list, height: int, width: int):
     """Draws a YOLO polygon: bool [height, width].
 
-    `numbers`: x y x y ..., as shares of the width and height. Raises UserError for fewer than three vertices and for
-    coordinates of 2 and above.
+    `numbers`: [x, y, x, y, ...], as fractions of the width and height. A vertex may lie outside the image. Raises
+    UserError for fewer than three vertices, and for a coordinate of 2 or more or of -2 or less.
     """
     points = np.array(numbers).reshape(-1, 2)
     if len(points) < 3:

@@ -22,8 +22,8 @@ def find(folder: str, images: dict):
     Args:
       images: {name: path}.
     Raises:
-      UserError: a list with unknown or repeated names, a missing list of train, fewer than two pictures to split, or an
-        image outside the sub-folders of the splits.
+      UserError: a list with unknown or repeated names, lists without a list for train that do not name all images,
+        fewer than two images to split, or an image outside the sub-folders of the splits.
     """
     lists = find_lists(folder)
     found = listed_splits(lists, images) if lists else {}
@@ -47,7 +47,7 @@ def find_lists(folder: str):
 
     Searches the folders of PLACES below `folder`, in the order of PLACES, and stops at the first folder with a list.
     The name of a list is a key of files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. An empty list
-    of test is ignored.
+    for the test split is ignored.
     """
     for place in PLACES:
         found = {}
@@ -64,8 +64,8 @@ def find_lists(folder: str):
 def listed_splits(lists: dict, images: dict):
     """Reads the lists {split: path} -> {split: list of image names}.
 
-    Without a list of train, the other lists must name all images. Prints how many images are in no list. Raises
-    UserError for an unknown or repeated name and for a missing list of train.
+    Prints how many images are in no list. Raises UserError for an unknown or repeated name. Raises UserError
+    also if an image is in no list and there is no list for train.
     """
     split_of = {}
     keys = {files.IMAGE_SUFFIX.sub('', name): name for name in images}

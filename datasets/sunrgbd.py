@@ -43,11 +43,12 @@ def read(data_dir: str):
 
 
 def png_pairs(data_dir: str):
-    """Pairs files by the numbers in the names -> {split: [(image path, (image path, label path, None))]}.
+    """Pairs images and labels by number -> {split: [(image path, (image path, label path, None))]}.
 
-    The splits are train and test, sub-folders of image/ and label37/. Names without a number at the end are skipped.
-    Raises UserError for a missing folder, a split without images, two files of a folder with the same number, an image
-    without a label, and a label without an image.
+    The splits are train and test, sub-folders of image/ and label37/. An image and its label have the same number at
+    the end of the file name. Names without a number at the end are skipped. Raises UserError for a missing folder, a
+    split without images, two files of a folder with the same number, an image without a label, and a label without an
+    image.
     """
     pairs = {}
     for split in ('train', 'test'):
@@ -66,7 +67,7 @@ def png_pairs(data_dir: str):
 
 
 def mat_pairs(data_dir: str):
-    """Pairs images and labels by the .mat files -> {split: [(image path, (image path, .mat path, key))]}.
+    """Pairs images and labels as in the .mat files -> {split: [(image path, (image path, .mat path, key))]}.
 
     The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
     same order, transposed; `key` is the HDF5 reference of a label. allsplit.mat lists the folders of each split. Raises

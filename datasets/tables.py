@@ -41,7 +41,7 @@ def read_classes(path: str, name: str = 'name', number: str = 'id'):
 
 
 def read_class_names(path: str):
-    """Reads class_names.txt of labelme's labelme2voc.py -> list of `Class`.
+    """Reads class_names.txt, which labelme's labelme2voc.py writes -> list of `Class`.
 
     The file has one name per line; the ids of the names are 0, 1, 2, ... A class void with id 255 is added. Raises
     UserError for a repeated or unprintable name, for fewer than two classes, and if the first name is not background.
@@ -54,7 +54,7 @@ def read_class_names(path: str):
 
 
 def read_labelmap(path: str):
-    """Reads labelmap.txt of CVAT's VOC export -> list of `Class`, void last.
+    """Reads labelmap.txt, which CVAT writes in an export as Pascal VOC -> list of `Class`, void last.
 
     Each line is name:red,green,blue:parts:actions. The ids are line numbers, counted from 0 without blank lines and
     comments. If no line is named void or has VOC's colour of void, a class void with id 255 is added. Raises UserError
@@ -72,7 +72,7 @@ def read_labelmap(path: str):
 
 
 def read_label_colors(path: str):
-    """Reads label_colors.txt of CamVid and of CVAT's CamVid export -> list of `Class` without ids, void last.
+    """Reads label_colors.txt from CamVid or CVAT's CamVid export -> list of `Class` without ids, void last.
 
     Each line holds red, green, blue and a name, separated by blanks. Blank lines and comments are skipped. Raises
     UserError for a malformed line, a repeated name or colour, and fewer than two classes.
@@ -97,12 +97,12 @@ def is_void(entry):
 def _classes(path, rows):
     """Parses the rows of a table of classes -> list of `Class`, void last.
 
-    Raises UserError for a malformed or repeated id or colour, an unprintable or repeated name, several rows of void,
-    and too few or too many classes.
+    Raises UserError for a malformed or repeated id or colour, an unprintable or repeated name, more than one row for
+    void, and too few or too many classes.
 
     Args:
-      rows: list of (row number, name, list of texts of the ids, list of texts of red, green and blue). The list of red,
-        green and blue is empty for a class without a colour.
+      rows: list of (row number, name, ids, color). `ids` is a list of str. `color` is the list of str [red, green,
+        blue], or an empty list for a class without a colour.
     """
     seen = set()
     classes = []

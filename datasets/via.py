@@ -24,7 +24,7 @@ def read_via(documents: list, root: str, images: dict, line_width: float, attrib
       UserError: a listed image that is missing, a region without a class, or several attributes although `attribute` is
         None. The message names the file.
     """
-    entries = []  # (file and image, content of the file, Example, list of regions)
+    entries = []  # ('FILE: IMAGE' for messages, content of the file, Example, list of regions)
     for path, content in documents:
         for entry in content.get('_via_img_metadata', content).values():
             where = '%s: %s' % (path, entry['filename'])

@@ -20,8 +20,8 @@ def data_yaml(source: str):
     """Finds the YAML file with the class names in the folder `source` -> (path, content), or ('', {}).
 
     If data.yaml exists, no other YAML file is read. Without data.yaml all YAML files are read, and files without class
-    names are ignored. Raises UserError if data.yaml is malformed or has no class names, and if several other files have
-    class names.
+    names are ignored. Raises UserError if data.yaml is malformed or has no class names. Raises UserError also if
+    data.yaml is missing and several YAML files have class names.
     """
     names = [name for name in sorted(os.listdir(source)) if name.lower().endswith(('.yaml', '.yml'))]
     found = {}
@@ -127,9 +127,10 @@ def listed_images(source: str, path: str, content: dict):
 
 
 def text_path(image: str):
-    """Returns the path of an image's text file: the last folder images/ of the image's path becomes labels/.
+    """Returns the path of the text file with the annotations of an image.
 
-    If a text file exists only in the folder of the image, the result is the path of this text file.
+    The last images/ in the image's path is replaced by labels/, and the extension by .txt. If a text file exists only
+    in the folder of the image, the result is the path of this text file.
     """
     inside, beside = (os.path.splitext(path)[0] + '.txt' for path in (IMAGES.sub(r'\1labels', image), image))
     return beside if os.path.exists(beside) and not os.path.exists(inside) else inside
@@ -147,8 +148,8 @@ def read_yolo(source: str, root: str, images: dict):
       root: folder with sub-folders such as train/. If the YAML file names no splits, the sub-folders name the splits.
       images: {file name: list of paths}, the images below `source`.
     Raises:
-      UserError: malformed class names or rows, a text file without an image, or a split other than test
-        without text files.
+      UserError: malformed class names or rows, a text file without an image, or a split without text files, unless
+        the split is test.
     """
     files.check_data_dir(source, 'yolo', 'images/, labels/ and data.yaml or classes.txt')
     path, content = data_yaml(source)
@@ -164,10 +165,11 @@ def read_yolo(source: str, root: str, images: dict):
 
 
 def checked(source: str, images: dict):
-    """Checks the text files of the images -> `images`, {image path: split}, without unlabelled test images.
+    """Checks the text files with the annotations of `images`, {image path: split} -> {image path: split}.
 
-    Raises UserError if a split other than test has no text files, and if a folder with text files of images also
-    contains a text file without an image. A note gives the number of text files in other folders called labels.
+    A test split without any text file is left out of the result. Raises UserError if a different split has no text
+    file, or if a folder of annotation files contains a text file whose image is missing. A note gives the number of
+    text files in other folders called labels.
     """
     texts = {text_path(image) for image in images}
     labelled = {split for image, split in images.items() if os.path.exists(text_path(image))}
@@ -186,10 +188,11 @@ def checked(source: str, images: dict):
 
 
 def read_rows(example: Example, names: dict):
-    """Reads the text file of an image -> list of (example, file and line, class name, numbers after the class).
+    """Reads the text file of an image -> list of (example, where, class name, numbers).
 
-    The numbers are a list of float. Without a text file the result is empty. Raises UserError for a malformed row and
-    for a class number that `names`, {class number: name}, does not have.
+    `where` is the string 'FILE line N', for messages. `numbers` is the list of the floats after the class. Without a
+    text file the result is empty. Raises UserError for a malformed row and for a class number that is not in `names`,
+    {class number: name}.
     """
     path = text_path(example.image)
     rows = []
@@ -204,18 +207,18 @@ def read_rows(example: Example, names: dict):
 def add_shapes(rows: list, path: str, content: dict):
     """Adds a `Shape` to the `Example` of each row.
 
-    Boxes and key points have no area, so they are not drawn. `kpt_shape` in the YAML file gives the length of rows with
-    key points. If every row has an odd number of values after the class, the last value is a confidence, which is
-    ignored.
+    Only polygons are drawn; the report counts boxes and keypoints. `kpt_shape` in the YAML file gives the number of
+    keypoints in a row and the number of values per keypoint. If every row has an odd number of values after the class,
+    the last value is a confidence, which is ignored.
 
     Args:
-      rows: all rows of the data set, list of (example, file and line, class name, numbers).
+      rows: all rows of the data set, a list of (example, 'FILE line N', class name, floats after the class).
       path, content: path and content of the YAML file; '' and {} without a YAML file.
     Raises:
-      UserError: a malformed kpt_shape, a row whose length does not fit kpt_shape, or rows that look like key points
+      UserError: a malformed kpt_shape, a row whose length does not fit kpt_shape, or rows that look like keypoints
         although the YAML file has no kpt_shape.
     """
-    pose = 0  # number of values in a row with a box and key points; 0 without kpt_shape
+    pose = 0  # values after the class in a row: a box and its keypoints; 0 if the YAML file has no kpt_shape
     if 'kpt_shape' in content:
         with error_context('%s: kpt_shape' % path):
             number, values = map(int, content['kpt_shape'])

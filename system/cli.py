@@ -57,7 +57,7 @@ def size(*words: str):
         raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
                                          % (text[:60], ' or '.join(words), MAX_SIDE))
 
-    parse.words = words  # `Parser.parse_known_args` recognizes the flags of sizes by this attribute
+    parse.words = words  # `Parser.parse_known_args` recognizes flags that take a size by this attribute
     return parse
 
 
@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
             raise UserError('recipe: %s; save the file as UTF-8, and let no recipe include itself' % first_line(error))
 
     def refuse_unused(self, values: dict, used, reason: str):
-        """Raises UserError if a flag that is not in `used` has another value than the default.
+        """Raises UserError if a flag that is not in `used` has a value other than the default.
 
         `values`: {name of the flag: value}. `reason`: end of the message, such as 'has no effect with --sweep'.
         """
@@ -114,8 +114,8 @@ class Help(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action):
         """Returns the help text of a flag, with '(default: ...)' at the end.
 
-        A default None, False or '' or an empty list is not shown. A text that contains '(default' is not changed. The
-        values of a list are separated by spaces, as on the command line.
+        Defaults of None, False, '' and [] are not shown. A help text that already contains '(default' is not changed.
+        The values of a list are separated by spaces, as on the command line.
         """
         default = ' '.join(map(str, action.default)) if isinstance(action.default, list) else str(action.default)
         hidden = default in ('', 'None', 'False', argparse.SUPPRESS) or '(default' in action.help
@@ -145,7 +145,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     (SIGINT) or a closed pipe (SIGPIPE). Any other error is a bug, for which Python prints the traceback.
 
     Args:
-      smaller: the flags that the error message advises to lower when memory runs out.
+      smaller: flags that follow 'out of memory: lower' in the error message, as advice to the user.
     """
     sys.stdout = sys.stdout or open(os.devnull, 'w')  # None if standard output is closed, as by `>&-`
     sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
@@ -170,7 +170,7 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
 
 
 def one_line(text: str) -> str:
-    """Joins the lines of `text` by spaces. Spaces inside a line are kept: file names may contain spaces."""
+    """Joins the lines of `text` with spaces. Spaces inside a line are kept: file names may contain spaces."""
     return ' '.join(line.strip() for line in text.splitlines())
 
 
@@ -180,7 +180,7 @@ def explain(error: Exception, smaller: str = 'the size'):
     Any other error is a bug, for which the result is None.
 
     Args:
-      smaller: the flags or sizes that the message advises to lower when memory runs out.
+      smaller: flags or sizes that follow 'out of memory: lower' in the message, as advice to the user.
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)
@@ -204,7 +204,7 @@ def explain(error: Exception, smaller: str = 'the size'):
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's message, at most 300 characters.
 
-    The list of code locations and the number of root errors, with which TensorFlow 2 begins a message, are removed.
+    The function first removes the code locations and the count of root errors at the start of TensorFlow 2's messages.
     """
     message = re.split(r"^Node: '.*'\n", getattr(error, 'message', str(error)), flags=re.MULTILINE)[-1]
     message = re.sub(r'^\d+ root error\(s\) found\.\s*\(0\) ', '', message.strip())

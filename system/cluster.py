@@ -187,7 +187,7 @@ def abort(hosts: list, reason: str = 'another process is gone', status: int = 1)
     """Prints one line and ends this process with `status`. Sessions and files are not closed.
 
     A session that waits for a lost process cannot be closed, because the call never returns. The line names the hosts
-    that do not answer. If all hosts answer, the line has `reason`.
+    that do not answer. If all hosts answer, the line gives `reason`.
     """
     time.sleep(1)  # the port of a lost process may close a moment later than the connections
     lost = [host for host in hosts if not is_listening(host)]

@@ -77,10 +77,10 @@ def needs_portable_pooling(device: str, xla: bool = False) -> bool:
 def session_config(device: str, xla: bool = False, tf32: str = None):
     """Configures a session on `device`, a value of --device -> tf.ConfigProto.
 
-    TensorFlow takes GPU memory only as needed. A CPU runs one op at a time, on all cores: two convolutions in parallel
-    took 8% longer than in sequence, and needed more memory. XLA is only for GPUs: a CPU took 50% longer with XLA
-    (SegNet-Basic, 360x480). `tf32`, 'on' or 'off', applies to the whole process; None keeps the value of the last call.
-    Raises UserError if `xla` is True and there is no GPU.
+    TensorFlow takes GPU memory only as needed. On a CPU, the session runs one op at a time, on all cores, because two
+    convolutions in parallel took 8% longer than in sequence, and needed more memory. XLA is only for GPUs, because a
+    CPU took 50% longer with XLA (SegNet-Basic, 360x480). `tf32`, 'on' or 'off', applies to the whole process; None
+    keeps the value of the last call. Raises UserError if `xla` is True and there is no GPU.
     """
     if tf32 and not tf.__version__.startswith('1.'):  # TensorFlow 1.15 has no TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(tf32 == 'on')
@@ -128,7 +128,7 @@ def check_precision(precision: str, device: str):
             image = tf.placeholder_with_default(tf.ones([1, 33, 31, 3]), [1, 33, 31, 3])
             x = tf.nn.conv2d(tf.cast(image, precision), tf.ones([3, 3, 3, 4], precision), [1, 1, 1, 1], 'SAME')
             x, _, _ = tf.nn.fused_batch_norm(x, tf.ones([4]), tf.zeros([4]))
-            if not needs_portable_pooling(device):  # unpooling uses the gradient op of this pooling too
+            if not needs_portable_pooling(device):  # unpooling also uses the gradient op of MaxPoolWithArgmax
                 x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
             sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
     except UNSUPPORTED as error:

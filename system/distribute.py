@@ -1,4 +1,4 @@
-"""Trains with several processes: each process takes a share of the batch, all-reduce sums the gradients.
+"""Trains with several processes: each takes a share of the batch, and an all-reduce sums the gradients.
 
 Each process has a session and a copy of all variables. TensorFlow's CollectiveReduce sums values over the processes,
 without a parameter server. The first process, the chief, writes the run folder.
@@ -15,15 +15,15 @@ import tensorflow.compat.v1 as tf
 from system import cli, cluster, devices, quiet
 from system.files import UserError
 
-HANG_SECONDS = 900  # longest wait at a CollectiveReduce op for a process that still answers
-CHUNK = 1 << 16     # number of int32 words that each process sends in one exchange
+HANG_SECONDS = 900  # longest wait for a process that is alive but does not reach the CollectiveReduce op
+CHUNK = 1 << 16     # number of int32 words that each process sends in one CollectiveReduce op
 OWN = ('run', 'weights', 'output', 'data_dir', 'device', 'gpus', 'publish')  # flags that may differ between processes
 LOST = tuple(getattr(tf.errors, name + 'Error')  # errors that a session raises if another process is lost
              for name in ('Unavailable', 'Aborted', 'DeadlineExceeded', 'Internal', 'Cancelled'))
 
 
 class Group:
-    """The processes that train together; exchanges values between the processes.
+    """Represents the processes that train together, and exchanges values between the processes.
 
     Args:
       hosts: 'host:port' of each process; [''] for a single process.
@@ -95,7 +95,7 @@ class Group:
             return [value]
         text = pickle.dumps(value, 2)
         words = np.frombuffer(np.int32(len(text)).tobytes() + text + bytes(-len(text) % 4), np.int32)
-        chunks = []  # results of the exchanges, each int32 [size, CHUNK]
+        chunks = []  # results of the CollectiveReduce ops, each int32 [size, CHUNK]
         while not chunks or 4 * CHUNK * len(chunks) < 4 + chunks[0][:, 0].max():
             part = words[CHUNK * len(chunks):][:CHUNK]
             given = np.zeros([self.size, CHUNK], np.int32)
@@ -119,11 +119,12 @@ class Group:
     def connect(self, device: str, settings: dict) -> None:
         """Connects the processes and starts a thread that watches the other processes.
 
-        A single process returns at once. The commands call this method before any other work, because processes wait
-        only START_SECONDS for each other. Raises UserError if the port of this process is in use or if a process is
-        missing. Raises UserError if the processes differ in a flag of `settings` {flag: value}, in the Git revision, in
-        the version of TensorFlow or in the kind of device. The flags in OWN may differ. Ends this process if another
-        program answers at a port of the processes, because TensorFlow 1.15 would wait for ever.
+        With a single process, the method returns at once. The commands call this method before any other work, because
+        processes wait only START_SECONDS for each other. Raises UserError if the port of this process is in use or if a
+        process is missing. Raises UserError if the processes differ in a flag of `settings` {flag: value}, in the Git
+        revision, in the version of TensorFlow or in the kind of device. Flags whose names are in OWN may differ. Ends
+        this process if a different program answers at the port of a process, because TensorFlow 1.15 would wait for
+        ever.
         """
         if self.size == 1:
             return

@@ -50,7 +50,7 @@ def atomic_write(path: str):
 
 @functools.lru_cache(maxsize=None)
 def remove_unfinished(folder: str):
-    """Deletes temporary files in `folder` that are older than KEPT_SECONDS, which killed processes left.
+    """Deletes temporary files that killed processes left in `folder` and that are older than KEPT_SECONDS.
 
     The call is cached: each process lists a folder only once, because listing a large folder takes long.
     """
@@ -135,13 +135,13 @@ def read_csv(path: str, columns):
 
 
 def write_bytes(path: str, content):
-    """Writes a file of bytes atomically."""
+    """Writes bytes to a file atomically."""
     with atomic_write(path) as part, open(part, 'wb') as file:
         file.write(content)
 
 
 def write_text(path: str, text: str):
-    """Writes a text file in UTF-8 atomically."""
+    """Writes text to a file in UTF-8, atomically."""
     write_bytes(path, text.encode('utf-8'))
 
 

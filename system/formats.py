@@ -7,10 +7,10 @@ from system.files import UserError
 
 
 def check_tiff(content: bytes, path: str):
-    """Raises UserError unless a TIFF is grey, RGB or CMYK, with or without alpha, and Pillow keeps all bits.
+    """Raises UserError if a TIFF is not grey, RGB or CMYK (alpha is allowed), or if Pillow would lose bits.
 
-    Pillow cannot read planar bands of more than 8 bits, RGB bands of more than 16 bits, CMYK bands of more than 8 bits,
-    and grey bands of more than 8 bits with alpha. `content`: the bytes of the file.
+    Pillow cannot read planar bands of more than 8 bits, RGB of more than 16 bits per band, CMYK of more than 8 bits per
+    band, or grey with alpha of more than 8 bits per band. `content`: the bytes of the file.
     """
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if 43 in content[2:4] else content[:8])
     stream = io.BytesIO(content)

@@ -24,7 +24,7 @@ def suppress_stderr(importing: bool = False):
 
     With an NVIDIA driver, TensorFlow's warnings and errors are printed after the block. All other text is dropped.
     Without a driver, TensorFlow's warnings are dropped too, because they only report missing CUDA libraries. With
-    `importing`, the whole text is printed if the block raises an error or ends the process.
+    `importing`, everything that was silenced is printed if the block raises an error or ends the process.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
