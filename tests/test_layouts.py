@@ -246,7 +246,7 @@ def test_images_of_12_bits(tmp_path, capsys):
     put_text(str(tmp_path), 'train.txt', 'im4\n')
     put_example(str(tmp_path), 'im4', np.full((3, 5), 200, np.uint8), np.zeros((3, 5), np.uint8))
     put_text(str(tmp_path), 'val.txt', 'im1\n')
-    for of_a_run in (None, dict(config, depth=None)):  # now the training images use 8 bits
+    for of_a_run in (None, dict(config, depth=None)):  # the training image has 8 bits, the validation image 12 bits
         assert datasets.open('folder', str(tmp_path), of_a_run).load('val', 0)[0][0, 0, 0] == 255
 
 

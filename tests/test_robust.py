@@ -248,7 +248,7 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
 
 
 def test_junk_in_the_log_is_passed_over(tmp_path):
-    """After a power cut, log.jsonl may contain junk. Complete records up to the step of the checkpoint are kept."""
+    """After a power cut, log.jsonl may contain junk. Complete records up to the checkpoint's step are kept."""
     junk = b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
     (tmp_path / 'log.jsonl').write_bytes(
         b'{"step": 1}\n%s\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo' % junk)
