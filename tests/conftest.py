@@ -1,4 +1,4 @@
-"""Helpers of all tests: small data sets in the layouts of the published data sets, fixtures, assertions."""
+"""Helpers for all tests: small data sets in the layouts of the published data sets, fixtures, assertions."""
 import contextlib
 import io
 import os
@@ -38,7 +38,7 @@ needs_real_data = pytest.mark.skipif(not os.path.isdir(SHARED), reason='the real
 
 
 def put(folder, path, array):
-    """Writes an image or a label to the file `path` below `folder`. The extension sets the file format."""
+    """Writes an image or a label to the file `path` below `folder`. The extension determines the format."""
     path = os.path.join(folder, path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if path.endswith('.npy'):
@@ -95,10 +95,10 @@ def encoded(image, kind, **settings):
 
 
 def write_camvid(folder, sizes):
-    """Writes CamVid with 45x61 images; returns the folder. `sizes` is {split: number of images}.
+    """Writes a small data set in the layout of CamVid, with 45x61 images; returns the folder.
 
-    The first two rows of each label are void. The lists have absolute paths of another machine, as the published
-    lists.
+    `sizes` is {split: number of images}. The first two rows of each label are void. The lists contain absolute paths
+    from another machine, like the published lists.
     """
     rng = np.random.RandomState(3)
     for split, size in sizes.items():
@@ -116,9 +116,9 @@ def write_camvid(folder, sizes):
 
 
 def write_voc(folder):
-    """Writes PASCAL VOC 2012 with images of three sizes; returns the folder.
+    """Writes a small data set in the layout of PASCAL VOC 2012; returns the folder.
 
-    Each label has one object and a void row above the object.
+    The images have three sizes. Each label shows one object. The pixels just above the object are void.
     """
     root = os.path.join(folder, 'VOCdevkit', 'VOC2012')
     os.makedirs(os.path.join(root, 'SegmentationClass'))
@@ -136,16 +136,17 @@ def write_voc(folder):
 
 
 def save_palette(path, ids, palette, **settings):
-    """Writes `ids` uint8 [h, w] as a palette image. The extension of `path` is the file format."""
+    """Writes `ids` uint8 [h, w] as a palette image. The extension of `path` determines the file format."""
     image = Image.fromarray(ids)
     image.putpalette([value for color in palette for value in color])
     image.save(path, **settings)
 
 
 def write_sartorius(folder, rows=None):
-    """Writes the Sartorius data set with ten 20x30 images of two cells each; returns the folder.
+    """Writes a small data set in the layout of Sartorius; returns the folder.
 
-    If `rows` is given, train.csv has these rows and not the rows of the cells.
+    The data set has ten 20x30 images with two cells each. If `rows` is given, train.csv contains `rows` instead of the
+    rows of the cells.
     """
     lines = ['id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta']
     for i in range(10):
@@ -159,7 +160,7 @@ def write_sartorius(folder, rows=None):
 
 
 def sunrgbd_example(split, i):
-    """Returns an image uint8 [20, 32, 3] and a label uint8 [20, 32] of SUN RGB-D; 0 is void."""
+    """Returns an image uint8 [20, 32, 3] and a label uint8 [20, 32] with SUN RGB-D's ids, where 0 is void."""
     image, label = np.zeros((20, 32, 3), np.uint8), np.zeros((20, 32), np.uint8)
     image[:, :, 0] = {'train': 100, 'test': 203}[split] + 3 * i
     label[3, 4:6] = 37, 1
@@ -168,7 +169,7 @@ def sunrgbd_example(split, i):
 
 
 def write_sunrgbd_png(folder):
-    """Writes SUN RGB-D as images and PNG labels: three training and two test images."""
+    """Writes a small SUN RGB-D with PNG labels: three training images and two test images; returns the folder."""
     for split, size in (('train', 3), ('test', 2)):
         for i in range(size):
             image, label = sunrgbd_example(split, i)
@@ -178,7 +179,10 @@ def write_sunrgbd_png(folder):
 
 
 def write_sunrgbd_mat(folder):
-    """Writes SUN RGB-D in the authors' format: labels in MATLAB 7.3 (HDF5), paths on the authors' machine."""
+    """Writes a small SUN RGB-D in the authors' format; returns the folder.
+
+    The labels are in a file of MATLAB 7.3 (HDF5). The paths are paths on the authors' machine.
+    """
     toolbox, theirs = os.path.join(folder, 'SUNRGBDtoolbox'), '/n/fs/sun3d/data/SUNRGBD/'
     for name in ('Metadata', 'traintestSUNRGBD'):
         os.makedirs(os.path.join(toolbox, name))
@@ -248,12 +252,12 @@ def output(tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_notes_yet():
-    """Forgets the notes of earlier tests, because a process prints each note only once."""
+    """Clears the list of printed notes before each test, because a process prints each note only once."""
     system_files._noted.clear()
 
 
 def undrawn():
-    """Context manager: replaces each figure by an image of 2x3 pixels, because drawing takes long."""
+    """Context manager that replaces each figure with an image of 2x3 pixels, because drawing is slow."""
     def writes(position):
         return lambda *values, **_: cv2.imwrite(values[position], np.zeros((2, 3), np.uint8))
 
@@ -262,12 +266,12 @@ def undrawn():
 
 @pytest.fixture
 def figures():
-    """Lets a test draw real figures."""
+    """Lets a test draw figures with Matplotlib. In tests without this fixture, tiny images replace the figures."""
 
 
 @pytest.fixture(autouse=True)
 def no_figures(request):
-    """Replaces figures by tiny images, except in tests that request the fixture `figures`."""
+    """Replaces figures with tiny images, except in tests that request the fixture `figures`."""
     with contextlib.nullcontext() if 'figures' in request.fixturenames else undrawn():
         yield
 

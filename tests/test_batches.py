@@ -9,7 +9,7 @@ FLAGS = dict(batches.NO_AUGMENTATION, height=9, width=13, fit='resize', batch_si
 
 
 def made(size=7, shapes=((9, 13),)):
-    """Makes a data set: the red channel of image i is i, and the green channel is the column.
+    """Makes a data set: the red channel of image i is i, and the green channel is the column number.
 
     The label is 0 in the left half of an image and 1 in the right half.
     """
@@ -31,7 +31,10 @@ def stream(dataset, first, steps, **flags):
 
 
 def augmented(image, label, seed, **settings):
-    """Augments an example without resizing; `seed` sets the random numbers, `settings` the augmentation."""
+    """Augments an example without resizing.
+
+    `seed` seeds the random generator; `settings` are the augmentation settings.
+    """
     return batches.augment(image, label, *label.shape, 'resize', np.random.RandomState(seed),
                            dict(batches.NO_AUGMENTATION, **settings))
 
@@ -79,7 +82,7 @@ def test_augmentation_keeps_label_on_image():
 
 
 def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
-    """A quarter of the zoom factors between 1/4 and 4 are below 1/2, and half of the factors are below 1."""
+    """Zoom factors are between 1/4 and 4. A quarter of the factors are below 1/2, and half are below 1."""
     image = np.zeros((40, 40, 3), np.uint8)
     labels = [augmented(image, image[:, :, 0], seed, scale=4.0, crop=(160, 160))[1] for seed in range(600)]
     sides = [np.sqrt((label != IGNORE).sum()) for label in labels]
@@ -88,7 +91,7 @@ def test_zoom_is_drawn_evenly_on_a_logarithmic_axis():
 
 
 def test_gamma_is_drawn_evenly_on_a_logarithmic_axis():
-    """A quarter of the powers between 1/4 and 4 are below 1/2, and half of the powers are below 1.
+    """Gammas are between 1/4 and 4. A quarter of the gammas are below 1/2, and half are below 1.
 
     Black, white and the label do not change.
     """
@@ -143,9 +146,9 @@ def test_resize_label_never_mixes_ids():
 
 
 def test_jitter_is_its_formula():
-    """The reference computes each pixel in floats.
+    """Each pixel equals the formula of contrast and brightness, computed in floats.
 
-    `augment` draws four other random numbers before the numbers for contrast and brightness.
+    `augment` draws four random numbers for other augmentations before the six numbers for contrast and brightness.
     """
     image, label = np.random.RandomState(0).randint(0, 256, (9, 13, 3)).astype(np.uint8), np.zeros((9, 13), np.uint8)
     for seed in range(5):

@@ -43,13 +43,13 @@ def test_prediction_and_training_in_a_process():
     trained = benchmark.measure_in_subprocess(1, model='segnet-basic', training=True, **sizes)
     assert len(predicted['seconds']) == 2 and len(trained['seconds']) == 1
     assert min(predicted['seconds'] + trained['seconds']) > 0
-    assert trained['memory'] > predicted['memory'] > 2 * 90 * 120 * 64 * 4  # bytes of the 64 first feature maps
+    assert trained['memory'] > predicted['memory'] > 2 * 90 * 120 * 64 * 4  # 2 images with 64 feature maps
 
 
 def test_ours_and_peers_take_turns():
     """Each network is timed in three rounds of two runs.
 
-    The result is the median of all six durations, and the memory of the last subprocess.
+    The results are the median of the six durations and the memory that the last subprocess reports.
     """
     asked = []
     times = {'a': iter([[1, 9], [2, 3], [4, 5]]), 'b': iter([[1, 1]] * 3)}
@@ -86,7 +86,7 @@ def test_measurements_of_a_sweep():
                 for settings in benchmark.settings_to_measure(args)]
     assert measured == [(45, 61, 1), (45, 61, 2), (45, 61, 4), (45, 61, 8), (180, 240, 1), (360, 480, 1),
                         (540, 720, 1), (720, 960, 1)]
-    # The size 360x480, in both parts of the sweep, is measured once.
+    # The size 360x480 occurs in both parts of the sweep, but is measured once.
     assert len(list(benchmark.settings_to_measure(benchmark.parse_args(['segnet', '--sweep'])))) == 7
 
 
@@ -96,9 +96,9 @@ def run(*words):
 
 
 def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
-    """Each engine predicts almost the same ids as predict.py. The output names each engine that is not installed.
+    """Each engine predicts almost the same ids as predict.py. The output names each missing engine.
 
-    The class ids of the run are 20 to 10, because the scores must compare class indices and not ids.
+    The class ids of the run go from 20 down to 10, so that the test fails if the scores compare ids and not indices.
     """
     monkeypatch.setattr(benchmark, 'read_config', lambda run: dict(read_config(run), class_ids=list(range(20, 9, -1))))
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, **settings: engines.measure(

@@ -1,4 +1,4 @@
-"""Compares converted annotations of other tools with labels that are drawn by brute force."""
+"""Compares the labels that are converted from each annotation tool with labels drawn by brute force."""
 import base64
 import io
 import itertools
@@ -34,7 +34,7 @@ POLYGONS = {  # {image: [(class id, [x, y, x, y, ...])]}; a later polygon lies o
 def inside(polygon, height, width):
     """Draws a polygon by brute force: a pixel is inside if a ray to the left crosses an odd number of edges.
 
-    The ray starts at the pixel centre. An edge through the pixel centre is crossed. The lower end of an edge is no
+    The ray starts at the pixel centre. An edge through the pixel centre is crossed. The lower end of an edge is not
     part of the edge.
     """
     mask, (y, x) = np.zeros((height, width), bool), np.indices((height, width)) + 0.5
@@ -47,14 +47,14 @@ def inside(polygon, height, width):
 
 @pytest.fixture(scope='module')
 def masks():
-    """Returns {image: [(class id, mask)]}, drawn by brute force."""
+    """Returns {image: [(class id, mask)]}, with masks drawn by brute force."""
     return {name: [(key, inside(polygon, *SIZES[name])) for key, polygon in polygons]
             for name, polygons in POLYGONS.items()}
 
 
 @pytest.fixture(scope='module')
 def expected(masks):
-    """Returns {image: label}, drawn by brute force."""
+    """Returns {image: label}, with labels drawn by brute force."""
     labels = {name: np.zeros(size, np.uint8) for name, size in SIZES.items()}
     for name, drawn in masks.items():
         for key, mask in drawn:
@@ -63,7 +63,7 @@ def expected(masks):
 
 
 def filled(shape, *parts, value=1):
-    """Returns an array uint8 of `shape` that is `value` in the slices `parts`, and 0 elsewhere."""
+    """Returns a uint8 array of shape `shape` that is `value` in the slices `parts` and 0 elsewhere."""
     array = np.zeros(shape, np.uint8)
     for part in parts:
         array[part] = value
@@ -80,9 +80,10 @@ def write_images(folder, suffix='.png'):
 
 
 def coco(folder, segmentation, change=lambda content: None):
-    """Writes COCO in the format of CVAT; `change` edits the content of the JSON file.
+    """Writes a small data set in the layout of CVAT's COCO export.
 
-    `segmentation` is a function of the image name and the number of the polygon.
+    `segmentation` is a function (image name, number of the polygon) -> segmentation of the annotation. `change` edits
+    the content of the JSON file.
     """
     write_images(folder / 'images')
     numbers = {name: 10 * (i + 3) for i, name in enumerate(SIZES)}
@@ -98,7 +99,7 @@ def coco(folder, segmentation, change=lambda content: None):
 
 
 def run_lengths(mask):
-    """Computes the run lengths of COCO: down the columns, first a run of zeros."""
+    """Computes COCO's run lengths of a mask: the runs go down the columns, and the first run is a run of zeros."""
     runs = [(value, len(list(group))) for value, group in itertools.groupby(mask.T.ravel().tolist())]
     return [0] * runs[0][0] + [length for _, length in runs]
 
@@ -141,7 +142,10 @@ def segmentation(form, polygon, mask):
 @pytest.mark.parametrize('tool, form', [('coco', 'polygons'), ('coco', 'RLE'), ('coco', 'compressed RLE'),
                                         ('labelme', ''), ('yolo', 'data.yaml'), ('yolo', 'classes.txt')])
 def test_tools(tmp_path, masks, expected, tool, form, capsys):
-    """Each format is converted to palette PNGs, which `--dataset folder` reads as the brute-force labels."""
+    """Each format is converted to palette PNGs.
+
+    The labels that `--dataset folder` reads from the PNGs equal labels drawn by brute force.
+    """
     write = {'coco': lambda folder: coco(folder, lambda name, i: segmentation(
         form, POLYGONS[name][i][1], masks[name][i][1])), 'labelme': labelme, 'yolo': lambda folder: yolo(folder, form)}
     write[tool](tmp_path / 'in')
@@ -167,7 +171,10 @@ def test_ids_of_class_names():
 
 
 def test_many_polygons_and_run_lengths():
-    """Compares random polygons with brute force, and compressed run lengths with pycocotools."""
+    """Masks of random polygons equal masks drawn by brute force.
+
+    The compressed run lengths that pycocotools writes are decoded to the run lengths of the mask.
+    """
     reference = pytest.importorskip('pycocotools.mask', reason='pycocotools is the reference')
     rng = np.random.RandomState(0)
     for i in range(30):
@@ -200,10 +207,10 @@ def test_shapes(kind, points, parts):
 @pytest.mark.parametrize('points, target, part', [
     ([[2, 7], [4, 8]], np.s_[7:9, 2:5], np.s_[:, :]),
     ([[-1, 10], [1, 11]], np.s_[10:11, 0:2], np.s_[:1, 1:]),          # reaches beyond the left and lower borders
-    ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # the corner of the mask is rounded
+    ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # the corner is rounded to whole pixels
     ([[2, 7], [3, 7]], np.s_[7:8, 2:4], np.s_[:1, :2])])              # a box smaller than the mask crops the mask
 def test_mask_of_labelme(points, target, part):
-    """Expected values come from the rule of labelme's function shapes_to_label."""
+    """The expected masks follow the rule in labelme's function shapes_to_label."""
     mask = np.array([[True, False, True], [False, True, True]])
     png = io.BytesIO()
     Image.fromarray(mask).save(png, 'PNG')
@@ -214,7 +221,7 @@ def test_mask_of_labelme(points, target, part):
 
 
 def test_splits_and_equal_names(tmp_path):
-    """In Roboflow's folders train, valid and test the files may have equal names. Each folder has a JSON file."""
+    """Files in Roboflow's folders train, valid and test may have the same names. Each folder has a JSON file."""
     for i, split in enumerate(('train', 'valid', 'test')):
         write_coco(tmp_path / 'in' / split, ['1.png'], [{'segmentation': [[0, 0, 3, 0, 3, 2, 0, 2]]}], (9 + i, 7))
     convert.main(['coco', str(tmp_path / 'in'), str(tmp_path / 'out')])
@@ -226,7 +233,7 @@ def test_splits_and_equal_names(tmp_path):
 @pytest.mark.parametrize('image, text', [('images/train/1.png', 'labels/train/1.txt'), ('1.png', '1.txt'),
                                          ('train/images/1.png', 'train/labels/1.txt')])
 def test_layouts_of_yolo(tmp_path, image, text):
-    """Reads the layouts of Ultralytics and of Roboflow, and text files beside the images."""
+    """The converter reads the layouts of Ultralytics and Roboflow, and text files that lie beside the images."""
     write_image(str(tmp_path / 'in' / image), (10, 20))
     put_text(str(tmp_path / 'in'), text, '1 0.25 0.2 0.5 0.2 0.5 0.7 0.25 0.7\n')
     (tmp_path / 'in' / 'data.yaml').write_text('names: [a, no]  # YAML 1.1 takes a bare no for false\n')
@@ -317,7 +324,7 @@ SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # the polygon covers rows 1 to 3 and columns 
 
 
 def write_coco(folder, names=('a.png',), annotations=(), size=(9, 13), **more):
-    """Writes COCO with the classes 7 (cup) and 8 (table); `more` replaces keys of the JSON file."""
+    """Writes images and a COCO file with the categories 7 (cup) and 8 (table); `more` replaces JSON keys."""
     for i, name in enumerate(names):
         write_image(str(folder / name), size, i)
     content = {'images': [{'id': i, 'file_name': name, 'height': size[0], 'width': size[1]}
@@ -337,9 +344,9 @@ def converted(tmp_path, *flags):
 
 
 def test_dialects_of_coco(tmp_path):
-    """Ids may be texts, polygons may be flat lists or lists of points, and categories may be listed twice.
+    """Ids may be strings, polygons may be flat lists or lists of points, and categories may be listed twice.
 
-    Images in different folders may have equal names.
+    Images in different folders may have the same name.
     """
     write_coco(tmp_path / 'in', ('x/a.png', 'y/a.png'), [
         {'image_id': '0', 'category_id': '7', 'segmentation': SQUARE},
@@ -349,13 +356,13 @@ def test_dialects_of_coco(tmp_path):
     by_hand = filled((9, 13), np.s_[1:4, 2:5])
     assert sorted(labels) == [os.path.join('x', 'a'), os.path.join('y', 'a')]
     assert all((label == by_hand).all() for label in labels.values())
-    # For annotations without a class makesense.ai exports null.
+    # makesense.ai exports "category_id": null for annotations without a class.
     write_coco(tmp_path / 'b/in', annotations=[{'category_id': None}], categories=[])
     assert (converted(tmp_path / 'b')['a'] == by_hand).all()
 
 
 def test_crowds_and_hidden_annotations(tmp_path, capsys):
-    """A crowd is drawn below all other annotations. A note counts annotations that are hidden below others.
+    """A crowd is drawn below all other annotations. A note counts hidden annotations.
 
     --small_on_top draws small annotations last.
     """
@@ -391,9 +398,9 @@ def test_image_outside_the_folders_of_the_splits(tmp_path):
 
 
 def test_images_in_labelme_and_outside_the_folder(tmp_path):
-    """The JSON field imageData replaces an image file that is missing or has another size.
+    """If an image file is missing or has a wrong size, the image is read from the JSON field imageData.
 
-    The JSON field imagePath may lead out of the folder.
+    The JSON field imagePath may point outside the folder.
     """
     png = io.BytesIO()
     Image.fromarray(np.full((9, 13, 3), 77, np.uint8)).save(png, 'PNG')
@@ -441,7 +448,7 @@ def via(folder, regions, **more):
     ({'name': 'ellipse', 'cx': 6.5, 'cy': 5.5, 'rx': 3, 'ry': 0.5, 'theta': np.pi / 4},
      [(np.arange(3, 8), np.arange(4, 9))])])
 def test_shapes_of_via(tmp_path, shape, part):
-    """A region names an option of the attribute, and the text of this option is the class."""
+    """In VIA, an attribute of a region holds the key of an option. The text of the option is the class name."""
     via(tmp_path, [({'kind': '2'}, shape), ({'kind': '1'}, {'name': 'point', 'cx': 1, 'cy': 1})],
         _via_attributes={'region': {'kind': {'options': {'1': 'can', '2': 'cup'}}}})
     assert (converted(tmp_path, '--line_width', '4')['a'] == filled((11, 13), *part)).all()
@@ -472,9 +479,9 @@ def test_coco_without_segmentation(tmp_path, capsys):
 
 
 def test_folders_of_yolo(tmp_path, capsys):
-    """Only the folders in data.yaml are read. The path in data.yaml is a path of another machine.
+    """Folders that data.yaml does not name are ignored. The path in data.yaml is a path on another machine.
 
-    Each line of a label ends with a confidence, which is ignored.
+    Each line of a label file ends with a confidence, which is ignored.
     """
     for name in ('one/images/a', 'two/images/b', 'runs/train/images/plot', 'preview'):
         write_image(str(tmp_path / 'in' / (name + '.png')), (10, 20))

@@ -1,4 +1,7 @@
-"""Tests run lengths, class frequencies and class weights by hand, by brute force and on published data."""
+"""Compares run lengths, class frequencies and class weights with values computed by hand or by brute force.
+
+Tests on published data are skipped on machines without the data.
+"""
 import os
 
 import hypothesis
@@ -21,7 +24,8 @@ from system.files import UserError, read_csv
 def test_rle_by_hand(order, rle, rows):
     """Pixels are counted from 1. A run may continue in the next row.
 
-    In the relative order a start is the number of pixels since the end of the previous run, down the columns.
+    In the order `relative`, pixels are counted down the columns. The start of a run is the number of pixels between the
+    end of the previous run and the run.
     """
     assert data.rle_decode(rle, len(rows), len(rows[0]), order).tolist() == rows
     assert data.rle_encode(np.array(rows), order) == rle

@@ -31,7 +31,7 @@ CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # label
 
 
 def write_frames(folder):
-    """Writes five frames and labels in the layout of CamVid's home page."""
+    """Writes five frames and their labels in the layout of the download from CamVid's home page."""
     put_text(folder, 'label_colors.txt', '\n'.join('%d %d %d\t%s' % (color + (name,)) for name, color in COLORS))
     for i in range(5):
         put(folder, 'f%d.png' % i, COLUMN)
@@ -40,7 +40,7 @@ def write_frames(folder):
 
 
 def write_kaggle(folder):
-    """Writes CamVid in Kaggle's layout, which has class_dict.csv and no label_colors.txt."""
+    """Writes a small CamVid in Kaggle's layout, which has class_dict.csv instead of label_colors.txt."""
     put_text(folder, 'class_dict.csv', 'name,r,g,b\n' + ''.join('%s,%d,%d,%d\n' % ((name,) + color)
                                                                 for name, color in COLORS))
     for name in ('train/f0', 'train/f1', 'val/f2', 'test/f3'):
@@ -50,9 +50,9 @@ def write_kaggle(folder):
 
 
 def write_cityscapes(folder, kind='labelIds'):
-    """Writes Cityscapes with three training, two validation and one test image.
+    """Writes a small Cityscapes with three training images, two validation images and one test image.
 
-    The label of the test image is all void. The `kind` labelTrainIds leaves out the files labelIds.
+    The label of the test image is all void. With kind='labelTrainIds', no files *_labelIds.png are written.
     """
     for split, size in (('train', 3), ('val', 2), ('test', 1)):
         for i in range(size):
@@ -98,7 +98,10 @@ def test_contract(tmp_path, layout):
 
 
 def test_ids_that_come_out_are_those_that_went_in(tmp_path, capsys):
-    """Class ids are the ids of the label files: labelIds or labelTrainIds of Cityscapes, ids from 1 of ADE20K."""
+    """Class ids are the ids in the label files.
+
+    Cityscapes has label files with labelIds or with labelTrainIds. The ids of ADE20K begin at 1.
+    """
     city = datasets.open('cityscapes', write_cityscapes(str(tmp_path / 'a')))
     assert city.class_ids[:3] == [7, 8, 11] and city.class_ids[18] == 33 and city.colors[13] == (0, 0, 142)
     assert city.examples['val'] == ['lav/ulm_000000_000019_leftImg8bit', 'lav/ulm_000001_000019_leftImg8bit']
@@ -121,14 +124,17 @@ def test_voc_palette():
     ('ade20k', np.s_[:2, :3], [[IGNORE, 0, 149], [12, 0, 1]]), ('cityscapes', np.s_[:, ::4], CITY),
     ('cityscapes train ids', np.s_[:, ::4], CITY)])
 def test_ids(tmp_path, layout, place, ids):
-    """Compares label pixels of the second training image with class indices found by hand."""
+    """Compares label pixels of the second training image with class indices determined by hand."""
     dataset = datasets.open(layout.split()[0], LAYOUTS[layout](str(tmp_path)))
     assert dataset.load('train', 1)[1][place].tolist() == ids
 
 
 @pytest.mark.parametrize('write', [write_sunrgbd_png, write_sunrgbd_mat])
 def test_sunrgbd(tmp_path, write):
-    """The layouts with PNG and MATLAB files give the same data set. Each image has its own label."""
+    """The layout with PNG files and the layout with MATLAB files give the same data set.
+
+    Each image has its own label.
+    """
     dataset = datasets.sunrgbd.read(write(str(tmp_path)))
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
     for split, i, red in (('train', 0, 100), ('train', 1, 103), ('test', 1, 206), ('val', 0, 203)):
@@ -146,7 +152,7 @@ def test_sunrgbd_refuses_two_files_of_one_number(tmp_path):
 
 
 def test_camvid_lists_of_frames(tmp_path):
-    """Without lists the last fifth of the frames is val, because neighbouring frames look alike."""
+    """Without lists, the last fifth of the frames is the split val, because neighbouring frames look alike."""
     folder = write_frames(str(tmp_path))
     for lists, expected in (({}, [['f0', 'f1', 'f2', 'f3'], ['f4']]),
                             ({'train': 'f3.png\n', 'val': 'f1\n'}, [['f3'], ['f1']])):
@@ -158,7 +164,10 @@ def test_camvid_lists_of_frames(tmp_path):
 
 @needs_real_data
 def test_real_camvid_frames_agree_with_the_released_labels():
-    """At least 97% of the labelled pixels agree at half the resolution."""
+    """Our labels are reduced to half size and compared with the released labels.
+
+    Of the pixels that have a class in both labels, at least 97% have the same class.
+    """
     frames = datasets.camvid.read(os.path.join(SHARED, 'camvid_color'))
     agree = total = 0
     for split, names in frames.examples.items():
@@ -171,7 +180,7 @@ def test_real_camvid_frames_agree_with_the_released_labels():
 
 
 def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
-    """`python -m datasets` prints statistics of a data set, and one error for each faulty file."""
+    """`python -m datasets` prints statistics of a data set and one error for each faulty file."""
     drawn = str(tmp_path / 'pictures')
     assert datasets.__main__.main(['camvid', '--data_dir', camvid_folder, '--pictures', drawn]) == 0
     out = capsys.readouterr().out
@@ -186,7 +195,10 @@ def test_check_names_every_fault(camvid_folder, tmp_path, capsys):
 
 
 def test_check_tells_what_train_and_val_share(tmp_path, capsys):
-    """Reports images of val that equal an image of train, show the same picture, or are neighbouring frames."""
+    """The checker reports images of val that are too similar to an image of train.
+
+    Two such images have the same pixels, are versions of the same picture, or are neighbouring frames.
+    """
     rng = np.random.RandomState(1)
     pictures = rng.randint(0, 256, (40, 9, 13, 3)).astype(np.uint8)
     moving = np.cumsum(rng.randint(0, 3, (40, 9, 13, 3)), 0).astype(np.uint8) + pictures[0] // 2
@@ -214,8 +226,11 @@ def test_check_tells_what_train_and_val_share(tmp_path, capsys):
 
 
 def test_check_tells_before_training(tmp_path, capsys):
-    """The checker notes absent classes, labels of a single id and unequal sizes. Training notes absent classes."""
-    folder = write_folder(str(tmp_path))  # five images show a cat, five a dog
+    """The checker prints notes on absent classes, on labels with a single id and on images of different sizes.
+
+    Loading the data for training also prints the note on absent classes.
+    """
+    folder = write_folder(str(tmp_path))  # five images show a cat, and five images show a dog
     put_example(folder, 'im5', np.zeros((30, 60), np.uint8), np.zeros((30, 60), np.uint8))
     put_text(folder, 'train.txt', 'im0\nim2\nim4\nim6\nim8\nim5\n')
     put_text(folder, 'val.txt', 'im1\nim3\n')
@@ -245,7 +260,7 @@ def test_sartorius_split_is_stratified_and_fixed(tmp_path):
     dataset = datasets.sartorius.read(folder)
     assert dataset.examples == datasets.sartorius.read(folder).examples
     kinds = sorted(int(name[4:]) % 3 for name in dataset.examples['val'])
-    assert kinds == [0, 1, 2]  # one fifth of the 4, 3 and 3 images of each cell type, rounded up
+    assert kinds == [0, 1, 2]  # the cell types have 4, 3 and 3 images; a fifth of each is rounded up to 1
     assert len(dataset.examples['train']) == 7
 
 
@@ -275,7 +290,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid', 'train.txt', '\n', 'no images in train.txt'),
     ('camvid', 'trainannot/train_02.png', np.full((45, 61), 12, np.uint8), '_02.png: id 12 at row 0, column 0'),
     ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
-    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # as anti-aliasing changes colours
+    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # like anti-aliased edges
      r'f1_L.png: colour \[193, 129, 193\] at row 0, column 0'),
     ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt row 1'),
     ('camvid frames', 'label_colors.txt', '1 2 3 Sky\n4 5 6 Lane', 'Lane is no class of CamVid; .* --dataset folder'),
@@ -284,7 +299,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
-     'labelIds.png: id 255 at row 0'),  # a file of labelTrainIds under the name labelIds
+     'labelIds.png: id 255 at row 0'),  # a labelTrainIds file that is named labelIds
     ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
      'ADE_00000001.png: id 151 at row 0'),
     ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, '1 images have no label'),
@@ -313,7 +328,7 @@ def test_bad_data_dir(tmp_path, folder, said):
 
 
 def test_preload_does_not_load_all_examples_ahead(monkeypatch):
-    """The cache holds four examples. Threads read at most five examples ahead, in order."""
+    """The cache holds four examples. Threads read examples in order, at most five examples in advance."""
     loaded = []
     example = np.zeros((3, 4, 3), np.uint8), np.zeros((3, 4), np.uint8)
     monkeypatch.setattr(datasets, 'load_checked', lambda dataset, split, i: example)
@@ -336,7 +351,7 @@ def test_label_of_a_reader_with_an_unknown_class():
     ('datasets', ['sample'], 'sample train:'), ('datasets/__main__.py', ['--help'], 'usage: python -m datasets'),
     ('datasets/convert.py', ['--help'], 'usage: python -m datasets.convert')])
 def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
-    """Each script can be started by its path, because `python -m datasets` works in the project's folder only."""
+    """Each script can be started by its path, because `python -m datasets` works only in the project's folder."""
     command = [sys.executable, os.path.join(ROOT, script)] + flags
     assert said in subprocess.check_output(command, cwd=str(tmp_path), universal_newlines=True, timeout=120)
 
@@ -344,7 +359,7 @@ def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
 # ---------------------------------------------------------------- splits, and their record in a run
 
 def test_held_out_part_depends_on_the_name_alone():
-    """The other names in a data set do not change whether a name is in train or in val.
+    """Whether a name is in train or in val does not depend on the other names in the data set.
 
     The N folds are disjoint and cover all names.
     """
@@ -377,7 +392,7 @@ def test_versions_of_a_picture_stay_together():
 
 
 def test_links_are_followed_once(tmp_path, capsys):
-    """A link that leads back to a folder above is not followed. Two links to one folder are refused."""
+    """A link to a folder that contains the link is not followed. Two links to the same folder are refused."""
     folder = write_folder(str(tmp_path / 'data'))
     for name, target in (('images/self', 'images'), ('images/up', '.'), ('labels/self', 'labels')):
         os.symlink(os.path.join(folder, target), os.path.join(folder, name))

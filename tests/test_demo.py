@@ -1,4 +1,4 @@
-"""Tests demo.py: the page in Chromium, ids as from predict.py, hostile uploads, what visitors can read."""
+"""Tests demo.py: the web page in Chromium, predicted ids, hostile uploads, files that visitors can read."""
 import collections
 import concurrent.futures
 import importlib.util
@@ -35,7 +35,7 @@ FILE = {'meta': {'_type': 'gradio.FileData'}}
 CONFIG = {'class_names': ['sky', '<b>', 'road'], 'class_ids': [7, 0, 3], 'colors': [(1, 2, 3), (200, 0, 0), (0, 0, 90)]}
 
 
-# ---------------------------------------------------------------- the values of the page
+# ---------------------------------------------------------------- values shown on the web page
 
 def label_image(prediction, path):
     fake = types.SimpleNamespace(predict=lambda images: [prediction for _ in images])
@@ -45,7 +45,7 @@ def label_image(prediction, path):
 def test_values_of_an_image(tmp_path):
     """Each pixel is in exactly one mask.
 
-    The table has the share of each class, and the id map has the run's class ids.
+    The legend shows the share of each class, and the id map holds the run's class ids.
     """
     ids = np.zeros((45, 61), np.uint8)
     ids[:9] = 2
@@ -86,7 +86,7 @@ def test_without_gradio(monkeypatch, tmp_path):
 class Server(collections.namedtuple('Server', 'url run folder process')):
     """A running demo.py.
 
-    `folder` holds the home, working and temporary folders of the process, and the output in the file 'terminal'.
+    `folder` holds the home, working and temporary folders of the process, and the file 'terminal' with the output.
     """
 
     def get(self, path):
@@ -128,7 +128,7 @@ class Server(collections.namedtuple('Server', 'url run folder process')):
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):
-    """Runs demo.py with a SegNet-Basic after four training steps at 23x31.
+    """Runs demo.py with a SegNet-Basic that was trained for four steps at 23x31.
 
     SIGTERM must end demo.py, and the temporary files must be deleted.
     """
@@ -205,7 +205,10 @@ def hostile_images():
 
 @needs_gradio
 def test_hostile_images(server, tmp_path):
-    """Each upload is labelled or refused in one sentence. The server writes no other files and keeps running."""
+    """Each upload is labelled, or an error of one sentence is shown.
+
+    The server keeps running. The server leaves no files except temporary files.
+    """
     assert len(hostile_images()) > 40
     server.ids('first.png', png())
     before = server.files()
@@ -224,7 +227,7 @@ def test_hostile_images(server, tmp_path):
 
 @needs_gradio
 def test_videos(server, tmp_path):
-    """The page returns an overlay of each frame. A playlist must not open files of the server's machine."""
+    """The page returns an overlay of each frame. A playlist that names a file of the server is refused."""
     here = noise_video(str(tmp_path / 'a.avi'), 9).encode()
     good = (tmp_path / 'a.avi').read_bytes()
     kind, results = server.label('a.avi', good, 0.5, function='show_video')
@@ -254,7 +257,7 @@ def test_visitors_at_the_same_time_get_their_own(server, tmp_path):
 
 @needs_gradio
 def test_what_a_visitor_can_read(server):
-    """A visitor can read neither files of the server's machine nor, through the server, other websites."""
+    """A visitor cannot read files on the server's machine, or other websites through the server."""
     config = os.path.join(server.run, 'config.json')
     inside = os.path.join(server.folder, 'tmp', os.listdir(os.path.join(server.folder, 'tmp'))[0])
     for path in ('/etc/passwd', config, 'config.json', '../r/config.json', inside, inside + '/../../r/config.json',
@@ -293,7 +296,10 @@ def browser(tmp_path_factory):
 @needs_gradio
 @pytest.mark.skipif(no_browser, reason='chromium, chromedriver or selenium is not installed')
 def test_page_in_a_browser(server, request, tmp_path):
-    """An image gives masks, class names and an id map. A text file gives an error. All requests go to the server."""
+    """An image gives masks, class names and an id map, and a text file gives an error.
+
+    All requests of the browser go to the server.
+    """
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait

@@ -1,4 +1,4 @@
-"""Checks the rules of CONTRIBUTING.md: imports between layers, flags that are read, sizes of files."""
+"""Checks the rules of CONTRIBUTING.md: imports between code layers, use of every flag, and file sizes."""
 import ast
 import glob
 import os
@@ -15,7 +15,7 @@ import main
 import predict
 from system import cli
 
-LAYERS = [  # from the lowest layer; a module imports no module of a higher layer
+LAYERS = [  # from the lowest layer to the highest; a module imports no module of a higher layer
     {'system'},
     {'data', 'metrics', 'utils'},
     {'batches', 'datasets', 'segnet', 'optimize'},
@@ -69,9 +69,12 @@ def test_imports_go_down(path):
 @pytest.mark.skipif(not hasattr(sys, 'stdlib_module_names'), reason='Python 3.10 lists the standard library')
 @pytest.mark.parametrize('name', ['requirements.txt', 'requirements-tf1.txt'])
 def test_imported_packages_are_required(name):
-    """The requirements list each imported package, because an update of another package may drop a dependency."""
+    """The requirements file names each imported package, also a package that another package would install.
+
+    An update of the other package may drop the dependency.
+    """
     packages = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'yaml': 'pyyaml'}
-    required = re.findall(r'^([\w-]+)==', source(name), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # needed by TF 1
+    required = re.findall(r'^([\w-]+)==', source(name), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # TF 1 needs h5py
     found = {module.split('.')[0] for path in FILES for module in imports(path) if layer(module) is None}
     found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # in requirements-export.txt
     found -= {'gradio', 'openvino'}  # gradio: in requirements-demo.txt; openvino: an optional engine of benchmark.py
@@ -110,7 +113,7 @@ def test_help_shows_defaults_as_they_are_typed():
 
 
 TAKE_FLAGS = {('runs/run.py', 'output_folder'), ('runs/run.py', '__init__'),
-              ('batches.py', 'training_batches'), ('networks.py', 'spec_of')}  # each takes a dict of flags
+              ('batches.py', 'training_batches'), ('networks.py', 'spec_of')}  # these functions take a dict of flags
 
 
 @pytest.mark.parametrize('path', FILES)

@@ -1,6 +1,6 @@
-"""Compares training by several processes with a reference: one process, and SGD by NumPy in float32.
+"""Compares training by several processes with a reference: one process, and SGD in NumPy with float32.
 
-The learning rate is low, because a rounding error can move the maximum of a pooling window, and then two trainings
+The learning rate is low, because a rounding error can move the maximum of a pooling window, and then two training runs
 diverge.
 """
 import os
@@ -31,7 +31,8 @@ from system import cluster, distribute
 STEPS, BATCH, RATE = 7, 5, 1e-4
 FLAGS = ('--dataset camvid --model fcn-basic --height 23 --width 31 --batch_size %d --optimizer sgd --learning_rate %g '
          '--schedule constant --class_weights none --flip --device cpu' % (BATCH, RATE)).split()
-# Runs main.py and saves all variables at the end. KILL names the moment at which the process kills itself.
+# Runs main.py and saves all variables at the end. The environment variable KILL names the moment at which the process
+# kills itself.
 DRIVER = """
 import os, signal, sys, threading
 sys.path.insert(0, %r)
@@ -60,7 +61,7 @@ cli.main(main.main)
 
 
 def start(output, index, hosts, flags, **variables):
-    """Starts one process of a training. At the end the process writes all variables to OUTPUT.INDEX.npz."""
+    """Starts one process of a training run. At the end, the process writes all variables to OUTPUT.INDEX.npz."""
     environment = dict(os.environ, TF_CONFIG=cluster.tf_config(hosts, index), DUMP='%s.%d.npz' % (output, index),
                        **variables)
     return subprocess.Popen([sys.executable, '-c', DRIVER] + FLAGS + ['--output', output] + list(flags),
@@ -68,7 +69,10 @@ def start(output, index, hosts, flags, **variables):
 
 
 def ends(processes, seconds):
-    """Waits at most `seconds` for each process; returns [(exit status, standard output, lines of errors)]."""
+    """Waits at most `seconds` for each process.
+
+    Returns [(exit status, standard output, lines of standard error)].
+    """
     try:
         said = [process.communicate(timeout=seconds) for process in processes]
     finally:
@@ -85,10 +89,10 @@ def has_gradient(variable):
 
 
 def reference(folder, *splits):
-    """Trains once for each list of shares in this process; yields the losses and the variables.
+    """In this process, trains once for each list in `splits`; yields the losses and the variables.
 
-    A share is the number of images that one process takes from each batch. The variables are {name: (value at the
-    start, value after STEPS steps)}.
+    A list in `splits` has one number for each process: how many images the process takes from each batch. The variables
+    are {name: (value at the start, value after STEPS steps)}.
     """
     dataset = camvid.read(folder)
     with tf.Graph().as_default():
@@ -132,7 +136,10 @@ def reference(folder, *splits):
 
 @pytest.mark.parametrize('shares', [[2, 3], pytest.param([1, 2, 2], marks=pytest.mark.slow)])
 def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shares):
-    """Losses and variables equal the reference within 1e-5, changes of variables within 1%."""
+    """The losses and variables of several processes equal the results of one process, within 1e-5.
+
+    The one process adds the gradients of all shares. The changes of the variables since the start are equal within 1%.
+    """
     hosts = cluster.free_hosts(len(shares))
     flags = ['--data_dir', camvid_folder, '--steps', str(STEPS)]
     said = ends([start(output, i, hosts, flags) for i in range(len(shares))], 240)
@@ -167,7 +174,7 @@ def test_a_step_sends_gradients_and_statistics_only(graph):
     assert sorted(op.inputs[0].shape.num_elements() for op in reductions) == [1, numbers + 1]
     assert len({op.get_attr('instance_key') for op in reductions}) == 2
     assert {op.device for op in reductions} == {'/job:worker/task:1/device:CPU:0'}
-    assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # in this process
+    assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # no other task
 
 
 def test_shares_cover_the_batch():
@@ -267,7 +274,10 @@ BOTH = '{"cluster": {%s, "worker": ["b:1", "b:2"]}, "task": {"type": "%s", "inde
     (BOTH % (CHIEF, 'worker', '"1"'), (['a:1', 'b:1', 'b:2'], 2)),
     (BOTH % ('"master": ["a:1"]', 'worker', 0), (['a:1', 'b:1', 'b:2'], 1))])
 def test_usual_forms_of_tf_config(monkeypatch, text, expected):
-    """Vertex AI and Kubeflow list a chief besides the workers. For a single process the cluster may be missing."""
+    """Vertex AI and Kubeflow list a chief in addition to the workers.
+
+    For a single process, the cluster may be missing.
+    """
     monkeypatch.setenv('TF_CONFIG', text)
     assert cluster.resolve_cluster() == expected
 
@@ -305,9 +315,9 @@ def test_settings_that_differ(monkeypatch):
 
 
 def test_launched_processes_get_one_signal_each(tmp_path):
-    """Ctrl-C sends one signal to each process. If a process is killed by SIGKILL (9), the exit status is 128 + 9.
+    """Ctrl-C sends one signal to each process. Each process gets the flags as the user typed them.
 
-    Each process gets the flags as the user typed them. The test needs no GPU.
+    If a process is killed by SIGKILL (9), the exit status is 128 + 9. The test needs no GPU.
     """
     script = tmp_path / 'script.py'
     script.write_text('import os, sys, time\nsys.path.insert(0, %r)\nfrom system import cli, cluster\n'
@@ -315,8 +325,9 @@ def test_launched_processes_get_one_signal_each(tmp_path):
                       '    print("ready %%s\\n" %% sys.argv[1:], end="", flush=True)\n'
                       '    while not stop:\n        time.sleep(0.05)\n    time.sleep(1)\n'
                       'print("saved\\n", end="", flush=True)\nos.kill(os.getpid(), int(sys.argv[1]))\n' % ROOT)
+    # A shell starts `make test &` with SIGINT ignored, and the processes would inherit this setting.
     settings = {'stdout': subprocess.PIPE, 'start_new_session': True, 'env': dict(os.environ, CUDA_VISIBLE_DEVICES='0'),
-                'preexec_fn': lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # `make test &` ignores SIGINT
+                'preexec_fn': lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     for number, status in ((0, 0), (9, 137)):
         parent = subprocess.Popen([sys.executable, str(script), str(number)], **settings)
         assert [parent.stdout.readline(), parent.stdout.readline()] == [b"ready ['%d']\n" % number] * 2
@@ -325,7 +336,7 @@ def test_launched_processes_get_one_signal_each(tmp_path):
 
 
 def test_a_signal_while_processes_are_started(tmp_path):
-    """The signal also reaches the process that is started after the signal."""
+    """A signal also reaches a process that is started after the signal."""
     script = tmp_path / 'script.py'
     script.write_text('import os, signal, subprocess, sys, time\nsys.path.insert(0, %r)\nfrom system import cluster\n'
                       'class Popen(subprocess.Popen):\n    def __init__(self, *args, **named):\n'

@@ -33,7 +33,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     """Starts a server on this machine.
 
-    HTTPServer in place of TCPServer would look up the host name in the DNS, which may take minutes.
+    The server is not an HTTPServer, because an HTTPServer looks up the host name in the DNS, which may take minutes.
     """
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     monkeypatch.setenv('no_proxy', '127.0.0.1')
@@ -46,7 +46,7 @@ def server(monkeypatch):
 
 
 def zipped(files):
-    """Returns the bytes of a zip of {name: content}. A member whose name ends in link is a symbolic link."""
+    """Returns the bytes of a zip of {name: content}. A member whose name ends in 'link' is a symbolic link."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as archive:
         for name, content in files.items():
@@ -74,7 +74,7 @@ DIGEST = hashlib.sha256(b'a.png\0' + hashlib.sha256(b'abc').digest()
 
 @pytest.fixture
 def serve(server, monkeypatch):
-    """Returns a function that serves an archive as the download of CamVid."""
+    """Returns a function that makes the server send an archive in place of the CamVid download."""
     def start(content, md5=None, contents=None, into='', ending='.zip'):
         server.content = content
         monkeypatch.setitem(download.SOURCES, 'camvid', download.Source(
@@ -119,7 +119,10 @@ def test_unsafe_zip_stays_in_its_folder(serve, tmp_path, name):
 
 
 def test_a_tar_is_unpacked_only_after_its_checksum(serve, tmp_path):
-    """The members of a tar may lead out of the folder. A tar under the name of a zip is refused."""
+    """A tar file with a wrong checksum is refused, because members of a tar may lead outside the folder.
+
+    A tar file that is named .zip is refused.
+    """
     assert all(source.md5 for source in download.SOURCES.values() if not source.url.endswith('.zip'))
     for md5, ending in (('0' * 32, '.tar'), (None, '.zip')):
         serve(tarred(dict(GOOD, **{'repo/data/../../../evil': b'x'})), md5, ending=ending)

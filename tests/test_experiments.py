@@ -1,4 +1,4 @@
-"""Tests experiments.py: the paper's tables with the commands and scores of our runs."""
+"""Tests experiments.py: the commands of the paper's tables, and the comparison of scores with the paper."""
 import csv
 import os
 import pathlib
@@ -29,7 +29,7 @@ def command(*words):
 
 
 def run(folder, output, *flags):
-    """Trains and scores a row of table 1 on CamVid for a few steps; returns the first row of table.csv."""
+    """Trains and scores a network of table 1 on CamVid for a few steps; returns the first row of table.csv."""
     words = ('table1 --height 23 --width 31 --batch_size 2 --steps 1 --bf_images 2 --split val '
              '--rows Bilinear-Interpolation --class_weights median --data_dir').split()
     command(*words, folder, '--output', output, *flags)
@@ -38,7 +38,10 @@ def run(folder, output, *flags):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Replaces all measurements; returns the list of the measured (network, training, batch size)."""
+    """Replaces each measurement with fixed numbers; returns the list of the requested measurements.
+
+    A requested measurement is (network, training, batch size).
+    """
     asked = []
 
     def measure(repeats, model, training, batch_size, **_):
@@ -91,9 +94,10 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 
 
 def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, monkeypatch):
-    """Refuses --steps below the step of a run, flags other than the run's flags, and an unknown split.
+    """experiments.py checks all rows before the first network is trained.
 
-    A recipe in --flags does not override the flags of the row.
+    An error is raised if a run has more steps than --steps, if the flags differ from the flags of a run, or if the
+    split is unknown. A recipe in --flags does not override the flags of the row.
     """
     monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0, 'revision': 'r'})
     run(camvid_folder, str(tmp_path / 'a'), '--rows', 'FCN-Basic', '--steps', '2')
@@ -110,13 +114,13 @@ def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, m
 
 
 def scores_of(split_scores):
-    """Returns entries of metrics.json for two classes from {split: (G, C, mIoU, BF)} in percent."""
+    """Converts {split: (G, C, mIoU, BF)} in percent to entries of metrics.json with two classes."""
     entry = {'accuracy': [0.5, 0.25], 'IoU': [0.5, 0.25], 'class_names': ['Sky', 'Pole'], 'images': 3, 'bf_images': 3}
     return {split: dict(zip(results.MEASURES, np.array(four) / 100), **entry) for split, four in split_scores.items()}
 
 
 def test_scores_on_the_training_split(tmp_path, monkeypatch):
-    """The table compares scores on train with the paper's scores on train."""
+    """The table compares our scores on the training split with the paper's scores on the training split."""
     train = {row.model: row.published['train'][:3] for row in tables.TABLES['table1'].rows[:3]}
     config = {'flags': {'batch_size': 2, 'height': 45, 'width': 61}, 'invocations': [{'device': 'd', 'revision': 'r'}]}
     for name, function in (('row_scores', lambda args, row, seed: scores_of({'train': train[row.model] + (10.0,)})),
@@ -132,9 +136,9 @@ def test_scores_on_the_training_split(tmp_path, monkeypatch):
 
 
 def test_sunrgbd_is_scored_by_the_last_weights(tmp_path, monkeypatch):
-    """The validation images of SUN RGB-D are test images, so the last weights are scored, not the best.
+    """The validation images of SUN RGB-D are test images, so the last weights are scored, not the best weights.
 
-    A row of the table that has scores already is neither trained nor scored again.
+    A network whose row already has scores is neither trained nor scored again.
     """
     asked = []
 
@@ -176,7 +180,7 @@ def test_accuracy_of_each_class_beside_the_papers():
 
 
 def test_list_shows_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    """--class_weights selects the rows. Table 6 lists the commands of benchmark.py."""
+    """--class_weights selects the rows to list. The commands of table 6 are commands of benchmark.py."""
     monkeypatch.chdir(tmp_path)
     for name in ('table1', 'table2', 'table3', 'table6', 'bayesian'):
         command(name, '--list')
@@ -198,7 +202,11 @@ def test_mean_and_spread():
 
 
 def test_order_is_compared_with_the_papers():
-    """C has the paper's order of rows, mIoU has the reverse order, and in G the last two rows are exchanged."""
+    """The order of the rows by each score is compared with the paper's order.
+
+    Sorted by C, the rows have the paper's order. Sorted by mIoU, the rows have the reverse order. Sorted by G, the last
+    two rows are swapped.
+    """
     found = [{'val G': g, 'val C': c + ' +- 0.5', 'val mIoU': m, 'val BF': '-', 'paper test G': t, 'paper test C': t,
               'paper test mIoU': t, 'paper test BF': t} for g, c, m, t in (
                   ('50.0', '5.0', '9.0', '1.0'), ('61.0', '6.0', '8.0', '2.0'), ('60.0', '7.0', '7.0', '3.0'))]
@@ -216,7 +224,10 @@ def test_table6_measures(tmp_path, measured):
 
 
 def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypatch, measured):
-    """Revisions A and B each measured one time. A time that older code measured has no revision."""
+    """The prediction time is measured at revision A, the training times at revision B.
+
+    A time without a recorded revision is shown as unknown.
+    """
     args = experiments.parse_args(['table6', '--output', str(tmp_path), '--rows', 'SegNet'])
     row = tables.TABLES['table6'].rows[0]
     monkeypatch.setattr(experiments, 'revision', lambda: 'A')
@@ -233,9 +244,9 @@ def test_times_are_shown_with_the_revision_that_measured_them(tmp_path, monkeypa
 
 
 def test_the_papers_numbers_are_whole():
-    """Each network variant of table 1 has all scores of the paper.
+    """For each network variant of table 1, all scores that the paper gives are recorded.
 
-    The class accuracies of tables 2 and 5 have the means that the paper prints.
+    The mean of the class accuracies equals the mean that the paper prints, for table 2 and for table 5.
     """
     for variant in tables.TABLE1:
         assert len(variant.balanced) == len(variant.natural) == 4
@@ -245,7 +256,7 @@ def test_the_papers_numbers_are_whole():
 
 
 def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
-    """The page has the scores of metrics.json and no local paths. Copies of run folders give the same page."""
+    """The page shows the scores in metrics.json and no local paths. Copies of run folders give the same page."""
     monkeypatch.chdir(tmp_path)
     train(camvid_folder, os.path.join('Output', 'run'), '--steps', '1')
     scores = score(os.path.join('Output', 'run'))['val']
@@ -274,7 +285,7 @@ def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypat
 
 
 def test_results_show_test_first():
-    """Scores on test come before scores on val. Scores of the validations during training are left out."""
+    """Scores on test come before scores on val. Scores from validations during training are left out."""
     keys = 'train', 'val', 'test (moving)', 'val (while training)', 'test', 'val (moving, 20 samples)', 'val (tta flip)'
     assert results.scored_entries({key: key for key in keys}) == [
         ('test', 'population', 'test'), ('test', 'moving', 'test (moving)'), ('val', 'population', 'val'),
@@ -309,6 +320,6 @@ def test_results_of_any_weights_stand_beside_the_balanced_row():
     (['table1', '--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
     (['table1', '--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, '),
     (['table3', '--class_weights', 'median'], '--class_weights median: table3 has no such row'),
-    (['bayesian', '--list', '--flags=--vgg16 x'], '--vgg16: needs --input raw')])  # row 3: SegNet-Basic
+    (['bayesian', '--list', '--flags=--vgg16 x'], '--vgg16: needs --input raw')])  # row 3 is SegNet-Basic
 def test_bad_words_are_refused(words, message):
     assert_refused(message, command, *words)

@@ -1,4 +1,4 @@
-"""Runs exported files in the programs for their formats, and compares the results with predict.py."""
+"""Runs exported files in the runtimes of their formats, and compares the results with predict.py."""
 import importlib.util
 import json
 import os
@@ -47,7 +47,7 @@ def published(**flags):
 
 @pytest.fixture(scope='module', params=['segnet', 'segnet-basic'])
 def network(request, tmp_path_factory):
-    """Returns (function that exports a network to a file name, expected ids of IMAGES).
+    """Returns (function that exports a network to a file of the given name, expected ids of IMAGES).
 
     The networks are a narrow SegNet with random weights and the published SegNet-Basic.
     """
@@ -75,7 +75,7 @@ def spec_of(config):
 
 
 def expected_ids(config, loaded, images):
-    """Predicts class indices as predict.py does; returns a list of [h, w]."""
+    """Predicts class indices as predict.py does; returns a list of arrays [h, w]."""
     with tf.Graph().as_default(), tf.Session() as sess:
         predictor = Predictor(sess, spec_of(config), Settings())
         weights.load_all(sess, loaded, 'test')
@@ -118,9 +118,9 @@ def test_exported_network_predicts_the_same_classes(network, name):
 @pytest.mark.parametrize('name', FORMATS)
 @pytest.mark.parametrize('size', ['free', (90, 121)])
 def test_images_are_resized_as_predict_does(tmp_path, name, size):
-    """The network has 45x61. With a free size the file takes smaller and larger images.
+    """The network's input size is 45x61. A file that is exported with a free size takes images of any size.
 
-    An ONNX file with a free size takes batches of images.
+    An ONNX file that is exported with a free size also takes batches of images.
     """
     (config, loaded), path = published(), str(tmp_path / name)
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
@@ -176,9 +176,9 @@ def test_opencv_reads_onnx(network):
                                       ((45, 61), (96, 128)), ((3, 300), (45, 61)), ((300, 3), (45, 61)),
                                       ((1, 1), (4, 5))])
 def test_resize_equals_opencv(graph, old, new):
-    """OpenCV rounds interpolation weights, so area averages differ by at most 1.
+    """Because OpenCV rounds interpolation weights, our area averages differ from OpenCV's by at most 1.
 
-    About 0.1% of the bilinear values differ.
+    About 0.1% of our bilinear values differ from OpenCV's.
     """
     image = blocks(*old, seed=2)
     resized = value_of(export.resize(tf.constant(image[None].astype(np.float32)), *new))[0]
@@ -210,7 +210,7 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_full_disk_leaves_nothing(tmp_path, name):
-    """A limit on the size of files simulates the full disk."""
+    """If the disk is full, which a limit on file sizes simulates, the export leaves no file."""
     config, loaded = published()
     with file_size_limit(100000), pytest.raises((OSError, tf.errors.OpError)):
         export.export(str(tmp_path / name), spec_of(config), config, loaded)

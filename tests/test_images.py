@@ -1,4 +1,4 @@
-"""Tests the decoding of images and labels with known pixels."""
+"""Tests that images and labels are decoded to the known pixel values."""
 import functools
 import pathlib
 import struct
@@ -31,7 +31,7 @@ def save(path, array, **settings):
 @pytest.mark.parametrize('extension', ['png', 'tif'])
 @pytest.mark.parametrize('scale, dtype', [(1, np.uint8), (257, np.uint16)])
 def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
-    """OpenCV writes BGR, `read_image` returns RGB. Grey is repeated in all channels.
+    """OpenCV writes BGR, but `read_image` returns RGB. Grey is repeated in all channels.
 
     The upper 8 bits of a 16-bit image are kept.
     """
@@ -44,7 +44,10 @@ def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
 
 
 def test_bits_in_use(tmp_path, capsys):
-    """If 12 bits are in use, the upper 8 of these 12 bits are kept. Larger values become white, with a note."""
+    """If 12 bits are in use, the upper 8 of these 12 bits are kept.
+
+    A value with more bits than are in use becomes white, and a note is printed.
+    """
     values = np.array([[0, 15, 16, 4095, 2048]], np.uint16)
     for name in ('a.png', 'b.tif'):
         path = str(tmp_path / name)
@@ -74,7 +77,7 @@ def test_exif_rotation_is_applied_and_alpha_dropped(tmp_path, name, orientation,
 
 
 def write_tiff(path, body, *tags):
-    """Writes an uncompressed TIFF by hand. A tag is (number, type, count, value)."""
+    """Writes an uncompressed TIFF without an image library. A tag is (number, type, count, value)."""
     directory = struct.pack('<H', len(tags) + 1) + b''.join(struct.pack('<HHII', *tag) for tag in sorted(
         tags + ((273, 4, 1, 8),))) + b'\0' * 4
     pathlib.Path(path).write_bytes(b'II*\0' + struct.pack('<I', 8 + len(body)) + body + directory)
@@ -95,7 +98,7 @@ def test_rotation_of_16_bits(tmp_path):
 
 
 def test_bytes_behind_a_jpeg(tmp_path):
-    """The motion photo of a phone has a video behind the JPEG. The video is ignored."""
+    """In a phone's motion photo, a video is appended to the JPEG data. The video is ignored."""
     path = str(tmp_path / 'a.jpg')
     cv2.imwrite(path, noise())
     image = cv2.imread(path)[:, :, ::-1]
@@ -107,7 +110,10 @@ def test_bytes_behind_a_jpeg(tmp_path):
 
 @pytest.mark.parametrize('extension', ['png', 'jpg', 'tif', 'bmp', 'webp', 'gif', 'jp2'])
 def test_damaged_image(tmp_path, extension):
-    """Refuses half a file, an empty file, a PNG or JPEG without the last bytes, and a PNG with a changed byte."""
+    """`read_image` refuses the first half of a file, an empty file, and a PNG or JPEG without the last bytes.
+
+    A PNG with a changed byte is refused too.
+    """
     path = save(str(tmp_path / ('a.' + extension)), noise())
     content = pathlib.Path(path).read_bytes()
     more = {'png': [content[:-13], content[:5000] + bytes([content[5000] ^ 255]) + content[5001:]],
@@ -138,7 +144,7 @@ def test_further_pages_are_told_of(tmp_path, capsys):
 def test_0_is_white(tmp_path):
     """If 0 is white, as in ImageJ's masks, an image is inverted, and a label keeps the stored values.
 
-    `measured_depth` counts the bits of inverted values.
+    `measured_depth` counts the bits of the inverted values.
     """
     path = str(tmp_path / 'a.tif')
     ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
@@ -162,9 +168,10 @@ def test_0_is_white(tmp_path):
     (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
     (7, 8, {262: 2, 338: 0}, '7 bands'), (2, 8, {262: 2, 338: 0}, '2 bands'), (5, 8, {262: 2, 338: 2}, '5 bands, 1')])
 def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, said):
-    """Images of satellites and microscopes are refused.
+    """TIFF files in the pixel formats of satellites and microscopes are refused.
 
-    The extra bands of these images are neither dropped nor read as alpha.
+    Such formats have extra bands, signed integers, floats or integers of 32 bits. Extra bands are neither dropped nor
+    read as alpha.
     """
     dtype = {8: '<u1', 16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits]
     body = np.full(2 * bands, {8: 0, 16: -1, 32: 4e9}[bits], dtype)
@@ -177,14 +184,20 @@ def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, s
 # ---------------------------------------------------------------- labels
 
 def test_palette_of_other_greys(tmp_path):
-    """GIF stores grey as a palette. The id may be the index or the grey value."""
+    """GIF stores grey values as a palette. A label whose grey values differ from the indices is refused.
+
+    The class ids of such a label may be the indices or the grey values.
+    """
     save_palette(str(tmp_path / 'a.gif'), IDS, [(0, 0, 0), (1, 1, 1), (2, 2, 2), (9, 9, 9)])
     assert_refused('a.gif: index 3 at row 0, column 1; the palette shows another grey', data.read_label,
                    str(tmp_path / 'a.gif'))
 
 
 def write_grey(path, ids, bits):
-    """Writes ids uint8 [h, w] by hand as a grey PNG of 1 to 8 bits; Pillow cannot write all these depths."""
+    """Writes ids uint8 [h, w] as a grey PNG of 1 to 8 bits, without Pillow.
+
+    Pillow cannot write all of these bit depths.
+    """
     each = 8 // bits
     pixels = np.pad(ids, [(0, 0), (0, -ids.shape[1] % each)], 'constant').reshape(len(ids), -1, each)
     rows = (pixels.astype(int) << bits * np.arange(each)[::-1]).sum(2).astype(np.uint8)
@@ -258,7 +271,7 @@ def test_large_metadata_of_a_png(tmp_path):
 
 
 def test_damaged_npy(tmp_path):
-    """Refuses an .npz that is named .npy, a header with a broken shape, and a file without the last bytes."""
+    """An .npz file that is named .npy, an invalid shape in the header, and a truncated file are refused."""
     path = tmp_path / 'a.npy'
     np.save(str(path), IDS)
     content = path.read_bytes()

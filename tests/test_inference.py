@@ -26,9 +26,10 @@ def test_starts_of_tiles(length, tile, overlap, expected):
 @pytest.mark.parametrize('size,tile,overlap', [
     ((45, 61), (16, 24), 0.25), ((45, 61), (45, 20), 0), ((17, 40), (9, 8), 0.7), ((10, 11), (10, 11), 0.25)])
 def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
-    """Each pixel is a weighted mean of all tiles that cover the pixel.
+    """Each pixel is a weighted mean of the values of all tiles that cover the pixel.
 
-    The weight is the product of the pixel's distances to the upper or lower and the left or right border of the tile.
+    The weight is the distance from the pixel to the nearer horizontal border of the tile, times the distance to the
+    nearer vertical border.
     """
     rng = np.random.RandomState(1)
     grid = tiles.grid(size, tile, overlap)
@@ -46,7 +47,7 @@ def test_blend_equals_sums_over_the_whole_image(size, tile, overlap):
         blended[place] = block
         times[place] += 1
     assert (times == 1).all()
-    # `blend` normalizes the weights of rows and columns separately, which is equal for tiles on a grid.
+    # `blend` normalizes row weights and column weights separately, which is exact for tiles on a grid.
     np.testing.assert_allclose(blended, total / weights, atol=1e-5)
 
 
@@ -71,7 +72,7 @@ def network():
 
 
 def test_touching_tiles_are_labelled_as_single_images(network):
-    """A mosaic of 2x2 images, predicted in four tiles, gets exactly the labels of the single images."""
+    """A mosaic of 2x2 images, predicted in four tiles, gets exactly the labels of the four single images."""
     singles = [random_image(33, 47, seed) for seed in range(4)]
     mosaic = np.vstack([np.hstack(singles[:2]), np.hstack(singles[2:])])
     expected = [prediction.ids for prediction in network(batch_size=4, probabilities=True).predict(singles)]
@@ -81,7 +82,10 @@ def test_touching_tiles_are_labelled_as_single_images(network):
 
 
 def test_details_equal_the_graphs_prediction(network):
-    """The ids are equal with and without confidence and probabilities, and in a batch."""
+    """At least 99.9% of the ids do not depend on whether confidence and probabilities are requested.
+
+    An image gets the same ids in a batch as alone.
+    """
     image = [random_image(45, 61)]
     plain = network().predict(image)[0]
     detailed = network(confidence=True, probabilities=True).predict(image)[0]
@@ -109,7 +113,7 @@ def test_augmentation_is_the_mean_of_passes(network):
         small = value_of(tf.image.resize_bilinear(small[None].astype(np.float32), (45, 61), half_pixel_centers=True))[0]
     np.testing.assert_allclose(scaled.probabilities, (probabilities(image) + small) / 2, atol=2e-3)
     assert abs(scaled.probabilities.astype(float) - probabilities(image)).max() > 0.01
-    ids = network(fit='crop', tile='off', tta='0.5').predict([image])[0].ids  # one scale, without probabilities
+    ids = network(fit='crop', tile='off', tta='0.5').predict([image])[0].ids  # a single scale; only ids are requested
     assert (ids == small.argmax(-1)).mean() > 0.99 > (ids == probabilities(image).argmax(-1)).mean()
 
 
@@ -121,7 +125,7 @@ def test_samples_and_tiles_give_a_variance(network):
 
 
 def test_a_split_is_predicted_in_order(network):
-    """All images of a batch have one size. A --fit crop run predicts whole images one by one."""
+    """All images in a batch have the same size. A run with --fit crop predicts whole images one at a time."""
     shapes = [(33, 47)] * 4 + [(16, 24), (33, 47), (33, 47)]
     seen = []
     for fit, sizes in (('resize', [3, 1, 1, 2]), ('crop', [1] * 7)):
@@ -137,7 +141,7 @@ def test_a_split_is_predicted_in_order(network):
 
 
 def test_choice_of_tiles(network):
-    """A --fit resize run shrinks images. A --fit crop run cuts images larger than 512x512 into tiles."""
+    """A run with --fit resize shrinks images. A run with --fit crop cuts images larger than 512x512 into tiles."""
     resize = network()
     assert resize.tile_size(5000, 4000) == (5000, 4000) and resize.shrinks(33, 24) and not resize.shrinks(32, 48)
     crop = network(fit='crop')

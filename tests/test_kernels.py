@@ -48,7 +48,7 @@ def training(model, precision):
 
 
 def prediction(model, precision):
-    """Builds a prediction; returns the tensor of predicted ids in a list."""
+    """Builds a prediction; returns [tensor of predicted ids]."""
     images, size = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.int32, [2])
     return [networks.prediction_graph(networks.Spec(model, 3, precision=precision), images, size)[0]]
 
@@ -58,8 +58,8 @@ def prediction(model, precision):
 def test_all_ops_have_gpu_kernels(monkeypatch, model, precision):
     """Checks the ops of training and prediction. SegNet-Basic is also checked with portable pooling.
 
-    Each level of VGG16 has one convolution here, because further convolutions add no op. An op with a kernel for
-    bfloat16 also has kernels for float32 and float16. The case float16 covers the ops of the loss scale.
+    Each level of VGG16 has one convolution here, because further convolutions add no new op. An op with a kernel for
+    bfloat16 also has kernels for float32 and float16. The float16 case also covers the ops of loss scaling.
     """
     for module in (segnet, baselines):
         monkeypatch.setattr(module, 'ENCODER', [(filters, 1) for filters, _ in segnet.ENCODER])
@@ -90,7 +90,7 @@ def test_precisions_are_checked_without_the_scatter(monkeypatch):
 
 def test_a_missing_kernel_is_found(graph):
     image = tf.placeholder(tf.float16, [1, 4, 4, 8])
-    assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # on GPUs LRN has a float32 kernel only
+    assert lacking([tf.nn.lrn(image)]) == {('LRN', ('float16',))}  # on a GPU, LRN has only a float32 kernel
     pooled = tf.raw_ops.MaxPoolWithArgmax(input=image, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding='SAME',
                                           Targmax=tf.int32)
     assert lacking(pooled) == {('MaxPoolWithArgmax', ('float16', 'int32'))}  # all kernels return int64 indices
@@ -119,7 +119,7 @@ def test_a_gpu_pools_and_unpools_as_the_cpu(sess):
 
 
 def test_an_index_before_the_image_is_clipped(sess, monkeypatch):
-    """On a GPU a pooling window of NaNs has the index -1. The unpooling op does not check indices."""
+    """On a GPU, a pooling window of NaNs has the index -1, and the unpooling op does not check indices."""
     pool = tf.nn.max_pool_with_argmax
 
     def on_gpu(x, *settings):

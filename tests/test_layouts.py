@@ -19,7 +19,10 @@ PALETTE = [tuple(color) for color in COLORS.tolist()] + [(0, 0, 0)] * 253
 
 
 def scene(i):
-    """Returns image uint8 [h, w, 3] and label uint8 [h, w] of 0, 1, 2 and IGNORE. Each scene has a different size."""
+    """Returns an image uint8 [h, w, 3] and a label uint8 [h, w] with the ids 0, 1, 2 and IGNORE.
+
+    Each scene has a different size.
+    """
     rng = np.random.RandomState(i)
     label = np.repeat(rng.randint(0, 3, (9 + 2 * i, 1 + i)), 5, axis=1).astype(np.uint8)
     label[i] = IGNORE
@@ -32,7 +35,10 @@ def colored(label):
 
 
 def write_scenes(folder, image, label, make=lambda label: label, splits=('',) * 6):
-    """Writes six scenes. `image` and `label` are paths with {i} and {split}; `make` changes a label."""
+    """Writes six scenes; `make` changes a label.
+
+    The paths `image` and `label` contain the placeholders {i}, for the number of a scene, and {split}.
+    """
     for i, split in enumerate(splits):
         put(folder, image.format(i=i, split=split), scene(i)[0])
         put(folder, label.format(i=i, split=split), make(scene(i)[1]))
@@ -59,7 +65,7 @@ def write_lists(folder):
 
 
 def write_palettes(folder, path, palette=PALETTE, make=lambda label: label):
-    """Writes the labels of six scenes as palette images; `path` has an {i}."""
+    """Writes the labels of six scenes as palette images. In `path`, {i} stands for the number of a scene."""
     for i in range(6):
         save_palette(os.path.join(folder, path.format(i=i)), make(scene(i)[1]), palette)
 
@@ -70,7 +76,7 @@ def write_palette(folder):
 
 
 def write_renumbered(folder, extension, colors, classes):
-    """Writes labels whose palette is in another order, as image optimizers and GIF encoders write palettes."""
+    """Writes labels with a reordered palette, as image optimizers and GIF encoders do."""
     write_own(folder, classes=classes)
     places = np.array([2, 3, 0], np.uint8)
     palette = [colors[2], colors[3], colors[0], colors[1]] + [(0, 0, 0)] * 252
@@ -81,7 +87,7 @@ def write_renumbered(folder, extension, colors, classes):
 
 
 def write_custom_voc(folder):
-    """Writes the folders of PASCAL VOC with other classes and an empty test.txt.
+    """Writes a data set in the layout of PASCAL VOC, with its own classes and an empty test.txt.
 
     SegmentationObject/ must not be read.
     """
@@ -93,21 +99,21 @@ def write_custom_voc(folder):
 
 
 def write_img_and_gt(folder):
-    """Writes names that end in _img and _gt. The lists have the names without these suffixes."""
+    """Writes images whose names end in _img and labels whose names end in _gt. The lists omit these suffixes."""
     write_own(folder, 'imgs/im {i}_img.png', 'gts/im {i}_gt.png')
     put_text(folder, 'splits/train.txt', 'im 3\nim 1\nim 0\nim 5\n')
     put_text(folder, 'splits/val.txt', 'im 2\nim 4\n')
 
 
 def write_split_folders(folder, image, label):
-    """Writes labels in the colours of class_dict.csv. The split test has no labels."""
+    """Writes labels in the colours of class_dict.csv. The image of the test split has no label."""
     write_scenes(folder, image, label, colored, ['train'] * 4 + ['val'] * 2)
     put(folder, image.format(i=6, split='test'), scene(0)[0])
     put_text(folder, 'class_dict.csv', 'name,r,g,b\na, 10, 20, 30\nVoid,0,0,0\nb,200,0,0\nc,0,200,7\n')
 
 
 def write_runs(folder, kaggle=False, order='rows'):
-    """Writes run lengths in an order of `data.rle_decode`.
+    """Writes run lengths in one of the pixel orders that `data.rle_decode` accepts.
 
     The mask of class b also covers class c. Where the masks overlap, the label must be c, the class of the later mask.
     """
@@ -190,7 +196,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize('layout', sorted(LAYOUTS))
 def test_layouts(tmp_path, layout):
-    """Each layout gives the same six images and labels, and keeps the contract of `Dataset`."""
+    """Each layout gives the same six images and labels, and fulfils the contract of `Dataset`."""
     LAYOUTS[layout](str(tmp_path))
     order = 'columns' if layout == 'runs down' else None
     dataset = datasets.open('folder', str(tmp_path), rle_order=order)
@@ -219,7 +225,7 @@ def test_layouts(tmp_path, layout):
 def test_images_of_12_bits(tmp_path, capsys):
     """The number of bits in use is measured on the training split, or given by --depth.
 
-    config.json of a run keeps the number of bits.
+    The config.json of a run records the number of bits.
     """
     for i, top in enumerate((900, 4095, 17, 60000)):
         put_example(str(tmp_path), 'im%d' % i, np.full((3, 5), top, np.uint16), np.full((3, 5), i % 2, np.uint8))
@@ -240,12 +246,12 @@ def test_images_of_12_bits(tmp_path, capsys):
     put_text(str(tmp_path), 'train.txt', 'im4\n')
     put_example(str(tmp_path), 'im4', np.full((3, 5), 200, np.uint8), np.zeros((3, 5), np.uint8))
     put_text(str(tmp_path), 'val.txt', 'im1\n')
-    for of_a_run in (None, dict(config, depth=None)):  # a validation image of 12 bits, training images of 8 bits
+    for of_a_run in (None, dict(config, depth=None)):  # the training image has 8 bits, the validation image 12 bits
         assert datasets.open('folder', str(tmp_path), of_a_run).load('val', 0)[0][0, 0, 0] == 255
 
 
 def test_files_are_told_of(tmp_path, capsys):
-    """Notes report files that may be images, labels without an image, and images in no list."""
+    """Notes report files that may be images, labels without an image, and images that no list names."""
     folder = str(tmp_path)
     write_own(folder)
     for path in ('images/._im 0.png', 'images/.DS_Store', 'images/Thumbs.db', 'images/a.heic', 'images/notes.txt'):
@@ -455,7 +461,7 @@ def test_palette_without_colors_holds_ids(tmp_path):
 
 
 def test_masks_of_two_classes(tmp_path):
-    """Masks may have the values 0 and 255, 0 and 65535 or 0 and 1. JPEG masks have values near 0 and 255.
+    """Masks may have the values 0 and 255, 0 and 65535, or 0 and 1. JPEG masks may have values near 0 and 255.
 
     A JPEG with the values 0 and 1 and a JPEG photo are refused.
     """
@@ -494,7 +500,7 @@ def test_masks_of_single_classes(tmp_path, labels, said):
 
 
 def test_masks_of_the_only_other_class(tmp_path):
-    """With two classes a mask may end in the name of the class that is not the background."""
+    """With two classes, the file name of a mask may end in the name of the foreground class."""
     write_own(str(tmp_path), label='masks/im {i}_b.png', make=lambda label: label % 2 * np.uint8(255),
               classes='background,0,\nb,1,\n')
     np.testing.assert_array_equal(load_all(str(tmp_path))['im 3'], scene(3)[1] % 2)
@@ -503,7 +509,7 @@ def test_masks_of_the_only_other_class(tmp_path):
 @pytest.mark.parametrize('folders, said', [
     (['masks', 'gt'], 'which of these has the data'), (['mask', '1st_manual'], 'which holds the labels')])
 def test_folders_that_may_hold_the_labels(tmp_path, folders, said):
-    """In the data set DRIVE mask/ has the field of view, and 1st_manual/ has the labels."""
+    """In the data set DRIVE, the folder mask/ holds the field of view, and 1st_manual/ holds the labels."""
     for folder in folders:
         write_own(str(tmp_path), label=folder + '/im {i}.png')
     assert_refused(said, datasets.open, 'folder', str(tmp_path))
@@ -532,7 +538,7 @@ def test_voc_folders_without_a_table_and_as_voc2012(tmp_path):
 
 
 def test_subsets_of_cvat(tmp_path, capsys):
-    """Without a subset Validation a fifth of Train becomes val. Labels may be grey."""
+    """If there is no subset Validation, a fifth of the subset Train becomes the split val. Labels may be grey."""
     folder = str(tmp_path)
     for i in range(6):
         put(folder, 'JPEGImages/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
@@ -571,7 +577,7 @@ def write_table(folder, header, *rows, classes='name,id\nship,1\nbackground,0\n'
 def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
     """The class named background is the background, even if another class comes first.
 
-    If no row of the table is empty, an image without a row has no object.
+    If the table has no row with an empty mask, an image that is not in the table is an image without objects.
     """
     write_table(str(tmp_path), 'ImageId,EncodedPixels', 'im 0.jpg,2 3', 'im 1.jpg,1 20')
     dataset = datasets.open('folder', str(tmp_path))
@@ -591,8 +597,8 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
     (['3 2 5 2 9 1', ''], 'columns'), (['3 2 2 2 3 1', '', '1 1'], 'relative'), (['3 2 3 2', '1 2 8 1'], 'relative'),
     (['3 2 2 2', '1 2 8 1 12 2'], 'columns'), (['3 2 x', '1 2 8 1'], 'columns')])
 def test_order_of_runs(lists, order):
-    """If the starts of the runs do not increase, the order is relative.
+    """Run lengths whose starts do not increase have the order `relative`, which `data.rle_decode` defines.
 
-    If another image has three or more runs with increasing starts, the order is columns.
+    If another image has three or more runs and the starts increase, all run lengths have the order `columns`.
     """
     assert rle.detect_order(lists) == order

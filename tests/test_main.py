@@ -63,9 +63,9 @@ def read_log(output):
 
 
 def test_run_folder(camvid_folder, output, figures):
-    """Training writes the files of a run. evaluate.py gives the validation scores for any batch size.
+    """Training writes the files of a run. evaluate.py gives the same validation scores, for any batch size.
 
-    At the start the folder has a temporary file of a process that died an hour ago.
+    At the start, the folder contains a temporary file that a killed process left an hour ago.
     """
     put_text(output, '.lock', '')
     put_text(output, '.lock.pid', '1 on elsewhere')
@@ -95,9 +95,9 @@ def test_run_folder(camvid_folder, output, figures):
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    """Trains a run of 9 steps in whole/. The folders 6/ and 8/ are copies of the run during steps 6 and 8.
+    """Trains a run of 9 steps in the folder whole/. The folders 6/ and 8/ are copies from steps 6 and 8.
 
-    A process that is killed during step 6 or 8 leaves the same files.
+    A process that is killed during step 6 or 8 leaves the same files as a copy.
     """
     folder = str(tmp_path_factory.mktemp('runs'))
     log_step = main.Run.log_step
@@ -114,7 +114,7 @@ def runs(tmp_path_factory):
 
 
 def copy_of(runs, name, output):
-    """Copies a folder of the fixture `runs` to `output`; returns the folder whole/."""
+    """Copies a folder of the fixture `runs` to `output`; returns the path of the uninterrupted run in `runs`."""
     shutil.copytree(os.path.join(runs, name), output)
     return os.path.join(runs, 'whole')
 
@@ -128,7 +128,10 @@ def edit_config(output, **flags):
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(camvid_folder, runs, output):
-    """A run that is killed in the second epoch and resumed has the weights of an undisturbed run, bit for bit."""
+    """A run that is killed in the second epoch and resumed ends with the weights of an uninterrupted run.
+
+    The weights are equal bit for bit.
+    """
     whole = copy_of(runs, '6', output)
     with open(os.path.join(output, 'log.jsonl'), 'a') as f:
         f.write('{"step": 6, "los')  # a line that is incomplete because the process was killed
@@ -150,7 +153,7 @@ def damage(path, how):
 @pytest.mark.parametrize('how, part', [('truncated', 'data-00000-of-00001')] + [
     pytest.param(how, 'index', marks=pytest.mark.slow) for how in ('zeroed', 'gone')])
 def test_damaged_checkpoint(camvid_folder, runs, output, capsys, how, part):
-    """A damaged newest checkpoint is reported and skipped. The run ends with the weights of an undamaged run."""
+    """A damaged newest checkpoint is reported and skipped. The run ends with the weights of the undamaged run."""
     whole, checkpoints = copy_of(runs, '8', output), os.path.join(output, 'checkpoints')
     damage(os.path.join(checkpoints, 'model-7.' + part), how)
     pathlib.Path(os.path.join(checkpoints, 'model-9.data-00000-of-00001.tempstate123')).write_text('half')
@@ -218,7 +221,7 @@ def test_two_writers_of_one_file(tmp_path):
 
 
 def test_two_processes_write_scores(tmp_path):
-    """Two threads write scores at the same time. No entry is lost."""
+    """Two threads, which stand for two processes, write scores at the same time. No entry is lost."""
     with futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda i: add_scores(str(tmp_path), {'entry %d' % i: {}}), range(100)))
     assert len(read_scores(str(tmp_path))) == 100
@@ -240,7 +243,7 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, runs, out
 
 
 def test_images_of_several_sizes_at_their_own_scale(tmp_path):
-    """A --fit crop run trains on 16x16 crops and scores whole images. evaluate.py reads --input from the run."""
+    """A run with --fit crop trains on 16x16 crops and is scored on whole images, with the run's --input."""
     folder, output = write_folder(str(tmp_path / 'own')), str(tmp_path / 'run')
     train(folder, output, *'--dataset folder --steps 2 --fit crop --height 16 --width 16 --input lcn'.split())
     scores = [score(output, '--batch_size', size)['val']['confusion'] for size in '13']
@@ -250,7 +253,10 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
 
 
 def test_interrupt_saves_and_tells(camvid_folder, output, monkeypatch, capsys):
-    """A signal in step 2 stops the run after step 3. Until the end of step 3 the run holds the lock of the folder."""
+    """A signal in step 2 stops the run after step 3.
+
+    In step 2 the run still holds the lock of the run folder.
+    """
     log_step = main.Run.log_step
 
     def interrupted(run, step, fetched):
@@ -324,7 +330,7 @@ def test_each_setting_has_an_entry_in_metrics():
 def test_population_statistics_equal_numpy(camvid_folder):
     """The statistics of the first layer are the means of batch means and of unbiased batch variances.
 
-    Dropout increases the variances of the layers after the first dropout, not of the layers before.
+    Dropout increases the variances in the layers after the first dropout layer, but not in the layers before.
     """
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
     spec = networks.Spec('segnet-basic', 11, height=45, width=61, input='raw')
@@ -412,14 +418,14 @@ def test_the_first_line_says_whether_tf32_is_used(monkeypatch, capability, preci
 @pytest.mark.skipif(tf.__version__.startswith('1.'), reason='TensorFlow 1.15 has no TensorFloat-32')
 def test_tf32_is_switched(monkeypatch):
     devices.session_config('cpu', tf32='off')
-    devices.session_config('cpu')  # without the argument tf32 the setting of TF32 stays
+    devices.session_config('cpu')  # without the argument tf32, the TF32 setting is left unchanged
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     devices.session_config('cpu', tf32='on')
     assert tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def test_recipes_and_later_flags(monkeypatch):
-    """Recipes have the paper's settings, and flags after a recipe win.
+    """Recipes have the paper's settings, and flags after a recipe override the recipe.
 
     The defaults of flags do not depend on the data set.
     """
@@ -444,9 +450,10 @@ def run_of(dataset, output, *flags):
 
 
 def test_runs_of_older_revisions_resume(camvid_folder, runs, output):
-    """A flag that config.json lacks has the default value. A removed flag that changed the result is an error.
+    """A flag that is missing in config.json has the default value.
 
-    Class weights that differ from config.json are an error.
+    A run whose config.json sets a flag that no longer exists and that changed the result is refused. Class weights that
+    differ from the class weights in config.json are refused.
     """
     copy_of(runs, 'whole', output)
     lacking = 'validate_every loss gamma rotate encoder_rate freeze_encoder flip_vertical'.split()
@@ -484,7 +491,10 @@ def test_a_step_uses_the_class_weights_the_labelled_pixels_and_its_own_dropout(s
 
 
 def test_validation_is_due(camvid_folder, tmp_path):
-    """An epoch has 3.5 steps. The default is 6 * 5 validation images / 7 training images, rounded up: 5 epochs."""
+    """By default, 5 validation images and 7 training images give a validation every ceil(6 * 5 / 7) = 5 epochs.
+
+    An epoch has 3.5 steps.
+    """
     dataset = datasets.camvid.read(camvid_folder)
     for flags, due in (
             ('--validate_every 1', [4, 7, 11, 14, 18, 21]), ('--validate_every 2', [7, 14, 21]), ('', [18, 21]),
@@ -498,9 +508,10 @@ def test_validation_is_due(camvid_folder, tmp_path):
 
 
 def test_best_weights_and_patience_where_validation_falls(camvid_folder, output, monkeypatch, capsys):
-    """With --patience 2 a run stops after two validations without a better mIoU; an equal mIoU is not better.
+    """With --patience 2, a run stops after two validations without a better mIoU.
 
-    Starting the stopped run again does not train further. An mIoU of None is not better.
+    An equal mIoU is not better, and an mIoU of None is not better. If the stopped run is started again, no further step
+    is trained.
     """
     real, means = evaluate.score_split, [0.3, 0.5, 0.5, None, 0.2]
 
@@ -516,7 +527,7 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, output,
 
 
 def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, output, monkeypatch):
-    """Each validation is the best so far. The best weights from before the resume must be deleted."""
+    """In this test each validation is the best so far, so the best weights from before the resume are deleted."""
     copy_of(runs, '8', output)
     assert not checkpoint(output, 'best').endswith('model-9')
     monkeypatch.setattr(main.Run, 'log_scores', lambda *_: True)
@@ -525,7 +536,10 @@ def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, outpu
 
 
 def test_training_time_is_steps_times_the_median_step(tmp_path):
-    """Batches of 4 images are trained at 2, 8 and 1 images per second. The time spent on validation is not counted."""
+    """Three steps with batches of 4 images run at 2, 8 and 1 images per second.
+
+    The time spent on validation is not counted.
+    """
     records = ['"step": 1, "images_per_second": 2.0', '"step": 2, "images_per_second": 8.0', '"step": 2, "mIoU": 0.5',
                '"step": 3, "images_per_second": 1.0']
     (tmp_path / 'log.jsonl').write_text(''.join('{%s}\n' % record for record in records))
@@ -551,7 +565,7 @@ def test_recipe_files_of_any_editor(tmp_path):
 
 
 def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, monkeypatch):
-    """MaxPoolGradWithArgmax is not deterministic on GPUs. A run of --tf32 off is also scored without TF32."""
+    """MaxPoolGradWithArgmax is not deterministic on GPUs. A run trained with --tf32 off is scored without TF32."""
     monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
     for name in ('kind', 'device_name', 'precision_name'):
         monkeypatch.setattr(devices, name, lambda *_: 'GPU')
@@ -567,7 +581,7 @@ def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, m
     (main.train, main.parse_args([]), (main, 'open_dataset')),
     (evaluate.evaluate, evaluate.parse_args(['run']), (evaluate, 'open_inputs'))])
 def test_processes_connect_before_they_open_the_data_or_the_gpu(monkeypatch, command, flags, opens):
-    """The other processes wait at most START_SECONDS for a connection."""
+    """Each process waits at most START_SECONDS for the other processes to connect."""
     for owner, name in (opens, (devices, 'device_name')):
         monkeypatch.setattr(owner, name, lambda *_: pytest.fail('opens the data or the GPU'))
     monkeypatch.setattr(distribute.Group, 'connect', lambda *_: 1 / 0)
@@ -585,7 +599,7 @@ def test_signal_during_the_last_validation():
 
 
 def test_a_run_that_another_process_trained_in_between(tmp_path, output):
-    """After a run gets the lock, the flags are compared with config.json again."""
+    """After a process has locked the run folder, the process compares the flags with config.json a second time."""
     dataset = datasets.open('folder', write_folder(str(tmp_path / 'data')))
     run, other = run_of(dataset, output, '--seed', '7'), run_of(dataset, output)
     os.makedirs(output)
@@ -596,7 +610,7 @@ def test_a_run_that_another_process_trained_in_between(tmp_path, output):
 
 
 def test_the_chief_decides_the_split(tmp_path, output):
-    """The data set of this machine has one image more than the data set of the chief."""
+    """This process uses the split of the chief, although the data set on this machine has one more image."""
     folder = write_folder(str(tmp_path / 'data'))
     args = main.parse_args(['--dataset', 'folder', '--data_dir', folder, '--output', output])
     group = distribute.Group()

@@ -1,4 +1,4 @@
-"""Compares scores with values by hand and by brute force."""
+"""Compares scores with values computed by hand and by brute force."""
 import numpy as np
 import pytest
 
@@ -32,13 +32,13 @@ def test_absent_classes(counts, expected):
 
 
 def test_surest_pixels_equal_a_sorted_list():
-    """The reference sorts the labelled pixels of two images by variance."""
+    """The expected values come from sorting the labelled pixels of two images by variance."""
     rng = np.random.RandomState(2)
     counts, pixels = 0, []
     for height, width in ((9, 13), (7, 5)):
         labels = rng.randint(0, 4, (height, width)).astype(np.uint8)  # the label 3 is void
         predictions = rng.randint(0, 3, (height, width)).astype(np.uint8)
-        variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)  # one bin each
+        variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)  # one bin for each power
         variance[0, :3] = 0
         counts = counts + metrics.confusion_by_uncertainty(labels, predictions, variance, 3)
         pixels.append(np.array([variance[labels < 3], labels[labels < 3], predictions[labels < 3]]))
@@ -50,7 +50,7 @@ def test_surest_pixels_equal_a_sorted_list():
 
 
 def test_calibration_error_equals_a_loop_over_bins():
-    """The reference puts each labelled pixel of two images into one of 15 bins. The label 3 is void."""
+    """The expected value comes from a loop that puts each labelled pixel of two images into one of 15 bins."""
     rng = np.random.RandomState(3)
     counts, pixels = 0, []
     for shape in ((9, 13), (7, 5)):
@@ -65,16 +65,16 @@ def test_calibration_error_equals_a_loop_over_bins():
     assert metrics.calibration_error(counts * 0) is None
 
 
-# ---------------------------------------------------------------- the boundary measure
+# ---------------------------------------------------------------- boundary F1 score
 
 def boundary_reference(region):
-    """A pixel is on the boundary if the 2x2 block that starts at the pixel has both values."""
+    """Returns a mask of the pixels that are the upper left pixel of a 2x2 block with both True and False."""
     height, width = region.shape
     return np.array([[len(set(region[y:y + 2, x:x + 2].flat)) == 2 for x in range(width)] for y in range(height)])
 
 
 def matching_reference(one, other, radius):
-    """Counts the pairs of a maximum matching by augmenting paths."""
+    """Returns the number of pairs in a maximum matching, which is found by augmenting paths."""
     right = [tuple(p) for p in np.argwhere(other)]
     partner = {}
 
@@ -103,7 +103,10 @@ def bf_reference(label, prediction, num_classes, tolerance):
 
 
 def test_bf_equals_brute_force(monkeypatch):
-    """Compares BF of 200 small maps with a matching by augmenting paths. The tolerance is at most 3 pixels."""
+    """Compares the BF of 200 small maps with the BF of a matching that is found by augmenting paths.
+
+    The tolerance is less than 4 pixels.
+    """
     rng = np.random.RandomState(5)
     for i in range(200):
         (height, width), tolerance = rng.randint(5, 14, 2), rng.choice([0.0075, 0.1, 0.2])
@@ -123,9 +126,10 @@ def square(top, left, size=100):
 
 
 def test_bf_of_a_shifted_square():
-    """For 100x100 maps the tolerance of BF is 1.06 pixels. After a shift by 1 pixel all boundary pixels match.
+    """For 100x100 maps, the tolerance of BF is 1.06 pixels.
 
-    After a shift by 5 pixels only pixels of the upper and lower edges match.
+    After a sideways shift by 1 pixel, all boundary pixels match. After a sideways shift by 5 pixels, only pixels of the
+    upper and lower edges match.
     """
     found = [metrics.boundary_f1(square(20, 30), square(20, left), 2) for left in (30, 31, 35)]
     # Each square has 140 boundary pixels. 28 pixels of the upper edge and 28 of the lower edge have a match.
@@ -133,7 +137,7 @@ def test_bf_of_a_shifted_square():
 
 
 def test_bf_of_missing_and_empty():
-    """A class in only the label or only the prediction has a BF of 0. If neither map has a boundary, BF is None."""
+    """A class that only one of the two maps contains has a BF of 0. If neither map has a boundary, BF is None."""
     empty = np.zeros((100, 100), np.uint8)
     assert metrics.boundary_f1(square(20, 30), empty, 2) == metrics.boundary_f1(empty, square(20, 30), 2) == 0
     assert metrics.boundary_f1(empty, empty, 2) is None

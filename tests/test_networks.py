@@ -28,7 +28,8 @@ EXPECTED = {
     'fcn-deconv': VGG16 + 49 * 512 * 4096 + 4096 * (4096 + 11) + (512 + 256) * 11 + (2 * 4 * 4 + 16 * 16) * 11 * 11,
     'deconvnet': VGG16 + 2 * 49 * 512 * 1024 + 1024 * 1024 + VGG16 - 9 * 3 * 64 + 9 * 64 * 64 + 64 * 11,
     'deeplab-largefov': VGG16 + 9 * 512 * 1024 + 1024 * 1024 + 1024 * 11,
-    'unet': 31030593 + 2 * 9 * 64 + 10 * 64 - 6849,  # published: 1 channel, 1 class; 6,849 biases
+    # 31,030,593 is the published number for 1 channel and 1 class, and includes 6,849 biases.
+    'unet': 31030593 + 2 * 9 * 64 + 10 * 64 - 6849,
 }
 
 
@@ -51,7 +52,8 @@ def loss_and_step(name, logits, labels):
     return loss, optimize.train_op(loss, 0.1, 0.9, 5e-4, lambda variable: networks.multipliers(name, variable))
 
 
-SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')  # almost the graphs of other networks
+# These networks have almost the same graphs as other networks, so only the slow tests include these networks.
+SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_GRAPH))
@@ -88,7 +90,7 @@ def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, 
 @pytest.mark.parametrize('name', ['segnet-basic', 'fcn-basic'])
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_half_precision_is_near_float32(graph, name, precision):
-    """Compares logits by correlation, because rounding changes the pooling indices.
+    """Logits are compared with float32 logits by correlation, because rounding changes the pooling indices.
 
     Variables and gradients stay float32.
     """
@@ -108,8 +110,8 @@ def test_half_precision_is_near_float32(graph, name, precision):
 def test_xla_compiles_a_training_step(monkeypatch):
     """The losses of three compiled steps of a two-level SegNet equal the losses without XLA.
 
-    The optimizer is SGD, because Adam's first steps are as long for a gradient of rounding errors as for a large
-    gradient.
+    The optimizer is SGD, because the size of Adam's first updates does not depend on the size of the gradient. Adam
+    would turn rounding errors in a gradient near 0 into large updates.
     """
     monkeypatch.setattr(segnet, 'ENCODER', [(8, 1), (12, 1)])
     def step(images, labels):
@@ -129,7 +131,7 @@ def test_xla_compiles_a_training_step(monkeypatch):
             tf.set_random_seed(1)
             tensors = list(map(tf.constant, batch()))
             tf.train.get_or_create_global_step()
-            networks.build(networks.Spec('segnet', 3), tensors[0], True)  # creates variables outside the compiled part
+            networks.build(networks.Spec('segnet', 3), tensors[0], True)  # creates the variables outside xla.compile
             loss = build(*tensors)
             sess.run(tf.global_variables_initializer())
             losses.append([sess.run(loss) for _ in range(3)])
@@ -151,7 +153,7 @@ def test_deconvolution_starts_as_bilinear(graph, kernel_size, stride, height, wi
 
 
 def test_addition_is_of_the_encoders_own_map(sess):
-    """With gamma and beta 0 the decoders return 0, so the logits are the feature maps of the first encoder."""
+    """With gamma = beta = 0, the decoders return 0, so the logits are the feature maps of the first encoder."""
     images = np.random.RandomState(1).randint(0, 256, (1, 13, 9, 3)).astype(np.uint8)
     logits = networks.build(networks.Spec('segnet-basic-encoderaddition', 64), tf.constant(images), is_training=False)
     sess.run(tf.global_variables_initializer())
@@ -176,7 +178,7 @@ PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop
 
 @pytest.mark.parametrize('name', sorted(PLACES))
 def test_places_of_dropout(graph, name):
-    """Dropout follows each pooling from the third on, and the decoder of each of these levels."""
+    """From the third level on, dropout follows the pooling and the decoder of each level."""
     seen = []
     networks.build(networks.Spec(name, 11), tf.zeros([1, 48, 80, 3]), True, lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]

@@ -31,14 +31,17 @@ def code_cell(notebook, text):
 
 
 def outputs(notebook, kind):
-    """Returns the outputs of all cells: printed texts for the kind 'text', else data of the MIME type `kind`."""
+    """Returns the outputs of all cells as a list.
+
+    If `kind` is 'text', the outputs are the printed text. Otherwise the outputs are the data of the MIME type `kind`.
+    """
     found = [output for cell in notebook.cells for output in cell.get('outputs', [])]
     return [output.text if kind == 'text' else output.data[kind] for output in found
             if kind in output or kind in output.get('data', {})]
 
 
 def lines(notebook):
-    """Returns the set of output lines without numbers, devices and the predicted class."""
+    """Returns the set of output lines; numbers, devices and the predicted class are removed from the lines."""
     text = re.sub(r'( on | with )[CG]PU .*|predicted: .*', '', ''.join(outputs(notebook, 'text')))
     return {' '.join(re.sub(r'[-\d.,]+', '', line).split()) for line in text.splitlines()}
 
@@ -59,7 +62,7 @@ def test_committed_with_outputs(notebook):
 
 
 def test_validation_steps(notebook, tmp_path):
-    """The training cell shows the validation steps that the current code has for the flags of the cell."""
+    """The training cell shows the steps at which the current code validates with the flags of the cell."""
     cell = code_cell(notebook, "'--steps'")
     typed = []
     names = {'command': lambda *arguments: typed.extend(arguments)}
@@ -76,7 +79,7 @@ def test_validation_steps(notebook, tmp_path):
 
 
 def test_sources_and_layers(notebook):
-    """The functions and layers in the outputs equal the current code."""
+    """The function sources and the layer table in the notebook's outputs match the current code."""
     shown = ['```python\n%s```' % inspect.getsource(function) for function in (segnet.segnet, utils.unpool)]
     assert outputs(notebook, 'text/markdown') == shown, RUN_AGAIN
     text = ''.join(outputs(notebook, 'text'))
@@ -85,7 +88,7 @@ def test_sources_and_layers(notebook):
 
 
 def test_command_prints_while_it_runs(notebook, tmp_path, monkeypatch):
-    """The script waits until the first line was printed."""
+    """The notebook prints a script's first line while the script waits, and the last line at the end."""
     monkeypatch.delenv('PYTHONUNBUFFERED', raising=False)
     seen = tmp_path / 'seen'
     script = tmp_path / 'script.py'
@@ -107,7 +110,10 @@ def test_command_prints_while_it_runs(notebook, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_cell_runs(notebook, tmp_path):
-    """The cells run with two training steps at a smaller size. Only numbers in the outputs may change."""
+    """All cells run with two training steps on smaller images.
+
+    The outputs equal the committed outputs except for numbers, devices and the predicted class.
+    """
     committed = lines(notebook)
     ignore = shutil.ignore_patterns('.*', 'Output', 'tests', 'docs', 'shared', '__pycache__')
     shutil.copytree(ROOT, str(tmp_path / 'copy'), ignore=ignore)

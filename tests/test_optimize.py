@@ -1,4 +1,4 @@
-"""Compares losses, schedules and optimizer steps with values by hand and by NumPy."""
+"""Compares losses, schedules and optimizer steps with values computed by hand and with NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -92,10 +92,10 @@ def test_train_op_wants_every_batch_norm_updated(graph):
     (5, 6, (1, 1, 3, 4), 1, 'SAME', 1), (9, 7, (3, 3, 3, 4), 2, 'SAME', 1), (9, 7, (3, 3, 3, 4), 1, 'VALID', 1),
     (9, 7, (2, 2, 3, 4), 1, 'SAME', 1)])
 def test_gradients_of_convolutions_on_a_cpu(graph, monkeypatch, height, width, kernel, stride, padding, strips, dtype):
-    """Compares with TensorFlow's gradients in float64.
+    """Compares our gradients with TensorFlow's gradients in float64.
 
     The gradient of a kernel of odd size is summed over strips of three rows. The last strip may need padding, and a
-    kernel may be higher than a strip. Other convolutions have TensorFlow's gradients.
+    kernel may have more rows than a strip. For all other convolutions, our gradients are TensorFlow's gradients.
     """
     monkeypatch.setattr(optimize, 'STRIP_BYTES', 3 * width * kernel[2] * np.dtype(dtype).itemsize)
     rng = np.random.RandomState(0)

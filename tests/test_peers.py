@@ -1,4 +1,4 @@
-"""Compares the logits of the PyTorch networks of `benchmark.py --peer pytorch` with our logits."""
+"""Compares the logits of the PyTorch networks in peers/ with the logits of our TensorFlow networks."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf

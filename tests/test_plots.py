@@ -109,13 +109,13 @@ def colored_pixels(path, color):
 
 
 def example_set(labels):
-    """Makes a data set of nine grey 30x50 images; the classes are red, green and blue."""
+    """Makes a data set of nine grey 30x50 images; the class colours are red, green and blue."""
     return data.Dataset('x', ['a', 'b', 'c'], [RED, GREEN, BLUE], (30, 50), {'train': ['im%d' % i for i in range(9)]},
                         lambda split, i: (np.full((30, 50, 3), 100, np.uint8), labels[i]), '')
 
 
 def test_examples_show_where_and_what_a_label_is(tmp_path, monkeypatch):
-    """The picture changes if classes are exchanged or a label is all background."""
+    """The picture changes if two classes are swapped or if a label is all background."""
     texts, legend = [], plots.with_legend
     monkeypatch.setattr(pictures, 'with_legend', lambda image, names, *rest: texts.append(names) or
                         legend(image, names, *rest))

@@ -66,7 +66,10 @@ def test_results_of_a_picture(run, tmp_path):
 
 
 def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
-    """Each result has a unique name. A bad image is reported, the other images are labelled, the status is 2."""
+    """Each result has a unique name. A bad image is reported, and the other images are labelled.
+
+    The exit status is 2.
+    """
     folder, out = str(tmp_path / 'x y \u00e9'), str(tmp_path / 'out')
     for name in ('one/a.jpg', 'one/a.png', 'two/a.png', 'two/b.png'):
         picture(os.path.join(folder, name), 20, 30)
@@ -78,7 +81,7 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
 
 
 def test_entries_of_a_folder_that_are_passed_over(run, tmp_path, capsys):
-    """A note names the files of a folder that are not labelled. A HEIC file given by name or glob is an error."""
+    """A note names the files in a folder that predict.py skips. A HEIC file given by name or glob is an error."""
     folder, out = str(tmp_path / 'in'), str(tmp_path / 'out')
     picture(os.path.join(folder, 'a.png'))
     picture(os.path.join(folder, 'more.png', 'deep.jpg'))
@@ -110,7 +113,7 @@ def test_refusals(run, tmp_path):
 def test_video(run, tmp_path, capsys):
     """The overlay video has as many frames as the input video.
 
-    Readable frames of a damaged video are labelled, missing frames are reported.
+    Readable frames of a damaged video are labelled, and missing frames are reported.
     """
     path, out = noise_video(str(tmp_path / 'v.avi'), 9), str(tmp_path / 'out')
     assert go(run, path, '--output', out) == 0
@@ -127,7 +130,10 @@ def test_video(run, tmp_path, capsys):
 
 
 def test_full_disk_leaves_no_half_result(run, tmp_path, capsys):
-    """On a full disk a video is reported, an image ends the command, and no partial file is left."""
+    """On a full disk, a video that cannot be written is reported, and no partial file is left.
+
+    An image that cannot be written ends the command with an error.
+    """
     video, image = noise_video(str(tmp_path / 'v.avi'), 40), picture(str(tmp_path / 'b.png'), 400, 560)
     with file_size_limit(2000):
         assert go(run, video, '--output', tmp_path / 'out') == 2
@@ -140,7 +146,7 @@ def test_same_picture_by_two_paths_is_labelled_once(tmp_path):
     path, other = [picture(str(tmp_path / 'p' / name)) for name in ('x.png', 'y.png')]
     twice = os.path.join(str(tmp_path), 'p', '..', 'p', 'x.png')
     assert predict.expand([path, twice, other, path]) == [path, other]
-    assert predict.expand([str(tmp_path / '*')]) == [path, other]  # the glob matches only the folder p
+    assert predict.expand([str(tmp_path / '*')]) == [path, other]  # * matches a folder of two images
 
 
 def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, capsys):
@@ -159,9 +165,9 @@ def test_memory_that_one_picture_fills_is_told_of(run, tmp_path, monkeypatch, ca
 
 
 def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
-    """The id map has the most probable class of each pixel, as the class ids of config.json.
+    """The id map holds the most probable class of each pixel as a class id from config.json.
 
-    With --alpha 0 the overlay is the image.
+    With --alpha 0, the overlay equals the image.
     """
     copy, out = str(tmp_path / 'copy'), str(tmp_path / 'out')
     shutil.copytree(run, copy)
@@ -186,7 +192,10 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
 
 
 def test_batches_and_shards_change_no_label(run, tmp_path):
-    """Images of two sizes get the same labels in batches and two shards as in one call."""
+    """Two shards that predict in batches give the same labels as a single call that predicts images one by one.
+
+    The images have two sizes.
+    """
     paths = [picture(str(tmp_path / ('%d.png' % i)), 40, 56 - i // 2, seed=i) for i in range(5)]
     assert go(run, *paths, '--output', tmp_path / 'one', '--submission') == 0
     assert go(run, *paths, '--output', tmp_path / 'two', '--batch_size', '3', '--shard', '1/2', '--submission') == 0
@@ -213,7 +222,10 @@ def test_tiles_larger_than_an_image_and_shrunk_images_are_told(run, tmp_path, ca
 
 
 def test_evaluate_by_tiles_and_augmentation(run):
-    """metrics.json records the flags. A tile as large as the image changes no score, --tta flip changes scores."""
+    """metrics.json records the flags --tile and --tta.
+
+    A tile as large as the image does not change the confusion matrix. The flag --tta flip changes the confusion matrix.
+    """
     flags = [run, '--bn', 'moving', '--bf_images', '0']
     for more in ([], ['--tile', '45x61'], ['--tta', 'flip']):
         score(*flags + more)
@@ -256,7 +268,10 @@ def test_uncertainty_has_one_scale():
 
 
 def test_submission_rows():
-    """Each row is a four-connected component of a class. Small components are left out, and no pixel has two rows."""
+    """Each row is a four-connected component of a class.
+
+    Small components are left out, and no pixel belongs to two rows.
+    """
     config = {'class_names': ['ground', 'cat', 'dog'], 'class_ids': [0, 4, 9]}
     ids = np.zeros((20, 30), np.uint8)
     ids[2:8, 2:10], ids[2:8, 10:20], ids[12:18, 2:10], ids[15, 25] = 1, 2, 1, 2

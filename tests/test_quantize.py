@@ -1,4 +1,4 @@
-"""Tests exports that are quantized to 8-bit integers or 16-bit floats."""
+"""Tests of quantized exports, with 8-bit integers or 16-bit floats."""
 import importlib.util
 
 import numpy as np
@@ -38,7 +38,7 @@ def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_unpooling_is_exact(tmp_path, monkeypatch, name):
-    """A one-level SegNet with identity kernels: the logits are the colours at the maxima, and 0 elsewhere."""
+    """In a one-level SegNet with identity kernels, the logits are the colours at the maxima, and 0 elsewhere."""
     monkeypatch.setattr(segnet, 'ENCODER', [(3, 1)])
     image = (8 * np.random.RandomState(3).permutation(9 * 7 * 3).reshape(9, 7, 3) % 256).astype(np.uint8)
     expected = unpool_reference(*pool_reference(image[None, :, :, ::-1].astype(float)))[0]  # classes: blue, green, red
@@ -57,7 +57,8 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
     logits = np.log(np.maximum(probabilities, 1e-30))
     logits -= logits.max(-1, keepdims=True)
     expected -= expected.max(-1, keepdims=True)
-    assert np.abs(logits - expected)[expected > -40].max() < 3  # a step is about 1; smaller logits have probability 0
+    # A quantization step of the logits is about 1. The probabilities of logits below -40 are rounded to 0.
+    assert np.abs(logits - expected)[expected > -40].max() < 3
 
 
 @pytest.mark.parametrize('flags, size', [({'model': 'bayesian-segnet-basic', 'dropout': 0.5}, None),
@@ -79,7 +80,10 @@ def test_runs_and_sizes(tmp_path, name, flags, size):
 
 
 def test_calibration_images(tmp_path):
-    """Calibration takes twelve evenly spaced training images. A --fit crop run cuts out the centres of images."""
+    """Calibration takes twelve evenly spaced training images.
+
+    For a run with --fit crop, the centre of each image is cut out.
+    """
     config, _ = published(data_dir=write_camvid(str(tmp_path), {'train': 25, 'val': 1}))
     spec = spec_of(config)
     images = quantize.calibration_images([], config, spec, None)

@@ -50,7 +50,7 @@ def test_page_holds_scores_pictures_and_command(run):
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):
-    """Cells are escaped. A row may have no value for a column. Equal commands are printed once, below the table."""
+    """Cells are escaped. A row may lack a column. Equal commands are printed once, below the table."""
     quoted = 'python a.py "x | y"'
     rows = [{'network': 'a|b', 'G|C': '50.0', 'command': quoted}, {'network': 'c\nd', 'note': 'n', 'command': quoted},
             {'network': '1e3', 'command': 'python b.py'}]

@@ -33,7 +33,7 @@ LIBC = ctypes.CDLL(None)  # loaded at import, because dlopen is unsafe between f
 def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
     """The process is killed during training, validation and saving.
 
-    The run ends with the weights of an undisturbed run.
+    The run ends with the weights of an uninterrupted run.
     """
     whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
     train(camvid_folder, whole, '--steps', '600')
@@ -46,7 +46,7 @@ def test_killed_at_twenty_random_moments(camvid_folder, tmp_path, monkeypatch):
         assert process.poll() is None, ('it ended too soon', process.communicate())
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # a restart deletes the temporary files of the last kill
+    monkeypatch.setattr(system_files, 'KEPT_SECONDS', 0)  # a restart deletes temporary files of any age
     train(camvid_folder, killed, '--steps', '600')
     assert_same_weights(weights_of(whole), weights_of(killed))
     assert [record['step'] for record in read_log(killed) if 'loss' in record] == list(range(1, 601))
@@ -102,7 +102,7 @@ def assert_ends(capsys, status, said, command, *args):
 
 
 def test_full_disk(camvid_folder, output, capsys):
-    """On a full disk main.py prints one error line and exits with status 1.
+    """On a full disk, main.py prints one error line and exits with status 1.
 
     The run resumes from the last complete checkpoint.
     """
@@ -118,7 +118,10 @@ def test_full_disk(camvid_folder, output, capsys):
 
 @contextlib.contextmanager
 def as_any_user():
-    """Context manager: root cannot write to read-only files, because the thread loses CAP_DAC_OVERRIDE (bit 1)."""
+    """Context manager in which even root cannot write to read-only files.
+
+    Inside the block, this thread does not have the capability CAP_DAC_OVERRIDE (bit 1).
+    """
     version, rights = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
     LIBC.capget(version, rights)
     rights[0] ^= 2
@@ -137,7 +140,7 @@ def set_mode(folder, mode):
 
 
 def test_forbidden_output(camvid_folder, output, monkeypatch, capsys):
-    """In a read-only folder main.py prints one error line and exits with status 1.
+    """In a read-only folder, main.py prints one error line and exits with status 1.
 
     The run resumes when the folder is writable again.
     """
@@ -163,7 +166,10 @@ def test_forbidden_output(camvid_folder, output, monkeypatch, capsys):
 
 
 def test_data_that_disappears_is_named(camvid_folder, output, monkeypatch):
-    """Images that do not fit in memory are read again in each epoch."""
+    """Images that do not fit in memory are read again in each epoch.
+
+    If the images have disappeared, the error names an image.
+    """
     monkeypatch.setattr(data, 'CACHE_BYTES', 0)
     real = evaluate.score_split
 
@@ -188,7 +194,7 @@ def test_data_that_disappears_is_named(camvid_folder, output, monkeypatch):
     ({'memory/memory.limit_in_bytes': 300, 'memory/memory.usage_in_bytes': 310}, 0),
     ({'memory.max': 200, 'memory.current': 50}, 150), ({'memory/old/memory.limit_in_bytes': 1 << 62}, 921600)])
 def test_free_memory(tmp_path, files, free):
-    """The free memory is the least over the machine and all control groups of this process."""
+    """The free memory is the smallest value of the machine and of all control groups that contain this process."""
     for name, content in files.items():
         put_text(str(tmp_path / 'root'), name, '%s\n' % content)
     put_text(str(tmp_path), 'groups', '7:cpu:/x\n5:memory:/old\n0::/group/job\n')
@@ -200,9 +206,9 @@ def test_free_memory(tmp_path, files, free):
 
 
 def test_failed_op_says_what_to_do():
-    """TensorFlow 2 puts a list of code locations before the message of an error."""
+    """`cli.explain` drops the code locations that TensorFlow 2 puts before an error message."""
     with tf.Graph().as_default(), tf.Session() as sess, pytest.raises(tf.errors.ResourceExhaustedError) as error:
-        shape = tf.placeholder(tf.int32, [2])  # too large for any address space
+        shape = tf.placeholder(tf.int32, [2])  # the next line feeds a shape that is too large for any address space
         sess.run(tf.nn.relu(tf.fill(shape, 1.)) + 1, {shape: [1 << 23, 1 << 23]})
     said = cli.explain(error.value)
     assert 'lower the size' in said and 'OOM when allocating tensor with shape[8388608,8388608]' in said
@@ -242,7 +248,7 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path):
 
 
 def test_junk_in_the_log_is_passed_over(tmp_path):
-    """After a power cut log.jsonl can contain junk. Complete records up to the given step are kept."""
+    """After a power cut, log.jsonl may contain junk. Complete records up to the checkpoint's step are kept."""
     junk = b'\xff\xfe\0\n[1,2]\n7\nnull\n{"loss": 1}\n{"step": "x"}\n' + b'[' * 200000
     (tmp_path / 'log.jsonl').write_bytes(
         b'{"step": 1}\n%s\n{"step": 2, "mIoU": 0.3}\n{"step": 3}\n{"step": 2, "mIo' % junk)
@@ -272,7 +278,7 @@ def test_file_names_that_are_no_utf8(tmp_path, monkeypatch, capsys):
     ('os.abort()', -signal.SIGABRT, 'needs AVX'), ('raise ImportError("libcuda")', 1, 'ImportError: libcuda'),
     ('os.kill(os.getpid(), 4)', -signal.SIGILL, 'needs AVX'), ('os.kill(os.getpid(), 2)', -signal.SIGINT, 'needs AVX')])
 def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last):
-    """A fake TensorFlow writes to file descriptor 2, as C++ code does, and fails or gets a signal."""
+    """A fake TensorFlow writes to file descriptor 2, as C++ code does, and then fails or gets a signal."""
     put_text(str(tmp_path), 'tensorflow/__init__.py', 'import os\nos.write(2, b"needs AVX\\n")\n' + end)
     done = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py')], stderr=subprocess.PIPE, text=True,
                           env=dict(os.environ, PYTHONPATH=str(tmp_path)), timeout=60)
@@ -280,7 +286,7 @@ def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last)
 
 
 def test_closed_standard_error(tmp_path):
-    """A fake TensorFlow prints the level of the messages that are shown."""
+    """`system.quiet` works when standard error is closed. A fake TensorFlow prints the log level that is set."""
     put_text(str(tmp_path), 'tensorflow/__init__.py', '')
     put_text(str(tmp_path), 'tensorflow/compat/v1.py', 'class logging:\n    ERROR, set_verbosity = 3, print')
     command = '"%s" -c "import sys; from system import quiet; print(file=sys.stderr)" 2>&-' % sys.executable
@@ -311,7 +317,7 @@ def test_reader_that_has_seen_enough():
 
 
 def test_names_in_errors_and_of_the_working_folder(monkeypatch, capsys):
-    """Errors keep double spaces and macOS' narrow space in file names.
+    """Error messages show file names unchanged, even double spaces and the narrow space U+202F of macOS.
 
     A working folder whose name is not UTF-8 is refused.
     """

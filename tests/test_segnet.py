@@ -1,4 +1,4 @@
-"""Compares SegNet and SegNet-Basic with the released prototxts and with a forward pass by NumPy."""
+"""Compares SegNet and SegNet-Basic with the released prototxts and with a forward pass in NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -42,9 +42,9 @@ def test_variables(graph, model, layers, kernel, count):
 
 
 def test_released_multipliers(graph):
-    """Compares multipliers of learning rate and weight decay with segnet_train.prototxt.
+    """Compares the multipliers of learning rates and of weight decay with segnet_train.prototxt.
 
-    Only SegNet-Basic has weight decay of the batch-norm shift.
+    SegNet-Basic applies weight decay to the shift of batch norm, and SegNet does not.
     """
     for model, beta in (('segnet', 0.0), ('segnet-basic', 1.0)):
         networks.build(networks.Spec(model, 11), tf.zeros([1, 8, 8, 3]), is_training=True)
@@ -55,7 +55,7 @@ def test_released_multipliers(graph):
 
 
 def conv_reference(x, weights, biases):
-    """Computes a convolution with NumPy, zeros beyond the edge: [batch, h, w, c] -> [batch, h, w, filters]."""
+    """Computes a zero-padded convolution with NumPy: [batch, h, w, c] -> [batch, h, w, filters]."""
     height, width = x.shape[1:3]
     margin = len(weights) // 2
     x = np.pad(x, [(0, 0), (margin, margin), (margin, margin), (0, 0)], 'constant')
@@ -69,10 +69,10 @@ def conv_bn_reference(x, w, name):
 
 
 def logits_reference(images, w, layers, encoders, decoders, relu):
-    """Computes logits with NumPy, in the order of Caffe's layers; the network sees BGR.
+    """Computes logits of RGB images with NumPy; the layers run in the same order as in the Caffe model.
 
-    `encoders` and `decoders` are the numbers of convolutions of each level, without the classifier. `relu` appends a
-    ReLU to the convolutions of the decoders.
+    The first layer gets BGR. `encoders` and `decoders` list the number of convolutions in each level, without the
+    classifier. If `relu` is True, a ReLU follows each convolution of the decoders.
     """
     x, masks, layers = images[..., ::-1].astype(float), [], iter(layer for layer, _, _ in layers)
     if not relu:  # SegNet-Basic begins with LRN over all three channels
@@ -94,7 +94,7 @@ def logits_reference(images, w, layers, encoders, decoders, relu):
 @pytest.mark.parametrize('model, layers, encoders, decoders', [
     ('segnet', SEGNET, (2, 2, 3, 3, 3), (3, 3, 3, 2, 1)), ('segnet-basic', SEGNET_BASIC, (1, 1, 1, 1), (1, 1, 1, 1))])
 def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, layers, encoders, decoders):
-    """Images have 13x9 pixels. SegNet has a sixteenth of its filters."""
+    """The images have 13x9 pixels, and SegNet has a sixteenth of the usual filters."""
     if model == 'segnet':
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)

@@ -9,9 +9,9 @@ import utils
 
 
 def lcn_reference(image):
-    """Computes local contrast normalization with SciPy, as section 2 of Jarrett et al. 2009: float64 [h, w, c].
+    """Computes local contrast normalization with SciPy -> float64 [h, w, c].
 
-    Near an edge the weights of the window are scaled to the sum 1.
+    Source: section 2 of Jarrett et al. 2009. Near an edge, the weights inside the image are rescaled to sum to 1.
     """
     window = np.exp(-(np.arange(-4, 5)[:, None] ** 2 + np.arange(-4, 5) ** 2) / (2 * 2.0 ** 2))
 
@@ -32,7 +32,10 @@ def test_lcn_equals_its_formula(graph):
 
 
 def test_deconvolution_with_moving_averages_equals_its_formula(sess):
-    """The reference upsamples 3x2 to 5x4 by loops. All parameters of batch norm have random values."""
+    """The expected values come from Python loops that upsample a 3x2 map to 5x4.
+
+    All parameters of batch norm have random values.
+    """
     rng = np.random.RandomState(6)
     x = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
     got = utils.deconv_bn(tf.constant(x), 3, 3, 2, tf.zeros([2, 5, 4, 1]), 'up', False)
@@ -47,7 +50,7 @@ def test_deconvolution_with_moving_averages_equals_its_formula(sess):
 
 
 def test_dropout_is_a_function_of_seed_step_and_name(sess):
-    """Two masks of the same seed, step and name are equal. Other masks are independent."""
+    """Two masks with the same seed, step and name are equal. All other masks are independent."""
     x, step = tf.ones([3, 20, 30, 8]), tf.placeholder(tf.int64, [])
     masks = [utils.dropout(x, 0.25, (seed, step), name) for seed, name in ((1, 'p'), (1, 'p'), (2, 'p'), (1, 'q'))]
     (mask, same, *others), (of_next_step, *_) = (sess.run(masks, {step: number}) for number in (3, 4))
@@ -55,11 +58,14 @@ def test_dropout_is_a_function_of_seed_step_and_name(sess):
     assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
     assert abs((mask == 0).mean() - 0.25) < 0.02 and abs(mask.mean() - 1) < 0.02
     for other in others + [of_next_step]:
-        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ in a share of 2 * 0.25 * 0.75
+        assert 0.2 < (other != mask).mean() < 0.55  # independent masks differ in 2 * 0.25 * 0.75 = 37.5% of the values
 
 
 def pool_reference(x):
-    """Max pooling by loops; returns the values and a mask of `x`, True at the first maximum of each window."""
+    """Computes max pooling with loops; returns the maxima and a mask of `x`.
+
+    The mask is True at the first maximum of each window.
+    """
     batch, height, width, channels = x.shape
     out = np.zeros((batch, -(-height // 2), -(-width // 2), channels), x.dtype)
     mask = np.zeros(x.shape, bool)
@@ -72,16 +78,16 @@ def pool_reference(x):
 
 
 def unpool_reference(x, mask):
-    """Puts each value of `x` where `mask` is True in the window of the value; returns zeros elsewhere."""
+    """Copies each value of `x` to a 2x2 window, and sets all positions to 0 where `mask` is False."""
     return x.repeat(2, 1).repeat(2, 2)[:, :mask.shape[1], :mask.shape[2]] * mask
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('height, width', [(5, 7), (23, 30), (45, 60), (7, 1), (None, None)])
 def test_pooling_and_unpooling(graph, height, width, dtype):
-    """Compares the scatter and portable pooling with loops, bit for bit.
+    """Compares the scatter implementation and the portable implementation with Python loops, bit for bit.
 
-    If a window has the maximum twice, the first position counts.
+    If the maximum occurs twice in a window, the first position counts.
     """
     rng = np.random.RandomState(1)
     x = rng.randint(-3, 3, [3, height or 7, width or 9, 4])  # most windows contain equal values
@@ -138,7 +144,7 @@ def test_lrn_is_caffes(graph):
 def test_initial_weights_depend_on_the_seed_and_the_name():
     """Random ops created earlier in the graph do not change the weights.
 
-    Two layers, or two seeds, have different initial weights.
+    Different layers have different initial weights. Different seeds give different initial weights.
     """
     def initial(seed, ops):
         with tf.Graph().as_default():

@@ -1,4 +1,4 @@
-"""Tests weights from a VGG16 file of Keras, an earlier run, a .npz and a .caffemodel."""
+"""Tests loading weights from Keras's VGG16 file, from an earlier run, from a .npz and from a .caffemodel."""
 import os
 import shutil
 
@@ -20,7 +20,7 @@ from runs.folder import read_config
 from system.files import read_text, write_json
 
 def write_vgg16(path):
-    """Writes random weights in the layout of Keras' VGG16 file; returns {layer: (kernel, bias)}."""
+    """Writes random weights in the layout of Keras's VGG16 file; returns {layer: (kernel, bias)}."""
     rng, values = np.random.RandomState(6), {}
     with h5py.File(path, 'w') as file:
         for layer, channels, filters in SEGNET[:13]:
@@ -43,7 +43,10 @@ def loaded(sess, values, num_classes, place):
 
 
 def test_vgg16_is_the_same_function(sess, tmp_path):
-    """Except at the border, conv1_1 of SegNet equals conv1_1 of VGG16 on the image as Keras prepares the image."""
+    """SegNet's conv1_1 gives the same output as VGG16's conv1_1 after Keras's preprocessing of the image.
+
+    The border is not compared.
+    """
     stored = write_vgg16(str(tmp_path / 'vgg.h5'))
     values = weights.vgg16(str(tmp_path / 'vgg.h5')).values
     assert set(values) == {layer + kind for layer in stored for kind in ('/weights', '/biases')}
@@ -53,7 +56,7 @@ def test_vgg16_is_the_same_function(sess, tmp_path):
     networks.build(networks.Spec('segnet', 4), tf.constant(images), is_training=False)
     given, fresh = loaded(sess, values, 4, '--vgg16')
     got = sess.run(sess.graph.get_tensor_by_name('segnet/conv1_1/BiasAdd:0'))
-    prepared = images[..., ::-1].astype(float) - [103.939, 116.779, 123.68]  # keras: mode 'caffe'
+    prepared = images[..., ::-1].astype(float) - [103.939, 116.779, 123.68]  # Keras's mode 'caffe'
     expected = conv_reference(prepared, *[value.astype(float) for value in stored['conv1_1']])
     expected = expected / np.sqrt(1 + 1.001e-5) + 0.001  # the initial batch norm is folded into the convolution
     np.testing.assert_allclose(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-3)
@@ -77,7 +80,7 @@ def start(folder, output, *flags):
 
 
 def test_init_from_a_run(tmp_path, capsys):
-    """A run with 3 classes copies all weights of a run with 11 classes, except the classifier."""
+    """A run with 3 classes copies all weights except the classifier's from a run with 11 classes."""
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
     first, second, third, other = [str(tmp_path / name) for name in ('first', 'second', 'third', 'other')]
     start(camvid, first, '--learning_rate', '0.1')
@@ -126,8 +129,7 @@ def message(number, body):
 
 
 def blob(array, old):
-    """Encodes a BlobProto: four sizes and single floats if `old`, else a shape and packed floats.
-    """
+    """Encodes a BlobProto: four sizes and unpacked floats if `old`, otherwise a shape and packed floats."""
     if old:
         sizes = enumerate((1,) * (4 - array.ndim) + array.shape, 1)
         return b''.join([varint(i << 3) + varint(size) for i, size in sizes]
@@ -136,7 +138,7 @@ def blob(array, old):
 
 
 def caffemodel(layers, old=False):
-    """Encodes a .caffemodel of layers [(name, type, arrays)]; `old` layers are V1LayerParameter."""
+    """Encodes a .caffemodel of layers [(name, type, arrays)]; if `old`, as V1LayerParameter messages."""
     name_field, type_field, blobs_field = (4, 5, 6) if old else (1, 2, 7)
     content = message(1, b'net') if not old else b''
     for name, kind, arrays in layers:
@@ -148,7 +150,7 @@ def caffemodel(layers, old=False):
 
 
 def caffe_layers(rng):
-    """Returns the layers of SegNet-Basic for 11 classes as caffe-segnet stores the layers."""
+    """Returns random layers of SegNet-Basic for 11 classes, in the form in which caffe-segnet stores layers."""
     layers = [('data', 'DenseImageData', [])]
     for name, channels, _ in SEGNET_BASIC[:-1]:
         layers.append((name, 'Convolution', [rng.normal(size=(64, channels, 7, 7)) * 0.02, rng.normal(size=64) * 0.1]))
@@ -158,9 +160,13 @@ def caffe_layers(rng):
 
 @pytest.mark.parametrize('old', [False, True])
 def test_caffemodel_is_the_same_function(sess, tmp_path, old):
-    """The first convolution with batch norm and ReLU equals NumPy's result for arrays in Caffe's order."""
+    """The output of the first convolution with batch norm and ReLU equals a NumPy computation.
+
+    NumPy uses the arrays of the file, whose axes have Caffe's order.
+    """
     layers = caffe_layers(np.random.RandomState(8))
-    if old:  # three layers, as each value is a field; the classifier's name is from segnet_basic_camvid.prototxt
+    # The old format stores each value in a field of its own, so most layers are left out to save time.
+    if old:  # the classifier has the name in segnet_basic_camvid.prototxt
         layers = layers[:3] + [('dense_softmax_inner_prod',) + layers[-1][1:]]
     path = tmp_path / 'a.caffemodel'
     path.write_bytes(caffemodel(layers, old))
@@ -177,7 +183,7 @@ def test_caffemodel_is_the_same_function(sess, tmp_path, old):
 
 
 def test_weights_are_scored(tmp_path, monkeypatch):
-    """evaluate.py gives equal confusion matrices for a .caffemodel and an equal .npz."""
+    """evaluate.py gives equal confusion matrices for a .caffemodel and a .npz with the same weights."""
     read = datasets.camvid.read
     monkeypatch.setattr(datasets.camvid, 'read', lambda *folders: read(*folders)._replace(size=(45, 61)))
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
@@ -185,7 +191,7 @@ def test_weights_are_scored(tmp_path, monkeypatch):
     np.savez(str(tmp_path / 'a.npz'), **weights.load(str(tmp_path / 'a.caffemodel')).values)
     flags = '--model segnet-basic --dataset camvid --bf_images 0 --data_dir'.split() + [camvid]
     matrices = []
-    for name, size in (('a.caffemodel', '4'), ('a.npz', '1')):  # --batch_size changes no population statistics
+    for name, size in (('a.caffemodel', '4'), ('a.npz', '1')):  # the scores do not depend on --batch_size
         output = str(tmp_path / ('out-' + name))
         flags += ['--weights', str(tmp_path / name), '--output', output, '--batch_size', size]
         matrices.append(score(*flags)['val']['confusion'])
@@ -218,7 +224,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
         assert_refused(said, match, caffemodel(changed))
     for field in (message(7, message(1, b'\xff\xff\xff\x7f' * 100000)),              # a shape of 100,000 dimensions
                   message(7, message(1, varint(1 << 32) * 2)), message(7, message(1, varint(1 << 64))),  # overflows
-                  b'\x28\x00', b'\x38\x00'):                                          # data, shape as plain numbers
+                  b'\x28\x00', b'\x38\x00'):                            # integers in the fields data and shape
         assert_refused('not a .caffemodel|blobs', match, message(100, message(1, b'conv1') + message(7, field)))
     np.savez(str(tmp_path / 'a.npz'), a=np.array([{'evil': 1}], object))
     contents = [(tmp_path / 'a.npz').read_bytes(), b'PK\x03\x04 no']
@@ -230,7 +236,10 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
 
 
 def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_path, monkeypatch):
-    """A published run has 8-bit kernels, population statistics, no local paths and almost equal scores."""
+    """A published run has 8-bit kernels, population statistics and no local paths.
+
+    The scores are almost the same as the scores of the original run.
+    """
     run, published = str(tmp_path / 'run'), str(tmp_path / 'published')
     start(camvid_folder, run, '--steps', '2', '--learning_rate', '0.01', '--optimizer', 'adam')
     config = read_config(run)
@@ -257,7 +266,7 @@ def test_published_weights_are_the_run_with_its_statistics(camvid_folder, tmp_pa
 
 
 def test_classes_are_matched_by_name(sess, capsys):
-    """The classifier weights of a class move to the index of the same class name.
+    """The classifier weights of a class move to the index of the class with the same name.
 
     The weights of a new class are NaN. Encoder weights do not change.
     """

@@ -1,7 +1,8 @@
-"""SegNet and SegNet-Basic in PyTorch, for comparisons of logits, speed and memory with our networks.
+"""SegNet and SegNet-Basic in PyTorch, for comparisons with our TensorFlow networks.
 
-`benchmark.py --peer pytorch` runs this file, which needs only PyTorch and NumPy. Layers have the names of segnet.py,
-so that both networks load the same weights.
+The comparisons are of logits, speed and memory. `benchmark.py --peer pytorch` runs this file, which needs only PyTorch
+and NumPy. The layers have the same names as in segnet.py, so that a PyTorch network can load the weights of a
+TensorFlow network.
 """
 import contextlib
 import json
@@ -18,7 +19,7 @@ EPSILON = 1.001e-5  # equals utils.BN_EPSILON
 
 
 class ConvBN(nn.Sequential):
-    """A convolution with batch norm; `relu` appends a ReLU."""
+    """A convolution with batch norm. If `relu` is True, a ReLU follows."""
 
     def __init__(self, channels, filters, size, relu):
         layers = [nn.Conv2d(channels, filters, size, padding=size // 2), nn.BatchNorm2d(filters, EPSILON)]
@@ -26,7 +27,7 @@ class ConvBN(nn.Sequential):
 
 
 class EncoderDecoder(nn.Module):
-    """Maps images [batch, 3, h, w], BGR in 0..255, to logits [batch, num_classes, h, w].
+    """Maps BGR images [batch, 3, h, w] with values 0..255 to logits [batch, num_classes, h, w].
 
     `encoders` and `decoders` list the layer names of each level. The last layer is the classifier.
     """
