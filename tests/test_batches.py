@@ -62,7 +62,7 @@ def test_flip_moves_image_and_label_together():
 
 
 def test_augmentation_keeps_label_on_image():
-    """After flip, zoom and crop an object has the same edge in the image and in the label.
+    """After flip, zoom and crop, an object has the same edge in the image and in the label.
 
     Pixels outside the original image are void in the label.
     """
@@ -142,11 +142,12 @@ def test_resize_label_never_mixes_ids():
     big = batches.resize_label(label, 5, 7)
     assert set(np.unique(big)) == {0, 3, 9}
     np.testing.assert_array_equal(batches.resize_label(big, 2, 2), label)
-    assert batches.resize_label(np.arange(6, dtype=np.uint8)[None], 1, 3).tolist() == [[1, 3, 5]]  # at pixel centres
+    # Nearest neighbour reads the old label at the centres of the new pixels.
+    assert batches.resize_label(np.arange(6, dtype=np.uint8)[None], 1, 3).tolist() == [[1, 3, 5]]
 
 
 def test_jitter_is_its_formula():
-    """Each pixel equals the formula of contrast and brightness, computed in floats.
+    """Each pixel has the value that the formula for contrast and brightness gives, computed in floats.
 
     `augment` draws four random numbers for other augmentations before the six numbers for contrast and brightness.
     """

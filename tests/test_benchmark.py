@@ -65,7 +65,10 @@ def test_ours_and_peers_take_turns():
 
 
 def test_table_beside_a_peer(tmp_path, monkeypatch, capsys):
-    """The expected numbers follow from 0.65 s for our SegNet, 0.5 s for the faster peer and 106.7 G MACs."""
+    """Checks the table for predictions of 0.65 s (our SegNet), 0.7 s (PyTorch eager) and 0.5 s (compiled).
+
+    The expected utilization follows from 0.65 s and 106.7 G MACs per prediction of our SegNet.
+    """
     seconds = {('matrix-product', None): 0.5, ('segnet', None): 0.65, ('segnet', False): 0.7, ('segnet', True): 0.5}
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, model, compiled=None, **_: {
         'seconds': [seconds[model, compiled]] * repeats, 'memory': 3e6 if compiled is None else 2e6})
@@ -96,9 +99,10 @@ def run(*words):
 
 
 def test_engines_beside_predict(tmp_path, monkeypatch, capsys):
-    """Each engine predicts almost the same ids as predict.py. The output names each missing engine.
+    """Each engine predicts almost the same ids as predict.py. The output lists missing engines.
 
-    The class ids of the run go from 20 down to 10, so that the test fails if the scores compare ids and not indices.
+    The class ids of the run go from 20 down to 10. So the test fails if benchmark.py computes scores from class ids
+    instead of class indices.
     """
     monkeypatch.setattr(benchmark, 'read_config', lambda run: dict(read_config(run), class_ids=list(range(20, 9, -1))))
     monkeypatch.setattr(benchmark, 'measure_in_subprocess', lambda repeats, **settings: engines.measure(

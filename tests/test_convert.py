@@ -1,4 +1,4 @@
-"""Compares the labels that are converted from each annotation tool with labels drawn by brute force."""
+"""Tests that annotations of each tool are converted to the same labels as a brute-force rasterizer draws."""
 import base64
 import io
 import itertools
@@ -144,7 +144,7 @@ def segmentation(form, polygon, mask):
 def test_tools(tmp_path, masks, expected, tool, form, capsys):
     """Each format is converted to palette PNGs.
 
-    The labels that `--dataset folder` reads from the PNGs equal labels drawn by brute force.
+    `--dataset folder` reads the PNGs. The labels are the same as labels drawn by brute force.
     """
     write = {'coco': lambda folder: coco(folder, lambda name, i: segmentation(
         form, POLYGONS[name][i][1], masks[name][i][1])), 'labelme': labelme, 'yolo': lambda folder: yolo(folder, form)}
@@ -171,7 +171,7 @@ def test_ids_of_class_names():
 
 
 def test_many_polygons_and_run_lengths():
-    """Masks of random polygons equal masks drawn by brute force.
+    """The masks of random polygons are the same as masks drawn by brute force.
 
     The compressed run lengths that pycocotools writes are decoded to the run lengths of the mask.
     """
@@ -207,7 +207,7 @@ def test_shapes(kind, points, parts):
 @pytest.mark.parametrize('points, target, part', [
     ([[2, 7], [4, 8]], np.s_[7:9, 2:5], np.s_[:, :]),
     ([[-1, 10], [1, 11]], np.s_[10:11, 0:2], np.s_[:1, 1:]),          # reaches beyond the left and lower borders
-    ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # the corner is rounded to whole pixels
+    ([[2.6, 6.7], [4.4, 8.1]], np.s_[7:9, 3:6], np.s_[:, :]),         # corner (2.6, 6.7) is rounded to (3, 7)
     ([[2, 7], [3, 7]], np.s_[7:8, 2:4], np.s_[:1, :2])])              # a box smaller than the mask crops the mask
 def test_mask_of_labelme(points, target, part):
     """The expected masks follow the rule in labelme's function shapes_to_label."""
@@ -324,7 +324,10 @@ SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]  # the polygon covers rows 1 to 3 and columns 
 
 
 def write_coco(folder, names=('a.png',), annotations=(), size=(9, 13), **more):
-    """Writes images and a COCO file with the categories 7 (cup) and 8 (table); `more` replaces JSON keys."""
+    """Writes images and a COCO file with the categories 7 (cup) and 8 (table).
+
+    `more` overrides top-level entries of the JSON file.
+    """
     for i, name in enumerate(names):
         write_image(str(folder / name), size, i)
     content = {'images': [{'id': i, 'file_name': name, 'height': size[0], 'width': size[1]}
@@ -422,7 +425,10 @@ def test_images_in_labelme_and_outside_the_folder(tmp_path):
 
 
 def test_isat(tmp_path):
-    """The object with the higher layer is in front. A vertex in the last row or column is on the image border."""
+    """The object with the higher layer number is drawn on top.
+
+    A vertex in the last row or column is moved to the image border.
+    """
     write_image(str(tmp_path / 'in' / 'a.png'), (9, 13))
     entries = [{'category': name, 'layer': layer, 'segmentation': np.reshape(points, (-1, 2)).tolist()}
                for name, layer, points in (('cup', 2.0, SQUARE), ('table', 1.0, [0, 0, 12, 0, 12, 8, 0, 8]))]
@@ -433,7 +439,10 @@ def test_isat(tmp_path):
 
 
 def via(folder, regions, **more):
-    """Writes a VIA project with one image; `regions` is [(attributes, shape)]."""
+    """Writes a VIA project with one image; `regions` is [(attributes, shape)].
+
+    `more` overrides top-level entries of the JSON file.
+    """
     write_image(str(folder / 'in' / 'a.png'), (11, 13))
     entry = {'filename': 'a.png', 'size': 1, 'file_attributes': {}, 'regions': [
         {'shape_attributes': shape, 'region_attributes': attributes} for attributes, shape in regions]}

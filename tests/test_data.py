@@ -22,17 +22,17 @@ from system.files import UserError, read_csv
     ('rows', '', [[0, 0, 0], [0, 0, 0]]), ('rows', '1 4', [[1], [1], [1], [1]]),
     ('relative', '1 2 3 1', [[0, 1, 0, 1], [1, 0, 0, 0]]), ('relative', '0 3', [[1, 1], [1, 0]])])
 def test_rle_by_hand(order, rle, rows):
-    """Pixels are counted from 1. A run may continue in the next row.
+    """In the order `rows`, pixels are counted from 1, and a run may continue in the next row.
 
-    In the order `relative`, pixels are counted down the columns. The start of a run is the number of pixels between the
-    end of the previous run and the run.
+    In the order `relative`, pixels are counted column by column, from top to bottom. The start of a run is the number
+    of pixels between the previous run and this run.
     """
     assert data.rle_decode(rle, len(rows), len(rows[0]), order).tolist() == rows
     assert data.rle_encode(np.array(rows), order) == rle
 
 
 def test_a_long_mask_fits_a_csv_field(tmp_path):
-    """The run lengths of a checkerboard of 2000x2000 pixels have 19.4 million characters."""
+    """A CSV field may have 19.4 million characters, like the run-length encoding of a 2000x2000 checkerboard."""
     rle = '2345678 1 ' * 1940000
     (tmp_path / 'train.csv').write_text('id,annotation\na,%s\n' % rle)
     assert list(read_csv(str(tmp_path / 'train.csv'), ['annotation'])) == [(2, {'id': 'a', 'annotation': rle})]
@@ -106,7 +106,8 @@ def test_real_camvid_counts():
     assert (present // 172800).tolist() == TRAIN_IMAGES
 
 
-# Pixels and images of each class in the published training split of CamVid; the last entry is void.
+# Number of pixels of each class, and number of images that show each class, in CamVid's published training split.
+# The last number in each list is for void.
 TRAIN_PIXELS = [10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877, 405385, 184967,
                 2503995]
 TRAIN_IMAGES = [366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201, 367]
@@ -129,7 +130,7 @@ def test_class_counts_by_hand():
     assert present.tolist() == [8, 6, 0, 8]
     # The frequencies of classes a and b are 4/8 and 2/6, and the median is 5/12. Class c does not occur.
     np.testing.assert_allclose(data.median_frequency_weights(pixels, present), [5 / 6, 5 / 4, 0])
-    counts = np.array([[3, 2, 0, 1], [1, 0, 0, 1]])  # pixels of each class in each image
+    counts = np.array([[3, 2, 0, 1], [1, 0, 0, 1]])  # [image, class]: number of pixels
     weights = datasets.class_weights('median-sqrt', dataset, counts)
     np.testing.assert_allclose(weights, [(5 / 6) ** 0.5, (5 / 4) ** 0.5, 0])
 

@@ -27,7 +27,8 @@ COLORS = [('Truck_Bus', (192, 128, 192)), ('Sky', (128, 128, 128)), ('Void', (0,
           ('Archway', (192, 0, 128)), ('Bicyclist', (0, 128, 192))]
 COLUMN = np.array([color for _, color in COLORS], np.uint8)[:, None].repeat(7, 1)  # each row has one colour
 IDS = [8, 0, IGNORE, 1, IGNORE, 10]
-CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]  # labelIds: 0 7 8 26 33 4; 23 30 7 7 31 1
+# The expected class indices for the labelIds [[0, 7, 8, 26, 33, 4], [23, 30, 7, 7, 31, 1]].
+CITY = [[IGNORE, 0, 1, 13, 18, IGNORE], [10, IGNORE, 0, 0, 16, IGNORE]]
 
 
 def write_frames(folder):
@@ -133,7 +134,7 @@ def test_ids(tmp_path, layout, place, ids):
 def test_sunrgbd(tmp_path, write):
     """The layout with PNG files and the layout with MATLAB files give the same data set.
 
-    Each image has its own label.
+    The labels of the images differ, so the test would notice swapped labels.
     """
     dataset = datasets.sunrgbd.read(write(str(tmp_path)))
     assert {split: len(names) for split, names in dataset.examples.items()} == {'train': 3, 'test': 2, 'val': 1}
@@ -260,7 +261,7 @@ def test_sartorius_split_is_stratified_and_fixed(tmp_path):
     dataset = datasets.sartorius.read(folder)
     assert dataset.examples == datasets.sartorius.read(folder).examples
     kinds = sorted(int(name[4:]) % 3 for name in dataset.examples['val'])
-    assert kinds == [0, 1, 2]  # the cell types have 4, 3 and 3 images; a fifth of each is rounded up to 1
+    assert kinds == [0, 1, 2]  # val has one image of each cell type: a fifth of 4, 3 and 3 images, rounded up
     assert len(dataset.examples['train']) == 7
 
 
@@ -290,7 +291,8 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid', 'train.txt', '\n', 'no images in train.txt'),
     ('camvid', 'trainannot/train_02.png', np.full((45, 61), 12, np.uint8), '_02.png: id 12 at row 0, column 0'),
     ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
-    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],  # like anti-aliased edges
+    # At the blurred edges of a resized label, colours belong to no class.
+    ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],
      r'f1_L.png: colour \[193, 129, 193\] at row 0, column 0'),
     ('camvid frames', 'label_colors.txt', '1 2 256 Sky', 'label_colors.txt row 1'),
     ('camvid frames', 'label_colors.txt', '1 2 3 Sky\n4 5 6 Lane', 'Lane is no class of CamVid; .* --dataset folder'),
@@ -299,7 +301,7 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
-     'labelIds.png: id 255 at row 0'),  # a labelTrainIds file that is named labelIds
+     'labelIds.png: id 255 at row 0'),  # a file with labelTrainIds that is named labelIds
     ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
      'ADE_00000001.png: id 151 at row 0'),
     ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, '1 images have no label'),
@@ -351,7 +353,7 @@ def test_label_of_a_reader_with_an_unknown_class():
     ('datasets', ['sample'], 'sample train:'), ('datasets/__main__.py', ['--help'], 'usage: python -m datasets'),
     ('datasets/convert.py', ['--help'], 'usage: python -m datasets.convert')])
 def test_started_by_its_path_from_another_folder(tmp_path, script, flags, said):
-    """Each script can be started by its path, because `python -m datasets` works only in the project's folder."""
+    """Each script can be run by its path from any folder."""
     command = [sys.executable, os.path.join(ROOT, script)] + flags
     assert said in subprocess.check_output(command, cwd=str(tmp_path), universal_newlines=True, timeout=120)
 
@@ -417,7 +419,11 @@ def run_of(folder, **flags):
 
 @pytest.mark.parametrize('fold', [None, '2/3'])
 def test_run_keeps_its_split(tmp_path, capsys, fold):
-    """Images that are added after the start of a run are ignored. A different data set gets a new split."""
+    """Images that are added to the data set after the start of a run are ignored.
+
+    If the folder has none of the images of the run, the folder counts as another data set, which gets a new
+    split.
+    """
     folder = write_folder(str(tmp_path / 'data'))
     before, config = run_of(folder, fold=fold)
     for i in range(20):
@@ -440,7 +446,7 @@ def test_run_keeps_its_split(tmp_path, capsys, fold):
 
 
 def test_run_of_an_older_revision_keeps_its_split(tmp_path):
-    """Revision e4c2371 printed the expected names for this folder."""
+    """The split val is the same as in revision e4c2371, which had the images im4 and im9 in val."""
     folder = write_folder(str(tmp_path))
     os.makedirs(os.path.join(folder, 'images', 'a'))
     for kind in ('images', 'labels'):

@@ -43,7 +43,7 @@ def label_image(prediction, path):
 
 
 def test_values_of_an_image(tmp_path):
-    """Each pixel is in exactly one mask.
+    """The overlay has one mask for each predicted class, and each pixel is in exactly one mask.
 
     The legend shows the share of each class, and the id map holds the run's class ids.
     """
@@ -175,7 +175,8 @@ def black_png(side):
 def hostile_images():
     """Returns a list of uploads as (file name, content, expectation).
 
-    The expectation is True for a labelled image, False for a refusal, and None if the upload may fail.
+    The expectation is True if the demo must label the image, and False if the demo must show an error. None means that
+    the upload may fail, but an uploaded image must be labelled.
     """
     good, image = png(), Image.open(io.BytesIO(png()))
     jpeg, archive = encoded(image, 'JPEG'), zipped({'../../x.png': good})
@@ -205,9 +206,9 @@ def hostile_images():
 
 @needs_gradio
 def test_hostile_images(server, tmp_path):
-    """Each upload is labelled, or an error of one sentence is shown.
+    """Each uploaded image is labelled, or the page shows a one-sentence error.
 
-    The server keeps running. The server leaves no files except temporary files.
+    The server keeps running and leaves no files except temporary files.
     """
     assert len(hostile_images()) > 40
     server.ids('first.png', png())
@@ -227,7 +228,10 @@ def test_hostile_images(server, tmp_path):
 
 @needs_gradio
 def test_videos(server, tmp_path):
-    """The page returns an overlay of each frame. A playlist that names a file of the server is refused."""
+    """The page returns an overlay of each frame.
+
+    An uploaded playlist that refers to a file on the server is refused.
+    """
     here = noise_video(str(tmp_path / 'a.avi'), 9).encode()
     good = (tmp_path / 'a.avi').read_bytes()
     kind, results = server.label('a.avi', good, 0.5, function='show_video')
@@ -296,7 +300,7 @@ def browser(tmp_path_factory):
 @needs_gradio
 @pytest.mark.skipif(no_browser, reason='chromium, chromedriver or selenium is not installed')
 def test_page_in_a_browser(server, request, tmp_path):
-    """An image gives masks, class names and an id map, and a text file gives an error.
+    """The page shows masks and class names for an uploaded image, and an error for an uploaded text file.
 
     All requests of the browser go to the server.
     """
@@ -357,5 +361,6 @@ def test_page_in_a_browser(server, request, tmp_path):
     messages = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
     asked = [message['params']['request']['url'] for message in messages
              if message['method'] == 'Network.requestWillBeSent']
-    ours = (server.url, 'data:', 'blob:', 'chrome:', 'chrome-untrusted:')  # chrome:...: the page of a new tab
+    # Chromium requests chrome: and chrome-untrusted: URLs for its new-tab page.
+    ours = (server.url, 'data:', 'blob:', 'chrome:', 'chrome-untrusted:')
     assert len(asked) > 10 and [url for url in asked if not url.startswith(ours)] == []

@@ -69,15 +69,17 @@ def test_imports_go_down(path):
 @pytest.mark.skipif(not hasattr(sys, 'stdlib_module_names'), reason='Python 3.10 lists the standard library')
 @pytest.mark.parametrize('name', ['requirements.txt', 'requirements-tf1.txt'])
 def test_imported_packages_are_required(name):
-    """The requirements file names each imported package, also a package that another package would install.
+    """Each imported package is in the requirements file, even if another listed package installs it.
 
-    An update of the other package may drop the dependency.
+    An update of the other package may drop this dependency.
     """
     packages = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'yaml': 'pyyaml'}
     required = re.findall(r'^([\w-]+)==', source(name), re.MULTILINE) + ['h5py'] * ('tf1' in name)  # TF 1 needs h5py
     found = {module.split('.')[0] for path in FILES for module in imports(path) if layer(module) is None}
-    found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}  # in requirements-export.txt
-    found -= {'gradio', 'openvino'}  # gradio: in requirements-demo.txt; openvino: an optional engine of benchmark.py
+    # requirements-export.txt lists tf2onnx, onnx and onnxruntime. requirements-demo.txt lists gradio. OpenVINO is an
+    # optional engine of benchmark.py.
+    found -= sys.stdlib_module_names | {'tf2onnx', 'onnx', 'onnxruntime'}
+    found -= {'gradio', 'openvino'}
     assert {packages.get(module, module) for module in found} - set(required) == set()
 
 

@@ -1,4 +1,4 @@
-"""Compares training by several processes with a reference: one process, and SGD in NumPy with float32.
+"""Compares training by several processes with training by one process, which computes SGD in NumPy.
 
 The learning rate is low, because a rounding error can move the maximum of a pooling window, and then two training runs
 diverge.
@@ -31,8 +31,8 @@ from system import cluster, distribute
 STEPS, BATCH, RATE = 7, 5, 1e-4
 FLAGS = ('--dataset camvid --model fcn-basic --height 23 --width 31 --batch_size %d --optimizer sgd --learning_rate %g '
          '--schedule constant --class_weights none --flip --device cpu' % (BATCH, RATE)).split()
-# Runs main.py and saves all variables at the end. The environment variable KILL names the moment at which the process
-# kills itself.
+# Runs main.py and saves all TensorFlow variables at the end. The environment variable KILL names the moment at which
+# the process kills itself.
 DRIVER = """
 import os, signal, sys, threading
 sys.path.insert(0, %r)
@@ -61,7 +61,10 @@ cli.main(main.main)
 
 
 def start(output, index, hosts, flags, **variables):
-    """Starts one process of a training run. At the end, the process writes all variables to OUTPUT.INDEX.npz."""
+    """Starts one process of a training run, with the environment variables `variables`.
+
+    At the end, the process writes all TensorFlow variables to OUTPUT.INDEX.npz.
+    """
     environment = dict(os.environ, TF_CONFIG=cluster.tf_config(hosts, index), DUMP='%s.%d.npz' % (output, index),
                        **variables)
     return subprocess.Popen([sys.executable, '-c', DRIVER] + FLAGS + ['--output', output] + list(flags),
@@ -138,7 +141,8 @@ def reference(folder, *splits):
 def test_processes_equal_one_that_adds_the_gradients(camvid_folder, output, shares):
     """The losses and variables of several processes equal the results of one process, within 1e-5.
 
-    The one process adds the gradients of all shares. The changes of the variables since the start are equal within 1%.
+    The single process adds the gradients of all shares of a batch. The changes of the variables since the start are
+    equal within 1%.
     """
     hosts = cluster.free_hosts(len(shares))
     flags = ['--data_dir', camvid_folder, '--steps', str(STEPS)]
@@ -174,7 +178,8 @@ def test_a_step_sends_gradients_and_statistics_only(graph):
     assert sorted(op.inputs[0].shape.num_elements() for op in reductions) == [1, numbers + 1]
     assert len({op.get_attr('instance_key') for op in reductions}) == 2
     assert {op.device for op in reductions} == {'/job:worker/task:1/device:CPU:0'}
-    assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]  # no other task
+    # No op is placed on another task.
+    assert not [op.name for op in graph.get_operations() if op.device and 'task:1' not in op.device]
 
 
 def test_shares_cover_the_batch():

@@ -46,7 +46,10 @@ def server(monkeypatch):
 
 
 def zipped(files):
-    """Returns the bytes of a zip of {name: content}. A member whose name ends in 'link' is a symbolic link."""
+    """Returns the bytes of a zip archive with the files {name: content}.
+
+    A member whose name ends in 'link' is a symbolic link.
+    """
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as archive:
         for name, content in files.items():
@@ -57,7 +60,7 @@ def zipped(files):
 
 
 def tarred(files):
-    """Returns the bytes of a tar of {name: content}."""
+    """Returns the bytes of a tar archive with the files {name: content}."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode='w') as archive:
         for name, content in files.items():
@@ -83,7 +86,7 @@ def serve(server, monkeypatch):
 
 
 def files_below(folder):
-    """Returns {path below the folder: content} of all files."""
+    """Returns {path relative to `folder`: content} for all files in `folder` and its subfolders."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
@@ -119,9 +122,9 @@ def test_unsafe_zip_stays_in_its_folder(serve, tmp_path, name):
 
 
 def test_a_tar_is_unpacked_only_after_its_checksum(serve, tmp_path):
-    """A tar file with a wrong checksum is refused, because members of a tar may lead outside the folder.
+    """A tar file with a wrong checksum is refused, because paths in a tar may point outside the folder.
 
-    A tar file that is named .zip is refused.
+    A tar file that is named .zip is refused too.
     """
     assert all(source.md5 for source in download.SOURCES.values() if not source.url.endswith('.zip'))
     for md5, ending in (('0' * 32, '.tar'), (None, '.zip')):

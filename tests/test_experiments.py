@@ -96,8 +96,8 @@ def test_table_trains_what_is_missing_and_prints_both(camvid_folder, tmp_path, c
 def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, monkeypatch):
     """experiments.py checks all rows before the first network is trained.
 
-    An error is raised if a run has more steps than --steps, if the flags differ from the flags of a run, or if the
-    split is unknown. A recipe in --flags does not override the flags of the row.
+    An error is raised if an existing run of a row has more steps than --steps or has other flags than the row. An
+    unknown split is an error too. A recipe in --flags does not override the flags of the row.
     """
     monkeypatch.setattr(experiments, 'measured_cost', lambda *_: {'ms': 1.0, 'MB': 1.0, 'revision': 'r'})
     run(camvid_folder, str(tmp_path / 'a'), '--rows', 'FCN-Basic', '--steps', '2')
@@ -114,7 +114,7 @@ def test_rows_are_checked_before_the_first_is_trained(camvid_folder, tmp_path, m
 
 
 def scores_of(split_scores):
-    """Converts {split: (G, C, mIoU, BF)} in percent to entries of metrics.json with two classes."""
+    """Converts {split: (G, C, mIoU, BF) in percent} to metrics.json entries, each for the classes Sky and Pole."""
     entry = {'accuracy': [0.5, 0.25], 'IoU': [0.5, 0.25], 'class_names': ['Sky', 'Pole'], 'images': 3, 'bf_images': 3}
     return {split: dict(zip(results.MEASURES, np.array(four) / 100), **entry) for split, four in split_scores.items()}
 
@@ -256,7 +256,10 @@ def test_the_papers_numbers_are_whole():
 
 
 def test_results_come_from_the_runs_own_files(camvid_folder, tmp_path, monkeypatch, capsys):
-    """The page shows the scores in metrics.json and no local paths. Copies of run folders give the same page."""
+    """`experiments.py results` writes the scores in metrics.json to a Markdown page, without local paths.
+
+    Copies of the run folders give the same page.
+    """
     monkeypatch.chdir(tmp_path)
     train(camvid_folder, os.path.join('Output', 'run'), '--steps', '1')
     scores = score(os.path.join('Output', 'run'))['val']
@@ -320,6 +323,7 @@ def test_results_of_any_weights_stand_beside_the_balanced_row():
     (['table1', '--flags=--seed=3 --gpus 2'], '--gpus, --seed: set by the rows, or without effect'),
     (['table1', '--rows', 'SegNet'], '--rows SegNet: table1 has Bilinear-Interpolation, '),
     (['table3', '--class_weights', 'median'], '--class_weights median: table3 has no such row'),
-    (['bayesian', '--list', '--flags=--vgg16 x'], '--vgg16: needs --input raw')])  # row 3 is SegNet-Basic
+    # Row 3 of the table `bayesian` is SegNet-Basic, which does not accept --vgg16.
+    (['bayesian', '--list', '--flags=--vgg16 x'], '--vgg16: needs --input raw')])
 def test_bad_words_are_refused(words, message):
     assert_refused(message, command, *words)

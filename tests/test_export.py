@@ -28,7 +28,7 @@ FORMATS = [pytest.param('saved', id='SavedModel'), pytest.param('a.tflite', id='
 
 
 def blocks(height, width, seed):
-    """Returns an image uint8 [height, width, 3] of random colours and noise."""
+    """Returns an image uint8 [height, width, 3] of 5x7 blocks in random colours, with noise added."""
     rng = np.random.RandomState(seed)
     colors = rng.randint(0, 200, (5, 7, 3)).astype(np.uint8)
     image = cv2.resize(colors, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -47,7 +47,7 @@ def published(**flags):
 
 @pytest.fixture(scope='module', params=['segnet', 'segnet-basic'])
 def network(request, tmp_path_factory):
-    """Returns (function that exports a network to a file of the given name, expected ids of IMAGES).
+    """Returns a function that exports a network to a file of the given name, and the expected ids of IMAGES.
 
     The networks are a narrow SegNet with random weights and the published SegNet-Basic.
     """
@@ -118,9 +118,10 @@ def test_exported_network_predicts_the_same_classes(network, name):
 @pytest.mark.parametrize('name', FORMATS)
 @pytest.mark.parametrize('size', ['free', (90, 121)])
 def test_images_are_resized_as_predict_does(tmp_path, name, size):
-    """The network's input size is 45x61. A file that is exported with a free size takes images of any size.
+    """Networks that are exported with --export_size free accept images of any size.
 
-    An ONNX file that is exported with a free size also takes batches of images.
+    ONNX files that are exported with --export_size free also accept batches of images. The input size of the network is
+    45x61.
     """
     (config, loaded), path = published(), str(tmp_path / name)
     config['class_ids'] = [20, 3, 5, 7, 9, 11, 13, 15, 17, 19, 1]
@@ -176,9 +177,9 @@ def test_opencv_reads_onnx(network):
                                       ((45, 61), (96, 128)), ((3, 300), (45, 61)), ((300, 3), (45, 61)),
                                       ((1, 1), (4, 5))])
 def test_resize_equals_opencv(graph, old, new):
-    """Because OpenCV rounds interpolation weights, our area averages differ from OpenCV's by at most 1.
+    """Our area averages and bilinear values differ from OpenCV's by at most 1.
 
-    About 0.1% of our bilinear values differ from OpenCV's.
+    About 0.1% of the bilinear values differ. OpenCV rounds the interpolation weights.
     """
     image = blocks(*old, seed=2)
     resized = value_of(export.resize(tf.constant(image[None].astype(np.float32)), *new))[0]
@@ -210,7 +211,7 @@ def test_refused_paths_and_sizes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_full_disk_leaves_nothing(tmp_path, name):
-    """If the disk is full, which a limit on file sizes simulates, the export leaves no file."""
+    """On a full disk, the export leaves no file. A limit on file sizes simulates the full disk."""
     config, loaded = published()
     with file_size_limit(100000), pytest.raises((OSError, tf.errors.OpError)):
         export.export(str(tmp_path / name), spec_of(config), config, loaded)

@@ -30,7 +30,7 @@ CELL = st.one_of(TEXT, st.sampled_from(['a', '', '1 2', '3 1 9 4', '4', '5', 'co
 
 
 def written(content, read, *args):
-    """Writes `content` to a file and returns `read(file)`, or None if `read` refuses the file."""
+    """Writes `content` to a file; returns `read(file, *args)`, or None if `read` raises a UserError."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, 'file.csv')
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -100,11 +100,11 @@ WHOLE_FILES.append(encoded(IMAGE, 'TIFF', compression='tiff_lzw'))
 
 @hypothesis.given(st.integers(0, 7), st.integers(0, 1 << 30), st.integers(0, 5), st.booleans())
 def test_damaged_images(kind, seed, changes, cut):
-    """A damaged or truncated file gives an image, or a UserError that names the file."""
+    """A damaged or truncated file is read as an image, or is refused with a UserError that names the file."""
     rng = np.random.RandomState(seed)
     content = bytearray(WHOLE_FILES[kind])
     for _ in range(changes):
-        content[int(len(content) * rng.rand() ** 3)] = rng.randint(256)  # mostly in the header
+        content[int(len(content) * rng.rand() ** 3)] = rng.randint(256)  # most changes are in the header
     content = content[:rng.randint(len(content))] if cut else content
     for read in (data.read_image, data.read_label):
         array = written(bytes(content), read)

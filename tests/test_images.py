@@ -1,4 +1,4 @@
-"""Tests that images and labels are decoded to the known pixel values."""
+"""Tests that images and labels are decoded to the expected pixel values."""
 import functools
 import pathlib
 import struct
@@ -44,9 +44,10 @@ def test_read_image_is_rgb(tmp_path, extension, scale, dtype):
 
 
 def test_bits_in_use(tmp_path, capsys):
-    """If 12 bits are in use, the upper 8 of these 12 bits are kept.
+    """The argument `depth` of `read_image` is the number of bits in use. The upper 8 of these bits are kept.
 
-    A value with more bits than are in use becomes white, and a note is printed.
+    A value that needs more than `depth` bits becomes white, and a note is printed. Without `depth`, the number of bits
+    is measured.
     """
     values = np.array([[0, 15, 16, 4095, 2048]], np.uint16)
     for name in ('a.png', 'b.tif'):
@@ -91,7 +92,7 @@ def test_rotation_of_16_bits(tmp_path):
         path = save(str(tmp_path / name), np.array([[256, 512, 768]], np.uint16) * 16, exif=exif)
         assert data.read_image(path, 16)[:, :, 0].tolist() == [[16], [32], [48]]
     values = np.arange(6).reshape(2, 3, 1) * 256 + [0, 512, 1024]
-    bits = struct.pack('<HHH', 16, 16, 16)  # the bits per channel are stored after 36 bytes of pixels
+    bits = struct.pack('<HHH', 16, 16, 16)  # BitsPerSample, stored after the pixel data
     write_tiff(path, values.astype('<u2').tobytes() + bits, (256, 3, 1, 3), (257, 3, 1, 2), (258, 3, 3, 8 + 36),
                (262, 3, 1, 2), (274, 3, 1, 6), (277, 3, 1, 3))
     assert data.read_image(path, 16).tolist() == [[[i, i + 2, i + 4] for i in row] for row in ((3, 0), (4, 1), (5, 2))]
@@ -142,9 +143,9 @@ def test_further_pages_are_told_of(tmp_path, capsys):
 
 
 def test_0_is_white(tmp_path):
-    """If 0 is white, as in ImageJ's masks, an image is inverted, and a label keeps the stored values.
+    """In a TIFF file, 0 may mean white, as in ImageJ's masks. Then an image is inverted, but a label is not.
 
-    `measured_depth` counts the bits of the inverted values.
+    `datasets.folder.measured_depth`, which finds the number of bits in use, counts the bits of the inverted values.
     """
     path = str(tmp_path / 'a.tif')
     ids = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
@@ -168,10 +169,9 @@ def test_0_is_white(tmp_path):
     (4, 8, {262: 2}, '4 bands, 0 of them'), (4, 8, {262: 2, 338: 0}, '4 bands, 0 of them'),
     (7, 8, {262: 2, 338: 0}, '7 bands'), (2, 8, {262: 2, 338: 0}, '2 bands'), (5, 8, {262: 2, 338: 2}, '5 bands, 1')])
 def test_tiff_that_is_no_image_of_grey_or_colours(tmp_path, bands, bits, tags, said):
-    """TIFF files in the pixel formats of satellites and microscopes are refused.
+    """TIFF files with extra bands, signed integers, floats or 32-bit integers are refused.
 
-    Such formats have extra bands, signed integers, floats or integers of 32 bits. Extra bands are neither dropped nor
-    read as alpha.
+    Such pixel formats are common in satellite and microscope images. Extra bands are neither dropped nor read as alpha.
     """
     dtype = {8: '<u1', 16: '<i2', 32: '<f4' if tags.get(339) == 3 else '<u4'}[bits]
     body = np.full(2 * bands, {8: 0, 16: -1, 32: 4e9}[bits], dtype)

@@ -64,7 +64,10 @@ def test_enlarge_equals_tensorflow(graph, small, large):
 
 @pytest.fixture(scope='module')
 def network():
-    """Returns a function (fit, settings) -> Predictor with random weights that predict several classes."""
+    """Returns a function that makes a `Predictor` with the given fit and settings.
+
+    The network has random weights, with which several classes are predicted.
+    """
     with tf.Graph().as_default(), tf.Session() as sess:
         Predictor(sess, SPEC, Settings())
         random_weights(sess, np.random.RandomState(4))

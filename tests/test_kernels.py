@@ -40,7 +40,7 @@ def lacking(outputs):
 
 
 def training(model, precision):
-    """Builds a training step; returns the tensors and ops that the step fetches."""
+    """Builds the graph of a training step; returns the tensors and ops that the step fetches."""
     args = main.parse_args(['--model', model, '--precision', precision, '--batch_size', '2', '--optimizer', 'sgd'])
     batch = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.uint8, [2, 45, 61])
     return list(main.training_graph(args, networks.spec_of(vars(args), 3), np.ones(3), batch, 10,
@@ -48,7 +48,7 @@ def training(model, precision):
 
 
 def prediction(model, precision):
-    """Builds a prediction; returns [tensor of predicted ids]."""
+    """Builds the graph of a prediction; returns [tensor of predicted ids]."""
     images, size = tf.placeholder(tf.uint8, [2, 45, 61, 3]), tf.placeholder(tf.int32, [2])
     return [networks.prediction_graph(networks.Spec(model, 3, precision=precision), images, size)[0]]
 
@@ -129,5 +129,6 @@ def test_an_index_before_the_image_is_clipped(sess, monkeypatch):
     monkeypatch.setattr(tf.nn, 'max_pool_with_argmax', on_gpu)
     x = tf.constant(np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1))
     y, indices = utils.max_pool_with_argmax(x)
-    assert sess.run(indices).ravel().tolist() == [4, 0]  # the maxima are 4 and, at the right edge, 5
+    # The two windows have the maxima 4 and 5. The index of 5 is replaced by -1 above, and is clipped to 0.
+    assert sess.run(indices).ravel().tolist() == [4, 0]
     assert sess.run(utils.unpool(y, indices, x)).ravel().tolist() == [5, 0, 0, 0, 4, 0]

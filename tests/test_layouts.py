@@ -76,7 +76,7 @@ def write_palette(folder):
 
 
 def write_renumbered(folder, extension, colors, classes):
-    """Writes labels with a reordered palette, as image optimizers and GIF encoders do."""
+    """Writes labels with a reordered palette, because image optimizers and GIF encoders reorder palettes."""
     write_own(folder, classes=classes)
     places = np.array([2, 3, 0], np.uint8)
     palette = [colors[2], colors[3], colors[0], colors[1]] + [(0, 0, 0)] * 252
@@ -237,21 +237,23 @@ def test_images_of_12_bits(tmp_path, capsys):
     assert dataset.load('val', 0)[0].min() == 255 and 'im3.png: has values up to 60000' in capsys.readouterr().err
     config = {'flags': {}, 'class_names': ['a', 'b'], 'depth': 14}
     assert datasets.open('folder', str(tmp_path), config).load('train', 1)[0][0, 0, 0] == 63
-    older = {'flags': {}, 'class_names': ['a', 'b']}  # older revisions kept the upper 8 of 16 bits
+    # Older revisions wrote no key `depth` to config.json, and kept the upper 8 of 16 bits.
+    older = {'flags': {}, 'class_names': ['a', 'b']}
     assert datasets.open('folder', str(tmp_path), older).load('train', 1)[0][0, 0, 0] == 15
     assert datasets.open('folder', str(tmp_path), depth=16).load('train', 1)[0][0, 0, 0] == 15
     assert_refused(r"trained on classes \[\], the data has \['a', 'b'\]", datasets.open, 'folder', str(tmp_path),
                    dict(config, class_names=[]))
     assert_refused('--rle_order and --depth: only for', datasets.open, 'sample', depth=12)
+    # The new training image im4 has 8 bits, the new validation image im1 has 12 bits.
     put_text(str(tmp_path), 'train.txt', 'im4\n')
     put_example(str(tmp_path), 'im4', np.full((3, 5), 200, np.uint8), np.zeros((3, 5), np.uint8))
     put_text(str(tmp_path), 'val.txt', 'im1\n')
-    for of_a_run in (None, dict(config, depth=None)):  # the training image has 8 bits, the validation image 12 bits
+    for of_a_run in (None, dict(config, depth=None)):
         assert datasets.open('folder', str(tmp_path), of_a_run).load('val', 0)[0][0, 0, 0] == 255
 
 
 def test_files_are_told_of(tmp_path, capsys):
-    """Notes report files that may be images, labels without an image, and images that no list names."""
+    """Notes report files in unsupported image formats, labels without an image, and images that no list names."""
     folder = str(tmp_path)
     write_own(folder)
     for path in ('images/._im 0.png', 'images/.DS_Store', 'images/Thumbs.db', 'images/a.heic', 'images/notes.txt'):
@@ -331,7 +333,10 @@ def test_bad_tables_and_files(tmp_path, path, content, said):
 
 
 def test_colors_of_classes(tmp_path):
-    """A label in colours needs a colour for each class. A pixel whose colour belongs to no class is refused."""
+    """If labels hold colours, the class table must give a colour for each class.
+
+    A label with a colour that belongs to no class is refused.
+    """
     for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
                           ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
@@ -365,9 +370,9 @@ def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('image, label', [('e\u0301', '\xe9'), ('\xe9', 'e\u0301')])
 def test_accents_match_in_any_normal_form(tmp_path, image, label):
-    """macOS stores an accented letter as two code points.
+    """A file name matches whether an accented letter is stored as one code point or as two code points.
 
-    A file name with two code points matches the same name with one code point.
+    macOS stores an accented letter as two code points.
     """
     write_plain(tmp_path, [image, 'b'])
     os.rename(str(tmp_path / ('labels/%s.png' % image)), str(tmp_path / ('labels/%s.png' % label)))
@@ -463,7 +468,7 @@ def test_palette_without_colors_holds_ids(tmp_path):
 def test_masks_of_two_classes(tmp_path):
     """Masks may have the values 0 and 255, 0 and 65535, or 0 and 1. JPEG masks may have values near 0 and 255.
 
-    A JPEG with the values 0 and 1 and a JPEG photo are refused.
+    Other JPEG files are refused: a mask with the values 0 and 1, a photo, and a mask in colours.
     """
     mask = np.zeros((40, 50), np.uint8)
     mask[9:30, 13:33] = 255
@@ -538,7 +543,10 @@ def test_voc_folders_without_a_table_and_as_voc2012(tmp_path):
 
 
 def test_subsets_of_cvat(tmp_path, capsys):
-    """If there is no subset Validation, a fifth of the subset Train becomes the split val. Labels may be grey."""
+    """If there is no Validation subset, a fifth of the Train subset becomes the split val.
+
+    Labels may be greyscale images.
+    """
     folder = str(tmp_path)
     for i in range(6):
         put(folder, 'JPEGImages/%d.png' % i, np.zeros((4, 5, 3), np.uint8))
@@ -597,8 +605,9 @@ def test_pixels_outside_the_masks_are_background_by_name(tmp_path, capsys):
     (['3 2 5 2 9 1', ''], 'columns'), (['3 2 2 2 3 1', '', '1 1'], 'relative'), (['3 2 3 2', '1 2 8 1'], 'relative'),
     (['3 2 2 2', '1 2 8 1 12 2'], 'columns'), (['3 2 x', '1 2 8 1'], 'columns')])
 def test_order_of_runs(lists, order):
-    """Run lengths whose starts do not increase have the order `relative`, which `data.rle_decode` defines.
+    """The order of a table is `relative` if the starts of the runs do not increase in one of the masks.
 
-    If another image has three or more runs and the starts increase, all run lengths have the order `columns`.
+    But if the starts increase in a mask of three or more runs, the order of the whole table is `columns`. The function
+    `data.rle_decode` defines the orders.
     """
     assert rle.detect_order(lists) == order

@@ -1,4 +1,4 @@
-"""Tests main.py and evaluate.py on small data: files of a run, scores, exact resume and errors."""
+"""Tests main.py and evaluate.py on small data sets: output files, scores, bit-exact resuming and errors."""
 import json
 import os
 import pathlib
@@ -63,9 +63,10 @@ def read_log(output):
 
 
 def test_run_folder(camvid_folder, output, figures):
-    """Training writes the files of a run. evaluate.py gives the same validation scores, for any batch size.
+    """Training writes the files of a run. evaluate.py gives the validation scores that training wrote.
 
-    At the start, the folder contains a temporary file that a killed process left an hour ago.
+    The scores do not depend on the batch size of evaluate.py. At the start, the folder contains a temporary file that a
+    killed process left an hour ago.
     """
     put_text(output, '.lock', '')
     put_text(output, '.lock.pid', '1 on elsewhere')
@@ -80,7 +81,7 @@ def test_run_folder(camvid_folder, output, figures):
     log = read_log(output)
     assert [record['step'] for record in log if 'loss' in record] == list(range(1, 8))
     validations = [record for record in log if 'mIoU' in record]
-    assert [record['step'] for record in validations] == [4, 7]  # an epoch has 7 images, and a step takes 2 images
+    assert [record['step'] for record in validations] == [4, 7]  # after each epoch: 7 images are 3.5 steps of 2 images
     for name in ('loss.png', 'predictions.png'):
         assert data.read_image(os.path.join(output, name)).shape[0] > 300
 
@@ -95,9 +96,10 @@ def test_run_folder(camvid_folder, output, figures):
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-    """Trains a run of 9 steps in the folder whole/. The folders 6/ and 8/ are copies from steps 6 and 8.
+    """Trains a run of 9 steps in the folder whole/; returns the parent folder.
 
-    A process that is killed during step 6 or 8 leaves the same files as a copy.
+    The folders 6/ and 8/ are copies of whole/, taken during steps 6 and 8. Each copy has the files that a run would
+    leave if the process were killed in this step.
     """
     folder = str(tmp_path_factory.mktemp('runs'))
     log_step = main.Run.log_step
@@ -114,7 +116,10 @@ def runs(tmp_path_factory):
 
 
 def copy_of(runs, name, output):
-    """Copies a folder of the fixture `runs` to `output`; returns the path of the uninterrupted run in `runs`."""
+    """Copies the run folder whole/, 6/ or 8/ to `output`; returns the path of whole/, for comparison.
+
+    `runs` is the folder that the fixture `runs` returns, and `name` is the name of the run folder.
+    """
     shutil.copytree(os.path.join(runs, name), output)
     return os.path.join(runs, 'whole')
 
@@ -153,7 +158,10 @@ def damage(path, how):
 @pytest.mark.parametrize('how, part', [('truncated', 'data-00000-of-00001')] + [
     pytest.param(how, 'index', marks=pytest.mark.slow) for how in ('zeroed', 'gone')])
 def test_damaged_checkpoint(camvid_folder, runs, output, capsys, how, part):
-    """A damaged newest checkpoint is reported and skipped. The run ends with the weights of the undamaged run."""
+    """If the newest checkpoint is damaged, the run resumes from the checkpoint before.
+
+    The run ends with the same weights as a run without damage.
+    """
     whole, checkpoints = copy_of(runs, '8', output), os.path.join(output, 'checkpoints')
     damage(os.path.join(checkpoints, 'model-7.' + part), how)
     pathlib.Path(os.path.join(checkpoints, 'model-9.data-00000-of-00001.tempstate123')).write_text('half')
@@ -209,7 +217,10 @@ def test_refusal_names_the_process_that_holds_the_lock(tmp_path):
 
 
 def test_two_writers_of_one_file(tmp_path):
-    """The file of the last writer is kept. An error names the file, not the temporary file."""
+    """If two writers write one file, the content of the writer that finishes last is kept.
+
+    An error message names the target file, not the temporary file.
+    """
     path = str(tmp_path / 'a.txt')
     with atomic_write(path) as first, atomic_write(path) as second:
         pathlib.Path(first).write_text('first')
@@ -243,7 +254,10 @@ def test_larger_steps_continue_and_finished_runs_say_so(camvid_folder, runs, out
 
 
 def test_images_of_several_sizes_at_their_own_scale(tmp_path):
-    """A run with --fit crop trains on 16x16 crops and is scored on whole images, with the run's --input."""
+    """A run with --fit crop trains on 16x16 crops and is scored on whole images.
+
+    Scoring uses the same input normalization as training, here --input lcn.
+    """
     folder, output = write_folder(str(tmp_path / 'own')), str(tmp_path / 'run')
     train(folder, output, *'--dataset folder --steps 2 --fit crop --height 16 --width 16 --input lcn'.split())
     scores = [score(output, '--batch_size', size)['val']['confusion'] for size in '13']
@@ -253,9 +267,9 @@ def test_images_of_several_sizes_at_their_own_scale(tmp_path):
 
 
 def test_interrupt_saves_and_tells(camvid_folder, output, monkeypatch, capsys):
-    """A signal in step 2 stops the run after step 3.
+    """Each step begins with a check for signals. A signal at the end of step 2 stops the run after step 3.
 
-    In step 2 the run still holds the lock of the run folder.
+    During training, the run holds the lock of the run folder.
     """
     log_step = main.Run.log_step
 
@@ -288,12 +302,12 @@ def test_training_stops_on_a_loss_that_is_not_finite(camvid_folder, output, monk
 
 
 def test_scores_of_a_known_prediction(camvid_folder):
-    """Each labelled pixel counts once, at the size of the label."""
+    """Scores are computed at the size of the label, and each labelled pixel counts once."""
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('val',))[0]
     labels = [dataset.load('val', i)[1] for i in range(5)]
     predictions = [(i, label, Prediction(np.full((45, 61), 7, np.uint8))) for i, label in enumerate(labels)]
     scores, shown, ends = evaluate.score_split(predictions, dataset, 'val', bf_images=2, num_extremes=2)
-    counts = np.array([np.bincount(label.ravel(), minlength=256)[:11] for label in labels])  # pixels of each class
+    counts = np.array([np.bincount(label.ravel(), minlength=256)[:11] for label in labels])  # [image, class]
     np.testing.assert_array_equal(scores['confusion'], np.outer(counts.sum(0), np.arange(11) == 7))
     assert scores['bf_images'] == 2 and 0 <= scores['BF'] < 0.5
     assert sorted(shown) == [0, 1, 2, 3] and shown[1].shape == (45, 61) and (shown[1] == 7).all()
@@ -328,9 +342,10 @@ def test_each_setting_has_an_entry_in_metrics():
 
 
 def test_population_statistics_equal_numpy(camvid_folder):
-    """The statistics of the first layer are the means of batch means and of unbiased batch variances.
+    """The population mean of the first layer is the average of the batch means.
 
-    Dropout increases the variances in the layers after the first dropout layer, but not in the layers before.
+    The population variance is the average of the unbiased batch variances. Dropout increases the variances in the
+    layers after the first dropout layer, but not in the layers before.
     """
     dataset = datasets.preload(datasets.camvid.read(camvid_folder), ('train', 'val'))[0]
     spec = networks.Spec('segnet-basic', 11, height=45, width=61, input='raw')
@@ -349,7 +364,7 @@ def test_population_statistics_equal_numpy(camvid_folder):
     order = np.random.RandomState([0, 0]).permutation(7).tolist() + [np.random.RandomState([0, 1]).permutation(7)[0]]
     images = np.stack([dataset.load('train', i)[0] for i in order]).astype(float)[..., ::-1]
     x = conv_reference(images, *[values['segnet-basic/conv1/' + kind].astype(float) for kind in ('weights', 'biases')])
-    x = x.reshape(4, -1, 64)  # four batches of two images
+    x = x.reshape(4, -1, 64)  # [batch, pixel in the two images, channel]
     mean, variance = x.mean(1).mean(0), x.var(1, ddof=1).mean(0)
     np.testing.assert_allclose(values['segnet-basic/conv1_bn/moving_mean'], mean, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(values['segnet-basic/conv1_bn/moving_variance'], variance, rtol=1e-4)
@@ -452,8 +467,8 @@ def run_of(dataset, output, *flags):
 def test_runs_of_older_revisions_resume(camvid_folder, runs, output):
     """A flag that is missing in config.json has the default value.
 
-    A run whose config.json sets a flag that no longer exists and that changed the result is refused. Class weights that
-    differ from the class weights in config.json are refused.
+    A run is refused if config.json sets a removed flag to a value that changed the result. A run is also refused if the
+    class weights differ from the class weights in config.json.
     """
     copy_of(runs, 'whole', output)
     lacking = 'validate_every loss gamma rotate encoder_rate freeze_encoder flip_vertical'.split()
@@ -527,7 +542,10 @@ def test_best_weights_and_patience_where_validation_falls(camvid_folder, output,
 
 
 def test_best_weights_of_before_a_resume_are_replaced(camvid_folder, runs, output, monkeypatch):
-    """In this test each validation is the best so far, so the best weights from before the resume are deleted."""
+    """If a validation score is the best so far, the best weights from before the resume are deleted.
+
+    In this test, each validation score is the best so far.
+    """
     copy_of(runs, '8', output)
     assert not checkpoint(output, 'best').endswith('model-9')
     monkeypatch.setattr(main.Run, 'log_scores', lambda *_: True)
@@ -549,9 +567,9 @@ def test_training_time_is_steps_times_the_median_step(tmp_path):
 # ---------------------------------------------------------------- rare cases
 
 def test_recipe_files_of_any_editor(tmp_path):
-    """A recipe may have a byte order mark and quotes in comments. A # inside a word does not begin a comment.
+    """A recipe may begin with a byte order mark, and comments may contain quotes.
 
-    A recipe in UTF-16 and a recipe that includes itself are refused.
+    A # inside a word does not begin a comment. A recipe in UTF-16 and a recipe that includes itself are refused.
     """
     path = tmp_path / 'r.txt'
     lines = ['--steps 3 # don\'t', "# it's", "--output 'a #1' --data_dir run#2 #x", "--vgg16 it\\'s # 'x"]
@@ -565,7 +583,11 @@ def test_recipe_files_of_any_editor(tmp_path):
 
 
 def test_deterministic_runs_and_scores_use_no_scatter(camvid_folder, tmp_path, monkeypatch):
-    """MaxPoolGradWithArgmax is not deterministic on GPUs. A run trained with --tf32 off is scored without TF32."""
+    """With TF_DETERMINISTIC_OPS=1, neither training nor scoring calls `utils.scatter` on a GPU.
+
+    `utils.scatter` uses the op MaxPoolGradWithArgmax, which is not deterministic on GPUs. A run that is trained with
+    --tf32 off is scored without TF32.
+    """
     monkeypatch.setenv('TF_DETERMINISTIC_OPS', '1')
     for name in ('kind', 'device_name', 'precision_name'):
         monkeypatch.setattr(devices, name, lambda *_: 'GPU')

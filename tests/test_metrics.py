@@ -38,7 +38,8 @@ def test_surest_pixels_equal_a_sorted_list():
     for height, width in ((9, 13), (7, 5)):
         labels = rng.randint(0, 4, (height, width)).astype(np.uint8)  # the label 3 is void
         predictions = rng.randint(0, 3, (height, width)).astype(np.uint8)
-        variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)  # one bin for each power
+        # The variances are powers of two, and each power of two has its own bin in `confusion_by_uncertainty`.
+        variance = np.float32(2.0) ** -rng.randint(0, 40, (height, width)).astype(np.float32)
         variance[0, :3] = 0
         counts = counts + metrics.confusion_by_uncertainty(labels, predictions, variance, 3)
         pixels.append(np.array([variance[labels < 3], labels[labels < 3], predictions[labels < 3]]))
@@ -74,7 +75,7 @@ def boundary_reference(region):
 
 
 def matching_reference(one, other, radius):
-    """Returns the number of pairs in a maximum matching, which is found by augmenting paths."""
+    """Returns the number of pairs in a maximum matching of boundary pixels, found with augmenting paths."""
     right = [tuple(p) for p in np.argwhere(other)]
     partner = {}
 
@@ -103,9 +104,9 @@ def bf_reference(label, prediction, num_classes, tolerance):
 
 
 def test_bf_equals_brute_force(monkeypatch):
-    """Compares the BF of 200 small maps with the BF of a matching that is found by augmenting paths.
+    """Compares the BF of 200 small maps with the BF of a maximum matching, found with augmenting paths.
 
-    The tolerance is less than 4 pixels.
+    The distance tolerance of BF is below 4 pixels.
     """
     rng = np.random.RandomState(5)
     for i in range(200):

@@ -28,7 +28,7 @@ EXPECTED = {
     'fcn-deconv': VGG16 + 49 * 512 * 4096 + 4096 * (4096 + 11) + (512 + 256) * 11 + (2 * 4 * 4 + 16 * 16) * 11 * 11,
     'deconvnet': VGG16 + 2 * 49 * 512 * 1024 + 1024 * 1024 + VGG16 - 9 * 3 * 64 + 9 * 64 * 64 + 64 * 11,
     'deeplab-largefov': VGG16 + 9 * 512 * 1024 + 1024 * 1024 + 1024 * 11,
-    # 31,030,593 is the published number for 1 channel and 1 class, and includes 6,849 biases.
+    # The published number of parameters for 1 input channel and 1 class is 31,030,593, with 6,849 biases.
     'unet': 31030593 + 2 * 9 * 64 + 10 * 64 - 6849,
 }
 
@@ -61,7 +61,7 @@ SAME_GRAPH = ('bayesian-segnet', 'bayesian-segnet-basic', 'fcn-deconv')
 def test_one_step_moves_every_variable_and_any_size_predicts(sess, monkeypatch, name):
     """Trains one step at 45x61, then predicts at 45x61 and 1x17. A batch has the same logits as single images.
 
-    Layers of `conv_bn_relu` have an eighth of the filters, to save time.
+    Layers of `conv_bn_relu` have 1/8 of the usual number of filters, to save time.
     """
     wide = utils.conv_bn_relu
     monkeypatch.setattr(utils, 'conv_bn_relu', lambda x, filters, *rest, **named: wide(x, filters // 8, *rest, **named))
@@ -178,7 +178,7 @@ PLACES = {'bayesian-segnet-basic': ['encdrop3', 'encdrop4', 'decdrop4', 'decdrop
 
 @pytest.mark.parametrize('name', sorted(PLACES))
 def test_places_of_dropout(graph, name):
-    """From the third level on, dropout follows the pooling and the decoder of each level."""
+    """Dropout follows the encoder and the decoder of each level from level 3 on. Level 1 is the first encoder."""
     seen = []
     networks.build(networks.Spec(name, 11), tf.zeros([1, 48, 80, 3]), True, lambda x, name: seen.append((name, x)) or x)
     assert [place for place, _ in seen] == PLACES[name]
@@ -221,7 +221,7 @@ def test_samples_are_the_mean_and_the_variance_of_single_passes():
 
 
 def test_without_dropout_samples_agree():
-    """Without dropout each Monte Carlo sample equals the prediction by weight averaging."""
+    """Without dropout, each Monte Carlo sample equals the prediction by weight averaging."""
     plain_ids, plain_mean = predict(IMAGES, 0)[:2]
     ids, mean, variance = predict(IMAGES, 5, SPEC._replace(dropout=0.0))
     assert variance.max() < 1e-9
@@ -266,7 +266,10 @@ def test_segnet_table():
 
 
 def test_describe(capsys, tmp_path, monkeypatch):
-    """--describe needs no data and writes no file. The normalization is listed only if --input normalizes."""
+    """--describe needs no data and writes no file.
+
+    Input normalization is listed, except with --input raw.
+    """
     monkeypatch.chdir(tmp_path)
     main.describe(main.parse_args('--dataset voc2012 --model segnet-basic --height 45 --width 61'.split()))
     lines = capsys.readouterr().out.splitlines()

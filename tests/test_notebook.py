@@ -62,7 +62,10 @@ def test_committed_with_outputs(notebook):
 
 
 def test_validation_steps(notebook, tmp_path):
-    """The training cell shows the steps at which the current code validates with the flags of the cell."""
+    """The stored output of the training cell lists the steps at which main.py validates.
+
+    main.py is given the flags in the training cell.
+    """
     cell = code_cell(notebook, "'--steps'")
     typed = []
     names = {'command': lambda *arguments: typed.extend(arguments)}
@@ -88,7 +91,10 @@ def test_sources_and_layers(notebook):
 
 
 def test_command_prints_while_it_runs(notebook, tmp_path, monkeypatch):
-    """The notebook prints a script's first line while the script waits, and the last line at the end."""
+    """The notebook prints the first line of a script's output while the script still runs.
+
+    The script writes its last line after the notebook has printed the first line.
+    """
     monkeypatch.delenv('PYTHONUNBUFFERED', raising=False)
     seen = tmp_path / 'seen'
     script = tmp_path / 'script.py'
@@ -117,7 +123,7 @@ def test_every_cell_runs(notebook, tmp_path):
     committed = lines(notebook)
     ignore = shutil.ignore_patterns('.*', 'Output', 'tests', 'docs', 'shared', '__pycache__')
     shutil.copytree(ROOT, str(tmp_path / 'copy'), ignore=ignore)
-    notebook = nbformat.read(PATH, 4)  # a copy, because the fixture must not change
+    notebook = nbformat.read(PATH, 4)  # read again, because other tests use the fixture unchanged
     code_cell(notebook, 'STEPS = ').source += '\nSTEPS = 2\nHEIGHT, WIDTH = 65, 99\n'
     nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3',
                             resources={'metadata': {'path': str(tmp_path / 'copy')}}).execute()

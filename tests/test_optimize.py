@@ -23,7 +23,8 @@ def test_void_pixels_have_no_loss_and_no_gradient(graph, labels):
 def test_dice_of_four_pixels_by_hand(graph):
     """Classes 0 and 2 occur, class 1 does not occur, and one pixel is void."""
     softmax = np.array([[[.5, .25, .25], [.7, .1, .2], [.25, .5, .25], [.1, .8, .1]]], np.float32)
-    labels = np.array([[0, 0, 2, IGNORE]], np.uint8)  # sums of the probabilities at labelled pixels: 1.45, 0.85, 0.70
+    labels = np.array([[0, 0, 2, IGNORE]], np.uint8)
+    # Summed over the three labelled pixels, the probabilities of classes 0 and 2 are 1.45 and 0.70.
     dice = [2 * 1.2 / (2 + 1.45), 2 * .25 / (1 + .70)]
     void = np.full((1, 4), IGNORE, np.uint8)
     losses = [optimize.dice_loss(tf.constant(np.log(softmax)[None]), tf.constant(x[None])) for x in (labels, void)]
@@ -47,7 +48,11 @@ def test_schedules(sess):
 
 
 def test_two_steps_of_sgd_equal_numpy(sess):
-    """v = 0.9 v + m (g + decay d w), w = w - rate v. The multipliers of a variable are m and d."""
+    """A step of SGD computes v = 0.9 * v + m * (g + decay * d * w), and then w = w - rate * v.
+
+    g is the gradient of the variable w, and v is the momentum. The multipliers of w are m for the learning rate `rate`
+    and d for the weight decay `decay`.
+    """
     w, b = (tf.get_variable(name, initializer=[1.0, -2.0, 3.0]) for name in ('w', 'b'))
     target = np.array([1.0, 5.0, 2.0])
     value = tf.reduce_sum(tf.square(w - target)) + tf.reduce_sum(tf.square(b - target))
@@ -92,7 +97,7 @@ def test_train_op_wants_every_batch_norm_updated(graph):
     (5, 6, (1, 1, 3, 4), 1, 'SAME', 1), (9, 7, (3, 3, 3, 4), 2, 'SAME', 1), (9, 7, (3, 3, 3, 4), 1, 'VALID', 1),
     (9, 7, (2, 2, 3, 4), 1, 'SAME', 1)])
 def test_gradients_of_convolutions_on_a_cpu(graph, monkeypatch, height, width, kernel, stride, padding, strips, dtype):
-    """Compares our gradients with TensorFlow's gradients in float64.
+    """Compares our gradients in float32 or float16 with TensorFlow's float64 gradients.
 
     The gradient of a kernel of odd size is summed over strips of three rows. The last strip may need padding, and a
     kernel may have more rows than a strip. For all other convolutions, our gradients are TensorFlow's gradients.

@@ -91,7 +91,7 @@ def test_architecture_has_a_bar_per_layer_and_an_arrow_per_pooling(monkeypatch):
 # ---------------------------------------------------------------- pictures of a data set
 
 def test_each_class_is_chosen():
-    """First the fewest images that show all classes are chosen, then evenly spaced images."""
+    """First, images that together show all classes are chosen. Then evenly spaced images are added."""
     counts = np.zeros((100, 9), int)
     counts[:, 0] = 50
     for image, classes in ((3, (1, 2, 5)), (40, (3, 4, 6)), (41, (3,)), (77, (7,))):

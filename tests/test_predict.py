@@ -81,7 +81,10 @@ def test_folders_globs_names_and_a_bad_picture(run, tmp_path, capsys):
 
 
 def test_entries_of_a_folder_that_are_passed_over(run, tmp_path, capsys):
-    """A note names the files in a folder that predict.py skips. A HEIC file given by name or glob is an error."""
+    """A note names the entries of a folder that predict.py skips.
+
+    A HEIC file that is given by name or by a glob is an error.
+    """
     folder, out = str(tmp_path / 'in'), str(tmp_path / 'out')
     picture(os.path.join(folder, 'a.png'))
     picture(os.path.join(folder, 'more.png', 'deep.jpg'))
@@ -194,7 +197,7 @@ def test_probabilities_confidence_alpha_and_class_ids(run, tmp_path):
 def test_batches_and_shards_change_no_label(run, tmp_path):
     """Two shards that predict in batches give the same labels as a single call that predicts images one by one.
 
-    The images have two sizes.
+    The images are 56, 55 or 54 pixels wide.
     """
     paths = [picture(str(tmp_path / ('%d.png' % i)), 40, 56 - i // 2, seed=i) for i in range(5)]
     assert go(run, *paths, '--output', tmp_path / 'one', '--submission') == 0
@@ -258,9 +261,10 @@ def test_camera_is_an_input_and_ends_at_ctrl_c(run, tmp_path, monkeypatch, capsy
 def test_uncertainty_has_one_scale():
     """The colour of a variance does not depend on other pixels.
 
-    The variance 0 and the largest possible variance have the first and the last colour of viridis.
+    The variance 0 has the first colour of viridis. The largest possible variance has the last colour.
     """
-    largest = 0.75 / 4  # each of four samples is certain of a different class: 4 * 0.25 * 0.75 / 4
+    # If each of four samples is certain of a different class, the variance of each class is 0.25 * 0.75.
+    largest = 0.75 / 4
     one, other = [plots.uncertainty(np.array([row, [0.01, 0.01]], np.float32), 4) for row in ([0, largest], [0, 0.03])]
     assert (one[1] == other[1]).all()
     ends = cv2.applyColorMap(np.array([[0, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)[0, :, ::-1]

@@ -38,7 +38,10 @@ def test_quantized_file_is_small_and_agrees(tmp_path, name, kind, size, least):
 
 @pytest.mark.parametrize('name', FORMATS)
 def test_unpooling_is_exact(tmp_path, monkeypatch, name):
-    """In a one-level SegNet with identity kernels, the logits are the colours at the maxima, and 0 elsewhere."""
+    """The logits equal the pixel values at the positions of the pooling maxima, and are 0 elsewhere.
+
+    The network is a SegNet of one level with identity kernels.
+    """
     monkeypatch.setattr(segnet, 'ENCODER', [(3, 1)])
     image = (8 * np.random.RandomState(3).permutation(9 * 7 * 3).reshape(9, 7, 3) % 256).astype(np.uint8)
     expected = unpool_reference(*pool_reference(image[None, :, :, ::-1].astype(float)))[0]  # classes: blue, green, red
@@ -65,7 +68,7 @@ def test_unpooling_is_exact(tmp_path, monkeypatch, name):
                                          ({'fit': 'crop'}, 'free'), ({}, 'free'), ({}, (90, 121))])
 @pytest.mark.parametrize('name', FORMATS)
 def test_runs_and_sizes(tmp_path, name, flags, size):
-    """Quantized files also take images whose size differs from the size of the calibration images."""
+    """With --export_size free, quantized networks accept images of other sizes than the calibration images."""
     config, loaded = published(**flags)
     images = [blocks(90, 121, 3), blocks(90, 121, 5)] if size == (90, 121) else IMAGES[:2]
     export.export(str(tmp_path / name), spec_of(config), config, loaded, size, quantize.Quantization('int8', images))
@@ -82,7 +85,7 @@ def test_runs_and_sizes(tmp_path, name, flags, size):
 def test_calibration_images(tmp_path):
     """Calibration takes twelve evenly spaced training images.
 
-    For a run with --fit crop, the centre of each image is cut out.
+    For a run with --fit crop, each image is center-cropped.
     """
     config, _ = published(data_dir=write_camvid(str(tmp_path), {'train': 25, 'val': 1}))
     spec = spec_of(config)

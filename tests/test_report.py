@@ -1,4 +1,4 @@
-"""Tests report.html, which needs no other file, and tables in Markdown and CSV."""
+"""Tests the self-contained report.html and the tables in Markdown and CSV."""
 import base64
 import csv
 import html
@@ -50,7 +50,7 @@ def test_page_holds_scores_pictures_and_command(run):
 
 
 def test_markdown_and_csv_of_a_table(tmp_path):
-    """Cells are escaped. A row may lack a column. Equal commands are printed once, below the table."""
+    """Cells are escaped. A row may lack a column. Identical commands are printed only once, below the table."""
     quoted = 'python a.py "x | y"'
     rows = [{'network': 'a|b', 'G|C': '50.0', 'command': quoted}, {'network': 'c\nd', 'note': 'n', 'command': quoted},
             {'network': '1e3', 'command': 'python b.py'}]

@@ -104,7 +104,7 @@ def assert_ends(capsys, status, said, command, *args):
 def test_full_disk(camvid_folder, output, capsys):
     """On a full disk, main.py prints one error line and exits with status 1.
 
-    The run resumes from the last complete checkpoint.
+    With free disk space, the same command resumes the run from the last complete checkpoint.
     """
     flags = [camvid_folder, output, '--schedule', 'constant', '--steps']
     train(*flags, '4')
@@ -142,7 +142,7 @@ def set_mode(folder, mode):
 def test_forbidden_output(camvid_folder, output, monkeypatch, capsys):
     """In a read-only folder, main.py prints one error line and exits with status 1.
 
-    The run resumes when the folder is writable again.
+    When the folder is writable again, the same command resumes the run.
     """
     parent = os.path.dirname(output)
     log_step, modes = main.Run.log_step, [0o555, 0o755]
@@ -194,7 +194,7 @@ def test_data_that_disappears_is_named(camvid_folder, output, monkeypatch):
     ({'memory/memory.limit_in_bytes': 300, 'memory/memory.usage_in_bytes': 310}, 0),
     ({'memory.max': 200, 'memory.current': 50}, 150), ({'memory/old/memory.limit_in_bytes': 1 << 62}, 921600)])
 def test_free_memory(tmp_path, files, free):
-    """The free memory is the smallest value of the machine and of all control groups that contain this process."""
+    """The free memory is limited by the machine and by all control groups that contain this process."""
     for name, content in files.items():
         put_text(str(tmp_path / 'root'), name, '%s\n' % content)
     put_text(str(tmp_path), 'groups', '7:cpu:/x\n5:memory:/old\n0::/group/job\n')
@@ -278,7 +278,10 @@ def test_file_names_that_are_no_utf8(tmp_path, monkeypatch, capsys):
     ('os.abort()', -signal.SIGABRT, 'needs AVX'), ('raise ImportError("libcuda")', 1, 'ImportError: libcuda'),
     ('os.kill(os.getpid(), 4)', -signal.SIGILL, 'needs AVX'), ('os.kill(os.getpid(), 2)', -signal.SIGINT, 'needs AVX')])
 def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last):
-    """A fake TensorFlow writes to file descriptor 2, as C++ code does, and then fails or gets a signal."""
+    """Messages that the import of TensorFlow writes to file descriptor 2 are shown if the import fails.
+
+    A stub in place of TensorFlow writes a message, as C++ code does, and then fails or gets a signal.
+    """
     put_text(str(tmp_path), 'tensorflow/__init__.py', 'import os\nos.write(2, b"needs AVX\\n")\n' + end)
     done = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py')], stderr=subprocess.PIPE, text=True,
                           env=dict(os.environ, PYTHONPATH=str(tmp_path)), timeout=60)
@@ -286,7 +289,10 @@ def test_messages_of_an_import_that_fails_are_shown(tmp_path, end, status, last)
 
 
 def test_closed_standard_error(tmp_path):
-    """`system.quiet` works when standard error is closed. A fake TensorFlow prints the log level that is set."""
+    """`system.quiet` works when standard error is closed.
+
+    A stub in place of TensorFlow prints the log level that is set.
+    """
     put_text(str(tmp_path), 'tensorflow/__init__.py', '')
     put_text(str(tmp_path), 'tensorflow/compat/v1.py', 'class logging:\n    ERROR, set_verbosity = 3, print')
     command = '"%s" -c "import sys; from system import quiet; print(file=sys.stderr)" 2>&-' % sys.executable
@@ -296,7 +302,10 @@ def test_closed_standard_error(tmp_path):
 
 @pytest.mark.parametrize('failing', ['pytest', 'benchmark.py', 'main.py', 'nothing'])
 def test_gpu_report_fails_with_its_parts(tmp_path, failing):
-    """A fake Python fails in one of the commands. The rest of the report is still written."""
+    """If one command of `make gpu-report` fails, make fails, but the rest of the report is still written.
+
+    A stub in place of the Python interpreter makes one command fail.
+    """
     shutil.copy(os.path.join(ROOT, 'Makefile'), str(tmp_path))
     put_text(str(tmp_path), '.venv/bin/python', '#!/bin/sh\ncase "$*" in *%s*) exit 3; esac\n' % failing)
     (tmp_path / '.venv' / 'bin' / 'python').chmod(0o755)

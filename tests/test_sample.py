@@ -56,7 +56,7 @@ def test_rendering_is_a_function_of_the_name():
 def test_other_tables(tmp_path):
     """An image without cells is all background.
 
-    A table with the columns of another Kaggle competition is refused.
+    A table with the columns ImageId, EncodedPixels and ClassId is refused.
     """
     path = tmp_path / 'train.csv'
     path.write_text('id,annotation,width,height,cell_type\na,,31,23,\n')

@@ -94,7 +94,7 @@ def logits_reference(images, w, layers, encoders, decoders, relu):
 @pytest.mark.parametrize('model, layers, encoders, decoders', [
     ('segnet', SEGNET, (2, 2, 3, 3, 3), (3, 3, 3, 2, 1)), ('segnet-basic', SEGNET_BASIC, (1, 1, 1, 1), (1, 1, 1, 1))])
 def test_logits_equal_an_independent_forward_pass(sess, monkeypatch, model, layers, encoders, decoders):
-    """The images have 13x9 pixels, and SegNet has a sixteenth of the usual filters."""
+    """The images have 13x9 pixels, and SegNet's layers have 1/16 of the usual number of filters."""
     if model == 'segnet':
         monkeypatch.setattr(segnet, 'ENCODER', [(filters // 16, n) for filters, n in segnet.ENCODER])
     rng = np.random.RandomState(4)

@@ -1,4 +1,4 @@
-"""Compares layers with loops and formulas in NumPy."""
+"""Checks layers against loops and formulas that are written in NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -186,7 +186,7 @@ def test_batch_norm_training_and_averages(sess):
         step_op = tf.assign_add(tf.train.get_global_step(), 1)
     mean, variance = np.zeros(3), np.ones(3)
     sess.run(tf.global_variables_initializer())
-    assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # shift_filler in the prototxts
+    assert sess.run(beta).tolist() == [np.float32(0.001)] * 3  # the value of shift_filler in the prototxts
     for variable, value in ((weights, np.eye(3)[None, None]), (biases, [0.0, 3.0, -4.0]), (beta, [0.5] * 3)):
         variable.load(value, sess)
     for i, x in enumerate(steps):
@@ -209,6 +209,9 @@ def test_dropout_in_bfloat16(graph):
 
 
 def test_dilated_convolutions_have_a_gradient_on_any_cpu(graph):
-    """On a CPU TensorFlow's gradient of a dilated convolution needs oneDNN, which may be turned off."""
+    """A dilated convolution uses no Conv2D op with dilations.
+
+    On a CPU, TensorFlow's gradient of such an op needs oneDNN, which may be turned off.
+    """
     utils.conv_bn(tf.ones([1, 9, 7, 2]), 3, 3, 'a', True, rate=2)
     assert not [op for op in graph.get_operations() if op.type == 'Conv2D' and op.get_attr('dilations') != [1] * 4]

@@ -80,7 +80,7 @@ def start(folder, output, *flags):
 
 
 def test_init_from_a_run(tmp_path, capsys):
-    """A run with 3 classes copies all weights except the classifier's from a run with 11 classes."""
+    """--init_from copies all weights of a run with 11 classes to a run with 3 classes, except the classifier."""
     camvid = write_camvid(str(tmp_path / 'camvid'), {'train': 3, 'val': 2})
     first, second, third, other = [str(tmp_path / name) for name in ('first', 'second', 'third', 'other')]
     start(camvid, first, '--learning_rate', '0.1')
@@ -166,7 +166,7 @@ def test_caffemodel_is_the_same_function(sess, tmp_path, old):
     """
     layers = caffe_layers(np.random.RandomState(8))
     # The old format stores each value in a field of its own, so most layers are left out to save time.
-    if old:  # the classifier has the name in segnet_basic_camvid.prototxt
+    if old:  # dense_softmax_inner_prod is the classifier's name in segnet_basic_camvid.prototxt
         layers = layers[:3] + [('dense_softmax_inner_prod',) + layers[-1][1:]]
     path = tmp_path / 'a.caffemodel'
     path.write_bytes(caffemodel(layers, old))
@@ -223,7 +223,7 @@ def test_bad_weights_are_refused_by_name(graph, tmp_path):
                 ('conv_classifier', 'Convolution', [np.ones((12, 64, 1, 1)), np.ones(12)])])):
         assert_refused(said, match, caffemodel(changed))
     for field in (message(7, message(1, b'\xff\xff\xff\x7f' * 100000)),              # a shape of 100,000 dimensions
-                  message(7, message(1, varint(1 << 32) * 2)), message(7, message(1, varint(1 << 64))),  # overflows
+                  message(7, message(1, varint(1 << 32) * 2)), message(7, message(1, varint(1 << 64))),  # huge sizes
                   b'\x28\x00', b'\x38\x00'):                            # integers in the fields data and shape
         assert_refused('not a .caffemodel|blobs', match, message(100, message(1, b'conv1') + message(7, field)))
     np.savez(str(tmp_path / 'a.npz'), a=np.array([{'evil': 1}], object))

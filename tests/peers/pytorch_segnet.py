@@ -58,7 +58,7 @@ class SegNet(EncoderDecoder):
         self.encoders = [['conv%d_%d' % (level, i + 1) for i in range(ENCODER[level - 1][1])] for level in levels]
         self.decoders = [[name + '_D' for name in names[::-1]] for names in self.encoders[::-1]]
         filters = [filters for filters, convolutions in ENCODER for _ in range(convolutions)]
-        channels = [3] + filters[:-1]  # the decoder swaps input and output channels
+        channels = [3] + filters[:-1]  # input channels of the encoder layers, output channels of the decoder layers
         for name, before, after in zip(sum(self.encoders, []), channels, filters):
             self.add_module(name, ConvBN(before, after, 3, True))
             self.add_module(name + '_D', ConvBN(after, before, 3, True))
