@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from data import IGNORE
 from system.machine import NUM_CORES
 
-END = 1 << 40  # number of steps that no run reaches
+END = 1 << 40  # number of training steps that no run reaches
 NO_AUGMENTATION = {'flip': False, 'flip_vertical': False, 'rotate': None, 'scale': 1.0, 'crop': None, 'jitter': 0.0,
                    'gamma': 1.0}
 
@@ -23,7 +23,7 @@ def resize(image, height: int, width: int):
     If the result has fewer pixels than the image, each pixel of the result is the average of an area of the image.
     Otherwise pixels are interpolated bilinearly. OpenCV averages areas only if neither side grows. If one side grows
     and the result still has fewer pixels, the shrinking side is averaged first, and then the growing side is resized.
-    An image that already has this height and width is returned without a copy.
+    An image that already has the size [height, width] is returned without a copy.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -37,7 +37,7 @@ def resize(image, height: int, width: int):
 def resize_label(label, height: int, width: int):
     """Resizes a label uint8 [h, w] to [height, width] by nearest neighbour, sampled at pixel centres.
 
-    A label that already has this height and width is returned without a copy.
+    A label that already has the size [height, width] is returned without a copy.
     """
     if label.shape == (height, width):
         return label
@@ -154,14 +154,15 @@ def pipeline_options():
 def training_batches(dataset, flags: dict, share: range = None):
     """Makes a stream of training batches. A batch depends only on the seed and the step.
 
-    The stream ends after step END, which no run reaches.
+    The stream ends after END steps, a number that no run reaches.
 
     Args:
       flags: {flag: value} of a run, with batch_size, seed, height, width, fit and the keys of NO_AUGMENTATION.
-      share: range of the positions in a batch that this process loads; None for the whole batch.
+      share: range of the positions in a batch that this process loads; if None, this process loads the whole batch.
     Returns:
       start: function (number of finished steps) -> (initializer op, feed_dict). The op starts the stream at the batch
-        of the next step. If the number of finished steps is END, the stream is empty, and a session can close at once.
+        of the next step. Start the stream at END before closing a session: the stream is then empty, so no loading
+        thread delays the close.
       images: [len(share), height, width, 3] uint8. If the flag `crop` is set, the images have the size `crop`.
       labels: [len(share), height, width] uint8, IGNORE where unlabelled; the same size as the images.
     """

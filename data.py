@@ -44,8 +44,8 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
     panel: file name of the figure of predictions: 'predictions.png', or 'cell_types.png', which has a row per class.
     released_weights: class weights that the authors of the data set or of the paper published, or None.
     class_ids: list of int, the id of each class in label files and in predictions; None if the ids are 0, 1, 2, ...
-    depth: number of bits, 9 to 16, that the values in 16-bit images use; None if `read_image` measures the number in
-        each image.
+    depth: number of bits, 9 to 16, that the values in 16-bit images use. If None, `read_image` measures the number of
+        bits in each image.
     rle: None if the labels are image files. If the labels are run-length masks in a table, the format of the table:
         (column names, one of RLE_ORDERS, file extension in the image ids). `predict.py --submission` writes a table in
         the same format.
@@ -55,11 +55,11 @@ class Dataset(collections.namedtuple('Dataset', 'name class_names colors size ex
 # ---------------------------------------------------------------- run-length encoding
 
 def rle_numbers(rle: str, order: str = 'rows'):
-    """Parses Kaggle's run-length encoding -> (starts, ends) of the runs, int64 pixel indices from 0.
+    """Parses Kaggle's run-length encoding -> (starts, ends) of the runs, int64 pixel indices.
 
-    The end of a run is the index of the first pixel after the run. `order` is one of RLE_ORDERS, explained in
-    `rle_decode`. Raises UserError for a string that does not consist of pairs of whole numbers, and for runs that
-    overlap, are empty or are out of order.
+    Pixel indices start at 0. The end of a run is the index of the first pixel after the run. `order` is one of
+    RLE_ORDERS, explained in `rle_decode`. Raises UserError for a string that does not consist of pairs of whole
+    numbers, and for runs that overlap, are empty or are out of order.
     """
     if not re.match(r'\A *([0-9]{1,18}( +[0-9]{1,18})* *)?\Z', rle):
         bad = next((token for token in rle.split(' ') if token and not re.match(r'\A[0-9]{1,18}\Z', token)), rle)
@@ -137,7 +137,7 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
         if image.width * image.height > max_pixels:
             raise UserError('%s: more than %d pixels; shrink it, or raise predict.py --max_pixels' % (path, max_pixels))
         if kind == 'PNG':
-            Image.open(io.BytesIO(content)).verify()  # checks the checksums; Pillow cannot decode a verified image
+            Image.open(io.BytesIO(content)).verify()  # checks the checksums; an Image cannot be decoded after verify()
         if kind != 'MPO' and getattr(image, 'n_frames', 1) > 1:  # an MPO's second image is a preview
             note('%s: has %d pages; only the first page of a file is read' % (path, image.n_frames), 'pages')
         coding = str([tile[3] for tile in image.tile])
@@ -169,10 +169,10 @@ def decode(path: str, max_pixels: int = MAX_PIXELS, stored: bool = False):
 def read_image(path: str, depth: int = None, max_pixels: int = MAX_PIXELS):
     """Reads an image file -> uint8 [h, w, 3] RGB, rotated as the EXIF data says. Alpha is dropped.
 
-    Grey is copied to all three channels. A 16-bit image is reduced to 8 bits: the highest 8 of the lowest `depth` bits
-    of each value are kept. Most microscopes use 12 of the 16 bits. Values of more than `depth` bits become 255, and a
-    note is printed. If `depth` is None and the largest value has at most 12 bits, `depth` is the number of bits of this
-    value, at least 9, and a note is printed. If the largest value has more than 12 bits, `depth` is 16. Raises
+    Grey is copied to all three channels. A 16-bit image is reduced to 8 bits: each value is shifted right by depth - 8
+    bits. Values of more than `depth` bits become 255, and a note is printed. If `depth` is None, the number of bits is
+    measured from the largest value, because most microscopes use 12 of the 16 bits. If the largest value has at most 12
+    bits, `depth` is max(9, number of bits of the largest value), and a note is printed; otherwise `depth` is 16. Raises
     UserError for an unreadable or damaged file, for more than `max_pixels` pixels, and for pixels that are floats, or
     integers outside 0 to 65535.
     """
@@ -259,7 +259,7 @@ def read_ids_or_colors(path: str, binary: bool = False):
 def black_and_white(grey, path: str, soft: float = 0):
     """Rounds a mask [h, w] that is nearly black and white -> uint8 [h, w] of 0 and 255.
 
-    Raises UserError if the share of pixels with values from 32 to 223 exceeds `soft`. Raises UserError also if a mask
+    Raises UserError if the share of pixels with values from 32 to 223 exceeds `soft`. Also raises UserError if a mask
     has values above 0 but no value above 223, because small values may be class ids.
     """
     bad = (grey > 31) & (grey < 224)
@@ -275,7 +275,7 @@ def read_label(path: str):
     """Reads a label file -> ids, uint8 [h, w]. An image with three equal channels counts as grey.
 
     Raises UserError for an unreadable or lossy file, for transparent pixels, for colours, and for ids that are not
-    whole numbers from 0 to 255. Raises UserError also if a grey palette maps an index i to a grey value other than i,
+    whole numbers from 0 to 255. Also raises UserError if a grey palette maps an index i to a grey value other than i,
     because the id could be the index or the grey value.
     """
     label, palette = read_ids_or_colors(path)
@@ -309,7 +309,7 @@ def pixel_sums(counts):
 
 
 def class_counts(dataset, split: str):
-    """Counts the pixels of each class in all labels of a split -> (pixels, present), as `pixel_sums` returns."""
+    """Counts the pixels of each class in all labels of a split -> the results of `pixel_sums`."""
     labels = (dataset.load(split, i)[1] for i in range(len(dataset.examples[split])))
     return pixel_sums(np.array([label_counts(label, len(dataset.class_names)) for label in labels]))
 

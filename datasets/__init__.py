@@ -36,8 +36,10 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
       config: content of config.json if a run exists already, else None. The data set must have the class names of the
         run. `depth` and `rle_order` are taken from the run. If the data set has no val split, the images are split into
         train and val as in the run.
-      rle_order: pixel order of the run-length encoding in labels.csv, one of data.RLE_ORDERS; None detects the order.
-      depth: number of bits that pixel values use in images of 16 bits per channel; None measures `depth`.
+      rle_order: pixel order of the run-length encoding in labels.csv, one of data.RLE_ORDERS. If None, the order is
+        detected from the masks.
+      depth: number of bits that pixel values use in images of 16 bits per channel. If None, the number of bits is
+        measured from the training images.
       fold: 'K/N' divides the images into N parts and makes part K the val split. `fold` is ignored if `config` is
         given.
     Raises:
@@ -49,7 +51,7 @@ def open(name: str, data_dir: str = None, config: dict = None, rle_order: str = 
         raise UserError('--dataset %s: unknown; choose one of %s' % (name, ', '.join(MODULES)))
     if config:
         rle_order = config['flags'].get('rle_order')
-        depth = config.get('depth', 16)  # older revisions used 16 bits and did not store the depth
+        depth = config.get('depth', 16)  # older revisions stored no depth and used 16 bits per channel
     if name == 'folder':
         dataset = folder.read(data_dir, rle_order, depth)
     elif not config and (rle_order or depth):
@@ -91,8 +93,8 @@ def preload(dataset, splits, cache: float = None, processes: int = 1):
     id, and if image and label differ in size.
 
     Args:
-      cache: gigabytes of memory for decoded examples; None: half of the free memory divided by `processes`, at most
-        data.CACHE_BYTES.
+      cache: gigabytes of memory for decoded examples. If None, the cache is half of the free memory divided by
+        `processes`, at most data.CACHE_BYTES.
       processes: number of processes on this machine that load the data set at the same time.
     """
     def load(job):
@@ -129,8 +131,8 @@ def check_split(dataset, split: str):
 def training_size(dataset, height: int = None, width: int = None) -> tuple:
     """Returns the training size (height, width) in pixels; the default is `dataset.size`.
 
-    If only one side is given, the other side follows from the proportions of `dataset.size`. Raises UserError if a side
-    is longer than MAX_SIDE pixels.
+    If `height` or `width` is missing, the missing side follows from the proportions of `dataset.size`. Raises UserError
+    if a side is longer than MAX_SIDE pixels.
     """
     if not height and not width:
         return tuple(dataset.size)
@@ -142,7 +144,7 @@ def training_size(dataset, height: int = None, width: int = None) -> tuple:
 
 
 def class_weights(choice: str, dataset, counts):
-    """Returns the class weights of the loss for a value of `--class_weights`: float64 [num_classes].
+    """Returns the class weights of the loss for a value of `--class_weights` -> float64 [num_classes].
 
     Args:
       choice: 'none' (all 1), 'median' (median frequency balancing), 'median-sqrt' (square roots of the 'median'

@@ -33,7 +33,7 @@ Split = collections.namedtuple('Split', 'counts sizes names digests thumbs fault
 def read_split(dataset, split: str):
     """Loads and checks all examples of a split -> `Split` of the intact examples.
 
-    A faulty example is reported in the field `faults` of the `Split` and left out of the other fields.
+    A faulty example appears only in the field `faults` of the `Split`, as a line of text.
     """
     def load(i):
         image, label = datasets.load_checked(dataset, split, i)
@@ -106,10 +106,11 @@ def advice(dataset, name: str, split: Split):
 def shared(train: Split, other: Split, name: str):
     """Yields a line of text for each kind of overlap between the images of train and of the split `name`.
 
-    The kinds are equal pixels, augmented versions of one picture, and frames of one video. Two images count as frames
-    of one video if three conditions hold. The names begin with the same text before the last number. No image whose
-    name begins with this text has a number between the two numbers. The two images look alike. Frames are reported if
-    more than a quarter of the images of the split are frames of a video in train.
+    The kinds are equal pixels, augmented versions of one picture, and frames of one video. To find frames, the images
+    of train and of split `name` are sorted by the text before the last number in the image name, and then by this
+    number. Two images that are neighbours in this order count as frames of one video if the text is equal and the
+    images look alike. Frames are reported if more than a quarter of the images of split `name` have such a neighbour in
+    train.
     """
     for kind, keys in (('the same pixels as an image', lambda split: split.digests),
                        ('another version of a picture', lambda split: map(files.picture, map(str, split.names)))):
@@ -133,7 +134,7 @@ def shared(train: Split, other: Split, name: str):
 
 
 def check(dataset, folder: str):
-    """Checks all examples of a data set and returns the faults: list of str, one line per faulty example.
+    """Checks all examples of a data set and returns a line of text for each faulty example -> list of str.
 
     Prints for each split: sizes, the table of classes, likely causes of poor training results, and images that are also
     in train. Writes a picture of examples of each split into `folder` and prints the path of the picture.

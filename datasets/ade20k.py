@@ -23,8 +23,9 @@ CLASSES = (
 def read(data_dir: str):
     """Reads ADE20K -> `Dataset`: 150 classes, id 0 is void; the training size is 384x384.
 
-    The colours are PASCAL VOC's, because the challenge gives two classes the same colour. The test split is left out,
-    because the test labels are not public. Raises UserError for a missing folder and for an image without a label.
+    The palette is PASCAL VOC's, because two classes share a colour in the palette of the scene parsing challenge. The
+    test split is left out, because the test labels are not public. Raises UserError for a missing folder and for an
+    image without a label.
     """
     files.check_data_dir(data_dir, 'ade20k', 'ADEChallengeData2016/images/training and annotations/training')
     inner = os.path.join(data_dir, 'ADEChallengeData2016')

@@ -18,10 +18,10 @@ SPLIT = re.compile(r'(?:^|[/_.-])(%s)(?:20\d\d)?(?:[/_.-]|$)' % '|'.join(files.F
 # the annotations, or None. shapes: list of `Shape`. embedded: path of the JSON file that contains the image, or None.
 # An embedded image is written to OUT under the file name of `image`.
 Example = collections.namedtuple('Example', 'image split size shapes embedded', defaults=(None,))
-# An annotation. where: text for messages that names the file and the entry. name: class name. kind: 'polygon', 'mask',
-# ... draw: function (height, width) -> mask bool [height, width], or None for an annotation that is not drawn, such as
-# a point. The report counts annotations that are not drawn by `kind`. layer: number; annotations of lower layers are
-# drawn first.
+# An annotation. where: text for messages that names the file and the entry. name: class name. kind: type of the
+# annotation, such as 'polygon' or 'mask'. draw: function (height, width) -> mask bool [height, width], or None for an
+# annotation that is not drawn, such as a point. `convert.report` prints the number of undrawn annotations of each kind.
+# layer: number (z-order); annotations with a lower `layer` are drawn first.
 Shape = collections.namedtuple('Shape', 'where name kind draw layer', defaults=(0,))
 # Counts made during a conversion. left_out: {reason: number of omitted annotations, images or files}. read: {kind of
 # shape: number of visible annotations}. drawn: {class: number of pixels in annotations of the class}. lost: {class:
@@ -51,8 +51,9 @@ def shapes_of(entries: list, where: str, shape_of) -> list:
     """Makes a `Shape` from each entry of a list of annotations -> list of `Shape`.
 
     Args:
-      where: file and kind of entry, such as 'a.json: shape'. Error messages add the number of the entry, from 1.
-      shape_of: function (entry) -> (name, kind, draw) or (name, kind, draw, layer), the other fields of the `Shape`.
+      where: file and kind of entry, such as 'a.json: shape'. Error messages add the index of the entry, counted from 1.
+      shape_of: function (entry) -> (name, kind, draw) or (name, kind, draw, layer), the fields of the `Shape` after
+        `where`.
     """
     numbered = [('%s %d' % (where, i), entry) for i, entry in enumerate(entries, 1)]
     return [Shape(place, *error_context(place)(shape_of)(entry)) for place, entry in numbered]
@@ -137,7 +138,8 @@ def find_image(images: dict, name: str, source: str):
 
     If `name` is the path of an image relative to the folder of `source`, the result is this image. Otherwise `name` may
     be a path on another machine. Then the result is the image with the same file name whose path shares the most
-    trailing folders with `name`. Raises UserError if no image has this file name, or if two images share equally many.
+    trailing folders with `name`. Raises UserError if no image has this file name, or if two images share the same
+    number of trailing folders with `name`.
 
     Args:
       images: {file name: list of paths}, the candidates.
@@ -165,7 +167,8 @@ def class_ids(classes: list):
     """Numbers the classes 1, 2, ... in the given order -> {name: id}.
 
     A name that occurs several times gets a single id. The class background gets id 0; the classes void and ignore get
-    id IGNORE. Raises UserError for an empty, long or unprintable name and for more than MAX_CLASSES names.
+    id IGNORE. Raises UserError if a name is empty, unprintable or longer than tables.MAX_NAME characters, and if there
+    are more than MAX_CLASSES names.
     """
     ids = {}
     for name in classes:
@@ -183,10 +186,10 @@ def class_ids(classes: list):
 def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_top: bool):
     """Draws the annotations of an image into a label, uint8 [h, w] of ids.
 
-    Annotations of lower layers are drawn first, and later annotations cover earlier annotations. With `small_on_top`
-    the larger annotations of each layer are drawn first. Adds the numbers of annotations and pixels to `tally`. Raises
-    UserError for a malformed annotation, and if `size`, (height, width) of the image, differs from the size in the
-    annotations.
+    Annotations with a lower `layer` (z-order) are drawn first, and later annotations cover earlier annotations. With
+    `small_on_top`, among annotations with an equal `layer` the largest are drawn first. Adds the numbers of annotations
+    and pixels to `tally`. Raises UserError for a malformed annotation, and if `size`, (height, width) of the image,
+    differs from the size in the annotations.
     """
     if example.size not in (None, size):
         raise UserError('%s: the image has %dx%d, its annotations say %sx%s; if height and width are swapped, '
@@ -198,7 +201,7 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
     def order(shape):
         return shape.layer, -np.count_nonzero(draw(shape)) if small_on_top else 0
 
-    front = np.zeros(size, np.int32)  # number, from 1, of the topmost annotation at each pixel; 0: no annotation
+    front = np.zeros(size, np.int32)  # index of the topmost annotation at each pixel, counted from 1; 0: no annotation
     drawn = []
     of_class = {}
     for shape in sorted(example.shapes, key=order):
@@ -224,8 +227,8 @@ def draw_label(example: Example, size: tuple, ids: dict, tally: Tally, small_on_
 def out_names(examples: list):
     """Returns the path of each output image, relative to OUT/images -> list of SPLIT/FILE.
 
-    If two files of a split have the same name, ignoring extension and case, each result contains the folders of the
-    source too, as in SPLIT/FOLDER/FILE.
+    If two files of a split have the same name, ignoring extension and case, all paths also contain the sub-folders of
+    the source, as in SPLIT/FOLDER/FILE.
     """
     names = [(example.split, os.path.basename(example.image)) for example in examples]
     stems = collections.Counter((split, os.path.splitext(name)[0].lower()) for split, name in names)

@@ -37,7 +37,7 @@ def read(data_dir: str):
     """Reads CamVid -> `Dataset`: 11 classes, other classes are void; the training size is 360x480.
 
     The three layouts and their files:
-      released with SegNet: train.txt, train/, trainannot/ (the same for val and test); id 11 in the labels is void;
+      SegNet's copy: train.txt, train/, trainannot/ (the same for val and test); id 11 in the labels is void;
       home page: label_colors.txt, NAME.png and NAME_L.png;
       Kaggle: class_dict.csv, train/, train_labels/NAME_L.png (the same for val and test).
     Images and labels are opened later, by `load` of the returned `Dataset`. Raises UserError for a malformed list of
@@ -65,9 +65,10 @@ def read(data_dir: str):
 
 
 def _released(data_dir):
-    """Reads the lists of the layout released with SegNet -> {split: [(image path, label path)]}.
+    """Reads the lists of the splits in SegNet's copy of CamVid -> {split: [(image path, label path)]}.
 
-    The lists hold paths on the authors' machine, so only the last folder and the file name of each path are used.
+    The copy was released with SegNet. The lists hold paths on the authors' machine, so only the last folder and the
+    file name of each path are used.
     Raises UserError for a malformed line.
     """
     pairs = {}

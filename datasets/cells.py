@@ -8,12 +8,12 @@ import zlib
 import cv2
 import numpy as np
 
-HEIGHT, WIDTH = 128, 176  # image size in pixels; SegNet learns such images in minutes on two CPU cores
+HEIGHT, WIDTH = 128, 176  # image size in pixels; SegNet trains on images of this size in minutes on two CPU cores
 NEURITES = {'astro': 2, 'shsy5y': 1, 'cort': 2}  # neurites (thin outgrowths) per cell; masks leave neurites out
 
 
 def noise(rng, height: int, width: int, sigma: float):
-    """Draws white noise smoothed by a Gaussian filter: float32 [height, width], mean 0, standard deviation 1.
+    """Draws white noise smoothed by a Gaussian filter -> float32 [height, width], mean 0, standard deviation 1.
 
     `sigma`: standard deviation of the Gaussian filter, in pixels.
     """
@@ -44,7 +44,7 @@ def debris(rng, union, num_neurites: int):
 
 
 def pattern(rng, cell_type: str, height: int, width: int):
-    """Draws the random texture of a cell type: float32 [height, width].
+    """Draws the random texture of a cell type -> float32 [height, width].
 
     Depending on the cell type, the texture consists of fine grains, fibres or a lattice of granules. Each texture has
     mean 0 and a standard deviation of about 1, so that textures differ by pattern only.
@@ -61,7 +61,7 @@ def pattern(rng, cell_type: str, height: int, width: int):
 
 
 def render(masks, cell_types: list, name: str):
-    """Renders an image of cells, as under a phase-contrast microscope: uint8 [height, width].
+    """Renders an image of cells, as under a phase-contrast microscope -> uint8 [height, width].
 
     The brightness of cells is the difference of two blurred maps of the thickness of the cells. So a cell has a dark
     rim inside, a bright halo outside, and an interior as bright as the background. Cell types differ by shape and

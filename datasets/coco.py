@@ -37,10 +37,10 @@ def read_coco(documents: list, root: str, images: dict):
     examples = []
     for path, content in documents:
         names, by_id = {}, {}
-        for i, category in enumerate(content['categories'], 1):  # VGG Image Annotator may repeat a class
+        for i, category in enumerate(content['categories'], 1):
             with error_context('%s: category %d' % (path, i)):
                 key = key_of(category, 'id')
-                if names.setdefault(key, category['name']) != category['name']:
+                if names.setdefault(key, category['name']) != category['name']:  # VIA may list a category twice
                     raise UserError('id %s is %r already' % (key, names[key]))
         classes += names.values()
         for i, entry in enumerate(content['images'], 1):

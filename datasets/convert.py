@@ -41,9 +41,9 @@ KINDS = ('coco', 'labelme', 'isat', 'via', 'yolo')
 def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_on_top: bool):
     """Writes images/, labels/ (palette PNGs with ids as indices) and classes.csv into the folder `out`.
 
-    Each split has a sub-folder in images/ and in labels/. Raises UserError for two images of a folder whose names
-    differ only in the extension, for a malformed annotation, and for an image whose size differs from the size in its
-    annotations.
+    Each split has a sub-folder in images/ and in labels/. Raises UserError if the names of two images in a folder
+    differ only in the extension, if an annotation is malformed, and if the size of an image differs from the size in
+    the image's annotations.
     """
     palette = [channel for i in range(256) for channel in files.voc_color(i)]
     for example, name in zip(tqdm.tqdm(examples, unit='image', disable=None), annotations.out_names(examples)):
@@ -78,8 +78,9 @@ def write(out: str, examples: list, ids: dict, tally: annotations.Tally, small_o
 def recognize(source: str, kind: str = None):
     """Recognizes the format of the annotations in `source` -> (kind, {kind: list of (path, content)}).
 
-    Prints the kind. The value for the kind 'yolo' is `source`, not a list. Raises UserError if no kind or several kinds
-    fit, or if the given `kind` does not fit. The error message lists the kinds of files that were found.
+    Prints the kind. The value for the kind 'yolo' is `source`, not a list. If `kind` is given, raises UserError unless
+    `source` holds annotations of this kind. If `kind` is None, raises UserError unless `source` holds annotations of
+    exactly one kind. If no annotations are found, the error message lists the types of the files in `source`.
     """
     documents = {} if kind == 'yolo' else annotations.read_documents(source)
     if kind == 'yolo' or not kind and yolo.fits(source):
@@ -186,7 +187,7 @@ def report(examples: list, ids: dict, tally: annotations.Tally):
 def main(argv=None):
     """Converts the annotations named on the command line.
 
-    `argv`: list of str; None for the arguments of this process.
+    `argv`: list of str; if None, the arguments of this process are used.
     """
     parser = cli.Parser(prog='python -m datasets.convert',
                         description='Converts annotations into the layout of --dataset folder.')

@@ -73,9 +73,9 @@ def check_contents(folder: str, contents: dict):
     """Raises UserError unless the folders below `folder` hold exactly the files that `contents` describes.
 
     Args:
-      contents: {folder: (number of files, total bytes, SHA-256 or None)}. The SHA-256 is computed over the name, a zero
-        byte and the SHA-256 of the content of each file, in the order of the names. If the SHA-256 is None, only the
-        number of files and the total bytes are compared.
+      contents: {folder: (number of files, total bytes, SHA-256 or None)}. For each file, sorted by name, the file name,
+        a zero byte and the file's SHA-256 are hashed. If the SHA-256 is None, only the number of files and the total
+        bytes are compared.
     """
     for name, expected in contents.items():
         digest = hashlib.sha256()

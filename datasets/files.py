@@ -18,7 +18,8 @@ FOLDERS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 
 NO_IMAGES = ('.txt', '.csv', '.json', '.xml', '.md', '.yaml', '.yml', '.db', '.ini')
 SUFFIX = re.compile(r'[-_. ][A-Za-z]+\Z')  # last word of a label's name: _mask, _L, -gt
 IMAGE_SUFFIX = re.compile(r'[-_. ](img|image|sat|rgb|leftImg8bit)\Z', re.IGNORECASE)
-# A line of CamVid's and PaddleSeg's lists: two paths, which may hold blanks, separated by blanks, commas or semicolons.
+# A line of CamVid's and PaddleSeg's lists: two paths separated by whitespace, commas or semicolons. A path may itself
+# contain spaces.
 PAIR = re.compile(r'\A/?(.+?\.(?:png|jpg|jpeg|bmp|tif|tiff))[\s,;]+(.+\.\w+)\Z', re.IGNORECASE)
 MASK_WORDS = set('l gt gtfine mask masks label labels labelids labeltrainids seg segmentation annotation'.split())
 
@@ -33,12 +34,12 @@ def check_data_dir(data_dir: str, name: str, layout: str):
 
 
 def numbered_lines(path: str):
-    """Reads the lines of a text file that are not blank -> list of (line number from 1, text)."""
+    """Reads the non-blank lines of a text file -> list of (line number, text). Line numbers start at 1."""
     return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
 
 
 def csv_header(path: str) -> list:
-    """Returns the names of the columns of a CSV file, without the blanks and quotes around them."""
+    """Returns the column names of a CSV file, without spaces and quotes at both ends of a name."""
     return [text.strip(' "\r') for text in read_text(path).partition('\n')[0].split(',')]
 
 
@@ -120,8 +121,8 @@ def label_files(folder: str, images: dict, class_names=()):
     The file of a label has the name of the image. If there is no such file, the label may have a suffix after the
     image's name, as in NAME_mask.png or NAME_L.png. If the image's name ends in a word of IMAGE_SUFFIX, such as _img,
     the label's name may lack this word. An image without a label has no entry. A note gives the number of labels
-    without an image. Raises UserError for labels with different suffixes, not counting words of MASK_WORDS. Raises
-    UserError also for a suffix that is the name of a class, because such a label shows only one class.
+    without an image. Suffixes may differ only in words of MASK_WORDS; otherwise UserError is raised. Also raises
+    UserError if a suffix is the name of a class, because such a label shows only one class.
 
     Args:
       images: {name: path}.
@@ -160,7 +161,10 @@ def is_label(name: str):
 
 
 def words(text: str, without=()):
-    """Joins a name's words with _ in lower case, dropping the words in `without`: Optic-Disc -> optic_disc."""
+    """Lowercases the words of a name and joins the words with _, for example Optic-Disc -> optic_disc.
+
+    Words in `without` are dropped.
+    """
     return '_'.join(word for word in re.split('[-_. ]+', text.lower()) if word and word not in without)
 
 
@@ -169,7 +173,7 @@ def label_path(folder: str, found: dict, name: str):
 
     Args:
       folder: folder of the labels, for the error message.
-      found: {image name: list of paths}, the result of `label_files`.
+      found: {image name: list of label paths}, the result of `label_files`.
     """
     paths = found.get(name, [])
     if len(paths) != 1:
@@ -179,7 +183,7 @@ def label_path(folder: str, found: dict, name: str):
 
 
 def small_numbers(texts: list):
-    """Parses strings of whole numbers -> tuple of int, or None if a string is not a whole number from 0 to 255."""
+    """Parses whole numbers from 0 to 255 -> tuple of int, or None if a string is not such a number."""
     good = all(re.match(r'\A[0-9]{1,3}\Z', text) and int(text) < 256 for text in texts)
     return tuple(map(int, texts)) if good else None
 
@@ -224,11 +228,11 @@ class HeldOut(list):
 
 
 def hold_out(names: list, fold: str = FOLD):
-    """Splits image names into train and val -> {'train': sorted names, 'val': sorted names as `HeldOut`}.
+    """Splits image names into train and val -> {'train': sorted list, 'val': sorted list}.
 
-    The split of an image depends only on the image's name, so adding images does not change the split of other images.
-    Augmented versions of one picture, for which `picture` returns equal names, are in the same split. Each split gets
-    at least one picture.
+    The val list is a `HeldOut`, a list that also stores all names. The split of an image depends only on the image's
+    name, so adding images does not change the split of other images. Augmented versions of one picture, for which
+    `picture` returns equal names, are in the same split. Each split gets at least one picture.
 
     Args:
       fold: 'K/N': the images are divided into N parts of about the same size, and val is the K-th part.

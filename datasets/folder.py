@@ -33,10 +33,10 @@ def read(data_dir: str, rle_order: str = None, depth: int = None):
     Labels are opened later, by `load` of the returned `Dataset`.
 
     Args:
-      rle_order: pixel order of the run-length encoding in labels.csv: 'rows', 'columns' or 'relative'. None detects the
-        order. `rle_order` is ignored if there is no labels.csv.
-      depth: number of bits that pixel values use in images of 16 bits per channel; None measures the number in the
-        training images.
+      rle_order: pixel order of the run-length encoding in labels.csv: 'rows', 'columns' or 'relative'. If None, the
+        order is detected from the masks. `rle_order` is ignored if there is no labels.csv.
+      depth: number of bits that pixel values use in images of 16 bits per channel. If None, the number of bits is
+        measured from the training images.
     Raises:
       UserError: an unknown layout, or a fault in a list of images or in the table of classes.
     """
@@ -73,7 +73,7 @@ def voc_root(data_dir: str, name: str = 'VOC2*'):
 
 
 def _only(paths):
-    """Returns the only path in `paths`, or None if `paths` is empty; raises UserError for several paths."""
+    """Returns the single path in `paths`, or None if `paths` is empty; raises UserError for several paths."""
     if len(paths) > 1:
         raise UserError('which of these has the data? %s; rename or move the others' % ' or '.join(paths))
     return paths[0] if paths else None
@@ -133,7 +133,7 @@ def find_pairs(data_dir: str):
     `name` is the folder of a split, such as train, or '' if the splits have no folders. Accepted layouts: images/ and
     labels/; these two folders in train/ and in val/; train/ and train_labels/; images and labels together in train/ or
     in `data_dir`. IMAGE_FOLDERS and LABEL_FOLDERS list other names for images/ and labels/. Raises UserError if several
-    folders fit.
+    folders in the same parent folder have names in IMAGE_FOLDERS, or have names in LABEL_FOLDERS.
     """
     images, labels = _pair(data_dir)
     if images:
@@ -157,21 +157,25 @@ def find_pairs(data_dir: str):
 
 
 def _labelled(root, is_voc, table, classes):
-    """Reads label files -> ({name: path}, function (name, image) -> label, {split: names}, None).
+    """Finds the images, the label files and the splits of a data set that has no labels.csv.
 
-    The last result is the field `rle` of the `Dataset`, None for label files. Prints the paths of the folders, unless
-    the folders are images/ and labels/. A val or test split without any labelled image is left out. In Pascal VOC's
-    layout without lists of splits, all images without a label are left out.
+    Prints the paths of the folders, unless the folders are images/ and labels/. A val or test split without any
+    labelled image is left out. In Pascal VOC's layout without lists of splits, all images without a label are left out.
 
     Args:
       root: folder of the data set.
       is_voc: true for Pascal VOC's layout.
       table: path of the table of classes, for messages.
       classes: list of `tables.Class`.
+    Returns:
+      images: {image name: image path}.
+      label: function (image name, image) -> label, uint8 [h, w]. The function reads a label file.
+      examples: {split: list of image names}.
+      rle: None, the field `rle` of the `Dataset`.
     """
     names = [files.words(entry.name) for entry in classes if not tables.is_void(entry)]
     if len(names) == 2 and any(tables.is_background(entry) and 0 in entry.ids for entry in classes):
-        names = []  # there is one class besides background, so a mask of this class is a complete label
+        names = []  # with one class besides background, the class name is allowed as the suffix of a label
     images, labels = {}, {}
     pairs = find_pairs(root)
     for name, image_folder, label_folder in pairs:

@@ -1,4 +1,4 @@
-"""Converts label files of ids, colours, palettes or binary masks to class indices, by a table of classes."""
+"""Converts label files to class indices. Label files hold ids, colours, palette indices or binary masks."""
 import functools
 
 import numpy as np
@@ -14,12 +14,12 @@ NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in r
 
 
 def read_class_label(path: str, classes: list):
-    """Reads a label file of ids or colours -> uint8 [h, w] of indices of `classes`, IGNORE for void.
+    """Reads a label file of ids or colours -> class indices, uint8 [h, w], IGNORE for void.
 
-    If `classes` has two classes besides void, a label may be a black and white mask: black is the class with id 0 or
-    colour 0 0 0, and white is the other class. Raises UserError for an unreadable file, for an id or a colour that is
-    not in `classes`, and for a label in colours if a class other than void has no colour. Raises UserError also if
-    the function cannot decide whether the values of the label are ids or colours.
+    A class index is a position in the list `classes`. If `classes` has two classes besides void, a label may be a black
+    and white mask: black is the class with id 0 or colour 0 0 0, and white is the other class. Raises UserError for an
+    unreadable file, for an id or a colour that is not in `classes`, and for a label in colours if a class other than
+    void has no colour. Also raises UserError if it is unclear whether the values of the label are ids or colours.
     """
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
@@ -63,7 +63,7 @@ def _by_value(path, used, by_id, by_color):
     Raises UserError if both readings are possible and give different classes.
 
     Args:
-      used: list of the values in the label.
+      used: list of the values that occur in the label.
       by_id: {id: class index}.
       by_color: {(red, green, blue): class index}.
     """
@@ -78,16 +78,17 @@ def _by_value(path, used, by_id, by_color):
 
 
 def _by_palette(path, used, palette, by_id, by_color):
-    """Decides which class each index of a palette label means -> {index: class index}.
+    """Decides which class each index of a label image with a palette means -> {index: class index}.
 
-    If every palette colour in use is the colour of a class, each index means the class of its colour. Otherwise the
-    indices are ids, and an index with the colour of another class is an error. But programs that write GIF files or
-    optimize images may reorder a palette. So if the palette has several greys and no other colours, or only colours
-    of PASCAL VOC's palette, the colour of an index gives the id: grey (v, v, v) means id v, and a colour of VOC's
-    palette means the id that VOC gives this colour. Raises UserError if an index could mean two different classes.
+    If every palette colour in use is the colour of a class, each index means the class of the index's colour. Otherwise
+    the indices are ids. Then an index whose colour belongs to a class other than the class with this id is an error.
+    Programs that write GIF files or optimize images may reorder a palette. So if all colours of the palette are greys,
+    but not all black, or all are colours of PASCAL VOC's palette, the colour of an index gives the id: grey (v, v, v)
+    means id v, and a colour of VOC's palette means the id that VOC gives this colour. Raises UserError if an index
+    could mean two different classes.
 
     Args:
-      used: list of the indices in the label.
+      used: list of the palette indices that occur in the label.
       palette: list of (red, green, blue), the colours of all indices.
       by_id: {id: class index}.
       by_color: {(red, green, blue): class index}.

@@ -21,9 +21,9 @@ def names_of(dataset, split: str, data_dir: str) -> list:
 
 
 def make(dataset, facts: dict, data_dir: str) -> dict:
-    """Makes the record of the splits in `facts`: {split: ['NAME IMAGE LABEL', ...]}.
+    """Makes the record {split: ['NAME IMAGE LABEL', ...]} of the splits in `facts`.
 
-    Each string holds the name of an example, the CRC-32 of the image and the CRC-32 of the label.
+    NAME is the name of an example. IMAGE and LABEL are the CRC-32 of the image and of the label.
 
     Args:
       facts: {split: datasets.Facts}, the second result of `datasets.preload`.
@@ -39,7 +39,10 @@ def some(names) -> str:
 
 
 def changes(before: dict, now: dict) -> str:
-    """Describes how two records differ, as 'val: 2 of 9 labels changed (a, b)'; '' for equal records."""
+    """Describes the differences of two records, for example 'val: 2 of 9 labels changed (a, b)'.
+
+    The result is '' if the records are equal.
+    """
     found = []
     for split in sorted(set(before) | set(now)):
         was, has = ({line.rsplit(' ', 2)[0]: line.rsplit(' ', 2)[1:] for line in record.get(split, [])}
@@ -60,8 +63,8 @@ def changes(before: dict, now: dict) -> str:
 def with_splits(dataset, examples: dict):
     """Replaces splits of a data set by `examples`, {split: list of names} -> `Dataset`.
 
-    The names must be names of examples in `dataset`. An example that moves to another split keeps its name. Splits that
-    `examples` does not contain stay unchanged.
+    The names must be names of examples in `dataset`. An example that moves to another split keeps its name. A split
+    that is not in `examples` stays unchanged.
     """
     places = {name: (split, i) for split, names in dataset.examples.items() for i, name in enumerate(names)}
     examples = dict(dataset.examples, **examples)
@@ -69,10 +72,10 @@ def with_splits(dataset, examples: dict):
 
 
 def take_fold(dataset, fold: str):
-    """Divides the images into N parts -> `Dataset` in which part K is val and the other parts are train.
+    """Divides the images into N parts; part K becomes val, and the other parts become train -> `Dataset`.
 
-    `fold`: the string 'K/N', such as '2/5'. Raises UserError if the data set has a val split of its own, or if `fold`
-    is malformed.
+    `fold` is the string 'K/N'. For example, with '2/5' the second of five parts is val. Raises UserError if the data
+    set has a val split of its own, or if `fold` is malformed.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         raise UserError('--fold %s: data set %s has a split val already; leave out --fold' % (fold, dataset.name))
@@ -90,8 +93,8 @@ def restore(dataset, config: dict, data_dir: str):
     Args:
       config: content of the run's config.json; the entry `examples` is the record of the run.
     Raises:
-      UserError: images of the run are missing, or the number of images differs from the number in a run of an older
-        revision.
+      UserError: images of the run are missing, or the run was made by an older revision and had a different number of
+        images.
     """
     if not isinstance(dataset.examples.get('val'), files.HeldOut):
         return dataset

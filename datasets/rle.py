@@ -12,7 +12,7 @@ from system.files import UserError, note, read_csv
 
 
 def read_runs(data_dir, table, classes, rle_order):
-    """Reads labels.csv -> ({name: path}, function (name, image) -> label, {split: names}, `Dataset.rle`).
+    """Reads the run-length encoded masks in labels.csv; finds the images and the splits.
 
     Prints the pixel order that the run-length encoding uses, unless `rle_order` gives the order. Raises UserError for a
     malformed file, for a folder labels/ beside labels.csv, and if no class is named background.
@@ -20,6 +20,11 @@ def read_runs(data_dir, table, classes, rle_order):
     Args:
       table: path of the table of classes, for messages.
       classes: list of `tables.Class`.
+    Returns:
+      images: {image name: image path}.
+      label: function (image name, image) -> label, uint8 [h, w]. The function draws the masks of the image.
+      examples: {split: list of image names}.
+      rle: format of labels.csv, the field `rle` of the `Dataset`.
     """
     path = os.path.join(data_dir, 'labels.csv')
     if os.path.isdir(os.path.join(data_dir, 'labels')):
@@ -86,10 +91,10 @@ def read_cells(path: str, indices: dict, images=None):
     Args:
       indices: {name or id of a class, as str: class index}. The key '' gives the class of all masks if the table has no
         class column.
-      images: names of the images; None accepts any id of letters, digits, _ and -.
+      images: names of the images. If None, every id of letters, digits, _ and - is accepted.
     Raises:
-      UserError: a malformed row, or an id without an image. UserError also for an image without a row, if the table has
-        the column `annotation` or marks a different image as empty.
+      UserError: a malformed row; an id without an image; an image without a row, if the table has the column
+        `annotation` or marks a different image as empty.
     """
     kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')

@@ -13,8 +13,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def read(data_dir: str = None):
     """Reads the masks of train.csv -> `Dataset`, whose `load` renders the images.
 
-    `data_dir` holds train.csv; None for the bundled file. Images are grouped by the type of the first cell;
-    every fourth image of a group is in val. Raises UserError for a malformed table.
+    `data_dir` is the folder of train.csv; if None, the bundled train.csv is read. Images are grouped by the type of the
+    first cell; every fourth image of a group is in val. Raises UserError for a malformed table.
     """
     path = os.path.join(data_dir or ROOT, 'train.csv')
     images = rle.read_cells(path, INDICES)

@@ -15,12 +15,12 @@ from system.files import UserError
 
 
 def polygon_mask(points, height: int, width: int):
-    """Fills a polygon: bool [height, width], True for the pixels whose centres lie inside by the even-odd rule.
+    """Fills a polygon by the even-odd rule -> bool [height, width], True at pixels whose centres lie inside.
 
     Args:
       points: float [n, 2] or [2 n], x and y of the vertices in pixels. The last vertex is joined to the first.
     Raises:
-      UserError: a coordinate beyond a million, or not finite.
+      UserError: a coordinate is not finite, or its absolute value is above one million.
     """
     points = np.asarray(points, float).reshape(-1, 2)
     if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
@@ -43,7 +43,7 @@ def polygon_mask(points, height: int, width: int):
 
 
 def ellipse_mask(center, radii, angle: float, height: int, width: int):
-    """Fills an ellipse whose centre (x, y) is `center`: bool [height, width].
+    """Fills an ellipse whose centre (x, y) is `center` -> bool [height, width].
 
     Args:
       radii: (radius along the first axis, radius along the second axis), in pixels.
@@ -63,7 +63,7 @@ def ellipse_mask(center, radii, angle: float, height: int, width: int):
 
 
 def line_mask(points, line_width: float, height: int, width: int):
-    """Draws a line `line_width` pixels wide, with flat (butt) caps and round joins: bool [height, width].
+    """Draws a line `line_width` pixels wide, with flat (butt) caps and round joins -> bool [height, width].
 
     Args:
       points: float [n, 2] of (x, y) in pixels.
@@ -79,35 +79,36 @@ def line_mask(points, line_width: float, height: int, width: int):
 
 
 def box_mask(points, height: int, width: int):
-    """Fills the bounding box of `points`, float [n, 2] of (x, y) in pixels: bool [height, width]."""
+    """Fills the bounding box of `points`, float [n, 2] of (x, y) in pixels -> bool [height, width]."""
     (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
     return polygon_mask([left, top, right, top, right, bottom, left, bottom], height, width)
 
 
 def coco_counts(text: str):
-    """Decodes the text of a compressed COCO mask -> list of run lengths, int.
+    """Decodes a compressed RLE string of COCO -> list of run lengths, int.
 
-    Each character holds five bits of a number, the lowest bits first. From the fourth number on, the text holds the
-    difference from the number two places before. An incomplete last number is dropped without an error, so the caller
-    must check the sum of the run lengths.
+    Each character holds five bits of a number, the lowest bits first. From the fourth number on, each stored number is
+    the run length minus the run length two positions earlier. An incomplete last number is dropped without an error, so
+    the caller must check the sum of the run lengths.
     """
     counts = []
     value = shift = 0
     for code in text.encode():
         value |= (code - 48 & 31) << shift
         shift += 5
-        if not code - 48 & 32:  # bit 5 is 0 in the last character of a number; bit 4 is the sign
-            value -= (code - 48 & 16) << shift - 4
+        if not code - 48 & 32:  # 32 marks that the next character continues the number
+            value -= (code - 48 & 16) << shift - 4  # 16 marks a negative number
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
             value = shift = 0
     return counts
 
 
 def coco_mask(segmentation, height: int, width: int):
-    """Draws a COCO segmentation: a union of polygons, or run lengths down the columns -> bool [height, width].
+    """Draws a COCO segmentation: a union of polygons, or a column-major RLE -> bool [height, width].
 
-    A single polygon may be a flat list of numbers or a list of (x, y). Run lengths are a list or COCO's compressed
-    text. Raises UserError for a size or run lengths that do not fit the image, and for coordinates beyond a million.
+    A single polygon may be a flat list of numbers or a list of (x, y). The counts of an RLE are a list or COCO's
+    compressed RLE string. Raises UserError if the size or the counts of an RLE do not fit the image, and for
+    coordinates whose absolute value is above one million.
     """
     if isinstance(segmentation, list):
         parts = [part for part in segmentation if isinstance(part, (list, dict))]
@@ -124,14 +125,15 @@ def coco_mask(segmentation, height: int, width: int):
 
 
 def labelme_mask(shape: dict, line_width: float, height: int, width: int):
-    """Draws a shape of labelme or X-AnyLabeling: bool [height, width]; lines are `line_width` pixels wide.
+    """Draws a shape of labelme, X-AnyLabeling or ISAT -> bool [height, width].
 
-    Raises UserError for an unknown shape type or a mask that is not a PNG.
+    Lines are `line_width` pixels wide. Raises UserError for an unknown shape type or a mask that is not a PNG.
     """
     kind = shape.get('shape_type') or 'polygon'
     points = np.array(shape['points'], float).reshape(-1, 2)
     if kind in ('polygon', 'oriented_rectangle', 'rotation', 'quadrilateral', 'rectangle'):
-        # X-AnyLabeling and ISAT store a vertex on the right or lower border of the image at width - 1 or height - 1.
+        # If a vertex lies on the right border of the image, X-AnyLabeling and ISAT write x = width - 1, not width. If a
+        # vertex lies on the lower border, these tools write y = height - 1, not height.
         points = np.where(points == (width - 1, height - 1), (width, height), points)
         return box_mask(points, height, width) if kind == 'rectangle' else polygon_mask(points, height, width)
     if kind == 'circle':
@@ -149,11 +151,11 @@ def labelme_mask(shape: dict, line_width: float, height: int, width: int):
 
 
 def _patch_mask(patch, points, height, width):
-    """Pastes the mask of a box into a mask of the image, as labelme does: bool [height, width].
+    """Pastes the mask of a box into a mask of the image, as labelme does -> bool [height, width].
 
-    The box may extend beyond the image. If the corners are whole numbers, `patch` is cropped to the box. Corners of a
-    box that a user has moved may be fractional; then only the upper left corner is used, after rounding. Raises
-    UserError if a box with whole numbers is larger than `patch`.
+    The box may extend beyond the image. If the corners of the box are integers, `patch` is cropped to the box. If a
+    user has moved the box, the corners may be fractional; then only the upper left corner is used, after rounding.
+    Raises UserError if a box with integer corners is larger than `patch`.
 
     Args:
       patch: bool [h, w], the mask of the box.
@@ -171,9 +173,9 @@ def _patch_mask(patch, points, height, width):
 
 
 def via_mask(shape: dict, line_width: float, height: int, width: int):
-    """Draws the shape_attributes of a VIA region: bool [height, width]; lines are `line_width` pixels wide.
+    """Draws a VIA region from its shape_attributes, the dict `shape` -> bool [height, width].
 
-    Raises UserError for an unknown shape.
+    Lines are `line_width` pixels wide. Raises UserError for an unknown shape.
     """
     kind = shape['name']
     if kind in ('polygon', 'polyline'):
@@ -190,15 +192,15 @@ def via_mask(shape: dict, line_width: float, height: int, width: int):
 
 
 def yolo_mask(numbers: list, height: int, width: int):
-    """Draws a YOLO polygon: bool [height, width].
+    """Draws a YOLO polygon -> bool [height, width].
 
-    `numbers`: [x, y, x, y, ...], as fractions of the width and height. A vertex may lie outside the image. Raises
-    UserError for fewer than three vertices, and for a coordinate of 2 or more or of -2 or less.
+    `numbers`: [x, y, x, y, ...]. An x is a fraction of the width, a y is a fraction of the height. A vertex may lie
+    outside the image. Raises UserError for fewer than three vertices, and if a coordinate is not between -2 and 2.
     """
     points = np.array(numbers).reshape(-1, 2)
     if len(points) < 3:
         raise UserError('%d numbers behind the class; a polygon needs 6 or more' % len(numbers))
     if np.abs(np.nan_to_num(points)).max() >= 2:
         raise UserError('coordinates must be shares of the image, 0 to 1; key points need kpt_shape in data.yaml')
-    points = np.round(points * (width, height), 4)  # rounds, because x / 61 * 61 may differ from x by 1e-15
+    points = np.round(points * (width, height), 4)  # because x / width * width may differ from x by a rounding error
     return polygon_mask(points, height, width)

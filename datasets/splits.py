@@ -9,7 +9,8 @@ from datasets import files, record
 from system.files import UserError, note, read_text
 
 PLACES = ('', 'ImageSets/Segmentation', 'ImageSets', 'splits')  # folders that may hold the lists of the splits
-EXTENSION = re.compile('(%s)\\Z' % '|'.join(map(re.escape, data.IMAGE_FILES)), re.IGNORECASE)  # of an image file
+# File extension of an image.
+EXTENSION = re.compile('(%s)\\Z' % '|'.join(map(re.escape, data.IMAGE_FILES)), re.IGNORECASE)
 
 
 def find(folder: str, images: dict):
@@ -22,8 +23,8 @@ def find(folder: str, images: dict):
     Args:
       images: {name: path}.
     Raises:
-      UserError: a list with unknown or repeated names, lists without a list for train that do not name all images,
-        fewer than two images to split, or an image outside the sub-folders of the splits.
+      UserError: a list with unknown or repeated names; no list for train although the other lists do not name all
+        images; fewer than two images to split; an image outside the sub-folders of the splits.
     """
     lists = find_lists(folder)
     found = listed_splits(lists, images) if lists else {}
@@ -46,8 +47,8 @@ def find_lists(folder: str):
     """Finds the lists of the splits -> {split: path}.
 
     Searches the folders of PLACES below `folder`, in the order of PLACES, and stops at the first folder with a list.
-    The name of a list is a key of files.FOLDERS, in upper or lower case, such as CVAT's Validation.txt. An empty list
-    for the test split is ignored.
+    The file name of a list, without .txt and in lower case, is a key of files.FOLDERS. For example, CVAT writes
+    Validation.txt. An empty list for the test split is ignored.
     """
     for place in PLACES:
         found = {}
@@ -64,8 +65,8 @@ def find_lists(folder: str):
 def listed_splits(lists: dict, images: dict):
     """Reads the lists {split: path} -> {split: list of image names}.
 
-    Prints how many images are in no list. Raises UserError for an unknown or repeated name. Raises UserError
-    also if an image is in no list and there is no list for train.
+    Prints how many images are in no list. Raises UserError for an unknown or repeated name. Also raises UserError if an
+    image is in no list and there is no list for train.
     """
     split_of = {}
     keys = {files.IMAGE_SUFFIX.sub('', name): name for name in images}

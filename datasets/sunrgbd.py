@@ -18,9 +18,9 @@ CLASSES = ('wall floor cabinet bed chair sofa table door window bookshelf pictur
 def read(data_dir: str):
     """Reads the RGB images of SUN RGB-D -> `Dataset`: 37 classes, 5,285 training and 5,050 test images.
 
-    Two layouts are read. The home page's layout has SUNRGBD/ and SUNRGBDtoolbox/, with the labels in a .mat file of
-    MATLAB 7.3. The other layout has images in image/train/ and PNG labels in label37/train/ (the same for test), paired
-    by the numbers in the file names.
+    Two layouts are read. The home page's layout has SUNRGBD/ and SUNRGBDtoolbox/, with the labels in a MATLAB 7.3 file.
+    The other layout has images in image/train/ and PNG labels in label37/train/ (the same for test), paired by the
+    numbers in the file names.
 
     The official split has no val, so val is every tenth test image. To compute scores on test, use `--checkpoint last`,
     because this checkpoint is not selected by scores on val. The training size is 360x480, as in the paper. Images and
@@ -43,8 +43,9 @@ def read(data_dir: str):
 
 
 def png_pairs(data_dir: str):
-    """Pairs images and labels by number -> {split: [(image path, (image path, label path, None))]}.
+    """Pairs images with PNG labels by the number in the file name -> {split: list of (image path, label)}.
 
+    A label is (image path, label path, None). The image path in a label is for error messages. None marks a PNG label.
     The splits are train and test, sub-folders of image/ and label37/. An image and its label have the same number at
     the end of the file name. Names without a number at the end are skipped. Raises UserError for a missing folder, a
     split without images, two files of a folder with the same number, an image without a label, and a label without an
@@ -67,11 +68,12 @@ def png_pairs(data_dir: str):
 
 
 def mat_pairs(data_dir: str):
-    """Pairs images and labels as in the .mat files -> {split: [(image path, (image path, .mat path, key))]}.
+    """Pairs images with the labels in the .mat file -> {split: list of (image path, label)}.
 
-    The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat holds the labels in the
-    same order, transposed; `key` is the HDF5 reference of a label. allsplit.mat lists the folders of each split. Raises
-    UserError for a missing or malformed file.
+    A label is (image path, path of the .mat file, HDF5 reference of the label in the file). The image path in a label
+    is for error messages. The splits are train and test. SUNRGBDMeta.mat names the 10,335 images. SUNRGBD2Dseg.mat
+    holds the labels in the same order, transposed. allsplit.mat lists the folders of each split. Raises UserError for a
+    missing or malformed file.
     """
     meta, masks, lists = (os.path.join(data_dir, 'SUNRGBDtoolbox', name) for name in (
         'Metadata/SUNRGBDMeta.mat', 'Metadata/SUNRGBD2Dseg.mat', 'traintestSUNRGBD/allsplit.mat'))
@@ -98,15 +100,15 @@ def mat_pairs(data_dir: str):
 def read_variable(path: str, key):
     """Reads a variable of a .mat file -> array.
 
-    An array from a file of MATLAB 7.3 has the axes in reverse order. An array from an older file loses axes of length
-    1, but keeps at least one axis. Raises UserError for a damaged file or a missing variable.
+    An array from a MATLAB 7.3 file has the axes in reverse order. An array from an older file loses axes of length 1,
+    but keeps at least one axis. Raises UserError for a damaged file or a missing variable.
 
     Args:
-      key: name of the variable, or an HDF5 reference in a file of MATLAB 7.3.
+      key: name of the variable, or an HDF5 reference in a MATLAB 7.3 file.
     """
     import h5py  # installed with TensorFlow, which requires h5py
     try:
-        if h5py.is_hdf5(path):  # a file of MATLAB 7.3
+        if h5py.is_hdf5(path):  # a MATLAB 7.3 file
             with h5py.File(path, 'r') as file:
                 return file[key][()]
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)[key])
@@ -115,5 +117,8 @@ def read_variable(path: str, key):
 
 
 def relative(path) -> str:
-    """Removes the authors' root, such as /n/fs/sun3d/data/SUNRGBD/, and slashes at both ends from a path."""
+    """Removes the root folder of the authors' machine, such as /n/fs/sun3d/data/SUNRGBD/, from a path.
+
+    Leading and trailing slashes are removed too.
+    """
     return str(path).strip('/').split('SUNRGBD/', 1)[-1].strip('/')

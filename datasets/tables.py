@@ -74,7 +74,7 @@ def read_labelmap(path: str):
 def read_label_colors(path: str):
     """Reads label_colors.txt from CamVid or CVAT's CamVid export -> list of `Class` without ids, void last.
 
-    Each line holds red, green, blue and a name, separated by blanks. Blank lines and comments are skipped. Raises
+    Each line holds red, green, blue and a name, separated by whitespace. Blank lines and comments are skipped. Raises
     UserError for a malformed line, a repeated name or colour, and fewer than two classes.
     """
     rows = []

@@ -48,7 +48,7 @@ def read_via(documents: list, root: str, images: dict, line_width: float, attrib
 
 
 def _only_attribute(path, entries):
-    """Finds the only attribute that the regions use -> name, or None.
+    """Finds the single attribute that the regions use -> name, or None.
 
     If no region has an attribute, a note is printed and the result is None. Raises UserError if the regions use several
     attributes. `path`: path of the first JSON file, for the messages.

@@ -20,7 +20,7 @@ def data_yaml(source: str):
     """Finds the YAML file with the class names in the folder `source` -> (path, content), or ('', {}).
 
     If data.yaml exists, no other YAML file is read. Without data.yaml all YAML files are read, and files without class
-    names are ignored. Raises UserError if data.yaml is malformed or has no class names. Raises UserError also if
+    names are ignored. Raises UserError if data.yaml is malformed or has no class names. Also raises UserError if
     data.yaml is missing and several YAML files have class names.
     """
     names = [name for name in sorted(os.listdir(source)) if name.lower().endswith(('.yaml', '.yml'))]
@@ -91,13 +91,13 @@ def listed_images(source: str, path: str, content: dict):
 
     The YAML file gives each split as a folder, as a text file with one image path per line, or as a list of folders and
     text files. If two splits name an image, the image belongs to the first split, and a note is printed. A note is
-    printed too if a folder of val or test does not exist.
+    printed too if a validation or test folder does not exist.
 
     Args:
       source: folder of the data set.
       path, content: path and content of the YAML file.
     Raises:
-      UserError: a missing folder of train, a listed image that does not exist, or two different paths that lead to the
+      UserError: a missing training folder, a listed image that does not exist, or two different paths that lead to the
         same folder or text file.
     """
     images, used = {}, {}
@@ -167,9 +167,9 @@ def read_yolo(source: str, root: str, images: dict):
 def checked(source: str, images: dict):
     """Checks the text files with the annotations of `images`, {image path: split} -> {image path: split}.
 
-    A test split without any text file is left out of the result. Raises UserError if a different split has no text
-    file, or if a folder of annotation files contains a text file whose image is missing. A note gives the number of
-    text files in other folders called labels.
+    A test split without any text file is left out of the result. Raises UserError if any other split has no text file,
+    or if a folder of annotation files contains a text file whose image is missing. A note gives the number of text
+    files in folders called labels that belong to none of the images.
     """
     texts = {text_path(image) for image in images}
     labelled = {split for image, split in images.items() if os.path.exists(text_path(image))}
@@ -207,9 +207,9 @@ def read_rows(example: Example, names: dict):
 def add_shapes(rows: list, path: str, content: dict):
     """Adds a `Shape` to the `Example` of each row.
 
-    Only polygons are drawn; the report counts boxes and keypoints. `kpt_shape` in the YAML file gives the number of
-    keypoints in a row and the number of values per keypoint. If every row has an odd number of values after the class,
-    the last value is a confidence, which is ignored.
+    Only polygons are drawn; the output of the command gives the number of boxes and keypoints. `kpt_shape` in the YAML
+    file gives the number of keypoints in a row and the number of values per keypoint. If every row has an odd number of
+    values after the class, the last value is a confidence, which is ignored.
 
     Args:
       rows: all rows of the data set, a list of (example, 'FILE line N', class name, floats after the class).
@@ -218,7 +218,7 @@ def add_shapes(rows: list, path: str, content: dict):
       UserError: a malformed kpt_shape, a row whose length does not fit kpt_shape, or rows that look like keypoints
         although the YAML file has no kpt_shape.
     """
-    pose = 0  # values after the class in a row: a box and its keypoints; 0 if the YAML file has no kpt_shape
+    pose = 0  # number of values of a box and its keypoints in each row; 0 if the YAML file has no kpt_shape
     if 'kpt_shape' in content:
         with error_context('%s: kpt_shape' % path):
             number, values = map(int, content['kpt_shape'])

@@ -57,7 +57,7 @@ def size(*words: str):
         raise argparse.ArgumentTypeError('%s: must be %s or HEIGHTxWIDTH, such as 360x480, of 8 to %d pixels'
                                          % (text[:60], ' or '.join(words), MAX_SIDE))
 
-    parse.words = words  # `Parser.parse_known_args` recognizes flags that take a size by this attribute
+    parse.words = words  # by this attribute, `Parser.parse_known_args` recognizes flags whose value is a size
     return parse
 
 
@@ -145,11 +145,11 @@ def main(script, smaller: str = '--batch_size, or --height and --width, or use -
     (SIGINT) or a closed pipe (SIGPIPE). Any other error is a bug, for which Python prints the traceback.
 
     Args:
-      smaller: flags that follow 'out of memory: lower' in the error message, as advice to the user.
+      smaller: text after 'out of memory: lower' in the error message: the flags that the user should lower.
     """
     sys.stdout = sys.stdout or open(os.devnull, 'w')  # None if standard output is closed, as by `>&-`
     sys.stdout.reconfigure(errors='backslashreplace')  # escapes characters that the locale lacks
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # `system.quiet` sets another handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # undoes the handler that `system.quiet` has set
     try:
         check_names(sys.argv, 'command line')
         try:
@@ -175,12 +175,12 @@ def one_line(text: str) -> str:
 
 
 def explain(error: Exception, smaller: str = 'the size'):
-    """Returns the message of an expected error, with the fix if known: str.
+    """Returns the message of an expected error, with the fix if known -> str.
 
     Any other error is a bug, for which the result is None.
 
     Args:
-      smaller: flags or sizes that follow 'out of memory: lower' in the message, as advice to the user.
+      smaller: text after 'out of memory: lower' in the message: the flags or sizes that the user should lower.
     """
     if isinstance(error, (UserError, FloatingPointError)):
         return str(error)

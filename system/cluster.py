@@ -1,4 +1,7 @@
-"""Finds, starts and watches the processes that train together, as TF_CONFIG, Slurm or `--gpus` says."""
+"""Finds, starts and watches the processes of distributed training.
+
+TF_CONFIG, the variables of Slurm or the flag `--gpus` specify the processes.
+"""
 import contextlib
 import json
 import os
@@ -186,8 +189,8 @@ def monitor_peers(hosts: list, done) -> None:
 def abort(hosts: list, reason: str = 'another process is gone', status: int = 1) -> None:
     """Prints one line and ends this process with `status`. Sessions and files are not closed.
 
-    A session that waits for a lost process cannot be closed, because the call never returns. The line names the hosts
-    that do not answer. If all hosts answer, the line gives `reason`.
+    A session that waits for a lost process is not closed, because session.close() would never return. The line names
+    the hosts that do not answer. If all hosts answer, the line gives `reason`.
     """
     time.sleep(1)  # the port of a lost process may close a moment later than the connections
     lost = [host for host in hosts if not is_listening(host)]

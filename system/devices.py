@@ -128,7 +128,7 @@ def check_precision(precision: str, device: str):
             image = tf.placeholder_with_default(tf.ones([1, 33, 31, 3]), [1, 33, 31, 3])
             x = tf.nn.conv2d(tf.cast(image, precision), tf.ones([3, 3, 3, 4], precision), [1, 1, 1, 1], 'SAME')
             x, _, _ = tf.nn.fused_batch_norm(x, tf.ones([4]), tf.zeros([4]))
-            if not needs_portable_pooling(device):  # unpooling also uses the gradient op of MaxPoolWithArgmax
+            if not needs_portable_pooling(device):  # unpooling uses the gradient of MaxPoolWithArgmax
                 x, _ = tf.nn.max_pool_with_argmax(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME')
             sess.run(tf.gradients(tf.reduce_sum(tf.cast(x, tf.float32)), image))
     except UNSUPPORTED as error:

@@ -21,7 +21,10 @@ class UserError(Exception):
 
 
 def note(text: str, about: str = None):
-    """Prints 'note: TEXT' on standard error, one note per topic. `about`: the topic, by default `text`."""
+    """Prints 'note: TEXT' on standard error, unless this process has printed a note on the same topic before.
+
+    `about`: the topic, by default `text`.
+    """
     if (about or text) not in _noted:
         _noted.add(about or text)
         print('note: ' + text, file=sys.stderr, flush=True)
@@ -52,7 +55,7 @@ def atomic_write(path: str):
 def remove_unfinished(folder: str):
     """Deletes temporary files that killed processes left in `folder` and that are older than KEPT_SECONDS.
 
-    The call is cached: each process lists a folder only once, because listing a large folder takes long.
+    Listing a large folder is slow, so the call is cached: each process lists a folder only once.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder or '.'):

@@ -1,4 +1,4 @@
-"""Finds the cores and memory that this process may use, reads ahead in threads, measures time and memory."""
+"""Finds the usable cores and memory, prefetches data in threads, and measures time and memory."""
 import collections
 import concurrent.futures
 import contextlib
@@ -11,14 +11,15 @@ import timeit
 # Number of CPU cores that this process may use. Slurm, a container or taskset may allow only some cores.
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 WARM_UP = 3  # untimed runs before a measurement: TensorFlow chooses kernels and allocates memory
-UNKNOWN_FREE = 8 << 30  # bytes of free memory, if there is no /proc/meminfo
+UNKNOWN_FREE = 8 << 30  # bytes of memory assumed to be free if there is no /proc/meminfo
 
 
 def read_ahead(read, items, ahead: int):
-    """Yields (item, function that returns read(item)) per item, while threads read up to `ahead` later items.
+    """Yields (item, result) for each item; `result` is a function that returns read(item).
 
-    The yielded function waits for the result, and raises an error that `read` raised. If `ahead` is 0, no thread is
-    started, and the function itself calls `read`. `items` is a sequence.
+    Meanwhile, threads call `read` for up to `ahead` later items. `result()` waits for the thread, and raises the error
+    that `read` raised. If `ahead` is 0, no thread is started, and `result()` itself calls `read`. `items` is a
+    sequence.
     """
     if ahead == 0:
         yield from ((item, functools.partial(read, item)) for item in items)

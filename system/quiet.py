@@ -9,7 +9,7 @@ import tempfile
 import warnings
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # drops most messages of TensorFlow's C++ code
-os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # no limit in OpenCV: `data.decode` has one
+os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'] = str(2 ** 40)  # disables OpenCV's limit: `data.decode` checks the size
 warnings.filterwarnings('ignore', category=FutureWarning)  # TensorFlow 1.15 warns with NumPy 1.17 or later
 
 
@@ -48,10 +48,10 @@ def suppress_stderr(importing: bool = False):
 
 
 def watch(kept):
-    """Starts a process that prints the file `kept` on standard error if this process dies -> subprocess.Popen.
+    """Starts a process that prints the file `kept` on standard error if the caller dies -> subprocess.Popen.
 
-    On a CPU without AVX, the import of TensorFlow aborts this process, so only another process can print the reason.
-    The new process ends without printing when a line is written to its standard input.
+    On a CPU without AVX, the import of TensorFlow aborts the calling process, so only a second process can print the
+    reason. The started process ends without printing when a line is written to its standard input.
     """
     number = kept.fileno()
     command = ['/bin/sh', '-c', 'read -r line || cat /dev/fd/%d >&2' % number]
