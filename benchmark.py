@@ -36,16 +36,16 @@ OURS = (sys.executable, os.path.join(ROOT, 'benchmark.py'), '--measure')
 PEER = os.path.join(ROOT, 'tests', 'peers', 'pytorch_segnet.py')
 PEERS = ('eager', 'compiled')  # modes of PyTorch; each uses the memory format channels_last, which is faster
 SWEEP = ((180, 240), (360, 480), (540, 720), (720, 960))
-ROUNDS = 3  # number of rounds; in each round, each implementation is measured once, in a new process
+ROUNDS = 3  # number of rounds; in each round, a new process measures each implementation
 NUM_CLASSES = 11
 # {mode: flags that have no effect in the mode}
 UNUSED = {'with --engines': {'batch_size', 'what', 'precision', 'sweep', 'xla', 'device'},
           'with --sweep': {'batch_size', 'data_dir', 'images'},
           'without --engines': {'data_dir', 'images'}}
-MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # rows of the square matrices whose product measures the peak speed
+MATRIX_SIDES = {'CPU': 3072, 'GPU': 16384}  # side of the square matrices that are multiplied to measure the peak speed
 
 
-# ---------------------------------------------------------------- measuring process
+# ---------------------------------------------------------------- functions that run in the subprocess
 
 def network_op(device: str, model: str, height: int, width: int, batch_size: int, training: bool, precision: str):
     """Builds a network on fixed random images; returns the op that runs one training step or one prediction.
@@ -70,7 +70,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
 
     Args:
       repeats: number of timed runs; machine.WARM_UP untimed runs come first.
-      model: key of NETWORKS, or 'matrix-product': the product of two square matrices with MATRIX_SIDES rows.
+      model: key of NETWORKS, or 'matrix-product' to multiply two square matrices with MATRIX_SIDES rows.
       settings: the arguments height, width, batch_size and training of `network_op`; empty for 'matrix-product'.
     Returns:
       seconds: list of float, the time of each timed run.
@@ -91,7 +91,7 @@ def measure(repeats: int, device: str, model: str, precision: str = 'float32', x
     return {'seconds': seconds, 'memory': None if devices.kind(device) == 'GPU' else machine.peak_memory() - before}
 
 
-# ---------------------------------------------------------------- parent process
+# ---------------------------------------------------------------- functions that run in the parent process
 
 def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
     """Runs `measure` in a new process -> dict of seconds (list of float) and memory (bytes or None).
@@ -119,19 +119,19 @@ def measure_in_subprocess(repeats: int, command=OURS, **settings) -> dict:
 
 
 def measured_in_turns(participants: dict, repeats: int) -> dict:
-    """Measures each implementation of a network once per round, in ROUNDS rounds.
+    """Measures the implementations of a network in turns, in ROUNDS rounds.
 
-    Because the implementations take turns, a change of the machine's load affects all implementations alike. A single
-    implementation is measured in one round.
+    In each round, each implementation is timed for `repeats` / ROUNDS runs, rounded up. Because the implementations
+    take turns, a change of the machine's load affects all implementations alike. If there is a single implementation,
+    all runs are in one round.
 
     Args:
-      participants: {name of an implementation: function (repeats) -> dict of seconds and memory}, where seconds is a
-        list of float, and memory is in bytes or None.
-      repeats: number of timed runs of each implementation over all rounds, rounded up to a multiple of the number of
-        rounds.
+      participants: a dict from the names of the implementations to functions. Each function takes the number of timed
+        runs and returns a dict of seconds (list of float) and memory (bytes or None).
+      repeats: number of timed runs of each implementation.
     Returns:
-      {name of an implementation: (median seconds of the timed runs of all rounds, peak memory of the last round in
-        bytes or None)}.
+      {name of an implementation: (seconds, memory)}: the median time of a run over all rounds, and the peak memory of
+        the last round, in bytes or None.
     """
     rounds = ROUNDS if len(participants) > 1 else 1
     seconds = collections.defaultdict(list)
@@ -164,10 +164,11 @@ def benchmark_rows(args, settings: dict) -> list:
 
 
 def peers(args, settings: dict) -> dict:
-    """Returns the functions that measure the network in PyTorch, for `measured_in_turns`.
+    """Makes the functions that `measured_in_turns` calls to measure the network in PyTorch.
 
     Returns:
-      {name, such as 'PyTorch eager': function (repeats) -> dict of seconds and memory}; empty without --peer.
+      a dict from names, such as 'PyTorch eager', to functions; {} without --peer. Each function takes the number of
+        timed runs and returns a dict of seconds and memory.
     """
     return {'PyTorch ' + kind: functools.partial(measure_in_subprocess, command=(args.peer_python, PEER),
                                                  compiled=kind == 'compiled', **settings)
@@ -213,7 +214,7 @@ def engine_rows(args, run: str, folder: str) -> list:
 
     The engines are predict.py and programs that run an exported file. The engines are measured in turns. The exported
     files are written to `folder`. If an engine cannot run, the reason is printed, and the table has no row for the
-    engine. Raises UserError if the images of the run's data set have several sizes.
+    engine. Raises UserError if the images of the run's data set differ in size.
     """
     config = read_config(run)
     config['flags']['data_dir'] = args.data_dir or config['flags']['data_dir']

@@ -113,10 +113,10 @@ def label_image(predictor, config: dict, max_pixels: int, path: str) -> tuple:
       predictor: an `inference.Predictor`.
       config: dict, the content of the run's config.json.
     Returns:
-      annotated image: (image, list of masks), the value of a gradio.AnnotatedImage. The list has a mask, (bool [h, w],
-        name), for each predicted class. The name of a mask consists of the class and the share of the pixels, such as
-        'road 34.5%'. The class with the largest share comes first.
-      colours: {name of a mask: colour, such as '#ff0000'}.
+      annotated image: (image, list), the value of a gradio.AnnotatedImage. The list has a pair (mask, name) for each
+        predicted class. The mask is bool [h, w]. The name consists of the class and the percentage of the pixels, such
+        as 'road 34.5%'. The class with the largest percentage comes first.
+      colours: {name: colour of the class}, with colours such as '#ff0000'.
       map: the confidence, uint8 [h, w]; with Monte-Carlo samples the uncertainty, uint8 [h, w, 3].
       path of the id map: path of a PNG file with the class ids, at the size of the uploaded image.
     Raises:

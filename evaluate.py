@@ -76,8 +76,8 @@ def score_split(predictions, dataset, split: str, bf_images: int = 0, num_extrem
 
     Args:
       predictions: iterable of (example index, label uint8 [h, w], `Prediction`) of this process.
-      bf_images: number of examples that are scored for BF; the first examples of the split are taken.
-      num_extremes: number of images with the highest mIoU, and of images with the lowest mIoU, in `extremes`.
+      bf_images: BF is computed on the first `bf_images` examples of the split.
+      num_extremes: `extremes` holds this many images with the highest mIoU, and as many with the lowest mIoU.
       all_gather: function (results of this process) -> list of the results of all processes.
     Returns:
       scores: the dict that `metrics.scores` returns, with these additional keys:
@@ -144,8 +144,8 @@ def population_statistics(sess, dataset, spec, batch_size: int, group):
 
     Source: the authors' script compute_bn_statistics.py. Each moving mean becomes the average of the batch means, and
     each moving variance the average of the unbiased batch variances. During the pass batch norm normalizes each batch
-    by the statistics of the batch. The images are not augmented, but a run of --fit crop cuts out random parts of the
-    images, as in training.
+    by the statistics of the batch. The images are not augmented. If the run was trained with --fit crop, the images are
+    cropped at random, as in training.
 
     The order of the examples is random with a fixed seed. If the last batch is not full, the first examples of a second
     random order fill the batch. Each process of `group` computes a part of the batches. The statistics of all batches
@@ -178,7 +178,8 @@ def scores_text(class_names: list, scores: dict, papers=()) -> str:
 
     Args:
       scores: dict that `score_split` returns, with fractions 0..1.
-      papers: list of (name of a table, (G, C, mIoU, BF) in percent), the paper's scores, which become the last lines.
+      papers: the paper's scores, which become the last lines: list of (text, scores). The text names the table and the
+        settings. The scores are (G, C, mIoU, BF) in percent.
     """
     def line(values, text=report.percent):
         return '   '.join('%s %s' % (name, text(value)) for name, value in values.items())
@@ -231,11 +232,12 @@ def parse_args(argv=None):
 
 
 def open_inputs(args) -> tuple:
-    """Opens the data set to score: the data set of the run, or --dataset if --weights is given.
+    """Opens the data set on which the weights are scored: the data set of the run, or --dataset.
 
     Returns (folder for the scores, `data.Dataset`, dict of the run's flags, `networks.Spec`). With --weights the dict
-    is empty, and the network has default settings. The folder for the scores of a published run is
-    Output/NAME-published, because a published folder must not change. Raises UserError for a bad run or data set.
+    is empty, and the network has default settings. The folder for the scores of a published run NAME is
+    Output/NAME-published, because the files of a published run must not change. Raises UserError for a bad run or data
+    set.
     """
     if args.run:
         config = read_config(args.run)
@@ -255,8 +257,8 @@ def evaluate(args) -> dict:
     """Scores a run or a file of weights on each split. The processes of TF_CONFIG or Slurm share the work.
 
     The chief, which is the first process, prints the scores and writes metrics.json and figures, and report.html if the
-    folder has a config.json. With --publish the chief also writes the published folder. Raises UserError for bad
-    weights, data or flags.
+    folder has a config.json. With --publish FOLDER the chief also writes the weights and config.json of the run to
+    FOLDER. Raises UserError for bad weights, data or flags.
 
     Returns:
       {split: scores}. The scores are the dict that `score_split` returns, with the additional keys step, bn, samples,
@@ -274,8 +276,9 @@ def evaluate(args) -> dict:
         group.check_equal({'examples': {split: len(names) for split, names in dataset.examples.items()},
                            'weights': loaded.description, 'model': spec.model})
         dataset, _ = datasets.preload(dataset, sorted(splits))
-        if args.bn == 'population':  # the batch size 4 is from compute_bn_statistics.py
+        if args.bn == 'population':
             fitted = predictor.spec if predictor.settings.samples else predictor.spec._replace(dropout=0.0)
+            # Files of weights have no batch size. The default of 4 is the batch size of compute_bn_statistics.py.
             population_statistics(predictor.sess, dataset, fitted, flags.get('batch_size', 4), group)
         published = paper.published_scores(dataset.name, spec.model, flags.get('class_weights', 'median'))
         for split in args.split:
@@ -315,10 +318,10 @@ def entry_name(args, split: str) -> str:
 def write_scores(folder: str, dataset, split: str, entry: str, scores: dict, shown: dict):
     """Writes the scores of a split to `folder`: metrics.json, a figure of predictions, the confusion matrix.
 
-    The figure shows images, labels and predictions; the file name is `dataset.panel`, such as predictions.png. The
-    confusion matrix is written as confusion-SPLIT.csv and confusion-SPLIT.png. The call replaces
-    the entry `entry` in metrics.json, and overwrites the other files. The titles of the figures name `entry` and the
-    step of the weights.
+    The figure shows images, labels and predictions. The attribute `dataset.panel` is the file name of the figure, such
+    as 'predictions.png'. The confusion matrix is written as confusion-SPLIT.csv and confusion-SPLIT.png. An earlier
+    entry `entry` in metrics.json is replaced, and earlier figures and CSV files are overwritten. The titles of the
+    figures name `entry` and the step of the weights.
 
     Args:
       entry: key of the scores in metrics.json.

@@ -115,10 +115,10 @@ def shown_splits(args) -> list:
 # ---------------------------------------------------------------- training and scoring
 
 def check_row(args, row, seed: int):
-    """Raises UserError if the data set lacks a split of the table, or if the run folder does not fit the row.
+    """Raises UserError if the data set lacks a split that the table needs, or the run folder does not fit.
 
-    The run folder does not fit if the run was trained with other flags, or for more steps, than `args` and `row` ask
-    for.
+    The run folder does not fit if the folder holds a run whose flags differ from the flags of `args` and `row`, or a
+    run that was trained for more steps than `args` and `row` ask for.
     """
     flags = main.parse_args(row_flags(args, row, seed))
     run = main.Run(vars(flags), main.open_dataset(flags, distribute.Group()), vars(main.parse_args([])))
@@ -206,8 +206,8 @@ def variant_columns(args, row):
 def trained_row(args, row):
     """Trains and scores the network of a row; formats the scores as table columns -> {column: text}.
 
-    Table 1 also gets the columns of `variant_columns`. If a loss is not finite, the result has only the columns
-    'network', 'weights' and 'failed'.
+    For table 1 the row also has the columns of `variant_columns`. If a loss is not finite, the result has only the
+    columns 'network', 'weights' and 'failed'.
     """
     columns = {'network': row.name, 'weights': row.class_weights}
     try:
@@ -277,9 +277,9 @@ def run_table(args, rows: list):
 def run(args):
     """Trains or measures the networks of a table of the paper.
 
-    With --list the command of each row is printed, and nothing is trained. If the table is `results`, nothing is
-    trained either: the tables of the runs in --runs are written. Raises UserError before any training if no row is
-    selected, if the data set lacks a split, or if a run folder was trained with other flags.
+    With --list the command of each row is printed, and nothing is trained. If the table is `results`, the scores of the
+    runs in --runs are written as tables, and nothing is trained. Raises UserError before any training if no row is
+    selected, if the data set lacks a split, or if a run folder holds a run with different flags.
     """
     if args.table == 'results':
         results.write_results(args.runs, args.output, args.into)

@@ -1,6 +1,6 @@
-"""Trains a network: `python main.py` trains SegNet on bundled images and writes Output/sample-segnet/.
+"""Trains a network: `python main.py` trains SegNet on the repository's sample images.
 
-The same command resumes an interrupted run.
+The run folder is Output/sample-segnet/. The same command resumes an interrupted run.
 The argument `@recipes/NAME.txt` reads flags from that file. Flags after the argument override the flags of the file.
 """
 from system import quiet  # noqa: F401  imported first, to suppress messages of TensorFlow
@@ -170,7 +170,7 @@ def training_graph(args, spec, class_weights, batch, total: int, group):
 
 
 def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
-    """Builds training, validation, savers and initializer in the default graph and finalizes the graph.
+    """Builds the training and validation ops, the savers and the initializer; finalizes the default graph.
 
     The savers become attributes of `run`. Starting weights are loaded only for a new run, and only by the first
     process, the chief.
@@ -201,8 +201,8 @@ def build(args, sess, run: Run, class_weights, group) -> TrainingGraph:
 def start(sess, graph: TrainingGraph, run: Run, group):
     """Restores the variables from the newest checkpoint, or in a new run loads the starting weights.
 
-    Copies the variables and the number of finished steps from the first process to all processes. Prints how many
-    variables the starting weights set.
+    Copies the variables and the number of finished steps from the first process to all processes. Prints the number of
+    variables that were loaded from the starting weights.
     """
     sess.run(graph.init)
     if group.chief and run.restore(sess) == 0 and graph.assignments:
@@ -225,7 +225,7 @@ def session_loop(sess, graph: TrainingGraph, run: Run, stop: list, group):
     bar = tqdm.tqdm(total=run.total, initial=run.step, unit='step', disable=None, dynamic_ncols=True)
     with bar, contextlib.ExitStack() as at_end:
         at_end.callback(sess.run, *graph.start(batches.END))  # an empty input pipeline lets the session close at once
-        # No step is left if --patience has ended the run.
+        # If --patience has already ended the run, the loop below runs no step.
         last = run.step if group.all_gather(run.out_of_patience())[0] else run.total
         for step in range(run.step + 1, last + 1):
             fetched = sess.run(graph.fetches, {graph.signals: [bool(stop), group.chief and run.validation_due(step)]})
@@ -292,13 +292,13 @@ def describe(args):
 def open_dataset(args, group):
     """Opens the data set that --dataset names -> `data.Dataset`.
 
-    In a resumed run, the split and the data settings come from the config.json that the first process reads. Raises
-    UserError for bad data, or if the split train or val has no examples.
+    In a resumed run, the split and the data settings come from config.json, which the first process of `group` reads
+    for all processes. Raises UserError for bad data, or if the split train or val has no examples.
     """
     folder = output_folder(vars(args))
     config = read_config(folder) if os.path.exists(os.path.join(folder, 'config.json')) else None
     if config and config['flags']['dataset'] != args.dataset:
-        config = None  # if --dataset has changed, `Run` raises the error
+        config = None  # `Run` then reports that --dataset has changed
     config = group.all_gather(config)[0]  # the other processes may lack the run folder
     dataset = datasets.open(args.dataset, args.data_dir, config, args.rle_order, args.depth, args.fold)
     for split in ('train', 'val'):

@@ -133,7 +133,7 @@ def matched_pixels(one, other, radius: float) -> int:
     trees = [scipy.spatial.cKDTree(np.argwhere(pixels)) for pixels in (one, other)]
     near = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
     alone = np.arange(num_one)  # each pixel of `one` without a partner is matched to a dummy, at a high cost
-    # All pairs have the same cost: with the distances as costs, SciPy takes ten times longer.
+    # Each pair of real pixels costs 1. With the distance of the pixels as the cost, SciPy takes ten times longer.
     costs = np.concatenate([np.ones(len(near)), np.full(num_one, 1e4)])
     pairs = np.concatenate([near['i'], alone]), np.concatenate([near['j'], num_other + alone])
     graph = scipy.sparse.csr_matrix((costs, pairs), (num_one, num_other + num_one))

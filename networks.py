@@ -22,7 +22,7 @@ NETWORKS.update({'fcn': functools.partial(baselines.fcn, learnt=False),
 
 # Default numbers of Monte-Carlo dropout samples, from the released code. Other networks have the default 0.
 SAMPLES = {'bayesian-segnet': 4, 'bayesian-segnet-basic': 8}
-INPUTS = {  # {value of --input: function that normalizes BGR images 0..255}
+INPUTS = {  # {value of --input: function that normalizes BGR images with values 0..255}
     'raw': lambda x: x,     # no scaling and no centring, as in segnet_train.prototxt
     'lrn': utils.lrn,       # local response normalization, as in segnet_basic_train.prototxt
     'lcn': utils.lcn,       # local contrast normalization, as in section 3 of the paper
@@ -40,8 +40,8 @@ class Spec(collections.namedtuple('Spec', 'model num_classes input dropout preci
 
     model: key of NETWORKS.
     num_classes: number of classes, without void.
-    input: key of INPUTS; by default 'lrn' for networks with SegNet-Basic's encoder, else 'raw', as in the prototxts.
-    dropout: rate of the dropout layers; by default 0.5 for Bayesian networks, as in the prototxts, else 0.
+    input: key of INPUTS; by default 'lrn' for networks with SegNet-Basic's encoder, else 'raw' (authors' prototxts).
+    dropout: rate of the dropout layers; by default 0.5 for Bayesian networks, as in the authors' prototxts, else 0.
     precision: dtype of the layers: 'float32', 'bfloat16' or 'float16'.
     seed: seed of the dropout masks.
     fit: 'resize' resizes all images to height x width. 'crop' trains on crops of height x width and keeps the scale.

@@ -5,9 +5,10 @@ import tensorflow.compat.v1 as tf
 import utils
 from data import IGNORE
 
-# Maximum size of a strip of image rows, in bytes. A strip and the gradient of the strip fit into the cache of a core.
+# Size of the largest strip of image rows, in bytes. A strip and the gradient of the strip fit into the cache of a core.
 STRIP_BYTES = 2 ** 20
-# Maximum size of a kernel, in bytes. The gradient of a larger kernel does not fit into the cache together with a strip.
+# Size of the largest kernel whose gradient is computed from strips, in bytes. A strip and the gradient of a larger
+# kernel do not fit into the cache together.
 LARGEST_KERNEL = 2 ** 22
 
 
@@ -85,12 +86,12 @@ def cpu_gradients(device_kind):
 
 @tf.RegisterGradient('CPUConv2D')
 def conv_gradients(op, gradient):
-    """Computes the gradients of a convolution, for a CPU -> (gradient of the input, gradient of the kernel).
+    """Computes the gradients of a convolution with respect to the input and the kernel, for a CPU.
 
-    With stride 1 and zero padding, the gradient of the input is the convolution of `gradient` with the mirrored kernel.
-    With oneDNN such a convolution takes 50% to 100% of the time of TensorFlow's op Conv2DBackpropInput. The results are
-    equal up to rounding. Convolutions with another stride or padding, or with a kernel of even size, get TensorFlow's
-    gradients.
+    With stride 1, dilation 1, SAME padding and a kernel of odd size, the gradient with respect to the input is the
+    convolution of `gradient` with the kernel flipped along both axes. With oneDNN such a convolution takes 50% to 100%
+    of the time of TensorFlow's op Conv2DBackpropInput. The results are equal up to rounding. For all other
+    convolutions, and for images without a static size, TensorFlow's ops compute the gradients.
     """
     x, kernel = op.inputs
     settings = {name: op.get_attr(name) for name in ('strides', 'padding', 'dilations')}
@@ -100,20 +101,21 @@ def conv_gradients(op, gradient):
     if not plain:
         return (tf.nn.conv2d_backprop_input(tf.shape(x), kernel, gradient, **settings),
                 tf.nn.conv2d_backprop_filter(x, kernel.shape, gradient, **settings))
-    with tf.control_dependencies([gradient]):  # saves memory: otherwise all kernels are mirrored first
+    with tf.control_dependencies([gradient]):  # saves memory: otherwise all kernels are flipped first
         mirrored = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     return tf.nn.conv2d(gradient, mirrored, [1, 1, 1, 1], 'SAME'), kernel_gradient(x, kernel.shape.as_list(), gradient)
 
 
 def kernel_gradient(x, shape, gradient):
-    """Computes the gradient of the kernel of a convolution; cuts images into strips, which form a larger batch.
+    """Computes the gradient of a convolution with respect to its kernel.
 
-    TensorFlow's op Conv2DBackpropFilter reads the input several times. A strip of rows stays in the cache of a core, so
-    the op takes only 60% to 80% of the time that whole images take. Images are not cut for a kernel of one pixel or of
-    more than LARGEST_KERNEL bytes, because strips would save no time.
+    The images are cut into strips of rows, which form a larger batch. TensorFlow's op Conv2DBackpropFilter reads the
+    input several times. A strip stays in the cache of a core, so the op takes 60% to 80% of the time that whole images
+    take. Images are not cut for a 1x1 kernel or a kernel of more than LARGEST_KERNEL bytes, because strips would save
+    no time.
 
     Args:
-      x: [batch, h, w, c], convolved with stride 1 and zero padding.
+      x: [batch, h, w, c], the input of the convolution, which has stride 1 and SAME padding.
       shape: [kernel height, kernel width, c, filters], where kernel height and width are odd.
       gradient: [batch, h, w, filters].
     """
@@ -144,8 +146,8 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
       rate: learning rate, scalar.
       momentum: momentum of sgd; ignored by adam.
       weight_decay: weight_decay * variable is added to the gradient before momentum, as in Caffe.
-      multipliers: function variable -> (multiplier of the learning rate, multiplier of the weight decay). If the
-        multiplier of the learning rate is 0, the variable is frozen.
+      multipliers: function that maps a variable to (multiplier of the learning rate, multiplier of the weight decay).
+        If the multiplier of the learning rate is 0, the variable is frozen.
       optimizer: 'sgd' (with momentum) or 'adam'. Adam's steps do not depend on the scale of the gradient, so with Adam
         only a learning-rate multiplier of 0 has an effect.
       precision: dtype of the layers. For 'float16' the loss is scaled by a power of two. The scale of the loss falls
@@ -153,7 +155,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
         batch-norm averages and the global step, but not the trained variables.
       all_reduce: function (list of tensors) -> list of the sums over all processes that train together.
     Raises:
-      AssertionError: the graph has batch norms whose statistics are not in BN_STATISTICS.
+      AssertionError: the graph has batch-norm layers whose statistics are not in BN_STATISTICS.
     """
     adam = tf.train.AdamOptimizer(rate)
     update = adam if optimizer == 'adam' else tf.train.MomentumOptimizer(rate, momentum)
@@ -161,7 +163,7 @@ def train_op(loss, rate, momentum, weight_decay, multipliers, optimizer='sgd', p
         update = tf.train.experimental.MixedPrecisionLossScaleOptimizer(update, 'dynamic')
     pairs = [(gradient, variable) for gradient, variable
              in update.compute_gradients(loss, colocate_gradients_with_ops=True)
-             if gradient is not None and multipliers(variable)[0]]  # biases before batch norm have no gradient
+             if gradient is not None and multipliers(variable)[0]]  # the gradient of a bias before batch norm is None
     statistics = tf.get_collection(utils.BN_STATISTICS)
     sums = all_reduce([gradient for gradient, _ in pairs] + [batch for _, batch in statistics] + [tf.ones([])])
     gradients = []

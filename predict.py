@@ -28,14 +28,14 @@ from system.files import UserError, check_names, check_output, note, write_csv
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 LONGEST_NAME = 200        # maximum length of NAME in result files NAME-ids.png, in bytes; file systems allow 255 bytes
 THREADS = 2               # number of threads that write results
-PENDING_VALUES = 2 ** 24  # largest number of values, 3 per pixel, in the images that wait to be written
+PENDING_VALUES = 2 ** 24  # largest number of values (3 per pixel) in the images whose results are not yet written
 
-# Flags that are allowed if --export is given, but no image, video or camera to label.
+# Flags that are allowed with --export when there is no image, video or camera to label.
 OF_EXPORT = ('run', 'inputs', 'export', 'export_size', 'quantize', 'calibrate', 'checkpoint', 'device')
 
 TOO_LARGE = 'too large for the memory of this machine; give --tile HEIGHTxWIDTH, or a smaller --batch_size'
 
-# path: path of an image or video, or number of a camera.  name: beginning of the file names of the results.
+# path: path of an image or video, or number of a camera.  name: prefix of the names of the output files.
 Job = collections.namedtuple('Job', 'path name')
 
 
@@ -122,9 +122,9 @@ def expand(inputs: list) -> list:
 def output_names(paths: list) -> list:
     """Chooses a unique name for the results of each file in `paths` -> list of str.
 
-    The name is the file name without extension. Equal names get the file extension, and names that are still equal also
-    get the folders. If names are equal even then, all but the first get a number. A name with more than LONGEST_NAME
-    bytes is shortened to the last LONGEST_NAME bytes.
+    The name is the file name without extension. If names are equal, the extensions are kept. If names are still equal,
+    the folders of the path are prepended. If names are equal even then, a number is appended to all but the first. A
+    name with more than LONGEST_NAME bytes is shortened to the last LONGEST_NAME bytes.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for longer in (os.path.basename, lambda path: os.path.abspath(path).strip(os.sep).replace(os.sep, '-')):
@@ -210,11 +210,11 @@ def read_images(jobs: list, read, ahead: int, faults: list):
 def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixels: int) -> tuple:
     """Labels the images of `jobs` and writes the results, while threads decode the next images.
 
-    Prints a note if a run of --fit resize shrinks an image by more than half.
+    Prints a note if an image is shrunk to less than half its height or width, as --fit resize may do.
 
     Args:
       depth: number of bits that the values in 16-bit images use, 9 to 16; None: the number is measured for each image.
-      max_pixels: an image with more pixels is not decoded, and `faults` gets a line.
+      max_pixels: an image with more pixels is not decoded, and a line is added to `faults`.
     Returns:
       faults: list of str, a line for each image that could not be labelled.
       rows: list of tuples of str, the rows of submission.csv; empty without --submission.
@@ -224,7 +224,7 @@ def label_images(predictor, jobs: list, writer: outputs.Writer, depth, max_pixel
     writing = collections.deque()  # pairs (number of values in an image, Future of writing the results)
 
     def wait(values):
-        """Waits until the images with unwritten results have at most `values` numbers in total, 3 per pixel."""
+        """Waits until the images whose results are not yet written have at most `values` values in total."""
         while writing and sum(size for size, _ in writing) > values:
             rows.extend(writing.popleft()[1].result())
 

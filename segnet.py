@@ -62,12 +62,12 @@ def segnet_basic(x, num_classes, is_training, dropout, upsample, decoder=None, a
       upsample: 'indices': unpooling with the pooling indices. 'deconv': learned 8x8 deconvolutions, initialized as
         bilinear upsampling. 'bilinear': bilinear resizing of the classifier's output.
       decoder: with 'indices', the kind of the 7x7 convolution after unpooling: 'full', or 'single channel' (depthwise).
-        Batch norm follows the convolution, but no ReLU.
-      addition: bool, whether the decoder adds the encoder's feature maps of the same size: with 'indices' the feature
-        maps before pooling, with 'deconv' the feature maps after pooling.
+        The convolution is followed by batch norm, without a ReLU.
+      addition: bool, whether the encoder's feature maps of the same size are added to the decoder's feature maps: with
+        'indices' the encoder's feature maps before pooling, with 'deconv' after pooling.
       reduction: bool, with 'deconv': whether 1x1 convolutions reduce the pooled feature maps to num_classes channels.
     """
-    pooled = [x]  # the input and the pooled feature maps of each level
+    pooled = [x]  # the network's input, then the pooled feature maps of each level
     unpooling = {}  # {level: (pooling indices, feature maps before pooling)}
     for level in range(1, 5):
         encoded = tf.nn.relu(utils.conv_bn(x, 64, 7, 'conv%d' % level, is_training))
@@ -96,10 +96,11 @@ def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
     logits. Without `reduction`, a 1x1 convolution returns the logits.
 
     Batch norm follows each deconvolution that does not return the logits. The paper does not mention this batch norm.
-    Without batch norm, decoders of 64 feature maps overflow within five steps at the paper's learning rate of 0.1.
+    Without batch norm, the values in decoders with 64 feature maps overflow within five steps at the paper's learning
+    rate of 0.1.
 
     Args:
-      pooled: list of the input and the pooled feature maps of the four encoders.
+      pooled: list of five tensors: the network's input, then the pooled feature maps of the encoders 1 to 4.
       addition, reduction: bool.
     """
     def reduced(x, level):
@@ -110,7 +111,7 @@ def fcn_decoder(pooled, num_classes, is_training, addition, reduction):
         channels = x.shape.as_list()[-1]
         name = 'deconv%d' % level
         if reduction and level == 1:
-            return utils.deconv(x, channels, 8, 2, pooled[level - 1], name)  # [batch, h, w, num_classes]
+            return utils.deconv(x, channels, 8, 2, pooled[level - 1], name)  # the logits; channels is num_classes here
         x = utils.deconv_bn(x, channels, 8, 2, pooled[level - 1], name, is_training)
         if addition and level > 1:
             x += reduced(pooled[level - 1], level - 1)

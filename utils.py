@@ -10,11 +10,11 @@ import zlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-BN_STATISTICS = 'batch_norm_statistics'  # collection of pairs (moving average, batch statistic)
-BN_EPSILON = 1.001e-5  # smallest epsilon of TensorFlow's fused batch norm; caffe-segnet has 1e-9 (bn_layer.cpp)
-BN_SHIFT = 0.001  # initial beta, the shift_filler of the prototxts; only bayesian_segnet_train.prototxt has 0
+BN_STATISTICS = 'batch_norm_statistics'  # name of the graph collection of pairs (moving average, batch statistic)
+BN_EPSILON = 1.001e-5  # smallest epsilon that TensorFlow's fused batch norm accepts; caffe-segnet: 1e-9 (bn_layer.cpp)
+BN_SHIFT = 0.001  # initial beta: shift_filler in the authors' prototxts, except 0 in bayesian_segnet_train.prototxt
 BN_MOMENTUM = 0.9  # a larger momentum would average over outdated statistics in runs of a few hundred steps
-PORTABLE = 'portable_pooling'  # collection of bools, one per open block of `portable_pooling`
+PORTABLE = 'portable_pooling'  # name of the graph collection with one bool for each active `portable_pooling` block
 
 
 def variable(name, shape, initializer, trainable=True):
@@ -34,8 +34,8 @@ def normal_initializer(stddev):
 def conv_variables(shape, name):
     """Creates the weights and biases of a convolution -> (weights, biases).
 
-    The initial weights are random (He et al., 2015; 'msra' in the prototxts), the initial biases are 0. `shape` is
-    [kernel height, kernel width, input channels, filters]. `name` is the name of the variable scope.
+    The initial weights are random (He et al., 2015; 'msra' in the authors' Caffe prototxts). The initial biases are 0.
+    `shape` is [kernel height, kernel width, input channels, filters]. `name` is the name of the variable scope.
     """
     with tf.variable_scope(name):
         weights = variable('weights', shape, normal_initializer(np.sqrt(2.0 / np.prod(shape[:3]))))
@@ -43,7 +43,7 @@ def conv_variables(shape, name):
 
 
 def conv(x, filters, kernel_size, name):
-    """Applies a convolution with stride 1, zero padding and biases: [batch, h, w, c] -> [batch, h, w, filters]."""
+    """Applies a convolution with biases, stride 1 and zero padding: [batch, h, w, c] -> [batch, h, w, filters]."""
     weights, biases = conv_variables([kernel_size, kernel_size, x.shape.as_list()[-1], filters], name)
     x = tf.nn.conv2d(x, tf.cast(weights, x.dtype), [1, 1, 1, 1], 'SAME', name=name + '/Conv2D')
     return tf.nn.bias_add(x, tf.cast(biases, x.dtype), name=name + '/BiasAdd')
@@ -61,9 +61,9 @@ def norm_variables(filters, name):
 def norm_by_batch(x, gamma, beta, mean, variance, biases=0.0):
     """Normalizes x by the mean and variance of the batch -> tensor like x.
 
-    Adds the mean and variance of the batch to BN_STATISTICS, each with its moving average, `mean` or `variance`. x does
-    not include `biases`, the biases of the convolution, because batch norm cancels biases. The batch mean in
-    BN_STATISTICS includes the biases.
+    Appends (`mean`, batch mean) and (`variance`, batch variance) to the collection BN_STATISTICS. `mean` and `variance`
+    are the moving averages. x does not include `biases`, the biases of the convolution, because batch norm cancels
+    biases. The batch mean in BN_STATISTICS includes the biases.
     """
     y, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=BN_EPSILON, is_training=True)
     tf.add_to_collection(BN_STATISTICS, (mean, batch_mean + biases))
@@ -221,14 +221,14 @@ def max_pool(x, size=2, stride=2):
 def max_pool_with_argmax(x):
     """Max-pools 2x2 windows with stride 2 and returns (pooled maps, indices for `unpool`).
 
-    Of equal values in a window, the first counts. The gradient needs only the indices, so x is not kept in memory.
+    If a window has several equal maxima, the first is used. The gradient does not need x, so x is not kept in memory.
 
     Args:
       x: [batch, h, w, c].
     Returns:
       pooled: [batch, ceil(h / 2), ceil(w / 2), c].
-      indices: int64 in the shape of `pooled`: (row * w + column) * c + channel of the maximum. Inside a block of
-        `portable_pooling`, an index is the position of the maximum in the window, 0 to 3, in the dtype of x.
+      indices: int64, same shape as `pooled`: (row * w + column) * c + channel of the maximum. Inside a block of
+        `portable_pooling`, an index is the position of the maximum in the window, 0 to 3, stored with the dtype of x.
     """
     if is_portable():
         return portable_max_pool(x)
@@ -279,17 +279,17 @@ def unpool(x, indices, shape_like):
 def scatter(x, indices, shape, shape_like=None):
     """Writes `x` to the flat `indices` of each image, zeros elsewhere -> tensor of `shape` [batch, h, w, c].
 
-    The op MaxPoolGradWithArgmax, the gradient of pooling, is 20 times faster on a CPU than `tf.scatter_nd`. Of
-    `shape_like` only the shape is used; if `shape_like` is None, an uninitialized tensor takes its place.
+    Uses the gradient of max pooling, MaxPoolGradWithArgmax, which is 20 times faster on a CPU than `tf.scatter_nd`. The
+    op reads the shape of `shape_like`, not the values. If `shape_like` is None, the op gets an uninitialized tensor.
     """
-    with tf.control_dependencies([x]):  # saves memory: the empty tensor is allocated after x is computed
+    with tf.control_dependencies([x]):  # saves memory: the op Empty allocates its tensor after x is computed
         shape_like = tf.raw_ops.Empty(shape=shape, dtype=x.dtype) if shape_like is None else shape_like
     return tf.raw_ops.MaxPoolGradWithArgmax(input=shape_like, grad=x, argmax=indices, ksize=[1, 2, 2, 1],
                                             strides=[1, 2, 2, 1], padding='SAME', include_batch_in_index=False)
 
 
 def gather(y, indices):
-    """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values in the shape of `indices`."""
+    """Reads `y` [batch, h, w, c] at the flat `indices` of each image -> values, same shape as `indices`."""
     size = tf.shape(y, out_type=tf.int64)
     with tf.control_dependencies([y]):  # otherwise indices + offsets would be computed early and stay in memory
         offsets = tf.reshape(tf.range(size[0]) * tf.reduce_prod(size[1:]), [-1, 1, 1, 1])
@@ -303,7 +303,7 @@ def portable_pooling(portable=True):
     """Context manager: inside the block, pooling with indices and unpooling are built from basic ops.
 
     TFLite, ONNX and XLA lack the op MaxPoolWithArgmax. The basic ops give the same values and gradients. Pooling and
-    unpooling must be built in the same block. With `portable` False, an inner block uses MaxPoolWithArgmax.
+    unpooling must be built in the same block. `portable=False` selects MaxPoolWithArgmax inside a nested block.
     """
     stack = tf.get_collection_ref(PORTABLE)
     stack.append(portable)
@@ -324,15 +324,15 @@ def height_width(x):
 
 
 def portable_max_pool(x):
-    """Max-pools 2x2 windows by strided slices -> (pooled maps, positions in the dtype of x).
+    """Max-pools 2x2 windows by strided slices -> (pooled maps, positions of the maxima in the windows).
 
-    A position is the place of the maximum in the window: 0 upper left, 1 upper right, 2 lower left, 3 lower right.
+    The positions are stored with the dtype of x: 0 upper left, 1 upper right, 2 lower left, 3 lower right.
     """
-    for axis, size in enumerate(height_width(x), 1):
-        if isinstance(size, tf.Tensor) or size % 2:  # repeats the edge; after tf.pad, TFLite loses the channel count
+    for axis, size in enumerate(height_width(x), 1):  # if the size is odd, repeats the last row or column
+        if isinstance(size, tf.Tensor) or size % 2:  # tf.concat, because TFLite loses the channel count after tf.pad
             x = tf.concat([x, x[(slice(None),) * axis + (slice(size - size % 2, None),)]], axis)
     upper_left, upper_right, lower_left, lower_right = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-    upper = tf.maximum(upper_left, upper_right)  # of equal values the first gets the gradient
+    upper = tf.maximum(upper_left, upper_right)  # if the two are equal, the gradient goes to upper_left
     lower = tf.maximum(lower_left, lower_right)
     upper_index = tf.cast(upper_right > upper_left, x.dtype)
     lower_index = tf.cast(lower_right > lower_left, x.dtype) + 2

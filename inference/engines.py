@@ -94,7 +94,7 @@ def spec_of_run(config: dict, size: list):
 def validation_images(run: str, config: dict, number: int) -> tuple:
     """Reads `number` evenly spaced images of a run's validation split -> (tuple of images, tuple of labels).
 
-    Raises UserError if the data set is missing or the images have several sizes.
+    Raises UserError if the data set is missing or the images differ in size.
     """
     dataset = datasets.open(config['flags']['dataset'], config['flags']['data_dir'], config)
     datasets.check_split(dataset, 'val')

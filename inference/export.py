@@ -154,8 +154,8 @@ def bilinear(x, height: int, width: int):
     """Resizes images [batch, h, w, 3] bilinearly with OpenCV's integer arithmetic -> [batch, height, width, 3]."""
     old_height, old_width = utils.height_width(x)
     left, right = bilinear_weights(old_width, width, x)
-    # As in OpenCV, the lowest 4 bits are dropped after the product along the width, and the lowest 16 bits after the
-    # product along the height.
+    # As in OpenCV, the horizontal interpolation drops the lowest 4 bits of the result, and the vertical interpolation
+    # drops the lowest 16 bits.
     above, below = [tf.floor(product(weights, (left + right) / 16, x, tf.floor) / 65536)
                     for weights in bilinear_weights(old_height, height, x)]
     return tf.floor((above + below + 2) / 4)
@@ -179,16 +179,20 @@ def product(rows, columns, x, inner=tf.identity):
 
 
 def positions(old, x):
-    """Returns the numbers 0 to `old` - 1, float32 [old], computed from the images `x` to avoid constants.
+    """Returns the numbers 0 to `old` - 1, float32 [old], as a tensor that depends formally on the images `x`.
 
-    Constant resize weights would be stored in the exported file: 1 MB for a resize from 360x480 to 240x320. Adding
-    min(x, 0), which is always 0, makes the weights depend on `x`, so the graph computes the weights for each image.
+    The resize weights are computed from the numbers. If the numbers did not depend on `x`, the weights would be stored
+    in the exported file as constants: 1 MB for a resize from 360x480 to 240x320. Adding min(x, 0), which is always 0,
+    makes the numbers depend on `x`. The graph then computes the weights for each image.
     """
     return tf.cast(tf.range(old), tf.float32) + tf.minimum(tf.reshape(x[:1, :1, :1, :1], [1]), 0)
 
 
 def area_weights(old, new: int, x):
-    """Computes the weights that average `old` pixels along an axis into `new` pixels -> float32 [new, old]."""
+    """Computes the matrix of area interpolation along an axis, from `old` to `new` pixels: float32 [new, old].
+
+    `x`: the images, on which the matrix must depend formally (see `positions`).
+    """
     pixel = positions(old, x)
     scale = tf.cast(old, tf.float32) / new
     start = tf.cast(tf.range(new), tf.float32)[:, None] * scale
@@ -196,11 +200,14 @@ def area_weights(old, new: int, x):
 
 
 def bilinear_weights(old, new: int, x):
-    """Computes the weights of bilinear interpolation along an axis of `old` pixels -> two float32 [new, old].
+    """Computes the matrices of bilinear interpolation along an axis, from `old` to `new` pixels.
 
-    The first array has the weights of the neighbouring pixel with the lower index, the second array the weights of the
-    neighbouring pixel with the higher index. The weights are whole numbers from 0 to 2048. At the border both
-    neighbours are the same pixel. The two weights stay separate, because OpenCV rounds each product separately.
+    Returns two tensors, float32 [new, old]. Each new pixel is interpolated between two neighbouring old pixels. The
+    first tensor has the weights of the old pixels with the lower index, the second tensor the weights of the old pixels
+    with the higher index. The weights are whole numbers from 0 to 2048. At the border the two old pixels are the same.
+    The two tensors stay separate, because OpenCV rounds the product with each weight separately.
+
+    `x`: the images, on which the tensors must depend formally (see `positions`).
     """
     last = tf.cast(old - 1, tf.float32)
     centre = (tf.cast(tf.range(new), tf.float32)[:, None] + 0.5) * (last + 1) / new - 0.5

@@ -65,7 +65,7 @@ def submission_rows(name: str, ids, config: dict) -> list:
 
 
 class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side probabilities submission')):
-    """Writes the results of images into `folder`.
+    """Writes the predictions for images as files to `folder`.
 
     config: config.json of the run, for the class names, ids and colours.  alpha: weight of the colours in the overlay.
     side_by_side: bool, whether to write NAME-side.png.  submission: bool, whether to return rows of submission.csv.
@@ -76,7 +76,7 @@ class Writer(collections.namedtuple('Writer', 'folder config alpha side_by_side 
         """Writes the result files of one image; returns the rows of submission.csv, [] if `submission` is False.
 
         Args:
-          name: beginning of the file names, such as street for street-ids.png.
+          name: prefix of the file names, such as 'street' in street-ids.png.
           image: uint8 RGB [h, w, 3].
           prediction: a `predictor.Prediction`. The confidence and the variance are also written, if not None.
         """

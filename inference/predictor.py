@@ -15,7 +15,7 @@ from system import cli, devices, machine
 from system.files import UserError
 
 SMALLEST_TILE = 512     # smallest side of a tile in pixels, with --tile auto
-WHOLE_VALUES = 2 ** 26  # largest number of values in the probability maps that the graph upsamples at once: 256 MiB
+WHOLE_VALUES = 2 ** 26  # the graph upsamples at most this many probabilities at once (256 MiB in float32)
 MAX_SCALE = 8           # largest scale in --tta
 
 
@@ -112,7 +112,7 @@ class Predictor:
       sess: tf.Session of the default graph, in which the prediction graph is built.
       spec: the run's `networks.Spec`.
       settings: a `Settings` tuple.
-      reuse: bool, whether the default graph has the variables of the network already, as in training.
+      reuse: bool, whether the default graph already contains the network's variables, as it does in training.
     Raises:
       UserError: --tile_overlap is set, but images are not cut into tiles.
     """
@@ -215,7 +215,7 @@ class Predictor:
 
         Returns:
           list of float32 [batch, h, w, num_classes], one array per pass, at the size of the network's input. With
-          Monte-Carlo samples an additional last channel holds the variance.
+          Monte-Carlo samples, an additional last channel holds the variance.
         """
         of_passes = []
         for scale, mirrored in self.passes:
@@ -229,7 +229,7 @@ class Predictor:
         """Yields the probabilities of an image in blocks: (top, left, float32 [h, w, channels]).
 
         The blocks cover the image without overlap. Each block is the mean over the passes of --tta. With Monte-Carlo
-        samples an additional last channel holds the variance.
+        samples, an additional last channel holds the variance.
 
         Args:
           tile: (height, width) of the tiles. If the tile size is the size of the image, the image is not cut.
@@ -248,7 +248,7 @@ class Predictor:
     def tile_maps(self, image, grid: tiles.Grid):
         """Yields the probabilities of each tile, averaged over the passes of --tta.
 
-        A result is float32 [tile height, tile width, channels]. With Monte-Carlo samples an additional last channel
+        A result is float32 [tile height, tile width, channels]. With Monte-Carlo samples, an additional last channel
         holds the variance.
         """
         height, width = grid.tile
@@ -262,7 +262,7 @@ class Predictor:
     def assemble(self, height: int, width: int, blocks) -> Prediction:
         """Builds the `Prediction` of an image of `height` x `width` pixels.
 
-        `blocks`: the blocks of the image that `self.blocks` yields.
+        `blocks`: iterable of the blocks that `self.blocks` yields for the image.
         """
         settings = self.settings
         num_classes = self.spec.num_classes

@@ -1,7 +1,7 @@
 """Quantizes exports: convolutions to 8-bit integers, or the weights of convolutions to 16-bit floats.
 
-All other ops compute in float32, so pooling indices and unpooling are exact, and rounding causes no ties between
-classes.
+Ops such as pooling, unpooling and the softmax still compute in float32, because with 8-bit integers in these ops the
+predicted class of many pixels would change.
 """
 import collections
 import os
@@ -62,8 +62,8 @@ def to_tflite(converter, quantization: Quantization) -> bytes:
         return converter.convert()
     converter.representative_dataset = lambda: ({'images': image[None]} for image in quantization.images)
     # QuantizationDebugger can exclude ops from quantization. Without exclusions the converter also quantizes the masks
-    # of unpooling, the softmax and the resize matrices. With these ops quantized, 82% of the pixels got another class
-    # than in float32 (XNNPACK on AVX2).
+    # of unpooling, the softmax and the resize matrices. With these ops quantized, 82% of the pixels were assigned a
+    # different class than in float32 (XNNPACK on AVX2).
     from tensorflow.lite.python import schema_py_generated
     others = [name for name in vars(schema_py_generated.BuiltinOperator)
               if not name.startswith('_') and name not in CONVOLUTIONS]

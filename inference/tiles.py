@@ -54,7 +54,7 @@ def blend(maps, grid: Grid, channels: int):
     """Blends the probability maps of overlapping tiles; yields each image block once the block is complete.
 
     Args:
-      maps: iterable of float32 [tile height, tile width, channels], one map per tile, row by row of the grid.
+      maps: iterable of float32 [tile height, tile width, channels], one map per tile, in row-major order of the grid.
     Yields:
       (top, left, float32 [block height, block width, channels]); the blocks cover the image without overlap.
     """
@@ -62,13 +62,15 @@ def blend(maps, grid: Grid, channels: int):
     maps = iter(maps)
     row_weights = blending_weights(tops, tile[0])
     column_weights = blending_weights(lefts, tile[1])
-    # The first `shared` rows of `carried` hold weighted sums over the tiles above the current row of tiles.
-    # After each tile, the columns of the tile in `carried` receive the sums that the next row of tiles needs.
+    # In `shared` rows of pixels, the current row of tiles overlaps the row of tiles above. The first `shared` rows of
+    # `carried` hold the weighted probability sums of the tiles above. After each tile, the columns of this tile in
+    # `carried` are overwritten with the sums in the overlap with the next row of tiles.
     carried = np.empty((tile[0] - min(np.diff(tops), default=tile[0]), width, channels), np.float32)
     shared = 0
     for row, next_top in enumerate(tops[1:] + [height]):
         rows = next_top - tops[row]
-        right = np.empty((tile[0], 0, channels), np.float32)  # weighted sums in the overlap with the tile on the left
+        # `right`: weighted probability sums at the right edge of the previous tile, where the next tile overlaps it.
+        right = np.empty((tile[0], 0, channels), np.float32)
         for column, next_left in enumerate(lefts[1:] + [width]):
             left, columns = lefts[column], next_left - lefts[column]
             known = right.shape[1]
@@ -82,7 +84,7 @@ def blend(maps, grid: Grid, channels: int):
 
 
 def enlarge(maps, height: int, width: int, first: int, last: int):
-    """Resizes maps bilinearly with half-pixel centres, equal to `tf.image.resize_bilinear`.
+    """Resizes maps bilinearly, as `tf.image.resize_bilinear` does with half_pixel_centers=True.
 
     Args:
       maps: float32 [h, w, channels].

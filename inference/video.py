@@ -16,7 +16,7 @@ os.environ.update({
     'OPENCV_FFMPEG_LOGLEVEL': '-8',  # no messages, because a message would quote bytes of the file
 })
 SUFFIX = '-overlay.mp4'  # file-name suffix of the videos that `write_overlays` writes
-CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; MPEG-4 is part of every OpenCV
+CODECS = ('avc1', 'vp09', 'mp4v')  # H.264 and VP9 play in browsers; every build of OpenCV can write MPEG-4
 
 
 @contextlib.contextmanager

@@ -86,12 +86,12 @@ def keep_sources(run_folder: str, output: str) -> str:
     """Copies the config, the scores and the figures of a run to a folder in `output` -> path of the folder.
 
     The figures are the loss curves and the confusion matrices. Local paths and images of the data set are left out. An
-    earlier copy is overwritten. If `run_folder` is itself a copy in `output`, nothing is copied. Raises UserError if
-    `run_folder` lies in `output` but is not a copy.
+    earlier copy is overwritten. If `run_folder` is itself a copy that `keep_sources` made in `output`, nothing is
+    copied. Raises UserError if `run_folder` lies in `output` but is not such a copy.
     """
     folder = os.path.join(output, os.path.basename(os.path.abspath(run_folder)))
     if os.path.abspath(folder) == os.path.abspath(run_folder):
-        if 'seconds' not in read_config(folder):  # a copy has the key 'seconds', which `publish_config` adds
+        if 'seconds' not in read_config(folder):  # `publish_config` adds the key 'seconds' to each copy of a run
             raise UserError('--output %s: %s is the run itself; name another folder' % (output, run_folder))
         return folder
     os.makedirs(folder, exist_ok=True)
@@ -128,9 +128,10 @@ def duration(seconds: float) -> str:
 
 
 def result_rows(folder: str) -> list:
-    """Formats the scores of a run as table rows -> list of {column: text}, one per item of `scored_entries`.
+    """Formats the scores of a run as table rows -> list of {column: text}.
 
-    `folder` must be a copy that `keep_sources` made, because `keep_sources` adds the training time to config.json.
+    Each row has the scores on one split, for one combination of the flags of evaluate.py. `folder` must be a copy of
+    the run folder made by `keep_sources`, because `keep_sources` adds the training time to config.json.
     """
     config = read_config(folder)
     flags = config['flags']
@@ -165,8 +166,8 @@ def write_results(run_folders: list, output: str, into: str = None):
 
     The files are DATASET.md and DATASET.csv in `output`, beside a copy of each run. If `into` is given, the tables are
     also inserted into this Markdown file. Raises UserError if two runs have the same name, if a run has no scores, if a
-    run folder in `output` is not a copy that `keep_sources` made, or if `into` lacks the lines BEGIN and END of
-    runs/report.py.
+    run folder in `output` is not a copy made by `keep_sources`, or if `into` lacks the marker lines that runs/report.py
+    defines as BEGIN and END.
     """
     names = [os.path.basename(os.path.abspath(run_folder)) for run_folder in run_folders]
     if len(set(names)) < len(names):

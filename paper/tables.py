@@ -139,5 +139,8 @@ def published_scores(dataset: str, model: str, class_weights: str) -> list:
 
 
 def class_accuracies(dataset: str, model: str) -> dict:
-    """Returns the paper's class accuracies on the test split -> {class: percent}; {} unless segnet on camvid."""
+    """Returns the paper's class accuracies on the test split -> {class: percent}.
+
+    The result is {} unless `model` is segnet and `dataset` is camvid.
+    """
     return TABLE2_CLASSES if (dataset, model) == ('camvid', 'segnet') else {}

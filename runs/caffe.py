@@ -26,10 +26,11 @@ def varint(content, at: int):
 
 
 def fields(content) -> dict:
-    """Parses a protobuf message, a memoryview -> {(field number, wire type): list of values}.
+    """Parses a protobuf message -> {(field number, wire type): list of values}.
 
-    The value of a varint is an int. The value of any other wire type is a memoryview of the bytes. The list is empty
-    for a field that the message lacks. Raises LookupError or ValueError if the message is damaged or cut short.
+    `content` is a memoryview of the message. The value of a varint is an int. The value of any other wire type is a
+    memoryview of the bytes. The list is empty for a field that the message lacks. Raises LookupError or ValueError if
+    the message is damaged or cut short.
     """
     found = collections.defaultdict(list)
     at = 0
@@ -48,11 +49,11 @@ def fields(content) -> dict:
 
 
 def blob(content):
-    """Parses a BlobProto message, a memoryview -> float32 array in the shape that the message states.
+    """Parses a BlobProto message -> float32 array of the shape that the message states.
 
-    In older files the fields 1 to 4 are num, channels, height and width. Field 5 is data. Field 7 is shape, a
-    BlobShape message that has the sizes in field 1. Raises LookupError, ValueError or OverflowError if the message is
-    damaged, or if the number of values does not match the shape.
+    `content` is a memoryview of the message. In older files the fields 1 to 4 are num, channels, height and width.
+    Field 5 is data. Field 7 is shape, a BlobShape message that has the sizes in field 1. Raises LookupError, ValueError
+    or OverflowError if the message is damaged, or if the number of values does not match the shape.
     """
     found = fields(content)
     # BYTES holds packed values, FIXED32 a single value.

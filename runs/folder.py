@@ -106,7 +106,10 @@ def read_log(folder: str, last_step=np.inf) -> list:
 
 
 def checkpoints(folder: str, which: str) -> list:
-    """Lists the 'best' or 'last' checkpoints of a run, newest first -> paths without a suffix such as .index."""
+    """Lists the checkpoints of the kind `which` in a run folder -> paths without a suffix such as .index.
+
+    `which` is 'best' or 'last'. The newest checkpoint comes first.
+    """
     folder = os.path.join(folder, FOLDERS[which])
     names = [name for name in file_names(folder) if re.match(r'\Amodel-[0-9]+\.index\Z', name)]
     steps = sorted([int(name[len('model-'):-len('.index')]) for name in names], reverse=True)
@@ -114,9 +117,9 @@ def checkpoints(folder: str, which: str) -> list:
 
 
 def checkpoint(folder: str, which: str) -> str:
-    """Returns the path of the newest 'best' or 'last' checkpoint of a run, without a suffix such as .index.
+    """Returns the path of a run's newest checkpoint of the kind `which`, without a suffix such as .index.
 
-    Raises UserError if the run has no such checkpoint.
+    `which` is 'best' or 'last'. Raises UserError if the run has no checkpoint of this kind.
     """
     paths = checkpoints(folder, which)
     if not paths:
@@ -154,7 +157,7 @@ def without_folders(command: str) -> str:
 def publish_config(folder: str, run: str, step):
     """Copies config.json of the run folder `run` to `folder`; adds step and training time, removes local paths.
 
-    If `run` is a published folder, config.json already has a step and a training time, and both are kept.
+    If config.json already has a step and a training time, as in a run written by --publish, the two values are kept.
 
     Args:
       step: training step of the published weights; None if unknown.

@@ -1,4 +1,4 @@
-"""Draws images beside their labels, so that users can find wrong labels. Imports no TensorFlow."""
+"""Draws images beside their labels, so that users can find wrong labels. Does not import TensorFlow."""
 import os
 
 import cv2
@@ -18,10 +18,10 @@ GAP = 4       # space between drawn images, in pixels
 def choose(counts, number: int = NUMBER) -> list:
     """Chooses images so that each class appears -> sorted list of at most `number` indices.
 
-    The images are chosen one by one, always the image with the most points. An image gets points for each class of the
-    image that no chosen image shows: 1 point, plus the pixels of the class in the image divided by the largest number
-    of pixels of the class in any image. When all classes are shown, the remaining choices are evenly spaced over the
-    other images, so that typical images appear too.
+    The images are chosen one by one, always the image with the most points. An image gets 1 + n / m points for each of
+    its classes that no chosen image shows yet. Here n is the number of pixels of the class in the image, and m is the
+    largest such number in all images. When the chosen images show all classes, the remaining choices are evenly spaced
+    over the other images, so that typical images appear too.
 
     Args:
       counts: int64 [images, classes], the number of pixels of each class in each image.
@@ -85,7 +85,9 @@ def draw(examples: list, dataset, counts, path: str):
 
 
 def draw_examples(dataset, split: str, counts, path: str):
-    """Draws up to eight examples of a split, each without and with coloured classes; writes the PNG `path`.
+    """Draws up to eight examples of a split; writes the PNG `path`.
+
+    Each example is drawn twice: as the plain image and with the class colours overlaid.
 
     Args:
       counts: int64 [images, num_classes + 1], number of pixels of each class in each label, void last.

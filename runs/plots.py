@@ -1,4 +1,4 @@
-"""Draws figures of training and scores, and colours label images. Imports no TensorFlow."""
+"""Draws figures of training and scores, and colours label images. Does not import TensorFlow."""
 import collections
 import os
 
@@ -210,7 +210,7 @@ def uncertainty(variance, num_classes: int):
 
 
 def with_legend(image, class_names: list, colors: list, shown):
-    """Adds a legend of the classes `shown` below an image -> uint8 RGB, a larger image.
+    """Adds, below an image, a legend of the classes in `shown` -> uint8 RGB, a larger image.
 
     The result is wide enough for the image and for the longest name, and at least 160 pixels wide.
 

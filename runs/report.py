@@ -97,7 +97,8 @@ def scores_tables(metrics: dict, published: list, class_accuracies: dict) -> str
 
     Args:
       metrics: {split: entry of metrics.json}, not empty; the first entry has the class names.
-      published: the paper's scores, a list of (table and settings, (G, C, mIoU, BF) in percent).
+      published: the paper's scores, a list of (text, scores). The text names the table and the settings. The scores
+        are (G, C, mIoU, BF) in percent.
       class_accuracies: {class: the paper's accuracy in percent}; empty if the paper has none.
     """
     rows = [[split] + [percent(scores.get(name)) for name in ('G', 'C', 'mIoU', 'BF')]
@@ -117,7 +118,8 @@ def write(folder: str, published: list = (), class_accuracies: dict = None):
     """Writes report.html into the run folder `folder`, from the config, scores and figures in the folder.
 
     Args:
-      published: the paper's scores, a list of (table and settings, (G, C, mIoU, BF) in percent).
+      published: the paper's scores, a list of (text, scores). The text names the table and the settings. The scores
+        are (G, C, mIoU, BF) in percent.
       class_accuracies: {class: the paper's accuracy in percent}, or None.
     Raises:
       UserError: config.json or metrics.json is damaged.

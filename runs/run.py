@@ -24,7 +24,7 @@ from system.files import UserError, check_names, check_output, note, read_bytes,
 # Flags that may get another value when a run is resumed. All other flags must keep the value of the first start.
 MAY_CHANGE = ('cache', 'steps', 'epochs', 'patience', 'output', 'data_dir', 'device', 'gpus', 'xla', 'validate_every')
 REMOVED_FLAGS = {'shift': 0}  # {flag of older revisions: value without effect}; runs with another value cannot resume
-STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that a process killed at the start may leave
+STARTED = r'\A(\.lock.*|\..*\.part|config\.json\.part)\Z'  # files that may remain if a process is killed while starting
 SAVE_SECONDS = 600  # longest time between checkpoints in seconds; a killed process loses at most this much work
 
 
@@ -51,12 +51,12 @@ class Run:
     def __init__(self, flags: dict, dataset, defaults: dict, folder: str = None):
         """Checks the run folder and writes nothing. The folder may be missing or empty, or may hold this run.
 
-        Raises UserError if the folder holds a run with other flags, or files but no run.
+        Raises UserError if the folder holds a run whose flags differ from `flags`, or files that belong to no run.
 
         Args:
           flags: {name: value} of all flags. If height or width is None, `datasets.training_size` sets the value.
           defaults: {name: default value} of the flags, for flags that the config.json of an older run lacks.
-          folder: path of the run folder; None for the folder of --output.
+          folder: path of the run folder; None means the path that `output_folder` returns for `flags`.
         """
         self.folder = folder or output_folder(flags)
         height, width = datasets.training_size(dataset, flags['height'], flags['width'])
@@ -69,7 +69,7 @@ class Run:
         self.first = self.step = 0  # first: step of the restored checkpoint; step: step of the newest checkpoint
         self.records = []
         self.facts = {}
-        self.best = -1.0  # best validation score by --select_by
+        self.best = -1.0  # best validation value so far of the score in --select_by
         self.stale = 0    # number of validations since the best score
         self.defaults = defaults
         check_folder_name(self.folder)
@@ -77,14 +77,14 @@ class Run:
         self.check_folder()
 
     def check_folder(self):
-        """Raises UserError if the run folder holds a run with other flags, or files but no run.
+        """Raises UserError if the run folder holds a run with different flags, or files that belong to no run.
 
         Only the flags in MAY_CHANGE may differ from the flags in config.json.
         """
         if os.path.exists(self.path('config.json')):
             was = dict(self.defaults, **read_config(self.folder)['flags'])
             now = dict(REMOVED_FLAGS, **self.flags)
-            for name in ['dataset', 'model'] + sorted(now):  # first the flags that change other defaults
+            for name in ['dataset', 'model'] + sorted(now):  # first the flags on which defaults of other flags depend
                 if name not in MAY_CHANGE and was.get(name, now[name]) != now[name]:
                     raise UserError('--%s %s: the run in %s has %s; give another --output'
                                     % (name, now[name], self.folder, was[name]))
@@ -258,12 +258,12 @@ class Run:
         weights.
         """
         every = self.flags['validate_every'] or str(-(-6 * len(self.dataset.examples['val']) // self.size))
-        images = self.flags['batch_size']  # images per step; `interval` is a number of images
+        images = self.flags['batch_size']  # images per step; the interval is counted in images, not in steps
         interval = int(every[:-5]) * images if every.endswith('steps') else int(every) * self.size
         return step == self.total or step * images // interval > (step - 1) * images // interval
 
     def save_due(self) -> bool:
-        """Returns whether the last checkpoint is more than SAVE_SECONDS ago.
+        """Returns whether the last checkpoint was saved more than SAVE_SECONDS ago.
 
         If this process has not saved a checkpoint yet, the time since the start of training counts.
         """

@@ -23,7 +23,7 @@ VGG16_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
 VGG16_MD5 = '6d6bbae143d832006294945121d1f1fc'
 VGG16_LAYERS = ['conv%d_%d' % (block, i) for block, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1)]
 VGG16_MEAN = np.array([103.939, 116.779, 123.68])  # BGR mean that Keras subtracts from VGG16's input (imagenet_utils)
-# Matches the names of the layers that have one feature map per class, in all networks.
+# In every network, matches the names of the layers that have one feature map per class.
 CLASS_LAYERS = re.compile(r'(conv1_1_D|conv_classifier|classifier|seg_score|fc8|score_\w+|upscore\w*|conv_reduce\d|'
                           r'deconv\d(_bn)?)/')
 RENAMED = {'dense_softmax_inner_prod': 'conv_classifier'}  # {name in the authors' segnet_basic_camvid: our name}
@@ -31,9 +31,9 @@ SCALE = ':scale'  # suffix of the arrays with the scales [h, w, 1, out] of 8-bit
 
 
 def vgg16(path: str) -> Weights:
-    """Loads the 13 convolutions of Keras' VGG16 without top, for BGR input 0..255 without mean subtraction.
+    """Loads the 13 convolutions of Keras' VGG16 without top, adapted to BGR images with values 0..255.
 
-    VGG16 expects BGR minus a mean, but our networks take BGR without subtraction. The mean is therefore folded into the
+    VGG16 expects BGR images minus a mean, but our networks subtract no mean. The mean is therefore folded into the
     biases of conv1_1, which is exact everywhere except at the zero-padded border.
 
     Args:
@@ -62,9 +62,10 @@ def vgg16(path: str) -> Weights:
 
 
 def of_run(folder: str, which: str) -> Weights:
-    """Loads the 'best' or 'last' weights of a run folder, or weights.npz of a published folder.
+    """Loads the weights of a run folder: the checkpoint `which`, or weights.npz of a published run.
 
-    Raises UserError if the config or the checkpoint is missing or damaged.
+    `which` is 'best' or 'last'. For a published run `which` is ignored. Raises UserError if the config or the
+    checkpoint is missing or damaged.
     """
     config = read_config(folder)
     known = {'class_names': config['class_names'], 'input': config['flags']['input']}
@@ -111,8 +112,8 @@ def caffemodel(path: str) -> Weights:
 def npz(path: str) -> Weights:
     """Loads a .npz with names such as 'conv1_1/weights' [3, 3, 3, 64]; all arrays become float32.
 
-    An 8-bit kernel is multiplied by the array of the same name with the suffix SCALE.
-    Raises UserError if the file is not a .npz of numbers.
+    An 8-bit kernel is multiplied by the array whose name is the kernel's name plus the suffix SCALE.
+    Raises UserError if the file is not a .npz of numeric arrays.
     """
     check_file(path)
     try:
@@ -158,8 +159,8 @@ def load(path: str, which: str = 'best') -> Weights:
       path: a .npz file, a .caffemodel file, a run folder, or the name of a published run.
       which: checkpoint of a run folder, 'best' or 'last'.
     Raises:
-      UserError: the weights cannot be read, a weight is not finite, or `which` is 'last' and `path` is a file or a
-        published run, which have only one set of weights.
+      UserError: the weights cannot be read, or a weight is not finite. UserError is also raised if `which` is 'last'
+        and `path` is a file or a published run, because files and published runs have a single set of weights.
     """
     read = {'.npz': npz, '.caffemodel': caffemodel}.get(os.path.splitext(path)[1])
     if which == 'last' and (read or os.path.exists(os.path.join(run_folder(path), 'weights.npz'))):
@@ -172,10 +173,11 @@ def load(path: str, which: str = 'best') -> Weights:
 
 
 def starting_weights(vgg16_path, init_from, class_names: list, input_norm: str):
-    """Loads the weights of --vgg16 or --init_from -> ({name: array}, flag and value for messages).
+    """Loads the weights of --vgg16 or --init_from -> ({name: array}, text for messages).
 
-    Returns ({}, '') if both flags are None. The weights of the class layers, which have one feature map per class,
-    are reordered to match `class_names`, the classes of the new run. Raises UserError for weights that cannot be read.
+    The text is the flag with the value, such as '--vgg16 download'. Returns ({}, '') if both flags are None. The
+    weights of the class layers, which have one feature map per class, are reordered to match `class_names`, the classes
+    of the new run. Raises UserError for weights that cannot be read.
     """
     if vgg16_path is not None:
         return vgg16(vgg16_path).values, '--vgg16 %s' % vgg16_path
@@ -191,9 +193,9 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
     """Reorders the weights of the class layers to match `class_names`, the classes of the new run -> `Weights`.
 
     The class layers have one feature map per class. Weights of a class that `loaded` lacks become NaN, for which
-    `load_into` keeps the random initial values. An array of NaN values alone is left out. Prints which classes `loaded`
-    has, and which classes `loaded` lacks. If the classes of `loaded` are unknown, or equal `class_names` in the same
-    order, `loaded` is returned unchanged. The result keeps the `class_names` of `loaded`.
+    `load_into` keeps the random initial values. An array that would contain only NaN is left out. Prints which classes
+    `loaded` has, and which classes `loaded` lacks. If the classes of `loaded` are unknown, or equal `class_names` in
+    the same order, `loaded` is returned unchanged. The result keeps the `class_names` of `loaded`.
     """
     old = loaded.class_names
     if old is None or old == class_names:
@@ -216,8 +218,8 @@ def match_classes(loaded: Weights, class_names: list) -> Weights:
 def class_axes(name: str, num_axes: int) -> range:
     """Returns the axes of a variable that have one index per class -> range; empty for layers without classes.
 
-    A kernel has one such axis, the last. The kernel of an upsampling layer has two, because input and output have one
-    feature map per class. A bias has one.
+    A kernel has one such axis, the last axis. The kernel of an upsampling layer has two such axes, because input and
+    output have one feature map per class. A bias has one such axis.
     """
     if not CLASS_LAYERS.match(name):
         return range(0)
@@ -235,7 +237,7 @@ def match_variables(values: dict, variables, num_classes: int, flag: str):
     Returns:
       assignments: list of (variable, float32 array).
       uninitialized: names of the variables that keep their random initial values: variables without an array, and
-        variables with another number of classes than the array.
+        variables whose number of classes differs from the number of classes in the array.
     Raises:
       UserError: an array has no variable of the same name, or the shapes differ in more than the number of classes.
     """
