@@ -58,9 +58,9 @@ def read_runs(data_dir, table, classes, rle_order):
 def detect_order(texts: list):
     """Detects the pixel order of Kaggle's run-length encoded masks -> 'columns' or 'relative'.
 
-    `data.rle_decode` defines the orders. The result is 'relative' if two conditions hold: at least one mask is valid as
-    'relative' but not as 'columns', and no mask with three or more runs is valid as 'columns'. `texts`: the encoded
-    masks.
+    In the order 'columns', starts of runs are positions, counted down the columns of the image. In the order
+    'relative', each start is the distance from the end of the run before. The result is 'relative' if at least one mask
+    is valid only as 'relative', and no mask with three or more runs is valid as 'columns'. `texts`: the encoded masks.
     """
     others = [text for text in texts if not _is_rle(text, 'columns')]
     if not any(_is_rle(text, 'relative') for text in others):

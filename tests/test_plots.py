@@ -22,7 +22,7 @@ def test_legend_holds_each_name_whole():
     assert legend.shape[0] == 2 * 18 and (legend[:, -2:] == 255).all()
     for color, where in ((RED, legend[:18]), (GREEN, legend[18:]), (BLUE, legend[18:])):
         assert (where == color).all(2).sum() == 11 * 11
-    blue = (legend[18:] == BLUE).all(2).any(0).argmax()  # the first column of the next class
+    blue = (legend[18:] == BLUE).all(2).any(0).argmax()  # first pixel column of the blue square
     black = (legend[18:, :blue].max(2) < 128).any(0)
     assert 0 < np.flatnonzero(black).max() < blue - 2  # the name iii ends before the next class begins
 
