@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import evaluate
 import main
 import networks
 import pytest
 import segnet
 import utils
 from conftest import ROOT
+from datasets import sample
+from inference.predictor import Prediction
 from system import distribute
 
 nbformat = pytest.importorskip('nbformat', reason='Jupyter is not installed; TensorFlow 1.15 is tested without it')
@@ -42,7 +45,12 @@ def outputs(notebook, kind):
 
 def lines(notebook):
     """Returns the set of output lines; numbers, devices and the predicted class are removed from the lines."""
-    text = re.sub(r'( on | with )[CG]PU .*|predicted: .*', '', ''.join(outputs(notebook, 'text')))
+    return words_of_lines(''.join(outputs(notebook, 'text')))
+
+
+def words_of_lines(text):
+    """Returns the set of the lines of `text`; numbers, devices and the predicted class are removed from the lines."""
+    text = re.sub(r'( on | with )[CG]PU .*|predicted: .*', '', text)
     return {' '.join(re.sub(r'[-\d.,]+', '', line).split()) for line in text.splitlines()}
 
 
@@ -88,6 +96,14 @@ def test_sources_and_layers(notebook):
     text = ''.join(outputs(notebook, 'text'))
     assert 'ENCODER = %s ' % segnet.ENCODER in text, RUN_AGAIN
     assert networks.layer_table(networks.Spec('segnet', 4, height=128, width=176)) in text, RUN_AGAIN
+
+
+def test_columns_of_scores(notebook):
+    """The stored scores have the columns that evaluate.py prints."""
+    dataset = sample.read()
+    _, label = dataset.load('val', 0)
+    scores, _, _ = evaluate.score_split([(0, label, Prediction(label, confidence=label))], dataset, 'val', bf_images=1)
+    assert words_of_lines(evaluate.scores_text(dataset.class_names, scores)) <= lines(notebook), RUN_AGAIN
 
 
 def test_command_prints_while_it_runs(notebook, tmp_path, monkeypatch):
