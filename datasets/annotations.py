@@ -115,7 +115,7 @@ def read_documents(source: str):
         try:
             content = json.loads(read_text(path))
         except (ValueError, RecursionError) as error:
-            raise UserError('%s: not JSON (%s)' % (path, error))
+            raise UserError('%s: not JSON (%s); move the file away, or name one JSON file as SOURCE' % (path, error))
         kind = kind_of(content)
         if kind == 'labelme' and isinstance(content.get('imageData'), str):
             content['imageData'] = content['imageData'][:9]
@@ -145,6 +145,8 @@ def find_image(images: dict, name: str, source: str):
       images: {file name: list of paths}, the candidates.
       name: file name or path in the JSON file.
     """
+    if not name:
+        raise UserError('the name of the image is empty; write the file name')
     name = name.replace('\\', '/')
     beside = os.path.normpath(os.path.join(os.path.dirname(source), name))
     if is_image(beside):

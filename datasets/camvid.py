@@ -47,20 +47,21 @@ def read(data_dir: str):
     files.check_data_dir(data_dir, 'camvid', 'train.txt, train/ and trainannot/ (and val, test alike)')
     kaggle, frames = (os.path.join(data_dir, name) for name in ('class_dict.csv', 'label_colors.txt'))
     if os.path.exists(kaggle):
-        table, classes, pairs = kaggle, tables.read_classes(kaggle), _kaggle(data_dir)
+        table, classes, pair_files = kaggle, tables.read_classes(kaggle), _kaggle
     elif os.path.exists(frames):
-        table, classes, pairs = frames, tables.read_label_colors(frames), _frames(data_dir)
+        table, classes, pair_files = frames, tables.read_label_colors(frames), _frames
     else:
-        table, classes, pairs = None, RELEASED, _released(data_dir)
+        table, classes, pair_files = None, RELEASED, _released
     for entry in classes:
         if entry.name not in INDICES:  # without this error, pixels of the unknown class would become void
             raise UserError('%s: %s is no class of CamVid; for own classes give --dataset folder' % (table, entry.name))
+    pairs = pair_files(data_dir)
     if not pairs.get('train'):
         raise UserError('--data_dir %s: no images in train.txt or train/, or no NAME_L.png; unpack again' % data_dir)
     lookup = np.full(256, IGNORE, np.uint8)  # position of a class in `classes` -> index in CLASSES, or IGNORE
     lookup[:len(classes)] = [INDICES[entry.name] for entry in classes]
     return labels.dataset_of_pairs('camvid', CLASSES, [color for color, _ in CLASSES.values()], (360, 480), pairs,
-                                   lambda path: lookup[labels.read_class_label(path, classes)],
+                                   lambda path: lookup[labels.read_class_label(path, classes, table)],
                                    released_weights=RELEASED_WEIGHTS)
 
 

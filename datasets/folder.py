@@ -198,7 +198,7 @@ def _labelled(root, is_voc, table, classes):
     if is_voc and len(labels) < len(images) and not splits.find_lists(root):  # CVAT also exports unlabelled frames
         note('%s: %d images have no label and are not used' % (root, len(images) - len(labels)))
         images = {name: path for name, path in images.items() if name in labels}
-    return (images, lambda name, _: read_class_label(files.label_path(pairs[0][2], labels, name), classes),
+    return (images, lambda name, _: read_class_label(files.label_path(pairs[0][2], labels, name), classes, table),
             splits.find(root, images), None)
 
 

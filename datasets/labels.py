@@ -13,14 +13,17 @@ GREY = '%s: %s; save the label as a grey image of ids'
 NUMBERED = {(i, i, i): i for i in range(256)}, {files.voc_color(i): i for i in range(256)}
 
 
-def read_class_label(path: str, classes: list):
+def read_class_label(path: str, classes: list, table: str = None):
     """Reads a label file of ids or colours -> class indices, uint8 [h, w], IGNORE for void.
 
     A class index is a position in the list `classes`. If `classes` has two classes besides void, a label may be a black
     and white mask: black is the class with id 0 or colour 0 0 0, and white is the other class. Raises UserError for an
     unreadable file, for an id or a colour that is not in `classes`, and for a label in colours if a class other than
     void has no colour. Also raises UserError if it is unclear whether the values of the label are ids or colours.
+
+    `table`: path of the table of classes, for messages; None for a published data set, which has no such table.
     """
+    source, fix = (table, '') if table else ('the data set', '; for other labels give --dataset folder')
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
     by_color = {entry.color: index for entry, index in zip(classes, indices) if entry.color}
@@ -31,7 +34,8 @@ def read_class_label(path: str, classes: list):
         if (label != label[:, :, :1]).any():
             uncolored = [entry.name for entry in classes if not entry.color and not tables.is_void(entry)]
             if uncolored:
-                raise UserError('%s: has colours, but the table gives class %s no color' % (path, uncolored[0]))
+                raise UserError('%s: has colours, but %s gives class %s no color%s'
+                                % (path, source, uncolored[0], fix))
             packed = label.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
             ids = color_table(tuple(by_color.items()))[packed]
             data.refuse_pixels(label, ids < 0, path, 'colour', 'no class has this colour; save without smoothing')
@@ -51,7 +55,7 @@ def read_class_label(path: str, classes: list):
     table[list(meant)] = list(meant.values())
     mapped = table[label]
     known = ' '.join(map(str, by_id)) or 'colours only'
-    fix = 'the table of classes has %.60s; add the id to a class or to void' % known
+    fix = '%s has %.60s%s' % (source, known, fix or '; add the id to a class or to void')
     data.refuse_pixels(label, mapped < 0, path, 'id', fix)
     return mapped.astype(np.uint8)
 

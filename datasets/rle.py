@@ -98,6 +98,11 @@ def read_cells(path: str, indices: dict, images=None):
     """
     kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
+    if images is not None and not kaggle and 'annotation' not in files.csv_header(path):
+        raise UserError('%s: names no column EncodedPixels or annotation; rename the columns to '
+                        'ImageId,EncodedPixels if pixels are counted down the columns, as in most competitions of '
+                        'Kaggle; if along the rows, to %s'
+                        % (path, ','.join(columns)))
     cells = {}
     for number, row in read_csv(path, columns):
         where = '%s row %d: ' % (path, number)

@@ -20,9 +20,13 @@ def polygon_mask(points, height: int, width: int):
     Args:
       points: float [n, 2] or [2 n], x and y of the vertices in pixels. The last vertex is joined to the first.
     Raises:
-      UserError: a coordinate is not finite, or its absolute value is above one million.
+      UserError: the number of coordinates is odd, or a coordinate is not finite or has an absolute value above one
+        million.
     """
-    points = np.asarray(points, float).reshape(-1, 2)
+    points = np.asarray(points, float)
+    if points.size % 2:
+        raise UserError('a polygon has %d coordinates; each vertex needs x and y' % points.size)
+    points = points.reshape(-1, 2)
     if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
         raise UserError('coordinates must be numbers up to a million')
     mask = np.zeros((height, width), bool)

@@ -264,7 +264,7 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     ('annotations', 1, {'image_id': 999}, 'annotation 2: image_id 999 is unknown'),
     ('annotations', 1, {'category_id': 999}, 'category_id 999'),
     ('annotations', 1, {'segmentation': [['x', 1, 2, 3, 4, 5]]}, 'annotation 2: malformed'),
-    ('annotations', 1, {'segmentation': [[1, 1, 2, 2, 3, 3, 4]]}, 'annotation 2: malformed'),
+    ('annotations', 1, {'segmentation': [[1, 1, 2, 2, 3, 3, 4]]}, 'annotation 2: a polygon has 7 coordinates'),
     ('annotations', 1, {'segmentation': [[1, 1, 2, float('nan'), 3, 3]]}, 'annotation 2: coordinates'),
     ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': [3, 4]}}, 'cover 7 pixels, the image has 2745'),
     ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': [2746, -1]}}, 'annotation 2: the run lengths'),
@@ -273,6 +273,7 @@ def test_what_has_no_area_is_counted(tmp_path, capsys):
     ('annotations', 1, {'segmentation': {'size': [45, 61], 'counts': '~~~'}}, 'annotation 2: the run lengths'),
     ('annotations', 1, {'segmentation': 5}, 'annotation 2: malformed'),
     ('images', 0, {'file_name': 'z.png'}, 'image 1: image z.png: no such file in SOURCE; put'),
+    ('images', 0, {'file_name': ''}, 'image 1: the name of the image is empty'),
     ('images', 0, {'height': 44}, 'a.png: the image has 45x61, its annotations say 44x61'),
     ('images', 1, {'file_name': 'a.png'}, 'is listed twice'),
     ('categories', 3, {'id': [3]}, 'category 4: malformed'),
@@ -299,7 +300,8 @@ def test_wrong_yolo(tmp_path, file, content, said):
 
 @pytest.mark.parametrize('source, out, said', [
     ('in', 'in', 'in: holds files already'), ('none', 'out', 'none: cannot be read'),
-    ('in/a.json', 'out', 'a.json: not JSON'), ('in/c.json', 'out', 'c.json: is a pointer of Git LFS, .* git lfs pull'),
+    ('in/a.json', 'out', 'a.json: not JSON .* name one JSON file'),
+    ('in/c.json', 'out', 'c.json: is a pointer of Git LFS, .* git lfs pull'),
     ('in/b.json', 'out', 'holds no annotations of labelme; found: JSON of another form')])
 def test_wrong_source(tmp_path, source, out, said):
     put_text(str(tmp_path), 'in/a.json', '{')

@@ -290,6 +290,8 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid', 'train.txt', 'x/../y.png x/../y.png', 'train.txt line 1: .* two paths without ..'),
     ('camvid', 'train.txt', '\n', 'no images in train.txt'),
     ('camvid', 'trainannot/train_02.png', np.full((45, 61), 12, np.uint8), '_02.png: id 12 at row 0, column 0'),
+    ('camvid', 'trainannot/train_02.png', np.arange(45 * 61 * 3, dtype=np.uint8).reshape(45, 61, 3),
+     'the data set gives class Sky no color; .* --dataset folder'),
     ('camvid', 'trainannot/train_02.png', np.zeros((45, 60), np.uint8), '_02.png: the label is 45x60, its image 45x61'),
     # At the blurred edges of a resized label, colours belong to no class.
     ('camvid frames', 'f1_L.png', COLUMN + np.eye(6, 7, dtype=np.uint8)[:, :, None],
@@ -300,8 +302,9 @@ META = np.array([('/n/fs/sun3d/data/SUNRGBD/a/../../../etc/x.png',)] * 5, [('rgb
     ('camvid kaggle', 'train_labels/f0_L.png', None, 'train_labels: 1 images have no label'),
     ('voc2012', 'VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt', '../x', "train.txt: '../x' leads out"),
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', None, '1 images have no label'),
+    # A file with labelTrainIds that is named labelIds.
     ('cityscapes', 'gtFine/train/niart/ulm_000001_000019_gtFine_labelIds.png', np.full((2, 24), 255, np.uint8),
-     'labelIds.png: id 255 at row 0'),  # a file with labelTrainIds that is named labelIds
+     'labelIds.png: id 255 at row 0, .* the data set has 7 8 .*; for other labels give --dataset'),
     ('ade20k', 'ADEChallengeData2016/annotations/training/ADE_00000001.png', np.full((3, 6), 151, np.uint8),
      'ADE_00000001.png: id 151 at row 0'),
     ('ade20k', 'ADEChallengeData2016/annotations/validation/ADE_00000004.png', None, '1 images have no label'),
@@ -322,6 +325,13 @@ def test_bad_files(tmp_path, layout, path, content, said):
     elif content is not None:
         pathlib.Path(folder, path).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert_refused(said, open_and_load, layout.split()[0], folder)
+
+
+def test_foreign_classes_are_reported_before_missing_labels(tmp_path):
+    folder = LAYOUTS['camvid kaggle'](str(tmp_path))
+    put_text(folder, 'class_dict.csv', 'name,r,g,b\nSky,1,2,3\nBus,4,5,6\n')
+    os.rename(folder + '/train_labels/f0_L.png', folder + '/train_labels/f0.png')
+    assert_refused('class_dict.csv: Bus is no class of CamVid; .* --dataset folder', open_and_load, 'camvid', folder)
 
 
 @pytest.mark.parametrize('folder, said', [('/no/such', 'no such folder'), ('.', 'is empty'), (None, '--data_dir')])

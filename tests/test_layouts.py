@@ -284,7 +284,8 @@ def test_label_that_is_not_there_or_twice(tmp_path, labels, said):
 @pytest.mark.parametrize('header, rows, said', [
     ('id,annotation,width,height,cell_type', ['im 0,1 2,5,9,b'], '5 images without a row: im 1'),
     ('ImageId,EncodedPixels', ['im %d,' % i for i in range(6)] + ['7,'], 'ids without image: 7'),
-    ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: class ''; expected one of")])
+    ('ImageId,EncodedPixels', ['im 1,2 3'], "row 2: class ''; expected one of"),
+    ('id,rle_mask', ['im 1,2 3'], 'rename the columns to ImageId,EncodedPixels if')])
 def test_bad_tables_of_runs(tmp_path, header, rows, said):
     write_table(str(tmp_path), header, *rows, classes='name,id\nbackground,0\nb,1\nc,2\n')
     assert_refused('labels.csv.*' + said, datasets.folder.read, str(tmp_path))
@@ -309,7 +310,7 @@ def test_bad_lists(tmp_path, lists, said):
     ('x,0,1 2 3\ny,1,1 2 3\n', 'row 3: color .1, 2, 3. is in'), ('x,0,\ny,1,\nVOID,2,\nvoid,3,\n', '2 rows for void'),
     ('x,0,\n,1,\n', 'row 3: a class has a name of 1 to 100'), ('y' * 101 + ',1,\n', 'row 2: a class has'),
     (''.join('x%d,%d,\n' % (i, i) for i in range(255)), 'has 255 classes'), ('x,7 7\n', 'row 2: id 7'),
-    ('x,0,\ny,1,\nz,2,\n', 'im 0.png: id 255 at row 0, column 0; the table'),
+    ('x,0,\ny,1,\nz,2,\n', 'im 0.png: id 255 at row 0, column 0; .*classes.csv has 0 1 2; add'),
     ('x,0,\nx 2,1,\nvoid,255,\n', 'im 0.png: id 2 at row')])
 def test_bad_classes(tmp_path, classes, said):
     write_own(str(tmp_path), classes=classes)
@@ -337,7 +338,7 @@ def test_colors_of_classes(tmp_path):
 
     A label with a colour that belongs to no class is refused.
     """
-    for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'gives class b no color'),
+    for classes, said in (('a,0,10 20 30\nb,1,\nc,2,\nvoid,255,\n', 'classes.csv gives class b no color$'),
                           ('a,0,10 20 30\nb,1,200 0 0\nvoid,255,0 0 0\n', r'colour \[0, 200, 7\] at row')):
         write_own(str(tmp_path), make=colored, classes=classes)
         assert_refused(said, open_and_load, 'folder', str(tmp_path))
@@ -439,7 +440,7 @@ def with_palette(*colors):
     (COLORED, with_palette((128, 64, 128), (9, 9, 9)), None), (COLORED, with_palette((1, 2, 3), (9, 9, 9)),
                                                                'index 1 has the colour of another class'),
     (COLORED, ROW * 0, '0 is the id of one class and the grey of another'), (COLORED, ROW * 2, None),
-    ('name,r,g,b\na,0,0,0\nb,1,2,3\nc,3,2,1\n', ROW, 'id 0 at row 0, column 0; the table of classes has colours only'),
+    ('name,r,g,b\na,0,0,0\nb,1,2,3\nc,3,2,1\n', ROW, 'id 0 at row 0, column 0; .* has colours only; add'),
     ('name,id\na,0\nb,1\n', ROW * 128, 'value 128 at row 0'), ('name,id\na,0\nb,1\n', ROW * 2, 'value 2 at row 0'),
     ('name,id\na,0\nb,1\n', with_palette((255, 255, 255), (0, 0, 0)), 'as its palette says')])
 def test_labels_with_two_readings(tmp_path, classes, label, said):
