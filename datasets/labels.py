@@ -23,7 +23,7 @@ def read_class_label(path: str, classes: list, table: str = None):
 
     `table`: path of the table of classes, for messages; None for a published data set, which has no such table.
     """
-    source, fix = (table, '') if table else ('the data set', '; for other labels give --dataset folder')
+    source, other = (table, '') if table else ('the data set', '; for other labels give --dataset folder')
     indices = [IGNORE if tables.is_void(entry) else i for i, entry in enumerate(classes)]
     by_id = {i: index for entry, index in zip(classes, indices) for i in entry.ids}
     by_color = {entry.color: index for entry, index in zip(classes, indices) if entry.color}
@@ -35,7 +35,7 @@ def read_class_label(path: str, classes: list, table: str = None):
             uncolored = [entry.name for entry in classes if not entry.color and not tables.is_void(entry)]
             if uncolored:
                 raise UserError('%s: has colours, but %s gives class %s no color%s'
-                                % (path, source, uncolored[0], fix))
+                                % (path, source, uncolored[0], other))
             packed = label.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
             ids = color_table(tuple(by_color.items()))[packed]
             data.refuse_pixels(label, ids < 0, path, 'colour', 'no class has this colour; save without smoothing')
@@ -51,11 +51,11 @@ def read_class_label(path: str, classes: list, table: str = None):
     if two and not set(used) <= set(meant):
         label = data.black_and_white(label, path)
         meant = by_id
-    table = np.full(256, -1, np.int16)
-    table[list(meant)] = list(meant.values())
-    mapped = table[label]
+    index_of_value = np.full(256, -1, np.int16)
+    index_of_value[list(meant)] = list(meant.values())
+    mapped = index_of_value[label]
     known = ' '.join(map(str, by_id)) or 'colours only'
-    fix = '%s has %.60s%s' % (source, known, fix or '; add the id to a class or to void')
+    fix = '%s has %.60s%s' % (source, known, other or '; add the id to a class or to void')
     data.refuse_pixels(label, mapped < 0, path, 'id', fix)
     return mapped.astype(np.uint8)
 

@@ -96,9 +96,10 @@ def read_cells(path: str, indices: dict, images=None):
       UserError: a malformed row; an id without an image; an image without a row, if the table has the column
         `annotation` or marks a different image as empty.
     """
-    kaggle = images is not None and 'EncodedPixels' in files.csv_header(path)
+    header = [] if images is None else files.csv_header(path)
+    kaggle = 'EncodedPixels' in header
     columns = ('ImageId', 'EncodedPixels') if kaggle else ('id', 'annotation', 'width', 'height', 'cell_type')
-    if images is not None and not kaggle and 'annotation' not in files.csv_header(path):
+    if images is not None and not kaggle and 'annotation' not in header:
         raise UserError('%s: names no column EncodedPixels or annotation; rename the columns to '
                         'ImageId,EncodedPixels if pixels are counted down the columns, as in most competitions of '
                         'Kaggle; if along the rows, to %s'
